@@ -1,0 +1,46 @@
+"""dimlab looks inside self-supervised representations one dimension at a time.
+
+Train MetaMask (``train``), turn images into a ``Representation`` (``encode``), then measure what
+every single dimension does for a reader of the features (``ablate``, ``evaluate``). Names are
+loaded on first use, so that ``import dimlab`` costs neither torch nor matplotlib.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "DimensionMask": "dimlab.mask",
+    "MaskTrace": "dimlab.mask",
+    "Representation": "dimlab.representation",
+    "ImageSet": "dimlab.datasets",
+    "datasets": "dimlab.datasets",
+    "TrainConfig": "dimlab.training.config",
+    "Checkpoint": "dimlab.training.checkpoint",
+    "load_checkpoint": "dimlab.training.checkpoint",
+    "train": "dimlab.training.loop",
+    "encode": "dimlab.encode",
+    "Ablation": "dimlab.probes.ablate",
+    "ablate": "dimlab.probes.ablate",
+    "Evaluation": "dimlab.probes.evaluate",
+    "evaluate": "dimlab.probes.evaluate",
+    "plot_ablation": "dimlab.figures",
+    "plot_evaluation": "dimlab.figures",
+    "plot_mask_trace": "dimlab.figures",
+    "write_report": "dimlab.report",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'dimlab' has no attribute {name!r}")
+    module = importlib.import_module(_HOME[name])
+    value = module if name == "datasets" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,168 @@
+"""Is the trained encoder better than no training at all? Checkpoints beside raw pixels and fresh weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dimlab.encode import encode, encode_pixels
+from dimlab.probes.evaluate import Evaluation, evaluate
+from dimlab.training.loop import untrained
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dimlab.datasets import ImageSet
+    from dimlab.mask import DimensionMask
+    from dimlab.representation import Representation
+    from dimlab.training.checkpoint import Checkpoint
+
+SOURCES = ("raw pixels", "untrained", "trained")
+
+
+@dataclass(frozen=True, eq=False)
+class BaselineComparison:
+    """Evaluations of raw pixels, of untrained and of trained encoders on the same images and views.
+
+    Parameters
+    ----------
+    evaluations : tuple of (str, int, Evaluation)
+        Source (``raw pixels``, ``untrained``, ``trained``), seed of the run, and its evaluation.
+    """
+
+    evaluations: tuple[tuple[str, int, Evaluation], ...]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a source, seed, reader and mask.
+
+        Returns
+        -------
+        DataFrame
+            ``source, seed`` and the columns of `Evaluation.to_frame`.
+        """
+        import pandas as pd
+
+        frames = []
+        for source, seed, evaluation in self.evaluations:
+            frame = evaluation.to_frame()
+            frame.insert(0, "source", source)
+            frame.insert(1, "seed", seed)
+            frames.append(frame)
+        return pd.concat(frames, ignore_index=True)
+
+    def over_seeds(self) -> pd.DataFrame:
+        """Return mean and range over seeds, one row a source, reader and mask.
+
+        Returns
+        -------
+        DataFrame
+            ``source, mask, reader, accuracy, lowest, highest, n_seeds``.
+        """
+        keys = ["source", "reader", "mask"]
+        grouped = self.to_frame().groupby(keys, sort=False)["accuracy"]
+        return grouped.agg(
+            accuracy="mean", lowest="min", highest="max", n_seeds="count"
+        ).reset_index()
+
+    def summary(self) -> dict[str, Any]:
+        """Return unmasked means over seeds, and how much more often views are found than without training.
+
+        Returns
+        -------
+        dict
+            ``<reader>, <source>`` to mean accuracy without a mask; ``view_retrieval_ratio``: the trained
+            encoder's rate over the better one of raw pixels and the untrained encoder.
+        """
+        means = self.over_seeds()
+        means = means[means["mask"] == "none"]
+        summary: dict[str, Any] = {
+            f"{row.reader}, {row.source}": float(row.accuracy) for row in means.itertuples()
+        }
+        rates = [summary.get(f"view-retrieval, {source}") for source in SOURCES]
+        if all(rate is not None for rate in rates):
+            best = max(rates[:2])
+            summary["view_retrieval_ratio"] = rates[2] / best if best > 0 else None
+        summary["n_seeds"] = int(means["n_seeds"].max())
+        return summary
+
+
+def evaluate_baselines(
+    checkpoints: Sequence[Checkpoint],
+    train_images: ImageSet,
+    test_images: ImageSet,
+    *,
+    readers: Sequence[str] = ("knn", "ridge"),
+    k: int = 5,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> BaselineComparison:
+    """Evaluate trained encoders beside raw pixels and the same encoders with their initial weights.
+
+    Parameters
+    ----------
+    checkpoints : sequence of Checkpoint
+        Runs that differ in their seed, at least one.
+    train_images, test_images : ImageSet
+        Readers are fitted on the first and scored on the second.
+    readers : sequence of str, default=("knn", "ridge")
+        As in `evaluate`.
+    k : int, default=5
+        Neighbours of the kNN reader.
+    seed : int, default=0
+        Seed of the views and of the permuted control mask.
+    device : str, default="cpu"
+        Where to compute.
+    progress : callable, optional
+        Called with (sources done, sources in all).
+
+    Returns
+    -------
+    BaselineComparison
+        Two views of every test image are drawn once, the same for all sources.
+
+    Raises
+    ------
+    ValueError
+        If there is no checkpoint, or two differ in their augmentation.
+    """
+    if not checkpoints:
+        raise ValueError("checkpoints must hold at least one checkpoint; got none.")
+    total, done = 1 + 2 * len(checkpoints), 0
+    rows: list[tuple[str, int, Evaluation]] = []
+
+    def add(
+        source: str,
+        run_seed: int,
+        represent: Callable[[ImageSet, int], Representation],
+        mask: DimensionMask | None,
+    ) -> None:
+        nonlocal done
+        evaluation = evaluate(
+            represent(train_images, 0),
+            represent(test_images, 2),
+            mask=mask,
+            readers=tuple(readers),
+            k=k,
+            seed=seed,
+            device=device,
+        )
+        rows.append((source, run_seed, evaluation))
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    def encoded(checkpoint: Checkpoint) -> Callable[[ImageSet, int], Representation]:
+        return lambda images, n_views: encode(
+            checkpoint, images, n_views=n_views, seed=seed, device=device
+        )
+
+    config = checkpoints[0].config
+    add("raw pixels", 0, lambda images, n: encode_pixels(images, config, n_views=n, seed=seed), None)
+    for checkpoint in checkpoints:
+        add("untrained", checkpoint.config.seed, encoded(untrained(checkpoint.config, train_images)), None)
+    for checkpoint in checkpoints:
+        mask = checkpoint.mask if checkpoint.has_mask else None
+        add("trained", checkpoint.config.seed, encoded(checkpoint), mask)
+    return BaselineComparison(tuple(rows))

@@ -1,0 +1,423 @@
+"""The command line: each command loads, encodes, probes and presents."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from dimlab.datasets import ImageSet
+    from dimlab.probes.ablate import Ablation
+    from dimlab.representation import Representation
+    from dimlab.training.checkpoint import Checkpoint
+    from dimlab.training.config import TrainConfig
+
+DONE, FAILED, MISUSED = 0, 1, 2
+
+app = typer.Typer(
+    name="dimlab",
+    help="Look inside self-supervised representations one dimension at a time.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Source = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint of dimlab train.")]
+Data = Annotated[str | None, typer.Option("--data", help="Data set; the checkpoint's own by default.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder (or file) of the data set.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for CSV, JSON and figure.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of all randomness.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+K = Annotated[int, typer.Option("--k", help="Neighbours of the kNN reader.")]
+
+
+def run() -> None:
+    """Run the command line: one sentence on stderr and exit code 1 or 2 where something is wrong."""
+    arguments = [each for each in sys.argv[1:] if each != "--debug"]
+    command = next((each for each in arguments if not each.startswith("-")), "")
+    prefix = f"dimlab {command}".strip()
+    try:
+        sys.exit(app(arguments, standalone_mode=False) or DONE)
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in sys.argv:
+            raise
+        sentence, code = _explain(error)
+        print(f"{prefix}: {sentence}", file=sys.stderr)
+        sys.exit(code)
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted.", FAILED
+    if isinstance(error, _Unreadable):
+        return str(error), FAILED
+    if hasattr(error, "format_message"):  # what typer raises: unknown flag, value of the wrong type
+        return f"{error.format_message()} See --help.", MISUSED
+    if isinstance(error, (ValueError, TypeError, FileNotFoundError)):
+        return str(error), MISUSED
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or error}.", FAILED
+    if isinstance(error, MemoryError):
+        return "out of memory.", FAILED
+    return f"internal error, {type(error).__name__}: {error} (--debug shows where).", FAILED
+
+
+class _Unreadable(Exception):
+    """A file that is there but cannot be used: a failure, not a misuse."""
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise _Unreadable(str(error)) from error
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Option("--data", help="Data set to train on.")] = "digits",
+    data_dir: DataDir = None,
+    encoder: Annotated[str, typer.Option(help="convnet, resnet18, resnet34 or resnet50.")] = "convnet",
+    stem: Annotated[str, typer.Option(help="First layers of a ResNet: cifar or imagenet.")] = "cifar",
+    method: Annotated[
+        str, typer.Option(help="metamask, simclr+barlow-twins, simclr or barlow-twins.")
+    ] = "metamask",
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate of the network.")] = None,
+    mask_learning_rate: Annotated[float | None, typer.Option(help="Peak rate of the mask.")] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file of TrainConfig fields; flags win.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="small or medium: where the other fields start.")] = "",
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/... by default.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older run.")] = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train MetaMask (or a baseline) and write checkpoint.pt and metrics.jsonl.
+
+    Example: dimlab train --data fashion-mnist --encoder convnet --steps 400
+    """
+    from dimlab.terminal import training_progress
+    from dimlab.training.loop import train as train_run
+
+    chosen = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    chosen |= {"mask_learning_rate": mask_learning_rate, "encoder": encoder, "stem": stem}
+    chosen |= {"method": method, "seed": seed}
+    settings = _config(preset or ("small" if data == "digits" else "medium"), config, chosen)
+    folder = _run_folder(out, f"{data}-{encoder}-{method}-seed{seed}", overwrite)
+    images = _load(data, "train", data_dir)
+    with training_progress(settings.steps, settings.batch_size, quiet=quiet) as sink:
+        checkpoint = train_run(settings, images, out=folder, sink=sink, device=device)
+    summary = {**checkpoint.summary(), "checkpoint": str(folder / "checkpoint.pt")}
+    _print_summary(summary, as_json=as_json)
+
+
+@app.command()
+def encode(
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the .safetensors files.")] = Path("."),
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="train, validation, test; repeatable.")
+    ] = None,
+    layer: Annotated[
+        str, typer.Option(help="encoder, projector-contrastive or projector-redundancy.")
+    ] = "encoder",
+    views: Annotated[int, typer.Option("--views", help="Augmented views of every image.")] = 0,
+    data: Data = None,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Encode splits of the checkpoint's data set into <split>.safetensors files.
+
+    Example: dimlab encode checkpoint.pt --views 2 --out features
+    """
+    from dimlab.encode import encode as encode_images
+    from dimlab.terminal import progress
+
+    checkpoint = _checkpoint(source)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in split or ["train", "test"]:
+        images = _split_of(checkpoint, name, data, data_dir)
+        with progress(f"encoding {name}", quiet=quiet) as advance:
+            representation = encode_images(
+                checkpoint, images, layer=layer, n_views=views, seed=seed, device=device,
+                progress=advance,
+            )  # fmt: skip
+        print(representation.save(out / f"{name}.safetensors"))
+
+
+@app.command()
+def evaluate(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINT...", help="One checkpoint, or one a seed.")
+    ],
+    readers: Annotated[
+        str, typer.Option(help="Readers, separated by commas: knn, ridge, logistic.")
+    ] = "knn,ridge",
+    k: K = 5,
+    max_queries: Annotated[
+        int | None, typer.Option(help="Test images to use, the first ones; all by default.")
+    ] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Compare readers of raw pixels, the untrained and the trained encoder, masked and unmasked.
+
+    View retrieval is the share of test images whose second augmented view lies nearest to their own
+    first view among all. Example: dimlab evaluate runs/a/checkpoint.pt runs/b/checkpoint.pt
+    """
+    from dimlab.baselines import evaluate_baselines
+    from dimlab.terminal import console, progress, table
+
+    checkpoints = [_checkpoint(source) for source in sources]
+    train_images = _split_of(checkpoints[0], "train", data, data_dir)
+    test_images = _first(_split_of(checkpoints[0], "test", data, data_dir), max_queries)
+    with progress("evaluating", quiet=quiet) as advance:
+        result = evaluate_baselines(
+            checkpoints, train_images, test_images, readers=readers.split(","), k=k, seed=seed,
+            device=device, progress=advance,
+        )  # fmt: skip
+    if not as_json:
+        means = dict.fromkeys(("accuracy", "lowest", "highest"), ".4f")
+        console().print(table(result.over_seeds(), title="Accuracy, mean over seeds", formats=means))
+    _finish(result, "evaluate", out, as_json)
+
+
+@app.command()
+def ablate(
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A checkpoint, or test features (.safetensors).")
+    ],
+    train_features: Annotated[
+        Path | None, typer.Option("--train", help="Train features, when FILE holds features.")
+    ] = None,
+    reader: Annotated[str, typer.Option(help="knn, ridge or logistic.")] = "knn",
+    refit: Annotated[
+        bool | None, typer.Option("--refit/--frozen", help="Fit the reader again without it.")
+    ] = None,
+    fill: Annotated[str | None, typer.Option(help="Frozen readers: mean or zero.")] = None,
+    score: Annotated[str, typer.Option(help="accuracy, balanced_accuracy or log_loss.")] = "accuracy",
+    masked: Annotated[bool, typer.Option("--masked", help="Multiply by the learned mask.")] = False,
+    k: K = 5,
+    temperature: Annotated[float, typer.Option(help="Temperature of the kNN votes.")] = 1.0,
+    penalty: Annotated[float, typer.Option(help="Ridge penalty, times N_train.")] = 1e-3,
+    max_queries: Annotated[
+        int | None, typer.Option(help="Test samples to use, the first ones; all by default.")
+    ] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Remove each dimension in turn and score a reader of the rest.
+
+    The test split is ablated against the train split. Example: dimlab ablate checkpoint.pt
+    """
+    from dimlab.probes.ablate import ablate as ablate_dimensions
+    from dimlab.terminal import progress
+
+    if max_queries is not None and max_queries < 1:
+        raise ValueError(f"max-queries must be >= 1; got {max_queries}.")
+    train, test = _pair(source, train_features, data, data_dir, masked, device, quiet)
+    if max_queries is not None:
+        test = test.take(range(min(max_queries, len(test))))
+    with progress("ablating", quiet=quiet) as advance:
+        result = ablate_dimensions(
+            train, test, reader=reader, refit=refit, fill=fill, score=score, k=k,
+            temperature=temperature, penalty=penalty, seed=seed, device=device, progress=advance,
+        )  # fmt: skip
+    if not as_json:
+        _print_extremes(result)
+    _finish(result, "ablate", out, as_json)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("demo"),
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train on digits, encode, ablate, follow the mask and write a report, in about a minute.
+
+    Nothing is canned: the numbers come from this run.
+    """
+    from dimlab.demo import run_demo
+    from dimlab.terminal import console, progress, training_progress
+
+    shown = console()
+    headline = run_demo(
+        out, seed, training=lambda *sizes: training_progress(*sizes, quiet=quiet),
+        working=lambda text: progress(text, quiet=quiet),
+    )  # fmt: skip
+    for sentence in headline:
+        shown.print(f"- {sentence}")
+    shown.print(f"Open {out / 'report.html'} (numbers beside it as CSV and JSON).")
+    shown.print(f"Next: dimlab ablate {out / 'checkpoint.pt'} --reader ridge")
+
+
+def _config(preset: str, path: Path | None, chosen: dict[str, Any]) -> TrainConfig:
+    from dimlab.training.config import TrainConfig
+
+    presets = {"small": TrainConfig.small, "medium": TrainConfig.medium}
+    if preset not in presets:
+        raise ValueError(f"preset must be one of {', '.join(presets)}; got {preset!r}.")
+    values = asdict(presets[preset]())
+    if path is not None:
+        values |= _read_toml(path)
+    return TrainConfig.from_dict(
+        values | {name: value for name, value in chosen.items() if value is not None}
+    )
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"config must be a TOML file; got {path}, which is not there.")
+    if sys.version_info < (3, 11):
+        raise ValueError("config must be left out before Python 3.11, which reads TOML; use flags.")
+    import tomllib
+
+    with _reading():
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def _run_folder(out: Path | None, name: str, overwrite: bool) -> Path:
+    folder = out or Path("runs") / name
+    if (folder / "checkpoint.pt").exists() and not overwrite:
+        raise ValueError(
+            f"out must be a folder without a checkpoint.pt; got {folder}. "
+            "Pass --overwrite or another --out."
+        )
+    return folder
+
+
+def _load(name: str, split: str, data_dir: Path | None) -> ImageSet:
+    from dimlab import datasets
+
+    if name.replace("_", "-") not in datasets.NAMES:
+        datasets.load_images(name, split)  # raises, with the known names
+    with _reading():
+        return datasets.load_images(name, split, data_dir=data_dir)
+
+
+def _checkpoint(path: Path) -> Checkpoint:
+    from dimlab.training.checkpoint import load_checkpoint
+
+    with _reading():
+        return load_checkpoint(path)
+
+
+def _split_of(checkpoint: Checkpoint, split: str, data: str | None, data_dir: Path | None) -> ImageSet:
+    """Load a split of the checkpoint's own data set, known by the hash of its labels, or of another."""
+    recorded = checkpoint.data
+    folder = data_dir or (Path(recorded["folder"]) if recorded["folder"] and not data else None)
+    images = _load(data or recorded["name"], split, folder)
+    if data is None:
+        same = images if split == recorded["split"] else _load(recorded["name"], recorded["split"], folder)
+        if same.labels_hash != recorded["labels_hash"]:
+            raise _Unreadable(
+                f"{recorded['name']} must be the data that the checkpoint was trained on; got labels with "
+                "another hash. Point --data-dir to that copy, or name the set with --data."
+            )
+    return images
+
+
+def _first(images: ImageSet, count: int | None) -> ImageSet:
+    if count is not None and count < 1:
+        raise ValueError(f"max-queries must be >= 1; got {count}.")
+    return images if count is None else images.take(range(min(count, len(images))))
+
+
+def _pair(
+    source: Path,
+    train_features: Path | None,
+    data: str | None,
+    data_dir: Path | None,
+    masked: bool,
+    device: str,
+    quiet: bool,
+) -> tuple[Representation, Representation]:
+    """Train and test features: encoded from a checkpoint, or read from two files."""
+    from dimlab.encode import encode as encode_images
+    from dimlab.representation import Representation
+    from dimlab.terminal import progress
+
+    if source.suffix == ".safetensors":
+        if train_features is None:
+            raise ValueError(
+                "train must name the train features; got nothing. Pass --train train.safetensors."
+            )
+        if masked:
+            raise ValueError("masked must be left out for a file of features; got --masked.")
+        with _reading():
+            return Representation.load(train_features), Representation.load(source)
+    checkpoint = _checkpoint(source)
+    pair = []
+    for split in ("train", "test"):
+        images = _split_of(checkpoint, split, data, data_dir)
+        with progress(f"encoding {split}", quiet=quiet) as advance:
+            representation = encode_images(checkpoint, images, device=device, progress=advance)
+        pair.append(representation.masked(checkpoint.mask) if masked else representation)
+    return pair[0], pair[1]
+
+
+def _print_extremes(result: Ablation, count: int = 10) -> None:
+    from dimlab.terminal import console, table
+
+    frame = result.to_frame()
+    columns = ["group", "score", "importance", "ci_low", "ci_high", "p_value", "q_value"]
+    frame = frame[columns].sort_values("importance", ascending=False, kind="stable")
+    formats = dict.fromkeys(("importance", "ci_low", "ci_high"), "+.4f")
+    formats |= {"score": ".4f", "p_value": ".2g", "q_value": ".2g"}
+    shown = console()
+    count = min(count, len(frame))
+    shown.print(table(frame.head(count), title=f"{count} most helpful dimensions", formats=formats))
+    harmful = frame.iloc[::-1].head(count)
+    shown.print(table(harmful, title=f"\n{count} most harmful dimensions", formats=formats))
+
+
+def _finish(result: Any, name: str, out: Path | None, as_json: bool) -> None:
+    if out is not None:
+        from dimlab.report import write_result
+
+        files = write_result(out, name, result)
+        if not as_json:
+            print("wrote", *files.values())
+    _print_summary(result.summary(), as_json=as_json)
+
+
+def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
+    from dimlab.report import in_words
+    from dimlab.terminal import console
+
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    shown = console()
+    for key, value in summary.items():
+        shown.print(f"[bold]{key}[/bold]  {escape(in_words(value))}")

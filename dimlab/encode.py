@@ -1,0 +1,191 @@
+"""The bridge from training to probes: a checkpoint and images become a Representation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dimlab.representation import Representation
+from dimlab.training.augment import Augmentation, derived_seed
+from dimlab.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from dimlab.datasets import ImageSet
+    from dimlab.training.checkpoint import Checkpoint
+
+LAYERS = ("encoder", "projector-contrastive", "projector-redundancy")
+_ENCODED_VIEWS = 3  # a stream of randomness apart from those of training
+
+Progress = Callable[[int, int], None]
+
+
+def encode(
+    checkpoint: Checkpoint,
+    images: ImageSet,
+    *,
+    layer: str = "encoder",
+    n_views: int = 0,
+    batch_size: int = 512,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Representation:
+    """Encode images, and augmented views of them, with a checkpoint's network in evaluation mode.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        A trained or untrained network.
+    images : ImageSet
+        N images of the size that the network was trained on.
+    layer : {"encoder", "projector-contrastive", "projector-redundancy"}, default="encoder"
+        Features before the projector, or one projector's output (of masked features, as in
+        training).
+    n_views : int, default=0
+        V, augmented views of every image, drawn as in training.
+    batch_size : int, default=512
+        Images at a time. The result does not depend on it beyond rounding.
+    seed : int, default=0
+        Seed of the views: the same views for every checkpoint with the same augmentation.
+    device : str, default="cpu"
+        Where to encode.
+    progress : callable, optional
+        Called with (batches done, batches in all).
+
+    Returns
+    -------
+    Representation
+        *Unmasked* encoder features, float32, with labels, factors, views and the views'
+        augmentation parameters; the mask stands in ``meta["mask"]``.
+
+    Raises
+    ------
+    ValueError
+        If the layer is unknown, n_views is negative, or the images have another shape.
+    """
+    if layer not in LAYERS:
+        raise ValueError(f"layer must be one of {', '.join(LAYERS)}; got {layer!r}.")
+    shape = tuple(checkpoint.data["shape"])
+    if images.images.shape[1:] != shape:
+        raise ValueError(
+            f"images must have shape (N, {shape[0]}, {shape[1]}, {shape[2]}), that of training; "
+            f"got {images.images.shape}."
+        )
+    network = checkpoint.build_network().to(device).eval()
+    mask = torch.from_numpy(checkpoint.mask.weights).float().to(device)
+
+    def embed(batch: Tensor) -> Tensor:
+        features = network["encoder"](batch)
+        if layer == "encoder":
+            return features
+        projector = network[layer.removeprefix("projector-")]
+        return projector(features * mask if checkpoint.has_mask else features)
+
+    meta = {
+        "source": checkpoint.config.encoder,
+        "layer": layer,
+        "step": checkpoint.step,
+        "seed": checkpoint.config.seed,
+        "method": checkpoint.config.method,
+    }
+    if checkpoint.has_mask and layer == "encoder":
+        meta["mask"] = [float(weight) for weight in checkpoint.mask.weights]
+    return _represent(
+        embed, checkpoint.config, images, n_views, batch_size, seed, device, progress, meta
+    )
+
+
+def encode_pixels(
+    images: ImageSet, config: TrainConfig, *, n_views: int = 0, batch_size: int = 512, seed: int = 0
+) -> Representation:
+    """Take the raw pixels in [0, 1] as features: the baseline that needs no training.
+
+    Parameters
+    ----------
+    images : ImageSet
+        N images.
+    config : TrainConfig
+        Its augmentation makes the views.
+    n_views : int, default=0
+        V.
+    batch_size : int, default=512
+        Images at a time.
+    seed : int, default=0
+        Seed of the views: the same as those that `encode` draws.
+
+    Returns
+    -------
+    Representation
+        Features of shape (N, C * H * W), float32.
+
+    Raises
+    ------
+    ValueError
+        If n_views is negative.
+    """
+    meta = {"source": "raw pixels", "layer": "pixels"}
+    return _represent(
+        lambda batch: batch.flatten(1), config, images, n_views, batch_size, seed, "cpu", None, meta
+    )
+
+
+def _represent(
+    embed: Callable[[Tensor], Tensor],
+    config: TrainConfig,
+    images: ImageSet,
+    n_views: int,
+    batch_size: int,
+    seed: int,
+    device: str,
+    progress: Progress | None,
+    meta: dict[str, Any],
+) -> Representation:
+    if n_views < 0 or batch_size < 1:
+        raise ValueError(
+            f"n_views must be >= 0 and batch_size >= 1; got {n_views} and {batch_size}."
+        )
+    n_samples, n_channels, height, width = images.images.shape
+    starts = range(0, n_samples, batch_size)
+    total, done = len(starts) * (1 + n_views), 0
+
+    def run(transform: Callable[[Tensor, slice], Tensor]) -> np.ndarray:
+        nonlocal done
+        blocks = []
+        for start in starts:
+            rows = slice(start, min(start + batch_size, n_samples))
+            batch = torch.from_numpy(np.array(images.images[rows])).to(device).float() / 255
+            with torch.inference_mode():
+                blocks.append(embed(transform(batch, rows)).float().cpu().numpy())
+            done += 1
+            if progress is not None:
+                progress(done, total)
+        return np.concatenate(blocks)
+
+    features = run(lambda batch, rows: batch)
+    views, view_factors = [], []
+    augmentation = Augmentation(config, n_channels, (height, width))
+    for view in range(n_views):
+        drawn = augmentation.draw(n_samples, derived_seed(seed, _ENCODED_VIEWS, view))
+        views.append(run(lambda batch, rows, drawn=drawn: augmentation.apply(batch, drawn, rows)))
+        view_factors.append(augmentation.factors(drawn))
+    return Representation(
+        features,
+        labels=images.labels,
+        factors=images.factors,
+        periods=images.periods,
+        views=np.stack(views) if views else None,
+        view_factors={
+            name: np.stack([factors[name] for factors in view_factors])
+            for name in (view_factors[0] if view_factors else {})
+        },
+        meta={
+            **meta,
+            "data": images.name,
+            "split": images.split,
+            "labels_hash": images.labels_hash,
+        },
+    )

@@ -1,0 +1,1 @@
+"""Arithmetic that must be fast: pure functions of arrays, blocked, on a device."""

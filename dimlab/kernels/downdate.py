@@ -1,0 +1,213 @@
+"""Linear readers without each group of columns, from one factorisation, in float64.
+
+The ridge weights ``W = M Z'Y`` with ``M = (Z'Z + penalty N I)^-1`` become, without the columns g,
+``W - M[:, g] M[g, g]^-1 W[g, :]``: what is left solves the smaller system exactly. The logits of
+every reader without a group are then ``L - U_g V_g`` with |g| columns ``U_g``, refitted or
+frozen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+_ELEMENTS = 1 << 22
+# Rounding times the condition number stays below 1e-8.
+_LARGEST_CONDITION = 1e-8 / np.finfo(np.float64).eps
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeSystem:
+    """A ridge regression, solved.
+
+    Parameters
+    ----------
+    inverse : ndarray of shape (D, D)
+        ``(Z'Z + penalty N I)^-1``.
+    weights : ndarray of shape (D, K)
+        Coefficients of the standardised columns.
+    condition : float
+        Condition number of the system.
+    """
+
+    inverse: np.ndarray
+    weights: np.ndarray
+    condition: float
+
+
+def solve_ridge(standardised: np.ndarray, targets: np.ndarray, *, penalty: float) -> RidgeSystem:
+    """Solve ``(Z'Z + penalty N I) W = Z'Y`` and keep the inverse.
+
+    Parameters
+    ----------
+    standardised : ndarray of shape (N, D), float64
+        Z. Columns of zeros get coefficients of exactly 0.
+    targets : ndarray of shape (N, K), float64
+        Y, centred.
+    penalty : float
+        > 0.
+
+    Returns
+    -------
+    RidgeSystem
+        The inverse, the weights and the condition number.
+    """
+    gram = standardised.T @ standardised
+    gram[np.diag_indices_from(gram)] += penalty * len(standardised)
+    eigenvalues, vectors = np.linalg.eigh(gram)
+    smallest = max(eigenvalues[0], penalty * len(standardised) * 0.5)
+    inverse = (vectors / np.maximum(eigenvalues, smallest)) @ vectors.T
+    zero = ~standardised.any(axis=0)
+    weights = inverse @ (standardised.T @ targets)
+    weights[zero] = 0.0
+    inverse[zero] = inverse[:, zero] = 0.0
+    inverse[zero, zero] = 1.0 / (penalty * len(standardised))
+    return RidgeSystem(inverse, weights, float(eigenvalues[-1] / smallest))
+
+
+def refuse_ill_conditioned(system: RidgeSystem, penalty: float) -> None:
+    """Raise where the closed form without a group could be off by more than 1e-8.
+
+    Parameters
+    ----------
+    system : RidgeSystem
+        The solved system.
+    penalty : float
+        The penalty it was solved with, for the message.
+
+    Raises
+    ------
+    ValueError
+        If rounding, amplified by the condition number, may reach 1e-8.
+    """
+    if system.condition > _LARGEST_CONDITION:
+        at_least = penalty * system.condition / _LARGEST_CONDITION
+        raise ValueError(
+            f"penalty must be at least {at_least:.1g} for these features, or rounding spoils the "
+            f"closed form; got {penalty:g}."
+        )
+
+
+def removal_factors(
+    columns: np.ndarray, system: RidgeSystem, group: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Factors of the change of ridge logits when columns are removed and the rest solved again.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (N_test, D)
+        Test rows, standardised as the train rows.
+    system : RidgeSystem
+        The full solution.
+    group : ndarray of int
+        Columns that leave.
+
+    Returns
+    -------
+    u : ndarray of shape (N_test, |g|)
+    v : ndarray of shape (|g|, K)
+        The logits without the group are ``logits - u @ v``.
+    """
+    block = system.inverse[np.ix_(group, group)]
+    u = np.linalg.solve(block, system.inverse[group] @ columns.T).T
+    return u, system.weights[group]
+
+
+def single_removal_factors(columns: np.ndarray, system: RidgeSystem) -> np.ndarray:
+    """Return u (N_test, D) for each single column: v is then the row of weights."""
+    return (columns @ system.inverse) / np.diagonal(system.inverse)
+
+
+def leave_out_logits(
+    logits: np.ndarray, u: np.ndarray, v: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Logits without each single dimension, in blocks of dimensions.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (N, K)
+        Full logits.
+    u : ndarray of shape (N, D)
+        What of each sample leaves with each dimension.
+    v : ndarray of shape (D, K)
+        How much it weighs for each class.
+
+    Yields
+    ------
+    part : slice
+        Dimensions of this block.
+    without : ndarray of shape (K, N, b)
+        ``logits[:, k] - u[:, d] v[d, k]``, class first.
+    """
+    n_samples, n_classes = logits.shape
+    step = max(1, _ELEMENTS // (n_samples * n_classes))
+    for start in range(0, u.shape[1], step):
+        part = slice(start, min(start + step, u.shape[1]))
+        yield part, logits.T[:, :, None] - u[None, :, part] * v[part].T[:, None, :]
+
+
+def group_logits(
+    logits: np.ndarray, factors: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Logits without each group, as ``leave_out_logits``, from the factors (u, v) of each group.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (N, K)
+        Full logits.
+    factors : iterable of (ndarray of shape (N, |g|), ndarray of shape (|g|, K))
+        One pair a group.
+
+    Yields
+    ------
+    part : slice
+        One group.
+    without : ndarray of shape (K, N, 1)
+        Its logits, class first.
+    """
+    for group, (u, v) in enumerate(factors):
+        yield slice(group, group + 1), (logits - u @ v).T[:, :, None]
+
+
+def first_largest(scores: np.ndarray) -> np.ndarray:
+    """Index along the first axis of the largest value, the first of equal ones.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (K, ...)
+        Class first: K running maxima read the memory in order, where ``argmax`` jumps.
+
+    Returns
+    -------
+    ndarray of shape (...), int64
+        Class indices.
+    """
+    best = scores[0].copy()
+    winner = np.zeros(best.shape, dtype=np.int64)
+    for index in range(1, len(scores)):
+        better = scores[index] > best
+        winner[better] = index
+        np.maximum(best, scores[index], out=best)
+    return winner
+
+
+def log_losses(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Negative log-probability of each sample's class under a softmax over the first axis.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (K, N, ...)
+        Logits, class first.
+    truth : ndarray of shape (N,), int
+        Class index of each sample.
+
+    Returns
+    -------
+    ndarray of shape (N, ...), float64
+        Losses >= 0, in nats.
+    """
+    largest = scores.max(axis=0)
+    normaliser = np.log(np.exp(scores - largest).sum(axis=0)) + largest
+    return normaliser - scores[truth, np.arange(len(truth))]

@@ -1,0 +1,209 @@
+"""Feature rows prepared for cosine similarity, and similarities of pairs of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_ELEMENTS = 1 << 22  # elements of a temporary array; float64: 32 MiB
+_SAFE_EXPONENT = 300  # squares of values within 2^(+-300) neither overflow nor underflow
+WELL_CONDITIONED = 0.1  # share of a row's energy below which differences are not trusted
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of features, normalised on demand.
+
+    Parameters
+    ----------
+    raw : Tensor of shape (N, D), float32 or float64
+        The rows as given.
+    scaled : Tensor of shape (N, D)
+        ``raw``, or each row divided by a power of two where its squares would leave float64's
+        range.
+    factor : Tensor of shape (N,), float64
+        One over the norm of each row of ``scaled``; 0 for a row of zeros.
+    """
+
+    raw: Tensor
+    scaled: Tensor
+    factor: Tensor
+
+    @classmethod
+    def of(cls, features: np.ndarray | Tensor, device: str | torch.device) -> Rows:
+        """Prepare features (N, D), a floating array, on a device."""
+        raw = features if isinstance(features, Tensor) else _tensor(features)
+        raw = raw.to(device)
+        scaled, factor = raw, torch.empty(len(raw), dtype=torch.float64, device=raw.device)
+        if raw.dtype == torch.float64:
+            largest = raw.abs().amax(1)
+            exponent = torch.frexp(largest).exponent.abs()
+            if bool((exponent[largest > 0] > _SAFE_EXPONENT).any()):
+                scaled = divide_by_power_of_two(raw)
+        step = max(1, _ELEMENTS // raw.shape[1])
+        for start in range(0, len(raw), step):
+            norm = scaled[start : start + step].double().square().sum(1).sqrt_()
+            factor[start : start + step] = torch.where(norm > 0, 1 / norm, 0.0)
+        return cls(raw, scaled, factor)
+
+    def __len__(self) -> int:
+        return len(self.raw)
+
+    @property
+    def n_dimensions(self) -> int:
+        """D, the number of columns."""
+        return self.raw.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows live."""
+        return self.raw.device
+
+    def unit(self, index: Any) -> Tensor:
+        """Return the normalised rows at an index of any shape, float64."""
+        return self.scaled[index].double() * self.factor[index].unsqueeze(-1)
+
+    @cached_property
+    def unit32(self) -> Tensor:
+        """All normalised rows in float32, for searching."""
+        return self._all_units(torch.float32)
+
+    @cached_property
+    def unit64(self) -> Tensor:
+        """All normalised rows in float64, for searching where float32 cannot tell rows apart."""
+        return self._all_units(torch.float64)
+
+    @cached_property
+    def n_nonzero(self) -> Tensor:
+        """Number of non-zero entries of each row, shape (N,)."""
+        return torch.count_nonzero(self.raw, dim=1)
+
+    @cached_property
+    def by_value(self) -> tuple[Tensor, Tensor]:
+        """Values of ``unit32`` sorted within each dimension (D, N), and the rows they came from."""
+        values, order = torch.sort(self.unit32.T.contiguous(), dim=1)
+        return values, order.int()
+
+    def _all_units(self, dtype: torch.dtype) -> Tensor:
+        units = torch.empty_like(self.raw, dtype=dtype)
+        step = max(1, _ELEMENTS // self.n_dimensions)
+        for start in range(0, len(units), step):
+            part = slice(start, start + step)
+            units[part] = self.unit(part).to(dtype)
+        return units
+
+
+def _tensor(features: np.ndarray) -> Tensor:
+    array = np.ascontiguousarray(features)
+    if not array.flags.writeable:  # memory-mapped: torch wants to own what it may write to
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+def divide_by_power_of_two(rows: Tensor) -> Tensor:
+    """Divide each row by the power of two below its largest absolute value, exactly."""
+    largest = rows.abs().amax(-1, keepdim=True)
+    exponent = torch.frexp(largest).exponent - 1
+    power = torch.ldexp(torch.ones_like(largest), exponent)
+    return rows / torch.where(largest > 0, power, 1.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Groups of dimensions that are removed together: each single dimension, or any index arrays.
+
+    Parameters
+    ----------
+    indices : list of Tensor, or None
+        Dimensions of each group; None means one group for each of the D dimensions.
+    n_dimensions : int
+        D.
+    device : torch.device
+        Where the indices live.
+    """
+
+    indices: list[Tensor] | None
+    n_dimensions: int
+    device: torch.device
+
+    @classmethod
+    def of(cls, groups: list[np.ndarray] | None, n_dimensions: int, device: torch.device) -> Groups:
+        """Prepare groups given as index arrays."""
+        if groups is None:
+            return cls(None, n_dimensions, device)
+        indices = [torch.as_tensor(np.unique(g).astype(np.int64), device=device) for g in groups]
+        return cls(indices, n_dimensions, device)
+
+    def __len__(self) -> int:
+        return self.n_dimensions if self.indices is None else len(self.indices)
+
+    def __getitem__(self, group: int) -> Tensor:
+        if self.indices is None:
+            return torch.tensor([group], device=self.device)
+        return self.indices[group]
+
+    @cached_property
+    def members(self) -> Tensor:
+        """Membership (G, D), bool."""
+        members = torch.zeros(len(self), self.n_dimensions, dtype=torch.bool, device=self.device)
+        for group in range(len(self)):
+            members[group, self[group]] = True
+        return members
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """Number of dimensions in each group (G,), int64."""
+        sizes = [len(self[group]) for group in range(len(self))]
+        return torch.tensor(sizes, dtype=torch.int64, device=self.device)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum values (..., D) over each group: (..., G)."""
+        if self.indices is None:
+            return values
+        return values @ self.members.to(values.dtype).T
+
+    def zero_(self, rows: Tensor, group: Tensor) -> Tensor:
+        """Set the dimensions of one group a row to zero, in place; rows (E, D), group (E,)."""
+        if self.indices is None:
+            return rows.scatter_(1, group.unsqueeze(1), 0.0)
+        return rows.masked_fill_(self.members[group], 0.0)
+
+
+def pair_similarities(
+    queries: Rows, bank: Rows, groups: Groups, query: Tensor, row: Tensor, group: Tensor
+) -> Tensor:
+    """Cosine similarity of E (query, row) pairs without a group each, from the kept entries.
+
+    Parameters
+    ----------
+    queries, bank : Rows
+        N_queries and N rows of D dimensions.
+    groups : Groups
+        What can be removed.
+    query, row, group : Tensor of shape (E,), int64
+        The pairs, and the group each of them lacks.
+
+    Returns
+    -------
+    Tensor of shape (E,), float64
+        0 where either row has no non-zero kept entry.
+    """
+    result = torch.empty(len(query), dtype=torch.float64, device=bank.device)
+    step = max(1, _ELEMENTS // bank.n_dimensions)
+    for start in range(0, len(query), step):
+        part = slice(start, start + step)
+        q, x = queries.raw[query[part]].double(), bank.raw[row[part]].double()
+        groups.zero_(q, group[part])
+        groups.zero_(x, group[part])
+        if torch.float64 in (bank.raw.dtype, queries.raw.dtype):
+            # After the removal: what stays may be smaller by any number of orders.
+            q, x = divide_by_power_of_two(q), divide_by_power_of_two(x)
+        norms = q.square().sum(1).sqrt_() * x.square().sum(1).sqrt_()
+        dots = (q * x).sum(1)
+        result[part] = torch.where(norms > 0, dots / norms, 0.0)
+    return result

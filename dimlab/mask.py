@@ -1,0 +1,168 @@
+"""The dimensional mask and its history over training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class DimensionMask:
+    """One weight a dimension, shared by all samples.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (D,), floating
+        Weights in [0, 1]: the sigmoid of the learned logits, or a raw mask.
+
+    Raises
+    ------
+    ValueError
+        If the weights are not a vector, are empty, not finite, or leave [0, 1].
+
+    Examples
+    --------
+    >>> DimensionMask(np.array([1.0, 0.25])).inverted().weights
+    array([0.  , 0.75])
+    """
+
+    weights: np.ndarray
+
+    def __post_init__(self) -> None:
+        weights = np.array(self.weights, dtype=np.float64)
+        if weights.ndim != 1 or weights.size == 0:
+            raise ValueError(f"weights must have shape (D,) with D >= 1; got {weights.shape}.")
+        outside = np.flatnonzero(~((weights >= 0) & (weights <= 1)))
+        if outside.size:
+            first = int(outside[0])
+            raise ValueError(
+                f"weights must lie in [0, 1]; got {weights[first]:g} at dimension {first}."
+            )
+        weights.flags.writeable = False
+        object.__setattr__(self, "weights", weights)
+
+    def __len__(self) -> int:
+        return len(self.weights)
+
+    def constant(self) -> DimensionMask:
+        """Return the control with the mean weight everywhere: no dimension is preferred."""
+        return DimensionMask(np.full(len(self), self.weights.mean()))
+
+    def inverted(self) -> DimensionMask:
+        """Return the control ``1 - weights``: it prefers what this mask turns down."""
+        return DimensionMask(1.0 - self.weights)
+
+    def permuted(self, rng: np.random.Generator) -> DimensionMask:
+        """Return the control with the same weights on randomly chosen dimensions."""
+        return DimensionMask(rng.permutation(self.weights))
+
+
+@dataclass(frozen=True, eq=False)
+class MaskTrace:
+    """The mask weights over training, with the norms of the hypergradient's two parts.
+
+    Parameters
+    ----------
+    steps : ndarray of shape (T,), integer
+        Training steps after which the weights were recorded, strictly increasing.
+    weights : ndarray of shape (T, D), floating
+        Recorded mask weights. A raw (not sigmoid) mask may leave [0, 1].
+    direct_norm, second_order_norm : ndarray of shape (T,), floating, optional
+        Norms of the direct and of the second-order part of the hypergradient with respect to the
+        logits, at the recorded step (0 where no meta step was taken).
+    gradient_share : ndarray of shape (T, D), floating, optional
+        Mean absolute gradient of the contrastive loss with respect to each feature dimension.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, the steps do not increase, or a value is not finite.
+    """
+
+    steps: np.ndarray
+    weights: np.ndarray
+    direct_norm: np.ndarray | None = None
+    second_order_norm: np.ndarray | None = None
+    gradient_share: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        steps = np.asarray(self.steps)
+        weights = np.asarray(self.weights)
+        if steps.ndim != 1 or (len(steps) > 1 and not (np.diff(steps) > 0).all()):
+            raise ValueError(
+                f"steps must be a strictly increasing vector; got shape {steps.shape}."
+            )
+        if weights.ndim != 2 or len(weights) != len(steps):
+            raise ValueError(f"weights must have shape ({len(steps)}, D); got {weights.shape}.")
+        expected = {
+            "direct_norm": steps.shape,
+            "second_order_norm": steps.shape,
+            "gradient_share": weights.shape,
+        }
+        object.__setattr__(self, "steps", steps)
+        object.__setattr__(self, "weights", weights)
+        for name, shape in expected.items():
+            value = getattr(self, name)
+            if value is not None and np.shape(value) != shape:
+                raise ValueError(f"{name} must have shape {shape}; got {np.shape(value)}.")
+        for name in ("weights", *expected):
+            value = getattr(self, name)
+            if value is not None and not np.isfinite(value).all():
+                raise ValueError(f"{name} must be finite; got a NaN or an infinity.")
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def spread(self) -> np.ndarray:
+        """Standard deviation of the weights over dimensions at each recorded step, shape (T,)."""
+        return self.weights.std(axis=1)
+
+    @property
+    def travelled(self) -> np.ndarray:
+        """Absolute change of each weight from the first to the last record, shape (D,)."""
+        return np.abs(self.weights[-1] - self.weights[0])
+
+    def to_frame(self) -> Any:
+        """Return one row a (step, dimension): ``step, dimension, weight``.
+
+        Returns
+        -------
+        pandas.DataFrame
+            T * D rows.
+        """
+        import pandas as pd
+
+        n_steps, n_dimensions = self.weights.shape
+        return pd.DataFrame(
+            {
+                "step": np.repeat(self.steps, n_dimensions),
+                "dimension": np.tile(np.arange(n_dimensions), n_steps),
+                "weight": self.weights.ravel(),
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return how far the mask moved, or that it did not.
+
+        Returns
+        -------
+        dict
+            ``n_steps``, ``first_step``, ``last_step``, ``mean_weight``, ``std_weight``,
+            ``min_weight``, ``max_weight`` (at the last record), ``largest_change``, ``moved``
+            (bool: some weight changed).
+        """
+        last = self.weights[-1]
+        return {
+            "n_steps": len(self),
+            "first_step": int(self.steps[0]),
+            "last_step": int(self.steps[-1]),
+            "mean_weight": float(last.mean()),
+            "std_weight": float(last.std()),
+            "min_weight": float(last.min()),
+            "max_weight": float(last.max()),
+            "largest_change": float(self.travelled.max()),
+            "moved": bool(self.travelled.max() > 0),
+        }

@@ -1,0 +1,6 @@
+"""Probes: functions of representations that return small frozen results, one file a probe.
+
+``__all__`` is the only list of probes. Each name is the module, and the function in it.
+"""
+
+__all__ = ["ablate", "evaluate"]

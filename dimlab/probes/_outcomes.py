@@ -1,0 +1,274 @@
+"""What each reader predicts of every test sample, with all dimensions and without each group."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from dimlab.kernels.downdate import (
+    first_largest,
+    group_logits,
+    leave_out_logits,
+    log_losses,
+    refuse_ill_conditioned,
+    removal_factors,
+    single_removal_factors,
+)
+from dimlab.readers import LinearReader, fit_logistic, fit_ridge
+from dimlab.representation import Representation
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """Predictions and losses of N test samples, as indices into the train split's classes.
+
+    Parameters
+    ----------
+    full : ndarray of shape (N,), int64
+        Predicted class index with all dimensions.
+    ablated : ndarray of shape (N, G), int64
+        Predicted class index without each group.
+    full_loss : ndarray of shape (N,)
+        Negative log-probability of the sample's class, in nats.
+    ablated_loss : ndarray of shape (N, G)
+        The same without each group.
+    certified_share : float or None
+        kNN: share of (sample, group) pairs settled without a look beyond the candidates.
+    """
+
+    full: np.ndarray
+    ablated: np.ndarray
+    full_loss: np.ndarray
+    ablated_loss: np.ndarray
+    certified_share: float | None = None
+
+
+def labelled(
+    train: Representation, test: Representation, what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of two splits of the same dimensions, or say what is missing.
+
+    Parameters
+    ----------
+    train, test : Representation
+        The splits.
+    what : str
+        The function that asks.
+
+    Returns
+    -------
+    tuple of ndarray
+        Labels of train and of test.
+
+    Raises
+    ------
+    ValueError
+        If D differs or a split has no labels.
+    """
+    if train.n_dimensions != test.n_dimensions:
+        raise ValueError(
+            f"test must have {train.n_dimensions} dimensions to match train; got "
+            f"{test.n_dimensions}."
+        )
+    if train.labels is None or test.labels is None:
+        raise ValueError(
+            f"{what} needs labels: build the Representation with labels=(N,) class ids."
+        )
+    return train.labels, test.labels
+
+
+def knn_outcomes(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    groups: list[np.ndarray] | None,
+    *,
+    k: int,
+    temperature: float,
+    device: str,
+    progress: Progress | None,
+) -> Outcomes:
+    """Let nearest neighbours vote; ``train`` and ``test`` are (features, class indices)."""
+    import torch
+
+    from dimlab.kernels.neighbours import find_neighbours
+    from dimlab.kernels.rows import Groups, Rows
+    from dimlab.kernels.votes import vote
+
+    bank, queries = Rows.of(train[0], device), Rows.of(test[0], device)
+    classes = torch.from_numpy(train[1]).to(bank.device)
+    truth = torch.from_numpy(test[1]).to(bank.device)
+    n_classes = int(train[1].max()) + 1
+    n_certified = 0
+    collected = []
+    for each in ([np.array([], dtype=np.int64)], groups):
+        removed = Groups.of(each, bank.n_dimensions, bank.device)
+        predicted = np.empty((len(queries), len(removed)), dtype=np.int64)
+        loss = np.empty(predicted.shape)
+        n_certified = 0
+        for found in find_neighbours(bank, queries, removed, k=k):
+            part = slice(found.start, found.stop)
+            winners, share = vote(
+                classes[found.rows],
+                found.similarities,
+                truth[part],
+                n_classes=n_classes,
+                temperature=temperature,
+            )
+            predicted[part] = winners.cpu().numpy()
+            loss[part] = -np.log((share.cpu().numpy() * k + 1) / (k + n_classes))
+            n_certified += found.n_certified
+            if progress is not None and each is groups:
+                progress(found.stop, len(queries))
+        collected += [predicted, loss]
+    full, full_loss, ablated, ablated_loss = collected
+    certified_share = n_certified / ablated.size
+    return Outcomes(full[:, 0], ablated, full_loss[:, 0], ablated_loss, certified_share)
+
+
+def ridge_outcomes(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    groups: list[np.ndarray] | None,
+    *,
+    penalty: float,
+    fill: str | None,
+) -> Outcomes:
+    """Ridge, solved again without each group (``fill=None``), or frozen."""
+    reader = fit_ridge(*train, penalty=penalty)
+    temperature = _ridge_temperature(reader, train)
+    logits = reader.logits(test[0])
+    if fill is None:
+        parts = _resolved_logits(reader, test[0], logits, groups)
+    else:
+        parts = _frozen_logits(reader, test[0], logits, groups, fill)
+    return _collect(logits, parts, test[1], _n_groups(groups, test[0]), temperature)
+
+
+def logistic_outcomes(
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    groups: list[np.ndarray] | None,
+    *,
+    fill: str | None,
+    seed: int,
+    progress: Progress | None,
+) -> Outcomes:
+    """Logistic regression, fitted again without each group (``fill=None``), or frozen."""
+    reader = fit_logistic(*train, seed=seed)
+    logits = reader.logits(test[0])
+    if fill is None:
+        parts = _refitted_logits(reader, train, test[0], logits, groups, progress)
+    else:
+        parts = _frozen_logits(reader, test[0], logits, groups, fill)
+    return _collect(logits, parts, test[1], _n_groups(groups, test[0]), 1.0)
+
+
+def _n_groups(groups: list[np.ndarray] | None, features: np.ndarray) -> int:
+    return features.shape[1] if groups is None else len(groups)
+
+
+def _collect(
+    logits: np.ndarray,
+    parts: Iterator[tuple[slice, np.ndarray]],
+    truth: np.ndarray,
+    n_groups: int,
+    temperature: float,
+) -> Outcomes:
+    """Predictions and calibrated losses of logits that come class first, in blocks of groups."""
+    ablated = np.empty((len(logits), n_groups), dtype=np.int64)
+    loss = np.empty(ablated.shape)
+    for part, without in parts:
+        ablated[:, part] = first_largest(without)
+        loss[:, part] = log_losses(without / temperature, truth)
+    full_loss = log_losses(logits.T / temperature, truth)
+    return Outcomes(first_largest(logits.T), ablated, full_loss, loss)
+
+
+def _resolved_logits(
+    reader: LinearReader, features: np.ndarray, logits: np.ndarray, groups: list[np.ndarray] | None
+) -> Iterator[tuple[slice, np.ndarray]]:
+    system = reader.solved
+    refuse_ill_conditioned(system, reader.penalty)
+    columns = reader.standardise(features)
+    if groups is None:
+        return leave_out_logits(logits, single_removal_factors(columns, system), reader.weights)
+    return group_logits(logits, (removal_factors(columns, system, group) for group in groups))
+
+
+def _frozen_logits(
+    reader: LinearReader,
+    features: np.ndarray,
+    logits: np.ndarray,
+    groups: list[np.ndarray] | None,
+    fill: str,
+) -> Iterator[tuple[slice, np.ndarray]]:
+    columns = reader.standardise(features)
+    if fill == "zero":
+        columns -= reader.standardise(np.zeros((1, columns.shape[1])))
+    if groups is None:
+        return leave_out_logits(logits, columns, reader.weights)
+    return group_logits(logits, ((columns[:, group], reader.weights[group]) for group in groups))
+
+
+def _refitted_logits(
+    reader: LinearReader,
+    train: tuple[np.ndarray, np.ndarray],
+    features: np.ndarray,
+    logits: np.ndarray,
+    groups: list[np.ndarray] | None,
+    progress: Progress | None,
+) -> Iterator[tuple[slice, np.ndarray]]:
+    n_dimensions = features.shape[1]
+    each = [np.array([d]) for d in range(n_dimensions)] if groups is None else groups
+    began = time.perf_counter()
+    fit_logistic(*train, penalty=reader.penalty)
+    seconds = (time.perf_counter() - began) * len(each)
+    print(
+        f"ablate: {len(each)} logistic refits, at most about {seconds:.0f} s.",
+        file=sys.stderr,
+    )
+    for index, group in enumerate(each):
+        yield slice(index, index + 1), _refit(reader, train, features, logits, group)
+        if progress is not None:
+            progress(index + 1, len(each))
+
+
+def _refit(
+    reader: LinearReader,
+    train: tuple[np.ndarray, np.ndarray],
+    features: np.ndarray,
+    logits: np.ndarray,
+    group: np.ndarray,
+) -> np.ndarray:
+    if np.isin(group, reader.standardise.constant).all():
+        return logits.T[:, :, None]
+    kept = np.setdiff1d(np.arange(features.shape[1]), group)
+    if len(kept) == 0:
+        shares = np.bincount(train[1]) / len(train[1])
+        return np.log(shares)[:, None, None] + np.zeros((1, len(features), 1))
+    start = reader.select(kept)
+    refitted = fit_logistic(train[0][:, kept], train[1], penalty=reader.penalty, start=start)
+    return refitted.logits(features[:, kept]).T[:, :, None]
+
+
+def _ridge_temperature(reader: LinearReader, train: tuple[np.ndarray, np.ndarray]) -> float:
+    """Temperature of the softmax that minimises the log-loss of leave-one-out train logits."""
+    from scipy.optimize import minimize_scalar
+
+    columns = reader.standardise(train[0])
+    leverage = np.einsum("nd,nd->n", columns @ reader.solved.inverse, columns) + 1 / len(columns)
+    targets = np.eye(len(reader.classes))[train[1]]
+    residual = targets - columns @ reader.weights - reader.intercept
+    held_out = targets - residual / np.maximum(1 - leverage, 1e-6)[:, None]
+
+    def loss(log_temperature: float) -> float:
+        return float(log_losses(held_out.T / np.exp(log_temperature), train[1]).mean())
+
+    found = minimize_scalar(loss, bounds=(np.log(1e-3), np.log(1e3)), method="bounded")
+    return float(np.exp(found.x))

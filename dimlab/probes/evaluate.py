@@ -1,0 +1,221 @@
+"""Evaluation: how well readers of the features do, with and without the learned mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dimlab.kernels.paired import wilson_interval
+from dimlab.mask import DimensionMask
+from dimlab.probes._outcomes import Progress, labelled
+from dimlab.readers import (
+    KnnReader,
+    LinearReader,
+    check_knn,
+    check_penalty,
+    class_codes,
+    fit_knn,
+    fit_logistic,
+    fit_ridge,
+)
+from dimlab.representation import Representation
+
+READERS = ("knn", "ridge", "logistic")
+VIEW_RETRIEVAL = "view-retrieval"
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Accuracy of readers under a mask and its controls, one row a (reader, mask).
+
+    Parameters
+    ----------
+    reader : tuple of str
+        ``"knn"``, ``"ridge"``, ``"logistic"`` or ``"view-retrieval"``.
+    mask : tuple of str
+        ``"none"``, ``"learned"``, ``"constant"``, ``"permuted"`` or ``"inverted"``.
+    n_correct : ndarray of shape (R,), int64
+        Test samples read correctly.
+    n_test, n_train, n_dimensions : int
+        Sizes.
+    """
+
+    reader: tuple[str, ...]
+    mask: tuple[str, ...]
+    n_correct: np.ndarray
+    n_test: int
+    n_train: int
+    n_dimensions: int
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Share of test samples read correctly, shape (R,)."""
+        return self.n_correct / self.n_test
+
+    def to_frame(self) -> Any:
+        """Return one row a (reader, mask).
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``reader, mask, accuracy, ci_low, ci_high, n_test``; the bounds are Wilson's, 95 %.
+        """
+        import pandas as pd
+
+        low, high = wilson_interval(self.n_correct, self.n_test)
+        return pd.DataFrame(
+            {
+                "reader": self.reader,
+                "mask": self.mask,
+                "accuracy": self.accuracy,
+                "ci_low": low,
+                "ci_high": high,
+                "n_test": self.n_test,
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return the main numbers, ready for JSON.
+
+        Returns
+        -------
+        dict
+            Sizes, ``accuracy`` (nested: reader, then mask) and ``notes``, a list of sentences.
+        """
+        accuracy: dict[str, dict[str, float]] = {}
+        for reader, mask, value in zip(self.reader, self.mask, self.accuracy, strict=True):
+            accuracy.setdefault(reader, {})[mask] = float(value)
+        notes = ["Intervals: Wilson, 95 %, over test samples, given the train split."]
+        if "learned" in self.mask:
+            notes.append(
+                "Ridge and logistic standardise every dimension, so a mask changes them only where "
+                "a weight is 0; kNN feels every weight."
+            )
+        return {
+            "n_train": self.n_train,
+            "n_test": self.n_test,
+            "n_dimensions": self.n_dimensions,
+            "accuracy": accuracy,
+            "notes": notes,
+        }
+
+
+def evaluate(
+    train: Representation,
+    test: Representation,
+    *,
+    mask: DimensionMask | None = None,
+    readers: Sequence[str] = READERS,
+    k: int = 5,
+    temperature: float = 1.0,
+    penalty: float = 1e-3,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Read the classes of ``test`` with readers fitted on ``train``, under a mask and its controls.
+
+    Parameters
+    ----------
+    train, test : Representation
+        Labelled splits of the same D dimensions. With two or more views, ``test`` is also asked
+        whether the nearest first view of each second view is that of the same sample.
+    mask : DimensionMask, optional
+        Multiplies the features of both splits. Its controls: the mean weight everywhere, the
+        weights on other dimensions, and one minus the weights.
+    readers : sequence of {"knn", "ridge", "logistic"}
+        Which readers, at least one.
+    k, temperature : int and float, default=5 and 1.0
+        kNN: voters and the temperature of their votes.
+    penalty : float, default=1e-3
+        Ridge: > 0.
+    seed : int, default=0
+        Draws the permuted mask and the logistic reader's held-out rows.
+    device : str, default="cpu"
+        Where kNN searches.
+    progress : callable, optional
+        Called as ``progress(done, total)`` after each row.
+
+    Returns
+    -------
+    Evaluation
+        Counts and accuracies of each (reader, mask).
+
+    Raises
+    ------
+    ValueError
+        If labels are missing, D differs, a reader is unknown or none is named, a number is out of
+        its range, or test has a class that train lacks.
+
+    Notes
+    -----
+    Ridge and logistic regression standardise every dimension, so a mask without zeros cannot change
+    them beyond rounding; they are read all the same, which shows it.
+
+    References
+    ----------
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+
+    Examples
+    --------
+    >>> split = Representation(np.eye(4), labels=np.array([0, 1, 2, 3]))
+    >>> evaluate(split, split, readers=["knn"], k=1).accuracy
+    array([1.])
+    """
+    _check_readers(readers)
+    train_labels, test_labels = labelled(train, test, "evaluate")
+    check_knn(k if "knn" in readers else 1, temperature, len(train))
+    check_penalty(penalty)
+    class_codes(test_labels, np.unique(train_labels))
+    masks: dict[str, DimensionMask | None] = {"none": None}
+    if mask is not None:
+        permuted = mask.permuted(np.random.default_rng(seed))
+        masks |= {"learned": mask, "constant": mask.constant()}
+        masks |= {"permuted": permuted, "inverted": mask.inverted()}
+    fitters: dict[str, Callable[..., KnnReader | LinearReader]] = {
+        "knn": partial(fit_knn, k=k, temperature=temperature, device=device),
+        "ridge": partial(fit_ridge, penalty=penalty),
+        "logistic": partial(fit_logistic, seed=seed),
+    }
+    has_views = test.views is not None and len(test.views) >= 2
+    rows = [*readers, VIEW_RETRIEVAL] if has_views else [*readers]
+    jobs = [(reader, name) for reader in rows for name in masks]
+    n_correct = np.empty(len(jobs), dtype=np.int64)
+    for done, (reader, name) in enumerate(jobs):
+        bank, queries = _masked(train, masks[name]), _masked(test, masks[name])
+        if reader == VIEW_RETRIEVAL:
+            n_correct[done] = _n_retrieved(queries, device)
+        else:
+            fitted = fitters[reader](bank.features, train_labels)
+            n_correct[done] = (fitted.predict(queries.features) == test_labels).sum()
+        if progress is not None:
+            progress(done + 1, len(jobs))
+    names, mask_names = zip(*jobs, strict=True)
+    return Evaluation(names, mask_names, n_correct, len(test), len(train), train.n_dimensions)
+
+
+def _check_readers(readers: Sequence[str]) -> None:
+    unknown = [reader for reader in readers if reader not in READERS]
+    if unknown or isinstance(readers, str) or len(readers) == 0:
+        listed = ", ".join(map(repr, READERS))
+        raise ValueError(f"readers must be some of {listed}; got {readers!r}.")
+
+
+def _masked(representation: Representation, mask: DimensionMask | None) -> Representation:
+    return representation if mask is None else representation.masked(mask)
+
+
+def _n_retrieved(test: Representation, device: str) -> int:
+    """Count the second views whose nearest first view, by cosine, is of the same sample."""
+    if test.views is None:
+        return 0
+    identity = np.arange(len(test))
+    reader = fit_knn(test.views[0], identity, k=1, device=device)
+    return int((reader.predict(test.views[1]) == identity).sum())

@@ -1,0 +1,207 @@
+"""The report: one self-contained HTML file, with every number beside it as CSV and JSON."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["in_words", "write_report", "write_result", "write_text"]
+
+_STYLE = {"svg.hashsalt": "dimlab", "figure.dpi": 100, "axes.titlesize": "medium"}
+
+
+def write_report(
+    folder: str | os.PathLike[str],
+    results: Mapping[str, Any],
+    *,
+    title: str = "dimlab report",
+    headline: Sequence[str] = (),
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write ``report.html`` and, beside it, each result as CSV, JSON and figure.
+
+    Parameters
+    ----------
+    folder : path
+        Made if missing. Files of the same names are replaced.
+    results : mapping of str to result
+        Results with ``to_frame()`` and ``summary()``; a figure is drawn where ``dimlab.figures`` has
+        ``plot_<class name>`` in lower case with underscores. The keys name the files.
+    title : str, default="dimlab report"
+        Title of the page.
+    headline : sequence of str
+        The sentences that stand first.
+    provenance : mapping, optional
+        Command, versions, seed, data: shown at the foot and written to ``provenance.json``.
+
+    Returns
+    -------
+    Path
+        ``folder/report.html``: one file without any network request. The same inputs give the same
+        bytes.
+
+    Raises
+    ------
+    ValueError
+        If there is no result.
+    """
+    import jinja2
+
+    if not results:
+        raise ValueError("results must hold at least one result; got none.")
+    sections = []
+    for name, result in results.items():
+        files = write_result(folder, name, result)
+        sections.append(
+            {
+                "name": name.replace("_", " ").replace("-", " "),
+                "anchor": name,
+                "summary": {key: in_words(value) for key, value in result.summary().items()},
+                "figure": _data_uri(files["svg"]) if "svg" in files else None,
+                "caption": _caption(result),
+                "files": [path.name for path in files.values()],
+            }
+        )
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("dimlab.report", "."), autoescape=True, trim_blocks=True
+    )
+    page = environment.get_template("template.html").render(
+        title=title, headline=headline, sections=sections, provenance=dict(provenance or {})
+    )
+    write_text(Path(folder) / "provenance.json", _json(dict(provenance or {})))
+    return write_text(Path(folder) / "report.html", page)
+
+
+def write_result(folder: str | os.PathLike[str], name: str, result: Any) -> dict[str, Path]:
+    """Write one result as ``<name>.csv``, ``<name>.json`` and, where there is a figure, ``<name>.svg``.
+
+    Parameters
+    ----------
+    folder : path
+        Made if missing.
+    name : str
+        Stem of the files.
+    result : result
+        With ``to_frame()`` and ``summary()``.
+
+    Returns
+    -------
+    dict of str to Path
+        The files written, by kind.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        "csv": write_text(folder / f"{name}.csv", result.to_frame().to_csv(index=False)),
+        "json": write_text(folder / f"{name}.json", _json(result.summary())),
+    }
+    plot = _plot_of(result)
+    if plot is not None:
+        files["svg"] = write_text(folder / f"{name}.svg", _draw(plot, result))
+    return files
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file so that a reader sees the old one or the new one, never half of it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    text : str
+        Its content, written as UTF-8.
+
+    Returns
+    -------
+    Path
+        The same path.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)  # mkstemp's files are private
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def _plot_of(result: Any) -> Any:
+    from dimlab import figures
+
+    words = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(result).__name__)
+    return getattr(figures, f"plot{words}", None)
+
+
+def _draw(plot: Any, result: Any) -> str:
+    import matplotlib as mpl
+    import seaborn as sns
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context({**sns.axes_style("ticks"), **_STYLE}):
+        figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+        FigureCanvasSVG(figure)
+        axes = figure.subplots()
+        plot(result, ax=axes)
+        sns.despine(ax=axes)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=200)
+    return buffer.getvalue()
+
+
+def _caption(result: Any) -> str:
+    plot = _plot_of(result)
+    return (plot.__doc__ or "").strip().splitlines()[0] if plot is not None else ""
+
+
+def _data_uri(path: Path) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def in_words(value: Any) -> str:
+    """Write a value of a summary as people read it: four digits, the first twelve of a list.
+
+    Parameters
+    ----------
+    value : object
+        A number, a string, or a list or mapping of them.
+
+    Returns
+    -------
+    str
+        One line.
+
+    Examples
+    --------
+    >>> in_words([0.123456, 2])
+    '0.1235, 2'
+    """
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        shown = ", ".join(in_words(each) for each in value[:12])
+        return (shown or "none") + (f", ... ({len(value)} in all)" if len(value) > 12 else "")
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {in_words(each)}" for key, each in value.items())
+    return str(value)
+
+
+def _json(value: Any) -> str:
+    def plain(each: Any) -> Any:
+        if isinstance(each, (np.generic, np.ndarray)):
+            return each.tolist()
+        raise TypeError(f"cannot write {type(each).__name__} as JSON")
+
+    return json.dumps(value, indent=2, default=plain) + "\n"

@@ -1,0 +1,436 @@
+"""A representation: features of one split, and what is known of each sample."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from dimlab.mask import DimensionMask
+
+FORMAT = "dimlab-representation-1"
+_DTYPES = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "I64": np.int64,
+    "I32": np.int32,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+_BLOCK = 1 << 22  # elements looked at together: memory-mapped features are never copied whole
+
+
+@dataclass(frozen=True, eq=False)
+class Representation:
+    """Features of one split, with labels, factors and views of the same samples.
+
+    Parameters
+    ----------
+    features : ndarray of shape (N, D), float32 or float64
+        One row a sample. Other floating types are cast to float32; integers are refused.
+    labels : ndarray of shape (N,), integer, optional
+        Class ids >= 0.
+    factors : mapping of str to ndarray of shape (N,), optional
+        What else is known of each sample. Floating: continuous; integer, bool or str: categorical.
+    periods : mapping of str to float, optional
+        Period of each continuous factor that wraps, as ``{"hue": 2 * np.pi}``.
+    views : ndarray of shape (V, N, D), optional
+        Encodings of augmentations of the same samples.
+    view_factors : mapping of str to ndarray of shape (V, N), optional
+        Factors of the views: augmentation parameters.
+    meta : mapping, optional
+        Where the features come from: source, layer, split, mask weights. Must be serialisable as
+        JSON.
+
+    Raises
+    ------
+    TypeError
+        If the features are not floating or the labels not integers.
+    ValueError
+        If a shape does not fit the features, or a value is NaN or infinite.
+
+    Examples
+    --------
+    >>> features = np.eye(3, dtype=np.float32)
+    >>> representation = Representation(features, labels=np.array([0, 1, 1]))
+    >>> representation.select([0, 2]).features.shape
+    (3, 2)
+    """
+
+    features: np.ndarray
+    labels: np.ndarray | None = field(default=None, kw_only=True)
+    factors: Mapping[str, np.ndarray] = field(default_factory=dict, kw_only=True)
+    periods: Mapping[str, float] = field(default_factory=dict, kw_only=True)
+    views: np.ndarray | None = field(default=None, kw_only=True)
+    view_factors: Mapping[str, np.ndarray] = field(default_factory=dict, kw_only=True)
+    meta: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
+    def __post_init__(self) -> None:
+        features = _floating("features", self.features, ndim=2)
+        if features.size == 0:
+            raise ValueError(f"features must have shape (N, D), both >= 1; got {features.shape}.")
+        _refuse_non_finite("features", features)
+        put = object.__setattr__
+        put(self, "features", features)
+        if self.labels is not None:
+            put(self, "labels", _labels(self.labels, len(features)))
+        put(self, "factors", _factors(self.factors, (len(features),), "factors"))
+        put(self, "periods", _periods(self.periods, self.factors))
+        if self.views is not None:
+            views = _floating("views", self.views, ndim=3)
+            if views.shape[1:] != features.shape or len(views) == 0:
+                raise ValueError(
+                    f"views must have shape (V, {features.shape[0]}, {features.shape[1]}) to match "
+                    f"features; got {views.shape}."
+                )
+            _refuse_non_finite("views", views.reshape(-1, views.shape[2]))
+            put(self, "views", views)
+        if self.view_factors and self.views is None:
+            raise ValueError("view_factors must come with views; got views=None.")
+        if self.views is not None:
+            shape = self.views.shape[:2]
+            put(self, "view_factors", _factors(self.view_factors, shape, "view_factors"))
+        put(self, "meta", dict(self.meta or {}))
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def n_dimensions(self) -> int:
+        """D, the number of feature dimensions."""
+        return self.features.shape[1]
+
+    def select(self, dimensions: Sequence[int] | np.ndarray) -> Representation:
+        """Return the representation with these dimensions only, in this order.
+
+        Parameters
+        ----------
+        dimensions : sequence of int or ndarray of bool of shape (D,)
+            Dimensions to keep, at least one.
+
+        Returns
+        -------
+        Representation
+            Features and views of shape (N, d) and (V, N, d). ``meta["dimensions"]`` says which.
+
+        Raises
+        ------
+        ValueError
+            If a dimension is out of range or none is left.
+        """
+        index = np.asarray(dimensions)
+        if index.dtype == bool:
+            if index.shape != (self.n_dimensions,):
+                raise ValueError(
+                    f"dimensions must have shape ({self.n_dimensions},) as a mask; got {index.shape}."
+                )
+            index = np.flatnonzero(index)
+        if index.ndim != 1 or index.size == 0:
+            raise ValueError(
+                f"dimensions must be a list of at least one index; got {dimensions!r}."
+            )
+        if index.min() < 0 or index.max() >= self.n_dimensions:
+            raise ValueError(
+                f"dimensions must lie in [0, {self.n_dimensions}); got {index.min()}..{index.max()}."
+            )
+        before = self.meta.get("dimensions")
+        kept = [int(before[i] if before else i) for i in index]
+        meta = {**self.meta, "dimensions": kept}
+        if "mask" in meta:
+            meta["mask"] = [meta["mask"][i] for i in index]
+        views = None if self.views is None else self.views[:, :, index]
+        return replace(self, features=self.features[:, index], views=views, meta=meta)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Representation:
+        """Return the representation of these samples only, in this order.
+
+        Parameters
+        ----------
+        rows : sequence of int or ndarray of bool of shape (N,)
+            Samples to keep, at least one.
+
+        Returns
+        -------
+        Representation
+            With the labels, factors and views of the same samples.
+        """
+        rows = np.asarray(rows)
+        return replace(
+            self,
+            features=self.features[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            factors={name: value[rows] for name, value in self.factors.items()},
+            views=None if self.views is None else self.views[:, rows],
+            view_factors={name: value[:, rows] for name, value in self.view_factors.items()},
+        )
+
+    def masked(self, mask: DimensionMask) -> Representation:
+        """Return the representation with every dimension multiplied by its mask weight.
+
+        Parameters
+        ----------
+        mask : DimensionMask
+            One weight for each of the D dimensions.
+
+        Returns
+        -------
+        Representation
+            The features keep their dtype.
+
+        Raises
+        ------
+        ValueError
+            If the mask has another number of dimensions.
+        """
+        if len(mask) != self.n_dimensions:
+            raise ValueError(
+                f"mask must have {self.n_dimensions} weights to match features; got {len(mask)}."
+            )
+        weights = mask.weights.astype(self.features.dtype)
+        views = None if self.views is None else self.views * weights
+        meta = {**self.meta, "masked": True}
+        return replace(self, features=self.features * weights, views=views, meta=meta)
+
+    def per_view(self) -> Representation:
+        """Stack the views into one representation of V * N rows, each an encoded view.
+
+        Returns
+        -------
+        Representation
+            ``features (V * N, D)``; labels and factors repeated; the view factors become factors,
+            with ``view`` and ``sample`` (the row's sample in this representation).
+
+        Raises
+        ------
+        ValueError
+            If there are no views.
+        """
+        if self.views is None:
+            raise ValueError(
+                "per_view needs views: encode with n_views=2, or pass views=(V, N, D)."
+            )
+        n_views, n_samples, n_dimensions = self.views.shape
+        factors = {name: np.tile(value, n_views) for name, value in self.factors.items()}
+        factors |= {name: value.ravel() for name, value in self.view_factors.items()}
+        factors["view"] = np.repeat(np.arange(n_views), n_samples)
+        factors["sample"] = np.tile(np.arange(n_samples), n_views)
+        return Representation(
+            self.views.reshape(-1, n_dimensions),
+            labels=None if self.labels is None else np.tile(self.labels, n_views),
+            factors=factors,
+            periods={name: period for name, period in self.periods.items() if name in factors},
+            meta={**self.meta, "per_view": True},
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a ``.safetensors`` file; string factors become codes and a JSON list of categories.
+
+        Parameters
+        ----------
+        path : path
+            Must end in ``.safetensors``. Written to a temporary file first, then renamed.
+
+        Returns
+        -------
+        Path
+            The file written.
+
+        Raises
+        ------
+        ValueError
+            If the name has another ending.
+        """
+        from safetensors.numpy import save_file
+
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise ValueError(f"path must end in .safetensors; got {path.name!r}.")
+        tensors: dict[str, np.ndarray] = {"features": self.features}
+        categories: dict[str, list[str]] = {}
+        if self.labels is not None:
+            tensors["labels"] = self.labels
+        if self.views is not None:
+            tensors["views"] = self.views
+        for kind, factors in (("factor", self.factors), ("view_factor", self.view_factors)):
+            for name, value in factors.items():
+                tensors[f"{kind}:{name}"] = _as_codes(value, f"{kind}:{name}", categories)
+        header = {"periods": self.periods, "categories": categories, "meta": self.meta}
+        metadata = {"format": FORMAT, "dimlab": json.dumps(header)}
+        tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Representation:
+        """Read a ``.safetensors`` file; the arrays stay memory-mapped.
+
+        Parameters
+        ----------
+        path : path
+            A file written by `save`, or any safetensors file with a tensor ``features`` and, if
+            there are any, ``labels`` and ``views``.
+
+        Returns
+        -------
+        Representation
+            Features and views are read-only memory maps.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is not a safetensors file, is cut short, or holds no ``features``.
+        """
+        path = Path(path)
+        arrays, metadata = _map_safetensors(path)
+        if "features" not in arrays:
+            raise ValueError(
+                f"{path.name} must hold a tensor named 'features'; got {sorted(arrays)[:8]}."
+            )
+        try:
+            header = json.loads(metadata.get("dimlab", "{}"))
+            categories = header.get("categories", {})
+            for name, names in categories.items():
+                arrays[name] = np.asarray(names)[arrays[name]]
+        except (ValueError, KeyError, IndexError, AttributeError) as error:
+            raise ValueError(
+                f"{path.name} must hold a valid dimlab header; got a damaged one. Save it again."
+            ) from error
+        named: dict[str, dict[str, np.ndarray]] = {"factor": {}, "view_factor": {}}
+        for name, value in arrays.items():
+            kind, _, rest = name.partition(":")
+            if rest and kind in named:
+                named[kind][rest] = value
+        return cls(
+            arrays["features"],
+            labels=arrays.get("labels"),
+            factors=named["factor"],
+            periods=header.get("periods", {}),
+            views=arrays.get("views"),
+            view_factors=named["view_factor"],
+            meta=header.get("meta", {}),
+        )
+
+
+def _floating(name: str, value: Any, *, ndim: int) -> np.ndarray:
+    array = np.asanyarray(value)
+    if array.ndim != ndim:
+        shape = "(N, D)" if ndim == 2 else "(V, N, D)"
+        raise ValueError(f"{name} must have shape {shape}; got {array.shape}.")
+    if array.dtype.kind != "f":
+        raise TypeError(
+            f"{name} must be floating; got {array.dtype}. Cast with .astype('float32')."
+        )
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+
+
+def _refuse_non_finite(name: str, array: np.ndarray) -> None:
+    rows = max(1, _BLOCK // array.shape[1])
+    for start in range(0, len(array), rows):
+        finite = np.isfinite(array[start : start + rows])
+        if not finite.all():
+            row, dimension = np.argwhere(~finite)[0]
+            value = array[start + row, dimension]
+            raise ValueError(
+                f"{name} must be finite; got {value} in dimension {dimension}, row {start + row}."
+            )
+
+
+def _labels(labels: Any, n_samples: int) -> np.ndarray:
+    array = np.asarray(labels)
+    if array.shape != (n_samples,):
+        raise ValueError(
+            f"labels must have shape ({n_samples},) to match features; got {array.shape}."
+        )
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers (class ids); got {array.dtype}.")
+    if array.min() < 0:
+        raise ValueError(f"labels must be >= 0; got {array.min()}.")
+    return array.astype(np.int64)
+
+
+def _factors(factors: Any, shape: tuple[int, ...], what: str) -> dict[str, np.ndarray]:
+    checked = {}
+    for name, value in dict(factors or {}).items():
+        array = np.asarray(value)
+        if array.shape != shape:
+            raise ValueError(
+                f"{what}[{name!r}] must have shape {shape} to match features; got {array.shape}."
+            )
+        if array.dtype.kind not in "fiubU":
+            raise TypeError(
+                f"{what}[{name!r}] must be floating, integer, bool or str; got {array.dtype}."
+            )
+        if array.dtype.kind == "f":
+            array = array.astype(np.float64)
+            if not np.isfinite(array).all():
+                raise ValueError(f"{what}[{name!r}] must be finite; got a NaN or an infinity.")
+        elif array.dtype.kind in "iu":
+            array = array.astype(np.int64)
+        checked[name] = array
+    return checked
+
+
+def _periods(periods: Any, factors: Mapping[str, np.ndarray]) -> dict[str, float]:
+    checked = {name: float(period) for name, period in dict(periods or {}).items()}
+    for name, period in checked.items():
+        if name not in factors or factors[name].dtype.kind != "f":
+            raise ValueError(f"periods must name continuous factors; got {name!r}.")
+        if not (np.isfinite(period) and period > 0):
+            raise ValueError(f"periods[{name!r}] must be > 0; got {period}.")
+    return checked
+
+
+def _as_codes(value: np.ndarray, name: str, categories: dict[str, list[str]]) -> np.ndarray:
+    if value.dtype.kind != "U":
+        return value
+    names, codes = np.unique(value, return_inverse=True)
+    categories[name] = [str(each) for each in names]
+    return codes.reshape(value.shape).astype(np.int64)
+
+
+def _map_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Memory-map every tensor: safetensors' own numpy reader would copy the features."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} must be a .safetensors file; got nothing there.")
+    broken = f"{path.name} must be a complete safetensors file; got a damaged or truncated one."
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise ValueError(broken)
+        raw = file.read(length)
+    try:
+        header = json.loads(raw)
+        metadata = header.pop("__metadata__", {})
+        arrays = {}
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            dtype = np.dtype(_DTYPES[entry["dtype"]])
+            shape = tuple(entry["shape"])
+            n_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
+            if min(shape, default=0) < 0 or end - begin != n_bytes or 8 + length + end > size:
+                raise ValueError(broken)
+            if n_bytes == 0:
+                arrays[name] = np.zeros(shape, dtype)
+                continue
+            arrays[name] = np.memmap(
+                path, dtype=dtype, mode="r", offset=8 + length + begin, shape=shape
+            )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(broken) from error
+    return arrays, metadata

@@ -1,0 +1,1 @@
+"""The training wing: images in, a checkpoint out. It imports no probe."""

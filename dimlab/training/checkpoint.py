@@ -1,0 +1,315 @@
+"""Checkpoints: plain dicts of tensors and JSON, safe to load."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import tempfile
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dimlab.mask import DimensionMask, MaskTrace
+from dimlab.training.config import TrainConfig
+from dimlab.training.encoders import build_encoder, build_projector
+
+FORMAT = 1
+_LAST_OF = ("loss", "contrastive", "invariance", "redundancy")
+_DATA_KEYS = ("name", "folder", "split", "labels_hash", "n_images", "shape", "n_classes")
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A training run at one step: configuration, weights, mask, trace, optimisers and what it was trained on.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The run's configuration.
+    data : dict
+        ``name, folder, split, labels_hash, n_images, shape (C, H, W), n_classes`` of the training
+        images.
+    step : int
+        Steps taken; 0 is an untrained network.
+    network : dict of str to Tensor
+        State dict with the parts ``encoder.``, ``contrastive.`` and ``redundancy.`` (the two
+        projectors).
+    mask_logits : Tensor of shape (D,)
+        Logits of a sigmoid mask, or the raw mask; all ones where the method has no mask.
+    trace : MaskTrace
+        History of the mask weights.
+    metrics : tuple of dict
+        One record a traced step, as in ``metrics.jsonl``.
+    optimisers : dict
+        State dicts of the optimisers, ``network`` and ``mask``.
+    versions : dict of str to str
+        Python, torch, numpy, dimlab, and the thread count that bit-for-bit equality needs.
+    """
+
+    config: TrainConfig
+    data: dict[str, Any]
+    step: int
+    network: dict[str, Tensor]
+    mask_logits: Tensor
+    trace: MaskTrace
+    metrics: tuple[dict[str, Any], ...] = ()
+    optimisers: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the run learned a mask."""
+        return self.config.method == "metamask"
+
+    @property
+    def mask(self) -> DimensionMask:
+        """The mask as weights in [0, 1].
+
+        A raw mask that left [0, 1] is given as |weight| / max |weight|: cosine similarities see
+        neither a common scale nor, on both sides, a sign.
+        """
+        weights = mask_weights(self.mask_logits, self.config.mask).double().numpy()
+        if weights.min() < 0 or weights.max() > 1:
+            weights = np.abs(weights) / np.abs(weights).max()
+        return DimensionMask(weights)
+
+    def encoder(self) -> nn.Module:
+        """Build the encoder with these weights, in evaluation mode.
+
+        Returns
+        -------
+        nn.Module
+            Maps images (B, C, H, W) in [0, 1] to features (B, D).
+        """
+        return self.build_network()["encoder"].eval()
+
+    def build_network(self) -> nn.ModuleDict:
+        """Build encoder and projectors with these weights.
+
+        Returns
+        -------
+        nn.ModuleDict
+            With ``encoder``, ``contrastive`` and ``redundancy``.
+
+        Raises
+        ------
+        ValueError
+            If the weights do not fit the configuration.
+        """
+        network = build_network(self.config, self.data["shape"][0])
+        try:
+            network.load_state_dict(self.network)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"network must fit the configuration {self.config.encoder!r}; got: {reason}"
+            ) from error
+        return network
+
+    def to_frame(self) -> Any:
+        """Return the run's metrics, one row a traced step.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Loss terms, hypergradient norms, mask mean and deviation, learning rates and seconds.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self.metrics)
+
+    def summary(self) -> dict[str, Any]:
+        """Return what was trained, on what, the last losses, and how far the mask moved.
+
+        Returns
+        -------
+        dict
+            JSON-able.
+        """
+        last = self.metrics[-1] if self.metrics else {}
+        moved = self.trace.summary()
+        return {
+            "method": self.config.method,
+            "encoder": self.config.encoder,
+            "data": f"{self.data['name']}, {self.data['n_images']} images",
+            "step": self.step,
+            **{name: last[name] for name in _LAST_OF if name in last},
+            "mask_weight_std": moved["std_weight"],
+            "mask_largest_change": moved["largest_change"],
+            "mask_moved": moved["moved"],
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the checkpoint atomically: temporary file, fsync, rename.
+
+        Parameters
+        ----------
+        path : path
+            The file to write; an older one is replaced only by a complete new one.
+
+        Returns
+        -------
+        Path
+            The file written.
+        """
+        trace = {
+            each.name: torch.from_numpy(np.ascontiguousarray(getattr(self.trace, each.name)))
+            for each in fields(MaskTrace)
+            if getattr(self.trace, each.name) is not None
+        }
+        payload = {
+            "format": FORMAT,
+            "config": self.config.to_json(),
+            "data": json.dumps(self.data),
+            "step": self.step,
+            "network": self.network,
+            "mask_logits": self.mask_logits,
+            "trace": trace,
+            "metrics": json.dumps(self.metrics),
+            "optimisers": self.optimisers,
+            "versions": json.dumps(self.versions),
+        }
+        path = Path(path)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                torch.save(payload, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        return path
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint that `Checkpoint.save` wrote; no code in the file is ever run.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    Checkpoint
+        All tensors on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, asks for more than tensors and plain containers, or is no dimlab
+        checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint must be a file; got {path}, which is not there.")
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path.name} must hold only tensors and plain containers; got a pickle that asks for more, "
+            "and dimlab does not run code from a file. Save its state dict again with torch.save."
+        ) from error
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        TypeError,
+    ) as error:
+        raise ValueError(
+            f"{path.name} must be a complete torch file; got a damaged one."
+        ) from error
+    if not isinstance(payload, dict) or "format" not in payload:
+        raise ValueError(
+            f"{path.name} must be a checkpoint written by dimlab train; got another kind of file."
+        )
+    if payload["format"] != FORMAT:
+        raise ValueError(
+            f"{path.name} must have format {FORMAT}; got {payload['format']!r}. "
+            "Use the version of dimlab that wrote it."
+        )
+    try:
+        return _from_payload(payload)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path.name} must be a complete dimlab checkpoint; got a damaged part ({error})."
+        ) from error
+
+
+def _from_payload(payload: dict[str, Any]) -> Checkpoint:
+    data = json.loads(payload["data"])
+    missing = [key for key in _DATA_KEYS if key not in data]
+    if missing:
+        raise KeyError(f"data has no {missing[0]!r}")
+    return Checkpoint(
+        config=TrainConfig.from_dict(json.loads(payload["config"])),
+        data=data,
+        step=int(payload["step"]),
+        network=dict(payload["network"]),
+        mask_logits=payload["mask_logits"],
+        trace=MaskTrace(**{name: value.numpy() for name, value in payload["trace"].items()}),
+        metrics=tuple(json.loads(payload["metrics"])),
+        optimisers=dict(payload["optimisers"]),
+        versions=json.loads(payload["versions"]),
+    )
+
+
+def build_network(config: TrainConfig, n_channels: int) -> nn.ModuleDict:
+    """Build encoder and both projectors with fresh weights from torch's current generator.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Which encoder, how wide the projectors.
+    n_channels : int
+        C of the images.
+
+    Returns
+    -------
+    nn.ModuleDict
+        With ``encoder``, ``contrastive`` (two layers) and ``redundancy`` (three layers).
+    """
+    encoder = build_encoder(
+        config.encoder,
+        in_channels=n_channels,
+        stem=config.stem,
+        n_dimensions=config.n_dimensions,
+    )
+    width, hidden = encoder.n_dimensions, config.hidden
+    return nn.ModuleDict(
+        {
+            "encoder": encoder,
+            "contrastive": build_projector((width, hidden, config.contrastive_width)),
+            "redundancy": build_projector((width, hidden, hidden, config.redundancy_width)),
+        }
+    )
+
+
+def mask_weights(mask_logits: Tensor, mask: str) -> Tensor:
+    """Mask weights of the learned parameters.
+
+    Parameters
+    ----------
+    mask_logits : Tensor of shape (D,)
+        Logits, or the raw mask.
+    mask : {"sigmoid", "raw"}
+        Which of the two.
+
+    Returns
+    -------
+    Tensor of shape (D,)
+        In (0, 1) for ``sigmoid``.
+    """
+    return mask_logits.sigmoid() if mask == "sigmoid" else mask_logits

@@ -1,0 +1,217 @@
+"""Every knob of a training run, in one frozen value."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+METHODS = ("metamask", "simclr+barlow-twins", "simclr", "barlow-twins")
+MASKS = ("sigmoid", "raw")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Configuration of a training run; change one field with ``dataclasses.replace``.
+
+    Raises
+    ------
+    ValueError
+        If a field is outside the range that its docstring gives.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> replace(TrainConfig.small(), steps=10).steps
+    10
+    """
+
+    method: str = "metamask"
+    """``metamask`` (both losses and the learned mask), ``simclr+barlow-twins`` (both, no mask), ``simclr``,
+    ``barlow-twins``."""
+    encoder: str = "convnet"
+    """``convnet``, ``resnet18``, ``resnet34`` or ``resnet50``."""
+    stem: str = "cifar"
+    """First layers of a ResNet: ``cifar`` (3x3, stride 1, no max-pooling) or ``imagenet``."""
+    n_dimensions: int = 128
+    """D of the convnet, a multiple of 4; a ResNet has 512 or 2048 whatever stands here."""
+    hidden: int = 256
+    """Width of the projectors' hidden layers."""
+    contrastive_width: int = 128
+    """P of the contrastive projector (two layers)."""
+    redundancy_width: int = 256
+    """P of the redundancy-reduction projector (three layers)."""
+    steps: int = 1000
+    """Training steps, >= 1."""
+    batch_size: int = 256
+    """B, images a step, >= 2 and at most the number of training images."""
+    temperature: float = 0.2
+    """Temperature of NT-Xent, > 0. The official code has 0.07 whatever its flag says."""
+    contrastive_weight: float = 10.0
+    """Weight of NT-Xent in the regular loss (the official code's alpha), >= 0."""
+    redundancy_weight: float = 1.0
+    """Weight of the Barlow Twins loss in the regular loss, >= 0."""
+    off_diagonal_weight: float = 5e-3
+    """Weight of the off-diagonal part within the Barlow Twins loss (lambda), >= 0."""
+    learning_rate: float = 0.02
+    """Peak learning rate of encoder and projectors (SGD), > 0; cosine to 0 over the run."""
+    momentum: float = 0.9
+    """Momentum of SGD, in [0, 1)."""
+    weight_decay: float = 5e-4
+    """Weight decay of encoder and projectors, >= 0."""
+    warmup_steps: int = 0
+    """Steps of linear warm-up of both learning rates, in [0, steps)."""
+    mask: str = "sigmoid"
+    """``sigmoid`` of logits that start at 0 (all weights 0.5), or ``raw`` weights that start at 1."""
+    mask_learning_rate: float = 30.0
+    """Learning rate of the mask (SGD), >= 0, on the same schedule. The official code has 1e-3, with which the
+    mask hardly moves in a short run; only ratios of weights matter."""
+    mask_momentum: float = 0.9
+    """Momentum of the mask's SGD, in [0, 1)."""
+    mask_weight_decay: float = 0.0
+    """Weight decay of the mask, >= 0. On logits it pulls every weight to 0.5 (the official code has 5e-4)."""
+    crop_scale: float = 0.2
+    """Smallest share of the image's area that a random crop keeps, in (0, 1]."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    jitter: float = 0.8
+    """Probability of colour jitter (brightness and contrast; for colour images also saturation and hue)."""
+    jitter_strength: float = 0.4
+    """Brightness, contrast and saturation are multiplied by 1 +- this, hue moves by +- a quarter of it; in [0, 1]."""
+    grey: float = 0.2
+    """Probability of turning a colour image grey."""
+    trace_every: int = 10
+    """Record mask and losses every so many steps (and at the first and the last), >= 1."""
+    seed: int = 0
+    """Seed of weights, data order and augmentation, >= 0."""
+
+    def __post_init__(self) -> None:
+        from dimlab.training.encoders import NAMES
+
+        _one_of("method", self.method, METHODS)
+        _one_of("encoder", self.encoder, NAMES)
+        _one_of("stem", self.stem, ("cifar", "imagenet"))
+        _one_of("mask", self.mask, MASKS)
+        for name, kind in TrainConfig.__annotations__.items():
+            value = getattr(self, name)
+            wanted = {"int": (int,), "float": (int, float), "str": (str,)}[kind]
+            if isinstance(value, bool) or not isinstance(value, wanted):
+                raise ValueError(f"{name} must be {kind}; got {value!r}.")
+            if not isinstance(value, str) and not abs(value) < float("inf"):
+                raise ValueError(f"{name} must be finite; got {value}.")
+        for name, (low, high, low_open, high_open) in _RANGES.items():
+            value = getattr(self, name)
+            above = value > low if low_open else value >= low
+            below = value < high if high_open else value <= high
+            if not (above and below):
+                raise ValueError(f"{name} must {_range_in_words(*_RANGES[name])}; got {value}.")
+        if self.n_dimensions % 4:
+            raise ValueError(f"n_dimensions must be a multiple of 4; got {self.n_dimensions}.")
+        if not self.warmup_steps < self.steps:
+            raise ValueError(
+                f"warmup_steps must be < steps ({self.steps}); got {self.warmup_steps}."
+            )
+
+    @classmethod
+    def small(cls) -> TrainConfig:
+        """Return the configuration of the demo: digits, 300 steps, about half a minute on 2 CPU cores.
+
+        Returns
+        -------
+        TrainConfig
+            No flips (a mirrored digit is another shape). The mask rate is chosen so that the
+            standard deviation of the weights passes 0.05 within the run.
+        """
+        return cls(
+            n_dimensions=64,
+            hidden=128,
+            contrastive_width=64,
+            redundancy_width=128,
+            steps=300,
+            batch_size=128,
+            crop_scale=0.4,
+            flip=0.0,
+            trace_every=5,
+        )
+
+    @classmethod
+    def medium(cls) -> TrainConfig:
+        """Return the configuration for Fashion-MNIST and the convnet on 2 CPU cores.
+
+        Returns
+        -------
+        TrainConfig
+            1,000 steps of 256 images, some minutes.
+        """
+        return cls()
+
+    def to_json(self) -> str:
+        """Return the configuration as JSON, one key a field."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
+        """Build a configuration from a mapping, as read from JSON or TOML.
+
+        Parameters
+        ----------
+        values : dict
+            Field names and values; fields that are left out have their defaults.
+
+        Returns
+        -------
+        TrainConfig
+            Validated.
+
+        Raises
+        ------
+        ValueError
+            If a key is no field, or a value is out of range.
+        """
+        known = {each.name for each in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(
+                f"config must have only the fields of TrainConfig; got {unknown[0]!r}."
+            )
+        return cls(**values)
+
+
+_INFINITY = float("inf")
+_RANGES: dict[str, tuple[float, float, bool, bool]] = {  # low, high, low is open, high is open
+    "n_dimensions": (4, _INFINITY, False, False),
+    "hidden": (1, _INFINITY, False, False),
+    "contrastive_width": (1, _INFINITY, False, False),
+    "redundancy_width": (2, _INFINITY, False, False),
+    "steps": (1, _INFINITY, False, False),
+    "batch_size": (2, _INFINITY, False, False),
+    "temperature": (0, _INFINITY, True, False),
+    "contrastive_weight": (0, _INFINITY, False, False),
+    "redundancy_weight": (0, _INFINITY, False, False),
+    "off_diagonal_weight": (0, _INFINITY, False, False),
+    "learning_rate": (0, _INFINITY, True, False),
+    "momentum": (0, 1, False, True),
+    "weight_decay": (0, _INFINITY, False, False),
+    "warmup_steps": (0, _INFINITY, False, False),
+    "mask_learning_rate": (0, _INFINITY, False, False),
+    "mask_momentum": (0, 1, False, True),
+    "mask_weight_decay": (0, _INFINITY, False, False),
+    "crop_scale": (0, 1, True, False),
+    "flip": (0, 1, False, False),
+    "jitter": (0, 1, False, False),
+    "jitter_strength": (0, 1, False, False),
+    "grey": (0, 1, False, False),
+    "trace_every": (1, _INFINITY, False, False),
+    "seed": (0, 2**63 - 1, False, False),
+}
+
+
+def _range_in_words(low: float, high: float, low_open: bool, high_open: bool) -> str:
+    if high == _INFINITY:
+        return f"be {'>' if low_open else '>='} {low:g}"
+    return f"lie in {'(' if low_open else '['}{low:g}, {high:g}{')' if high_open else ']'}"
+
+
+def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")

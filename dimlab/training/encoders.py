@@ -1,0 +1,199 @@
+"""Encoders and projectors: plain modules, state-dict keys as torchvision and timm name them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["NAMES", "build_encoder", "build_projector", "convnet", "resnet"]
+
+_LAYERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
+NAMES = ("convnet", *_LAYERS)
+
+
+def build_encoder(
+    name: str, *, in_channels: int = 3, stem: str = "cifar", n_dimensions: int = 128
+) -> nn.Module:
+    """Build an encoder: images (B, C, H, W) to pooled features (B, D).
+
+    Parameters
+    ----------
+    name : {"convnet", "resnet18", "resnet34", "resnet50"}
+        Which encoder.
+    in_channels : int, default=3
+        C, channels of the images.
+    stem : {"cifar", "imagenet"}, default="cifar"
+        First layers of a ResNet: 3x3 with stride 1 and no max-pooling, or 7x7 with stride 2 and
+        max-pooling.
+    n_dimensions : int, default=128
+        D of the convnet. A ResNet has 512 (18, 34) or 2048 (50).
+
+    Returns
+    -------
+    nn.Module
+        With the attribute ``n_dimensions``.
+
+    Raises
+    ------
+    ValueError
+        If the name or the stem is unknown.
+
+    Examples
+    --------
+    >>> build_encoder("resnet18")(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 512])
+    """
+    if name == "convnet":
+        return convnet(in_channels, n_dimensions)
+    if name not in _LAYERS:
+        raise ValueError(f"encoder must be one of {', '.join(NAMES)}; got {name!r}.")
+    return resnet(name, in_channels, stem)
+
+
+def build_projector(widths: Sequence[int]) -> nn.Sequential:
+    """Build a projector: Linear, BatchNorm, ReLU a layer; the last layer has no ReLU.
+
+    Parameters
+    ----------
+    widths : sequence of int
+        (D, hidden, ..., P).
+
+    Returns
+    -------
+    nn.Sequential
+        Maps (B, D) to (B, P).
+    """
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+        layers += [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class convnet(nn.Module):  # noqa: N801 - built by name, like resnet18
+    """Three strided 3x3 convolutions with BatchNorm and ReLU, mean-pooled: for 28-32 px images on a CPU.
+
+    Parameters
+    ----------
+    in_channels : int
+        C.
+    n_dimensions : int
+        D, a multiple of 4.
+
+    Raises
+    ------
+    ValueError
+        If n_dimensions is not a positive multiple of 4.
+    """
+
+    def __init__(self, in_channels: int, n_dimensions: int) -> None:
+        super().__init__()
+        if n_dimensions < 4 or n_dimensions % 4:
+            raise ValueError(f"n_dimensions must be a positive multiple of 4; got {n_dimensions}.")
+        widths = (in_channels, n_dimensions // 4, n_dimensions // 2, n_dimensions)
+        for number, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:], strict=True), start=1):
+            self.add_module(f"conv{number}", nn.Conv2d(n_in, n_out, 3, 2, 1, bias=False))
+            self.add_module(f"bn{number}", nn.BatchNorm2d(n_out))
+        self.n_dimensions = n_dimensions
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to features (B, D)."""
+        x = torch.relu(self.bn1(self.conv1(images)))
+        x = torch.relu(self.bn2(self.conv2(x)))
+        x = torch.relu(self.bn3(self.conv3(x)))
+        return x.mean((2, 3))
+
+
+class _BasicBlock(nn.Module):
+    expansion = 1
+
+    def __init__(self, n_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(n_in, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _downsample(n_in, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        return torch.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+class _Bottleneck(nn.Module):
+    expansion = 4
+
+    def __init__(self, n_in: int, width: int, stride: int) -> None:
+        super().__init__()
+        n_out = width * self.expansion
+        self.conv1 = nn.Conv2d(n_in, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, n_out, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(n_out)
+        self.downsample = _downsample(n_in, n_out, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.relu(self.bn1(self.conv1(x)))
+        out = torch.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        return torch.relu(out + (x if self.downsample is None else self.downsample(x)))
+
+
+def _downsample(n_in: int, n_out: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and n_in == n_out:
+        return None
+    return nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
+
+
+class resnet(nn.Module):  # noqa: N801
+    """ResNet of He et al. (2016) without its classifier; keys are torchvision's less ``fc``.
+
+    Parameters
+    ----------
+    name : {"resnet18", "resnet34", "resnet50"}
+        Depth.
+    in_channels : int
+        C.
+    stem : {"cifar", "imagenet"}
+        Which first layers.
+
+    Raises
+    ------
+    ValueError
+        If the stem is unknown.
+
+    Notes
+    -----
+    The stride of a bottleneck sits in its 3x3 convolution, as in torchvision and timm.
+    """
+
+    def __init__(self, name: str, in_channels: int, stem: str) -> None:
+        super().__init__()
+        if stem not in ("cifar", "imagenet"):
+            raise ValueError(f"stem must be 'cifar' or 'imagenet'; got {stem!r}.")
+        block = _Bottleneck if name == "resnet50" else _BasicBlock
+        kernel, stride, padding = (3, 1, 1) if stem == "cifar" else (7, 2, 3)
+        self.conv1 = nn.Conv2d(in_channels, 64, kernel, stride, padding, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.maxpool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(3, 2, 1)
+        n_in = 64
+        for number, depth in enumerate(_LAYERS[name], start=1):
+            width, blocks = 32 * 2**number, []
+            for index in range(depth):
+                blocks.append(block(n_in, width, 2 if number > 1 and index == 0 else 1))
+                n_in = width * block.expansion
+            self.add_module(f"layer{number}", nn.Sequential(*blocks))
+        self.n_dimensions = n_in
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to features (B, D)."""
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(images))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        return x.mean((2, 3))

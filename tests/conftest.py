@@ -1,0 +1,34 @@
+import random
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+
+mpl.use("agg")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def nobody_changes_global_state():
+    """A library may not move other people's random numbers, dtype, threads or figure style."""
+    before = _global_state()
+    yield
+    after = _global_state()
+    changed = [name for name in before if before[name] != after[name]]
+    assert not changed, f"the test changed global state: {', '.join(changed)}"
+
+
+def _global_state():
+    return {
+        "torch generator": torch.get_rng_state().numpy().tobytes(),
+        "numpy generator": np.random.get_state()[1].tobytes(),  # noqa: NPY002 - watched, not used
+        "random": random.getstate(),
+        "default dtype": torch.get_default_dtype(),
+        "threads": torch.get_num_threads(),
+        "rcParams": {k: v for k, v in mpl.rcParams.items() if k != "backend"},
+    }

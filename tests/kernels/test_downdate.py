@@ -1,0 +1,133 @@
+"""Closed forms without a group equal an honest solve without its columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimlab.kernels.downdate import (
+    first_largest,
+    group_logits,
+    leave_out_logits,
+    log_losses,
+    refuse_ill_conditioned,
+    removal_factors,
+    single_removal_factors,
+    solve_ridge,
+)
+
+
+def honest(z, y, z_test, group, penalty):
+    """Solve the smaller ridge by augmented least squares."""
+    kept = np.setdiff1d(np.arange(z.shape[1]), group)
+    stacked = np.vstack([z[:, kept], np.sqrt(penalty * len(z)) * np.eye(len(kept))])
+    targets = np.vstack([y, np.zeros((len(kept), y.shape[1]))])
+    return z_test[:, kept] @ np.linalg.lstsq(stacked, targets, rcond=None)[0]
+
+
+def world(rng, n, d, kind):
+    z = rng.normal(size=(n, d))
+    if kind == "collinear":
+        z[:, d // 2 :] = z[:, : d - d // 2] + 1e-3 * rng.normal(size=(n, d - d // 2))
+    if kind == "duplicated":
+        z[:, 1] = z[:, 0]
+    if kind == "constant":
+        z[:, 1] = 0.0
+    y = rng.normal(size=(n, 3))
+    return z - z.mean(0), y - y.mean(0), rng.normal(size=(11, d))
+
+
+@pytest.mark.parametrize("kind", ["random", "collinear", "duplicated"])
+@pytest.mark.parametrize(("n", "d"), [(60, 8), (20, 50)])
+@pytest.mark.parametrize("penalty", [1e-3, 1.0])
+def test_each_dimension_and_group_equals_an_honest_solve(kind, n, d, penalty):
+    z, y, z_test = world(np.random.default_rng(0), n, d, kind)
+    system = solve_ridge(z, y, penalty=penalty)
+    refuse_ill_conditioned(system, penalty)
+    logits = z_test @ system.weights
+    np.testing.assert_allclose(logits, honest(z, y, z_test, [], penalty), atol=1e-9)
+    u = single_removal_factors(z_test, system)
+    for part, without in leave_out_logits(logits, u, system.weights):
+        for d_, each in zip(range(part.start, part.stop), without.T, strict=True):
+            np.testing.assert_allclose(each, honest(z, y, z_test, [d_], penalty), atol=1e-8)
+    groups = [np.array([0, 1, 5]), np.arange(d - 1), np.arange(d)]
+    factors = [removal_factors(z_test, system, group) for group in groups]
+    for group, (_, without) in zip(groups, group_logits(logits, factors), strict=True):
+        expected = honest(z, y, z_test, group, penalty)
+        np.testing.assert_allclose(without[:, :, 0].T, expected, atol=1e-8)
+
+
+def test_removal_matters_here():
+    """Negative control: the smaller solve is far from the frozen one."""
+    z, y, z_test = world(np.random.default_rng(0), 60, 8, "collinear")
+    system = solve_ridge(z, y, penalty=1e-3)
+    frozen = z_test @ system.weights - np.outer(z_test[:, 0], system.weights[0])
+    assert np.abs(frozen - honest(z, y, z_test, [0], 1e-3)).max() > 0.01
+
+
+def test_a_zero_column_has_exactly_no_effect():
+    z, y, z_test = world(np.random.default_rng(1), 40, 6, "constant")
+    z_test[:, 1] = 0.0
+    system = solve_ridge(z, y, penalty=1e-3)
+    np.testing.assert_array_equal(system.weights[1], 0.0)
+    u = single_removal_factors(z_test, system)
+    np.testing.assert_array_equal(np.outer(u[:, 1], system.weights[1]), 0.0)
+    np.testing.assert_allclose(system.weights, solve_without(z, y, 1), atol=1e-12)
+
+
+def solve_without(z, y, column):
+    kept = np.delete(np.arange(z.shape[1]), column)
+    weights = np.zeros((z.shape[1], y.shape[1]))
+    weights[kept] = solve_ridge(z[:, kept], y, penalty=1e-3).weights
+    return weights
+
+
+def test_the_accepted_condition_numbers_keep_eight_digits():
+    """Duplicated columns at the smallest penalty that is let through."""
+    rng = np.random.default_rng(2)
+    z = np.repeat(rng.normal(size=(200, 10)), 2, axis=1)
+    z -= z.mean(0)
+    y = rng.normal(size=(200, 2))
+    penalty = 20 / 3e8
+    system = solve_ridge(z, y, penalty=penalty)
+    refuse_ill_conditioned(system, penalty)
+    assert system.condition > 1e7
+    logits = z @ system.weights
+    _, without = next(leave_out_logits(logits, single_removal_factors(z, system), system.weights))
+    np.testing.assert_allclose(without[:, :, 0].T, honest(z, y, z, [0], penalty), atol=1e-8)
+
+
+def test_an_ill_conditioned_system_is_refused():
+    rng = np.random.default_rng(2)
+    z = np.repeat(rng.normal(size=(200, 10)), 2, axis=1)
+    system = solve_ridge(z, rng.normal(size=(200, 2)), penalty=1e-13)
+    with pytest.raises(ValueError, match=r"^penalty must be at least .* spoils .*; got 1e-13\.$"):
+        refuse_ill_conditioned(system, 1e-13)
+
+
+def test_blocks_of_dimensions_do_not_matter(monkeypatch):
+    rng = np.random.default_rng(3)
+    logits, u, v = rng.normal(size=(7, 3)), rng.normal(size=(7, 10)), rng.normal(size=(10, 3))
+    whole = [without for _, without in leave_out_logits(logits, u, v)]
+    monkeypatch.setattr("dimlab.kernels.downdate._ELEMENTS", 50)
+    parts = list(leave_out_logits(logits, u, v))
+    assert len(parts) == 5
+    np.testing.assert_array_equal(np.concatenate([p for _, p in parts], axis=2), whole[0])
+    expected = logits - np.outer(u[:, 4], v[4])
+    np.testing.assert_array_equal(whole[0][:, :, 4].T, expected)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), n_classes=st.integers(1, 6))
+def test_first_largest_is_argmax_with_ties_to_the_lower_class(seed, n_classes):
+    scores = np.random.default_rng(seed).integers(0, 3, size=(n_classes, 5, 4)).astype(float)
+    np.testing.assert_array_equal(first_largest(scores), scores.argmax(axis=0))
+
+
+def test_log_loss_by_hand_and_without_overflow():
+    # Two classes, logits 0 and log 3: probabilities 1/4 and 3/4.
+    scores = np.array([[0.0, 0.0], [np.log(3), np.log(3)]])
+    np.testing.assert_allclose(log_losses(scores, np.array([0, 1])), [np.log(4), np.log(4 / 3)])
+    np.testing.assert_allclose(log_losses(np.array([[1e4], [0.0]]), np.array([1])), [1e4])

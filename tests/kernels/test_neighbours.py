@@ -1,0 +1,259 @@
+"""Exact neighbours: equal to brute force for every query and every group, and never by luck."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimlab.kernels.neighbours import find_neighbours
+from dimlab.kernels.rows import Groups, Rows, divide_by_power_of_two
+from tests import references
+
+
+def search(bank, queries, groups=None, **settings):
+    bank, queries = Rows.of(bank, "cpu"), Rows.of(queries, "cpu")
+    removed = Groups.of(groups, bank.n_dimensions, bank.device)
+    blocks = list(find_neighbours(bank, queries, removed, **settings))
+    rows = torch.cat([block.rows for block in blocks]).numpy()
+    return rows, torch.cat([block.similarities for block in blocks]).numpy(), blocks
+
+
+def brute_force(bank, queries, groups, k):
+    """The reference's rule on whole matrices: float64, rounded, stable order."""
+    bank, queries = bank.astype(np.float64), queries.astype(np.float64)
+    rows = np.empty((len(queries), len(groups), k), dtype=np.int64)
+    similarities = np.empty(rows.shape)
+    for g, group in enumerate(groups):
+        kept = np.setdiff1d(np.arange(bank.shape[1]), group)
+        x, q = scaled(bank[:, kept]), scaled(queries[:, kept])
+        norms = np.sqrt((q**2).sum(1))[:, None] * np.sqrt((x**2).sum(1))
+        s = np.divide(q @ x.T, norms, out=np.zeros_like(norms), where=norms > 0)
+        s = np.round(s, 10)
+        rows[:, g] = np.argsort(-s, axis=1, kind="stable")[:, :k]
+        similarities[:, g] = np.take_along_axis(s, rows[:, g], axis=1)
+    return rows, similarities
+
+
+def scaled(x):
+    if x.shape[1] == 0:
+        return x
+    exponent = np.frexp(np.abs(x).max(axis=1, keepdims=True))[1]
+    return np.ldexp(x, -exponent)
+
+
+def singles(d):
+    return [np.array([i]) for i in range(d)]
+
+
+def plant(kind, rng, n, d):
+    x = rng.normal(size=(n, d))
+    match kind:
+        case "relu":
+            return np.maximum(x - 0.5, 0)
+        case "integers":
+            return rng.integers(-1, 2, size=(n, d)).astype(float)
+        case "one-hot":
+            return np.eye(d)[rng.integers(0, d, n)]
+        case "dominant":
+            x[:, 3] *= 1e6
+        case "constant column":
+            x[:, 2] = 3.0
+        case "rank two":
+            return rng.normal(size=(n, 2)) @ np.random.default_rng(1).normal(size=(2, d))
+        case "zero rows":
+            x[::3] = 0
+        case "equal rows":
+            return np.random.default_rng(1).normal(size=(7, d))[rng.integers(0, 7, n)]
+        case "collapsed":
+            return 3 + 1e-3 * x
+        case "sharp column":
+            x[:, 1] *= rng.choice([0.0, 30.0], size=n, p=[0.9, 0.1])
+    return x
+
+
+KINDS = [
+    "gaussian",
+    "relu",
+    "integers",
+    "one-hot",
+    "dominant",
+    "constant column",
+    "rank two",
+    "zero rows",
+    "equal rows",
+    "collapsed",
+    "sharp column",
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("n_candidates", "block"), [(5, 3), (12, None), (None, None)])
+def test_every_query_and_dimension_equals_brute_force(kind, dtype, n_candidates, block):
+    rng = np.random.default_rng(0)
+    bank, queries = (plant(kind, rng, n, 9).astype(dtype) for n in (160, 21))
+    rows, similarities, _ = search(bank, queries, k=4, n_candidates=n_candidates, block=block)
+    expected_rows, expected = brute_force(bank, queries, singles(9), 4)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(similarities, expected, atol=2e-10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_group_equals_brute_force(kind):
+    rng = np.random.default_rng(2)
+    bank, queries = (plant(kind, rng, n, 9) for n in (150, 17))
+    groups = [np.array(g, int) for g in ([], [0, 3], [1], [2, 3, 4, 5, 6, 7], range(9), [8, 1])]
+    rows, similarities, _ = search(bank, queries, groups, k=3, n_candidates=6)
+    expected_rows, expected = brute_force(bank, queries, groups, 3)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(similarities, expected, atol=2e-10)
+
+
+def test_the_matrix_reference_is_the_loop_reference():
+    rng = np.random.default_rng(3)
+    bank, queries = plant("integers", rng, 40, 5), plant("integers", rng, 6, 5)
+    rows, similarities = brute_force(bank, queries, singles(5), 4)
+    for i, query in enumerate(queries):
+        for d in range(5):
+            kept = np.arange(5) != d
+            expected_rows, expected = references.nearest(bank[:, kept], query[kept], 4)
+            np.testing.assert_array_equal(rows[i, d], expected_rows)
+            np.testing.assert_allclose(similarities[i, d], expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("k", [1, 59, 60])
+def test_any_k_up_to_the_whole_bank(k):
+    rng = np.random.default_rng(4)
+    bank, queries = rng.normal(size=(60, 4)), rng.normal(size=(5, 4))
+    rows, _, _ = search(bank, queries, k=k, n_candidates=k)
+    np.testing.assert_array_equal(rows, brute_force(bank, queries, singles(4), k)[0])
+
+
+def test_negative_similarities_are_compared_too():
+    rng = np.random.default_rng(5)
+    bank, queries = -np.abs(rng.normal(size=(200, 6))), np.abs(rng.normal(size=(9, 6)))
+    rows, similarities, _ = search(bank, queries, k=3, n_candidates=3)
+    assert similarities.max() < 0  # the world is what its name says
+    np.testing.assert_array_equal(rows, brute_force(bank, queries, singles(6), 3)[0])
+
+
+def test_a_row_that_becomes_zero_is_similar_to_nothing():
+    # Without dimension 0, query (1, 0) and row (2, 0) are zero: similarity 0, rows in order.
+    bank = np.array([[2.0, 0.0], [1.0, -1.0], [0.0, 1.0]])
+    rows, similarities, _ = search(bank, np.array([[1.0, 0.0], [1.0, 1.0]]), k=3)
+    np.testing.assert_array_equal(rows[0, 0], [0, 1, 2])
+    np.testing.assert_array_equal(similarities[0, 0], [0, 0, 0])
+    np.testing.assert_array_equal(rows[1, 0], [2, 0, 1])
+    np.testing.assert_array_equal(similarities[1, 0], [1, 0, -1])
+
+
+def test_scales_from_the_edges_of_float64():
+    rng = np.random.default_rng(6)
+    bank, queries = rng.normal(size=(80, 6)), rng.normal(size=(9, 6))
+    bank[:, 2] *= 1e200
+    queries[:, 2] *= 1e200
+    bank[::2] *= 1e-120
+    bank[1] *= 1e100
+    bank[:, 4] *= 1e-180
+    rows, similarities, _ = search(bank, queries, k=4, n_candidates=8)
+    expected_rows, expected = brute_force(bank, queries, singles(6), 4)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(similarities, expected, atol=2e-10)
+
+
+def test_subnormal_rows_are_scaled_exactly():
+    rows = torch.tensor([[5e-324, 0.0], [1e308, -1e308], [0.0, 0.0]], dtype=torch.float64)
+    scaled_rows = divide_by_power_of_two(rows)
+    assert scaled_rows[0, 0] == 1.0
+    assert 1 <= scaled_rows[1, 0] < 2
+    assert scaled_rows[2].abs().sum() == 0
+
+
+@pytest.mark.parametrize("world", ["gaussian", "relu", "collapsed"])
+def test_a_large_bank_passes_through_every_tier(world):
+    rng = np.random.default_rng(7)
+    bank, queries = (plant(world, rng, n, 16).astype(np.float32) for n in (6000, 8))
+    rows, _, blocks = search(bank, queries, k=5)
+    np.testing.assert_array_equal(rows, brute_force(bank, queries, singles(16), 5)[0])
+    looked_at = sum(block.n_looked_at for block in blocks)
+    assert 0 < looked_at < 8 * 16 * 6000  # some rows are looked at, not all
+
+
+def test_a_dominant_dimension_is_searched_on_its_own():
+    rng = np.random.default_rng(8)
+    bank, queries = (plant("dominant", rng, n, 8).astype(np.float32) for n in (4000, 6))
+    rows, _, blocks = search(bank, queries, k=5)
+    np.testing.assert_array_equal(rows, brute_force(bank, queries, singles(8), 5)[0])
+    # At least its own ablation, once a query: the rest of the rows is nothing beside it.
+    assert sum(block.n_searched for block in blocks) >= 6
+
+
+def test_identical_rows_by_the_thousand_are_taken_in_order():
+    bank = np.tile(np.array([[1.0, 2.0, 2.0]]), (3000, 1))
+    rows, _, _ = search(bank, np.array([[2.0, 2.0, 1.0]]), k=3)
+    np.testing.assert_array_equal(rows, np.tile([0, 1, 2], (1, 3, 1)))
+
+
+def test_low_float32_precision_is_not_trusted():
+    rng = np.random.default_rng(9)
+    bank, queries = (plant("relu", rng, n, 12).astype(np.float32) for n in (500, 9))
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        rows, _, _ = search(bank, queries, k=5)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    np.testing.assert_array_equal(rows, brute_force(bank, queries, singles(12), 5)[0])
+
+
+def test_without_the_certificate_candidates_alone_are_wrong():
+    """Negative control: the worlds above do need rows beyond the candidates."""
+    rng = np.random.default_rng(0)
+    bank, queries = (plant("relu", rng, n, 9) for n in (160, 21))
+    candidates = brute_force(bank, queries, [np.array([], int)], 5)[0][:, 0]
+    expected = brute_force(bank, queries, singles(9), 4)[0]
+    inside = (expected[..., None] == candidates[:, None, None, :]).any(-1).all(-1)
+    assert inside.mean() < 0.9
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), exponent=st.integers(-60, 60))
+def test_powers_of_two_change_nothing(seed, exponent):
+    rng = np.random.default_rng(seed)
+    bank, queries = rng.normal(size=(40, 5)), rng.normal(size=(4, 5))
+    rows, similarities, _ = search(bank, queries, k=3, n_candidates=5)
+    rescaled = search(bank * 2.0**exponent, queries * 2.0**-exponent, k=3, n_candidates=5)
+    np.testing.assert_array_equal(rows, rescaled[0])
+    np.testing.assert_array_equal(similarities, rescaled[1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    n=st.integers(1, 50),
+    d=st.integers(1, 7),
+    levels=st.integers(1, 3),
+    data=st.data(),
+)
+def test_tied_small_integers_equal_brute_force(seed, n, d, levels, data):
+    rng = np.random.default_rng(seed)
+    k = data.draw(st.integers(1, n))
+    m = data.draw(st.integers(k, n))
+    bank = rng.integers(-levels, levels + 1, size=(n, d)).astype(np.float32)
+    queries = rng.integers(-levels, levels + 1, size=(5, d)).astype(np.float32)
+    rows, _, _ = search(bank, queries, k=k, n_candidates=m, block=2)
+    np.testing.assert_array_equal(rows, brute_force(bank, queries, singles(d), k)[0])
+
+
+@pytest.mark.slow
+def test_a_long_random_walk_over_worlds():
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        kind = KINDS[seed % len(KINDS)]
+        d = int(rng.integers(4, 40))
+        bank, queries = (plant(kind, rng, n, d).astype(np.float32) for n in (3000, 12))
+        rows, _, _ = search(bank, queries, k=5, n_candidates=int(rng.integers(5, 80)))
+        np.testing.assert_array_equal(rows, brute_force(bank, queries, singles(d), 5)[0])

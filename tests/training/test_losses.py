@@ -1,0 +1,109 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimlab.training.losses import (
+    barlow_twins_loss,
+    barlow_twins_terms,
+    cross_correlation,
+    nt_xent_loss,
+)
+from tests import references
+
+
+def draw(seed, *shape):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_barlow_twins_by_hand():
+    # two orthogonal standardised columns, the second view swaps them: C = [[0, 1], [1, 0]]
+    z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
+    invariance, redundancy = barlow_twins_terms(z, z.flip(1))
+    assert invariance.item() == pytest.approx(2, abs=1e-4)
+    assert redundancy.item() == pytest.approx(2, abs=1e-4)
+    loss = barlow_twins_loss(z, z.flip(1), off_diagonal_weight=0.25)
+    assert loss.item() == pytest.approx(2.5, abs=1e-4)
+
+
+@pytest.mark.parametrize("n_pairs", [2, 3, 8])
+@pytest.mark.parametrize("temperature", [0.07, 0.5, 1.0])
+def test_nt_xent_of_orthogonal_pairs(n_pairs, temperature):
+    z = torch.eye(n_pairs, dtype=torch.float64)
+    e = math.exp(1 / temperature)
+    expected = -math.log(e / (e + 2 * (n_pairs - 1)))
+    assert nt_xent_loss(z, z, temperature=temperature).item() == pytest.approx(expected, rel=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(2, 9), p=st.integers(1, 5))
+def test_losses_equal_the_textbook_loops(seed, n, p):
+    z_a, z_b = draw(seed, n, p), draw(seed + 1, n, p)
+    torch.testing.assert_close(
+        nt_xent_loss(z_a, z_b, temperature=0.3).item(),
+        references.nt_xent(z_a.numpy(), z_b.numpy(), 0.3),
+    )
+    torch.testing.assert_close(
+        barlow_twins_loss(z_a, z_b).item(), references.barlow_twins(z_a.numpy(), z_b.numpy(), 5e-3)
+    )
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), scale=st.floats(0.1, 100), shift=st.floats(-10, 10))
+def test_barlow_twins_is_invariant_to_affine_maps_of_a_dimension(seed, scale, shift):
+    z_a, z_b = draw(seed, 32, 4), draw(seed + 1, 32, 4)
+    moved = z_a * scale + shift
+    # the eps under the root is the only thing that sees the scale
+    torch.testing.assert_close(
+        barlow_twins_loss(moved, z_b), barlow_twins_loss(z_a, z_b), rtol=5e-3, atol=1e-3
+    )
+
+
+def test_identical_views_correlate_to_one_up_to_eps():
+    z = draw(0, 64, 6)
+    expected = z.var(0, correction=0) / (z.var(0, correction=0) + 1e-5)
+    torch.testing.assert_close(cross_correlation(z, z).diagonal(), expected)
+
+
+def test_a_collapsed_projection_correlates_to_zero():
+    z = draw(0, 16, 3)
+    z[:, 1] = 4.0
+    assert cross_correlation(z, z)[1].abs().max().item() == 0.0
+
+
+def test_nt_xent_does_not_see_the_scale_of_a_row_or_the_order_of_views():
+    z_a, z_b = draw(1, 10, 4), draw(2, 10, 4)
+    loss = nt_xent_loss(z_a, z_b, temperature=0.2)
+    torch.testing.assert_close(nt_xent_loss(z_b, z_a, temperature=0.2), loss)
+    torch.testing.assert_close(nt_xent_loss(z_a * 7, z_b / 3, temperature=0.2), loss)
+
+
+@pytest.mark.parametrize(
+    "loss", [barlow_twins_loss, lambda a, b: nt_xent_loss(a, b, temperature=0.5)]
+)
+def test_losses_pass_gradcheck(loss):
+    z_a, z_b = draw(3, 5, 3).requires_grad_(), draw(4, 5, 3).requires_grad_()
+    assert torch.autograd.gradcheck(loss, (z_a, z_b))
+
+
+@pytest.mark.parametrize("shapes", [((4, 3), (4, 2)), ((1, 3), (1, 3)), ((4,), (4,))])
+def test_pairs_of_other_shapes_are_refused(shapes):
+    z_a, z_b = torch.zeros(shapes[0]), torch.zeros(shapes[1])
+    with pytest.raises(ValueError, match=r"z_a and z_b must both have shape \(B, P\)"):
+        barlow_twins_loss(z_a, z_b)
+    with pytest.raises(ValueError, match=r"z_a and z_b must both have shape \(B, P\)"):
+        nt_xent_loss(z_a, z_b, temperature=1)
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("nan")])
+def test_temperature_must_be_positive(temperature):
+    with pytest.raises(ValueError, match="temperature must be > 0"):
+        nt_xent_loss(torch.eye(2), torch.eye(2), temperature=temperature)
+
+
+def test_losses_run_in_half_precision_without_overflow():
+    z = draw(5, 8, 4).to(torch.bfloat16)
+    assert np.isfinite(nt_xent_loss(z, z, temperature=0.07).item())

@@ -1,0 +1,85 @@
+"""Planted worlds: representations whose answers are known before anything is measured."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dimlab.representation import Representation
+
+
+def identity_world(
+    rng: np.random.Generator, n: int = 400, n_factors: int = 4, n_classes: int = 4
+) -> Representation:
+    """One dimension a factor; the class is a function of dimension 0 alone.
+
+    Dimension 0 is the class id, centred; the others are independent Gaussians.
+    """
+    factors = rng.normal(size=(n, n_factors))
+    labels = np.arange(n) % n_classes
+    factors[:, 0] = labels - (n_classes - 1) / 2
+    return Representation(
+        factors,
+        labels=labels,
+        factors={f"factor_{f}": factors[:, f] for f in range(n_factors)},
+    )
+
+
+def informative_world(
+    rng: np.random.Generator, n: int = 400, n_dimensions: int = 6, informative: int = 2
+) -> Representation:
+    """Two balanced classes; only one dimension knows them, by its sign. The rest is noise.
+
+    With that dimension a reader is (nearly) perfect; without it, every reader is at chance.
+    """
+    labels = np.arange(n) % 2
+    features = rng.normal(size=(n, n_dimensions))
+    features[:, informative] = 12.0 * (2 * labels - 1)
+    return Representation(features, labels=labels)
+
+
+def useless_world(rng: np.random.Generator, n: int = 400, n_dimensions: int = 5) -> Representation:
+    """Noise, and one constant dimension (the last): nothing depends on the class."""
+    features = rng.normal(size=(n, n_dimensions))
+    features[:, -1] = 3.0
+    return Representation(features, labels=rng.permutation(np.arange(n) % 4))
+
+
+def duplicated_world(rng: np.random.Generator, n: int = 400) -> Representation:
+    """Every dimension twice, side by side: (0, 1), (2, 3), ... are equal.
+
+    The pair (0, 1) alone knows the two classes: either member can go, not both.
+    """
+    once = informative_world(rng, n=n, n_dimensions=3, informative=0).features
+    return Representation(np.repeat(once, 2, axis=1), labels=np.arange(n) % 2)
+
+
+def confounded_world(
+    rng: np.random.Generator, n: int = 400, correlation: float = 0.6
+) -> Representation:
+    """Dimension 0 reads the class, dimension 1 a nuisance factor that correlates with the class.
+
+    ``factors["nuisance"]`` has the given correlation with the class sign; dimension 2 is noise.
+    """
+    sign = 2.0 * (np.arange(n) % 2) - 1.0
+    nuisance = correlation * sign + np.sqrt(1 - correlation**2) * rng.normal(size=n)
+    noise = rng.normal(size=(n, 3))
+    features = np.stack([sign, nuisance, np.zeros(n)], axis=1) + 0.1 * noise
+    return Representation(
+        features, labels=np.arange(n) % 2, factors={"nuisance": nuisance, "sign": sign}
+    )
+
+
+def random_rotation(rng: np.random.Generator, n_dimensions: int) -> np.ndarray:
+    """Draw an orthogonal matrix (D, D)."""
+    q, r = np.linalg.qr(rng.normal(size=(n_dimensions, n_dimensions)))
+    return q * np.sign(np.diagonal(r))
+
+
+def rotated_world(
+    rng: np.random.Generator, n: int = 400, n_factors: int = 4
+) -> tuple[Representation, Representation, np.ndarray]:
+    """Return the identity world, the same times an orthogonal matrix, and that matrix."""
+    world = identity_world(rng, n=n, n_factors=n_factors)
+    rotation = random_rotation(rng, n_factors)
+    rotated = Representation(world.features @ rotation, labels=world.labels)
+    return world, rotated, rotation
