@@ -1,9 +1,9 @@
-"""Is the trained encoder better than no training at all? Checkpoints beside raw pixels and fresh weights."""
+"""Is the trained encoder better than none? Checkpoints beside raw pixels and fresh weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dimlab.encode import encode, encode_pixels
@@ -66,23 +66,22 @@ class BaselineComparison:
         ).reset_index()
 
     def summary(self) -> dict[str, Any]:
-        """Return unmasked means over seeds, and how much more often views are found than without training.
+        """Return unmasked means over seeds, and by how much training helps to find a view.
 
         Returns
         -------
         dict
-            ``<reader>, <source>`` to mean accuracy without a mask; ``view_retrieval_ratio``: the trained
-            encoder's rate over the better one of raw pixels and the untrained encoder.
+            ``<reader>, <source>`` to mean accuracy without a mask; ``view_retrieval_ratio``: the
+            trained encoder's rate over the better one of raw pixels and the untrained encoder.
         """
         means = self.over_seeds()
         means = means[means["mask"] == "none"]
         summary: dict[str, Any] = {
             f"{row.reader}, {row.source}": float(row.accuracy) for row in means.itertuples()
         }
-        rates = [summary.get(f"view-retrieval, {source}") for source in SOURCES]
-        if all(rate is not None for rate in rates):
-            best = max(rates[:2])
-            summary["view_retrieval_ratio"] = rates[2] / best if best > 0 else None
+        pixels, untrained_rate, trained = (summary[f"view-retrieval, {each}"] for each in SOURCES)
+        best = max(pixels, untrained_rate)
+        summary["view_retrieval_ratio"] = trained / best if best > 0 else None
         summary["n_seeds"] = int(means["n_seeds"].max())
         return summary
 
@@ -125,10 +124,12 @@ def evaluate_baselines(
     Raises
     ------
     ValueError
-        If there is no checkpoint, or two differ in their augmentation.
+        If there is no checkpoint, or two differ in more than their seed.
     """
     if not checkpoints:
         raise ValueError("checkpoints must hold at least one checkpoint; got none.")
+    if len({replace(checkpoint.config, seed=0) for checkpoint in checkpoints}) > 1:
+        raise ValueError("checkpoints must differ only in their seed; got other configurations.")
     total, done = 1 + 2 * len(checkpoints), 0
     rows: list[tuple[str, int, Evaluation]] = []
 
@@ -159,9 +160,16 @@ def evaluate_baselines(
         )
 
     config = checkpoints[0].config
-    add("raw pixels", 0, lambda images, n: encode_pixels(images, config, n_views=n, seed=seed), None)
+    add(
+        "raw pixels", 0, lambda images, n: encode_pixels(images, config, n_views=n, seed=seed), None
+    )
     for checkpoint in checkpoints:
-        add("untrained", checkpoint.config.seed, encoded(untrained(checkpoint.config, train_images)), None)
+        add(
+            "untrained",
+            checkpoint.config.seed,
+            encoded(untrained(checkpoint.config, train_images)),
+            None,
+        )
     for checkpoint in checkpoints:
         mask = checkpoint.mask if checkpoint.has_mask else None
         add("trained", checkpoint.config.seed, encoded(checkpoint), mask)

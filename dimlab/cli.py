@@ -32,8 +32,12 @@ app = typer.Typer(
 )
 
 Source = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint of dimlab train.")]
-Data = Annotated[str | None, typer.Option("--data", help="Data set; the checkpoint's own by default.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder (or file) of the data set.")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="Data set; the checkpoint's own by default.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder (or file) of the data set.")
+]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for CSV, JSON and figure.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1.")]
@@ -89,8 +93,12 @@ def _reading() -> Iterator[None]:
 def train(
     data: Annotated[str, typer.Option("--data", help="Data set to train on.")] = "digits",
     data_dir: DataDir = None,
-    encoder: Annotated[str, typer.Option(help="convnet, resnet18, resnet34 or resnet50.")] = "convnet",
-    stem: Annotated[str, typer.Option(help="First layers of a ResNet: cifar or imagenet.")] = "cifar",
+    encoder: Annotated[
+        str, typer.Option(help="convnet, resnet18, resnet34 or resnet50.")
+    ] = "convnet",
+    stem: Annotated[
+        str, typer.Option(help="First layers of a ResNet: cifar or imagenet.")
+    ] = "cifar",
     method: Annotated[
         str, typer.Option(help="metamask, simclr+barlow-twins, simclr or barlow-twins.")
     ] = "metamask",
@@ -101,8 +109,12 @@ def train(
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file of TrainConfig fields; flags win.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="small or medium: where the other fields start.")] = "",
-    out: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/... by default.")] = None,
+    preset: Annotated[
+        str, typer.Option(help="small or medium: where the other fields start.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; runs/... by default.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older run.")] = False,
     device: Device = "cpu",
     seed: Seed = 0,
@@ -116,7 +128,11 @@ def train(
     from dimlab.terminal import training_progress
     from dimlab.training.loop import train as train_run
 
-    chosen = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    chosen: dict[str, Any] = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+    }
     chosen |= {"mask_learning_rate": mask_learning_rate, "encoder": encoder, "stem": stem}
     chosen |= {"method": method, "seed": seed}
     settings = _config(preset or ("small" if data == "digits" else "medium"), config, chosen)
@@ -131,7 +147,9 @@ def train(
 @app.command()
 def encode(
     source: Source,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the .safetensors files.")] = Path("."),
+    out: Annotated[Path, typer.Option("--out", help="Folder for the .safetensors files.")] = Path(
+        "."
+    ),
     split: Annotated[
         list[str] | None, typer.Option("--split", help="train, validation, test; repeatable.")
     ] = None,
@@ -202,7 +220,9 @@ def evaluate(
         )  # fmt: skip
     if not as_json:
         means = dict.fromkeys(("accuracy", "lowest", "highest"), ".4f")
-        console().print(table(result.over_seeds(), title="Accuracy, mean over seeds", formats=means))
+        console().print(
+            table(result.over_seeds(), title="Accuracy, mean over seeds", formats=means)
+        )
     _finish(result, "evaluate", out, as_json)
 
 
@@ -219,7 +239,9 @@ def ablate(
         bool | None, typer.Option("--refit/--frozen", help="Fit the reader again without it.")
     ] = None,
     fill: Annotated[str | None, typer.Option(help="Frozen readers: mean or zero.")] = None,
-    score: Annotated[str, typer.Option(help="accuracy, balanced_accuracy or log_loss.")] = "accuracy",
+    score: Annotated[
+        str, typer.Option(help="accuracy, balanced_accuracy or log_loss.")
+    ] = "accuracy",
     masked: Annotated[bool, typer.Option("--masked", help="Multiply by the learned mask.")] = False,
     k: K = 5,
     temperature: Annotated[float, typer.Option(help="Temperature of the kNN votes.")] = 1.0,
@@ -332,13 +354,19 @@ def _checkpoint(path: Path) -> Checkpoint:
         return load_checkpoint(path)
 
 
-def _split_of(checkpoint: Checkpoint, split: str, data: str | None, data_dir: Path | None) -> ImageSet:
+def _split_of(
+    checkpoint: Checkpoint, split: str, data: str | None, data_dir: Path | None
+) -> ImageSet:
     """Load a split of the checkpoint's own data set, known by the hash of its labels, or of another."""
     recorded = checkpoint.data
     folder = data_dir or (Path(recorded["folder"]) if recorded["folder"] and not data else None)
     images = _load(data or recorded["name"], split, folder)
     if data is None:
-        same = images if split == recorded["split"] else _load(recorded["name"], recorded["split"], folder)
+        same = (
+            images
+            if split == recorded["split"]
+            else _load(recorded["name"], recorded["split"], folder)
+        )
         if same.labels_hash != recorded["labels_hash"]:
             raise _Unreadable(
                 f"{recorded['name']} must be the data that the checkpoint was trained on; got labels with "
@@ -390,8 +418,7 @@ def _print_extremes(result: Ablation, count: int = 10) -> None:
     from dimlab.terminal import console, table
 
     frame = result.to_frame()
-    columns = ["group", "score", "importance", "ci_low", "ci_high", "p_value", "q_value"]
-    frame = frame[columns].sort_values("importance", ascending=False, kind="stable")
+    frame = frame.drop(columns="group").sort_values("importance", ascending=False, kind="stable")
     formats = dict.fromkeys(("importance", "ci_low", "ci_high"), "+.4f")
     formats |= {"score": ".4f", "p_value": ".2g", "q_value": ".2g"}
     shown = console()

@@ -46,9 +46,7 @@ def run_demo(folder: Path, seed: int, *, training: Training, working: Working) -
     with training(config.steps, config.batch_size) as sink:
         checkpoint = train(config, images, out=folder, sink=sink)
     with working("evaluating") as advance:
-        comparison = evaluate_baselines(
-            [checkpoint], images, held_out, seed=seed, progress=advance
-        )
+        comparison = evaluate_baselines([checkpoint], images, held_out, seed=seed, progress=advance)
     bank, queries = encode(checkpoint, images), encode(checkpoint, held_out, n_views=2, seed=seed)
     bank.save(folder / "train.safetensors")
     queries.save(folder / "test.safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def encode(
             f"got {images.images.shape}."
         )
     network = checkpoint.build_network().to(device).eval()
-    mask = torch.from_numpy(checkpoint.mask.weights).float().to(device)
+    mask = torch.tensor(checkpoint.mask.weights, dtype=torch.float32).to(device)
 
     def embed(batch: Tensor) -> Tensor:
         features = network["encoder"](batch)
@@ -152,14 +153,14 @@ def _represent(
     starts = range(0, n_samples, batch_size)
     total, done = len(starts) * (1 + n_views), 0
 
-    def run(transform: Callable[[Tensor, slice], Tensor]) -> np.ndarray:
+    def run(transform: Callable[..., Tensor]) -> np.ndarray:
         nonlocal done
         blocks = []
         for start in starts:
             rows = slice(start, min(start + batch_size, n_samples))
             batch = torch.from_numpy(np.array(images.images[rows])).to(device).float() / 255
             with torch.inference_mode():
-                blocks.append(embed(transform(batch, rows)).float().cpu().numpy())
+                blocks.append(embed(transform(batch, rows=rows)).float().cpu().numpy())
             done += 1
             if progress is not None:
                 progress(done, total)
@@ -170,7 +171,7 @@ def _represent(
     augmentation = Augmentation(config, n_channels, (height, width))
     for view in range(n_views):
         drawn = augmentation.draw(n_samples, derived_seed(seed, _ENCODED_VIEWS, view))
-        views.append(run(lambda batch, rows, drawn=drawn: augmentation.apply(batch, drawn, rows)))
+        views.append(run(partial(augmentation.apply, drawn=drawn)))
         view_factors.append(augmentation.factors(drawn))
     return Representation(
         features,

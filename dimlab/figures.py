@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from dimlab.baselines import BaselineComparison
     from dimlab.mask import MaskTrace
     from dimlab.probes.ablate import Ablation
     from dimlab.probes.evaluate import Evaluation
+    from dimlab.training.checkpoint import Checkpoint
 
-__all__ = ["plot_ablation", "plot_evaluation", "plot_mask_trace"]
+__all__ = [
+    "plot_ablation",
+    "plot_baseline_comparison",
+    "plot_checkpoint",
+    "plot_evaluation",
+    "plot_mask_trace",
+]
 
 # Okabe and Ito's palette: told apart by colour-blind readers
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
@@ -21,7 +29,7 @@ _LEVEL = 0.05
 
 
 def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
-    """Importance of every dimension, most needed first; below zero the reader is better without it.
+    """Show the importance of every dimension, most needed first; below zero the reader is better without it.
 
     Parameters
     ----------
@@ -40,7 +48,14 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
     ranks = np.arange(1, len(order) + 1)
     importance, q_value = result.importance[order], result.q_value[order]
     colours = np.where(q_value > _LEVEL, GREY, np.where(importance > 0, BLUE, ORANGE))
-    ax.vlines(ranks, result.ci_low[order], result.ci_high[order], colors=colours, alpha=0.45, lw=1)
+    ax.vlines(
+        ranks,
+        result.ci_low[order],
+        result.ci_high[order],
+        colors=colours.tolist(),
+        alpha=0.45,
+        lw=1,
+    )
     ax.scatter(ranks, importance, c=colours, s=9, zorder=3)
     ax.axhline(0, color="black", lw=0.8)
     for colour, text in (
@@ -50,9 +65,10 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
     ):
         ax.scatter([], [], c=colour, s=12, label=text)
     ax.legend(frameon=False, fontsize="small")
-    ax.set_xlabel(f"{result.unit}s, ranked by importance")
+    unit = "dimension" if all(len(group) == 1 for group in result.groups) else "group"
+    ax.set_xlabel(f"{unit}s, ranked by importance")
     ax.set_ylabel(f"importance ({result.score.replace('_', ' ')} lost)")
-    ax.set_title(f"Leave one {result.unit} out, {result.reader} reader", loc="left")
+    ax.set_title(f"Leave one {unit} out, {result.reader} reader", loc="left")
     ax.set_xlim(0, len(ranks) + 1)
     return ax
 
@@ -117,13 +133,13 @@ def plot_mask_trace(trace: MaskTrace, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_losses(metrics: Any, *, ax: Axes | None = None) -> Axes:
+def plot_checkpoint(result: Checkpoint, *, ax: Axes | None = None) -> Axes:
     """Loss terms over training, each divided by its first recorded value.
 
     Parameters
     ----------
-    metrics : DataFrame
-        ``checkpoint.to_frame()``: one row a traced step.
+    result : Checkpoint
+        A run.
     ax : Axes, optional
         Where to draw; the current axes by default.
 
@@ -133,15 +149,51 @@ def plot_losses(metrics: Any, *, ax: Axes | None = None) -> Axes:
         One line a loss term.
     """
     ax = _axes(ax)
+    metrics = result.to_frame()
     terms = {"contrastive": ORANGE, "invariance": BLUE, "redundancy": GREEN}
     for name, colour in terms.items():
         if name in metrics:
-            ax.plot(metrics["step"], metrics[name] / metrics[name].iloc[0], color=colour, label=name)
+            relative = metrics[name] / metrics[name].iloc[0]
+            ax.plot(metrics["step"], relative, color=colour, label=name)
     ax.axhline(1, color=GREY, lw=0.6)
     ax.legend(frameon=False, fontsize="small")
     ax.set_xlabel("training step")
     ax.set_ylabel("loss term / its first value")
     ax.set_title("Loss terms", loc="left")
+    return ax
+
+
+def plot_baseline_comparison(result: BaselineComparison, *, ax: Axes | None = None) -> Axes:
+    """Accuracy without training and with it; every point is one seed, grey masks are controls.
+
+    Parameters
+    ----------
+    result : BaselineComparison
+        From `evaluate_baselines`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        One row a source, reader and mask; horizontal lines are 95 % intervals.
+    """
+    ax = _axes(ax)
+    frame = result.to_frame()
+    names = frame["reader"] + ", " + frame["source"]
+    names += np.where(frame["mask"] == "none", "", ", mask: " + frame["mask"])
+    order = frame.assign(name=names).sort_values("reader", kind="stable")
+    labels = list(dict.fromkeys(order["name"]))
+    for row in order.itertuples():
+        height = len(labels) - 1 - labels.index(row.name)
+        control = row.mask not in ("none", "learned")
+        colour = GREY if control else {"trained": ORANGE}.get(row.source, BLUE)
+        ax.hlines(height, row.ci_low, row.ci_high, color=colour, lw=1.5, alpha=0.5)
+        ax.plot([row.accuracy], [height], "o", color=colour, ms=4)
+    ax.set_yticks(range(len(labels)), labels[::-1], fontsize="small")
+    ax.set_xlabel("accuracy (share of test samples)")
+    ax.set_title("With and without training, with 95 % intervals", loc="left")
+    ax.grid(axis="x", lw=0.4)
     return ax
 
 

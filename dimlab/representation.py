@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from dimlab.atomic import replacing
 
 if TYPE_CHECKING:
     from dimlab.mask import DimensionMask
@@ -82,7 +83,7 @@ class Representation:
         if self.labels is not None:
             put(self, "labels", _labels(self.labels, len(features)))
         put(self, "factors", _factors(self.factors, (len(features),), "factors"))
-        put(self, "periods", _periods(self.periods, self.factors))
+        put(self, "periods", _periods(self.periods, {**self.factors, **(self.view_factors or {})}))
         if self.views is not None:
             views = _floating("views", self.views, ndim=3)
             if views.shape[1:] != features.shape or len(views) == 0:
@@ -264,13 +265,8 @@ class Representation:
         header = {"periods": self.periods, "categories": categories, "meta": self.meta}
         metadata = {"format": FORMAT, "dimlab": json.dumps(header)}
         tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        try:
+        with replacing(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
         return path
 
     @classmethod
@@ -385,10 +381,10 @@ def _factors(factors: Any, shape: tuple[int, ...], what: str) -> dict[str, np.nd
     return checked
 
 
-def _periods(periods: Any, factors: Mapping[str, np.ndarray]) -> dict[str, float]:
+def _periods(periods: Any, factors: Mapping[str, Any]) -> dict[str, float]:
     checked = {name: float(period) for name, period in dict(periods or {}).items()}
     for name, period in checked.items():
-        if name not in factors or factors[name].dtype.kind != "f":
+        if name not in factors or np.asarray(factors[name]).dtype.kind != "f":
             raise ValueError(f"periods must name continuous factors; got {name!r}.")
         if not (np.isfinite(period) and period > 0):
             raise ValueError(f"periods[{name!r}] must be > 0; got {period}.")

@@ -64,7 +64,9 @@ def training_progress(
     callable
         The ``sink`` of `dimlab.train`.
     """
-    with _bar(TextColumn("{task.description}"), TextColumn("{task.fields[losses]}"), quiet=quiet) as bar:
+    with _bar(
+        TextColumn("{task.description}"), TextColumn("{task.fields[losses]}"), quiet=quiet
+    ) as bar:
         task = bar.add_task("training", total=n_steps, losses="")
 
         def show(record: dict[str, Any]) -> None:
@@ -102,7 +104,8 @@ def table(frame: Any, *, title: str, formats: dict[str, str] | None = None) -> T
     title : str
         Shown above.
     formats : dict of str to str, optional
-        Format of a column's numbers, as ``{"importance": "+.4f"}``; the column names are the header.
+        Format of a column's numbers, as ``{"importance": "+.4f"}``; the column names are the
+        header.
 
     Returns
     -------

@@ -99,7 +99,8 @@ def paired_score_bounds(b: int, c: int, n: int, z: float) -> tuple[float, float]
             terms = ((b, q + t), (c, q), (n - b - c, 1 - 2 * q - t))
             return -sum(m * np.log(max(p, 1e-300)) for m, p in terms if m)
 
-        inner = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-13})
+        fine = {"xatol": 1e-13}
+        inner = minimize_scalar(loss, bounds=(low, high), method="bounded", options=fine)
         return min((inner.x, low, high), key=loss)
 
     def excess(t: float) -> float:
@@ -114,7 +115,7 @@ def paired_score_bounds(b: int, c: int, n: int, z: float) -> tuple[float, float]
     return low, high
 
 
-# --- losses -----------------------------------------------------------------------------------------
+# --- losses ------------------------------------------------------------
 
 
 def nt_xent(z_a, z_b, temperature):

@@ -132,7 +132,9 @@ def test_predictions_do_not_depend_on_the_order_of_dimensions(fit, split):
     train, (test, _) = split
     order = np.random.default_rng(3).permutation(5)
     expected = fit(*train).predict(test)
-    np.testing.assert_array_equal(fit(train[0][:, order], train[1]).predict(test[:, order]), expected)
+    np.testing.assert_array_equal(
+        fit(train[0][:, order], train[1]).predict(test[:, order]), expected
+    )
 
 
 @pytest.mark.parametrize("classes", [[2, 5], [2, 5, 11]])

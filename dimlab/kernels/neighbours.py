@@ -16,12 +16,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dimlab.kernels.certificate import (
+    SLACK,
+    UNITS,
+    Best,
+    Search,
+    certify,
+    enter_at_the_ends,
+    may_enter,
+)
 from dimlab.kernels.rows import WELL_CONDITIONED, Groups, Rows, pair_similarities
 
-_UNITS = 1e10  # similarities are compared as whole numbers of 1e-10
-_SLACK = 1e-9  # above the rounding errors of the float64 bounds
 _ELEMENTS = 1 << 22
 _N_CANDIDATES = 64
+_MOST = 1 << 19  # candidates: score and position share the 53 bits of a float64
 _FEW = 1024  # rows that may have to be scored again before a search of its own is cheaper
 
 
@@ -54,33 +62,6 @@ class NeighbourBlock:
     n_looked_at: int
 
 
-@dataclass(frozen=True, eq=False)
-class _Search:
-    """Similarities of one block with the whole bank, and their error bound."""
-
-    query: Tensor  # (B,) query rows
-    unit: Tensor  # (B, D) float64
-    matrix: Tensor  # (B, N); candidates are -inf
-    candidates: Tensor  # (B, m), ascending
-    ceiling: Tensor  # (B,) no other row's similarity is above
-    error: float
-    roundoff: float
-    bank_unit: Tensor  # (N, D), in the precision of the search
-
-
-@dataclass(eq=False)
-class _Best:
-    """Neighbours found so far, as whole numbers of 1e-10, for each (query, group)."""
-
-    rows: Tensor  # (B, G, k)
-    scores: Tensor  # (B, G, k) float64
-
-    @property
-    def threshold(self) -> Tensor:
-        """Similarity below which no row can enter, (B, G)."""
-        return (self.scores[..., -1] - 1.0) / _UNITS
-
-
 def find_neighbours(
     bank: Rows,
     queries: Rows,
@@ -109,8 +90,15 @@ def find_neighbours(
     ------
     NeighbourBlock
         Blocks of queries in order.
+
+    Raises
+    ------
+    ValueError
+        If k is not in 1 .. N or is larger than 2^19.
     """
-    m = min(len(bank), max(k, n_candidates or max(4 * k, _N_CANDIDATES)))
+    if not 1 <= k <= min(len(bank), _MOST):
+        raise ValueError(f"k must lie in 1..{min(len(bank), _MOST)}; got {k}.")
+    m = min(len(bank), _MOST, max(k, n_candidates or max(4 * k, _N_CANDIDATES)))
     if block is None:
         widest = max(bank.n_dimensions, len(groups))
         block = max(1, min(256, 4 * _ELEMENTS // len(bank), _ELEMENTS // (m * widest)))
@@ -127,19 +115,19 @@ def _find_block(
     n_pairs, looked_at, searched = best.scores[..., 0].numel(), 0, 0
     n_certified = n_pairs
     if m < len(bank):
-        certified, first, last = _certify(bank, groups, search, best)
+        certified, first, last = certify(bank, groups, search, best)
         certified |= _emptied(queries, groups, query)
         n_certified = int(certified.sum())
         looked_at, searched = _look(bank, queries, groups, search, best, certified, first, last)
     empty = _emptied(queries, groups, query)
+    # Similar to nothing: all scores are 0 already, and the candidates need not be the first rows.
     best.rows[empty] = torch.arange(k, device=bank.device)
-    best.scores[empty] = 0.0
     start = int(query[0])
     return NeighbourBlock(
         start,
         start + len(query),
         best.rows,
-        best.scores / _UNITS,
+        best.scores / UNITS,
         n_certified,
         searched,
         looked_at,
@@ -152,25 +140,26 @@ def _emptied(queries: Rows, groups: Groups, query: Tensor) -> Tensor:
     return queries.n_nonzero[query].unsqueeze(1) - groups.sum(nonzero) == 0
 
 
-def _search(bank: Rows, queries: Rows, query: Tensor, k: int, m: int) -> _Search:
+def _search(bank: Rows, queries: Rows, query: Tensor, k: int, m: int) -> Search:
     unit = queries.unit(query)
     exact = torch.get_float32_matmul_precision() == "highest"
     for dtype in (torch.float32, torch.float64) if exact else (torch.float64,):
         bank_unit = bank.unit32 if dtype == torch.float32 else bank.unit64
         roundoff = torch.finfo(dtype).eps / 2
         error = (bank.n_dimensions + 8) * roundoff
+        error /= 1 - error  # rounded factors and any order of summation
         matrix = unit.to(dtype) @ bank_unit.T
         values, candidates = torch.topk(matrix, m, dim=1)
         spread = (values[:, k - 1] - values[:, -1]).median()
         if m == len(bank) or spread > 4 * error:
             break  # float32 tells the neighbours of most queries from other rows
     matrix.scatter_(1, candidates, -torch.inf)
-    ceiling = values[:, -1].double() + error + _SLACK
+    ceiling = values[:, -1].double() + error + SLACK
     candidates = candidates.sort(dim=1).values
-    return _Search(query, unit, matrix, candidates, ceiling, error, roundoff, bank_unit)
+    return Search(query, unit, matrix, candidates, ceiling, error, roundoff, bank_unit)
 
 
-def _best_candidates(bank: Rows, queries: Rows, groups: Groups, search: _Search, k: int) -> _Best:
+def _best_candidates(bank: Rows, queries: Rows, groups: Groups, search: Search, k: int) -> Best:
     m = search.candidates.shape[1]
     q = search.unit.unsqueeze(1)
     x = bank.unit(search.candidates)
@@ -186,68 +175,21 @@ def _best_candidates(bank: Rows, queries: Rows, groups: Groups, search: _Search,
         similarities[pair, position, group] = pair_similarities(
             queries, bank, groups, search.query[pair], row, group
         )
-    scores = similarities.transpose(1, 2).mul(_UNITS).round_()
+    scores = similarities.transpose(1, 2).mul(UNITS).round_()
     ranks = torch.arange(m - 1, -1, -1, device=scores.device)
     # Candidates ascend: the position makes keys unique and prefers the lower row of equal ones.
     keys = scores * (1 << (m - 1).bit_length()) + ranks
     chosen = torch.topk(keys, k, dim=-1).indices
     rows = search.candidates.unsqueeze(1).expand(-1, len(groups), -1).gather(2, chosen)
-    return _Best(rows, scores.gather(2, chosen))
-
-
-def _certify(
-    bank: Rows, groups: Groups, search: _Search, best: _Best
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Prove where no other row can enter; for single dimensions also where those that could lie.
-
-    Returns
-    -------
-    certified : Tensor of shape (B, G), bool
-    first, last : Tensor of shape (B, D), int64, or None
-        In order of the dimension's values only rows before ``first`` and from ``last`` on can
-        enter.
-    """
-    ceiling, threshold = search.ceiling.unsqueeze(1), best.threshold
-    usable = (ceiling > 0) & (threshold > 0)
-    if groups.indices is not None:
-        removed = groups.sum(search.unit.square()).clamp(0, 1)
-        reach = _largest_removed(bank, groups)
-        bound = ceiling + removed.sqrt() * reach.sqrt()
-        kept = ((1 - removed).clamp(min=0) * (1 - reach).clamp(min=0)).sqrt()
-        return usable & (bound < threshold * kept), None, None
-    # (a - q v) < t c sqrt(1 - v^2) on an interval of v: between the roots of a quadratic.
-    q, tc2 = search.unit, threshold.square() * (1 - search.unit.square())
-    leading = (q.square() + tc2).clamp(min=1e-300)
-    discriminant = leading - ceiling.square()
-    usable &= discriminant > 0
-    half = (tc2 * discriminant.clamp(min=0)).sqrt()
-    values, order = bank.by_value
-    # float32 values are off by less than 6e-8
-    low = ((ceiling * q - half) / leading + 2e-7).T.contiguous().to(values.dtype)
-    high = ((ceiling * q + half) / leading - 2e-7).T.contiguous().to(values.dtype)
-    first = torch.searchsorted(values, low, right=True).T
-    last = torch.searchsorted(values, high).T
-    first = torch.where(usable, first, len(bank))
-    last = torch.where(usable, torch.maximum(last, first), len(bank))
-    return (first == 0) & (last == order.shape[1]), first, last
-
-
-def _largest_removed(bank: Rows, groups: Groups) -> Tensor:
-    """Largest share of a row's energy within each group, (G,), never too small."""
-    largest = torch.zeros(len(groups), dtype=torch.float64, device=bank.device)
-    step = max(1, _ELEMENTS // max(bank.n_dimensions, len(groups)))
-    for start in range(0, len(bank), step):
-        squares = bank.unit(slice(start, start + step)).square_()
-        largest = torch.maximum(largest, groups.sum(squares).amax(0))
-    return (largest + _SLACK).clamp(max=1.0) * (largest > 0)
+    return Best(rows, scores.gather(2, chosen))
 
 
 def _look(
     bank: Rows,
     queries: Rows,
     groups: Groups,
-    search: _Search,
-    best: _Best,
+    search: Search,
+    best: Best,
     certified: Tensor,
     first: Tensor | None,
     last: Tensor | None,
@@ -264,7 +206,7 @@ def _look(
         looked_at = int(n_look[pair, group].sum())
         counts = n_look[pair, group]
         for part in _parts(counts):
-            entrants = _entrants_at_the_ends(
+            entrants = enter_at_the_ends(
                 bank, search, best, pair[part], group[part], first, last, counts[part]
             )
             _enter(bank, queries, groups, search, best, *entrants)
@@ -285,41 +227,12 @@ def _parts(counts: Tensor) -> Iterator[slice]:
         start = stop
 
 
-def _entrants_at_the_ends(
-    bank: Rows,
-    search: _Search,
-    best: _Best,
-    pair: Tensor,
-    dimension: Tensor,
-    first: Tensor,
-    last: Tensor,
-    counts: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows with an extreme value of the dimension that may enter: (query of block, group, row)."""
-    which = torch.repeat_interleave(counts)
-    offset = torch.arange(len(which), device=counts.device) - (counts.cumsum(0) - counts)[which]
-    low, high = first[pair, dimension], last[pair, dimension]
-    position = offset + torch.where(offset < low[which], 0, (high - low)[which])
-    _, order = bank.by_value
-    row = order.view(-1)[dimension[which] * len(bank) + position].long()
-    value = search.bank_unit.view(-1)[row * bank.n_dimensions + dimension[which]]
-    similarity = search.matrix.view(-1)[pair[which] * len(bank) + row]
-    q = search.unit[pair, dimension]
-    scale = best.threshold[pair, dimension] * (1 - q.square()).clamp(min=0).sqrt()
-    margin = 32 * search.roundoff
-    kept = (1 - margin - value.square()).clamp_(min=0).sqrt_()
-    dtype = value.dtype
-    upper = similarity - q.to(dtype)[which] * value + (search.error + margin)
-    enters = (upper >= scale.to(dtype)[which] * kept).nonzero()[:, 0]
-    return pair[which[enters]], dimension[which[enters]], row[enters]
-
-
 def _look_everywhere(
     bank: Rows,
     queries: Rows,
     groups: Groups,
-    search: _Search,
-    best: _Best,
+    search: Search,
+    best: Best,
     pair: Tensor,
     group: Tensor,
 ) -> int:
@@ -328,7 +241,7 @@ def _look_everywhere(
     sizes = groups.sizes[group]
     crowded = 2 * sizes > bank.n_dimensions
     for part in (~crowded).nonzero()[:, 0].split(max(1, _ELEMENTS // len(bank))):
-        enters = _may_enter(search, best, groups, pair[part], group[part])
+        enters = may_enter(search, best, groups, pair[part], group[part])
         n_entrants[part] = enters.sum(1)
         enters[(n_entrants[part] > _FEW) & (sizes[part] > 0)] = False
         position, row = enters.nonzero(as_tuple=True)
@@ -341,33 +254,12 @@ def _look_everywhere(
     return int(again.sum())
 
 
-def _may_enter(search: _Search, best: _Best, groups: Groups, pair: Tensor, group: Tensor) -> Tensor:
-    """Rows whose upper bound reaches the threshold, (P, N) bool."""
-    q, bank_unit = search.unit[pair], search.bank_unit
-    dtype = bank_unit.dtype
-    if groups.indices is None:
-        q = q.gather(1, group.unsqueeze(1))
-        x = bank_unit.T[group]
-        product, energy, largest = q.to(dtype) * x, x.square(), 1
-    else:
-        members = groups.members[group].to(dtype)
-        removed = q.to(dtype) * members
-        product, energy = removed @ bank_unit.T, members @ bank_unit.T.square()
-        q, largest = q * members, bank_unit.shape[1]
-    margin = 2 * (largest + 16) * search.roundoff
-    kept_query = (1 - q.square().sum(1)).clamp_(min=0).sqrt_()
-    scale = (best.threshold[pair, group] * kept_query).to(dtype).unsqueeze(1)
-    # Where the threshold is negative a longer remainder makes a row harder to exclude.
-    kept = (1 - energy - torch.where(scale > 0, margin, -margin)).clamp_(0, 1).sqrt_()
-    return search.matrix[pair] - product + (search.error + margin) >= scale * kept
-
-
 def _search_again(
     bank: Rows,
     queries: Rows,
     groups: Groups,
-    search: _Search,
-    best: _Best,
+    search: Search,
+    best: Best,
     pair: Tensor,
     group_id: int,
 ) -> int:
@@ -383,7 +275,7 @@ def _search_again(
     for found in find_neighbours(inner_bank, inner_queries, nothing, k=k):
         part = pair[found.start : found.stop]
         best.rows[part, group_id] = found.rows[:, 0]
-        best.scores[part, group_id] = (found.similarities[:, 0] * _UNITS).round_()
+        best.scores[part, group_id] = (found.similarities[:, 0] * UNITS).round_()
     return len(pair)
 
 
@@ -391,8 +283,8 @@ def _enter(
     bank: Rows,
     queries: Rows,
     groups: Groups,
-    search: _Search,
-    best: _Best,
+    search: Search,
+    best: Best,
     pair: Tensor,
     group: Tensor,
     row: Tensor,
@@ -402,7 +294,7 @@ def _enter(
         return
     k, n_groups = best.rows.shape[-1], len(groups)
     similarity = pair_similarities(queries, bank, groups, search.query[pair], row, group)
-    scores = similarity.mul_(_UNITS).round_()
+    scores = similarity.mul_(UNITS).round_()
     cell = pair * n_groups + group
     cells, inverse = torch.unique(cell, return_inverse=True)
     better = scores >= best.scores.view(-1, k)[cells, -1][inverse]

@@ -6,14 +6,15 @@ import base64
 import io
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["in_words", "write_report", "write_result", "write_text"]
+from dimlab.atomic import replacing
+
+__all__ = ["in_words", "write_report", "write_result"]
 
 _STYLE = {"svg.hashsalt": "dimlab", "figure.dpi": 100, "axes.titlesize": "medium"}
 
@@ -33,8 +34,8 @@ def write_report(
     folder : path
         Made if missing. Files of the same names are replaced.
     results : mapping of str to result
-        Results with ``to_frame()`` and ``summary()``; a figure is drawn where ``dimlab.figures`` has
-        ``plot_<class name>`` in lower case with underscores. The keys name the files.
+        Results with ``to_frame()`` and ``summary()``; a figure is drawn where ``dimlab.figures``
+        has ``plot_<class name>`` in lower case with underscores. The keys name the files.
     title : str, default="dimlab report"
         Title of the page.
     headline : sequence of str
@@ -76,12 +77,12 @@ def write_report(
     page = environment.get_template("template.html").render(
         title=title, headline=headline, sections=sections, provenance=dict(provenance or {})
     )
-    write_text(Path(folder) / "provenance.json", _json(dict(provenance or {})))
-    return write_text(Path(folder) / "report.html", page)
+    _write_text(Path(folder) / "provenance.json", _json(dict(provenance or {})))
+    return _write_text(Path(folder) / "report.html", page)
 
 
 def write_result(folder: str | os.PathLike[str], name: str, result: Any) -> dict[str, Path]:
-    """Write one result as ``<name>.csv``, ``<name>.json`` and, where there is a figure, ``<name>.svg``.
+    """Write one result as ``<name>.csv`` and ``.json`` and, where there is a figure, ``.svg``.
 
     Parameters
     ----------
@@ -100,38 +101,18 @@ def write_result(folder: str | os.PathLike[str], name: str, result: Any) -> dict
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = {
-        "csv": write_text(folder / f"{name}.csv", result.to_frame().to_csv(index=False)),
-        "json": write_text(folder / f"{name}.json", _json(result.summary())),
+        "csv": _write_text(folder / f"{name}.csv", result.to_frame().to_csv(index=False)),
+        "json": _write_text(folder / f"{name}.json", _json(result.summary())),
     }
     plot = _plot_of(result)
     if plot is not None:
-        files["svg"] = write_text(folder / f"{name}.svg", _draw(plot, result))
+        files["svg"] = _write_text(folder / f"{name}.svg", _draw(plot, result))
     return files
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a text file so that a reader sees the old one or the new one, never half of it.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    text : str
-        Its content, written as UTF-8.
-
-    Returns
-    -------
-    Path
-        The same path.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp's files are private
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+def _write_text(path: Path, text: str) -> Path:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 
@@ -148,7 +129,8 @@ def _draw(plot: Any, result: Any) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**sns.axes_style("ticks"), **_STYLE}):
+    style: Any = {**sns.axes_style("ticks"), **_STYLE}
+    with mpl.rc_context(style):
         figure = Figure(figsize=(7.5, 4.2), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.subplots()

@@ -28,7 +28,7 @@ def derived_seed(seed: int, *path: int) -> int:
     int
         In [0, 2**63).
     """
-    state = np.random.SeedSequence([seed, *path]).generate_state(1, np.uint64)[0]
+    state = np.random.SeedSequence(seed, spawn_key=path).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
 
 

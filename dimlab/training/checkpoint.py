@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import tempfile
+import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dimlab.atomic import replacing
 from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.training.config import TrainConfig
 from dimlab.training.encoders import build_encoder, build_projector
@@ -25,7 +26,7 @@ _DATA_KEYS = ("name", "folder", "split", "labels_hash", "n_images", "shape", "n_
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A training run at one step: configuration, weights, mask, trace, optimisers and what it was trained on.
+    """A training run at one step: configuration, data, weights, mask, trace and optimisers.
 
     Parameters
     ----------
@@ -101,7 +102,8 @@ class Checkpoint:
         ValueError
             If the weights do not fit the configuration.
         """
-        network = build_network(self.config, self.data["shape"][0])
+        with torch.random.fork_rng(devices=[]):  # the fresh weights are about to be replaced
+            network = build_network(self.config, self.data["shape"][0])
         try:
             network.load_state_dict(self.network)
         except RuntimeError as error:
@@ -175,15 +177,8 @@ class Checkpoint:
             "versions": json.dumps(self.versions),
         }
         path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(payload, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            torch.save(payload, temporary)
         return path
 
 
@@ -212,7 +207,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint must be a file; got {path}, which is not there.")
     try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the refusal below says it in one sentence
+            payload = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path.name} must hold only tensors and plain containers; got a pickle that asks for more, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,15 @@ _LAYERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4
 NAMES = ("convnet", *_LAYERS)
 
 
+class Encoder(nn.Module):
+    """What the built-in encoders have in common: they know D."""
+
+    n_dimensions: int
+
+
 def build_encoder(
     name: str, *, in_channels: int = 3, stem: str = "cifar", n_dimensions: int = 128
-) -> nn.Module:
+) -> Encoder:
     """Build an encoder: images (B, C, H, W) to pooled features (B, D).
 
     Parameters
@@ -32,8 +39,8 @@ def build_encoder(
 
     Returns
     -------
-    nn.Module
-        With the attribute ``n_dimensions``.
+    Encoder
+        A module with the attribute ``n_dimensions``.
 
     Raises
     ------
@@ -66,13 +73,13 @@ def build_projector(widths: Sequence[int]) -> nn.Sequential:
         Maps (B, D) to (B, P).
     """
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+    for n_in, n_out in pairwise(widths):
         layers += [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 
-class convnet(nn.Module):  # noqa: N801 - built by name, like resnet18
-    """Three strided 3x3 convolutions with BatchNorm and ReLU, mean-pooled: for 28-32 px images on a CPU.
+class convnet(Encoder):
+    """Three strided 3x3 convolutions with BatchNorm and ReLU, mean-pooled: quick on a CPU.
 
     Parameters
     ----------
@@ -91,10 +98,13 @@ class convnet(nn.Module):  # noqa: N801 - built by name, like resnet18
         super().__init__()
         if n_dimensions < 4 or n_dimensions % 4:
             raise ValueError(f"n_dimensions must be a positive multiple of 4; got {n_dimensions}.")
-        widths = (in_channels, n_dimensions // 4, n_dimensions // 2, n_dimensions)
-        for number, (n_in, n_out) in enumerate(zip(widths[:-1], widths[1:], strict=True), start=1):
-            self.add_module(f"conv{number}", nn.Conv2d(n_in, n_out, 3, 2, 1, bias=False))
-            self.add_module(f"bn{number}", nn.BatchNorm2d(n_out))
+        narrow, middle = n_dimensions // 4, n_dimensions // 2
+        self.conv1 = nn.Conv2d(in_channels, narrow, 3, 2, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(narrow)
+        self.conv2 = nn.Conv2d(narrow, middle, 3, 2, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(middle)
+        self.conv3 = nn.Conv2d(middle, n_dimensions, 3, 2, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(n_dimensions)
         self.n_dimensions = n_dimensions
 
     def forward(self, images: Tensor) -> Tensor:
@@ -149,7 +159,7 @@ def _downsample(n_in: int, n_out: int, stride: int) -> nn.Sequential | None:
     return nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
 
 
-class resnet(nn.Module):  # noqa: N801
+class resnet(Encoder):
     """ResNet of He et al. (2016) without its classifier; keys are torchvision's less ``fc``.
 
     Parameters
@@ -180,13 +190,14 @@ class resnet(nn.Module):  # noqa: N801
         self.conv1 = nn.Conv2d(in_channels, 64, kernel, stride, padding, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.maxpool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(3, 2, 1)
-        n_in = 64
+        n_in, self.layers = 64, list[nn.Module]()  # a plain list: the keys are layer1 to layer4
         for number, depth in enumerate(_LAYERS[name], start=1):
             width, blocks = 32 * 2**number, []
             for index in range(depth):
                 blocks.append(block(n_in, width, 2 if number > 1 and index == 0 else 1))
                 n_in = width * block.expansion
-            self.add_module(f"layer{number}", nn.Sequential(*blocks))
+            self.layers.append(nn.Sequential(*blocks))
+            self.add_module(f"layer{number}", self.layers[-1])
         self.n_dimensions = n_in
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -195,5 +206,6 @@ class resnet(nn.Module):  # noqa: N801
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, C, H, W) to features (B, D)."""
         x = self.maxpool(torch.relu(self.bn1(self.conv1(images))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for layer in self.layers:
+            x = layer(x)
         return x.mean((2, 3))

@@ -124,11 +124,9 @@ def _directional_slope(
     encoder, head = _parts({name: weight.detach() for name, weight in weights.items()})
     encoder_direction, head_direction = _parts(direction)
     with torch.no_grad():
-        pairs = [
-            torch.func.jvp(lambda w, x=view: encode(w, x), (encoder,), (encoder_direction,))
-            for view in views
-        ]
-    (features_a, tangent_a), (features_b, tangent_b) = pairs
+        (features_a, features_b), (tangent_a, tangent_b) = torch.func.jvp(
+            lambda w: (encode(w, views[0]), encode(w, views[1])), (encoder,), (encoder_direction,)
+        )[:2]
 
     def mask_gradient(w: Weights, a: Tensor, b: Tensor) -> Tensor:
         return torch.func.grad(lambda s: head_loss(w, a, b, s))(logits)

@@ -150,9 +150,9 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, _WEIGHTS))
             self.network = build_network(config, n_channels).to(device)
-        width = self.network["encoder"].n_dimensions
         starts_at_one = config.mask == "raw" or config.method != "metamask"
-        self.mask_logits = (torch.ones if starts_at_one else torch.zeros)(width, device=device)
+        encoder: Any = self.network["encoder"]
+        self.mask_logits = torch.full((encoder.n_dimensions,), float(starts_at_one), device=device)
         self.optimiser = torch.optim.SGD(
             self.network.parameters(),
             lr=config.learning_rate,

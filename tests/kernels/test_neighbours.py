@@ -172,6 +172,37 @@ def test_subnormal_rows_are_scaled_exactly():
     assert scaled_rows[2].abs().sum() == 0
 
 
+def test_the_bound_for_groups_counts_what_the_other_sign_gains():
+    """Query and rows put 0.1 of their energy into dimension 2; the third row with the other sign.
+
+    Similarities 0.70 + 0.10, 0.53 + 0.10 and 0.72 - 0.10: with dimension 2 the first row is
+    nearest, without it the third, by 0.72 to 0.70 (over 0.9). The third is no candidate.
+    """
+    kept, c = np.sqrt(0.9), np.sqrt(0.1)
+    angles = np.arccos(np.array([0.70, 0.53, 0.72]) / 0.9)
+    bank = np.stack([kept * np.cos(angles), kept * np.sin(angles), [c, c, -c]], axis=1)
+    query = np.array([[kept, 0.0, c]])
+    rows, similarities, blocks = search(bank, query, [np.array([2])], k=1, n_candidates=2)
+    np.testing.assert_array_equal(rows, [[[2]]])
+    np.testing.assert_allclose(similarities, 0.8)
+    assert blocks[0].n_certified == 0
+    full, _, _ = search(bank, query, [np.array([], int)], k=1, n_candidates=2)
+    np.testing.assert_array_equal(full, [[[0]]])
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_the_number_of_threads_does_not_matter(n_threads):
+    rng = np.random.default_rng(12)
+    bank, queries = (plant("relu", rng, n, 32).astype(np.float32) for n in (3000, 20))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(n_threads)
+        rows, _, _ = search(bank, queries, k=5)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(rows, brute_force(bank, queries, singles(32), 5)[0])
+
+
 @pytest.mark.parametrize("world", ["gaussian", "relu", "collapsed"])
 def test_a_large_bank_passes_through_every_tier(world):
     rng = np.random.default_rng(7)
@@ -246,6 +277,14 @@ def test_tied_small_integers_equal_brute_force(seed, n, d, levels, data):
     queries = rng.integers(-levels, levels + 1, size=(5, d)).astype(np.float32)
     rows, _, _ = search(bank, queries, k=k, n_candidates=m, block=2)
     np.testing.assert_array_equal(rows, brute_force(bank, queries, singles(d), k)[0])
+
+
+@pytest.mark.parametrize("k", [0, 2**19 + 1])
+def test_k_out_of_range_is_refused(k):
+    bank = Rows.of(np.ones((2**19 + 5, 1), np.float32), "cpu")
+    groups = Groups.of(None, 1, bank.device)
+    with pytest.raises(ValueError, match=r"^k must lie in 1\.\.524288; got \d+\.$"):
+        next(find_neighbours(bank, bank, groups, k=k))
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ def splits():
 
     def loud(n):
         world = worlds.informative_world(rng, n=n)
-        return Representation(world.features * [1, 1, 0.1, 1, 1, 8], labels=world.labels)
+        return Representation(world.features * [1, 1, 0.03, 1, 1, 8], labels=world.labels)
 
     return loud(300), loud(400)
 

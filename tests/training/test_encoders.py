@@ -1,0 +1,73 @@
+"""Encoders: the keys of torchvision's and timm's ResNets, shapes, and errors."""
+
+import pytest
+import torch
+
+from dimlab.training.encoders import NAMES, build_encoder, build_projector
+
+
+def torchvision_keys(depths, convolutions):
+    """State-dict keys of torchvision 0.26's ResNets less fc, as its layout documents them."""
+    norm = ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]
+    keys = ["conv1.weight", *(f"bn1.{each}" for each in norm)]
+    for layer, depth in enumerate(depths, start=1):
+        for block in range(depth):
+            name = f"layer{layer}.{block}"
+            for number in range(1, convolutions + 1):
+                keys.append(f"{name}.conv{number}.weight")
+                keys += [f"{name}.bn{number}.{each}" for each in norm]
+            if block == 0 and (layer > 1 or convolutions == 3):
+                keys.append(f"{name}.downsample.0.weight")
+                keys += [f"{name}.downsample.1.{each}" for each in norm]
+    return keys
+
+
+@pytest.mark.parametrize(
+    ("name", "depths", "convolutions", "n_dimensions", "n_parameters"),
+    [  # parameters: torchvision's published counts less those of fc
+        ("resnet18", (2, 2, 2, 2), 2, 512, 11_689_512 - 513_000),
+        ("resnet34", (3, 4, 6, 3), 2, 512, 21_797_672 - 513_000),
+        ("resnet50", (3, 4, 6, 3), 3, 2048, 25_557_032 - 2_049_000),
+    ],
+)
+def test_resnets_have_torchvisions_keys_and_counts(
+    name, depths, convolutions, n_dimensions, n_parameters
+):
+    encoder = build_encoder(name, stem="imagenet")
+    assert sorted(encoder.state_dict()) == sorted(torchvision_keys(depths, convolutions))
+    assert sum(parameter.numel() for parameter in encoder.parameters()) == n_parameters
+    assert encoder.n_dimensions == n_dimensions
+
+
+def test_stems_differ_in_resolution():
+    images = torch.zeros(1, 3, 32, 32)
+    cifar, imagenet = (build_encoder("resnet18", stem=stem) for stem in ("cifar", "imagenet"))
+    assert cifar.conv1(images).shape[-1] == 32
+    assert imagenet.maxpool(imagenet.conv1(images)).shape[-1] == 8
+
+
+@pytest.mark.parametrize("size", [28, 32])
+def test_convnet_maps_images_to_features(size):
+    encoder = build_encoder("convnet", in_channels=1, n_dimensions=32)
+    assert encoder(torch.zeros(3, 1, size, size)).shape == (3, 32)
+
+
+def test_projector_ends_without_relu():
+    layers = [type(layer).__name__ for layer in build_projector((8, 16, 4))]
+    assert layers == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match=f"encoder must be one of {', '.join(NAMES)}; got 'vgg'"):
+        build_encoder("vgg")
+    with pytest.raises(ValueError, match="stem must be 'cifar' or 'imagenet'; got 'x'"):
+        build_encoder("resnet18", stem="x")
+    with pytest.raises(ValueError, match="n_dimensions must be a positive multiple of 4; got 6"):
+        build_encoder("convnet", n_dimensions=6)
+
+
+@pytest.fixture(autouse=True)
+def _own_randomness():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield

@@ -1,0 +1,155 @@
+"""The loop: what it must equal, what it must not touch, and what it writes."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dimlab.datasets import ImageSet, digits
+from dimlab.training.checkpoint import load_checkpoint
+from dimlab.training.config import TrainConfig
+from dimlab.training.loop import _Run, train, untrained
+
+TINY = replace(TrainConfig.small(), n_dimensions=16, steps=6, batch_size=16, trace_every=2)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return digits("train").take(range(64))
+
+
+def assert_same_network(a, b):
+    assert a.network.keys() == b.network.keys()
+    for name, value in a.network.items():
+        torch.testing.assert_close(b.network[name], value, rtol=0, atol=0)
+
+
+def test_with_a_frozen_mask_of_ones_metamask_is_simclr_plus_barlow_twins_bit_for_bit(images):
+    frozen = replace(TINY, mask="raw", mask_learning_rate=0.0)
+    masked = train(frozen, images)
+    plain = train(replace(frozen, method="simclr+barlow-twins"), images)
+    # the meta step was taken: its gradients are there, and not zero
+    assert (masked.trace.second_order_norm[1:] > 0).all()
+    assert plain.trace.direct_norm.max() == 0
+    assert masked.mask_logits.eq(1).all()
+    assert_same_network(masked, plain)
+    for key, state in masked.optimisers["network"]["state"].items():
+        other = plain.optimisers["network"]["state"][key]["momentum_buffer"]
+        torch.testing.assert_close(state["momentum_buffer"], other, rtol=0, atol=0)
+    # negative control: a mask that moves changes the network
+    moving = train(replace(frozen, mask_learning_rate=5.0), images)
+    assert not torch.equal(moving.network["encoder.conv1.weight"], plain.network["encoder.conv1.weight"])
+
+
+def test_same_seed_same_checkpoint_and_another_seed_another(images):
+    first, second = train(TINY, images), train(TINY, images)
+    assert_same_network(first, second)
+    np.testing.assert_array_equal(first.trace.weights, second.trace.weights)
+    other = train(replace(TINY, seed=1), images)
+    assert not torch.equal(first.network["encoder.conv1.weight"], other.network["encoder.conv1.weight"])
+
+
+def test_resuming_equals_not_stopping(images, tmp_path):
+    whole = train(TINY, images)
+    run = _Run(TINY, images, "cpu", None)
+    for step in range(3):
+        run.advance(step)
+    path = run.checkpoint().save(tmp_path / "half.pt")
+    resumed = train(TINY, images, resume=load_checkpoint(path))
+    assert_same_network(whole, resumed)
+    torch.testing.assert_close(resumed.mask_logits, whole.mask_logits, rtol=0, atol=0)
+    np.testing.assert_array_equal(resumed.trace.weights, whole.trace.weights)
+    np.testing.assert_array_equal(resumed.trace.steps, [0, 1, 2, 4, 6])
+
+
+def test_the_mask_moves_and_training_lowers_the_loss(images):
+    checkpoint = train(replace(TINY, steps=40, trace_every=1), images)
+    losses = [record["loss"] for record in checkpoint.metrics]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+    np.testing.assert_array_equal(checkpoint.trace.weights[0], np.full(16, 0.5, np.float32))
+    assert checkpoint.trace.summary()["moved"]
+
+
+@pytest.mark.parametrize(
+    ("method", "terms"),
+    [
+        ("simclr", {"contrastive"}),
+        ("barlow-twins", {"invariance", "redundancy"}),
+        ("simclr+barlow-twins", {"contrastive", "invariance", "redundancy"}),
+        ("metamask", {"contrastive", "invariance", "redundancy"}),
+    ],
+)
+def test_every_method_logs_its_terms_and_they_add_up(method, terms, images):
+    config = replace(TINY, method=method, steps=2, trace_every=1)
+    for record in train(config, images).metrics:
+        assert terms == {"contrastive", "invariance", "redundancy"} & record.keys()
+        barlow = record.get("invariance", 0) + config.off_diagonal_weight * record.get("redundancy", 0)
+        total = config.redundancy_weight * barlow
+        total += config.contrastive_weight * record.get("contrastive", 0)
+        assert record["loss"] == pytest.approx(total, rel=1e-5)
+        assert ("direct_norm" in record) == (method == "metamask")
+
+
+def test_metrics_file_holds_losses_rates_seconds_and_the_mask(images, tmp_path):
+    checkpoint = train(TINY, images, out=tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["step"] for record in records] == [1, 2, 4, 6]
+    for record, weights in zip(records, checkpoint.trace.weights[1:], strict=True):
+        np.testing.assert_allclose(record["mask"], weights, atol=1e-6)
+        assert {"learning_rate", "mask_learning_rate", "seconds", "meta_seconds"} <= record.keys()
+    assert (tmp_path / "run" / "checkpoint.pt").is_file()
+    assert [file.name for file in (tmp_path / "run").iterdir() if file.name.startswith(".")] == []
+
+
+def test_rates_warm_up_and_fall_to_zero(images):
+    seen = []
+    config = replace(TINY, steps=8, warmup_steps=2)
+    train(config, images, sink=lambda record: seen.append(record["learning_rate"]))
+    cosine = [0.5 * (1 + np.cos(np.pi * step / 8)) for step in range(8)]
+    expected = config.learning_rate * np.array(cosine) * np.minimum(1, [0.5] + [1] * 7)
+    np.testing.assert_allclose(seen, expected)
+
+
+def test_batch_norm_moves_twice_a_step_and_virtual_forwards_do_not_count(images):
+    checkpoint = train(TINY, images)
+    assert checkpoint.network["encoder.bn1.num_batches_tracked"].item() == 2 * TINY.steps
+
+
+def test_untrained_is_where_training_starts(images):
+    start = untrained(TINY, images)
+    assert (start.step, len(start.metrics)) == (0, 0)
+    barely = train(replace(TINY, steps=1, learning_rate=1e-30, weight_decay=0.0), images)
+    torch.testing.assert_close(
+        barely.network["encoder.conv1.weight"], start.network["encoder.conv1.weight"]
+    )
+
+
+def test_colour_images_and_a_resnet_train(rng):
+    pixels = rng.integers(0, 256, (8, 3, 16, 16), dtype=np.uint8)
+    images = ImageSet(pixels, np.arange(8) % 2, name="noise")
+    config = replace(TINY, encoder="resnet18", batch_size=4, steps=1)
+    checkpoint = train(config, images)
+    assert checkpoint.mask_logits.shape == (512,)
+    assert np.isfinite(checkpoint.metrics[-1]["loss"])
+
+
+def test_a_batch_larger_than_the_data_is_refused(images):
+    with pytest.raises(ValueError, match=r"batch_size must be at most the number of images, 64; got 65"):
+        train(replace(TINY, batch_size=65), images)
+
+
+def test_resuming_another_run_is_refused(images):
+    checkpoint = train(replace(TINY, steps=1), images)
+    with pytest.raises(ValueError, match="resume must be a checkpoint of the same configuration"):
+        train(TINY, images, resume=checkpoint)
+    other = digits("test").take(range(64))
+    with pytest.raises(ValueError, match="images must be those of the resumed run"):
+        train(replace(TINY, steps=1), other, resume=checkpoint)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(images):
+    with pytest.raises(ValueError, match="loss must stay finite; got .* at step"):
+        train(replace(TINY, learning_rate=1e30, steps=20), images)
