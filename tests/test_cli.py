@@ -1,0 +1,196 @@
+"""The command line, driven as a user drives it: exit codes, sentences, files."""
+
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from dimlab import cli
+from dimlab.representation import Representation
+
+
+@pytest.fixture
+def dimlab(monkeypatch, capsys, tmp_path):
+    """Run ``dimlab ...`` in an empty folder; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dimlab", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.run()
+        captured = capsys.readouterr()
+        return exit_info.value.code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def checkpoint_path(tmp_path_factory):
+    from dataclasses import replace
+
+    from dimlab.datasets import digits
+    from dimlab.training.config import TrainConfig
+    from dimlab.training.loop import train
+
+    folder = tmp_path_factory.mktemp("run")
+    config = replace(TrainConfig.small(), n_dimensions=16, steps=3, batch_size=16)
+    train(config, digits("train"), out=folder)
+    return folder / "checkpoint.pt"
+
+
+def test_train_then_ablate_with_nothing_else(dimlab, tmp_path):
+    code, out, err = dimlab("train", "--steps", 2, "--batch-size", 16)
+    assert (code, err) == (0, "")
+    assert "checkpoint" in out
+    path = tmp_path / "runs" / "digits-convnet-metamask-seed0" / "checkpoint.pt"
+    assert path.is_file()
+    code, out, err = dimlab("ablate", path)
+    assert (code, err) == (0, "")
+    assert "most helpful dimensions" in out
+    assert "most harmful dimensions" in out
+    code, _, err = dimlab("train", "--steps", 2, "--batch-size", 16)
+    assert code == 2
+    assert "out must be a folder without a checkpoint.pt" in err
+
+
+def test_ablate_writes_csv_json_and_figure_and_prints_json(dimlab, checkpoint_path, tmp_path):
+    code, out, _ = dimlab(
+        "ablate", checkpoint_path, "--reader", "ridge", "--out", "here", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["reader"] == "ridge"
+    names = sorted(file.name for file in (tmp_path / "here").iterdir())
+    assert names == ["ablate.csv", "ablate.json", "ablate.svg"]
+    assert json.loads((tmp_path / "here" / "ablate.json").read_text()) == json.loads(out)
+
+
+def test_encode_then_ablate_files_equals_ablating_the_checkpoint(dimlab, checkpoint_path, tmp_path):
+    code, out, _ = dimlab("encode", checkpoint_path, "--out", "f", "--views", 2)
+    assert code == 0
+    assert out.split() == ["f/train.safetensors", "f/test.safetensors"]
+    assert Representation.load(tmp_path / "f" / "test.safetensors").views.shape[0] == 2
+    arguments = ["--reader", "ridge", "--json"]
+    _, direct, _ = dimlab("ablate", checkpoint_path, *arguments)
+    _, through_files, _ = dimlab(
+        "ablate", "f/test.safetensors", "--train", "f/train.safetensors", *arguments
+    )
+    assert json.loads(direct) == json.loads(through_files)
+
+
+def test_evaluate_prints_every_source(dimlab, checkpoint_path):
+    code, out, _ = dimlab("evaluate", checkpoint_path, "--readers", "knn", "--max-queries", 50)
+    assert code == 0
+    for source in ("raw pixels", "untrained", "trained", "view-retrieval"):
+        assert source in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["ablate", "nowhere.pt"], 2, "dimlab ablate: checkpoint must be a file; got nowhere.pt"),
+        (["ablate", "x.safetensors"], 2, "Pass --train train.safetensors"),
+        (["ablate"], 2, "Missing argument"),
+        (["ablate", "x.pt", "--nonsense"], 2, "No such option"),
+        (["ablate", "x.pt", "--k", "many"], 2, "--k"),
+        (["nonsense"], 2, "No such command"),
+        (["train", "--data", "digit"], 2, "digits"),
+        (["train", "--steps", "0"], 2, "steps must be >= 1; got 0"),
+        (["train", "--encoder", "vgg"], 2, "encoder must be one of"),
+        (["train", "--preset", "huge"], 2, "preset must be one of small, medium; got 'huge'"),
+        (["train", "--config", "none.toml"], 2, "config must be a TOML file"),
+        (["train", "--batch-size", "5000", "--out", "r"], 2, "batch_size must be at most"),
+    ],
+)
+def test_misuse_is_one_sentence_and_exit_code_2(arguments, code, sentence, dimlab):
+    got, out, err = dimlab(*arguments)
+    assert got == code
+    assert sentence in err
+    assert out == ""
+    assert len(err.strip().splitlines()) == 1
+    assert "Traceback" not in err
+
+
+def test_values_out_of_range_are_exit_code_2(dimlab, checkpoint_path):
+    for flags, sentence in (
+        (["--k", 0], "k must"),
+        (["--reader", "svm"], "reader must be one of"),
+        (["--reader", "ridge", "--penalty", 0], "penalty must be"),
+        (["--max-queries", 0], "max-queries must be >= 1; got 0"),
+    ):
+        code, _, err = dimlab("ablate", checkpoint_path, *flags)
+        assert code == 2
+        assert sentence in err
+
+
+def test_a_corrupt_or_hostile_file_is_exit_code_1(dimlab, tmp_path):
+    import os
+
+    class Hostile:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "canary"),)
+
+    (tmp_path / "bad.pt").write_bytes(pickle.dumps(Hostile(), protocol=2))
+    code, _, err = dimlab("ablate", "bad.pt")
+    assert code == 1
+    assert "bad.pt must" in err
+    assert not (tmp_path / "canary").exists()
+    (tmp_path / "bad.safetensors").write_bytes(b"x" * 30)
+    code, _, err = dimlab("ablate", "bad.safetensors", "--train", "bad.safetensors")
+    assert code == 1
+    assert "must be a complete safetensors file" in err
+
+
+def test_other_data_than_those_of_training_is_refused(dimlab, checkpoint_path, tmp_path):
+    from dataclasses import replace
+
+    from dimlab.training.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(checkpoint_path)
+    strange = replace(checkpoint, data={**checkpoint.data, "labels_hash": "0" * 64})
+    strange.save(tmp_path / "strange.pt")
+    code, _, err = dimlab("ablate", "strange.pt")
+    assert code == 1
+    assert "labels with another hash" in err
+
+
+def test_features_without_labels_say_what_to_do(dimlab, tmp_path):
+    Representation(np.eye(4)).save(tmp_path / "a.safetensors")
+    code, _, err = dimlab("ablate", "a.safetensors", "--train", "a.safetensors")
+    assert code == 2
+    assert "needs labels" in err
+
+
+def test_help_is_quick_to_reach_and_python_m_works():
+    output = subprocess.run(
+        [sys.executable, "-m", "dimlab", "ablate", "--help"], capture_output=True, text=True
+    )
+    assert output.returncode == 0
+    assert "Remove each dimension" in output.stdout
+
+
+@pytest.mark.slow
+def test_the_demo_makes_a_report(dimlab, tmp_path):
+    code, out, err = dimlab("demo", "--out", "d")
+    assert (code, err) == (0, "")
+    assert "kNN reads" in out
+    assert "report.html" in out
+    summary = json.loads((tmp_path / "d" / "mask_trace.json").read_text())
+    assert summary["std_weight"] > 0.05  # TrainConfig.small()'s promise
+    provenance = json.loads((tmp_path / "d" / "provenance.json").read_text())
+    assert provenance["elapsed_seconds"] > 0
+
+
+@pytest.mark.slow
+def test_fashion_mnist_trains_and_its_checkpoint_is_ablated(dimlab):
+    from pathlib import Path
+
+    if not Path("/usr/share/datasets/fashion-mnist").is_dir():
+        pytest.skip("Fashion-MNIST is not there: install Debian's dataset-fashion-mnist")
+    code, _, err = dimlab("train", "--data", "fashion-mnist", "--steps", 5, "--out", "r")
+    assert (code, err) == (0, "")
+    code, out, err = dimlab("ablate", "r/checkpoint.pt", "--max-queries", 300, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["n_train"] == 54_000

@@ -1,0 +1,103 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dimlab.baselines import evaluate_baselines
+from dimlab.datasets import digits
+from dimlab.encode import encode, encode_pixels
+from dimlab.training.config import TrainConfig
+from dimlab.training.loop import train, untrained
+
+TINY = replace(TrainConfig.small(), n_dimensions=16, steps=3, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return digits("train").take(range(40))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(images):
+    return train(TINY, images)
+
+
+def test_features_are_the_encoder_in_evaluation_mode(checkpoint, images):
+    representation = encode(checkpoint, images)
+    pixels = torch.from_numpy(np.array(images.images)).float() / 255
+    with torch.no_grad():
+        expected = checkpoint.encoder()(pixels).numpy()
+    np.testing.assert_allclose(representation.features, expected, atol=1e-6)
+    np.testing.assert_array_equal(representation.labels, images.labels)
+    np.testing.assert_allclose(representation.meta["mask"], checkpoint.mask.weights)
+    assert representation.meta["labels_hash"] == images.labels_hash
+
+
+def test_views_do_not_depend_on_the_batch_size(checkpoint, images):
+    whole = encode(checkpoint, images, n_views=2)
+    parts = encode(checkpoint, images, n_views=2, batch_size=7)
+    np.testing.assert_allclose(parts.views, whole.views, atol=1e-5)
+    assert whole.views.shape == (2, 40, 16)
+    assert whole.view_factors["crop_x"].shape == (2, 40)
+    # two views of an image differ, and so do two seeds
+    assert np.abs(whole.views[0] - whole.views[1]).max() > 1e-3
+    assert np.abs(encode(checkpoint, images, n_views=1, seed=1).views[0] - whole.views[0]).max() > 1e-3
+
+
+def test_every_source_sees_the_same_views(checkpoint, images):
+    ours = encode(checkpoint, images, n_views=2)
+    pixels = encode_pixels(images, TINY, n_views=2)
+    for name, value in ours.view_factors.items():
+        np.testing.assert_array_equal(pixels.view_factors[name], value)
+    assert pixels.features.shape == (40, 784)
+
+
+@pytest.mark.parametrize(("layer", "width"), [("projector-contrastive", 64), ("projector-redundancy", 128)])
+def test_projector_layers_take_masked_features(layer, width, checkpoint, images):
+    representation = encode(checkpoint, images, layer=layer)
+    assert representation.features.shape == (40, width)
+    masked = encode(checkpoint, images).masked(checkpoint.mask).features
+    projector = checkpoint.build_network().eval()[layer.removeprefix("projector-")]
+    with torch.no_grad():
+        expected = projector(torch.from_numpy(masked)).numpy()
+    np.testing.assert_allclose(representation.features, expected, atol=1e-5)
+
+
+def test_bad_input_is_refused(checkpoint, images, rng):
+    from dimlab.datasets import ImageSet
+
+    with pytest.raises(ValueError, match="layer must be one of encoder, projector-contrastive"):
+        encode(checkpoint, images, layer="logits")
+    with pytest.raises(ValueError, match="n_views must be >= 0"):
+        encode(checkpoint, images, n_views=-1)
+    other = ImageSet(np.zeros((2, 3, 28, 28), np.uint8), np.array([0, 1]), name="x")
+    with pytest.raises(ValueError, match=r"images must have shape \(N, 1, 28, 28\)"):
+        encode(checkpoint, other)
+
+
+def test_baselines_hold_every_source_and_seed(checkpoint, images):
+    held_out = digits("test").take(range(30))
+    seeds = [checkpoint, train(replace(TINY, seed=1), images)]
+    result = evaluate_baselines(seeds, images, held_out, readers=["knn"])
+    frame = result.to_frame()
+    counts = frame.groupby("source")["seed"].nunique().to_dict()
+    assert counts == {"raw pixels": 1, "untrained": 2, "trained": 2}
+    means = result.over_seeds().set_index(["source", "reader", "mask"])
+    of_seeds = frame[(frame["source"] == "trained") & (frame["mask"] == "learned")]
+    knn = of_seeds[of_seeds["reader"] == "knn"]["accuracy"]
+    row = means.loc[("trained", "knn", "learned")]
+    assert row["accuracy"] == pytest.approx(knn.mean())
+    assert row["lowest"] == knn.min()
+    assert result.summary()["n_seeds"] == 2
+    start = encode(untrained(TINY, images), held_out).features
+    assert start.shape == (30, 16)
+
+
+def test_baselines_refuse_runs_that_differ_in_more_than_the_seed(checkpoint, images):
+    with pytest.raises(ValueError, match="checkpoints must differ only in their seed"):
+        evaluate_baselines(
+            [checkpoint, replace(checkpoint, config=replace(TINY, steps=9))], images, images
+        )
+    with pytest.raises(ValueError, match="checkpoints must hold at least one"):
+        evaluate_baselines([], images, images)

@@ -1,0 +1,104 @@
+"""Figures show what the frames say; the report is whole, harmless and repeatable."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from dimlab import figures
+from dimlab.mask import MaskTrace
+from dimlab.probes.ablate import ablate
+from dimlab.probes.evaluate import evaluate
+from dimlab.report import in_words, write_report, write_result
+from dimlab.representation import Representation
+
+
+@pytest.fixture(scope="module")
+def pair():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 90)
+    features = rng.normal(size=(90, 8))
+    features[:, 2] += 4 * labels
+    whole = Representation(features, labels=labels)
+    return whole.take(range(60)), whole.take(range(60, 90))
+
+
+@pytest.fixture
+def trace(rng):
+    return MaskTrace(np.array([0, 5, 9]), rng.random((3, 8)))
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+def test_ablation_figure_shows_the_ranked_importances(pair, ax):
+    result = ablate(*pair, reader="ridge")
+    assert figures.plot_ablation(result, ax=ax) is ax
+    points = np.asarray(ax.collections[1].get_offsets())
+    np.testing.assert_allclose(points[:, 1], np.sort(result.importance)[::-1])
+    lines = np.array([segment[:, 1] for segment in ax.collections[0].get_segments()])
+    order = np.argsort(-result.importance, kind="stable")
+    np.testing.assert_allclose(lines[:, 0], result.ci_low[order])
+    np.testing.assert_allclose(lines[:, 1], result.ci_high[order])
+    assert ax.get_ylabel() == "importance (accuracy lost)"
+    assert "ranked" in ax.get_xlabel()
+
+
+def test_mask_figure_shows_every_weight(trace, ax):
+    figures.plot_mask_trace(trace, ax=ax)
+    drawn = np.array([line.get_ydata() for line in ax.lines[:8]])
+    np.testing.assert_allclose(drawn, trace.weights.T)
+    assert ax.get_xlabel() == "training step"
+
+
+def test_evaluation_figure_shows_every_reader(pair, ax):
+    result = evaluate(*pair, readers=("knn", "ridge"))
+    figures.plot_evaluation(result, ax=ax)
+    np.testing.assert_allclose([line.get_xdata()[0] for line in ax.lines], result.accuracy)
+
+
+def test_report_is_one_file_with_the_numbers_beside_it(pair, trace, tmp_path):
+    result = ablate(*pair, reader="ridge")
+    headline = ["a < b & <script>alert(1)</script>"]
+    page = write_report(
+        tmp_path, {"ablation": result, "mask_trace": trace}, headline=headline,
+        provenance={"seed": 0},
+    )  # fmt: skip
+    html = page.read_text()
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert not re.search(r"(src|href)=\"(?!data:|#)", html)  # nothing is fetched
+    names = {file.name for file in tmp_path.iterdir()}
+    assert {"ablation.csv", "ablation.json", "ablation.svg", "mask_trace.csv"} <= names
+    assert json.loads((tmp_path / "ablation.json").read_text())["n_dimensions"] == 8
+    assert len((tmp_path / "ablation.csv").read_text().splitlines()) == 9
+    first = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    write_report(
+        tmp_path, {"ablation": result, "mask_trace": trace}, headline=headline,
+        provenance={"seed": 0},
+    )  # fmt: skip
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == first
+
+
+def test_a_report_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="results must hold at least one result; got none"):
+        write_report(tmp_path, {})
+
+
+def test_result_files_are_readable_by_others(trace, tmp_path):
+    files = write_result(tmp_path / "new", "trace", trace)
+    assert {path.suffix for path in files.values()} == {".csv", ".json", ".svg"}
+    assert all(path.stat().st_mode & 0o400 for path in files.values())
+
+
+def test_values_in_words():
+    assert in_words(True) == "yes"
+    assert in_words(None) == "none"
+    assert in_words(1 / 3) == "0.3333"
+    assert in_words([]) == "none"
+    assert in_words(list(range(20))).endswith("... (20 in all)")
+    assert in_words({"a": 0.5}) == "a: 0.5"

@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+
+from dimlab.mask import DimensionMask
+from dimlab.representation import Representation
+
+
+@pytest.fixture
+def full(rng):
+    return Representation(
+        rng.normal(size=(6, 4)).astype(np.float32),
+        labels=np.array([0, 1, 2, 0, 1, 2]),
+        factors={"hue": rng.random(6), "site": np.array(list("abcabc")), "id": np.arange(6)},
+        periods={"hue": 1.0},
+        views=rng.normal(size=(2, 6, 4)).astype(np.float32),
+        view_factors={"flip": rng.random((2, 6)) < 0.5, "crop_x": rng.random((2, 6))},
+        meta={"source": "test", "mask": [0.1, 0.2, 0.3, 0.4]},
+    )
+
+
+def test_saved_and_loaded_is_the_same_and_memory_mapped(full, tmp_path):
+    loaded = Representation.load(full.save(tmp_path / "r.safetensors"))
+    assert isinstance(loaded.features, np.memmap)
+    for name in ("features", "labels", "views"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(full, name))
+        assert getattr(loaded, name).dtype == getattr(full, name).dtype
+    for name in ("factors", "view_factors"):
+        ours, theirs = getattr(full, name), getattr(loaded, name)
+        assert ours.keys() == theirs.keys()
+        for key, value in ours.items():
+            np.testing.assert_array_equal(theirs[key], value)
+    assert loaded.periods == full.periods
+    assert loaded.meta == full.meta
+
+
+def test_safetensors_reads_what_we_write(full, tmp_path):
+    from safetensors.numpy import load_file
+
+    tensors = load_file(full.save(tmp_path / "r.safetensors"))
+    np.testing.assert_array_equal(tensors["features"], full.features)
+
+
+def test_we_read_what_safetensors_writes(tmp_path, rng):
+    from safetensors.numpy import save_file
+
+    features = rng.normal(size=(3, 2))
+    save_file({"features": features, "labels": np.arange(3)}, tmp_path / "r.safetensors")
+    loaded = Representation.load(tmp_path / "r.safetensors")
+    np.testing.assert_array_equal(loaded.features, features)
+    np.testing.assert_array_equal(loaded.labels, [0, 1, 2])
+
+
+def test_select_and_take_keep_everything_aligned(full):
+    chosen = full.select([3, 1])
+    np.testing.assert_array_equal(chosen.features, full.features[:, [3, 1]])
+    np.testing.assert_array_equal(chosen.views, full.views[:, :, [3, 1]])
+    assert chosen.meta["mask"] == [0.4, 0.2]
+    assert chosen.select([1]).meta["dimensions"] == [1]
+    rows = full.take([5, 0])
+    np.testing.assert_array_equal(rows.labels, [2, 0])
+    np.testing.assert_array_equal(rows.factors["site"], ["c", "a"])
+    np.testing.assert_array_equal(rows.view_factors["crop_x"], full.view_factors["crop_x"][:, [5, 0]])
+
+
+def test_masked_multiplies(full):
+    mask = DimensionMask(np.array([0.0, 0.5, 1.0, 0.25]))
+    expected = full.features * np.array([0, 0.5, 1, 0.25], np.float32)
+    np.testing.assert_array_equal(full.masked(mask).features, expected)
+    assert full.masked(mask).features.dtype == np.float32
+    with pytest.raises(ValueError, match="mask must have 4 weights to match features; got 2"):
+        full.masked(DimensionMask(np.ones(2)))
+
+
+def test_per_view_stacks_and_remembers_the_sample(full):
+    stacked = full.per_view()
+    assert stacked.features.shape == (12, 4)
+    np.testing.assert_array_equal(stacked.features[7], full.views[1, 1])
+    np.testing.assert_array_equal(stacked.factors["sample"], np.tile(np.arange(6), 2))
+    np.testing.assert_array_equal(stacked.factors["flip"], full.view_factors["flip"].ravel())
+    np.testing.assert_array_equal(stacked.labels, np.tile(full.labels, 2))
+
+
+GOOD = np.ones((3, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"features": np.ones(3)}, ValueError, r"features must have shape \(N, D\)"),
+        ({"features": np.ones((0, 2))}, ValueError, "both >= 1"),
+        ({"features": np.ones((3, 2), int)}, TypeError, "features must be floating; got int64"),
+        (
+            {"features": np.array([[1.0, 2.0], [3.0, np.nan]])},
+            ValueError,
+            "features must be finite; got nan in dimension 1, row 1",
+        ),
+        ({"labels": np.zeros(4, int)}, ValueError, r"labels must have shape \(3,\) to match"),
+        ({"labels": np.zeros(3)}, TypeError, r"labels must be integers \(class ids\)"),
+        ({"labels": np.array([0, -1, 0])}, ValueError, "labels must be >= 0; got -1"),
+        ({"factors": {"a": np.zeros(2)}}, ValueError, r"factors\['a'\] must have shape \(3,\)"),
+        ({"factors": {"a": np.array([None] * 3)}}, TypeError, r"factors\['a'\] must be floating"),
+        ({"factors": {"a": np.full(3, np.inf)}}, ValueError, r"factors\['a'\] must be finite"),
+        ({"periods": {"b": 1.0}}, ValueError, "periods must name continuous factors; got 'b'"),
+        (
+            {"factors": {"a": np.zeros(3)}, "periods": {"a": 0}},
+            ValueError,
+            r"periods\['a'\] must be > 0",
+        ),
+        ({"views": np.ones((2, 3, 3))}, ValueError, r"views must have shape \(V, 3, 2\)"),
+        ({"view_factors": {"a": np.ones((2, 3))}}, ValueError, "view_factors must come with views"),
+    ],
+)
+def test_bad_input_is_refused(arguments, error, message):
+    features = arguments.get("features", GOOD)
+    others = {name: value for name, value in arguments.items() if name != "features"}
+    with pytest.raises(error, match=message):
+        Representation(features, **others)
+
+
+@pytest.mark.parametrize("dimensions", [[], [2], [-1], np.ones(3, bool)])
+def test_bad_selections_are_refused(dimensions):
+    with pytest.raises(ValueError, match="dimensions must"):
+        Representation(GOOD).select(dimensions)
+
+
+def test_per_view_needs_views():
+    with pytest.raises(ValueError, match="per_view needs views"):
+        Representation(GOOD).per_view()
+
+
+def test_bad_files_are_refused(tmp_path):
+    path = Representation(GOOD).save(tmp_path / "r.safetensors")
+    whole = path.read_bytes()
+    for length in (0, 5, 20, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"r\.safetensors must be a complete safetensors file"):
+            Representation.load(path)
+    path.write_bytes((2**62).to_bytes(8, "little") + whole[8:])
+    with pytest.raises(ValueError, match="must be a complete safetensors file"):
+        Representation.load(path)
+    with pytest.raises(FileNotFoundError, match="got nothing there"):
+        Representation.load(tmp_path / "none.safetensors")
+    with pytest.raises(ValueError, match=r"path must end in \.safetensors"):
+        Representation(GOOD).save(tmp_path / "r.npz")
+    from safetensors.numpy import save_file
+
+    save_file({"other": GOOD}, path)
+    with pytest.raises(ValueError, match="must hold a tensor named 'features'"):
+        Representation.load(path)
+    save_file({"features": GOOD}, path, metadata={"dimlab": "{"})
+    with pytest.raises(ValueError, match="must hold a valid dimlab header"):
+        Representation.load(path)
