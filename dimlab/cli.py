@@ -47,7 +47,7 @@ K = Annotated[int, typer.Option("--k", help="Neighbours of the kNN reader.")]
 
 
 def run() -> None:
-    """Run the command line: one sentence on stderr and exit code 1 or 2 where something is wrong."""
+    """Run the command line: one sentence on stderr and exit code 1 or 2 on errors."""
     arguments = [each for each in sys.argv[1:] if each != "--debug"]
     command = next((each for each in arguments if not each.startswith("-")), "")
     prefix = f"dimlab {command}".strip()
@@ -357,7 +357,7 @@ def _checkpoint(path: Path) -> Checkpoint:
 def _split_of(
     checkpoint: Checkpoint, split: str, data: str | None, data_dir: Path | None
 ) -> ImageSet:
-    """Load a split of the checkpoint's own data set, known by the hash of its labels, or of another."""
+    """Load a split of the checkpoint's own data set, known by its labels' hash, or of another."""
     recorded = checkpoint.data
     folder = data_dir or (Path(recorded["folder"]) if recorded["folder"] and not data else None)
     images = _load(data or recorded["name"], split, folder)
@@ -369,8 +369,8 @@ def _split_of(
         )
         if same.labels_hash != recorded["labels_hash"]:
             raise _Unreadable(
-                f"{recorded['name']} must be the data that the checkpoint was trained on; got labels with "
-                "another hash. Point --data-dir to that copy, or name the set with --data."
+                f"{recorded['name']} must be the data that the checkpoint was trained on; got "
+                "labels with another hash. Point --data-dir to that copy, or name the set with --data."
             )
     return images
 

@@ -29,7 +29,7 @@ _LEVEL = 0.05
 
 
 def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
-    """Show the importance of every dimension, most needed first; below zero the reader is better without it.
+    """Show the importance of every dimension, most needed first; below zero it hurts.
 
     Parameters
     ----------

@@ -130,7 +130,8 @@ class Representation:
         if index.dtype == bool:
             if index.shape != (self.n_dimensions,):
                 raise ValueError(
-                    f"dimensions must have shape ({self.n_dimensions},) as a mask; got {index.shape}."
+                    f"dimensions must have shape ({self.n_dimensions},) as a mask; "
+                    f"got {index.shape}."
                 )
             index = np.flatnonzero(index)
         if index.ndim != 1 or index.size == 0:
@@ -139,7 +140,8 @@ class Representation:
             )
         if index.min() < 0 or index.max() >= self.n_dimensions:
             raise ValueError(
-                f"dimensions must lie in [0, {self.n_dimensions}); got {index.min()}..{index.max()}."
+                f"dimensions must lie in [0, {self.n_dimensions}); "
+                f"got {index.min()}..{index.max()}."
             )
         before = self.meta.get("dimensions")
         kept = [int(before[i] if before else i) for i in index]

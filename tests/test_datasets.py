@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits  # early: the first import draws from random
 
 from dimlab import archives, datasets
 from dimlab.datasets import ImageSet, load_images
@@ -209,8 +210,6 @@ def test_an_empty_split_is_refused():
 
 
 def test_digits_are_scikit_learns_in_three_disjoint_stratified_parts():
-    from sklearn.datasets import load_digits
-
     bunch = load_digits()
     splits = splits_of(datasets.digits, image_size=8)
     assert [len(images) for images in splits.values()] == [1293, 145, 359]

@@ -42,7 +42,9 @@ def test_views_do_not_depend_on_the_batch_size(checkpoint, images):
     assert whole.view_factors["crop_x"].shape == (2, 40)
     # two views of an image differ, and so do two seeds
     assert np.abs(whole.views[0] - whole.views[1]).max() > 1e-3
-    assert np.abs(encode(checkpoint, images, n_views=1, seed=1).views[0] - whole.views[0]).max() > 1e-3
+    assert (
+        np.abs(encode(checkpoint, images, n_views=1, seed=1).views[0] - whole.views[0]).max() > 1e-3
+    )
 
 
 def test_every_source_sees_the_same_views(checkpoint, images):
@@ -53,7 +55,9 @@ def test_every_source_sees_the_same_views(checkpoint, images):
     assert pixels.features.shape == (40, 784)
 
 
-@pytest.mark.parametrize(("layer", "width"), [("projector-contrastive", 64), ("projector-redundancy", 128)])
+@pytest.mark.parametrize(
+    ("layer", "width"), [("projector-contrastive", 64), ("projector-redundancy", 128)]
+)
 def test_projector_layers_take_masked_features(layer, width, checkpoint, images):
     representation = encode(checkpoint, images, layer=layer)
     assert representation.features.shape == (40, width)

@@ -59,7 +59,9 @@ def test_select_and_take_keep_everything_aligned(full):
     rows = full.take([5, 0])
     np.testing.assert_array_equal(rows.labels, [2, 0])
     np.testing.assert_array_equal(rows.factors["site"], ["c", "a"])
-    np.testing.assert_array_equal(rows.view_factors["crop_x"], full.view_factors["crop_x"][:, [5, 0]])
+    np.testing.assert_array_equal(
+        rows.view_factors["crop_x"], full.view_factors["crop_x"][:, [5, 0]]
+    )
 
 
 def test_masked_multiplies(full):

@@ -212,8 +212,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             payload = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path.name} must hold only tensors and plain containers; got a pickle that asks for more, "
-            "and dimlab does not run code from a file. Save its state dict again with torch.save."
+            f"{path.name} must hold only tensors and plain containers; got a pickle that asks "
+            "for more, and dimlab does not run code from a file. Save its state dict again with torch.save."
         ) from error
     except (
         RuntimeError,

@@ -121,7 +121,7 @@ class TrainConfig:
 
     @classmethod
     def small(cls) -> TrainConfig:
-        """Return the configuration of the demo: digits, 300 steps, about half a minute on 2 CPU cores.
+        """Return the configuration of the demo: digits, 300 steps, half a minute on 2 cores.
 
         Returns
         -------
@@ -137,6 +137,7 @@ class TrainConfig:
             steps=300,
             batch_size=128,
             flip=0.0,
+            mask_learning_rate=1.0,
             trace_every=5,
         )
 

@@ -120,7 +120,7 @@ def _directional_slope(
     logits: Tensor,
     views: tuple[Tensor, Tensor],
 ) -> Tensor:
-    """d_s <grad_theta L(theta, s), direction>: tangent through the encoder, both modes through the head."""
+    """d_s <grad_theta L(theta, s), direction>: both modes through the head only."""
     encoder, head = _parts({name: weight.detach() for name, weight in weights.items()})
     encoder_direction, head_direction = _parts(direction)
     with torch.no_grad():
@@ -140,7 +140,7 @@ def _directional_slope(
 
 @contextmanager
 def without_running_statistics(*modules: nn.Module) -> Iterator[None]:
-    """Let BatchNorm use the batch's statistics without moving its running ones: for virtual forwards.
+    """Keep BatchNorm's running statistics still while the batch's are used: virtual forwards.
 
     Parameters
     ----------

@@ -90,7 +90,8 @@ def train(
     """
     if config.batch_size > len(images):
         raise ValueError(
-            f"batch_size must be at most the number of images, {len(images)}; got {config.batch_size}."
+            f"batch_size must be at most the number of images, {len(images)}; "
+            f"got {config.batch_size}."
         )
     if resume is not None and resume.config != config:
         raise ValueError("resume must be a checkpoint of the same configuration; got another one.")
@@ -199,7 +200,7 @@ class _Run:
         ]
 
     def write_metrics_to(self, log: TextIO) -> None:
-        """Write one JSON line a traced step to this file: those so far, and each new one at once."""
+        """Write one JSON line a traced step to this file: those so far, then each new one."""
         self.log = log
         weights_at = {step: weights for step, weights, _, _ in self.trace}
         for record in self.metrics:

@@ -32,7 +32,9 @@ def test_a_saved_checkpoint_comes_back_whole(checkpoint, tmp_path):
         torch.testing.assert_close(loaded.network[name], value, rtol=0, atol=0)
     for name in ("steps", "weights", "direct_norm", "second_order_norm"):
         np.testing.assert_array_equal(getattr(loaded.trace, name), getattr(checkpoint.trace, name))
-    assert loaded.optimisers["mask"]["state"].keys() == checkpoint.optimisers["mask"]["state"].keys()
+    assert (
+        loaded.optimisers["mask"]["state"].keys() == checkpoint.optimisers["mask"]["state"].keys()
+    )
 
 
 def test_the_file_loads_with_weights_only(checkpoint, tmp_path):

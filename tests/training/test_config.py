@@ -38,7 +38,9 @@ def test_json_and_back():
 
 
 def test_an_unknown_field_is_refused():
-    with pytest.raises(ValueError, match="config must have only the fields of TrainConfig; got 'lr'"):
+    with pytest.raises(
+        ValueError, match="config must have only the fields of TrainConfig; got 'lr'"
+    ):
         TrainConfig.from_dict({"lr": 1})
 
 

@@ -40,7 +40,9 @@ def test_with_a_frozen_mask_of_ones_metamask_is_simclr_plus_barlow_twins_bit_for
         torch.testing.assert_close(state["momentum_buffer"], other, rtol=0, atol=0)
     # negative control: a mask that moves changes the network
     moving = train(replace(frozen, mask_learning_rate=5.0), images)
-    assert not torch.equal(moving.network["encoder.conv1.weight"], plain.network["encoder.conv1.weight"])
+    assert not torch.equal(
+        moving.network["encoder.conv1.weight"], plain.network["encoder.conv1.weight"]
+    )
 
 
 def test_same_seed_same_checkpoint_and_another_seed_another(images):
@@ -48,7 +50,9 @@ def test_same_seed_same_checkpoint_and_another_seed_another(images):
     assert_same_network(first, second)
     np.testing.assert_array_equal(first.trace.weights, second.trace.weights)
     other = train(replace(TINY, seed=1), images)
-    assert not torch.equal(first.network["encoder.conv1.weight"], other.network["encoder.conv1.weight"])
+    assert not torch.equal(
+        first.network["encoder.conv1.weight"], other.network["encoder.conv1.weight"]
+    )
 
 
 def test_resuming_equals_not_stopping(images, tmp_path):
@@ -85,7 +89,9 @@ def test_every_method_logs_its_terms_and_they_add_up(method, terms, images):
     config = replace(TINY, method=method, steps=2, trace_every=1)
     for record in train(config, images).metrics:
         assert terms == {"contrastive", "invariance", "redundancy"} & record.keys()
-        barlow = record.get("invariance", 0) + config.off_diagonal_weight * record.get("redundancy", 0)
+        barlow = record.get("invariance", 0) + config.off_diagonal_weight * record.get(
+            "redundancy", 0
+        )
         total = config.redundancy_weight * barlow
         total += config.contrastive_weight * record.get("contrastive", 0)
         assert record["loss"] == pytest.approx(total, rel=1e-5)
@@ -137,7 +143,9 @@ def test_colour_images_and_a_resnet_train(rng):
 
 
 def test_a_batch_larger_than_the_data_is_refused(images):
-    with pytest.raises(ValueError, match=r"batch_size must be at most the number of images, 64; got 65"):
+    with pytest.raises(
+        ValueError, match=r"batch_size must be at most the number of images, 64; got 65"
+    ):
         train(replace(TINY, batch_size=65), images)
 
 
@@ -151,5 +159,5 @@ def test_resuming_another_run_is_refused(images):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(images):
-    with pytest.raises(ValueError, match="loss must stay finite; got .* at step"):
+    with pytest.raises(ValueError, match=r"loss must stay finite; got .* at step"):
         train(replace(TINY, learning_rate=1e30, steps=20), images)
