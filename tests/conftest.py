@@ -3,6 +3,8 @@ import random
 import matplotlib as mpl
 import numpy as np
 import pytest
+import rich.progress  # noqa: F401 - the first import of these two draws from Python's random
+import sklearn.datasets  # noqa: F401
 import torch
 
 mpl.use("agg")

@@ -213,7 +213,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path.name} must hold only tensors and plain containers; got a pickle that asks "
-            "for more, and dimlab does not run code from a file. Save its state dict again with torch.save."
+            "for more, and dimlab runs no code from a file. Save its tensors again."
         ) from error
     except (
         RuntimeError,
