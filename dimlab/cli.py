@@ -370,7 +370,7 @@ def _split_of(
         if same.labels_hash != recorded["labels_hash"]:
             raise _Unreadable(
                 f"{recorded['name']} must be the data that the checkpoint was trained on; got "
-                "labels with another hash. Point --data-dir to that copy, or name a set with --data."
+                "labels with another hash. Point --data-dir to that copy, or pass --data."
             )
     return images
 
