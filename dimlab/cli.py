@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from dimlab.training.config import TrainConfig
 
 DONE, FAILED, MISUSED = 0, 1, 2
+_BOOLEANS = {"true": True, "false": False}
 
 app = typer.Typer(
     name="dimlab",
@@ -63,7 +63,7 @@ def run() -> None:
 
 def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted.", FAILED
+        return str(error) or "interrupted.", FAILED
     if isinstance(error, _Unreadable):
         return str(error), FAILED
     if hasattr(error, "format_message"):  # what typer raises: unknown flag, value of the wrong type
@@ -94,28 +94,46 @@ def train(
     data: Annotated[str, typer.Option("--data", help="Data set to train on.")] = "digits",
     data_dir: DataDir = None,
     encoder: Annotated[
-        str, typer.Option(help="convnet, resnet18, resnet34 or resnet50.")
-    ] = "convnet",
+        str | None, typer.Option(help="convnet, resnet18, resnet34 or resnet50.")
+    ] = None,
     stem: Annotated[
-        str, typer.Option(help="First layers of a ResNet: cifar or imagenet.")
-    ] = "cifar",
+        str | None, typer.Option(help="First layers of a ResNet: cifar or imagenet.")
+    ] = None,
     method: Annotated[
-        str, typer.Option(help="metamask, simclr+barlow-twins, simclr or barlow-twins.")
-    ] = "metamask",
+        str | None, typer.Option(help="metamask, simclr+barlow-twins, simclr or barlow-twins.")
+    ] = None,
+    hypergradient: Annotated[
+        str | None,
+        typer.Option(help="exact, lookahead, finite_difference, first_order, joint or none."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate of the network.")] = None,
     mask_learning_rate: Annotated[float | None, typer.Option(help="Peak rate of the mask.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or float64.")] = None,
+    validate_every: Annotated[
+        int | None, typer.Option(help="Epochs between kNN evaluations of the validation split.")
+    ] = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other field of TrainConfig, as name=value; repeatable."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="TOML file of TrainConfig fields; flags win.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="small or medium: where the other fields start.")
+        str, typer.Option(help="small, medium or official: where the other fields start.")
     ] = "",
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder; runs/... by default.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the folder's checkpoint, if there is one.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older run.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files into the run folder.")
+    ] = False,
     device: Device = "cpu",
     seed: Seed = 0,
     as_json: AsJson = False,
@@ -123,25 +141,43 @@ def train(
 ) -> None:
     """Train MetaMask (or a baseline) and write checkpoint.pt and metrics.jsonl.
 
+    Under torchrun (torchrun --nproc-per-node 2 -m dimlab train ...) the processes share each batch.
     Example: dimlab train --data fashion-mnist --encoder convnet --steps 400
     """
     from dimlab.terminal import training_progress
+    from dimlab.training.distributed import joined
     from dimlab.training.loop import train as train_run
 
     chosen: dict[str, Any] = {
-        "steps": steps,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
+        **{"encoder": encoder, "stem": stem, "method": method, "hypergradient": hypergradient},
+        **{"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate},
+        **{"mask_learning_rate": mask_learning_rate, "precision": precision},
+        **{"validate_every": validate_every, "seed": seed, **_fields(fields or [])},
     }
-    chosen |= {"mask_learning_rate": mask_learning_rate, "encoder": encoder, "stem": stem}
-    chosen |= {"method": method, "seed": seed}
     settings = _config(preset or ("small" if data == "digits" else "medium"), config, chosen)
-    folder = _run_folder(out, f"{data}-{encoder}-{method}-seed{seed}", overwrite)
+    name = f"{data}-{settings.encoder}-{settings.method}-seed{seed}"
+    folder = _run_folder(out, name, overwrite or resume)
+    before = folder / "checkpoint.pt"
+    earlier = _checkpoint(before) if resume and before.exists() else None
     images = _load(data, "train", data_dir)
-    with training_progress(settings.steps, settings.batch_size, quiet=quiet) as sink:
-        checkpoint = train_run(settings, images, out=folder, sink=sink, device=device)
-    summary = {**checkpoint.summary(), "checkpoint": str(folder / "checkpoint.pt")}
-    _print_summary(summary, as_json=as_json)
+    validation = _load(data, "validation", data_dir) if settings.validate_every else None
+    with joined(device) as (world, place), ExitStack() as stack:
+        sinks = [
+            stack.enter_context(
+                training_progress(
+                    settings.steps, settings.batch_size, quiet=quiet or world.rank > 0
+                )
+            )
+        ]
+        if tensorboard and world.rank == 0:
+            sinks.append(stack.enter_context(_tensorboard(folder)))
+        checkpoint = train_run(
+            settings, images, validation=validation, out=folder, resume=earlier,
+            sink=lambda record: _tell(sinks, record), device=place,
+        )  # fmt: skip
+        is_first = world.rank == 0
+    if is_first:
+        _print_summary({**checkpoint.summary(), "checkpoint": str(before)}, as_json=as_json)
 
 
 @app.command()
@@ -306,15 +342,63 @@ def demo(
 def _config(preset: str, path: Path | None, chosen: dict[str, Any]) -> TrainConfig:
     from dimlab.training.config import TrainConfig
 
-    presets = {"small": TrainConfig.small, "medium": TrainConfig.medium}
+    presets = {
+        "small": TrainConfig.small,
+        "medium": TrainConfig.medium,
+        "official": TrainConfig.official,
+    }
     if preset not in presets:
         raise ValueError(f"preset must be one of {', '.join(presets)}; got {preset!r}.")
-    values = asdict(presets[preset]())
+    values = presets[preset]().to_dict()
     if path is not None:
         values |= _read_toml(path)
     return TrainConfig.from_dict(
         values | {name: value for name, value in chosen.items() if value is not None}
     )
+
+
+def _fields(pairs: list[str]) -> dict[str, Any]:
+    """Read name=value pairs; the value's type is that of the configuration's field."""
+    from dimlab.training.config import TrainConfig
+
+    kinds = {"int": int, "float": float, "str": str}
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        kind = TrainConfig.__annotations__.get(name)
+        if not equals or kind is None:
+            raise ValueError(f"set must be FIELD=VALUE with a field of TrainConfig; got {pair!r}.")
+        try:
+            values[name] = _BOOLEANS[text] if kind == "bool" else kinds.get(kind, str)(text)
+        except (KeyError, ValueError):
+            raise ValueError(f"{name} must be {kind}; got {text!r}.") from None
+    return values
+
+
+def _tell(sinks: list[Any], record: dict[str, Any]) -> None:
+    for sink in sinks:
+        sink(record)
+
+
+@contextmanager
+def _tensorboard(folder: Path) -> Iterator[Any]:
+    """Give a sink that writes every number of a record into event files."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "tensorboard must be installed for --tensorboard; got no such package. "
+            'Run pip install "dimlab[tensorboard]".'
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    with SummaryWriter(str(folder)) as writer:
+
+        def write(record: dict[str, Any]) -> None:
+            for name, value in record.items():
+                if name != "step":
+                    writer.add_scalar(name, value, record["step"])
+
+        yield write
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

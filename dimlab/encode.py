@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dimlab.representation import Representation
-from dimlab.training.augment import Augmentation, derived_seed
+from dimlab.training.augment import Augmentation, derived_seed, normalised
 from dimlab.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def encode(
     mask = torch.tensor(checkpoint.mask.weights, dtype=torch.float32).to(device)
 
     def embed(batch: Tensor) -> Tensor:
-        features = network["encoder"](batch)
+        features = network["encoder"](normalised(batch, checkpoint.config.normalisation))
         if layer == "encoder":
             return features
         projector = network[layer.removeprefix("projector-")]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
+import torch
 
 # Readers and ablation ------------------------------------------------------------------------
 
@@ -148,3 +151,120 @@ def barlow_twins(z_a, z_b, off_diagonal_weight):
             c = sum(standardised(z_a, i) * standardised(z_b, j)) / n
             total += (1 - c) ** 2 if i == j else off_diagonal_weight * c**2
     return float(total)
+
+
+# Training ------------------------------------------------------------------------------------
+
+
+def official_nt_xent(z0: torch.Tensor, z1: torch.Tensor, temperature: float) -> torch.Tensor:
+    """NT-Xent as the official MetaMask code has it: logits in four blocks, 1e9 off the diagonal."""
+    z0, z1 = (z / z.norm(dim=1, keepdim=True) for z in (z0, z1))
+    n = len(z0)
+    far = torch.eye(n, dtype=z0.dtype, device=z0.device) * 1e9
+    blocks = {
+        (i, j): a @ b.T / temperature
+        for i, a in enumerate((z0, z1))
+        for j, b in enumerate((z0, z1))
+    }
+    losses = []
+    for own, other in ((0, 1), (1, 0)):
+        logits = torch.cat([blocks[own, other], blocks[own, own] - far], dim=1)
+        rows = torch.arange(n, device=z0.device)
+        losses.append((torch.logsumexp(logits, dim=1) - logits[rows, rows]).mean())
+    return (losses[0] + losses[1]) / 2
+
+
+def official_barlow(y0: torch.Tensor, y1: torch.Tensor, off_diagonal_weight: float) -> torch.Tensor:
+    """Redundancy reduction as the official MetaMask code has it: unbiased std, divided by B."""
+    y0, y1 = ((y - y.mean(0)) / y.std(0) for y in (y0, y1))
+    c = y0.T @ y1 / len(y0)
+    difference = (c - torch.eye(len(c), dtype=c.dtype, device=c.device)) ** 2
+    weight = torch.full_like(c, off_diagonal_weight).fill_diagonal_(1.0)
+    return (difference * weight).sum()
+
+
+def official_step(
+    network: torch.nn.ModuleDict,
+    mask_logits: torch.Tensor,
+    state: dict[str, dict[str, torch.Tensor]],
+    views: tuple[torch.Tensor, torch.Tensor],
+    *,
+    learning_rate: float = 1e-3,
+    mask_learning_rate: float = 1e-3,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    contrastive_weight: float = 10.0,
+    off_diagonal_weight: float = 5e-3,
+    temperature: float = 0.07,
+    radius: float = 1e-2,
+) -> dict[str, torch.Tensor]:
+    """One iteration of the official training step, line by line from the description of it.
+
+    ``network`` (encoder, contrastive, redundancy; training mode), ``mask_logits`` and the momentum
+    buffers in ``state`` are moved in place. Returns the parts of the mask's gradient.
+    """
+    buffers = state.setdefault("network", {})
+
+    def both_heads(net, logits):
+        """Every official forward pass runs both heads, whichever loss is wanted."""
+        mask = torch.sigmoid(logits)
+        out = []
+        for view in views:
+            h = net["encoder"](view) * mask
+            out.append((net["redundancy"](h), net["contrastive"](h)))
+        return [pair[0] for pair in out], [pair[1] for pair in out]
+
+    def sgd(named, gradients, held, rate):
+        """Take a step of SGD with momentum and weight decay, as torch has it."""
+        for name, p in named:
+            if gradients.get(name) is None:
+                continue
+            d = gradients[name] + weight_decay * p.detach()
+            held[name] = d.clone() if name not in held else momentum * held[name] + d
+            p.data = p.data - rate * held[name]
+
+    def gradients_of(loss, net):
+        named = dict(net.named_parameters())
+        found = torch.autograd.grad(
+            loss, list(named.values()), allow_unused=True, retain_graph=True
+        )
+        return dict(zip(named, found, strict=True))
+
+    # regular step; its gradient of the mask is thrown away
+    y, z = both_heads(network, mask_logits)
+    loss = official_barlow(*y, off_diagonal_weight)
+    loss = loss + contrastive_weight * official_nt_xent(*z, temperature)
+    sgd(network.named_parameters(), gradients_of(loss, network), buffers, learning_rate)
+
+    # virtual step into a copy, from the updated weights, on the same views
+    _, z = both_heads(network, mask_logits)
+    first = gradients_of(official_nt_xent(*z, temperature), network)
+    virtual = copy.deepcopy(network)
+    held = {name: buffer.clone() for name, buffer in buffers.items()}
+    sgd(virtual.named_parameters(), first, held, learning_rate)
+    logits = mask_logits.detach().clone().requires_grad_()
+    _, z = both_heads(virtual, logits)
+    trial_loss = official_nt_xent(*z, temperature)
+    direct = torch.autograd.grad(trial_loss, logits, retain_graph=True)[0]
+    v = {name: g for name, g in gradients_of(trial_loss, virtual).items() if g is not None}
+
+    # Hessian-vector product by a central difference around the main model's weights
+    length = torch.sqrt(sum((g**2).sum() for g in v.values()))
+    step = radius / length
+    sides = []
+    for sign in (1.0, -1.0):
+        for (name, p), (_, main) in zip(
+            virtual.named_parameters(), network.named_parameters(), strict=True
+        ):
+            p.data = main.detach() + (sign * step * v[name] if name in v else 0.0)
+        _, z = both_heads(virtual, logits)
+        sides.append(torch.autograd.grad(official_nt_xent(*z, temperature), logits)[0])
+    product = (sides[0] - sides[1]) / (2 * step)
+    gradient = direct - learning_rate * product
+    total = gradient + weight_decay * mask_logits
+    mask_buffers = state.setdefault("mask", {})
+    mask_buffers["mask"] = (
+        momentum * mask_buffers["mask"] + total if mask_buffers else total.clone()
+    )
+    mask_logits.sub_(mask_learning_rate * mask_buffers["mask"])
+    return {"gradient": gradient, "direct": direct, "product": product}

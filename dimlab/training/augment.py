@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dimlab.training.config import TrainConfig
 
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # means, deviations of R, G, B
 _WHOLE_BATCH = ("forward_input_shape", "order")  # parameters without a row a sample
 
 
@@ -30,6 +31,37 @@ def derived_seed(seed: int, *path: int) -> int:
     """
     state = np.random.SeedSequence(seed, spawn_key=path).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
+
+
+def normalised(images: Tensor, normalisation: str) -> Tensor:
+    """Network input of images in [0, 1].
+
+    Parameters
+    ----------
+    images : Tensor of shape (B, C, H, W), floating
+        In [0, 1].
+    normalisation : {"none", "imagenet"}
+        Field of the configuration.
+
+    Returns
+    -------
+    Tensor of shape (B, C, H, W)
+        The images, or (image - mean) / deviation of each channel of ImageNet.
+
+    Raises
+    ------
+    ValueError
+        If ``imagenet`` meets images that have not three channels.
+    """
+    if normalisation == "none":
+        return images
+    if images.shape[1] != 3:
+        raise ValueError(
+            "normalisation must be 'none' for images without three channels; got 'imagenet' for "
+            f"C = {images.shape[1]}."
+        )
+    mean, deviation = (images.new_tensor(each).view(3, 1, 1) for each in _IMAGENET)
+    return (images - mean) / deviation
 
 
 class Augmentation:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dimlab.atomic import replacing
 from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.training.config import TrainConfig
-from dimlab.training.encoders import build_encoder, build_projector
+from dimlab.training.encoders import build_encoder, build_projector, mask_weights
 
 FORMAT = 1
 _LAST_OF = ("loss", "contrastive", "invariance", "redundancy")
@@ -282,6 +282,7 @@ def build_network(config: TrainConfig, n_channels: int) -> nn.ModuleDict:
         config.encoder,
         in_channels=n_channels,
         stem=config.stem,
+        stem_relu=config.stem_relu,
         n_dimensions=config.n_dimensions,
     )
     width, hidden = encoder.n_dimensions, config.hidden
@@ -292,21 +293,3 @@ def build_network(config: TrainConfig, n_channels: int) -> nn.ModuleDict:
             "redundancy": build_projector((width, hidden, hidden, config.redundancy_width)),
         }
     )
-
-
-def mask_weights(mask_logits: Tensor, mask: str) -> Tensor:
-    """Mask weights of the learned parameters.
-
-    Parameters
-    ----------
-    mask_logits : Tensor of shape (D,)
-        Logits, or the raw mask.
-    mask : {"sigmoid", "raw"}
-        Which of the two.
-
-    Returns
-    -------
-    Tensor of shape (D,)
-        In (0, 1) for ``sigmoid``.
-    """
-    return mask_logits.sigmoid() if mask == "sigmoid" else mask_logits

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 METHODS = ("metamask", "simclr+barlow-twins", "simclr", "barlow-twins")
-MASKS = ("sigmoid", "raw")
+HYPERGRADIENTS = ("exact", "lookahead", "finite_difference", "first_order", "joint", "none")
+CUSTOM = "custom:"  # how a loss that dimlab does not ship stands in JSON
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class TrainConfig:
     """``convnet``, ``resnet18``, ``resnet34`` or ``resnet50``."""
     stem: str = "cifar"
     """First layers of a ResNet: ``cifar`` (3x3, stride 1, no max-pooling) or ``imagenet``."""
+    stem_relu: bool = True
+    """Whether a ResNet's stem ends in its ReLU. The official code loses it: its ``Sequential`` is
+    made of children, and that ReLU is a function call."""
     n_dimensions: int = 128
     """D of the convnet, a multiple of 4; a ResNet has 512 or 2048 whatever stands here."""
     hidden: int = 256
@@ -45,6 +50,10 @@ class TrainConfig:
     """Training steps, >= 1."""
     batch_size: int = 256
     """B, images a step, >= 2 and at most the number of training images."""
+    contrastive: str | Callable[..., Any] = "nt_xent_loss"
+    """The contrastive loss: a name in ``dimlab.training.losses.__all__``, or any function
+    ``loss(z_a, z_b) -> scalar`` of two batches of projections. One that takes ``temperature`` is
+    given it."""
     temperature: float = 0.2
     """Temperature of NT-Xent, > 0. The official code has 0.07 whatever its flag says."""
     contrastive_weight: float = 1.0
@@ -56,14 +65,52 @@ class TrainConfig:
     steps)."""
     off_diagonal_weight: float = 5e-3
     """Weight of the off-diagonal part within the Barlow Twins loss (lambda), >= 0."""
+    barlow_statistics: str = "biased"
+    """``biased`` (BatchNorm's deviations, identical views correlate to 1) or ``unbiased`` (official
+    code: unbiased deviations, then divided by B, so that no correlation passes (B - 1) / B)."""
+    optimiser: str = "sgd"
+    """``sgd`` or ``adamw``, of encoder and projectors. With ``adamw`` every trial step is a plain
+    SGD step."""
     learning_rate: float = 0.15
-    """Peak learning rate of encoder and projectors (SGD), > 0; cosine to 0 over the run."""
+    """Peak learning rate of encoder and projectors, > 0; cosine to 0 over the run."""
     momentum: float = 0.9
     """Momentum of SGD, in [0, 1)."""
+    nesterov: bool = False
+    """Whether SGD's momentum is Nesterov's."""
     weight_decay: float = 5e-4
     """Weight decay of encoder and projectors, >= 0."""
+    clip_norm: float = 0.0
+    """Largest norm of the whole gradient; a longer one is scaled down to it; 0 never clips."""
     warmup_steps: int = 0
     """Steps of linear warm-up of both learning rates, in [0, steps)."""
+    schedule: str = "step"
+    """When the cosine moves: every ``step``, or every ``epoch`` (official code)."""
+    hypergradient: str = "exact"
+    """How the mask's gradient is taken: ``exact`` (through one trial step), ``lookahead`` (through
+    the real step, judged by the next batch), ``finite_difference`` (official code),
+    ``first_order`` (the second-order part left out), ``joint`` (the regular loss: the control),
+    ``none`` (frozen mask)."""
+    finite_difference_radius: float = 0.01
+    """Length of the step of ``finite_difference``, > 0. The official code has 0.01."""
+    trial_loss: str = "contrastive"
+    """Loss that the trial step descends: ``contrastive`` (unweighted, official code) or ``total``
+    (the regular loss)."""
+    outer_loss: str = "contrastive"
+    """Loss that the mask is to lower after the trial step: ``contrastive`` or ``total``."""
+    trial_step: str = "plain"
+    """``plain`` SGD, or ``optimiser``: with momentum and weight decay as SGD would step (official
+    code)."""
+    meta_position: str = "after"
+    """Weights that the trial step starts from: ``after`` the regular update (official code), or
+    ``before`` it, which shares the regular step's forward pass."""
+    meta_batch: str = "same"
+    """Batch of the outer loss: the ``same`` two views (official code), or ``held-out``: the next
+    batch. ``lookahead`` always takes the next batch."""
+    masked_heads: str = "both"
+    """Projectors that see masked features: ``both`` (official code) or ``contrastive``."""
+    meta_moves_statistics: bool = False
+    """Whether the trial step's first forward moves BatchNorm's running statistics, both projectors'
+    too (official code: four updates a step instead of two)."""
     mask: str = "sigmoid"
     """``sigmoid`` of logits that start at 0 (all weights 0.5), or ``raw`` weights that start at
     1."""
@@ -87,22 +134,33 @@ class TrainConfig:
     of it; in [0, 1]."""
     grey: float = 0.2
     """Probability of turning a colour image grey."""
+    normalisation: str = "none"
+    """Of the pixels in [0, 1], behind the augmentation: ``none``, or ``imagenet`` means and
+    deviations (official code; colour images only)."""
+    precision: str = "float32"
+    """``float32``, ``bfloat16`` (autocast in the encoder: weights, projectors, losses and mask stay
+    float32) or ``float64``."""
     trace_every: int = 10
     """Record mask and losses every so many steps (and at the first and the last), >= 1."""
+    validate_every: int = 0
+    """Epochs between kNN evaluations of the validation images; 0 never evaluates."""
+    checkpoint_every: int = 100
+    """Steps between checkpoints of a run that has a folder, >= 1; also written at the end."""
     seed: int = 0
     """Seed of weights, data order and augmentation, >= 0."""
 
     def __post_init__(self) -> None:
         from dimlab.training.encoders import NAMES
 
-        _one_of("method", self.method, METHODS)
-        _one_of("encoder", self.encoder, NAMES)
-        _one_of("stem", self.stem, ("cifar", "imagenet"))
-        _one_of("mask", self.mask, MASKS)
+        for name, known in {**_CHOICES, "encoder": NAMES}.items():
+            _one_of(name, getattr(self, name), known)
+        _check_loss(self.contrastive)
         for name, kind in TrainConfig.__annotations__.items():
             value = getattr(self, name)
-            wanted = {"int": (int,), "float": (int, float), "str": (str,)}[kind]
-            if isinstance(value, bool) or not isinstance(value, wanted):
+            if name == "contrastive":
+                continue
+            wanted = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}[kind]
+            if isinstance(value, bool) != (kind == "bool") or not isinstance(value, wanted):
                 raise ValueError(f"{name} must be {kind}; got {value!r}.")
             if not isinstance(value, str) and not abs(value) < float("inf"):
                 raise ValueError(f"{name} must be finite; got {value}.")
@@ -117,6 +175,18 @@ class TrainConfig:
         if not self.warmup_steps < self.steps:
             raise ValueError(
                 f"warmup_steps must be < steps ({self.steps}); got {self.warmup_steps}."
+            )
+        if self.nesterov and not self.momentum > 0:
+            raise ValueError("nesterov must have a momentum > 0; got momentum 0.")
+        if self.meta_moves_statistics and self.meta_position == "before":
+            raise ValueError(
+                "meta_moves_statistics must be False with meta_position='before', which has no "
+                "forward pass of its own; got True."
+            )
+        if self.hypergradient == "lookahead" and self.optimiser != "sgd":
+            raise ValueError(
+                "hypergradient='lookahead' must have optimiser='sgd', whose step it unrolls; "
+                f"got {self.optimiser!r}. Use 'exact'."
             )
 
     @classmethod
@@ -152,9 +222,54 @@ class TrainConfig:
         """
         return cls()
 
+    @classmethod
+    def official(cls) -> TrainConfig:
+        """Return the official code's hyper-parameters and every one of its switches.
+
+        Returns
+        -------
+        TrainConfig
+            CIFAR-10, ResNet-18, 800 epochs of 97 steps: days on a CPU, hours on one GPU. One step
+            from given weights equals the official step (tested); what is left different is the data
+            order, the draw of the augmentation, and that the kNN bank is never stale.
+        """
+        return cls(
+            encoder="resnet18",
+            stem_relu=False,
+            hidden=2048,
+            contrastive_width=256,
+            redundancy_width=2048,
+            steps=77_600,
+            batch_size=512,
+            temperature=0.07,
+            contrastive_weight=10.0,
+            redundancy_weight=1.0,
+            barlow_statistics="unbiased",
+            learning_rate=1e-3,
+            schedule="epoch",
+            hypergradient="finite_difference",
+            trial_step="optimiser",
+            meta_moves_statistics=True,
+            mask_learning_rate=1e-3,
+            mask_weight_decay=5e-4,
+            crop_scale=0.08,
+            jitter_strength=0.4,
+            normalisation="imagenet",
+            trace_every=97,
+            validate_every=1,
+            checkpoint_every=970,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as plain values; a loss of your own is named, not kept."""
+        values = asdict(self)
+        if callable(self.contrastive):
+            values["contrastive"] = _name_of(self.contrastive)
+        return values
+
     def to_json(self) -> str:
         """Return the configuration as JSON, one key a field."""
-        return json.dumps(asdict(self))
+        return json.dumps(self.to_dict())
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainConfig:
@@ -184,6 +299,23 @@ class TrainConfig:
         return cls(**values)
 
 
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "method": METHODS,
+    "stem": ("cifar", "imagenet"),
+    "barlow_statistics": ("biased", "unbiased"),
+    "optimiser": ("sgd", "adamw"),
+    "schedule": ("step", "epoch"),
+    "hypergradient": HYPERGRADIENTS,
+    "trial_loss": ("contrastive", "total"),
+    "outer_loss": ("contrastive", "total"),
+    "trial_step": ("plain", "optimiser"),
+    "meta_position": ("after", "before"),
+    "meta_batch": ("same", "held-out"),
+    "masked_heads": ("both", "contrastive"),
+    "mask": ("sigmoid", "raw"),
+    "normalisation": ("none", "imagenet"),
+    "precision": ("float32", "bfloat16", "float64"),
+}
 _INFINITY = float("inf")
 _RANGES: dict[str, tuple[float, float, bool, bool]] = {  # low, high, low is open, high is open
     "n_dimensions": (4, _INFINITY, False, False),
@@ -200,6 +332,8 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {  # low, high, low is ope
     "momentum": (0, 1, False, True),
     "weight_decay": (0, _INFINITY, False, False),
     "warmup_steps": (0, _INFINITY, False, False),
+    "clip_norm": (0, _INFINITY, False, False),
+    "finite_difference_radius": (0, _INFINITY, True, False),
     "mask_learning_rate": (0, _INFINITY, False, False),
     "mask_momentum": (0, 1, False, True),
     "mask_weight_decay": (0, _INFINITY, False, False),
@@ -209,6 +343,8 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {  # low, high, low is ope
     "jitter_strength": (0, 1, False, False),
     "grey": (0, 1, False, False),
     "trace_every": (1, _INFINITY, False, False),
+    "validate_every": (0, _INFINITY, False, False),
+    "checkpoint_every": (1, _INFINITY, False, False),
     "seed": (0, 2**63 - 1, False, False),
 }
 
@@ -222,3 +358,24 @@ def _range_in_words(low: float, high: float, low_open: bool, high_open: bool) ->
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
+
+
+def _check_loss(loss: str | Callable[..., Any]) -> None:
+    if callable(loss) or (isinstance(loss, str) and loss.startswith(CUSTOM)):
+        return
+    from dimlab.training import losses
+
+    known = tuple(name for name in losses.__all__ if name.endswith("_loss"))
+    if loss not in known:
+        raise ValueError(
+            f"contrastive must be a function or one of {', '.join(known)}; got {loss!r}."
+        )
+
+
+def _name_of(loss: Callable[..., Any]) -> str:
+    from dimlab.training import losses
+
+    name = getattr(loss, "__name__", type(loss).__name__)
+    if getattr(losses, name, None) is loss:
+        return name
+    return f"{CUSTOM}{getattr(loss, '__module__', '')}.{name}"

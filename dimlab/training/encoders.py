@@ -1,4 +1,4 @@
-"""Encoders and projectors: plain modules, state-dict keys as torchvision and timm name them."""
+"""Encoders, mask and projectors: plain modules, state-dict keys as torchvision and timm have."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-__all__ = ["NAMES", "build_encoder", "build_projector", "convnet", "resnet"]
+__all__ = ["NAMES", "build_encoder", "build_projector", "convnet", "mask_weights", "resnet"]
 
 _LAYERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
 NAMES = ("convnet", *_LAYERS)
@@ -21,7 +21,12 @@ class Encoder(nn.Module):
 
 
 def build_encoder(
-    name: str, *, in_channels: int = 3, stem: str = "cifar", n_dimensions: int = 128
+    name: str,
+    *,
+    in_channels: int = 3,
+    stem: str = "cifar",
+    stem_relu: bool = True,
+    n_dimensions: int = 128,
 ) -> Encoder:
     """Build an encoder: images (B, C, H, W) to pooled features (B, D).
 
@@ -34,6 +39,8 @@ def build_encoder(
     stem : {"cifar", "imagenet"}, default="cifar"
         First layers of a ResNet: 3x3 with stride 1 and no max-pooling, or 7x7 with stride 2 and
         max-pooling.
+    stem_relu : bool, default=True
+        Whether a ResNet's stem ends in its ReLU; the official MetaMask backbone has lost it.
     n_dimensions : int, default=128
         D of the convnet. A ResNet has 512 (18, 34) or 2048 (50).
 
@@ -56,7 +63,7 @@ def build_encoder(
         return convnet(in_channels, n_dimensions)
     if name not in _LAYERS:
         raise ValueError(f"encoder must be one of {', '.join(NAMES)}; got {name!r}.")
-    return resnet(name, in_channels, stem)
+    return resnet(name, in_channels, stem, stem_relu)
 
 
 def build_projector(widths: Sequence[int]) -> nn.Sequential:
@@ -76,6 +83,24 @@ def build_projector(widths: Sequence[int]) -> nn.Sequential:
     for n_in, n_out in pairwise(widths):
         layers += [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
+
+
+def mask_weights(mask_logits: Tensor, mask: str) -> Tensor:
+    """Mask weights of the learned parameters.
+
+    Parameters
+    ----------
+    mask_logits : Tensor of shape (D,)
+        Logits, or the raw mask.
+    mask : {"sigmoid", "raw"}
+        Which of the two.
+
+    Returns
+    -------
+    Tensor of shape (D,)
+        In (0, 1) for ``sigmoid``.
+    """
+    return mask_logits.sigmoid() if mask == "sigmoid" else mask_logits
 
 
 class convnet(Encoder):
@@ -170,6 +195,8 @@ class resnet(Encoder):
         C.
     stem : {"cifar", "imagenet"}
         Which first layers.
+    stem_relu : bool
+        Whether the stem ends in its ReLU.
 
     Raises
     ------
@@ -181,7 +208,7 @@ class resnet(Encoder):
     The stride of a bottleneck sits in its 3x3 convolution, as in torchvision and timm.
     """
 
-    def __init__(self, name: str, in_channels: int, stem: str) -> None:
+    def __init__(self, name: str, in_channels: int, stem: str, stem_relu: bool = True) -> None:
         super().__init__()
         if stem not in ("cifar", "imagenet"):
             raise ValueError(f"stem must be 'cifar' or 'imagenet'; got {stem!r}.")
@@ -189,6 +216,7 @@ class resnet(Encoder):
         kernel, stride, padding = (3, 1, 1) if stem == "cifar" else (7, 2, 3)
         self.conv1 = nn.Conv2d(in_channels, 64, kernel, stride, padding, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU() if stem_relu else nn.Identity()
         self.maxpool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(3, 2, 1)
         n_in, self.layers = 64, list[nn.Module]()  # a plain list: the keys are layer1 to layer4
         for number, depth in enumerate(_LAYERS[name], start=1):
@@ -205,7 +233,7 @@ class resnet(Encoder):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, C, H, W) to features (B, D)."""
-        x = self.maxpool(torch.relu(self.bn1(self.conv1(images))))
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         for layer in self.layers:
             x = layer(x)
         return x.mean((2, 3))

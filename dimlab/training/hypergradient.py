@@ -1,30 +1,35 @@
-"""The hypergradient of the mask: what one trial step of the network makes of it.
+r"""The hypergradient of the mask: what one step of the network makes of it.
 
-With L(theta, s) the contrastive loss of weights theta and mask logits s, and the trial step
-theta'(s) = theta - lr * grad_theta L_in(theta, s), the mask descends along
+With s the mask logits, theta the weights and a trial step on the inner loss,
+
+    theta'(s) = theta - lr * (grad_theta L_in(theta, s) + drift),
+
+where the drift (momentum, weight decay; zero for a plain step) does not depend on s, the mask
+descends along
 
     d L_out(theta'(s), s) / ds = direct + second order,
     direct       = d_s L_out(theta', s)              at theta' held fixed,
     second order = - lr * d_s <grad_theta L_in(theta, s), v>,    v = grad_theta L_out(theta', s).
 
-The inner product is the derivative of L_in at theta in the direction v. It is taken in forward
-mode: one tangent pass through the encoder, then through the projector alone, where it is
-differentiated in s. The mask enters behind the encoder, so no convolution is ever differentiated
-twice.
+The modes differ in how they take the second-order part:
+
+- `exact_hypergradient`: the inner product is the derivative of L_in in the direction v. It is taken
+  in forward mode through the encoder, which replays the activations of the inner forward pass, and
+  then differentiated in s through the projectors alone. The mask enters behind the encoder, so no
+  convolution is ever differentiated twice.
+- `finite_difference_hypergradient`: a central difference of d_s L_in at theta +- radius v / |v|.
+- `first_order_hypergradient`: leaves it out.
+- `lookahead_hypergradient`: exact, but the trial step is the step that was really taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-Weights = dict[str, Tensor]
-Encode = Callable[[Weights, Tensor], Tensor]
-HeadLoss = Callable[[Weights, Tensor, Tensor, Tensor], Tensor]
+from dimlab.training.objective import Objective, Pass, Views, Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,50 +44,81 @@ class Hypergradient:
         """Gradient of the outer loss with respect to the mask logits, shape (D,)."""
         return self.direct + self.second_order
 
+    @property
+    def cosine(self) -> float:
+        """Cosine of the angle between the two parts; 0 where one of them is zero."""
+        norms = self.direct.norm() * self.second_order.norm()
+        return (self.direct @ self.second_order / norms).item() if norms > 0 else 0.0
 
-def exact_hypergradient(
-    encode: Encode,
-    head_loss: HeadLoss,
-    encoder_weights: Weights,
-    head_weights: Weights,
-    mask_logits: Tensor,
-    views: tuple[Tensor, Tensor],
-    *,
-    learning_rate: float,
-) -> Hypergradient:
-    """Gradient of the contrastive loss after one trial SGD step, with respect to the mask logits.
+
+@dataclass(frozen=True, eq=False)
+class Trial:
+    """One trial step of the network, which the mask is to make better.
 
     Parameters
     ----------
-    encode : callable
-        ``encode(encoder_weights, images) -> features (B, D)``.
-    head_loss : callable
-        ``head_loss(head_weights, features_a, features_b, mask_logits) -> scalar``: mask, projector
-        and loss.
-    encoder_weights, head_weights : dict of str to Tensor
-        theta, in two parts. Not changed.
+    objective : Objective
+        The losses.
+    weights : dict of str to Tensor
+        theta. Never changed.
     mask_logits : Tensor of shape (D,)
-        s. Not changed.
-    views : tuple of Tensor of shape (B, C, H, W)
-        The two views of one batch; the outer loss is taken on the same batch.
+        s. Never changed.
+    inner_views, outer_views : tuple of Tensor of shape (B, C, H, W)
+        Two views of the batch that is stepped on, and of the batch that judges the step.
     learning_rate : float
-        lr of the trial step, >= 0.
+        lr, >= 0.
+    inner_loss, outer_loss : {"contrastive", "total"}
+        L_in and L_out.
+    drift : dict of str to Tensor, optional
+        What the step adds to the gradient of the weights that have one.
+    passed, gradient : Pass and dict of str to Tensor, optional
+        The forward pass of the inner views at theta, and the gradient of L_in there, where they are
+        at hand already.
+    moves_statistics : bool, default=False
+        Whether the inner forward pass moves BatchNorm's running statistics, as the official one.
+
+    Raises
+    ------
+    ValueError
+        If the learning rate is negative.
+    """
+
+    objective: Objective
+    weights: Weights
+    mask_logits: Tensor
+    inner_views: Views
+    outer_views: Views
+    learning_rate: float
+    inner_loss: str = "contrastive"
+    outer_loss: str = "contrastive"
+    drift: Weights | None = None
+    passed: Pass | None = None
+    gradient: Weights | None = None
+    moves_statistics: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.learning_rate >= 0:
+            raise ValueError(f"learning_rate must be >= 0; got {self.learning_rate}.")
+
+
+def exact_hypergradient(trial: Trial) -> Hypergradient:
+    """Hypergradient through one trial step, exactly.
+
+    Parameters
+    ----------
+    trial : Trial
+        The step.
 
     Returns
     -------
     Hypergradient
         Direct and second-order part.
 
-    Raises
-    ------
-    ValueError
-        If the learning rate is negative.
-
     Notes
     -----
-    ``encode`` and ``head_loss`` must not move BatchNorm's running statistics: call under
-    `without_running_statistics`. Exact for any smooth network; at a ReLU kink it is the one-sided
-    derivative that autograd takes.
+    Costs a backward pass at theta (and the forward pass, unless ``trial.passed`` has it), a forward
+    and backward pass at theta', and a tangent pass. Exact for any smooth network; at a ReLU kink it
+    is the one-sided derivative that autograd takes.
 
     References
     ----------
@@ -90,93 +126,160 @@ def exact_hypergradient(
     finite difference.
     .. [2] Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 1994.
     """
-    if not learning_rate >= 0:
-        raise ValueError(f"learning_rate must be >= 0; got {learning_rate}.")
-    logits = mask_logits.detach()
-
-    def loss(encoder: Weights, head: Weights, s: Tensor) -> Tensor:
-        return head_loss(head, encode(encoder, views[0]), encode(encoder, views[1]), s)
-
-    weights = _leaves({**_prefixed("encoder", encoder_weights), **_prefixed("head", head_weights)})
-    gradient = torch.autograd.grad(loss(*_parts(weights), logits), list(weights.values()))
-    trial = _leaves(
-        {
-            name: weight.detach() - learning_rate * g
-            for (name, weight), g in zip(weights.items(), gradient, strict=True)
-        }
-    )
-    s = logits.clone().requires_grad_()
-    direct, *outer = torch.autograd.grad(loss(*_parts(trial), s), [s, *trial.values()])
-    direction = dict(zip(trial, outer, strict=True))
-    slope = _directional_slope(encode, head_loss, weights, direction, logits, views)
-    return Hypergradient(direct=direct, second_order=-learning_rate * slope)
+    passed, direct, v = _trial_step(trial)
+    slope = trial.objective.slope(passed, trial.weights, v, trial.mask_logits, trial.inner_loss)
+    return Hypergradient(direct, -trial.learning_rate * slope)
 
 
-def _directional_slope(
-    encode: Encode,
-    head_loss: HeadLoss,
-    weights: Weights,
-    direction: Weights,
-    logits: Tensor,
-    views: tuple[Tensor, Tensor],
-) -> Tensor:
-    """d_s <grad_theta L(theta, s), direction>: both modes through the head only."""
-    encoder, head = _parts({name: weight.detach() for name, weight in weights.items()})
-    encoder_direction, head_direction = _parts(direction)
-    with torch.no_grad():
-        (features_a, features_b), (tangent_a, tangent_b) = torch.func.jvp(
-            lambda w: (encode(w, views[0]), encode(w, views[1])), (encoder,), (encoder_direction,)
-        )[:2]
-
-    def mask_gradient(w: Weights, a: Tensor, b: Tensor) -> Tensor:
-        return torch.func.grad(lambda s: head_loss(w, a, b, s))(logits)
-
-    # Forward over reverse. Reverse over forward gives wrong numbers: torch (2.13) differentiates
-    # BatchNorm's tangent with the batch's statistics held constant.
-    return torch.func.jvp(
-        mask_gradient, (head, features_a, features_b), (head_direction, tangent_a, tangent_b)
-    )[1]
-
-
-@contextmanager
-def without_running_statistics(*modules: nn.Module) -> Iterator[None]:
-    """Keep BatchNorm's running statistics still while the batch's are used: virtual forwards.
+def finite_difference_hypergradient(trial: Trial, *, radius: float) -> Hypergradient:
+    """Hypergradient with the second-order part by a central difference: the official recipe.
 
     Parameters
     ----------
-    *modules : nn.Module
-        Modules in training mode.
+    trial : Trial
+        The step.
+    radius : float
+        Length of the step along v / |v|, > 0. The official code has 0.01.
 
-    Yields
+    Returns
+    -------
+    Hypergradient
+        Direct part (exact) and second-order part (approximate).
+
+    Raises
     ------
-    None
-        On leaving, every layer tracks again what it tracked before.
+    ValueError
+        If the radius is not positive.
+
+    Notes
+    -----
+    On ReLU networks its error is mostly truncation over kinks and does not vanish with the radius
+    as fast as on smooth ones.
     """
-    norms = [
-        layer
-        for module in modules
-        for layer in module.modules()
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.track_running_stats
-    ]
-    for layer in norms:
-        layer.track_running_stats = False
-    try:
-        yield
-    finally:
-        for layer in norms:
-            layer.track_running_stats = True
+    if not radius > 0:
+        raise ValueError(f"radius must be > 0; got {radius}.")
+    _, direct, v = _trial_step(trial)
+    norm = torch.cat([each.flatten() for each in v.values()]).norm()
+    if norm == 0:
+        return Hypergradient(direct, torch.zeros_like(direct))
+    step = radius / norm
+    sides = [_mask_gradient(trial, _moved(trial.weights, v, sign * step)) for sign in (1, -1)]
+    slope = (sides[0] - sides[1]) / (2 * step)
+    return Hypergradient(direct, -trial.learning_rate * slope)
 
 
-def _prefixed(part: str, weights: Weights) -> Weights:
-    return {f"{part}/{name}": weight for name, weight in weights.items()}
+def first_order_hypergradient(trial: Trial) -> Hypergradient:
+    """Gradient of the outer loss after the trial step, the step's dependence on s left out.
+
+    Parameters
+    ----------
+    trial : Trial
+        The step.
+
+    Returns
+    -------
+    Hypergradient
+        Direct part; the second-order part is zero.
+    """
+    _, direct, _ = _trial_step(trial)
+    return Hypergradient(direct, torch.zeros_like(direct))
 
 
-def _parts(weights: Weights) -> tuple[Weights, Weights]:
-    split: dict[str, Weights] = {"encoder": {}, "head": {}}
-    for name, weight in weights.items():
-        part, _, rest = name.partition("/")
-        split[part][rest] = weight
-    return split["encoder"], split["head"]
+def lookahead_hypergradient(
+    objective: Objective,
+    passed: Pass,
+    weights: Weights,
+    mask_logits: Tensor,
+    v: Weights,
+    direct: Tensor,
+    *,
+    learning_rate: float,
+) -> Hypergradient:
+    r"""Hypergradient through the step that was really taken, judged by the next batch.
+
+    Parameters
+    ----------
+    objective : Objective
+        The losses.
+    passed, weights, mask_logits : Pass, dict of str to Tensor, Tensor of shape (D,)
+        The regular step t: its forward pass, theta_t and the logits s_t that it used.
+    v, direct : dict of str to Tensor, Tensor of shape (D,)
+        Gradients of L_out at theta_{t+1} and batch t + 1 with respect to weights and logits: the
+        regular step t + 1 computes them anyway.
+    learning_rate : float
+        lr of step t, times 1 (SGD, heavy ball) or 1 + momentum (Nesterov).
+
+    Returns
+    -------
+    Hypergradient
+        Direct and second-order part.
+
+    Notes
+    -----
+    SGD with momentum mu and weight decay wd really takes the step
+
+        b_t = mu b_{t-1} + g(theta_t, s_t) + wd theta_t,     theta_{t+1} = theta_t - lr b_t,
+
+    with g = grad_theta of the *regular* loss of batch t. The buffer b_{t-1} depends on earlier
+    masks only; held constant (a truncation after one step), theta_{t+1} has the derivative
+    - lr d_s g(theta_t, s). With Nesterov's momentum the step is theta_t - lr (g' + mu b_t), with
+    g' = g + wd theta_t, in which g stands 1 + mu times. So, by the chain rule,
+
+        d L_out(theta_{t+1}(s), s; batch t+1) / ds
+            = direct - lr c d_s <g(theta_t, s; batch t), v>,   c = 1 or 1 + mu.
+
+    The inner product is differentiated at s_t, the logits that the real step used. Where the mask
+    moved between step t and step t + 1, direct and v are those of the mask in force at t + 1.
+    """
+    slope = objective.slope(passed, weights, v, mask_logits, "total")
+    return Hypergradient(direct, -learning_rate * slope)
+
+
+def _trial_step(trial: Trial) -> tuple[Pass, Tensor, Weights]:
+    """Take the step: the inner pass, and the gradients of L_out behind it in s and theta'."""
+    objective = trial.objective
+    passed, gradient = trial.passed, trial.gradient
+    if passed is None or gradient is None:
+        leaves = _leaves(trial.weights)
+        moving = trial.moves_statistics
+        passed = objective.forward(leaves, trial.inner_views, update_statistics=moving)
+        terms = objective.terms(
+            leaves,
+            passed.features,
+            trial.mask_logits.detach(),
+            trial.inner_loss,
+            update_statistics=moving,
+        )
+        loss = objective.value(terms, trial.inner_loss)
+        gradient, _ = objective.gradients(loss, leaves)
+        # the tape is kept, the graph is not: two graphs at once would cost memory
+        passed = Pass((passed.features[0].detach(), passed.features[1].detach()), passed.tapes)
+        del loss, terms, leaves
+    if trial.drift is not None:
+        gradient = {name: each + trial.drift[name] for name, each in gradient.items()}
+    moved = _leaves(_moved(trial.weights, gradient, -trial.learning_rate))
+    s = trial.mask_logits.detach().requires_grad_()
+    features = objective.forward(moved, trial.outer_views, remember=False).features
+    v, direct = objective.gradients(objective.loss(moved, features, s, trial.outer_loss), moved, s)
+    return passed, torch.zeros_like(s) if direct is None else direct, v
+
+
+def _mask_gradient(trial: Trial, weights: Weights) -> Tensor:
+    objective = trial.objective
+    s = trial.mask_logits.detach().requires_grad_()
+    with torch.no_grad():
+        features = objective.forward(weights, trial.inner_views, remember=False).features
+    loss = objective.loss(weights, features, s, trial.inner_loss)
+    gradient = objective.gradients(loss, {}, s)[1]
+    return torch.zeros_like(s) if gradient is None else gradient
+
+
+def _moved(weights: Weights, direction: Weights, step: float | Tensor) -> Weights:
+    """Move the weights along the direction; those without one stay."""
+    return {
+        name: weight.detach() + step * direction[name] if name in direction else weight.detach()
+        for name, weight in weights.items()
+    }
 
 
 def _leaves(weights: Weights) -> Weights:

@@ -1,4 +1,4 @@
-"""The training loop: regular step on both losses, then the meta step of the mask."""
+"""The run: batches and views in order, a step on each, and nothing lost on the way."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import json
 import math
 import os
 import platform
+import shutil
+import signal
+import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -17,30 +21,32 @@ import torch
 from torch import Tensor
 
 from dimlab.mask import MaskTrace
-from dimlab.training.augment import Augmentation, derived_seed
-from dimlab.training.checkpoint import Checkpoint, build_network, mask_weights
+from dimlab.training.augment import Augmentation, derived_seed, normalised
+from dimlab.training.checkpoint import Checkpoint, build_network
 from dimlab.training.config import TrainConfig
-from dimlab.training.hypergradient import (
-    Hypergradient,
-    Weights,
-    exact_hypergradient,
-    without_running_statistics,
-)
-from dimlab.training.losses import barlow_twins_terms, nt_xent_loss
+from dimlab.training.distributed import World, all_reduce, current_world, make_statistics_global
+from dimlab.training.encoders import mask_weights
+from dimlab.training.monitor import Monitor
+from dimlab.training.step import Record, Stepper, Views
 
 if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
 
 # streams of randomness derived from the run's seed
 _WEIGHTS, _ORDER, _VIEWS = 0, 1, 2
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
+_NORMS = ("direct_norm", "second_order_norm")
 
-Record = dict[str, Any]
+
+class TrainingStopped(KeyboardInterrupt):
+    """A signal stopped the run after a whole step; the message says where it can be resumed."""
 
 
 def train(
     config: TrainConfig,
     images: ImageSet,
     *,
+    validation: ImageSet | None = None,
     out: str | os.PathLike[str] | None = None,
     resume: Checkpoint | None = None,
     sink: Callable[[Record], None] | None = None,
@@ -54,6 +60,8 @@ def train(
         Every knob of the run.
     images : ImageSet
         Training images; the labels are not looked at, their hash is recorded.
+    validation : ImageSet, optional
+        Held-out images for ``config.validate_every``; never the test split.
     out : path, optional
         Folder for ``metrics.jsonl`` (one line a traced step) and ``checkpoint.pt``; made if
         missing.
@@ -72,42 +80,50 @@ def train(
     Raises
     ------
     ValueError
-        If there are fewer images than one batch, if ``resume`` is another run, or if a loss is not
-        finite.
+        If there are fewer images than one batch, if ``resume`` is another run, if
+        ``validate_every`` is set without validation images, or if a loss is not finite.
+    OSError
+        If the folder cannot be written or the disk has no room for two checkpoints; before the
+        first step.
+    TrainingStopped
+        After SIGTERM or Ctrl-C, when the step is finished and saved.
 
     Notes
     -----
-    Each step draws two views of a batch, moves encoder and projectors by SGD on
+    Each step draws two views of a batch, moves encoder and projectors on
     ``redundancy_weight * Barlow Twins + contrastive_weight * NT-Xent`` of the masked features, and
-    then moves the mask logits by the exact hypergradient of NT-Xent through one plain SGD trial
-    step from the updated weights, on the same views. Data order and views are functions of (seed,
-    step): nothing is lost by stopping. Virtual forwards leave BatchNorm's running statistics alone.
+    moves the mask logits by the hypergradient that the configuration names. Data order and views
+    are functions of (seed, step): a resumed run is the uninterrupted one bit for bit on the same
+    machine, thread count and versions. Under ``torchrun`` every process takes its part of each
+    batch, and the results are those of one process up to rounding.
 
     References
     ----------
     .. [1] Li et al., "MetaMask: Revisiting Dimensional Confounder for Self-Supervised Learning",
     NeurIPS 2022.
     """
-    if config.batch_size > len(images):
-        raise ValueError(
-            f"batch_size must be at most the number of images, {len(images)}; "
-            f"got {config.batch_size}."
-        )
-    if resume is not None and resume.config != config:
-        raise ValueError("resume must be a checkpoint of the same configuration; got another one.")
-    run = _Run(config, images, device, resume)
+    _check(config, images, validation, resume)
+    world = current_world()
+    run = _Run(config, images, device, resume, world)
+    monitor = Monitor(config, images, validation) if validation and config.validate_every else None
+    folder = Path(out) if out is not None and world.rank == 0 else None
     with ExitStack() as stack:
-        if out is not None:
-            Path(out).mkdir(parents=True, exist_ok=True)
-            log = stack.enter_context((Path(out) / "metrics.jsonl").open("w", encoding="utf-8"))
+        if folder is not None:
+            _check_room(folder, run.checkpoint())
+            log = stack.enter_context((folder / "metrics.jsonl").open("w", encoding="utf-8"))
             run.write_metrics_to(log)
+        stop = stack.enter_context(_signals())
         for step in range(run.step, config.steps):
-            record = run.advance(step)
+            record = run.advance(step, monitor, folder)
             if sink is not None:
                 sink(record)
+            if _anyone(stop, run) and run.step < config.steps:
+                raise TrainingStopped(run.stopped(folder))
+            if folder is not None and run.step % config.checkpoint_every == 0:
+                run.save(folder)
     checkpoint = run.checkpoint()
-    if out is not None:
-        checkpoint.save(Path(out) / "checkpoint.pt")
+    if folder is not None:
+        checkpoint.save(folder / "checkpoint.pt")
     return checkpoint
 
 
@@ -126,54 +142,51 @@ def untrained(config: TrainConfig, images: ImageSet) -> Checkpoint:
     Checkpoint
         With ``step = 0``.
     """
-    return _Run(config, images, "cpu", None).checkpoint()
+    return _Run(config, images, "cpu", None, World()).checkpoint()
 
 
 class _Run:
     """The mutable state of one run."""
 
     def __init__(
-        self, config: TrainConfig, images: ImageSet, device: str, resume: Checkpoint | None
+        self,
+        config: TrainConfig,
+        images: ImageSet,
+        device: str,
+        resume: Checkpoint | None,
+        world: World,
     ) -> None:
-        self.config, self.device = config, device
+        self.config, self.device, self.world = config, torch.device(device), world
+        self.dtype = _DTYPES[config.precision]
         self.pixels = torch.from_numpy(np.array(images.images)).to(device)
         n_channels, *size = images.images.shape[1:]
         self.augmentation = Augmentation(config, n_channels, (size[0], size[1]))
-        self.data = {
-            "name": images.name,
-            "folder": images.folder,
-            "split": images.split,
-            "labels_hash": images.labels_hash,
-            "n_images": len(images),
-            "shape": list(images.images.shape[1:]),
-            "n_classes": images.n_classes,
-        }
+        self.data = _described(images)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, _WEIGHTS))
-            self.network = build_network(config, n_channels).to(device)
+            network = build_network(config, n_channels)
+        network.to(self.device, self.dtype)
+        # convolutions run faster on channels-last weights, on a CPU and on tensor cores
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        make_statistics_global(self.network, world)
         starts_at_one = config.mask == "raw" or config.method != "metamask"
         encoder: Any = self.network["encoder"]
-        self.mask_logits = torch.full((encoder.n_dimensions,), float(starts_at_one), device=device)
-        self.optimiser = torch.optim.SGD(
-            self.network.parameters(),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
+        self.mask_logits = torch.full(
+            (encoder.n_dimensions,), float(starts_at_one), device=self.device, dtype=self.dtype
         )
-        self.mask_optimiser = torch.optim.SGD(
-            [self.mask_logits],
-            lr=config.mask_learning_rate,
-            momentum=config.mask_momentum,
-            weight_decay=config.mask_weight_decay,
-        )
+        self.network.train()
+        self.stepper = Stepper(self.network, self.mask_logits, config, world)
         self.step = 0
         self.metrics: list[Record] = []
-        self.trace: list[tuple[int, np.ndarray, float, float]] = [(0, self._mask_now(), 0.0, 0.0)]
-        if resume is not None:
-            self._restore(resume)
-        self.network.train()
+        nothing = np.zeros(encoder.n_dimensions, dtype=np.float32)
+        self.trace: list[tuple[int, np.ndarray, dict[str, float], np.ndarray]] = [
+            (0, self._mask_now(), {}, nothing)
+        ]
         self.order: tuple[int, Tensor] = (-1, torch.empty(0))
         self.log: TextIO | None = None
+        self.saved = "none yet"
+        if resume is not None:
+            self._restore(resume)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         for key in ("name", "labels_hash", "shape"):
@@ -182,20 +195,33 @@ class _Run:
                     f"images must be those of the resumed run ({checkpoint.data['name']}); "
                     f"got another {key}."
                 )
+        if checkpoint.versions and checkpoint.versions != _versions(self.world):
+            now = _versions(self.world)
+            changed = sorted(key for key in now if checkpoint.versions.get(key) != now[key])
+            warnings.warn(
+                f"resumed with another {', '.join(changed)}: not bit for bit the same run.",
+                stacklevel=4,
+            )
         self.network.load_state_dict(checkpoint.network)
         self.mask_logits.copy_(checkpoint.mask_logits)
-        self.optimiser.load_state_dict(checkpoint.optimisers["network"])
-        self.mask_optimiser.load_state_dict(checkpoint.optimisers["mask"])
         self.step = checkpoint.step
+        self.stepper.restore(checkpoint.optimisers, lambda: self._views(self.step - 1))
         self.metrics = list(checkpoint.metrics)
         trace = checkpoint.trace
-        norms = trace.direct_norm, trace.second_order_norm
-        if norms[0] is None or norms[1] is None:
+        if trace.direct_norm is None or trace.second_order_norm is None:
             raise ValueError("resume must have the hypergradient's norms in its trace; got none.")
+        share = (
+            np.zeros_like(trace.weights) if trace.gradient_share is None else (trace.gradient_share)
+        )
         self.trace = [
-            (int(step), weights, float(direct), float(second))
-            for step, weights, direct, second in zip(
-                trace.steps, trace.weights, norms[0], norms[1], strict=True
+            (int(step), weights, dict(zip(_NORMS, map(float, norms), strict=True)), each)
+            for step, weights, *norms, each in zip(
+                trace.steps,
+                trace.weights,
+                trace.direct_norm,
+                trace.second_order_norm,
+                share,
+                strict=True,
             )
         ]
 
@@ -212,51 +238,55 @@ class _Run:
             self.log.write(json.dumps({**record, "mask": mask}) + "\n")
             self.log.flush()
 
-    def advance(self, step: int) -> Record:
+    def advance(self, step: int, monitor: Monitor | None, folder: Path | None) -> Record:
         """Take step number ``step`` (from 0) and return its record."""
         started = time.perf_counter()
-        self._set_rates(step)
+        self.stepper.set_rates(self._scale(step))
         views = self._views(step)
-        drawn = time.perf_counter()
-        record = self._regular_step(views, step)
-        regular = time.perf_counter()
-        if self.config.method == "metamask":
-            hypergradient = self._meta_step(views)
-            record["direct_norm"] = hypergradient.direct.norm().item()
-            record["second_order_norm"] = hypergradient.second_order.norm().item()
+        data_seconds = time.perf_counter() - started
+        due = monitor is not None and monitor.is_due(step + 1)
+        traced = due or (
+            step == 0 or (step + 1) % self.config.trace_every == 0 or step + 1 == self.config.steps
+        )
+        try:
+            taken = self.stepper.take(views, lambda: self._views(step + 1), traced=traced)
+        except FloatingPointError as error:
+            raise ValueError(
+                f"{error} at step {step + 1} (views of seed "
+                f"{derived_seed(self.config.seed, _VIEWS, step, 0)}). Last good checkpoint: "
+                f"{self.saved}. Lower learning_rate or raise temperature."
+            ) from error
         self.step = step + 1
-        now = time.perf_counter()
-        weights = mask_weights(self.mask_logits, self.config.mask)
-        record |= {
-            "mask_mean": float(weights.mean()),
-            "mask_std": float(weights.std(correction=0)),
-            "learning_rate": self.optimiser.param_groups[0]["lr"],
-            "mask_learning_rate": self.mask_optimiser.param_groups[0]["lr"],
-            "data_seconds": drawn - started,
-            "regular_seconds": regular - drawn,
-            "meta_seconds": now - regular,
-            "seconds": now - started,
-        }
-        if step == 0 or self.step % self.config.trace_every == 0 or self.step == self.config.steps:
-            self._trace(record)
+        share = taken.pop("gradient_share", None)
+        record = {"step": self.step, **taken, "data_seconds": data_seconds}
+        record["seconds"] = time.perf_counter() - started
+        if monitor is not None and due:
+            record |= monitor.measure(self.network, self._mask_now())
+        if traced:
+            self._trace(record, share)
         return record
 
-    def _trace(self, record: Record) -> None:
+    def _trace(self, record: Record, share: Tensor | None) -> None:
         weights = self._mask_now()
-        norms = record.get("direct_norm", 0.0), record.get("second_order_norm", 0.0)
+        norms = {name: record.get(name, 0.0) for name in _NORMS}
+        shares = (
+            np.zeros(len(weights), np.float32) if share is None else share.float().cpu().numpy()
+        )
         self.metrics.append(record)
-        self.trace.append((self.step, weights, *norms))
+        self.trace.append((self.step, weights, norms, shares))
         self._write(record, weights)
 
-    def _set_rates(self, step: int) -> None:
+    def _scale(self, step: int) -> float:
         config = self.config
-        scale = 0.5 * (1 + math.cos(math.pi * step / config.steps))
-        if step < config.warmup_steps:
-            scale *= (step + 1) / config.warmup_steps
-        self.optimiser.param_groups[0]["lr"] = config.learning_rate * scale
-        self.mask_optimiser.param_groups[0]["lr"] = config.mask_learning_rate * scale
+        per_epoch = len(self.pixels) // config.batch_size
+        position, end = step, config.steps
+        if config.schedule == "epoch":
+            position, end = step // per_epoch, -(-config.steps // per_epoch)
+        scale = 0.5 * (1 + math.cos(math.pi * position / end))
+        return scale * min(1.0, (step + 1) / max(1, config.warmup_steps))
 
-    def _views(self, step: int) -> tuple[Tensor, Tensor]:
+    def _views(self, step: int) -> Views:
+        """Two views of this rank's part of batch number ``step``."""
         config = self.config
         per_epoch = len(self.pixels) // config.batch_size
         epoch, position = divmod(step, per_epoch)
@@ -264,82 +294,41 @@ class _Run:
             rng = np.random.default_rng(derived_seed(config.seed, _ORDER, epoch))
             self.order = (epoch, torch.from_numpy(rng.permutation(len(self.pixels))))
         rows = self.order[1][position * config.batch_size : (position + 1) * config.batch_size]
-        batch = self.pixels[rows.to(self.device)].float() / 255
+        part = self.world.rows(config.batch_size)
+        batch = self.pixels[rows[part].to(self.device)].to(self.dtype) / 255
         views = []
         for view in range(2):
             drawn = self.augmentation.draw(
-                len(batch), derived_seed(config.seed, _VIEWS, step, view)
+                config.batch_size, derived_seed(config.seed, _VIEWS, step, view)
             )
-            views.append(self.augmentation.apply(batch, drawn, slice(None)))
+            augmented = self.augmentation.apply(batch, drawn, part)
+            views.append(normalised(augmented, config.normalisation))
         return views[0], views[1]
 
-    def _regular_step(self, views: tuple[Tensor, Tensor], step: int) -> Record:
-        config = self.config
-        features = [self.network["encoder"](view) for view in views]
-        if config.method == "metamask":
-            weights = mask_weights(self.mask_logits, config.mask)
-            features = [h * weights for h in features]
-        record: Record = {"step": step + 1}
-        loss = torch.zeros((), device=self.device)
-        if config.method != "simclr":
-            z_a, z_b = (self.network["redundancy"](h) for h in features)
-            invariance, redundancy = barlow_twins_terms(z_a, z_b)
-            loss = loss + config.redundancy_weight * (
-                invariance + config.off_diagonal_weight * redundancy
-            )
-            record |= {"invariance": invariance.item(), "redundancy": redundancy.item()}
-        if config.method != "barlow-twins":
-            z_a, z_b = (self.network["contrastive"](h) for h in features)
-            contrastive = nt_xent_loss(z_a, z_b, temperature=config.temperature)
-            loss = loss + config.contrastive_weight * contrastive
-            record["contrastive"] = contrastive.item()
-        record["loss"] = loss.item()
-        if not math.isfinite(record["loss"]):
-            raise ValueError(
-                f"loss must stay finite; got {record['loss']} at step {step + 1}. "
-                "Lower learning_rate or raise temperature."
-            )
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimiser.step()
-        return record
+    def save(self, folder: Path) -> None:
+        """Write ``checkpoint.pt``; the one before it stands until this one is whole."""
+        path = folder / "checkpoint.pt"
+        self.checkpoint().save(path)
+        self.saved = f"{path} (step {self.step})"
 
-    def _meta_step(self, views: tuple[Tensor, Tensor]) -> Hypergradient:
-        config = self.config
-        encoder, projector = self.network["encoder"], self.network["contrastive"]
-
-        def encode(weights: Weights, images: Tensor) -> Tensor:
-            return torch.func.functional_call(encoder, weights, (images,))
-
-        def head_loss(weights: Weights, h_a: Tensor, h_b: Tensor, s: Tensor) -> Tensor:
-            mask = mask_weights(s, config.mask)
-            z_a, z_b = (
-                torch.func.functional_call(projector, weights, (h * mask,)) for h in (h_a, h_b)
-            )
-            return nt_xent_loss(z_a, z_b, temperature=config.temperature)
-
-        with without_running_statistics(encoder, projector):
-            hypergradient = exact_hypergradient(
-                encode,
-                head_loss,
-                dict(encoder.named_parameters()),
-                dict(projector.named_parameters()),
-                self.mask_logits,
-                views,
-                learning_rate=self.optimiser.param_groups[0]["lr"],
-            )
-        self.mask_logits.grad = hypergradient.total
-        self.mask_optimiser.step()
-        return hypergradient
+    def stopped(self, folder: Path | None) -> str:
+        """Save where that is possible, and say how to go on."""
+        if folder is None:
+            return f"stopped after step {self.step} of {self.config.steps}; nothing was saved."
+        self.save(folder)
+        return (
+            f"stopped after step {self.step} of {self.config.steps}; {self.saved} is complete. "
+            "Go on with --resume."
+        )
 
     def checkpoint(self) -> Checkpoint:
         """Return the state as a checkpoint on the CPU, detached from the run."""
-        steps, weights, direct, second = zip(*self.trace, strict=True)
+        steps, weights, norms, share = zip(*self.trace, strict=True)
         trace = MaskTrace(
             np.array(steps),
             np.stack(weights),
-            direct_norm=np.array(direct),
-            second_order_norm=np.array(second),
+            gradient_share=np.stack(share),
+            **{name: np.array([each.get(name, 0.0) for each in norms]) for name in _NORMS},
         )
         return Checkpoint(
             config=self.config,
@@ -349,15 +338,90 @@ class _Run:
             mask_logits=self.mask_logits.detach().cpu().clone(),
             trace=trace,
             metrics=tuple(self.metrics),
-            optimisers={
-                "network": _copied(self.optimiser.state_dict()),
-                "mask": _copied(self.mask_optimiser.state_dict()),
-            },
-            versions=_versions(),
+            optimisers=_copied(self.stepper.state()),
+            versions=_versions(self.world),
         )
 
     def _mask_now(self) -> np.ndarray:
-        return mask_weights(self.mask_logits, self.config.mask).cpu().numpy().copy()
+        return mask_weights(self.mask_logits, self.config.mask).float().cpu().numpy().copy()
+
+
+def _check(
+    config: TrainConfig, images: ImageSet, validation: ImageSet | None, resume: Checkpoint | None
+) -> None:
+    if config.batch_size > len(images):
+        raise ValueError(
+            f"batch_size must be at most the number of images, {len(images)}; "
+            f"got {config.batch_size}."
+        )
+    if config.validate_every and validation is None:
+        raise ValueError(
+            "validate_every must be 0 without validation images; "
+            f"got {config.validate_every}. Pass validation=."
+        )
+    if resume is not None and resume.config.to_dict() != config.to_dict():
+        ours, theirs = config.to_dict(), resume.config.to_dict()
+        name = next(name for name in ours if ours[name] != theirs[name])
+        raise ValueError(
+            f"resume must be a checkpoint of the same configuration; got one with "
+            f"{name} = {theirs[name]!r} instead of {ours[name]!r}."
+        )
+
+
+def _check_room(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint on trial: an unwritable folder or a full disk shows now, not later."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trial = folder / f".room-{os.getpid()}.pt"
+    try:
+        size = checkpoint.save(trial).stat().st_size
+        free = shutil.disk_usage(folder).free
+    finally:
+        trial.unlink(missing_ok=True)
+    if free < 2 * size:
+        raise OSError(
+            f"out must have room for two checkpoints, {2 * size / 1e6:.0f} MB; "
+            f"got {free / 1e6:.0f} MB free in {folder}."
+        )
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGTERM and Ctrl-C instead of dying in mid-step; the second Ctrl-C does interrupt."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # only the main thread may handle signals
+        return
+
+    def note(number: int, _frame: Any) -> None:
+        if caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _anyone(stop: list[int], run: _Run) -> bool:
+    """Whether any rank has caught a signal: all must leave the loop at the same step."""
+    if run.world.size == 1:
+        return bool(stop)
+    return all_reduce(torch.tensor(float(len(stop)), device=run.device), run.world).item() > 0
+
+
+def _described(images: ImageSet) -> dict[str, Any]:
+    return {
+        "name": images.name,
+        "folder": images.folder,
+        "split": images.split,
+        "labels_hash": images.labels_hash,
+        "n_images": len(images),
+        "shape": list(images.images.shape[1:]),
+        "n_classes": images.n_classes,
+    }
 
 
 def _copied(value: Any) -> Any:
@@ -369,7 +433,7 @@ def _copied(value: Any) -> Any:
     return [_copied(each) for each in value] if isinstance(value, list) else value
 
 
-def _versions() -> dict[str, str]:
+def _versions(world: World) -> dict[str, str]:
     from dimlab import __version__
 
     return {
@@ -378,4 +442,5 @@ def _versions() -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": np.__version__,
         "threads": str(torch.get_num_threads()),
+        "processes": str(world.size),
     }

@@ -4,18 +4,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["barlow_twins_loss", "cross_correlation", "nt_xent_loss"]
+__all__ = ["barlow_twins_loss", "cross_correlation", "nt_xent_loss", "vicreg_loss"]
 
 BATCH_NORM_EPS = 1e-5  # the authors of Barlow Twins standardise with BatchNorm
 
 
-def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
+def cross_correlation(z_a: Tensor, z_b: Tensor, *, unbiased: bool = False) -> Tensor:
     """Cross-correlation matrix of two batches of projections.
 
     Parameters
     ----------
     z_a, z_b : Tensor of shape (B, P), floating
         Projections of two views; row i of each belongs to the same sample. B >= 2.
+    unbiased : bool, default=False
+        Whether to take the statistics of the official MetaMask code; see the notes.
 
     Returns
     -------
@@ -31,22 +33,31 @@ def cross_correlation(z_a: Tensor, z_b: Tensor) -> Tensor:
     -----
     Standard deviations are biased and carry BatchNorm's eps of 1e-5: identical views have a
     diagonal of 1 up to eps, and a collapsed projection gives 0, not NaN. The official MetaMask code
-    takes the unbiased deviation and divides by B, so that its diagonal cannot exceed (B - 1) / B.
+    takes the unbiased deviation without eps and divides by B: its diagonal cannot exceed
+    (B - 1) / B, and a collapsed projection gives NaN. That NaN is kept: it stops the run, where a 0
+    would pass for a decorrelated dimension.
     """
     _check_pair(z_a, z_b)
+    if unbiased:
+        scaled = [(z - z.mean(0)) / z.std(0) for z in (z_a, z_b)]
+        return scaled[0].T @ scaled[1] / len(z_a)
     standardised = [
         (z - z.mean(0)) / (z.var(0, correction=0) + BATCH_NORM_EPS).sqrt() for z in (z_a, z_b)
     ]
     return standardised[0].T @ standardised[1] / len(z_a)
 
 
-def barlow_twins_terms(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor]:
+def barlow_twins_terms(
+    z_a: Tensor, z_b: Tensor, *, unbiased: bool = False
+) -> tuple[Tensor, Tensor]:
     """Invariance and redundancy term of the Barlow Twins loss, unweighted.
 
     Parameters
     ----------
     z_a, z_b : Tensor of shape (B, P), floating
         Projections of two views, B >= 2.
+    unbiased : bool, default=False
+        Which standard deviations; see `cross_correlation`.
 
     Returns
     -------
@@ -58,14 +69,16 @@ def barlow_twins_terms(z_a: Tensor, z_b: Tensor) -> tuple[Tensor, Tensor]:
     ValueError
         If the shapes differ, are not (B, P), or B < 2.
     """
-    correlation = cross_correlation(z_a, z_b)
+    correlation = cross_correlation(z_a, z_b, unbiased=unbiased)
     on_diagonal = correlation.diagonal()
     invariance = (on_diagonal - 1).square().sum()
     redundancy = correlation.square().sum() - on_diagonal.square().sum()
     return invariance, redundancy
 
 
-def barlow_twins_loss(z_a: Tensor, z_b: Tensor, *, off_diagonal_weight: float = 5e-3) -> Tensor:
+def barlow_twins_loss(
+    z_a: Tensor, z_b: Tensor, *, off_diagonal_weight: float = 5e-3, unbiased: bool = False
+) -> Tensor:
     """Redundancy-reduction loss of two batches of projections.
 
     Parameters
@@ -74,6 +87,8 @@ def barlow_twins_loss(z_a: Tensor, z_b: Tensor, *, off_diagonal_weight: float = 
         Projections of two views; row i of each belongs to the same sample. B >= 2.
     off_diagonal_weight : float, default=5e-3
         Weight of the redundancy term (lambda in [1]_), >= 0.
+    unbiased : bool, default=False
+        Which standard deviations; see `cross_correlation`.
 
     Returns
     -------
@@ -95,7 +110,7 @@ def barlow_twins_loss(z_a: Tensor, z_b: Tensor, *, off_diagonal_weight: float = 
     >>> round(barlow_twins_loss(z, z).item(), 4)
     0.0
     """
-    invariance, redundancy = barlow_twins_terms(z_a, z_b)
+    invariance, redundancy = barlow_twins_terms(z_a, z_b, unbiased=unbiased)
     return invariance + off_diagonal_weight * redundancy
 
 
@@ -143,6 +158,66 @@ def nt_xent_loss(z_a: Tensor, z_b: Tensor, *, temperature: float) -> Tensor:
     similarities = similarities.masked_fill(itself, float("-inf"))
     partner = torch.arange(len(z), device=z.device).roll(len(z_a))
     return functional.cross_entropy(similarities, partner)
+
+
+def vicreg_loss(
+    z_a: Tensor,
+    z_b: Tensor,
+    *,
+    invariance_weight: float = 25.0,
+    variance_weight: float = 25.0,
+    covariance_weight: float = 1.0,
+) -> Tensor:
+    """Variance-invariance-covariance regularisation of two batches of projections.
+
+    Parameters
+    ----------
+    z_a, z_b : Tensor of shape (B, P), floating
+        Projections of two views; row i of each belongs to the same sample. B >= 2.
+    invariance_weight, variance_weight, covariance_weight : float
+        lambda, mu and nu of [1]_, >= 0.
+
+    Returns
+    -------
+    Tensor of shape ()
+        ``lambda * s + mu * v + nu * c``: s the mean square of z_a - z_b over all entries; v the
+        mean over dimensions of max(0, 1 - sqrt(var + 1e-4)), averaged over the views; c the sum
+        over i != j of Cov_ij^2 / P, summed over the views.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, are not (B, P), or B < 2.
+
+    Notes
+    -----
+    As the authors' code has it: their text adds up the variance terms of both views, their code
+    averages them, and takes s over all B * P entries where the text sums over dimensions. Variances
+    and covariances are divided by B - 1.
+
+    References
+    ----------
+    .. [1] Bardes, Ponce & LeCun, "VICReg", ICLR 2022.
+
+    Examples
+    --------
+    >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    >>> vicreg_loss(z, z).item()
+    0.0
+    """
+    _check_pair(z_a, z_b)
+    invariance = (z_a - z_b).square().mean()
+    variance, covariance = z_a.new_zeros(()), z_a.new_zeros(())
+    for z in (z_a, z_b):
+        centred = z - z.mean(0)
+        matrix = centred.T @ centred / (len(z) - 1)
+        spread = (matrix.diagonal() + 1e-4).sqrt()
+        variance = variance + torch.relu(1 - spread).mean() / 2
+        off_diagonal = matrix.square().sum() - matrix.diagonal().square().sum()
+        covariance = covariance + off_diagonal / z.shape[1]
+    return (
+        invariance_weight * invariance + variance_weight * variance + covariance_weight * covariance
+    )
 
 
 def _check_pair(z_a: Tensor, z_b: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 from dimlab.datasets import ImageSet, digits
 from dimlab.training.checkpoint import load_checkpoint
 from dimlab.training.config import TrainConfig
-from dimlab.training.loop import _Run, train, untrained
+from dimlab.training.loop import train, untrained
 
 TINY = replace(TrainConfig.small(), n_dimensions=16, steps=6, batch_size=16, trace_every=2)
 
@@ -55,17 +55,43 @@ def test_same_seed_same_checkpoint_and_another_seed_another(images):
     )
 
 
-def test_resuming_equals_not_stopping(images, tmp_path):
-    whole = train(TINY, images)
-    run = _Run(TINY, images, "cpu", None)
-    for step in range(3):
-        run.advance(step)
-    path = run.checkpoint().save(tmp_path / "half.pt")
-    resumed = train(TINY, images, resume=load_checkpoint(path))
+class Pulled(Exception):
+    """The plug, at some step."""
+
+
+def pull_the_plug_at(step):
+    def sink(record):
+        if record["step"] == step:
+            raise Pulled
+
+    return sink
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"hypergradient": "lookahead", "outer_loss": "total"},
+        {"hypergradient": "joint", "optimiser": "adamw", "learning_rate": 1e-3, "clip_norm": 0.1},
+        {"meta_position": "before", "meta_batch": "held-out", "trial_step": "optimiser"},
+    ],
+)
+def test_resuming_equals_not_stopping(changes, images, tmp_path):
+    config = replace(TINY, checkpoint_every=3, **changes)
+    whole = train(config, images, out=tmp_path / "whole")
+    with pytest.raises(Pulled):
+        train(config, images, out=tmp_path / "cut", sink=pull_the_plug_at(5))
+    half = load_checkpoint(tmp_path / "cut" / "checkpoint.pt")
+    assert half.step == 3
+    resumed = train(config, images, out=tmp_path / "cut", resume=half)
     assert_same_network(whole, resumed)
     torch.testing.assert_close(resumed.mask_logits, whole.mask_logits, rtol=0, atol=0)
     np.testing.assert_array_equal(resumed.trace.weights, whole.trace.weights)
+    np.testing.assert_array_equal(resumed.trace.gradient_share, whole.trace.gradient_share)
     np.testing.assert_array_equal(resumed.trace.steps, [0, 1, 2, 4, 6])
+    lines = [(tmp_path / run / "metrics.jsonl").read_text() for run in ("whole", "cut")]
+    first, second = ([json.loads(line)["mask"] for line in text.splitlines()] for text in lines)
+    assert first == second
 
 
 def test_the_mask_moves_and_training_lowers_the_loss(images):

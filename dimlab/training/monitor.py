@@ -1,0 +1,105 @@
+"""How good the features are while they are trained: kNN and effective rank on validation images."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dimlab.kernels.spectra import entropy_rank
+from dimlab.readers import fit_knn
+from dimlab.training.augment import derived_seed, normalised
+from dimlab.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from dimlab.datasets import ImageSet
+
+_BANK, _LARGEST_BANK = 4, 10_000  # a stream of randomness; training images that vote
+_NEIGHBOURS = 5
+_BATCH = 512
+
+
+class Monitor:
+    """Evaluates the encoder on a validation split every few epochs.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Its ``validate_every`` and ``batch_size`` say when.
+    images : ImageSet
+        Training images; at most 10,000 of them, drawn once, are the bank.
+    validation : ImageSet
+        Held-out images of the training split. Never the test split: it must not choose anything.
+
+    Raises
+    ------
+    ValueError
+        If the two have images of different shapes.
+    """
+
+    def __init__(self, config: TrainConfig, images: ImageSet, validation: ImageSet) -> None:
+        if images.images.shape[1:] != validation.images.shape[1:]:
+            raise ValueError(
+                f"validation must have images of shape {images.images.shape[1:]}; "
+                f"got {validation.images.shape[1:]}."
+            )
+        rng = np.random.default_rng(derived_seed(config.seed, _BANK))
+        chosen = rng.permutation(len(images))[:_LARGEST_BANK]
+        self._config, self._validation = config, validation
+        self._bank = images.take(np.sort(chosen))
+        self._every = config.validate_every * (len(images) // config.batch_size)
+
+    def is_due(self, step: int) -> bool:
+        """Whether to evaluate after this many steps: every few epochs, and at the end."""
+        return step % self._every == 0 or step == self._config.steps
+
+    def measure(self, network: nn.ModuleDict, weights: np.ndarray) -> dict[str, Any]:
+        """Evaluate a network that stays in training mode, its statistics untouched.
+
+        Parameters
+        ----------
+        network : nn.ModuleDict
+            With ``encoder``.
+        weights : ndarray of shape (D,)
+            Mask weights.
+
+        Returns
+        -------
+        dict
+            ``knn_accuracy``, ``knn_accuracy_masked`` (fractions), ``effective_rank`` of the
+            validation features (not centred) and ``validation_seconds``.
+        """
+        started = time.perf_counter()
+        encoder = network["encoder"]
+        encoder.eval()
+        try:
+            bank, queries = (
+                self._encode(encoder, self._bank),
+                self._encode(encoder, self._validation),
+            )
+        finally:
+            encoder.train()
+        record = {}
+        for name, mask in (("knn_accuracy", None), ("knn_accuracy_masked", weights)):
+            kept = [each if mask is None else each * mask for each in (bank, queries)]
+            reader = fit_knn(kept[0], self._bank.labels, k=min(_NEIGHBOURS, len(bank)))
+            record[name] = reader.accuracy(kept[1], self._validation.labels)
+        values = np.linalg.svd(queries.astype(np.float64), compute_uv=False)
+        if values.any():
+            record["effective_rank"] = entropy_rank(values)
+        record["validation_seconds"] = time.perf_counter() - started
+        return record
+
+    def _encode(self, encoder: nn.Module, images: ImageSet) -> np.ndarray:
+        parameter = next(encoder.parameters())
+        blocks = []
+        for start in range(0, len(images), _BATCH):
+            pixels = torch.from_numpy(np.array(images.images[start : start + _BATCH]))
+            batch = pixels.to(parameter.device, parameter.dtype) / 255
+            with torch.inference_mode():
+                features = encoder(normalised(batch, self._config.normalisation))
+            blocks.append(features.float().cpu().numpy())
+        return np.concatenate(blocks)
