@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -154,33 +155,70 @@ def barlow_twins(z_a, z_b, off_diagonal_weight):
 
 
 # Training ------------------------------------------------------------------------------------
+#
+# The official MetaMask step, transcribed from a description of its code (each `#n` below is the
+# pitfall of that number in the description). Not from dimlab.training, and not in its manner: live
+# modules, deep copies, .backward(), torch's own SGD.
 
 
-def official_nt_xent(z0: torch.Tensor, z1: torch.Tensor, temperature: float) -> torch.Tensor:
-    """NT-Xent as the official MetaMask code has it: logits in four blocks, 1e9 off the diagonal."""
-    z0, z1 = (z / z.norm(dim=1, keepdim=True) for z in (z0, z1))
-    n = len(z0)
-    far = torch.eye(n, dtype=z0.dtype, device=z0.device) * 1e9
-    blocks = {
-        (i, j): a @ b.T / temperature
-        for i, a in enumerate((z0, z1))
-        for j, b in enumerate((z0, z1))
-    }
-    losses = []
-    for own, other in ((0, 1), (1, 0)):
-        logits = torch.cat([blocks[own, other], blocks[own, own] - far], dim=1)
-        rows = torch.arange(n, device=z0.device)
-        losses.append((torch.logsumexp(logits, dim=1) - logits[rows, rows]).mean())
-    return (losses[0] + losses[1]) / 2
+def vicreg(z_a, z_b, invariance_weight, variance_weight, covariance_weight):
+    """VICReg by loops, with the halves, the eps and the B - 1 of the authors' code."""
+    n, p = z_a.shape
+    invariance = sum((z_a[i, d] - z_b[i, d]) ** 2 for i in range(n) for d in range(p)) / (n * p)
+    variance = covariance = 0.0
+    for z in (z_a, z_b):
+        mean = [sum(z[i, d] for i in range(n)) / n for d in range(p)]
+        for d in range(p):
+            for e in range(p):
+                products = ((z[i, d] - mean[d]) * (z[i, e] - mean[e]) for i in range(n))
+                c = sum(products) / (n - 1)
+                if d == e:
+                    variance += max(0.0, 1 - np.sqrt(c + 1e-4)) / p / 2
+                else:
+                    covariance += c**2 / p
+    return float(
+        invariance_weight * invariance + variance_weight * variance + covariance_weight * covariance
+    )
 
 
-def official_barlow(y0: torch.Tensor, y1: torch.Tensor, off_diagonal_weight: float) -> torch.Tensor:
-    """Redundancy reduction as the official MetaMask code has it: unbiased std, divided by B."""
-    y0, y1 = ((y - y.mean(0)) / y.std(0) for y in (y0, y1))
-    c = y0.T @ y1 / len(y0)
-    difference = (c - torch.eye(len(c), dtype=c.dtype, device=c.device)) ** 2
-    weight = torch.full_like(c, off_diagonal_weight).fill_diagonal_(1.0)
-    return (difference * weight).sum()
+def official_nt_xent(z_a: torch.Tensor, z_b: torch.Tensor, temperature: float) -> torch.Tensor:
+    """NT-Xent as meta-mask.py has it: two cross-entropies over (other view, own view - 1e9 eye)."""
+    z_a = torch.nn.functional.normalize(z_a, dim=1)
+    z_b = torch.nn.functional.normalize(z_b, dim=1)
+    eye_mask = torch.eye(len(z_a)).to(z_a) * 1e9  # overflows in float16 (#14)
+    logits_aa = z_a @ z_a.T / temperature - eye_mask
+    logits_bb = z_b @ z_b.T / temperature - eye_mask
+    logits_ab = z_a @ z_b.T / temperature
+    logits_ba = z_b @ z_a.T / temperature
+    labels = torch.arange(len(z_a), device=z_a.device)
+    loss_a = torch.nn.functional.cross_entropy(torch.cat([logits_ab, logits_aa], dim=1), labels)
+    loss_b = torch.nn.functional.cross_entropy(torch.cat([logits_ba, logits_bb], dim=1), labels)
+    return (loss_a + loss_b) / 2
+
+
+def official_barlow(
+    z_a: torch.Tensor, z_b: torch.Tensor, off_diagonal_weight: float
+) -> torch.Tensor:
+    """Barlow Twins as loss.py has it: unbiased std, no eps, divided by B (#20)."""
+    z_a_norm = (z_a - z_a.mean(0)) / z_a.std(0)
+    z_b_norm = (z_b - z_b.mean(0)) / z_b.std(0)
+    c = z_a_norm.T @ z_b_norm / len(z_a)
+    itself = torch.eye(len(c), dtype=torch.bool, device=c.device)
+    c_diff = (c - itself.to(c)) ** 2
+    return torch.where(itself, c_diff, off_diagonal_weight * c_diff).sum()
+
+
+class OfficialStep(TypedDict):
+    """What one official iteration computed, without graph; the rest it moved in place."""
+
+    gradient: torch.Tensor  # of the mask parameter: direct - learning_rate * product
+    direct: torch.Tensor  # d loss_cl / d mask at the trial weights, these held fixed
+    product: torch.Tensor | None  # d/d mask <d loss_cl / d weights, v>; None in first order
+    loss_bl: torch.Tensor  # both losses of the regular step, unweighted
+    loss_cl: torch.Tensor
+    meta_loss: torch.Tensor  # loss_cl at the updated weights
+    trial_loss: torch.Tensor  # loss_cl at the trial weights
+    radius: float | None  # R = r / |v|; None where no finite difference is taken
 
 
 def official_step(
@@ -192,79 +230,131 @@ def official_step(
     learning_rate: float = 1e-3,
     mask_learning_rate: float = 1e-3,
     momentum: float = 0.9,
+    mask_momentum: float = 0.9,
     weight_decay: float = 5e-4,
+    mask_weight_decay: float = 5e-4,
     contrastive_weight: float = 10.0,
     off_diagonal_weight: float = 5e-3,
     temperature: float = 0.07,
     radius: float = 1e-2,
-) -> dict[str, torch.Tensor]:
-    """One iteration of the official training step, line by line from the description of it.
+    sigmoid: bool = True,
+    second_order: bool = True,
+    exact: bool = False,
+) -> OfficialStep:
+    """One iteration of the official training step: the regular step, then the meta step.
 
-    ``network`` (encoder, contrastive, redundancy; training mode), ``mask_logits`` and the momentum
-    buffers in ``state`` are moved in place. Returns the parts of the mask's gradient.
+    ``network`` holds "encoder", "contrastive" and "redundancy", in training mode. ``state`` holds
+    the momentum buffers {"network": {name: tensor}, "mask": {"mask": tensor}}, {} before the first
+    step. Network, BatchNorm's buffers, mask and state move in place; gradients are cleared.
+    ``exact`` replaces the finite difference by a double backward, at the same trial weights.
     """
+    weights = dict(network.named_parameters())
+    mask = mask_logits.detach().clone().requires_grad_()
     buffers = state.setdefault("network", {})
-
-    def both_heads(net, logits):
-        """Every official forward pass runs both heads, whichever loss is wanted."""
-        mask = torch.sigmoid(logits)
-        out = []
-        for view in views:
-            h = net["encoder"](view) * mask
-            out.append((net["redundancy"](h), net["contrastive"](h)))
-        return [pair[0] for pair in out], [pair[1] for pair in out]
-
-    def sgd(named, gradients, held, rate):
-        """Take a step of SGD with momentum and weight decay, as torch has it."""
-        for name, p in named:
-            if gradients.get(name) is None:
-                continue
-            d = gradients[name] + weight_decay * p.detach()
-            held[name] = d.clone() if name not in held else momentum * held[name] + d
-            p.data = p.data - rate * held[name]
-
-    def gradients_of(loss, net):
-        named = dict(net.named_parameters())
-        found = torch.autograd.grad(
-            loss, list(named.values()), allow_unused=True, retain_graph=True
-        )
-        return dict(zip(named, found, strict=True))
-
-    # regular step; its gradient of the mask is thrown away
-    y, z = both_heads(network, mask_logits)
-    loss = official_barlow(*y, off_diagonal_weight)
-    loss = loss + contrastive_weight * official_nt_xent(*z, temperature)
-    sgd(network.named_parameters(), gradients_of(loss, network), buffers, learning_rate)
-
-    # virtual step into a copy, from the updated weights, on the same views
-    _, z = both_heads(network, mask_logits)
-    first = gradients_of(official_nt_xent(*z, temperature), network)
-    virtual = copy.deepcopy(network)
-    held = {name: buffer.clone() for name, buffer in buffers.items()}
-    sgd(virtual.named_parameters(), first, held, learning_rate)
-    logits = mask_logits.detach().clone().requires_grad_()
-    _, z = both_heads(virtual, logits)
-    trial_loss = official_nt_xent(*z, temperature)
-    direct = torch.autograd.grad(trial_loss, logits, retain_graph=True)[0]
-    v = {name: g for name, g in gradients_of(trial_loss, virtual).items() if g is not None}
-
-    # Hessian-vector product by a central difference around the main model's weights
-    length = torch.sqrt(sum((g**2).sum() for g in v.values()))
-    step = radius / length
-    sides = []
-    for sign in (1.0, -1.0):
-        for (name, p), (_, main) in zip(
-            virtual.named_parameters(), network.named_parameters(), strict=True
-        ):
-            p.data = main.detach() + (sign * step * v[name] if name in v else 0.0)
-        _, z = both_heads(virtual, logits)
-        sides.append(torch.autograd.grad(official_nt_xent(*z, temperature), logits)[0])
-    product = (sides[0] - sides[1]) / (2 * step)
-    gradient = direct - learning_rate * product
-    total = gradient + weight_decay * mask_logits
     mask_buffers = state.setdefault("mask", {})
-    mask_buffers["mask"] = (
-        momentum * mask_buffers["mask"] + total if mask_buffers else total.clone()
+    opt_a = _sgd(weights, buffers, learning_rate, momentum, weight_decay)
+    opt_b = _sgd({"mask": mask}, mask_buffers, mask_learning_rate, mask_momentum, mask_weight_decay)
+
+    def forward(net):
+        """Both views through both heads, whichever loss is wanted; one masked feature each (#5)."""
+        z_bl, z_cl = [], []
+        for view in views:
+            h = net["encoder"](view) * (torch.sigmoid(mask) if sigmoid else mask)
+            z_bl.append(net["redundancy"](h))
+            z_cl.append(net["contrastive"](h))
+        return z_bl, z_cl
+
+    def contrastive_loss(net):
+        return official_nt_xent(*forward(net)[1], temperature)
+
+    # 2.7, 1-2: the regular step. Its gradient of the mask is thrown away.
+    opt_a.zero_grad()
+    z_bl, z_cl = forward(network)
+    loss_bl = official_barlow(*z_bl, off_diagonal_weight)
+    loss_cl = official_nt_xent(*z_cl, temperature)
+    (loss_bl + contrastive_weight * loss_cl).backward()
+    opt_a.step()
+    _keep(opt_a, weights, buffers)
+
+    # 3a: loss_cl on the main model, whose BatchNorm statistics move a second time (#11); the
+    # redundancy head gets no gradient (#27).
+    opt_a.zero_grad()
+    opt_b.zero_grad()
+    meta_loss = contrastive_loss(network)
+    gradients = dict(
+        zip(
+            weights,
+            torch.autograd.grad(
+                meta_loss, list(weights.values()), create_graph=exact, allow_unused=True
+            ),
+            strict=True,
+        )
     )
-    mask_logits.sub_(mask_learning_rate * mask_buffers["mask"])
-    return {"gradient": gradient, "direct": direct, "product": product}
+
+    # 3b: the virtual step, written into a copy; decay and (a copy of the) momentum included (#2).
+    copied = copy.deepcopy(network)
+    with torch.no_grad():
+        for name, w_ in copied.named_parameters():
+            if gradients[name] is None:
+                continue  # left as they were copied
+            d = gradients[name] + weight_decay * weights[name]
+            buf = momentum * buffers.get(name, torch.zeros_like(d)) + d
+            w_.copy_(weights[name] - learning_rate * buf)
+
+    # 3c: loss_cl on the copy.
+    trial_loss = contrastive_loss(copied)
+    trial_loss.backward()
+    direct = mask.grad.clone()
+    v = {name: w_.grad.clone() for name, w_ in copied.named_parameters() if w_.grad is not None}
+
+    # 3d: the Hessian-vector product, over the gradients that are not None (#9).
+    product = big_r = None
+    if second_order and exact:
+        inner = sum((gradients[name] * v[name]).sum() for name in v)
+        product = torch.autograd.grad(inner, mask)[0]
+    elif second_order:
+        big_r = radius / torch.cat([each.flatten() for each in v.values()]).norm()
+        sides = {}
+        for sign in (+1, -1):
+            with torch.no_grad():
+                for name, w_ in copied.named_parameters():
+                    w_.copy_(weights[name] + sign * big_r * v[name] if name in v else weights[name])
+            sides[sign] = torch.autograd.grad(contrastive_loss(copied), mask)[0]
+        product = (sides[+1] - sides[-1]) / (2 * big_r)
+
+    # 3e-4: the mask's own step.
+    gradient = direct if product is None else direct - learning_rate * product
+    mask.grad = gradient.clone()
+    opt_b.step()
+    _keep(opt_b, {"mask": mask}, mask_buffers)
+    with torch.no_grad():
+        mask_logits.copy_(mask)
+    opt_a.zero_grad()
+    return {
+        "gradient": gradient,
+        "direct": direct,
+        "product": product,
+        "loss_bl": loss_bl.detach(),
+        "loss_cl": loss_cl.detach(),
+        "meta_loss": meta_loss.detach(),
+        "trial_loss": trial_loss.detach(),
+        "radius": None if big_r is None else big_r.item(),
+    }
+
+
+def _sgd(named, buffers, learning_rate, momentum, weight_decay):
+    """torch's SGD over the named tensors, its momentum where ``buffers`` left it."""
+    optimiser = torch.optim.SGD(
+        named.values(), lr=learning_rate, momentum=momentum, weight_decay=weight_decay
+    )
+    for name, tensor in named.items():
+        if buffers.get(name) is not None:
+            optimiser.state[tensor]["momentum_buffer"] = buffers[name]
+    return optimiser
+
+
+def _keep(optimiser, named, buffers):
+    """Read the momentum buffers back; without momentum there are none."""
+    for name, tensor in named.items():
+        if optimiser.state[tensor].get("momentum_buffer") is not None:
+            buffers[name] = optimiser.state[tensor]["momentum_buffer"]

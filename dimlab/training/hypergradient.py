@@ -275,9 +275,15 @@ def _mask_gradient(trial: Trial, weights: Weights) -> Tensor:
 
 
 def _moved(weights: Weights, direction: Weights, step: float | Tensor) -> Weights:
-    """Move the weights along the direction; those without one stay."""
+    """Move the weights along the direction; those without one stay.
+
+    A clone keeps its strides, a sum need not: with one input channel channels-last is lost, and
+    every layer behind such a convolution runs on a layout that is slow.
+    """
     return {
-        name: weight.detach() + step * direction[name] if name in direction else weight.detach()
+        name: weight.detach().clone().add_(step * direction[name])
+        if name in direction
+        else weight.detach()
         for name, weight in weights.items()
     }
 

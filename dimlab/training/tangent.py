@@ -207,6 +207,8 @@ class _Convolution(_Operation):
         x, weight = saved
         dx = tangents[self.inputs[0]]
         dw, db = direction.get(f"{self.path}.weight"), direction.get(f"{self.path}.bias")
+        if dw is not None and dw.stride() != weight.stride():
+            dw = torch.empty_like(weight).copy_(dw)  # the same memory format as the activations
         if dw is None and dx is None:
             # a bias alone moves every pixel alike
             return None if db is None else self._convolve(x, torch.zeros_like(weight), db)

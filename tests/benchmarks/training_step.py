@@ -1,7 +1,8 @@
 """Seconds and peak memory of one training step, every mode beside the plain step in one run.
 
-Run by hand: ``pytest tests/benchmarks -s``. The contestants take turns, so that a slow minute of
-the machine hits them all; the table gives the median of the rounds and its ratio to the plain step.
+Run by hand: ``pytest tests/benchmarks/training_step.py -s``. The contestants take turns, so that a
+slow minute of the machine hits them all; the table gives the median of the rounds and its ratio to
+the plain step.
 """
 
 import copy
@@ -43,6 +44,8 @@ MODES = {
     "finite_difference": {"hypergradient": "finite_difference"},
     "first_order": {"hypergradient": "first_order"},
     "joint": {"hypergradient": "joint"},
+    "plain, bfloat16": {"method": "simclr+barlow-twins", "precision": "bfloat16"},
+    "exact, bfloat16": {"precision": "bfloat16"},
 }
 
 
@@ -145,14 +148,14 @@ def test_parts(size):
     network, mask = fresh(config, channels)
     objective = Stepper(network, mask, config).objective
     weights = dict(network.named_parameters())
-    direction = {name: torch.randn_like(w) * 1e-3 for name, w in weights.items()}
+    direction = {name: 1e-3 * w.detach() for name, w in weights.items()}
     encoder = {n: w for n, w in weights.items() if n.startswith("encoder.")}
 
     def forward():
         return objective.forward(weights, views)
 
     passed = forward()
-    upstream = [torch.randn_like(h) for h in passed.features]
+    upstream = [h.detach() for h in passed.features]
 
     def backward():
         torch.autograd.grad(passed.features, list(encoder.values()), upstream, retain_graph=True)
