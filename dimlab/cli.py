@@ -205,17 +205,20 @@ def encode(
     """
     from dimlab.encode import encode as encode_images
     from dimlab.terminal import progress
+    from dimlab.training.distributed import joined
 
     checkpoint = _checkpoint(source)
     out.mkdir(parents=True, exist_ok=True)
-    for name in split or ["train", "test"]:
-        images = _split_of(checkpoint, name, data, data_dir)
-        with progress(f"encoding {name}", quiet=quiet) as advance:
-            representation = encode_images(
-                checkpoint, images, layer=layer, n_views=views, seed=seed, device=device,
-                progress=advance,
-            )  # fmt: skip
-        print(representation.save(out / f"{name}.safetensors"))
+    with joined(device) as (world, place):
+        for name in split or ["train", "test"]:
+            images = _split_of(checkpoint, name, data, data_dir)
+            with progress(f"encoding {name}", quiet=quiet or world.rank > 0) as advance:
+                representation = encode_images(
+                    checkpoint, images, layer=layer, n_views=views, seed=seed, device=place,
+                    progress=advance,
+                )  # fmt: skip
+            if world.rank == 0:
+                print(representation.save(out / f"{name}.safetensors"))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from torch import Tensor
 from dimlab.representation import Representation
 from dimlab.training.augment import Augmentation, derived_seed, normalised
 from dimlab.training.config import TrainConfig
+from dimlab.training.distributed import all_gather, current_world
 
 if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
@@ -67,6 +68,10 @@ def encode(
     ------
     ValueError
         If the layer is unknown, n_views is negative, or the images have another shape.
+
+    Notes
+    -----
+    Under ``torchrun`` every process encodes its part of the rows, and all return the whole.
     """
     if layer not in LAYERS:
         raise ValueError(f"layer must be one of {', '.join(LAYERS)}; got {layer!r}.")
@@ -150,21 +155,23 @@ def _represent(
             f"n_views must be >= 0 and batch_size >= 1; got {n_views} and {batch_size}."
         )
     n_samples, n_channels, height, width = images.images.shape
-    starts = range(0, n_samples, batch_size)
+    world = current_world()
+    mine = world.rows(n_samples)
+    starts = range(mine.start, mine.stop, batch_size)
     total, done = len(starts) * (1 + n_views), 0
 
     def run(transform: Callable[..., Tensor]) -> np.ndarray:
         nonlocal done
         blocks = []
         for start in starts:
-            rows = slice(start, min(start + batch_size, n_samples))
+            rows = slice(start, min(start + batch_size, mine.stop))
             batch = torch.from_numpy(np.array(images.images[rows])).to(device).float() / 255
             with torch.inference_mode():
-                blocks.append(embed(transform(batch, rows=rows)).float().cpu().numpy())
+                blocks.append(embed(transform(batch, rows=rows)).float())
             done += 1
             if progress is not None:
                 progress(done, total)
-        return np.concatenate(blocks)
+        return all_gather(torch.cat(blocks), n_samples, world).cpu().numpy()
 
     features = run(lambda batch, rows: batch)
     views, view_factors = [], []

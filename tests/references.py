@@ -298,7 +298,7 @@ def official_step(
             if gradients[name] is None:
                 continue  # left as they were copied
             d = gradients[name] + weight_decay * weights[name]
-            buf = momentum * buffers.get(name, torch.zeros_like(d)) + d
+            buf = d if buffers.get(name) is None else momentum * buffers[name] + d
             w_.copy_(weights[name] - learning_rate * buf)
 
     # 3c: loss_cl on the copy.

@@ -97,7 +97,7 @@ def test_evaluate_prints_every_source(dimlab, checkpoint_path):
         (["train", "--data", "digit"], 2, "digits"),
         (["train", "--steps", "0"], 2, "steps must be >= 1; got 0"),
         (["train", "--encoder", "vgg"], 2, "encoder must be one of"),
-        (["train", "--preset", "huge"], 2, "preset must be one of small, medium; got 'huge'"),
+        (["train", "--preset", "huge"], 2, "preset must be one of small, medium, official"),
         (["train", "--config", "none.toml"], 2, "config must be a TOML file"),
         (["train", "--batch-size", "5000", "--out", "r"], 2, "batch_size must be at most"),
     ],

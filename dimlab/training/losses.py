@@ -31,11 +31,25 @@ def cross_correlation(z_a: Tensor, z_b: Tensor, *, unbiased: bool = False) -> Te
 
     Notes
     -----
-    Standard deviations are biased and carry BatchNorm's eps of 1e-5: identical views have a
-    diagonal of 1 up to eps, and a collapsed projection gives 0, not NaN. The official MetaMask code
-    takes the unbiased deviation without eps and divides by B: its diagonal cannot exceed
-    (B - 1) / B, and a collapsed projection gives NaN. That NaN is kept: it stops the run, where a 0
-    would pass for a decorrelated dimension.
+    Standard deviations are biased and carry BatchNorm's eps of 1e-5, as in the code of [1]_:
+    identical views have a diagonal of 1 up to eps, and a collapsed projection gives 0 up to
+    rounding, not NaN. With ``unbiased``, as in the code of [2]_, the deviation is unbiased, has no
+    eps, and the sum is still divided by B: every entry is (B - 1) / B times Pearson's correlation.
+    A collapsed projection then has a row or column of NaN or infinity (its mean may round away
+    from it). That is kept: the loss is not finite, which stops a run, where a 0 would pass for a
+    decorrelated dimension.
+
+    References
+    ----------
+    .. [1] Zbontar et al., "Barlow Twins", ICML 2021.
+    .. [2] Li et al., "MetaMask", NeurIPS 2022.
+
+    Examples
+    --------
+    >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    >>> cross_correlation(z, z.flip(1), unbiased=True)
+    tensor([[0.0000, 0.7500],
+            [0.7500, 0.0000]])
     """
     _check_pair(z_a, z_b)
     if unbiased:
@@ -68,6 +82,12 @@ def barlow_twins_terms(
     ------
     ValueError
         If the shapes differ, are not (B, P), or B < 2.
+
+    Examples
+    --------
+    >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    >>> barlow_twins_terms(z, z, unbiased=True)
+    (tensor(0.1250), tensor(0.))
     """
     correlation = cross_correlation(z_a, z_b, unbiased=unbiased)
     on_diagonal = correlation.diagonal()
@@ -98,7 +118,12 @@ def barlow_twins_loss(
     Raises
     ------
     ValueError
-        If the shapes differ, are not (B, P), or B < 2.
+        If the shapes differ, are not (B, P), B < 2, or the weight is not >= 0.
+
+    Notes
+    -----
+    Identical, decorrelated views have a loss of 0 up to eps; with ``unbiased`` the least value is
+    P / B^2, since no C_ii passes (B - 1) / B.
 
     References
     ----------
@@ -109,7 +134,10 @@ def barlow_twins_loss(
     >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     >>> round(barlow_twins_loss(z, z).item(), 4)
     0.0
+    >>> barlow_twins_loss(z, z, unbiased=True).item()
+    0.125
     """
+    _check_weights(off_diagonal_weight=off_diagonal_weight)
     invariance, redundancy = barlow_twins_terms(z_a, z_b, unbiased=unbiased)
     return invariance + off_diagonal_weight * redundancy
 
@@ -182,39 +210,47 @@ def vicreg_loss(
     Tensor of shape ()
         ``lambda * s + mu * v + nu * c``: s the mean square of z_a - z_b over all entries; v the
         mean over dimensions of max(0, 1 - sqrt(var + 1e-4)), averaged over the views; c the sum
-        over i != j of Cov_ij^2 / P, summed over the views.
+        over i != j of Cov_ij^2 / P, summed over the views. Variances are divided by B - 1.
 
     Raises
     ------
     ValueError
-        If the shapes differ, are not (B, P), or B < 2.
+        If the shapes differ, are not (B, P), B < 2, or a weight is not >= 0.
 
     Notes
     -----
-    As the authors' code has it: their text adds up the variance terms of both views, their code
-    averages them, and takes s over all B * P entries where the text sums over dimensions. Variances
-    and covariances are divided by B - 1.
+    The conventions are those of the authors' code, and of lightly. The authors' text sums s over
+    dimensions, P times as much, and adds up v over the views, twice as much; solo-learn adds up v
+    too. Two collapsed views have the loss 0.99 * mu: the root of 1e-4 is 0.01.
 
     References
     ----------
-    .. [1] Bardes, Ponce & LeCun, "VICReg", ICLR 2022.
+    .. [1] Bardes, Ponce & LeCun, "VICReg", ICLR 2022, eq. 1-6.
 
     Examples
     --------
     >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     >>> vicreg_loss(z, z).item()
     0.0
+    >>> vicreg_loss(0 * z, 0 * z).item()
+    24.75
     """
     _check_pair(z_a, z_b)
+    _check_weights(
+        invariance_weight=invariance_weight,
+        variance_weight=variance_weight,
+        covariance_weight=covariance_weight,
+    )
     invariance = (z_a - z_b).square().mean()
     variance, covariance = z_a.new_zeros(()), z_a.new_zeros(())
     for z in (z_a, z_b):
         centred = z - z.mean(0)
-        matrix = centred.T @ centred / (len(z) - 1)
+        matrix = centred.T @ centred / (len(z) - 1)  # (P, P)
         spread = (matrix.diagonal() + 1e-4).sqrt()
         variance = variance + torch.relu(1 - spread).mean() / 2
-        off_diagonal = matrix.square().sum() - matrix.diagonal().square().sum()
-        covariance = covariance + off_diagonal / z.shape[1]
+        # the diagonal goes before the sum: it would swallow small covariances
+        off_diagonal = matrix - matrix.diagonal().diag()
+        covariance = covariance + off_diagonal.square().sum() / z.shape[1]
     return (
         invariance_weight * invariance + variance_weight * variance + covariance_weight * covariance
     )
@@ -226,3 +262,9 @@ def _check_pair(z_a: Tensor, z_b: Tensor) -> None:
             "z_a and z_b must both have shape (B, P) with B >= 2; "
             f"got {tuple(z_a.shape)} and {tuple(z_b.shape)}."
         )
+
+
+def _check_weights(**weights: float) -> None:
+    for name, weight in weights.items():
+        if not weight >= 0:
+            raise ValueError(f"{name} must be >= 0; got {weight}.")

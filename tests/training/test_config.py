@@ -23,6 +23,15 @@ from dimlab.training.config import TrainConfig
         ("n_dimensions", 6, "n_dimensions must be a multiple of 4; got 6"),
         ("batch_size", 1, "batch_size must be >= 2; got 1"),
         ("warmup_steps", 10**6, "warmup_steps must be < steps"),
+        ("hypergradient", "second", "hypergradient must be one of exact, lookahead"),
+        ("trial_loss", "x", "trial_loss must be one of contrastive, total"),
+        ("optimiser", "lion", "optimiser must be one of sgd, adamw"),
+        ("precision", "fp8", "precision must be one of float32, bfloat16, float64"),
+        ("nesterov", 1, "nesterov must be bool; got 1"),
+        ("contrastive", "infonce", "contrastive must be a function or one of barlow_twins_loss"),
+        ("contrastive", "cross_correlation", "contrastive must be a function or one of"),
+        ("finite_difference_radius", 0, "finite_difference_radius must be > 0; got 0"),
+        ("validate_every", -1, "validate_every must be >= 0; got -1"),
     ],
 )
 def test_a_value_out_of_range_is_refused(field, value, message):
@@ -47,3 +56,50 @@ def test_an_unknown_field_is_refused():
 def test_presets_differ_where_they_say():
     assert TrainConfig.small().flip == 0
     assert TrainConfig.medium() == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"nesterov": True, "momentum": 0.0}, "nesterov must have a momentum > 0"),
+        ({"hypergradient": "lookahead", "optimiser": "adamw"}, "must have optimiser='sgd'"),
+        (
+            {"meta_moves_statistics": True, "meta_position": "before"},
+            "meta_moves_statistics must be False with meta_position='before'",
+        ),
+    ],
+)
+def test_fields_that_exclude_each_other_are_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**fields)
+
+
+def test_a_loss_of_ones_own_is_named_in_json():
+    import json
+
+    from dimlab.training.losses import vicreg_loss
+
+    assert json.loads(TrainConfig(contrastive=vicreg_loss).to_json())["contrastive"] == (
+        "vicreg_loss"
+    )
+
+    def mine(z_a, z_b):
+        return (z_a - z_b).square().mean()
+
+    values = json.loads(TrainConfig(contrastive=mine).to_json())
+    assert values["contrastive"].startswith("custom:")
+    assert values["contrastive"].endswith(".mine")
+    read = TrainConfig.from_dict(values)  # a checkpoint with it can be read, its loss is a name
+    assert read.contrastive == values["contrastive"]
+
+
+def test_official_sets_every_switch():
+    official = TrainConfig.official()
+    assert (official.hypergradient, official.trial_step) == ("finite_difference", "optimiser")
+    assert (official.trial_loss, official.outer_loss) == ("contrastive", "contrastive")
+    assert (official.meta_position, official.meta_batch) == ("after", "same")
+    assert (official.masked_heads, official.mask) == ("both", "sigmoid")
+    assert (official.barlow_statistics, official.meta_moves_statistics) == ("unbiased", True)
+    assert (official.temperature, official.contrastive_weight) == (0.07, 10)
+    assert (official.learning_rate, official.mask_learning_rate) == (1e-3, 1e-3)
+    assert not official.stem_relu

@@ -11,6 +11,7 @@ from dimlab.training.losses import (
     barlow_twins_terms,
     cross_correlation,
     nt_xent_loss,
+    vicreg_loss,
 )
 from tests import references
 
@@ -107,3 +108,54 @@ def test_temperature_must_be_positive(temperature):
 def test_losses_run_in_half_precision_without_overflow():
     z = draw(5, 8, 4).to(torch.bfloat16)
     assert np.isfinite(nt_xent_loss(z, z, temperature=0.07).item())
+
+
+def test_vicreg_by_hand():
+    # columns of deviation 1 (unbiased variance 4/3) and 0; the second view is shifted by (2, 0)
+    z = torch.tensor([[1.0, 5.0], [1.0, 5.0], [-1.0, 5.0], [-1.0, 5.0]], dtype=torch.float64)
+    shifted = z + torch.tensor([2.0, 0.0], dtype=torch.float64)
+    assert vicreg_loss(z, shifted, variance_weight=0, covariance_weight=0).item() == 25 * 4 / 2
+    variance = vicreg_loss(z, shifted, invariance_weight=0, covariance_weight=0).item()
+    assert variance == pytest.approx(25 * (1 - 0.01) / 2)  # the dead column, sqrt(1e-4) = 0.01
+    twice = torch.cat([z[:, :1], z[:, :1]], dim=1)  # Cov_01 = Cov_10 = 4/3, two views
+    covariance = vicreg_loss(twice, twice, invariance_weight=0, variance_weight=0).item()
+    assert covariance == pytest.approx(2 * 2 * (4 / 3) ** 2 / 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_vicreg_equals_the_textbook_loops(seed):
+    z_a, z_b = 0.7 * draw(seed, 9, 4), draw(seed + 9, 9, 4)
+    expected = references.vicreg(z_a.numpy(), z_b.numpy(), 25.0, 25.0, 1.0)
+    assert vicreg_loss(z_a, z_b).item() == pytest.approx(expected, rel=1e-12)
+    assert torch.autograd.gradcheck(vicreg_loss, (z_a.requires_grad_(), z_b.requires_grad_()))
+
+
+def test_vicreg_refuses_pairs_of_other_shapes():
+    with pytest.raises(ValueError, match="z_a and z_b must both have shape"):
+        vicreg_loss(draw(0, 3, 2), draw(0, 3, 3))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_official_statistics_equal_the_official_code(seed):
+    z_a, z_b = draw(seed, 8, 5), draw(seed + 9, 8, 5)
+    ours = barlow_twins_loss(z_a, z_b, unbiased=True)
+    torch.testing.assert_close(ours, references.official_barlow(z_a, z_b, 5e-3))
+    assert abs(ours - barlow_twins_loss(z_a, z_b)) > 1e-3  # negative control
+    torch.testing.assert_close(
+        nt_xent_loss(z_a, z_b, temperature=0.07), references.official_nt_xent(z_a, z_b, 0.07)
+    )
+
+
+def test_official_statistics_have_the_floor_that_was_measured_on_the_official_code():
+    # paper.md 2.10: the diagonal is (B - 1) / B, so the loss of identical views is D / B^2 = 0.0078
+    z = draw(0, 512, 2048)
+    invariance, _ = barlow_twins_terms(z, z, unbiased=True)
+    assert invariance.item() == pytest.approx(2048 / 512**2, rel=1e-9)
+    independent = barlow_twins_loss(z, draw(1, 512, 2048), unbiased=True).item()
+    assert independent == pytest.approx(2083, rel=0.01)  # measured there: 2048 + 41 predicted
+
+
+def test_a_collapsed_projection_is_not_a_number_in_official_statistics():
+    z = draw(0, 6, 3)
+    z[:, 1] = 4.0
+    assert cross_correlation(z, z, unbiased=True)[1].isnan().all()
