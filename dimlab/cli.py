@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dimlab.training.config import TrainConfig
 
 DONE, FAILED, MISUSED = 0, 1, 2
+_CTRL_C = 130
 _BOOLEANS = {"true": True, "false": False}
 
 app = typer.Typer(
@@ -52,7 +53,10 @@ def run() -> None:
     command = next((each for each in arguments if not each.startswith("-")), "")
     prefix = f"dimlab {command}".strip()
     try:
-        sys.exit(app(arguments, standalone_mode=False) or DONE)
+        code = app(arguments, standalone_mode=False) or DONE
+        if code == _CTRL_C:  # typer turns Ctrl-C into a code of its own
+            raise KeyboardInterrupt
+        sys.exit(code)
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in sys.argv:
             raise
@@ -63,7 +67,7 @@ def run() -> None:
 
 def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
-        return str(error) or "interrupted.", FAILED
+        return "interrupted.", FAILED
     if isinstance(error, _Unreadable):
         return str(error), FAILED
     if hasattr(error, "format_message"):  # what typer raises: unknown flag, value of the wrong type
@@ -71,7 +75,9 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, (ValueError, TypeError, FileNotFoundError)):
         return str(error), MISUSED
     if isinstance(error, OSError):
-        return f"{error.filename or 'a file'}: {error.strerror or error}.", FAILED
+        if error.filename is None:
+            return str(error), FAILED
+        return f"{error.filename}: {error.strerror or error}.", FAILED
     if isinstance(error, MemoryError):
         return "out of memory.", FAILED
     return f"internal error, {type(error).__name__}: {error} (--debug shows where).", FAILED

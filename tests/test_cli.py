@@ -1,7 +1,9 @@
 """The command line, driven as a user drives it: exit codes, sentences, files."""
 
 import json
+import os
 import pickle
+import signal
 import subprocess
 import sys
 
@@ -192,3 +194,102 @@ def test_fashion_mnist_trains_and_its_checkpoint_is_ablated(dimlab):
     code, out, err = dimlab("ablate", "r/checkpoint.pt", "--max-queries", 300, "--json")
     assert (code, err) == (0, "")
     assert json.loads(out)["n_train"] == 54_000
+
+
+def test_a_run_is_resumed_with_the_same_command_line(dimlab, tmp_path, monkeypatch):
+    from dimlab.training.checkpoint import load_checkpoint
+    from dimlab.training.step import Stepper
+
+    command = ["train", "--steps", 4, "--batch-size", 16, "--set", "checkpoint_every=2"]
+    assert dimlab(*command, "--out", "whole")[0] == 0
+    taken, take = [], Stepper.take
+
+    def interrupted(self, *arguments, **options):
+        taken.append(1)
+        if len(taken) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return take(self, *arguments, **options)
+
+    monkeypatch.setattr(Stepper, "take", interrupted)
+    code, _, err = dimlab(*command, "--out", "cut", "--resume")  # nothing there: it starts
+    assert code == 1
+    assert err.startswith("dimlab train: stopped after step 2 of 4; cut/checkpoint.pt")
+    assert "--resume" in err
+    assert dimlab(*command, "--out", "cut", "--resume")[0] == 0
+    whole, cut = (load_checkpoint(tmp_path / run / "checkpoint.pt") for run in ("whole", "cut"))
+    for name, value in whole.network.items():
+        np.testing.assert_array_equal(cut.network[name], value)
+    code, _, err = dimlab(*command, "--out", "cut", "--resume", "--learning-rate", 9)
+    assert code == 2
+    assert (
+        "resume must be a checkpoint of the same configuration; got one with learning_rate" in err
+    )
+
+
+def test_fields_of_the_configuration_are_set_and_checked(dimlab, tmp_path):
+    from dimlab.training.checkpoint import load_checkpoint
+
+    code, _, err = dimlab(
+        "train", "--steps", 2, "--batch-size", 16, "--out", "r", "--hypergradient", "lookahead",
+        "--set", "nesterov=true", "--set", "mask_momentum=0.5", "--set", "contrastive=vicreg_loss",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    config = load_checkpoint(tmp_path / "r" / "checkpoint.pt").config
+    assert (config.nesterov, config.mask_momentum) == (True, 0.5)
+    assert (config.contrastive, config.hypergradient) == ("vicreg_loss", "lookahead")
+    for pair, sentence in {
+        "nonsense=1": "set must be FIELD=VALUE with a field of TrainConfig; got 'nonsense=1'",
+        "steps": "set must be FIELD=VALUE",
+        "nesterov=maybe": "nesterov must be bool; got 'maybe'",
+        "warmup_steps=few": "warmup_steps must be int; got 'few'",
+    }.items():
+        code, _, err = dimlab("train", "--set", pair)
+        assert code == 2
+        assert sentence in err
+
+
+def test_training_is_watched(dimlab, tmp_path):
+    code, _, err = dimlab(
+        "train", "--steps", 2, "--batch-size", 16, "--out", "r", "--validate-every", 1,
+        "--set", "trace_every=1", "--tensorboard",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    text = (tmp_path / "r" / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert 0 < lines[-1]["knn_accuracy"] <= 1
+    events = [file for file in (tmp_path / "r").iterdir() if file.name.startswith("events.out")]
+    assert len(events) == 1
+    assert events[0].stat().st_size > 500
+
+
+@pytest.mark.slow
+def test_torchrun_trains_and_encodes_as_one_process_does(tmp_path):
+    from dimlab.training.checkpoint import load_checkpoint
+
+    command = ["train", "--steps", "3", "--batch-size", "15", "--set", "precision=float64"]
+    several = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+    ]
+    for launcher, out in (([sys.executable], "one"), (several, "two")):
+        for arguments in (
+            [*command, "--out", out],
+            ["encode", f"{out}/checkpoint.pt", "--split", "test", "--out", out, "--views", "1"],
+        ):
+            done = subprocess.run(
+                [*launcher, "-m", "dimlab", *arguments], cwd=tmp_path, capture_output=True,
+                text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr
+    one, two = (load_checkpoint(tmp_path / out / "checkpoint.pt") for out in ("one", "two"))
+    assert two.versions["processes"] == "2"
+    for name, value in one.network.items():
+        np.testing.assert_allclose(two.network[name], value, rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose(two.mask_logits, one.mask_logits, rtol=1e-9, atol=1e-12)
+    features = [Representation.load(tmp_path / out / "test.safetensors") for out in ("one", "two")]
+    np.testing.assert_allclose(features[1].features, features[0].features, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(features[1].views, features[0].views, rtol=1e-4, atol=1e-6)

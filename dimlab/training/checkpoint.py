@@ -158,6 +158,11 @@ class Checkpoint:
         -------
         Path
             The file written.
+
+        Raises
+        ------
+        OSError
+            If the folder is not there or the disk is full; an older file stands.
         """
         trace = {
             each.name: torch.from_numpy(np.ascontiguousarray(getattr(self.trace, each.name)))
@@ -178,7 +183,12 @@ class Checkpoint:
         }
         path = Path(path)
         with replacing(path) as temporary:
-            torch.save(payload, temporary)
+            try:
+                torch.save(payload, temporary)
+            except RuntimeError as error:  # torch's writer hides why: the disk
+                raise OSError(
+                    f"{path} must be written whole; got an error from the disk: no space left?"
+                ) from error
         return path
 
 

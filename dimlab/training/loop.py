@@ -38,7 +38,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch
 _NORMS = ("direct_norm", "second_order_norm")
 
 
-class TrainingStopped(KeyboardInterrupt):
+class TrainingStopped(InterruptedError):
     """A signal stopped the run after a whole step; the message says where it can be resumed."""
 
 

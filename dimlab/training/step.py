@@ -119,6 +119,7 @@ class Stepper:
         ------
         FloatingPointError
             If the loss is not finite; nothing but BatchNorm's running statistics has moved then.
+            If the hypergradient is not finite; the mask has not moved then.
         ValueError
             If clipping changed a step that ``lookahead`` is to unroll.
         """
@@ -197,7 +198,10 @@ class Stepper:
         self.optimiser.step()
 
     def _update_mask(self, hypergradient: Hypergradient, record: Record) -> None:
-        self.mask_logits.grad = hypergradient.total.to(self.mask_logits.dtype)
+        total = hypergradient.total
+        if not total.isfinite().all():
+            raise FloatingPointError("hypergradient must stay finite; got a NaN or an infinity")
+        self.mask_logits.grad = total.to(self.mask_logits.dtype)
         self.mask_optimiser.step()
         record["direct_norm"] = hypergradient.direct.norm().item()
         record["second_order_norm"] = hypergradient.second_order.norm().item()
