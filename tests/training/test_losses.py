@@ -381,6 +381,17 @@ def test_the_virtual_step_is_the_step_that_sgd_would_take(number):
     assert abs(plain - expected) > 1e-3 * expected
 
 
+def test_without_momentum_the_virtual_step_is_plain():
+    """The official code stops here: it binds its buffer inside a branch on the momentum."""
+    toy = Toy(0)
+    mask = toy.mask.clone()
+    found = toy.step(0, learning_rate=0.05, momentum=0.0)
+    assert toy.state["network"] == {}
+    toy.state["network"] = {name: 0 * w for name, w in toy.network.named_parameters()}
+    expected = toy.contrastive_loss(toy.trial(0, mask, 0.05), 0, mask).detach()
+    torch.testing.assert_close(found["trial_loss"], expected, rtol=1e-10, atol=0)
+
+
 @pytest.mark.parametrize("activation", [nn.Softplus, nn.ReLU])
 def test_the_exact_mask_gradient_is_the_numerical_derivative_of_the_trial_loss(activation):
     """Of s -> L(theta_trial(s), s), one logit at a time, and of its direct part alone."""
@@ -468,7 +479,7 @@ def test_forwards_and_updates_of_batch_norm_an_iteration(switches, forwards):
 @pytest.mark.parametrize("sigmoid", [True, False])
 @pytest.mark.parametrize("exact", [True, False])
 def test_the_mask_gradient_is_blind_to_the_common_scale(sigmoid, exact):
-    """<M, dL/dM> = 0: each head begins with Linear and BatchNorm, here all but without eps (Euler)."""
+    """<M, dL/dM> = 0: each head begins with Linear and BatchNorm, with next to no eps."""
     toy = Toy(1, batch_norm_eps=1e-20)
     weights = torch.sigmoid(toy.mask) if sigmoid else toy.mask.clone()
     chain = weights * (1 - weights) if sigmoid else torch.ones_like(weights)

@@ -205,7 +205,7 @@ def test_bfloat16_stays_close_to_float32(position):
         warm.take(views, lambda: None)
     found = {}
     for precision in ("float32", "bfloat16"):
-        settings = replace(config, precision=precision, meta_position=position)
+        settings = replace(config, precision=precision, meta_position=position, learning_rate=0.01)
         s = logits.clone()
         Stepper(copy.deepcopy(network), s, settings).take(views, lambda: None)
         found[precision] = s.grad
