@@ -134,9 +134,9 @@ class convnet(Encoder):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, C, H, W) to features (B, D)."""
-        x = torch.relu(self.bn1(self.conv1(images)))
-        x = torch.relu(self.bn2(self.conv2(x)))
-        x = torch.relu(self.bn3(self.conv3(x)))
+        x = torch.relu_(self.bn1(self.conv1(images)))
+        x = torch.relu_(self.bn2(self.conv2(x)))
+        x = torch.relu_(self.bn3(self.conv3(x)))
         return x.mean((2, 3))
 
 
@@ -152,9 +152,9 @@ class _BasicBlock(nn.Module):
         self.downsample = _downsample(n_in, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = torch.relu(self.bn1(self.conv1(x)))
+        out = torch.relu_(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
-        return torch.relu(out + (x if self.downsample is None else self.downsample(x)))
+        return torch.relu_(out + (x if self.downsample is None else self.downsample(x)))
 
 
 class _Bottleneck(nn.Module):
@@ -172,10 +172,10 @@ class _Bottleneck(nn.Module):
         self.downsample = _downsample(n_in, n_out, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        out = torch.relu(self.bn1(self.conv1(x)))
-        out = torch.relu(self.bn2(self.conv2(out)))
+        out = torch.relu_(self.bn1(self.conv1(x)))
+        out = torch.relu_(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return torch.relu(out + (x if self.downsample is None else self.downsample(x)))
+        return torch.relu_(out + (x if self.downsample is None else self.downsample(x)))
 
 
 def _downsample(n_in: int, n_out: int, stride: int) -> nn.Sequential | None:
@@ -216,7 +216,7 @@ class resnet(Encoder):
         kernel, stride, padding = (3, 1, 1) if stem == "cifar" else (7, 2, 3)
         self.conv1 = nn.Conv2d(in_channels, 64, kernel, stride, padding, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU() if stem_relu else nn.Identity()
+        self.relu = nn.ReLU(inplace=True) if stem_relu else nn.Identity()
         self.maxpool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(3, 2, 1)
         n_in, self.layers = 64, list[nn.Module]()  # a plain list: the keys are layer1 to layer4
         for number, depth in enumerate(_LAYERS[name], start=1):

@@ -6,10 +6,13 @@ anyway. Per layer, with y the output, x the input and a dot for the tangent:
 
 - convolution: ``y. = conv(x, w.) + conv(x., w)``;
 - BatchNorm: the Jacobian in x is symmetric but for the scale of each channel, so that ``x. -> y.``
-  is the kernel of BatchNorm's *backward* pass; then ``+ gamma. xhat + beta.``;
+  is BatchNorm's *backward* pass; then ``+ gamma. xhat + beta.``;
 - ReLU: the kernel of its backward pass;
 - sums, means and reshapes are linear: the tangent goes through them as the value does;
 - anything else: ``torch.func.jvp`` of that one operation.
+
+A tangent that nobody reads again is overwritten: on a CPU, touching new memory costs more than the
+arithmetic of an elementwise pass.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import operator
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -31,7 +34,7 @@ Values = dict[str, Any]
 _LINEAR_MODULES = (nn.Identity, nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Flatten)
 _LINEAR_METHODS = ("mean", "sum", "flatten", "view", "reshape", "contiguous", "permute")
 _LINEAR_FUNCTIONS = (torch.mean, torch.sum, torch.flatten)
-_RELU_FUNCTIONS = (torch.relu, functional.relu)
+_RELU_FUNCTIONS = (torch.relu, torch.relu_, functional.relu)
 _ADD_FUNCTIONS = (operator.add, torch.add, operator.iadd)
 
 
@@ -64,9 +67,12 @@ class TangentProgram:
             last |= dict.fromkeys(operation.inputs, index)
         # a value is let go behind the operation that reads it last
         self._done_with: list[list[str]] = [[] for _ in self._operations]
+        fresh = {each.name for each in self._operations if each.makes_new}
         for name, index in last.items():
             if name != self._output:
                 self._done_with[index].append(name)
+                if name in fresh:
+                    self._operations[index].overwrites |= {name}
 
     def run(
         self,
@@ -181,6 +187,8 @@ class _Operation:
 
     name: str
     inputs: tuple[str, ...]
+    overwrites: frozenset[str] = field(default=frozenset(), init=False)  # tangents it may reuse
+    makes_new: ClassVar[bool] = False  # whether its tangent is no view of another one
 
     def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, tuple[Any, ...]]:
         raise NotImplementedError
@@ -195,6 +203,7 @@ class _Operation:
 class _Convolution(_Operation):
     module: nn.Conv2d
     path: str
+    makes_new = True
 
     def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, tuple[Any, ...]]:
         x, weight = values[self.inputs[0]], weights[f"{self.path}.weight"]
@@ -229,6 +238,7 @@ class _Convolution(_Operation):
 class _Norm(_Operation):
     module: _BatchNorm
     path: str
+    makes_new = True
 
     def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, tuple[Any, ...]]:
         layer: Any = self.module
@@ -257,38 +267,76 @@ class _Norm(_Operation):
         x, gamma, mean, inverse_deviation = saved
         dx = tangents[self.inputs[0]]
         dgamma, dbeta = (direction.get(f"{self.path}.{name}") for name in ("weight", "bias"))
-        dy = None
-        if dx is not None:
-            dy = torch.ops.aten.native_batch_norm_backward(
-                dx, x, gamma, None, None, mean, inverse_deviation, True, self.module.eps,
-                [True, False, False],
-            )[0]  # fmt: skip
-        if dgamma is None and dbeta is None:
-            return dy
-        shape = (1, -1) + (1,) * (x.ndim - 2)
+        along_x, along_weights = dx is not None, dgamma is not None or dbeta is not None
+        if not (along_x or along_weights):
+            return None
+        # per channel, y. = stretch x. + scale x + shift
         scale = torch.zeros_like(mean) if dgamma is None else dgamma * inverse_deviation
         shift = -scale * mean if dbeta is None else dbeta - scale * mean
-        scale, shift = scale.to(x.dtype).view(shape), shift.to(x.dtype).view(shape)
-        if dy is None:
-            return torch.addcmul(shift, x, scale)
-        return dy.add_(shift).addcmul_(x, scale)
+        if not along_x:
+            return torch.addcmul(_by_channel(shift, x), x, _by_channel(scale, x))
+        if x.is_cuda or x.dtype not in (torch.float32, torch.float64):
+            # one kernel, and wide enough sums: half precision cannot hold scale x + shift
+            dy = self._backward(dx, x, gamma, mean, inverse_deviation, [True, False, False])[0]
+            if along_weights:
+                dy.add_(_by_channel(shift, x)).addcmul_(x, _by_channel(scale, x))
+            return dy
+        _, product, total = self._backward(
+            dx, x, gamma, mean, inverse_deviation, [False, True, True]
+        )
+        count = x.numel() // x.shape[1]
+        stretch = inverse_deviation if gamma is None else gamma * inverse_deviation
+        along_deviation = stretch * inverse_deviation * product / count
+        scale = scale - along_deviation
+        shift = shift + along_deviation * mean - stretch * total / count
+        dy = dx if self.inputs[0] in self.overwrites else dx.clone()
+        dy.mul_(_by_channel(stretch, x)).addcmul_(x, _by_channel(scale, x))
+        return dy.add_(_by_channel(shift, x))
+
+    def _backward(
+        self,
+        dy: Tensor,
+        x: Tensor,
+        gamma: Tensor | None,
+        mean: Tensor,
+        inverse_deviation: Tensor,
+        wanted: list[bool],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.ops.aten.native_batch_norm_backward(
+            dy, x, gamma, None, None, mean, inverse_deviation, True, self.module.eps, wanted
+        )
+
+
+def _by_channel(values: Tensor, x: Tensor) -> Tensor:
+    return values.to(x.dtype).view((1, -1) + (1,) * (x.ndim - 2))
 
 
 @dataclass(eq=False)
 class _Relu(_Operation):
+    in_place: bool
+    makes_new = True
+
     def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, tuple[Any, ...]]:
-        y = torch.relu(values[self.inputs[0]])
+        x = values[self.inputs[0]]
+        y = torch.relu_(x) if self.in_place else torch.relu(x)
         return y, (y.detach(),)
 
     def tangent(
         self, tangents: Values, saved: tuple[Any, ...], direction: Weights
     ) -> Tensor | None:
         dx = tangents[self.inputs[0]]
-        return None if dx is None else torch.ops.aten.threshold_backward(dx, saved[0], 0)
+        if dx is None:
+            return None
+        backward = torch.ops.aten.threshold_backward
+        if self.inputs[0] in self.overwrites:
+            return backward.grad_input(dx, saved[0], 0, grad_input=dx)
+        return backward(dx, saved[0], 0)
 
 
 @dataclass(eq=False)
 class _Sum(_Operation):
+    """A sum of two; where one is constant, the tangent is that of the other, not a new one."""
+
     def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, tuple[Any, ...]]:
         return values[self.inputs[0]] + values[self.inputs[1]], ()
 
@@ -296,7 +344,9 @@ class _Sum(_Operation):
         self, tangents: Values, saved: tuple[Any, ...], direction: Weights
     ) -> Tensor | None:
         a, b = (tangents[name] for name in self.inputs)
-        return b if a is None else a if b is None else a + b
+        if a is None or b is None:
+            return b if a is None else a
+        return a.add_(b) if self.inputs[0] in self.overwrites else a + b
 
 
 @dataclass(eq=False)
@@ -407,7 +457,7 @@ def _operation(module: nn.Module, node: fx.Node, inputs: tuple[str, ...]) -> _Op
         if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d):
             return _Norm(name, inputs, layer, path)  # type: ignore[arg-type]
         if type(layer) is nn.ReLU:
-            return _Relu(name, inputs)
+            return _Relu(name, inputs, layer.inplace)
         if type(layer) in _LINEAR_MODULES:
             return _Linear(name, inputs, layer)
         return _Other(name, inputs, _caller(layer), layer, path)
@@ -415,7 +465,8 @@ def _operation(module: nn.Module, node: fx.Node, inputs: tuple[str, ...]) -> _Op
         raise NotImplementedError("a parameter that is used without its layer")
     plain = len(node.args) == len(inputs) and not node.kwargs
     if node.op == "call_function" and target in _RELU_FUNCTIONS:
-        return _Relu(name, inputs)
+        in_place = target is torch.relu_ or node.kwargs.get("inplace", (*node.args, False)[1])
+        return _Relu(name, inputs, bool(in_place))
     if node.op == "call_function" and target in _ADD_FUNCTIONS and plain and len(inputs) == 2:
         return _Sum(name, inputs)
     linear = target in (_LINEAR_METHODS if node.op == "call_method" else _LINEAR_FUNCTIONS)
