@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dimlab.training.objective import Objective, Pass, Views, Weights
+from dimlab.training.objective import HeadGradient, Objective, Pass, Views, Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +126,13 @@ def exact_hypergradient(trial: Trial) -> Hypergradient:
     finite difference.
     .. [2] Pearlmutter, "Fast exact multiplication by the Hessian", Neural Computation 1994.
     """
-    passed, direct, v = _trial_step(trial)
-    slope = trial.objective.slope(passed, trial.weights, v, trial.mask_logits, trial.inner_loss)
+    objective = trial.objective
+    passed, heads, direct, v = _trial_step(trial, keep_graph=True)
+    if heads is None:
+        heads = objective.head_gradient(
+            trial.weights, passed.features, trial.mask_logits, trial.inner_loss
+        )
+    slope = objective.slope(passed, heads, v)
     return Hypergradient(direct, -trial.learning_rate * slope)
 
 
@@ -158,7 +163,7 @@ def finite_difference_hypergradient(trial: Trial, *, radius: float) -> Hypergrad
     """
     if not radius > 0:
         raise ValueError(f"radius must be > 0; got {radius}.")
-    _, direct, v = _trial_step(trial)
+    _, _, direct, v = _trial_step(trial)
     norm = torch.cat([each.flatten() for each in v.values()]).norm()
     if norm == 0:
         return Hypergradient(direct, torch.zeros_like(direct))
@@ -181,7 +186,7 @@ def first_order_hypergradient(trial: Trial) -> Hypergradient:
     Hypergradient
         Direct part; the second-order part is zero.
     """
-    _, direct, _ = _trial_step(trial)
+    _, _, direct, _ = _trial_step(trial)
     return Hypergradient(direct, torch.zeros_like(direct))
 
 
@@ -231,37 +236,40 @@ def lookahead_hypergradient(
     The inner product is differentiated at s_t, the logits that the real step used. Where the mask
     moved between step t and step t + 1, direct and v are those of the mask in force at t + 1.
     """
-    slope = objective.slope(passed, weights, v, mask_logits, "total")
+    heads = objective.head_gradient(weights, passed.features, mask_logits, "total")
+    slope = objective.slope(passed, heads, v)
     return Hypergradient(direct, -learning_rate * slope)
 
 
-def _trial_step(trial: Trial) -> tuple[Pass, Tensor, Weights]:
+def _trial_step(
+    trial: Trial, *, keep_graph: bool = False
+) -> tuple[Pass, HeadGradient | None, Tensor, Weights]:
     """Take the step: the inner pass, and the gradients of L_out behind it in s and theta'."""
     objective = trial.objective
-    passed, gradient = trial.passed, trial.gradient
+    passed, gradient, heads = trial.passed, trial.gradient, None
     if passed is None or gradient is None:
         leaves = _leaves(trial.weights)
         moving = trial.moves_statistics
         passed = objective.forward(leaves, trial.inner_views, update_statistics=moving)
-        terms = objective.terms(
+        heads = objective.head_gradient(
             leaves,
             passed.features,
-            trial.mask_logits.detach(),
+            trial.mask_logits,
             trial.inner_loss,
             update_statistics=moving,
+            keep_graph=keep_graph,
         )
-        loss = objective.value(terms, trial.inner_loss)
-        gradient, _ = objective.gradients(loss, leaves)
-        # the tape is kept, the graph is not: two graphs at once would cost memory
+        gradient = objective.through_encoder(heads, passed, leaves)
+        # the tape is kept, the encoder's graph is not: two graphs at once would cost memory
         passed = Pass((passed.features[0].detach(), passed.features[1].detach()), passed.tapes)
-        del loss, terms, leaves
+        del leaves
     if trial.drift is not None:
         gradient = {name: each + trial.drift[name] for name, each in gradient.items()}
     moved = _leaves(_moved(trial.weights, gradient, -trial.learning_rate))
     s = trial.mask_logits.detach().requires_grad_()
     features = objective.forward(moved, trial.outer_views, remember=False).features
     v, direct = objective.gradients(objective.loss(moved, features, s, trial.outer_loss), moved, s)
-    return passed, torch.zeros_like(s) if direct is None else direct, v
+    return passed, heads, torch.zeros_like(s) if direct is None else direct, v
 
 
 def _mask_gradient(trial: Trial, weights: Weights) -> Tensor:

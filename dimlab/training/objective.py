@@ -36,6 +36,25 @@ class Pass:
     tapes: tuple[Tape, Tape]
 
 
+@dataclass(frozen=True, eq=False)
+class HeadGradient:
+    """First derivatives of a loss in features and projector weights, differentiable in the logits.
+
+    Parameters
+    ----------
+    mask_logits : Tensor of shape (D,)
+        s, a leaf.
+    features : tuple of Tensor of shape (B, D)
+        By view; None where the loss does not depend on one.
+    weights : dict of str to Tensor
+        Of the projector weights that the loss reaches.
+    """
+
+    mask_logits: Tensor
+    features: tuple[Tensor | None, ...]
+    weights: Weights
+
+
 class Objective:
     """The losses of two views, for given weights and mask logits.
 
@@ -190,22 +209,100 @@ class Objective:
         }
         return by_name, None if mask_logits is None else found[-1]
 
-    def slope(
-        self, passed: Pass, weights: Weights, direction: Weights, mask_logits: Tensor, which: str
-    ) -> Tensor:
+    def head_gradient(
+        self,
+        weights: Weights,
+        features: Views,
+        mask_logits: Tensor,
+        which: str,
+        *,
+        update_statistics: bool = False,
+        keep_graph: bool = True,
+    ) -> HeadGradient:
+        """Differentiate a loss down to the features.
+
+        Parameters
+        ----------
+        weights : dict of str to Tensor
+            Of the projectors at least.
+        features : tuple of Tensor of shape (B, D)
+            Unmasked; what lies behind them is not differentiated.
+        mask_logits : Tensor of shape (D,)
+            s.
+        which : {"contrastive", "total"}
+            Which loss.
+        update_statistics : bool, default=False
+            Whether the running statistics of both projectors move.
+        keep_graph : bool, default=True
+            Whether a slope will be asked for.
+
+        Returns
+        -------
+        HeadGradient
+            Of this rank's share.
+        """
+        heads = {
+            name: weight.detach().requires_grad_()
+            for name, weight in weights.items()
+            if not name.startswith("encoder.")
+        }
+        h = tuple(each.detach().requires_grad_() for each in features)
+        s = mask_logits.detach().requires_grad_()
+        terms = self.terms(heads, (h[0], h[1]), s, which, update_statistics=update_statistics)
+        found = torch.autograd.grad(
+            self.value(terms, which),
+            [*h, *heads.values()],
+            create_graph=keep_graph,
+            allow_unused=True,
+        )
+        reached = {
+            name: each for name, each in zip(heads, found[2:], strict=True) if each is not None
+        }
+        return HeadGradient(s, found[:2], reached)
+
+    def through_encoder(self, heads: HeadGradient, passed: Pass, weights: Weights) -> Weights:
+        """Go on from the features: the gradient in all weights that the loss reaches.
+
+        Parameters
+        ----------
+        heads : HeadGradient
+            Of the loss.
+        passed : Pass
+            The forward pass that the features come from, with its graph.
+        weights : dict of str to Tensor
+            Those that the pass is differentiable in.
+
+        Returns
+        -------
+        dict of str to Tensor
+            Summed over ranks, detached.
+        """
+        encoder = {name: each for name, each in weights.items() if name.startswith("encoder.")}
+        found = torch.autograd.grad(
+            passed.features,
+            list(encoder.values()),
+            [None if each is None else each.detach() for each in heads.features],
+            allow_unused=True,
+        )
+        # the sum over ranks is in place, and the graph still needs the projectors' own values
+        own = {name: each.detach().clone() for name, each in heads.weights.items()}
+        gradient = own | {
+            name: each for name, each in zip(encoder, found, strict=True) if each is not None
+        }
+        sum_over_ranks(list(gradient.values()), self.world)
+        return gradient
+
+    def slope(self, passed: Pass, heads: HeadGradient, direction: Weights) -> Tensor:
         """d_s <grad_theta L(theta, s), direction>, exactly, shape (D,).
 
         Parameters
         ----------
         passed : Pass
             The forward pass at theta.
-        weights, direction : dict of str to Tensor
-            theta (of the projectors at least) and a direction in weight space; missing names are
-            zero.
-        mask_logits : Tensor of shape (D,)
-            s.
-        which : {"contrastive", "total"}
-            L.
+        heads : HeadGradient
+            Of L there; its graph is used up.
+        direction : dict of str to Tensor
+            A direction in weight space; missing names are zero.
 
         Returns
         -------
@@ -223,25 +320,14 @@ class Objective:
             along = [
                 self._wide(self.encoder.tangent(tape, encoder_direction)) for tape in passed.tapes
             ]
-        heads = {
-            name: weight.detach().requires_grad_(name in direction)
-            for name, weight in weights.items()
-            if not name.startswith("encoder.")
-        }
-        moving = [name for name, weight in heads.items() if weight.requires_grad]
-        h_a, h_b = (h.detach().requires_grad_() for h in passed.features)
-        s = mask_logits.detach().requires_grad_()
-        gradient = torch.autograd.grad(
-            self.loss(heads, (h_a, h_b), s, which),
-            [h_a, h_b, *(heads[name] for name in moving)],
-            create_graph=True,
-            allow_unused=True,
-        )
-        directions = [*along, *(direction[name] for name in moving)]
+        pairs = [
+            *zip(heads.features, along, strict=True),
+            *((each, direction.get(name)) for name, each in heads.weights.items()),
+        ]
         product = torch.stack(
-            [(g * d).sum() for g, d in zip(gradient, directions, strict=True) if g is not None]
+            [(g * d).sum() for g, d in pairs if g is not None and d is not None]
         ).sum()
-        slope = torch.autograd.grad(product, s)[0]
+        slope = torch.autograd.grad(product, heads.mask_logits)[0]
         sum_over_ranks([slope], self.world)
         return slope
 

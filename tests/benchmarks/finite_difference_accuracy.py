@@ -1,8 +1,8 @@
 """Finite difference against the exact second-order part along a real run.
 
 Run by hand: ``python tests/benchmarks/finite_difference_accuracy.py``. Trains the convnet on
-Fashion-MNIST with the exact hypergradient; every 20 steps all radii are measured at the same weights,
-mask and views.
+Fashion-MNIST with the exact hypergradient; every 20 steps all radii are measured at the same
+weights, mask and views.
 """
 
 import copy

@@ -173,7 +173,8 @@ def test_parts(size):
         torch.autograd.grad(loss, [*features, s])
 
     def slope():
-        objective.slope(passed, weights, direction, mask, "contrastive")
+        graph = objective.head_gradient(weights, features, mask, "contrastive")
+        objective.slope(passed, graph, direction)
 
     runs = {
         "encoder forward, both views": forward,
