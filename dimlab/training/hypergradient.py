@@ -266,6 +266,7 @@ def _trial_step(
     if trial.drift is not None:
         gradient = {name: each + trial.drift[name] for name, each in gradient.items()}
     moved = _leaves(_moved(trial.weights, gradient, -trial.learning_rate))
+    del gradient
     s = trial.mask_logits.detach().requires_grad_()
     features = objective.forward(moved, trial.outer_views, remember=False).features
     v, direct = objective.gradients(objective.loss(moved, features, s, trial.outer_loss), moved, s)

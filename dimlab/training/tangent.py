@@ -40,9 +40,10 @@ _ADD_FUNCTIONS = (operator.add, torch.add, operator.iadd)
 
 @dataclass(eq=False)
 class Tape:
-    """What one forward pass left for its tangent: activations by reference, weights as copies."""
+    """What one forward pass left for its tangent: activations and weights, by reference."""
 
     saved: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    versions: list[tuple[Tensor, int]] = field(default_factory=list)  # of the weights
 
 
 class TangentProgram:
@@ -108,6 +109,8 @@ class TangentProgram:
                 tape.saved[operation.name] = saved
             for name in done:
                 del values[name]
+        if remember:
+            tape.versions = [(each.detach(), each._version) for each in weights.values()]
         return values[self._output], tape
 
     @torch.no_grad()
@@ -117,8 +120,7 @@ class TangentProgram:
         Parameters
         ----------
         tape : Tape
-            Of a forward pass; it may be replayed more than once. The live parameters may have moved
-            since.
+            Of a forward pass; it may be replayed more than once.
         direction : dict of str to Tensor
             By parameter name; what is missing is zero.
 
@@ -130,10 +132,16 @@ class TangentProgram:
         Raises
         ------
         ValueError
-            If no parameter of the module has a direction, or the tape is empty.
+            If no parameter of the module has a direction, the tape is empty, or a weight that the
+            pass saw has been changed in place since.
         """
         if not tape.saved:
             raise ValueError("tape must be that of a pass with remember=True; got an empty one.")
+        if any(weight._version != version for weight, version in tape.versions):
+            raise ValueError(
+                "tape must be replayed before its weights move; got weights that were changed in "
+                "place. Run the pass with copies of them."
+            )
         tangents: Values = {_INPUT: None}
         for operation, done in zip(self._operations, self._done_with, strict=True):
             tangents[operation.name] = operation.tangent(
@@ -208,7 +216,7 @@ class _Convolution(_Operation):
     def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, tuple[Any, ...]]:
         x, weight = values[self.inputs[0]], weights[f"{self.path}.weight"]
         bias = weights.get(f"{self.path}.bias")
-        return self._convolve(x, weight, bias), (x.detach(), weight.detach().clone())
+        return self._convolve(x, weight, bias), (x.detach(), weight.detach())
 
     def tangent(
         self, tangents: Values, saved: tuple[Any, ...], direction: Weights
@@ -258,7 +266,7 @@ class _Norm(_Operation):
         y, batch_mean, inverse_deviation = torch.native_batch_norm(
             x, gamma, weights.get(f"{self.path}.bias"), mean, variance, True, momentum, layer.eps
         )
-        kept = None if gamma is None else gamma.detach().clone()
+        kept = None if gamma is None else gamma.detach()
         return y, (x.detach(), kept, batch_mean.detach(), inverse_deviation.detach())
 
     def tangent(
@@ -378,8 +386,8 @@ class _Other(_Operation):
         given = [values[name] for name in self.inputs]
         with self._still(not update):
             result = self.function(mine, *given)
-        copies = {name: weight.detach().clone() for name, weight in mine.items()}
-        return result, (copies, tuple(each.detach() for each in given))
+        kept = {name: weight.detach() for name, weight in mine.items()}
+        return result, (kept, tuple(each.detach() for each in given))
 
     def tangent(
         self, tangents: Values, saved: tuple[Any, ...], direction: Weights

@@ -136,15 +136,18 @@ def test_run_is_the_modules_own_forward_and_backward_bit_for_bit(name, update):
     assert any(not torch.equal(other.state_dict()[key], before[key]) for key in before)
 
 
-def test_the_tape_keeps_the_weights_that_the_pass_saw():
+def test_a_tape_whose_weights_have_moved_is_refused():
     module, images, weights, direction = world("convnet")
     program = TangentProgram(module)
-    tape = program.run(weights, images)[1]
-    before = program.tangent(tape, direction)
-    with torch.no_grad():
-        for weight in weights.values():
-            weight.add_(1.0)
+    copies = {name: weight.clone() for name, weight in weights.items()}
+    tape, of_copies = (program.run(each, images)[1] for each in (weights, copies))
+    before = program.tangent(of_copies, direction)
     torch.testing.assert_close(program.tangent(tape, direction), before, rtol=0, atol=0)
+    with torch.no_grad():
+        next(iter(weights.values())).add_(1.0)
+    with pytest.raises(ValueError, match="tape must be replayed before its weights move"):
+        program.tangent(tape, direction)
+    torch.testing.assert_close(program.tangent(of_copies, direction), before, rtol=0, atol=0)
 
 
 def test_batch_statistics_are_differentiated():
