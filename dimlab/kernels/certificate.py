@@ -1,9 +1,14 @@
 """Which rows could be a neighbour without a group of dimensions, by proof rather than by scoring.
 
-Let every row outside the candidates have a similarity of at most ``a`` with a query. Without one
-dimension it is at most ``(a - q v) / sqrt((1 - q^2) (1 - v^2))``, q and v being the
-normalised values of query and row. Rows for which that stays below the k-th similarity found
-cannot enter.
+Let q and x be a normalised query and bank row, s their similarity, and q_g and x_g the parts that
+leave. The row reaches a similarity t without the group only if
+
+    s - q_g . x_g  >=  t sqrt(1 - |q_g|^2) sqrt(1 - |x_g|^2).
+
+For one dimension and t >= 0 the difference of both sides is concave in the row's value: where no
+value at either end of that dimension's range satisfies it with the largest s outside the
+candidates, no row does. That is the certificate. Where it fails, the same inequality is looked at
+row by row, first with the largest part that any group takes from a row, then group by group.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from dimlab.kernels.rows import Groups, Rows
 UNITS = 1e10  # similarities are compared as whole numbers of 1e-10
 SLACK = 1e-9  # above the rounding errors of the float64 bounds
 _ELEMENTS = 1 << 22
+_SAMPLED = 2048  # rows from which the cost of a strategy is foretold
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,98 +53,166 @@ class Best:
         return (self.scores[..., -1] - 1.0) / UNITS
 
 
-def certify(
-    bank: Rows, groups: Groups, search: Search, best: Best
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Prove where no other row can enter; for single dimensions also where those that could lie.
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """How much of the bank's rows lies within the groups, never too little; float64."""
 
-    Returns
-    -------
-    certified : Tensor of shape (B, G), bool
-    first, last : Tensor of shape (B, D), int64, or None
-        In order of the dimension's values only rows before ``first`` and from ``last`` on can
-        enter.
-    """
-    ceiling, threshold = search.ceiling.unsqueeze(1), best.threshold
-    usable = (ceiling > 0) & (threshold > 0)
+    by_row: Tensor  # (N,) norm of the largest part that any group takes from the row
+    by_group: Tensor  # (G,) largest share of a row's energy within the group
+    low: Tensor  # (G,) smallest and largest value of a dimension that is a group of its own
+    high: Tensor
+    nonnegative: bool  # no entry is below zero
+
+    @classmethod
+    def of(cls, bank: Rows, groups: Groups) -> Reach:
+        """Measure all rows of a bank (N, D) against G groups."""
+        by_row = torch.zeros(len(bank), dtype=torch.float64, device=bank.device)
+        by_group = torch.zeros(len(groups), dtype=torch.float64, device=bank.device)
+        high = torch.full_like(by_group, -1.0)
+        low, single = -high, groups.indices is None
+        step = max(1, _ELEMENTS // max(bank.n_dimensions, len(groups)))
+        for start in range(0, len(bank), step):
+            unit = bank.unit(slice(start, start + step))
+            if single:
+                low = torch.minimum(low, unit.amin(0) - SLACK)
+                high = torch.maximum(high, unit.amax(0) + SLACK)
+            energy = groups.sum(unit.square_())
+            by_row[start : start + step] = energy.amax(1)
+            by_group = torch.maximum(by_group, energy.amax(0))
+        by_group = (by_group + SLACK).clamp(max=1.0) * (by_group > 0)
+        nonnegative = bool((bank.raw >= 0).all())
+        return cls((by_row + SLACK).clamp_(max=1.0).sqrt_(), by_group, low, high, nonnegative)
+
+
+@dataclass(frozen=True, eq=False)
+class Limits:
+    """The inequality's constants for each (query, group) that is to be looked at."""
+
+    scale: Tensor  # (B, G) t sqrt(1 - |q_g|^2); inf where nothing is to be looked at
+    part: Tensor  # (B, G) by how much -q_g . x_g can exceed 0, per unit of |x_g|
+
+    @classmethod
+    def of(cls, groups: Groups, search: Search, best: Best, reach: Reach) -> Limits:
+        """Take the thresholds as they stand."""
+        removed = groups.sum(search.unit.square()).clamp_(0, 1)
+        positive = reach.nonnegative & (search.unit >= 0).all(1, keepdim=True)
+        part = torch.where(positive, 0.0, removed.sqrt() + SLACK)
+        return cls(best.threshold * (1 - removed).sqrt() - SLACK, part)
+
+    def where(self, wanted: Tensor) -> Limits:
+        """Look at these (B, G) only."""
+        return Limits(
+            torch.where(wanted, self.scale, torch.inf), torch.where(wanted, self.part, 0.0)
+        )
+
+
+def certify(groups: Groups, search: Search, reach: Reach, limits: Limits) -> Tensor:
+    """Prove where no row outside the candidates can enter, (B, G) bool."""
+    ceiling, scale = search.ceiling.unsqueeze(1), limits.scale
+    usable = scale > 0
     if groups.indices is not None:
-        removed = groups.sum(search.unit.square()).clamp(0, 1)
-        reach = _largest_removed(bank, groups)
-        bound = ceiling + removed.sqrt() * reach.sqrt()
-        kept = ((1 - removed).clamp(min=0) * (1 - reach).clamp(min=0)).sqrt()
-        return usable & (bound < threshold * kept), None, None
-    # (a - q v) < t c sqrt(1 - v^2) on an interval of v: between the roots of a quadratic.
-    q, tc2 = search.unit, threshold.square() * (1 - search.unit.square())
-    leading = (q.square() + tc2).clamp(min=1e-300)
-    discriminant = leading - ceiling.square()
-    usable &= discriminant > 0
-    half = (tc2 * discriminant.clamp(min=0)).sqrt()
-    values, order = bank.by_value
-    # float32 values are off by less than 6e-8
-    low = ((ceiling * q - half) / leading + 2e-7).T.contiguous().to(values.dtype)
-    high = ((ceiling * q + half) / leading - 2e-7).T.contiguous().to(values.dtype)
-    first = torch.searchsorted(values, low, right=True).T
-    last = torch.searchsorted(values, high).T
-    first = torch.where(usable, first, len(bank))
-    last = torch.where(usable, torch.maximum(last, first), len(bank))
-    return (first == 0) & (last == order.shape[1]), first, last
+        kept = (1 - reach.by_group).sqrt()
+        return usable & (ceiling + limits.part * reach.by_group.sqrt() < scale * kept)
+    for end in (reach.low, reach.high):
+        kept = (1 - end.square()).clamp(min=0).sqrt()
+        usable &= ceiling - search.unit * end + SLACK < scale * kept
+    return usable
 
 
-def _largest_removed(bank: Rows, groups: Groups) -> Tensor:
-    """Largest share of a row's energy within each group, (G,), never too small."""
-    largest = torch.zeros(len(groups), dtype=torch.float64, device=bank.device)
-    step = max(1, _ELEMENTS // max(bank.n_dimensions, len(groups)))
-    for start in range(0, len(bank), step):
-        squares = bank.unit(slice(start, start + step)).square_()
-        largest = torch.maximum(largest, groups.sum(squares).amax(0))
-    return (largest + SLACK).clamp(max=1.0) * (largest > 0)
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """Which pairs are looked at in all rows, and which rows are looked at for all other pairs."""
+
+    scanned: Tensor  # (B, G) bool: pairs for which all rows are looked at
+    scale: Tensor  # (B,) smallest scale of the other pairs; inf: there are none
+    part: Tensor  # (B,) their largest part
 
 
-def enter_at_the_ends(
-    bank: Rows,
+def plan(search: Search, reach: Reach, limits: Limits) -> Plan:
+    """Divide the pairs so that the fewest (row, group) have to be looked at.
+
+    A query's few groups of the lowest limits would put many rows on its list; for those all rows
+    are looked at instead. How many, is foretold from a sample of the rows.
+    """
+    n_rows, n_groups = search.matrix.shape[1], limits.scale.shape[1]
+    typical = reach.by_row.median()
+    ease = _least(limits.scale, limits.part, typical)
+    order = ease.argsort(dim=1)
+    scale, part = (each.gather(1, order) for each in (limits.scale, limits.part))
+    scale = scale.flip(1).cummin(1).values.flip(1)  # of this pair and those behind it
+    part = part.flip(1).cummax(1).values.flip(1)
+    none = torch.full_like(scale[:, :1], torch.inf)
+    scale, part = torch.cat([scale, none], 1), torch.cat([part, torch.zeros_like(none)], 1)
+    stride = max(1, n_rows // _SAMPLED)
+    sample, norms = search.matrix[:, ::stride].double(), reach.by_row[::stride]
+    n_pending = limits.scale.isfinite().sum(1)
+    options = [0, *(2**p for p in range(n_groups.bit_length())), n_groups]
+    costs = []
+    for option in options:
+        option = min(option, n_groups)
+        lowest = _least(scale[:, option, None], part[:, option, None], norms)
+        n_listed = (sample >= lowest - search.error).sum(1) * stride
+        costs.append(n_pending.clamp(max=option) * n_rows + n_listed * n_groups)
+    best = torch.stack(costs).argmin(0)
+    n_scanned = torch.tensor(options, device=best.device).clamp_(max=n_groups)[best]
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(n_groups, device=order.device).expand_as(order)
+    )
+    scanned = (rank < n_scanned.unsqueeze(1)) & limits.scale.isfinite()
+    chosen = n_scanned.unsqueeze(1)
+    return Plan(scanned, scale.gather(1, chosen)[:, 0], part.gather(1, chosen)[:, 0])
+
+
+def _least(scale: Tensor, part: Tensor, norm: Tensor) -> Tensor:
+    """Least similarity that a row can enter with whose largest part has this norm."""
+    kept = (1 - norm.square()).clamp(min=0).sqrt()
+    return torch.where(scale > 0, scale * kept, scale) - part * norm
+
+
+def listed_rows(search: Search, reach: Reach, strategy: Plan, position: int) -> Tensor:
+    """Rows that may enter for some pair of one query that is not scanned."""
+    dtype = search.matrix.dtype
+    lowest = _least(strategy.scale[position], strategy.part[position], reach.by_row)
+    margin = search.error + 8 * search.roundoff
+    return (search.matrix[position] >= (lowest - margin).to(dtype)).nonzero()[:, 0]
+
+
+def listed_may_enter(
+    search: Search, groups: Groups, limits: Limits, position: int, rows: Tensor
+) -> Tensor:
+    """Whether each of these rows may enter for each group of one query, (R, G) bool."""
+    x = search.bank_unit[rows]
+    q = search.unit[position].to(x.dtype)
+    scale = limits.scale[position].to(x.dtype)
+    product, energy = groups.sum(q * x), groups.sum(x.square_())
+    return _reaches(search, search.matrix[position, rows], product, energy, scale, groups)
+
+
+def scanned_may_enter(
+    search: Search, bank: Rows, groups: Groups, limits: Limits, pair: Tensor, group: int
+) -> Tensor:
+    """Whether each row of the bank may enter for these queries without one group, (P, N) bool."""
+    dtype = search.matrix.dtype
+    columns = bank.columns(dtype, groups[group])
+    q = search.unit[pair][:, groups[group]].to(dtype)
+    scale = limits.scale[pair, group, None].to(dtype)
+    energy = columns.square().sum(0)
+    return _reaches(search, search.matrix[pair], q @ columns, energy, scale, groups)
+
+
+def _reaches(
     search: Search,
-    best: Best,
-    pair: Tensor,
-    dimension: Tensor,
-    first: Tensor,
-    last: Tensor,
-    counts: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows with an extreme value of the dimension that may enter: (query of block, group, row)."""
-    which = torch.repeat_interleave(counts)
-    offset = torch.arange(len(which), device=counts.device) - (counts.cumsum(0) - counts)[which]
-    low, high = first[pair, dimension], last[pair, dimension]
-    position = offset + torch.where(offset < low[which], 0, (high - low)[which])
-    _, order = bank.by_value
-    row = order.view(-1)[dimension[which] * len(bank) + position].long()
-    value = search.bank_unit.view(-1)[row * bank.n_dimensions + dimension[which]]
-    similarity = search.matrix.view(-1)[pair[which] * len(bank) + row]
-    q = search.unit[pair, dimension]
-    scale = best.threshold[pair, dimension] * (1 - q.square()).clamp(min=0).sqrt()
-    margin = 32 * search.roundoff
-    kept = (1 - margin - value.square()).clamp_(min=0).sqrt_()
-    dtype = value.dtype
-    upper = similarity - q.to(dtype)[which] * value + (search.error + margin)
-    enters = (upper >= scale.to(dtype)[which] * kept).nonzero()[:, 0]
-    return pair[which[enters]], dimension[which[enters]], row[enters]
-
-
-def may_enter(search: Search, best: Best, groups: Groups, pair: Tensor, group: Tensor) -> Tensor:
-    """Rows whose upper bound reaches the threshold, (P, N) bool."""
-    q, bank_unit = search.unit[pair], search.bank_unit
-    dtype = bank_unit.dtype
-    if groups.indices is None:
-        q = q.gather(1, group.unsqueeze(1))
-        x = bank_unit.T[group]
-        product, energy, largest = q.to(dtype) * x, x.square(), 1
-    else:
-        members = groups.members[group].to(dtype)
-        removed = q.to(dtype) * members
-        product, energy = removed @ bank_unit.T, members @ bank_unit.T.square()
-        q, largest = q * members, bank_unit.shape[1]
-    margin = 2 * (largest + 16) * search.roundoff
-    kept_query = (1 - q.square().sum(1)).clamp_(min=0).sqrt_()
-    scale = (best.threshold[pair, group] * kept_query).to(dtype).unsqueeze(1)
-    # Where the threshold is negative a longer remainder makes a row harder to exclude.
-    kept = (1 - energy - torch.where(scale > 0, margin, -margin)).clamp_(0, 1).sqrt_()
-    return search.matrix[pair] - product + (search.error + margin) >= scale * kept
+    similarity: Tensor,
+    product: Tensor,
+    energy: Tensor,
+    scale: Tensor,
+    groups: Groups,
+) -> Tensor:
+    """Evaluate the inequality with a margin for rounding; ``similarity`` is (R,) or (P, N)."""
+    if product.shape != similarity.shape:
+        similarity = similarity.unsqueeze(1)
+    margin = 2 * (groups.largest + 16) * search.roundoff
+    # Where the scale is negative a longer remainder makes a row harder to exclude.
+    sign = torch.where(scale > 0, 1 - margin, 1 + margin)
+    kept = (sign - energy).clamp_(0, 1).sqrt_()
+    return product.add_(kept.mul_(scale)) <= similarity + (search.error + margin)

@@ -30,11 +30,17 @@ class RidgeSystem:
         Coefficients of the standardised columns.
     condition : float
         Condition number of the system.
+    matrix : ndarray of shape (D, D)
+        ``Z'Z + penalty N I``.
+    moments : ndarray of shape (D, K)
+        ``Z'Y``.
     """
 
     inverse: np.ndarray
     weights: np.ndarray
     condition: float
+    matrix: np.ndarray
+    moments: np.ndarray
 
 
 def solve_ridge(standardised: np.ndarray, targets: np.ndarray, *, penalty: float) -> RidgeSystem:
@@ -60,11 +66,13 @@ def solve_ridge(standardised: np.ndarray, targets: np.ndarray, *, penalty: float
     smallest = max(eigenvalues[0], penalty * len(standardised) * 0.5)
     inverse = (vectors / np.maximum(eigenvalues, smallest)) @ vectors.T
     zero = ~standardised.any(axis=0)
-    weights = inverse @ (standardised.T @ targets)
+    moments = standardised.T @ targets
+    weights = inverse @ moments
     weights[zero] = 0.0
     inverse[zero] = inverse[:, zero] = 0.0
     inverse[zero, zero] = 1.0 / (penalty * len(standardised))
-    return RidgeSystem(inverse, weights, float(eigenvalues[-1] / smallest))
+    condition = float(eigenvalues[-1] / smallest)
+    return RidgeSystem(inverse, weights, condition, gram, moments)
 
 
 def refuse_ill_conditioned(system: RidgeSystem, penalty: float) -> None:
@@ -90,15 +98,11 @@ def refuse_ill_conditioned(system: RidgeSystem, penalty: float) -> None:
         )
 
 
-def removal_factors(
-    columns: np.ndarray, system: RidgeSystem, group: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Factors of the change of ridge logits when columns are removed and the rest solved again.
+def removed_weights(system: RidgeSystem, group: np.ndarray) -> np.ndarray:
+    """Change of the ridge weights when columns are removed and the rest solved again.
 
     Parameters
     ----------
-    columns : ndarray of shape (N_test, D)
-        Test rows, standardised as the train rows.
     system : RidgeSystem
         The full solution.
     group : ndarray of int
@@ -106,13 +110,119 @@ def removal_factors(
 
     Returns
     -------
-    u : ndarray of shape (N_test, |g|)
-    v : ndarray of shape (|g|, K)
-        The logits without the group are ``logits - u @ v``.
+    ndarray of shape (D, K)
+        What is subtracted from the weights; those of the group itself become 0.
     """
     block = system.inverse[np.ix_(group, group)]
-    u = np.linalg.solve(block, system.inverse[group] @ columns.T).T
-    return u, system.weights[group]
+    change = system.inverse[:, group] @ np.linalg.solve(block, system.weights[group])
+    change[group] = system.weights[group]
+    return change
+
+
+def resolved_group_logits(
+    logits: np.ndarray, columns: np.ndarray, system: RidgeSystem, groups: list[np.ndarray]
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Logits of a ridge that is solved again without each group, as ``leave_out_logits``.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (N, K)
+        Full logits.
+    columns : ndarray of shape (N, D)
+        Test rows, standardised as the train rows.
+    system : RidgeSystem
+        The full solution.
+    groups : list of ndarray of int
+        Columns that leave together.
+
+    Yields
+    ------
+    part : slice
+        Groups of this block.
+    without : ndarray of shape (K, N, b)
+        Their logits, class first.
+    """
+    n_samples, n_classes = logits.shape
+    step = max(1, _ELEMENTS // (n_samples * n_classes))
+    for start in range(0, len(groups), step):
+        part = slice(start, min(start + step, len(groups)))
+        changes = np.stack([removed_weights(system, group) for group in groups[part]], axis=2)
+        change = columns @ changes.reshape(columns.shape[1], -1)  # (N, K b)
+        change = change.reshape(n_samples, n_classes, -1).transpose(1, 0, 2)
+        yield part, logits.T[:, :, None] - change
+
+
+def nested_logits(
+    columns: np.ndarray, system: RidgeSystem, order: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Ridge logits on the first 0, 1, 2, ... D columns of an order, each as if solved alone.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (N, D)
+        Test rows, standardised as the train rows.
+    system : RidgeSystem
+        The full solution.
+    order : ndarray of shape (D,), int
+        A permutation of the columns.
+
+    Yields
+    ------
+    ndarray of shape (N, K)
+        Logits without the intercept; the same array, added to in place.
+
+    Notes
+    -----
+    Leading blocks of a Cholesky factor are the factors of leading blocks: with ``A = L L'`` in this
+    order the logits on n columns are ``sum_{j < n} t_j y_j`` with ``T = X L'^-1``, ``y = L^-1 b``.
+    """
+    from scipy.linalg import cholesky, solve_triangular
+
+    lower = cholesky(system.matrix[np.ix_(order, order)], lower=True)
+    y = solve_triangular(lower, system.moments[order], lower=True)
+    t = solve_triangular(lower, columns[:, order].T, lower=True)
+    logits = np.zeros((len(columns), y.shape[1]))
+    yield logits
+    for row, weight in zip(t, y, strict=True):
+        logits += row[:, None] * weight
+        yield logits
+
+
+def greedy_order(system: RidgeSystem, *, backward: bool) -> np.ndarray:
+    """Columns in the order in which a greedy search takes them, by the penalised train loss.
+
+    Parameters
+    ----------
+    system : RidgeSystem
+        The full solution.
+    backward : bool
+        Remove from all, each time the column that raises the loss least; else add to none, each
+        time the one that lowers it most. Equal ones go by index.
+
+    Returns
+    -------
+    ndarray of shape (D,), int64
+        Backward: first the column that was removed first. Forward: first the one added first.
+
+    Notes
+    -----
+    Without column d the minimum rises by ``|w_d|^2 / M_dd``; with it, it falls by ``|c_d|^2 / s_d``
+    (c: moments of the residual, s: Schur complement). Each step is a rank-one update.
+    """
+    n_columns = len(system.matrix)
+    order = np.empty(n_columns, dtype=np.int64)
+    left = np.ones(n_columns, dtype=bool)
+    matrix = (system.inverse if backward else system.matrix).copy()
+    vectors = (system.weights if backward else system.moments).copy()
+    for step in range(n_columns):
+        gain = (vectors**2).sum(axis=1) / np.maximum(np.diagonal(matrix), 1e-300)
+        gain[~left] = np.inf if backward else -np.inf
+        chosen = int(gain.argmin() if backward else gain.argmax())
+        order[step], left[chosen] = chosen, False
+        factor = matrix[:, chosen] / matrix[chosen, chosen]
+        vectors -= factor[:, None] * vectors[chosen]
+        matrix -= np.outer(factor, matrix[chosen])
+    return order
 
 
 def single_removal_factors(columns: np.ndarray, system: RidgeSystem) -> np.ndarray:

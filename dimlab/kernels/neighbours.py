@@ -11,7 +11,7 @@ brute force, whatever the block size.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -20,14 +20,19 @@ from dimlab.kernels.certificate import (
     SLACK,
     UNITS,
     Best,
+    Limits,
+    Reach,
     Search,
     certify,
-    enter_at_the_ends,
-    may_enter,
+    listed_may_enter,
+    listed_rows,
+    plan,
+    scanned_may_enter,
 )
 from dimlab.kernels.rows import WELL_CONDITIONED, Groups, Rows, pair_similarities
 
 _ELEMENTS = 1 << 22
+_CACHED = 1 << 18  # elements of arrays that a processor's cache holds
 _N_CANDIDATES = 64
 _MOST = 1 << 19  # candidates: score and position share the 53 bits of a float64
 _FEW = 1024  # rows that may have to be scored again before a search of its own is cheaper
@@ -102,24 +107,32 @@ def find_neighbours(
     if block is None:
         widest = max(bank.n_dimensions, len(groups))
         block = max(1, min(256, 4 * _ELEMENTS // len(bank), _ELEMENTS // (m * widest)))
+    reach = Reach.of(bank, groups) if m < len(bank) else None
     for start in range(0, len(queries), block):
         query = torch.arange(start, min(start + block, len(queries)), device=bank.device)
-        yield _find_block(bank, queries, groups, query, k, m)
+        yield _find_block(bank, queries, groups, reach, query, k, m)
 
 
 def _find_block(
-    bank: Rows, queries: Rows, groups: Groups, query: Tensor, k: int, m: int
+    bank: Rows,
+    queries: Rows,
+    groups: Groups,
+    reach: Reach | None,
+    query: Tensor,
+    k: int,
+    m: int,
 ) -> NeighbourBlock:
     search = _search(bank, queries, query, k, m)
     best = _best_candidates(bank, queries, groups, search, k)
     n_pairs, looked_at, searched = best.scores[..., 0].numel(), 0, 0
     n_certified = n_pairs
-    if m < len(bank):
-        certified, first, last = certify(bank, groups, search, best)
-        certified |= _emptied(queries, groups, query)
-        n_certified = int(certified.sum())
-        looked_at, searched = _look(bank, queries, groups, search, best, certified, first, last)
     empty = _emptied(queries, groups, query)
+    if reach is not None:
+        limits = Limits.of(groups, search, best, reach)
+        pending = ~(certify(groups, search, reach, limits) | empty)
+        n_certified -= int(pending.sum())
+        if n_certified < n_pairs:
+            looked_at, searched = _look(bank, queries, groups, reach, search, best, limits, pending)
     # Similar to nothing: all scores are 0 already, and the candidates need not be the first rows.
     best.rows[empty] = torch.arange(k, device=bank.device)
     start = int(query[0])
@@ -188,70 +201,77 @@ def _look(
     bank: Rows,
     queries: Rows,
     groups: Groups,
+    reach: Reach,
     search: Search,
     best: Best,
-    certified: Tensor,
-    first: Tensor | None,
-    last: Tensor | None,
+    limits: Limits,
+    pending: Tensor,
 ) -> tuple[int, int]:
     """Score whatever could still enter and let it; return the rows looked at and pairs searched."""
-    n_rows = len(bank)
-    if first is None or last is None:
-        everywhere = ~certified
-        looked_at = 0
-    else:
-        n_look = torch.where(certified, 0, first + n_rows - last)
-        everywhere = n_look > n_rows // 8
-        pair, group = ((n_look > 0) & ~everywhere).nonzero(as_tuple=True)
-        looked_at = int(n_look[pair, group].sum())
-        counts = n_look[pair, group]
-        for part in _parts(counts):
-            entrants = enter_at_the_ends(
-                bank, search, best, pair[part], group[part], first, last, counts[part]
-            )
-            _enter(bank, queries, groups, search, best, *entrants)
-    pair, group = everywhere.nonzero(as_tuple=True)
-    looked_at += len(pair) * n_rows
-    return looked_at, _look_everywhere(bank, queries, groups, search, best, pair, group)
-
-
-def _parts(counts: Tensor) -> Iterator[slice]:
-    """Cut pairs so that each part looks at some 4 million rows."""
-    totals = counts.cumsum(0)
-    start = 0
-    while start < len(counts):
-        before = int(totals[start - 1]) if start else 0
-        stop = int(torch.searchsorted(totals, before + _ELEMENTS, right=True))
-        stop = max(stop, start + 1)
-        yield slice(start, stop)
-        start = stop
-
-
-def _look_everywhere(
-    bank: Rows,
-    queries: Rows,
-    groups: Groups,
-    search: Search,
-    best: Best,
-    pair: Tensor,
-    group: Tensor,
-) -> int:
-    """Look at all rows for some (query, group); return how many needed a search of their own."""
-    n_entrants = torch.zeros_like(pair)
-    sizes = groups.sizes[group]
-    crowded = 2 * sizes > bank.n_dimensions
-    for part in (~crowded).nonzero()[:, 0].split(max(1, _ELEMENTS // len(bank))):
-        enters = may_enter(search, best, groups, pair[part], group[part])
-        n_entrants[part] = enters.sum(1)
-        enters[(n_entrants[part] > _FEW) & (sizes[part] > 0)] = False
-        position, row = enters.nonzero(as_tuple=True)
-        entrants = pair[part][position], group[part][position], row
-        _enter(bank, queries, groups, search, best, *entrants)
-    again = crowded | ((n_entrants > _FEW) & (sizes > 0))
-    for group_id in group[again].unique().tolist():
-        chosen = pair[again & (group == group_id)]
+    again = pending & (2 * groups.sizes > bank.n_dimensions)
+    limits = limits.where(pending & ~again)
+    strategy = plan(search, reach, limits)
+    entrants = _Entrants(bank, queries, groups, search, best)
+    looked_at = 0
+    limits_of_listed = limits.where(~strategy.scanned)
+    step = max(1, _CACHED // max(bank.n_dimensions, len(groups)))
+    for position in strategy.scale.isfinite().nonzero()[:, 0].tolist():
+        rows = listed_rows(search, reach, strategy, position)
+        looked_at += len(rows)
+        for part in rows.split(step):
+            enters = listed_may_enter(search, groups, limits_of_listed, position, part)
+            row, group = enters.nonzero(as_tuple=True)
+            if len(row) > _FEW:
+                crowded = enters.sum(0) > _FEW // 2
+                again[position] |= crowded & (groups.sizes > 0)
+                limits_of_listed.scale[position, again[position]] = torch.inf
+                kept = ~again[position, group]
+                row, group = row[kept], group[kept]
+            entrants.add(torch.full_like(row, position), group, part[row])
+    step = max(1, _CACHED // len(bank))
+    for group_id in strategy.scanned.any(0).nonzero()[:, 0].tolist():
+        pairs = strategy.scanned[:, group_id].nonzero()[:, 0]
+        looked_at += len(pairs) * len(bank)
+        for part in pairs.split(step):
+            enters = scanned_may_enter(search, bank, groups, limits, part, group_id)
+            pair, row = enters.nonzero(as_tuple=True)
+            if len(row) > _FEW and groups.sizes[group_id] > 0:
+                crowded = enters.sum(1) > _FEW
+                again[part, group_id] = crowded
+                kept = ~crowded[pair]
+                pair, row = pair[kept], row[kept]
+            entrants.add(part[pair], torch.full_like(row, group_id), row)
+    entrants.flush()
+    for group_id in again.any(0).nonzero()[:, 0].tolist():
+        chosen = again[:, group_id].nonzero()[:, 0]
         _search_again(bank, queries, groups, search, best, chosen, group_id)
-    return int(again.sum())
+    return looked_at, int(again.sum())
+
+
+@dataclass(eq=False)
+class _Entrants:
+    """Rows that may enter, collected until there are enough to score together."""
+
+    bank: Rows
+    queries: Rows
+    groups: Groups
+    search: Search
+    best: Best
+    waiting: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    n_waiting: int = 0
+
+    def add(self, pair: Tensor, group: Tensor, row: Tensor) -> None:
+        if len(row):
+            self.waiting.append((pair, group, row))
+            self.n_waiting += len(row)
+        if self.n_waiting > _MOST:
+            self.flush()
+
+    def flush(self) -> None:
+        if self.waiting:
+            pair, group, row = (torch.cat(each) for each in zip(*self.waiting, strict=True))
+            _enter(self.bank, self.queries, self.groups, self.search, self.best, pair, group, row)
+        self.waiting, self.n_waiting = [], 0
 
 
 def _search_again(

@@ -136,6 +136,68 @@ def mcnemar(only_first: np.ndarray | int, only_second: np.ndarray | int) -> np.n
     return np.minimum(1.0, 2 * binom.cdf(np.minimum(b, c), b + c, 0.5))
 
 
+def mcnemar_one_sided(more: np.ndarray | int, fewer: np.ndarray | int) -> np.ndarray:
+    """One-sided exact p-value of McNemar's test: are there more discordant pairs of one kind?
+
+    Parameters
+    ----------
+    more, fewer : int or ndarray of int
+        Discordant counts; the alternative is that the first kind is the likelier.
+
+    Returns
+    -------
+    ndarray
+        Probability of at least ``more`` heads in ``more + fewer`` fair tosses; 1 without any.
+
+    References
+    ----------
+    McNemar, "Note on the sampling error of the difference between correlated proportions or
+    percentages", Psychometrika 1947.
+
+    Examples
+    --------
+    >>> print(mcnemar_one_sided(5, 0))
+    0.03125
+    """
+    from scipy.stats import binom
+
+    more, fewer = np.asarray(more), np.asarray(fewer)
+    return np.minimum(1.0, binom.sf(more - 1, more + fewer, 0.5))
+
+
+def aggregate_p_values(p_values: np.ndarray, *, least_share: float = 0.05) -> np.ndarray:
+    """One p-value from those of many dependent runs, by the smallest of their adjusted quantiles.
+
+    Parameters
+    ----------
+    p_values : ndarray of shape (R, G)
+        One row a run; 1 where a run did not test.
+    least_share : float, default=0.05
+        Smallest share of runs that may decide (gamma_min in [1]_).
+
+    Returns
+    -------
+    ndarray of shape (G,)
+        ``min(1, (1 - log gamma_min) inf_gamma Q(gamma))``, where ``Q(gamma)`` is the
+        gamma-quantile of ``p / gamma`` over the runs and gamma >= gamma_min.
+
+    References
+    ----------
+    .. [1] Meinshausen, Meier & Buehlmann, "p-values for high-dimensional regression", JASA 104,
+       2009, eq. 2.3.
+
+    Examples
+    --------
+    >>> print(aggregate_p_values(np.full((40, 1), 0.01)).round(4))
+    [0.04]
+    """
+    n_runs = len(p_values)
+    first = max(1, int(np.ceil(least_share * n_runs - 1e-9)))
+    ranked = np.sort(p_values, axis=0)[first - 1 :]
+    share = np.arange(first, n_runs + 1)[:, None] / n_runs
+    return np.minimum(1.0, (1 - np.log(least_share)) * (ranked / share).min(axis=0))
+
+
 def sign_flip_test(differences: np.ndarray, rng: np.random.Generator, n_draws: int) -> np.ndarray:
     """Two-sided p-value that paired differences are symmetric around zero.
 

@@ -83,11 +83,15 @@ class Rows:
         """Number of non-zero entries of each row, shape (N,)."""
         return torch.count_nonzero(self.raw, dim=1)
 
+    def columns(self, dtype: torch.dtype, dimensions: Tensor) -> Tensor:
+        """Return normalised columns of some dimensions, (n, N) in float32 or float64."""
+        if dtype == torch.float32:
+            return self._columns32[dimensions]
+        return self.unit64[:, dimensions].T.contiguous()
+
     @cached_property
-    def by_value(self) -> tuple[Tensor, Tensor]:
-        """Values of ``unit32`` sorted within each dimension (D, N), and the rows they came from."""
-        values, order = torch.sort(self.unit32.T.contiguous(), dim=1)
-        return values, order.int()
+    def _columns32(self) -> Tensor:
+        return self.unit32.T.contiguous()
 
     def _all_units(self, dtype: torch.dtype) -> Tensor:
         units = torch.empty_like(self.raw, dtype=dtype)
@@ -160,6 +164,11 @@ class Groups:
         """Number of dimensions in each group (G,), int64."""
         sizes = [len(self[group]) for group in range(len(self))]
         return torch.tensor(sizes, dtype=torch.int64, device=self.device)
+
+    @property
+    def largest(self) -> int:
+        """Number of dimensions in the largest group."""
+        return 1 if self.indices is None else max(len(group) for group in self.indices)
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum values (..., D) over each group: (..., G)."""
