@@ -137,7 +137,7 @@ def mcnemar(only_first: np.ndarray | int, only_second: np.ndarray | int) -> np.n
 
 
 def mcnemar_one_sided(more: np.ndarray | int, fewer: np.ndarray | int) -> np.ndarray:
-    """One-sided exact p-value of McNemar's test: are there more discordant pairs of one kind?
+    """One-sided exact p-value of McNemar's test: one kind of discordant pair is the likelier.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ from dimlab.kernels.downdate import (
     leave_out_logits,
     log_losses,
     refuse_ill_conditioned,
-    removal_factors,
+    resolved_group_logits,
     single_removal_factors,
 )
 from dimlab.readers import LinearReader, fit_logistic, fit_ridge
@@ -198,7 +198,7 @@ def _resolved_logits(
     columns = reader.standardise(features)
     if groups is None:
         return leave_out_logits(logits, single_removal_factors(columns, system), reader.weights)
-    return group_logits(logits, (removal_factors(columns, system, group) for group in groups))
+    return resolved_group_logits(logits, columns, system, groups)
 
 
 def _frozen_logits(

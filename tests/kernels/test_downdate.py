@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from dimlab.kernels.downdate import (
     first_largest,
-    group_logits,
+    greedy_order,
     leave_out_logits,
     log_losses,
+    nested_logits,
     refuse_ill_conditioned,
-    removal_factors,
+    resolved_group_logits,
     single_removal_factors,
     solve_ridge,
 )
@@ -53,10 +54,46 @@ def test_each_dimension_and_group_equals_an_honest_solve(kind, n, d, penalty):
         for d_, each in zip(range(part.start, part.stop), without.T, strict=True):
             np.testing.assert_allclose(each, honest(z, y, z_test, [d_], penalty), atol=1e-8)
     groups = [np.array([0, 1, 5]), np.arange(d - 1), np.arange(d)]
-    factors = [removal_factors(z_test, system, group) for group in groups]
-    for group, (_, without) in zip(groups, group_logits(logits, factors), strict=True):
-        expected = honest(z, y, z_test, group, penalty)
-        np.testing.assert_allclose(without[:, :, 0].T, expected, atol=1e-8)
+    found = resolved_group_logits(logits, z_test, system, groups)
+    without = np.concatenate([each for _, each in found], axis=2)
+    for group, each in zip(groups, without.T, strict=True):
+        np.testing.assert_allclose(each, honest(z, y, z_test, group, penalty), atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["random", "collinear", "duplicated", "constant"])
+@pytest.mark.parametrize(("n", "d"), [(60, 8), (20, 30)])
+def test_nested_logits_equal_honest_solves(kind, n, d):
+    rng = np.random.default_rng(3)
+    z, y, z_test = world(rng, n, d, kind)
+    system = solve_ridge(z, y, penalty=1e-2)
+    order = rng.permutation(d)
+    for n_kept, logits in enumerate(nested_logits(z_test, system, order)):
+        expected = honest(z, y, z_test, order[n_kept:], 1e-2)
+        np.testing.assert_allclose(logits, expected, atol=1e-9)
+    assert n_kept == d
+
+
+def objective(z, y, kept, penalty):
+    """The penalised train loss at its minimum."""
+    fitted = honest(z, y, z, np.setdiff1d(np.arange(z.shape[1]), kept), penalty)
+    return (y * (y - fitted)).sum()
+
+
+@pytest.mark.parametrize("backward", [True, False])
+def test_greedy_orders_equal_a_search_that_solves_every_candidate(backward):
+    z, y, _ = world(np.random.default_rng(4), 40, 7, "collinear")
+    system = solve_ridge(z, y, penalty=1e-2)
+    kept = list(range(7)) if backward else []
+    expected = []
+    for _ in range(7):
+        candidates = [d for d in range(7) if (d in kept) == backward]
+        losses = [
+            objective(z, y, [k for k in kept if k != d] if backward else [*kept, d], 1e-2)
+            for d in candidates
+        ]
+        expected.append(candidates[int(np.argmin(losses))])
+        kept = [k for k in kept if k != expected[-1]] if backward else [*kept, expected[-1]]
+    np.testing.assert_array_equal(greedy_order(system, backward=backward), expected)
 
 
 def test_removal_matters_here():
