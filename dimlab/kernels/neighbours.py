@@ -10,7 +10,7 @@ brute force, whatever the block size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -101,16 +101,73 @@ def find_neighbours(
     ValueError
         If k is not in 1 .. N or is larger than 2^19.
     """
+    for (found,) in find_neighbours_without(
+        bank, queries, [groups], k=k, n_candidates=n_candidates, block=block
+    ):
+        yield found
+
+
+def find_neighbours_without(
+    bank: Rows,
+    queries: Rows,
+    parts: Sequence[Groups],
+    *,
+    k: int,
+    n_candidates: int | None = None,
+    block: int | None = None,
+) -> Iterator[tuple[NeighbourBlock, ...]]:
+    """Find neighbours without each group of several sets of groups, from one search.
+
+    Parameters
+    ----------
+    bank, queries, k, n_candidates, block
+        As in ``find_neighbours``.
+    parts : sequence of Groups
+        Sets of groups.
+
+    Yields
+    ------
+    tuple of NeighbourBlock
+        One a set, for blocks of queries in order.
+
+    Raises
+    ------
+    ValueError
+        If k is not in 1 .. N or is larger than 2^19.
+    """
     if not 1 <= k <= min(len(bank), _MOST):
         raise ValueError(f"k must lie in 1..{min(len(bank), _MOST)}; got {k}.")
     m = min(len(bank), _MOST, max(k, n_candidates or max(4 * k, _N_CANDIDATES)))
+    widest = max(bank.n_dimensions, *(len(groups) for groups in parts))
     if block is None:
-        widest = max(bank.n_dimensions, len(groups))
-        block = max(1, min(256, 4 * _ELEMENTS // len(bank), _ELEMENTS // (m * widest)))
-    reach = Reach.of(bank, groups) if m < len(bank) else None
+        block = min(256, 4 * _ELEMENTS // len(bank), _ELEMENTS // (m * widest))
+    block = max(1, block)
+    reaches = [Reach.of(bank, groups) if m < len(bank) else None for groups in parts]
     for start in range(0, len(queries), block):
         query = torch.arange(start, min(start + block, len(queries)), device=bank.device)
-        yield _find_block(bank, queries, groups, reach, query, k, m)
+        search = _search(bank, queries, query, k, m)
+        yield tuple(
+            _find_block(bank, queries, groups, reach, search, k)
+            for groups, reach in zip(parts, reaches, strict=True)
+        )
+
+
+def bytes_of_search(n_bank: int, n_dimensions: int, n_groups: int, k: int) -> tuple[int, int]:
+    """Foretell the memory of a search: for good, and for each query of a block.
+
+    Parameters
+    ----------
+    n_bank, n_dimensions, n_groups, k : int
+        N, D, G and k.
+
+    Returns
+    -------
+    tuple of int
+        Bytes beside the features themselves: of normalised copies, and of one query.
+    """
+    m = min(n_bank, max(4 * k, _N_CANDIDATES))
+    fixed = n_bank * (2 * 4 * n_dimensions + 24)
+    return fixed, 8 * n_bank + 40 * m * max(n_dimensions, n_groups) + 16 * k * n_groups
 
 
 def _find_block(
@@ -118,11 +175,10 @@ def _find_block(
     queries: Rows,
     groups: Groups,
     reach: Reach | None,
-    query: Tensor,
+    search: Search,
     k: int,
-    m: int,
 ) -> NeighbourBlock:
-    search = _search(bank, queries, query, k, m)
+    query = search.query
     best = _best_candidates(bank, queries, groups, search, k)
     n_pairs, looked_at, searched = best.scores[..., 0].numel(), 0, 0
     n_certified = n_pairs

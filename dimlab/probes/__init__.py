@@ -3,4 +3,4 @@
 ``__all__`` is the only list of probes. Each name is the module, and the function in it.
 """
 
-__all__ = ["ablate", "evaluate"]
+__all__ = ["ablate", "ablate_cumulatively", "confirm_harmful", "evaluate", "random_masks"]

@@ -22,6 +22,8 @@ from dimlab.readers import LinearReader, fit_logistic, fit_ridge
 from dimlab.representation import Representation
 
 Progress = Callable[[int, int], None]
+Split = tuple[np.ndarray, np.ndarray]  # features (N, D), class indices (N,)
+Parts = list[np.ndarray] | None  # groups of dimensions; None: each dimension alone
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,19 +86,20 @@ def labelled(
 
 
 def knn_outcomes(
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
-    groups: list[np.ndarray] | None,
+    train: Split,
+    test: Split,
+    parts: list[Parts],
     *,
     k: int,
     temperature: float,
     device: str,
+    memory: float | None,
     progress: Progress | None,
-) -> Outcomes:
-    """Let nearest neighbours vote; ``train`` and ``test`` are (features, class indices)."""
+) -> list[Outcomes]:
+    """Let nearest neighbours vote, without each group of each part."""
     import torch
 
-    from dimlab.kernels.neighbours import find_neighbours
+    from dimlab.kernels.neighbours import find_neighbours_without
     from dimlab.kernels.rows import Groups, Rows
     from dimlab.kernels.votes import vote
 
@@ -104,15 +107,15 @@ def knn_outcomes(
     classes = torch.from_numpy(train[1]).to(bank.device)
     truth = torch.from_numpy(test[1]).to(bank.device)
     n_classes = int(train[1].max()) + 1
-    n_certified = 0
-    collected = []
-    for each in ([np.array([], dtype=np.int64)], groups):
-        removed = Groups.of(each, bank.n_dimensions, bank.device)
-        predicted = np.empty((len(queries), len(removed)), dtype=np.int64)
-        loss = np.empty(predicted.shape)
-        n_certified = 0
-        for found in find_neighbours(bank, queries, removed, k=k):
-            part = slice(found.start, found.stop)
+    nothing = [np.array([], dtype=np.int64)]
+    removed = [Groups.of(each, bank.n_dimensions, bank.device) for each in (nothing, *parts)]
+    block = _block_within(memory, len(bank), bank.n_dimensions, max(map(len, removed)), k)
+    predicted = [np.empty((len(queries), len(each)), dtype=np.int64) for each in removed]
+    losses = [np.empty(each.shape) for each in predicted]
+    n_certified = np.zeros(len(removed), dtype=np.int64)
+    for blocks in find_neighbours_without(bank, queries, removed, k=k, block=block):
+        part = slice(blocks[0].start, blocks[0].stop)
+        for index, found in enumerate(blocks):
             winners, share = vote(
                 classes[found.rows],
                 found.similarities,
@@ -120,60 +123,82 @@ def knn_outcomes(
                 n_classes=n_classes,
                 temperature=temperature,
             )
-            predicted[part] = winners.cpu().numpy()
-            loss[part] = -np.log((share.cpu().numpy() * k + 1) / (k + n_classes))
-            n_certified += found.n_certified
-            if progress is not None and each is groups:
-                progress(found.stop, len(queries))
-        collected += [predicted, loss]
-    full, full_loss, ablated, ablated_loss = collected
-    certified_share = n_certified / ablated.size
-    return Outcomes(full[:, 0], ablated, full_loss[:, 0], ablated_loss, certified_share)
+            predicted[index][part] = winners.cpu().numpy()
+            losses[index][part] = -np.log((share.cpu().numpy() * k + 1) / (k + n_classes))
+            n_certified[index] += found.n_certified
+        if progress is not None:
+            progress(part.stop, len(queries))
+    return [
+        Outcomes(
+            predicted[0][:, 0], ablated, losses[0][:, 0], loss, float(certified / ablated.size)
+        )
+        for ablated, loss, certified in zip(
+            predicted[1:], losses[1:], n_certified[1:].tolist(), strict=True
+        )
+    ]
+
+
+def _block_within(
+    memory: float | None, n_bank: int, n_dimensions: int, n_groups: int, k: int
+) -> int | None:
+    """Return how many queries to work on together to stay within a budget in GB."""
+    from dimlab.kernels.neighbours import bytes_of_search
+
+    if memory is None:
+        return None
+    fixed, each = bytes_of_search(n_bank, n_dimensions, n_groups, k)
+    if fixed + each > memory * 1e9:
+        raise ValueError(
+            f"memory must be at least {(fixed + each) / 1e9:.2g} GB for {n_bank} train rows of "
+            f"{n_dimensions} dimensions; got {memory:g}. Ablate fewer train rows."
+        )
+    return min(256, int((memory * 1e9 - fixed) // each))
 
 
 def ridge_outcomes(
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
-    groups: list[np.ndarray] | None,
-    *,
-    penalty: float,
-    fill: str | None,
-) -> Outcomes:
+    train: Split, test: Split, parts: list[Parts], *, penalty: float, fill: str | None
+) -> list[Outcomes]:
     """Ridge, solved again without each group (``fill=None``), or frozen."""
     reader = fit_ridge(*train, penalty=penalty)
-    temperature = _ridge_temperature(reader, train)
+    temperature = ridge_temperature(reader, train)
     logits = reader.logits(test[0])
-    if fill is None:
-        parts = _resolved_logits(reader, test[0], logits, groups)
-    else:
-        parts = _frozen_logits(reader, test[0], logits, groups, fill)
-    return _collect(logits, parts, test[1], _n_groups(groups, test[0]), temperature)
+    found = []
+    for groups in parts:
+        if fill is None:
+            without = _resolved_logits(reader, test[0], logits, groups)
+        else:
+            without = _frozen_logits(reader, test[0], logits, groups, fill)
+        found.append(collect(logits, without, test[1], _n_groups(groups, test[0]), temperature))
+    return found
 
 
 def logistic_outcomes(
-    train: tuple[np.ndarray, np.ndarray],
-    test: tuple[np.ndarray, np.ndarray],
-    groups: list[np.ndarray] | None,
+    train: Split,
+    test: Split,
+    parts: list[Parts],
     *,
     fill: str | None,
     seed: int,
     progress: Progress | None,
-) -> Outcomes:
+) -> list[Outcomes]:
     """Logistic regression, fitted again without each group (``fill=None``), or frozen."""
     reader = fit_logistic(*train, seed=seed)
     logits = reader.logits(test[0])
-    if fill is None:
-        parts = _refitted_logits(reader, train, test[0], logits, groups, progress)
-    else:
-        parts = _frozen_logits(reader, test[0], logits, groups, fill)
-    return _collect(logits, parts, test[1], _n_groups(groups, test[0]), 1.0)
+    found = []
+    for groups in parts:
+        if fill is None:
+            without = _refitted_logits(reader, train, test[0], logits, groups, progress)
+        else:
+            without = _frozen_logits(reader, test[0], logits, groups, fill)
+        found.append(collect(logits, without, test[1], _n_groups(groups, test[0]), 1.0))
+    return found
 
 
-def _n_groups(groups: list[np.ndarray] | None, features: np.ndarray) -> int:
+def _n_groups(groups: Parts, features: np.ndarray) -> int:
     return features.shape[1] if groups is None else len(groups)
 
 
-def _collect(
+def collect(
     logits: np.ndarray,
     parts: Iterator[tuple[slice, np.ndarray]],
     truth: np.ndarray,
@@ -191,7 +216,7 @@ def _collect(
 
 
 def _resolved_logits(
-    reader: LinearReader, features: np.ndarray, logits: np.ndarray, groups: list[np.ndarray] | None
+    reader: LinearReader, features: np.ndarray, logits: np.ndarray, groups: Parts
 ) -> Iterator[tuple[slice, np.ndarray]]:
     system = reader.solved
     refuse_ill_conditioned(system, reader.penalty)
@@ -205,7 +230,7 @@ def _frozen_logits(
     reader: LinearReader,
     features: np.ndarray,
     logits: np.ndarray,
-    groups: list[np.ndarray] | None,
+    groups: Parts,
     fill: str,
 ) -> Iterator[tuple[slice, np.ndarray]]:
     columns = reader.standardise(features)
@@ -218,10 +243,10 @@ def _frozen_logits(
 
 def _refitted_logits(
     reader: LinearReader,
-    train: tuple[np.ndarray, np.ndarray],
+    train: Split,
     features: np.ndarray,
     logits: np.ndarray,
-    groups: list[np.ndarray] | None,
+    groups: Parts,
     progress: Progress | None,
 ) -> Iterator[tuple[slice, np.ndarray]]:
     n_dimensions = features.shape[1]
@@ -241,7 +266,7 @@ def _refitted_logits(
 
 def _refit(
     reader: LinearReader,
-    train: tuple[np.ndarray, np.ndarray],
+    train: Split,
     features: np.ndarray,
     logits: np.ndarray,
     group: np.ndarray,
@@ -257,7 +282,7 @@ def _refit(
     return refitted.logits(features[:, kept]).T[:, :, None]
 
 
-def _ridge_temperature(reader: LinearReader, train: tuple[np.ndarray, np.ndarray]) -> float:
+def ridge_temperature(reader: LinearReader, train: Split) -> float:
     """Temperature of the softmax that minimises the log-loss of leave-one-out train logits."""
     from scipy.optimize import minimize_scalar
 

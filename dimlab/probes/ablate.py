@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dimlab.kernels.collinearity import redundant_groups
 from dimlab.kernels.paired import bootstrap_interval, mcnemar, sign_flip_test, tango_interval
-from dimlab.probes._outcomes import (
-    Outcomes,
-    Progress,
-    knn_outcomes,
-    labelled,
-    logistic_outcomes,
-    ridge_outcomes,
+from dimlab.probes._outcomes import Outcomes, Progress
+from dimlab.probes._reading import (
+    GroupsLike,
+    Reading,
+    basis_of,
+    check_choice,
+    checked_groups,
+    coded,
+    singles,
 )
-from dimlab.readers import Standardiser, check_knn, check_penalty, class_codes
+from dimlab.readers import Standardiser
 from dimlab.representation import Representation
 
-READERS = ("knn", "ridge", "logistic")
 SCORES = ("accuracy", "balanced_accuracy", "log_loss")
-FILLS = ("mean", "zero")
 _N_SIGN_FLIPS = 9_999
+_LOSS_SEED = 20_131  # signs of their own: the other draws stay what they were
 _SIGNIFICANT = 0.05
 _N_NAMED = 10
 
@@ -62,6 +63,14 @@ class Ablation:
         Dimensions that do not vary on train. The linear readers ignore them.
     n_train, n_test, n_dimensions : int
         Sizes.
+    basis : str
+        Basis that the dimensions belong to; ``"axes"`` where none was fitted.
+    log_loss_importance, log_loss_p_value : ndarray of shape (G,)
+        How far the log-loss rises without the group, in nats, and its two-sided p-value: a measure
+        with more power than accuracy for small effects. Not adjusted over groups.
+    hidden_groups : tuple of ndarray of int
+        Groups of redundant dimensions that are needed while none of their dimensions is, each
+        removed alone; looked for only where single dimensions are ablated.
     certified_share : float or None
         kNN: share of (sample, group) pairs settled without a look beyond the candidates.
     """
@@ -84,6 +93,10 @@ class Ablation:
     n_train: int
     n_test: int
     n_dimensions: int
+    log_loss_importance: np.ndarray
+    log_loss_p_value: np.ndarray
+    basis: str = "axes"
+    hidden_groups: tuple[np.ndarray, ...] = ()
     certified_share: float | None = None
 
     def __len__(self) -> int:
@@ -108,7 +121,8 @@ class Ablation:
         -------
         pandas.DataFrame
             ``group``; ``dimension``, or ``dimensions`` (separated by spaces) if some group has not
-            exactly one; ``score, importance, ci_low, ci_high, p_value, q_value``.
+            exactly one; ``score, importance, ci_low, ci_high, p_value, q_value,
+            log_loss_importance, log_loss_p_value``.
         """
         import pandas as pd
 
@@ -119,7 +133,15 @@ class Ablation:
         else:
             columns["dimensions"] = [" ".join(map(str, group.tolist())) for group in self.groups]
         columns["score"] = self.scores
-        for name in ("importance", "ci_low", "ci_high", "p_value", "q_value"):
+        for name in (
+            "importance",
+            "ci_low",
+            "ci_high",
+            "p_value",
+            "q_value",
+            "log_loss_importance",
+            "log_loss_p_value",
+        ):
             columns[name] = getattr(self, name)
         return pd.DataFrame(columns)
 
@@ -132,16 +154,23 @@ class Ablation:
             What was done (``reader``, ``refit``, ``fill``, ``score``), sizes, ``full_score``,
             ``n_needed`` and ``n_harmful`` (q <= 0.05), up to ten groups of the largest and of the
             smallest importance (``most_needed``, ``most_harmful``: lists of dimensions, whatever
-            their q), ``certified_share``, ``constant_dimensions`` and what the intervals mean.
+            their q), ``certified_share``, ``constant_dimensions``, ``basis``, what the intervals
+            mean and, where redundancy hides what a group does, ``hidden_groups`` and a warning.
         """
         order = np.argsort(-self.importance, kind="stable")
         most_needed = [g for g in order[:_N_NAMED] if self.importance[g] > 0]
         most_harmful = [g for g in order[::-1][:_N_NAMED] if self.importance[g] < 0]
+        warning = {
+            "hidden_groups": [group.tolist() for group in self.hidden_groups],
+            "warning": "Redundant dimensions stand in for each other: these groups are needed, "
+            "none of their dimensions is. Ablate groups.",
+        }
         return {
             "reader": self.reader,
             "refit": self.refit,
             "fill": self.fill,
             "score": self.score,
+            "basis": self.basis,
             "n_train": self.n_train,
             "n_test": self.n_test,
             "n_dimensions": self.n_dimensions,
@@ -154,6 +183,7 @@ class Ablation:
             "certified_share": self.certified_share,
             "constant_dimensions": self.constant.tolist(),
             "intervals": "95 %, over test samples, given the train split and the fitted reader.",
+            **(warning if self.hidden_groups else {}),
         }
 
 
@@ -165,13 +195,14 @@ def ablate(
     refit: bool | None = None,
     fill: str | None = None,
     score: str = "accuracy",
-    groups: Sequence[Sequence[int] | np.ndarray] | None = None,
+    groups: GroupsLike | None = None,
     k: int = 5,
     temperature: float = 1.0,
     penalty: float = 1e-3,
     n_bootstrap: int = 1000,
     seed: int = 0,
     device: str = "cpu",
+    memory: float | None = None,
     progress: Progress | None = None,
 ) -> Ablation:
     """Score a reader of ``train`` on ``test`` without each dimension, or each group of them.
@@ -192,8 +223,8 @@ def ablate(
         Balanced: mean over the classes of test of the share predicted. Log-loss, in nats: vote
         shares smoothed after Laplace for kNN; for ridge a softmax whose temperature minimises the
         log-loss of the leave-one-out logits of train.
-    groups : sequence of index arrays, optional
-        Dimensions removed together; by default each dimension alone.
+    groups : sequence of index arrays, or ndarray of shape (D,) of int, optional
+        Dimensions removed together, or one group id a dimension; by default each dimension alone.
     k : int, default=5
         kNN: neighbours that vote, 1 <= k <= N_train.
     temperature : float, default=1.0
@@ -206,6 +237,8 @@ def ablate(
         Draws bootstrap samples, sign flips and the logistic reader's held-out rows.
     device : str, default="cpu"
         Where kNN searches.
+    memory : float, optional
+        GB that kNN's search may take beside the features; it changes the time, not the result.
     progress : callable, optional
         Called as ``progress(done, total)`` during the long part.
 
@@ -219,7 +252,8 @@ def ablate(
     ValueError
         If labels are missing, the splits differ in D, a name is unknown, a number is out of its
         range, a group is empty or out of range, test has a class that train lacks, ``fill`` comes
-        with a refit, ``refit=False`` with kNN, or rounding would spoil the ridge's closed form.
+        with a refit, ``refit=False`` with kNN, the splits are in different bases, ``memory`` is too
+        little, or rounding would spoil the ridge's closed form.
 
     Notes
     -----
@@ -246,83 +280,67 @@ def ablate(
     >>> ablation.full_score, ablation.importance.tolist()
     (1.0, [0.5, 0.0])
     """
-    _check_names(reader, score, fill)
-    refit, fill = _resolve_refit(reader, refit, fill)
-    train_labels, test_labels = labelled(train, test, "ablate")
-    chosen = None if groups is None else _checked_groups(groups, train.n_dimensions)
-    check_knn(k if reader == "knn" else 1, temperature, len(train))
-    check_penalty(penalty)
-    if n_bootstrap < 1:
-        raise ValueError(f"n_bootstrap must be >= 1; got {n_bootstrap}.")
-    classes, train_codes = np.unique(train_labels, return_inverse=True)
-    truth = class_codes(test_labels, classes)
-    data = (train.features, train_codes), (test.features, truth), chosen
-    if reader == "knn":
-        outcomes = knn_outcomes(
-            *data, k=k, temperature=temperature, device=device, progress=progress
-        )
-    elif reader == "ridge":
-        outcomes = ridge_outcomes(*data, penalty=penalty, fill=fill)
-    else:
-        outcomes = logistic_outcomes(*data, fill=fill, seed=seed, progress=progress)
-    rng = np.random.default_rng(seed)
-    if chosen is None:
-        chosen = list(np.arange(train.n_dimensions)[:, None])
-    return Ablation(
-        reader=reader,
+    check_choice("score", score, SCORES)
+    reading = Reading.of(
+        reader,
         refit=refit,
         fill=fill,
+        k=k,
+        temperature=temperature,
+        penalty=penalty,
+        seed=seed,
+        device=device,
+        memory=memory,
+    )
+    classes, bank, queries = coded(train, test, "ablate")
+    chosen = None if groups is None else checked_groups(groups, train.n_dimensions)
+    if n_bootstrap < 1:
+        raise ValueError(f"n_bootstrap must be >= 1; got {n_bootstrap}.")
+    together = _worth_a_look(train, chosen, reading)
+    found = reading.outcomes(bank, queries, [chosen, *([together] if together else [])], progress)
+    truth, rng = queries[1], np.random.default_rng(seed)
+    measured = _measure(found[0], truth, len(classes), score, n_bootstrap, rng)
+    hidden = _hidden(found[1], together, truth, measured) if together else ()
+    return Ablation(
+        reader=reader,
+        refit=reading.refit,
+        fill=reading.fill,
         score=score,
-        **_measure(outcomes, truth, len(classes), score, n_bootstrap, rng),
-        groups=tuple(chosen),
+        **measured,
+        groups=tuple(singles(train.n_dimensions) if chosen is None else chosen),
         classes=classes,
         constant=Standardiser.fit(train.features).constant,
         n_train=len(train),
         n_test=len(test),
         n_dimensions=train.n_dimensions,
-        certified_share=outcomes.certified_share,
+        basis=basis_of(train),
+        hidden_groups=hidden,
+        certified_share=found[0].certified_share,
     )
 
 
-def _check_names(reader: str, score: str, fill: str | None) -> None:
-    allowed = {"reader": (reader, READERS), "score": (score, SCORES), "fill": (fill, FILLS)}
-    for name, (value, names) in allowed.items():
-        if value not in names and not (name == "fill" and value is None):
-            listed = ", ".join(map(repr, names))
-            raise ValueError(f"{name} must be one of {listed}; got {value!r}.")
-
-
-def _resolve_refit(reader: str, refit: bool | None, fill: str | None) -> tuple[bool, str | None]:
-    if reader == "knn" and refit is False:
-        raise ValueError("refit must be True for reader 'knn', which has no weights; got False.")
-    refit = reader != "logistic" if refit is None else bool(refit)
-    if refit and fill is not None:
-        raise ValueError(
-            f"fill must be left out where the reader is refitted (pass refit=False to freeze it); "
-            f"got {fill!r}."
-        )
-    return refit, None if refit else fill or "mean"
-
-
-def _checked_groups(
-    groups: Sequence[Sequence[int] | np.ndarray], n_dimensions: int
+def _worth_a_look(
+    train: Representation, chosen: list[np.ndarray] | None, reading: Reading
 ) -> list[np.ndarray]:
-    if len(groups) == 0:
-        raise ValueError("groups must hold at least one group; got none.")
-    checked = []
-    for position, group in enumerate(groups):
-        index = np.asarray(group)
-        if index.ndim != 1 or len(index) == 0 or index.dtype.kind not in "iu":
-            raise ValueError(
-                f"groups[{position}] must be a list of at least one dimension; got {group!r}."
-            )
-        if index.min() < 0 or index.max() >= n_dimensions:
-            raise ValueError(
-                f"groups[{position}] must lie in [0, {n_dimensions}); got "
-                f"{index.min()}..{index.max()}."
-            )
-        checked.append(np.unique(index).astype(np.int64))
-    return checked
+    """Find the groups whose members may stand in for each other, each taken alone."""
+    if chosen is not None or (reading.reader == "logistic" and reading.refit):
+        return []
+    return [group for group in redundant_groups(train.features) if len(group) > 1]
+
+
+def _hidden(
+    outcomes: Outcomes, groups: list[np.ndarray], truth: np.ndarray, measured: dict[str, Any]
+) -> tuple[np.ndarray, ...]:
+    """Find the groups that are needed although none of their dimensions is, each taken alone."""
+    right = (outcomes.full == truth)[:, None].astype(np.int8)
+    change = right - (outcomes.ablated == truth[:, None])
+    p_value = mcnemar((change > 0).sum(axis=0), (change < 0).sum(axis=0)) * len(groups)
+    needed = (measured["q_value"] <= _SIGNIFICANT) & (measured["importance"] > 0)
+    return tuple(
+        group
+        for group, p, gain in zip(groups, p_value, change.sum(axis=0), strict=True)
+        if p <= _SIGNIFICANT and gain > 0 and not needed[group].any()
+    )
 
 
 def _measure(
@@ -364,6 +382,12 @@ def _measure(
         half = np.sqrt(sum(tango_interval(0, 0, int(n))[1] ** 2 for n in sizes)) / len(sizes)
         unchanged = ~differences.any(axis=0)
         low, high = np.where(unchanged, -half, low), np.where(unchanged, half, high)
+    losses = outcomes.ablated_loss - outcomes.full_loss[:, None]
+    loss_p_value = (
+        p_value
+        if score == "log_loss"
+        else sign_flip_test(losses, np.random.default_rng(_LOSS_SEED), _N_SIGN_FLIPS)
+    )
     per_class = np.full((differences.shape[1], n_classes), np.nan)
     for code in np.unique(truth):
         per_class[:, code] = differences[truth == code].mean(axis=0)
@@ -376,4 +400,6 @@ def _measure(
         "p_value": p_value,
         "q_value": false_discovery_control(p_value),
         "per_class": per_class,
+        "log_loss_importance": losses.mean(axis=0),
+        "log_loss_p_value": loss_p_value,
     }

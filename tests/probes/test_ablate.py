@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import false_discovery_control, kstest
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
+from dimlab.basis import fit_basis
 from dimlab.kernels.paired import mcnemar, tango_interval
 from dimlab.probes.ablate import Ablation, ablate
 from dimlab.readers import fit_knn, fit_logistic, fit_ridge
@@ -482,6 +483,8 @@ def test_the_frame_has_one_row_a_dimension(splits):
         "ci_high",
         "p_value",
         "q_value",
+        "log_loss_importance",
+        "log_loss_p_value",
     ]
     np.testing.assert_array_equal(frame["dimension"], np.arange(6))
     np.testing.assert_array_equal(frame["score"], ablation.scores)
@@ -513,7 +516,7 @@ def test_needed_and_harmful_read_q_not_p():
         scores=0.5 - values, importance=values, ci_low=values - 1, ci_high=values + 1,
         p_value=q / 10, q_value=q, per_class=np.zeros((5, 2)),
         groups=tuple(np.arange(5)[:, None]), classes=np.arange(2), constant=np.array([], int),
-        n_train=9, n_test=9, n_dimensions=5,
+        n_train=9, n_test=9, n_dimensions=5, log_loss_importance=values, log_loss_p_value=q,
     )  # fmt: skip
     assert ablation.needed.tolist() == [0]
     assert ablation.harmful.tolist() == [3, 1]
@@ -598,3 +601,69 @@ def test_no_warning_leaves_the_probe(splits):
         warnings.simplefilter("error")
         for configuration in CONFIGURATIONS:
             ablate(*splits, score="log_loss", **configuration)
+
+
+# Redundancy, bases, memory ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reader", ["knn", "ridge"])
+def test_redundancy_that_hides_a_group_is_said(reader):
+    rng = np.random.default_rng(0)
+
+    def split(n):
+        labels = np.arange(n) % 2
+        signal = (2 * labels - 1) * 2.0 + rng.normal(size=n)
+        copies = signal[:, None] + 1e-3 * rng.normal(size=(n, 3))
+        return Representation(np.hstack([copies, rng.normal(size=(n, 4))]), labels=labels)
+
+    ablation = ablate(split(300), split(300), reader=reader)
+    assert [group.tolist() for group in ablation.hidden_groups] == [[0, 1, 2]]
+    assert "Ablate groups" in ablation.summary()["warning"]
+    assert len(set(ablation.needed.tolist()) & {0, 1, 2}) == 0
+    # negative control: without the copies the dimension is needed, and nothing is hidden
+    once = [each.select([0, 3, 4, 5, 6]) for each in (split(300), split(300))]
+    ablation = ablate(*once, reader=reader)
+    assert 0 in ablation.needed
+    assert ablation.hidden_groups == ()
+    assert "warning" not in ablation.summary()
+
+
+@pytest.mark.parametrize("reader", ["knn", "ridge"])
+def test_duplicating_every_dimension_leaves_the_importance_of_groups(splits, reader):
+    # a ridge of copies has half the penalty: none to speak of is left of either
+    twice = [Representation(np.hstack([r.features] * 2), labels=r.labels) for r in splits]
+    groups = [[d, d + 6] for d in range(6)]
+    settings = {"penalty": 1e-7} if reader == "ridge" else {}
+    once = ablate(*splits, reader=reader, **settings)
+    both = ablate(*twice, reader=reader, groups=groups, **settings)
+    np.testing.assert_allclose(both.importance, once.importance, atol=1e-9)
+    assert np.abs(once.importance).max() > 0.05  # there is something to leave
+
+
+def test_the_log_loss_beside_accuracy_is_that_of_the_log_loss_score(splits):
+    beside = ablate(*splits, reader="ridge")
+    own = ablate(*splits, reader="ridge", score="log_loss")
+    np.testing.assert_allclose(beside.log_loss_importance, own.importance, atol=1e-12)
+    assert np.abs(beside.log_loss_p_value - own.p_value).max() < 0.03  # other signs
+    np.testing.assert_array_equal(own.log_loss_p_value, own.p_value)
+
+
+@pytest.mark.parametrize("kind", ["pca", "varimax"])
+def test_in_a_rotated_basis_the_full_score_stays_and_the_basis_is_named(splits, kind):
+    basis = fit_basis(splits[0], kind)
+    rotated = [basis.apply(each) for each in splits]
+    for reader in ("knn", "ridge"):
+        ablation = ablate(*rotated, reader=reader)
+        assert ablation.basis == ablation.summary()["basis"] == kind
+        if reader == "knn":
+            assert ablation.full_score == ablate(*splits, reader=reader).full_score
+    assert ablate(*splits).summary()["basis"] == "axes"
+    with pytest.raises(ValueError, match=rf"^test must be in the basis of train, {kind}; got axes"):
+        ablate(rotated[0], splits[1])
+
+
+def test_a_memory_budget_changes_nothing_but_refuses_the_impossible(splits):
+    whole, tight = ablate(*splits), ablate(*splits, memory=3e-4)
+    np.testing.assert_array_equal(whole.scores, tight.scores)
+    with pytest.raises(ValueError, match=r"^memory must be at least .* GB for 150 train rows"):
+        ablate(*splits, memory=1e-6)

@@ -1,0 +1,143 @@
+"""Cumulative ablation: every point is a reader fitted on what is left."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dimlab.probes.ablate_cumulatively import ORDERS, ablate_cumulatively
+from dimlab.readers import fit_knn, fit_logistic, fit_ridge
+from dimlab.representation import Representation
+
+
+def world(seed, n=240, d=6):
+    """Three useful dimensions of falling strength, the rest noise."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    features = rng.normal(size=(n, d)) + 2.5 * np.eye(3, d)[labels] * [1, 0.8, 0.6, 0, 0, 0][:d]
+    return Representation(features, labels=labels)
+
+
+def chance(train, test):
+    """Share of the class that train's shares favour."""
+    return np.mean(test.labels == np.bincount(train.labels).argmax())
+
+
+@pytest.mark.parametrize("reader", ["ridge", "knn", "logistic"])
+def test_every_point_is_a_reader_fitted_on_what_is_left(reader):
+    train, test = world(0), world(1)
+    order = np.array([3, 0, 5, 1, 4, 2])
+    found = ablate_cumulatively(train, test, order=order, reader=reader)
+    np.testing.assert_array_equal(found.n_removed, np.arange(7))
+    fit = {"ridge": fit_ridge, "knn": fit_knn, "logistic": fit_logistic}[reader]
+    settings = {"penalty": fit_logistic(train.features, train.labels).penalty}
+    for gone, score in enumerate(found.scores[:-1]):
+        kept = np.sort(order[gone:])
+        more = settings if reader == "logistic" else {}
+        expected = fit(train.features[:, kept], train.labels, **more)
+        np.testing.assert_allclose(score, expected.accuracy(test.features[:, kept], test.labels))
+    np.testing.assert_allclose(found.scores[-1], chance(train, test))
+
+
+@pytest.mark.parametrize("n", [30, 5000])
+def test_blocks_of_rows_and_wide_splits_do_not_matter(n):
+    rng = np.random.default_rng(2)
+    train = Representation(rng.normal(size=(25, 40)), labels=np.arange(25) % 2)
+    test = Representation(rng.normal(size=(n, 40)), labels=np.arange(n) % 2)
+    order = rng.permutation(40)
+    found = ablate_cumulatively(train, test, order=order, n_points=5)
+    for gone, score in zip(found.n_removed[:-1], found.scores, strict=False):
+        kept = order[gone:]
+        expected = fit_ridge(train.features[:, kept], train.labels)
+        np.testing.assert_allclose(score, expected.accuracy(test.features[:, kept], test.labels))
+
+
+@pytest.mark.parametrize(
+    "order", ["best-first", "greedy-forward", "greedy-backward", "worst-first"]
+)
+@pytest.mark.parametrize("reader", ["ridge", "knn"])
+def test_orders_put_the_useful_dimensions_where_they_belong(order, reader):
+    if order.startswith("greedy") and reader == "knn":
+        pytest.skip("greedy orders are the ridge's")
+    found = ablate_cumulatively(world(0, 900), world(1, 900), order=order, reader=reader)
+    useful = found.order[:3] if order == "best-first" else found.order[3:]
+    assert set(useful.tolist()) == {0, 1, 2}
+    if order != "best-first":
+        assert found.n_dispensable >= 3
+        assert found.order[-1] in (0, 1)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_no_order_sees_the_test_split(order):
+    one = ablate_cumulatively(world(0), world(1), order=order)
+    two = ablate_cumulatively(world(0), world(2), order=order)
+    np.testing.assert_array_equal(one.order, two.order)
+    assert sorted(one.order.tolist()) == list(range(6))
+
+
+def test_random_orders_are_averaged():
+    train, test = world(0), world(1)
+    found = ablate_cumulatively(train, test, order="random", n_random=7, seed=5)
+    rng = np.random.default_rng(5)
+    each = [ablate_cumulatively(train, test, order=rng.permutation(6)).scores for _ in range(7)]
+    np.testing.assert_allclose(found.scores, np.mean(each, axis=0))
+    assert (found.ci_low <= found.scores).all()
+    assert (found.scores <= found.ci_high).all()
+    assert found.n_orders == 7
+
+
+def test_groups_leave_together_and_what_is_in_none_stays():
+    train, test = world(0), world(1)
+    found = ablate_cumulatively(train, test, order=[1, 0], groups=[[0, 3], [1, 2]])
+    expected = fit_ridge(train.features[:, [0, 3, 4, 5]], train.labels)
+    np.testing.assert_allclose(
+        found.scores[1], expected.accuracy(test.features[:, [0, 3, 4, 5]], test.labels)
+    )
+    last = fit_ridge(train.features[:, [4, 5]], train.labels)
+    np.testing.assert_allclose(
+        found.scores[2], last.accuracy(test.features[:, [4, 5]], test.labels)
+    )
+
+
+def test_duplicates_leave_the_curve_of_groups_where_it_was():
+    train, test = world(0), world(1)
+    twice = [Representation(np.hstack([r.features] * 2), labels=r.labels) for r in (train, test)]
+    groups = [[d, d + 6] for d in range(6)]
+    order = [5, 4, 3, 2, 1, 0]
+    for reader in ("knn", "ridge"):
+        once = ablate_cumulatively(train, test, order=order, reader=reader, penalty=1e-9)
+        both = ablate_cumulatively(*twice, order=order, groups=groups, reader=reader, penalty=1e-7)
+        np.testing.assert_allclose(once.scores, both.scores, atol=0.005)
+
+
+def test_frame_and_summary():
+    found = ablate_cumulatively(world(0), world(1), order="worst-first")
+    frame = found.to_frame()
+    assert frame["group"].tolist() == [-1, *found.order.tolist()]
+    np.testing.assert_allclose(frame["accuracy"], found.scores)
+    assert (frame["ci_low"] < frame["accuracy"]).all()
+    summary = json.loads(json.dumps(found.summary()))
+    assert summary["order_from"] == "the train split alone; the test split only scores."
+    assert summary["n_groups"] == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"order": "up"}, r"^order must be one of 'worst-first', .*; got 'up'\.$"),
+        ({"order": [0, 1]}, r"^order must be a permutation of the 6 groups; got \[0, 1\]\.$"),
+        (
+            {"order": "greedy-forward", "reader": "knn"},
+            r"^order='greedy-forward' must go with reader='ridge' .*; got reader='knn'",
+        ),
+        ({"order": "random", "n_random": 0}, r"^n_random must be >= 1; got 0\.$"),
+        ({"order": "random", "n_points": 1}, r"^n_points must be >= 2; got 1\.$"),
+        (
+            {"order": [0, 1], "groups": [[0, 1], [1, 2]]},
+            r"^groups must not share dimensions .*; got dimension 1 twice\.$",
+        ),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_sentence(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ablate_cumulatively(world(0), world(1), **arguments)

@@ -1,0 +1,96 @@
+"""Random masks: the best of many is judged by samples that did not choose it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dimlab.probes.random_masks import null_maxima, random_masks
+from dimlab.readers import fit_knn, fit_ridge
+from dimlab.representation import Representation
+from tests import worlds
+
+
+def world(seed, n=300, d=8):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    features = rng.normal(size=(n, d)) + 1.2 * np.eye(3, d)[labels]
+    return Representation(features, labels=labels)
+
+
+def drowned(seed, n=800):
+    """A faint useful dimension and a loud useless one, the last."""
+    informative = worlds.informative_world(np.random.default_rng(seed), n=n)
+    return Representation(informative.features * [1, 1, 0.03, 1, 1, 8], labels=informative.labels)
+
+
+@pytest.mark.parametrize("reader", ["ridge", "knn"])
+def test_every_mask_is_a_reader_fitted_on_what_it_keeps(reader):
+    train, test = world(0), world(1)
+    found = random_masks(train, test, reader=reader, drop=(0.25, 0.6), n_masks=5)
+    assert found.n_dropped.tolist() == [2, 5]
+    np.testing.assert_array_equal((~found.masks).sum(axis=2), [[2] * 5, [5] * 5])
+    fit = fit_ridge if reader == "ridge" else fit_knn
+    for mask, score in zip(found.masks.reshape(-1, 8), found.scores.ravel(), strict=True):
+        expected = fit(train.features[:, mask], train.labels)
+        np.testing.assert_allclose(score, expected.accuracy(test.features[:, mask], test.labels))
+
+
+def test_a_loud_useless_dimension_lets_masks_win_on_the_other_half():
+    train, test = (drowned(seed) for seed in (0, 1))
+    found = random_masks(train, test, reader="knn", drop=(1 / 6,), n_masks=40)
+    assert found.ci_low[0] > 0
+    assert not found.masks[0, found.best[0], -1]
+    assert found.summary()["verdict"].startswith("Some masks help")
+
+
+def test_in_the_null_world_the_naive_gain_is_bias_and_the_honest_one_is_not():
+    """Test labels are permuted: no mask is better than another."""
+    naive, honest, low = [], [], []
+    for seed in range(20):
+        test = world(seed + 100)
+        labels = np.random.default_rng(seed).permutation(test.labels)
+        test = Representation(test.features, labels=labels)
+        found = random_masks(world(seed), test, drop=(0.5,), n_masks=60, seed=seed)
+        naive.append(found.naive_gain[0])
+        honest.append(found.gain[0])
+        low.append(found.ci_low[0])
+    assert np.mean(naive) > 0.02  # what a look at the best of 60 reports
+    assert abs(np.mean(honest)) < 3 * np.std(honest) / np.sqrt(20)
+    assert np.mean(np.array(low) > 0) <= 0.15
+
+
+def test_the_null_permutes_within_samples_only():
+    # two samples that every mask reads rightly, one that no mask does, one that half of them do:
+    # the best of four equal masks has 3 of 4 in every draw
+    right = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 0, 0]], dtype=bool)
+    np.testing.assert_array_equal(null_maxima(right, np.random.default_rng(0), 50), 0.75)
+
+
+def test_the_null_has_the_maximum_of_independent_columns():
+    # ten samples, one right mask each among two: the larger of Binomial(10, 1/2) and 10 minus it
+    right = np.tile([[True, False]], (10, 1))
+    draws = null_maxima(right, np.random.default_rng(1), 4000) * 10
+    heads = np.arange(11)
+    from scipy.stats import binom
+
+    expected = (np.maximum(heads, 10 - heads) * binom.pmf(heads, 10, 0.5)).sum()
+    assert abs(draws.mean() - expected) < 4 * draws.std() / np.sqrt(4000)
+
+
+def test_frame_summary_and_seeds():
+    one, two = (random_masks(world(0), world(1), n_masks=4, seed=3) for _ in range(2))
+    assert one.to_frame()["drop"].tolist() == [0.1, 0.25, 0.5, 0.75]
+    assert one.to_frame().equals(two.to_frame())
+    summary = json.loads(json.dumps(one.summary()))
+    assert summary["n_masks"] == 4
+    assert (one.naive_gain >= one.scores.mean(axis=1) - one.full_score).all()
+
+
+def test_bad_arguments_are_refused_in_one_sentence():
+    with pytest.raises(ValueError, match=r"^drop must hold shares in \(0, 1\); got \[1\.0\]\.$"):
+        random_masks(world(0), world(1), drop=[1.0])
+    with pytest.raises(ValueError, match=r"^n_masks must be >= 2; got 1\.$"):
+        random_masks(world(0), world(1), n_masks=1)
+    with pytest.raises(ValueError, match=r"needs at least 2 dimensions and 2 test samples; got 1"):
+        random_masks(world(0).select([0]), world(1).select([0]))
