@@ -33,7 +33,7 @@ from dimlab.kernels.rows import WELL_CONDITIONED, Groups, Rows, pair_similaritie
 
 _ELEMENTS = 1 << 22
 _CACHED = 1 << 18  # elements of arrays that a processor's cache holds
-_N_CANDIDATES = 24
+_N_CANDIDATES = 32
 _MOST = 1 << 19  # candidates: score and position share the 53 bits of a float64
 _FEW = 1024  # rows that may have to be scored again before a search of its own is cheaper
 
