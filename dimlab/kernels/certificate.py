@@ -62,6 +62,8 @@ class Reach:
     low: Tensor  # (G,) smallest and largest value of a dimension that is a group of its own
     high: Tensor
     nonnegative: bool  # no entry is below zero
+    columns: Tensor  # (N, U) normalised values in the dimensions of groups.union, float32
+    energy: Tensor  # (N, G) shares of energy within the groups, float32; empty for single ones
 
     @classmethod
     def of(cls, bank: Rows, groups: Groups) -> Reach:
@@ -70,18 +72,26 @@ class Reach:
         by_group = torch.zeros(len(groups), dtype=torch.float64, device=bank.device)
         high = torch.full_like(by_group, -1.0)
         low, single = -high, groups.indices is None
+        n_kept = (0, 0) if single else (len(groups.union), len(groups))
+        columns, energies = (torch.empty(len(bank), n, device=bank.device) for n in n_kept)
         step = max(1, _ELEMENTS // max(bank.n_dimensions, len(groups)))
         for start in range(0, len(bank), step):
-            unit = bank.unit(slice(start, start + step))
+            part = slice(start, start + step)
+            unit = bank.unit(part)
             if single:
                 low = torch.minimum(low, unit.amin(0) - SLACK)
                 high = torch.maximum(high, unit.amax(0) + SLACK)
+            else:
+                columns[part] = unit[:, groups.union].float()
             energy = groups.sum(unit.square_())
-            by_row[start : start + step] = energy.amax(1)
+            if not single:
+                energies[part] = energy.float()
+            by_row[part] = energy.amax(1)
             by_group = torch.maximum(by_group, energy.amax(0))
         by_group = (by_group + SLACK).clamp(max=1.0) * (by_group > 0)
         nonnegative = bool((bank.raw >= 0).all())
-        return cls((by_row + SLACK).clamp_(max=1.0).sqrt_(), by_group, low, high, nonnegative)
+        by_row = (by_row + SLACK).clamp_(max=1.0).sqrt_()
+        return cls(by_row, by_group, low, high, nonnegative, columns, energies)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,13 +188,18 @@ def listed_rows(search: Search, reach: Reach, strategy: Plan, position: int) -> 
 
 
 def listed_may_enter(
-    search: Search, groups: Groups, limits: Limits, position: int, rows: Tensor
+    search: Search, groups: Groups, reach: Reach, limits: Limits, position: int, rows: Tensor
 ) -> Tensor:
     """Whether each of these rows may enter for each group of one query, (R, G) bool."""
-    x = search.bank_unit[rows]
-    q = search.unit[position].to(x.dtype)
-    scale = limits.scale[position].to(x.dtype)
-    product, energy = groups.sum(q * x), groups.sum(x.square_())
+    dtype = search.matrix.dtype
+    q = search.unit[position].to(dtype)
+    scale = limits.scale[position].to(dtype)
+    if groups.indices is not None and dtype == torch.float32:
+        product = (reach.columns[rows] * q[groups.union]) @ groups.inner
+        energy = reach.energy[rows]
+    else:
+        x = search.bank_unit[rows]
+        product, energy = groups.sum(q * x), groups.sum(x.square_())
     return _reaches(search, search.matrix[position, rows], product, energy, scale, groups)
 
 

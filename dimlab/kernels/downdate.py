@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _ELEMENTS = 1 << 22
+_CACHED = 1 << 17  # elements of arrays that a processor's cache holds
 # Rounding times the condition number stays below 1e-8.
 _LARGEST_CONDITION = 1e-8 / np.finfo(np.float64).eps
 
@@ -122,7 +123,7 @@ def removed_weights(system: RidgeSystem, group: np.ndarray) -> np.ndarray:
 def resolved_group_logits(
     logits: np.ndarray, columns: np.ndarray, system: RidgeSystem, groups: list[np.ndarray]
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Logits of a ridge that is solved again without each group, as ``leave_out_logits``.
+    """Logits of a ridge that is solved again without each group, in blocks of groups.
 
     Parameters
     ----------
@@ -230,38 +231,10 @@ def single_removal_factors(columns: np.ndarray, system: RidgeSystem) -> np.ndarr
     return (columns @ system.inverse) / np.diagonal(system.inverse)
 
 
-def leave_out_logits(
-    logits: np.ndarray, u: np.ndarray, v: np.ndarray
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Logits without each single dimension, in blocks of dimensions.
-
-    Parameters
-    ----------
-    logits : ndarray of shape (N, K)
-        Full logits.
-    u : ndarray of shape (N, D)
-        What of each sample leaves with each dimension.
-    v : ndarray of shape (D, K)
-        How much it weighs for each class.
-
-    Yields
-    ------
-    part : slice
-        Dimensions of this block.
-    without : ndarray of shape (K, N, b)
-        ``logits[:, k] - u[:, d] v[d, k]``, class first.
-    """
-    n_samples, n_classes = logits.shape
-    step = max(1, _ELEMENTS // (n_samples * n_classes))
-    for start in range(0, u.shape[1], step):
-        part = slice(start, min(start + step, u.shape[1]))
-        yield part, logits.T[:, :, None] - u[None, :, part] * v[part].T[:, None, :]
-
-
 def group_logits(
     logits: np.ndarray, factors: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> Iterator[tuple[slice, np.ndarray]]:
-    """Logits without each group, as ``leave_out_logits``, from the factors (u, v) of each group.
+    """Logits without each group, one by one, from the factors (u, v) of each group.
 
     Parameters
     ----------
@@ -279,6 +252,59 @@ def group_logits(
     """
     for group, (u, v) in enumerate(factors):
         yield slice(group, group + 1), (logits - u @ v).T[:, :, None]
+
+
+def leave_out_scores(
+    logits: np.ndarray, u: np.ndarray, v: np.ndarray, truth: np.ndarray, temperature: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score the logits ``logits[:, k] - u[:, d] v[d, k]`` of every d, never storing all.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (N, K)
+        Full logits.
+    u : ndarray of shape (N, D)
+        What of each sample leaves with each dimension.
+    v : ndarray of shape (D, K)
+        How much it weighs for each class.
+    truth : ndarray of shape (N,), int
+        Class index of each sample.
+    temperature : float
+        Divides the logits in the loss.
+
+    Returns
+    -------
+    predicted : ndarray of shape (N, D), int64
+        Index of the largest logit, the first of equal ones.
+    loss : ndarray of shape (N, D), float64
+        Negative log-probability of the sample's class, in nats.
+    """
+    import torch
+
+    (n_samples, n_classes), n_groups = logits.shape, u.shape[1]
+    predicted = np.empty((n_samples, n_groups), dtype=np.int64)
+    loss = np.empty((n_samples, n_groups))
+    weights = torch.from_numpy(np.ascontiguousarray(v.T))
+    step = max(1, _CACHED // n_groups)
+    for start in range(0, n_samples, step):
+        part = slice(start, start + step)
+        full = torch.from_numpy(np.ascontiguousarray(logits[part]))
+        columns = torch.from_numpy(np.ascontiguousarray(u[part]))
+        own = torch.from_numpy(np.ascontiguousarray(truth[part]))
+        winner = torch.zeros(columns.shape, dtype=torch.int64)
+        best = torch.addcmul(full[:, :1], columns, weights[0], value=-1)
+        for k in range(1, n_classes):
+            each = torch.addcmul(full[:, k : k + 1], columns, weights[k], value=-1)
+            winner.masked_fill_(each > best, k)
+            torch.maximum(best, each, out=best)
+        total = torch.zeros_like(best)
+        for k in range(n_classes):
+            each = torch.addcmul(full[:, k : k + 1], columns, weights[k], value=-1)
+            total += each.sub_(best).mul_(1 / temperature).exp_()
+        mine = full.gather(1, own[:, None]) - columns * weights[own]
+        predicted[part] = winner.numpy()
+        loss[part] = (total.log_() + (best - mine) / temperature).numpy()
+    return predicted, loss
 
 
 def first_largest(scores: np.ndarray) -> np.ndarray:

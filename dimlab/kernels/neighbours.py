@@ -270,12 +270,12 @@ def _look(
     entrants = _Entrants(bank, queries, groups, search, best)
     looked_at = 0
     limits_of_listed = limits.where(~strategy.scanned)
-    step = max(1, _CACHED // max(bank.n_dimensions, len(groups)))
+    step = max(1, _CACHED // max(len(groups), reach.columns.shape[1]))
     for position in strategy.scale.isfinite().nonzero()[:, 0].tolist():
         rows = listed_rows(search, reach, strategy, position)
         looked_at += len(rows)
         for part in rows.split(step):
-            enters = listed_may_enter(search, groups, limits_of_listed, position, part)
+            enters = listed_may_enter(search, groups, reach, limits_of_listed, position, part)
             row, group = enters.nonzero(as_tuple=True)
             if len(row) > _FEW:
                 crowded = enters.sum(0) > _FEW // 2

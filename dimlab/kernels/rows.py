@@ -160,6 +160,16 @@ class Groups:
         return members
 
     @cached_property
+    def union(self) -> Tensor:
+        """Dimensions that stand in some group, ascending."""
+        return self.members.any(0).nonzero()[:, 0]
+
+    @cached_property
+    def inner(self) -> Tensor:
+        """Membership of the dimensions of ``union`` (U, G), float32."""
+        return self.members[:, self.union].T.float().contiguous()
+
+    @cached_property
     def sizes(self) -> Tensor:
         """Number of dimensions in each group (G,), int64."""
         sizes = [len(self[group]) for group in range(len(self))]

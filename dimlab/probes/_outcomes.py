@@ -12,7 +12,7 @@ import numpy as np
 from dimlab.kernels.downdate import (
     first_largest,
     group_logits,
-    leave_out_logits,
+    leave_out_scores,
     log_losses,
     refuse_ill_conditioned,
     resolved_group_logits,
@@ -160,16 +160,9 @@ def ridge_outcomes(
 ) -> list[Outcomes]:
     """Ridge, solved again without each group (``fill=None``), or frozen."""
     reader = fit_ridge(*train, penalty=penalty)
-    temperature = ridge_temperature(reader, train)
+    temperature = _ridge_temperature(reader, train)
     logits = reader.logits(test[0])
-    found = []
-    for groups in parts:
-        if fill is None:
-            without = _resolved_logits(reader, test[0], logits, groups)
-        else:
-            without = _frozen_logits(reader, test[0], logits, groups, fill)
-        found.append(collect(logits, without, test[1], _n_groups(groups, test[0]), temperature))
-    return found
+    return [_ridge_without(reader, test, logits, groups, fill, temperature) for groups in parts]
 
 
 def logistic_outcomes(
@@ -186,19 +179,16 @@ def logistic_outcomes(
     logits = reader.logits(test[0])
     found = []
     for groups in parts:
-        if fill is None:
-            without = _refitted_logits(reader, train, test[0], logits, groups, progress)
-        else:
-            without = _frozen_logits(reader, test[0], logits, groups, fill)
-        found.append(collect(logits, without, test[1], _n_groups(groups, test[0]), 1.0))
+        if fill is not None:
+            found.append(_frozen(reader, test, logits, groups, fill, 1.0))
+            continue
+        n_groups = test[0].shape[1] if groups is None else len(groups)
+        without = _refitted_logits(reader, train, test[0], logits, groups, progress)
+        found.append(_collect(logits, without, test[1], n_groups, 1.0))
     return found
 
 
-def _n_groups(groups: Parts, features: np.ndarray) -> int:
-    return features.shape[1] if groups is None else len(groups)
-
-
-def collect(
+def _collect(
     logits: np.ndarray,
     parts: Iterator[tuple[slice, np.ndarray]],
     truth: np.ndarray,
@@ -215,30 +205,51 @@ def collect(
     return Outcomes(first_largest(logits.T), ablated, full_loss, loss)
 
 
-def _resolved_logits(
-    reader: LinearReader, features: np.ndarray, logits: np.ndarray, groups: Parts
-) -> Iterator[tuple[slice, np.ndarray]]:
-    system = reader.solved
-    refuse_ill_conditioned(system, reader.penalty)
-    columns = reader.standardise(features)
-    if groups is None:
-        return leave_out_logits(logits, single_removal_factors(columns, system), reader.weights)
-    return resolved_group_logits(logits, columns, system, groups)
-
-
-def _frozen_logits(
+def _ridge_without(
     reader: LinearReader,
-    features: np.ndarray,
+    test: Split,
+    logits: np.ndarray,
+    groups: Parts,
+    fill: str | None,
+    temperature: float,
+) -> Outcomes:
+    """Ridge without each group: solved again, or frozen with a fill."""
+    if fill is not None:
+        return _frozen(reader, test, logits, groups, fill, temperature)
+    system, columns = reader.solved, reader.standardise(test[0])
+    refuse_ill_conditioned(system, reader.penalty)
+    if groups is None:
+        u = single_removal_factors(columns, system)
+        return _collect_singles(logits, u, reader.weights, test[1], temperature)
+    parts = resolved_group_logits(logits, columns, system, groups)
+    return _collect(logits, parts, test[1], len(groups), temperature)
+
+
+def _frozen(
+    reader: LinearReader,
+    test: Split,
     logits: np.ndarray,
     groups: Parts,
     fill: str,
-) -> Iterator[tuple[slice, np.ndarray]]:
-    columns = reader.standardise(features)
+    temperature: float,
+) -> Outcomes:
+    columns = reader.standardise(test[0])
     if fill == "zero":
         columns -= reader.standardise(np.zeros((1, columns.shape[1])))
     if groups is None:
-        return leave_out_logits(logits, columns, reader.weights)
-    return group_logits(logits, ((columns[:, group], reader.weights[group]) for group in groups))
+        return _collect_singles(logits, columns, reader.weights, test[1], temperature)
+    parts = group_logits(logits, ((columns[:, group], reader.weights[group]) for group in groups))
+    return _collect(logits, parts, test[1], len(groups), temperature)
+
+
+def _collect_singles(
+    logits: np.ndarray, u: np.ndarray, v: np.ndarray, truth: np.ndarray, temperature: float
+) -> Outcomes:
+    """Predictions and calibrated losses of ``logits - u_d v_d`` for each dimension d."""
+    ablated, loss = leave_out_scores(logits, u, v, truth, temperature)
+    return Outcomes(
+        first_largest(logits.T), ablated, log_losses(logits.T / temperature, truth), loss
+    )
 
 
 def _refitted_logits(
@@ -282,7 +293,7 @@ def _refit(
     return refitted.logits(features[:, kept]).T[:, :, None]
 
 
-def ridge_temperature(reader: LinearReader, train: Split) -> float:
+def _ridge_temperature(reader: LinearReader, train: Split) -> float:
     """Temperature of the softmax that minimises the log-loss of leave-one-out train logits."""
     from scipy.optimize import minimize_scalar
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dimlab.kernels.downdate import (
     first_largest,
     greedy_order,
-    leave_out_logits,
+    leave_out_scores,
     log_losses,
     nested_logits,
     refuse_ill_conditioned,
@@ -50,9 +50,9 @@ def test_each_dimension_and_group_equals_an_honest_solve(kind, n, d, penalty):
     logits = z_test @ system.weights
     np.testing.assert_allclose(logits, honest(z, y, z_test, [], penalty), atol=1e-9)
     u = single_removal_factors(z_test, system)
-    for part, without in leave_out_logits(logits, u, system.weights):
-        for d_, each in zip(range(part.start, part.stop), without.T, strict=True):
-            np.testing.assert_allclose(each, honest(z, y, z_test, [d_], penalty), atol=1e-8)
+    for d_ in range(d):
+        each = logits - np.outer(u[:, d_], system.weights[d_])
+        np.testing.assert_allclose(each, honest(z, y, z_test, [d_], penalty), atol=1e-8)
     groups = [np.array([0, 1, 5]), np.arange(d - 1), np.arange(d)]
     found = resolved_group_logits(logits, z_test, system, groups)
     without = np.concatenate([each for _, each in found], axis=2)
@@ -132,8 +132,9 @@ def test_the_accepted_condition_numbers_keep_eight_digits():
     refuse_ill_conditioned(system, penalty)
     assert system.condition > 1e7
     logits = z @ system.weights
-    _, without = next(leave_out_logits(logits, single_removal_factors(z, system), system.weights))
-    np.testing.assert_allclose(without[:, :, 0].T, honest(z, y, z, [0], penalty), atol=1e-8)
+    u = single_removal_factors(z, system)
+    without = logits - np.outer(u[:, 0], system.weights[0])
+    np.testing.assert_allclose(without, honest(z, y, z, [0], penalty), atol=1e-8)
 
 
 def test_an_ill_conditioned_system_is_refused():
@@ -144,16 +145,20 @@ def test_an_ill_conditioned_system_is_refused():
         refuse_ill_conditioned(system, 1e-13)
 
 
-def test_blocks_of_dimensions_do_not_matter(monkeypatch):
+@pytest.mark.parametrize("cached", [1, 50, 1 << 17])
+@pytest.mark.parametrize("tied", [True, False])
+def test_scores_without_each_dimension_are_those_of_its_logits(monkeypatch, cached, tied):
     rng = np.random.default_rng(3)
-    logits, u, v = rng.normal(size=(7, 3)), rng.normal(size=(7, 10)), rng.normal(size=(10, 3))
-    whole = [without for _, without in leave_out_logits(logits, u, v)]
-    monkeypatch.setattr("dimlab.kernels.downdate._ELEMENTS", 50)
-    parts = list(leave_out_logits(logits, u, v))
-    assert len(parts) == 5
-    np.testing.assert_array_equal(np.concatenate([p for _, p in parts], axis=2), whole[0])
-    expected = logits - np.outer(u[:, 4], v[4])
-    np.testing.assert_array_equal(whole[0][:, :, 4].T, expected)
+    logits, u, v = (rng.normal(size=size) for size in ((7, 3), (7, 10), (10, 3)))
+    if tied:  # small integers: many equal logits
+        logits, u, v = (np.rint(each) for each in (logits, u, v))
+    truth = rng.integers(0, 3, 7)
+    monkeypatch.setattr("dimlab.kernels.downdate._CACHED", cached)
+    predicted, loss = leave_out_scores(logits, u, v, truth, 0.7)
+    for d in range(10):
+        without = (logits - np.outer(u[:, d], v[d])).T
+        np.testing.assert_array_equal(predicted[:, d], first_largest(without))
+        np.testing.assert_allclose(loss[:, d], log_losses(without / 0.7, truth), atol=1e-12)
 
 
 @settings(max_examples=30, deadline=None)
