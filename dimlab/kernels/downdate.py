@@ -10,11 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _ELEMENTS = 1 << 22
 _CACHED = 1 << 17  # elements of arrays that a processor's cache holds
+_SAFE_EXPONENT = 300.0  # exponentials of these neither overflow nor vanish together
 # Rounding times the condition number stays below 1e-8.
 _LARGEST_CONDITION = 1e-8 / np.finfo(np.float64).eps
 
@@ -254,10 +259,8 @@ def group_logits(
         yield slice(group, group + 1), (logits - u @ v).T[:, :, None]
 
 
-def leave_out_scores(
-    logits: np.ndarray, u: np.ndarray, v: np.ndarray, truth: np.ndarray, temperature: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Score the logits ``logits[:, k] - u[:, d] v[d, k]`` of every d, never storing all.
+def leave_out_predictions(logits: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Predict from the logits ``logits[:, k] - u[:, d] v[d, k]`` of every d, never storing all.
 
     Parameters
     ----------
@@ -267,44 +270,85 @@ def leave_out_scores(
         What of each sample leaves with each dimension.
     v : ndarray of shape (D, K)
         How much it weighs for each class.
-    truth : ndarray of shape (N,), int
-        Class index of each sample.
-    temperature : float
-        Divides the logits in the loss.
 
     Returns
     -------
-    predicted : ndarray of shape (N, D), int64
+    ndarray of shape (N, D), int64
         Index of the largest logit, the first of equal ones.
-    loss : ndarray of shape (N, D), float64
+
+    Notes
+    -----
+    A sample whose largest logit leads by more than ``|u_d| (max_k v_dk - min_k v_dk)`` keeps its
+    prediction; only the others' logits are formed.
+    """
+    n_samples, n_groups = u.shape
+    full = first_largest(logits.T)
+    predicted = np.repeat(full[:, None], n_groups, axis=1)
+    if logits.shape[1] == 1:
+        return predicted
+    ranked = np.partition(logits, -2, axis=1)[:, -2:]
+    # a hair less than the lead, for the rounding of both sides
+    lead = (ranked[:, 1] - ranked[:, 0]) - 1e-12 * np.abs(logits).max(axis=1)
+    spread = (v.max(axis=1) - v.min(axis=1)) * (1 + 1e-12)
+    step = max(1, _ELEMENTS // n_groups)
+    for start in range(0, n_samples, step):
+        part = slice(start, start + step)
+        row, dimension = np.nonzero(np.abs(u[part]) * spread >= lead[part, None])
+        for some in _pieces(len(row), logits.shape[1]):
+            n, d = row[some] + start, dimension[some]
+            predicted[n, d] = first_largest((logits[n] - u[n, d][:, None] * v[d]).T)
+    return predicted
+
+
+def _pieces(length: int, width: int) -> Iterator[slice]:
+    step = max(1, _ELEMENTS // width)
+    for start in range(0, length, step):
+        yield slice(start, start + step)
+
+
+def leave_out_losses(
+    logits: np.ndarray, u: np.ndarray, v: np.ndarray, truth: np.ndarray
+) -> np.ndarray:
+    """Log-loss of the logits ``logits[:, k] - u[:, d] v[d, k]`` of every d, never storing all.
+
+    Parameters
+    ----------
+    logits, u, v
+        As in ``leave_out_predictions``, divided by the softmax's temperature.
+    truth : ndarray of shape (N,), int
+        Class index of each sample.
+
+    Returns
+    -------
+    ndarray of shape (N, D), float64
         Negative log-probability of the sample's class, in nats.
     """
     import torch
 
     (n_samples, n_classes), n_groups = logits.shape, u.shape[1]
-    predicted = np.empty((n_samples, n_groups), dtype=np.int64)
     loss = np.empty((n_samples, n_groups))
+    shifted = torch.from_numpy(logits - logits.max(axis=1, keepdims=True))
     weights = torch.from_numpy(np.ascontiguousarray(v.T))
+    own = torch.from_numpy(truth)
     step = max(1, _CACHED // n_groups)
     for start in range(0, n_samples, step):
         part = slice(start, start + step)
-        full = torch.from_numpy(np.ascontiguousarray(logits[part]))
-        columns = torch.from_numpy(np.ascontiguousarray(u[part]))
-        own = torch.from_numpy(np.ascontiguousarray(truth[part]))
-        winner = torch.zeros(columns.shape, dtype=torch.int64)
-        best = torch.addcmul(full[:, :1], columns, weights[0], value=-1)
+        full, columns = shifted[part], torch.from_numpy(np.ascontiguousarray(u[part]))
+
+        def without(k: int, full: Tensor = full, columns: Tensor = columns) -> Tensor:
+            return torch.addcmul(full[:, k : k + 1], columns, weights[k], value=-1)
+
+        largest = torch.zeros(())
+        if float(columns.abs().max()) * float(weights.abs().max()) > _SAFE_EXPONENT:
+            largest = without(0)
+            for k in range(1, n_classes):
+                largest = torch.maximum(largest, without(k))
+        total = without(0).sub_(largest).exp_()
         for k in range(1, n_classes):
-            each = torch.addcmul(full[:, k : k + 1], columns, weights[k], value=-1)
-            winner.masked_fill_(each > best, k)
-            torch.maximum(best, each, out=best)
-        total = torch.zeros_like(best)
-        for k in range(n_classes):
-            each = torch.addcmul(full[:, k : k + 1], columns, weights[k], value=-1)
-            total += each.sub_(best).mul_(1 / temperature).exp_()
-        mine = full.gather(1, own[:, None]) - columns * weights[own]
-        predicted[part] = winner.numpy()
-        loss[part] = (total.log_() + (best - mine) / temperature).numpy()
-    return predicted, loss
+            total += without(k).sub_(largest).exp_()
+        mine = torch.addcmul(full.gather(1, own[part, None]), columns, weights[own[part]], value=-1)
+        loss[part] = total.log_().add_(largest).sub_(mine).numpy()
+    return loss
 
 
 def first_largest(scores: np.ndarray) -> np.ndarray:

@@ -12,7 +12,8 @@ import numpy as np
 from dimlab.kernels.downdate import (
     first_largest,
     group_logits,
-    leave_out_scores,
+    leave_out_losses,
+    leave_out_predictions,
     log_losses,
     refuse_ill_conditioned,
     resolved_group_logits,
@@ -246,9 +247,16 @@ def _collect_singles(
     logits: np.ndarray, u: np.ndarray, v: np.ndarray, truth: np.ndarray, temperature: float
 ) -> Outcomes:
     """Predictions and calibrated losses of ``logits - u_d v_d`` for each dimension d."""
-    ablated, loss = leave_out_scores(logits, u, v, truth, temperature)
+    calibrated, weights = logits / temperature, v / temperature
+    # by the same arithmetic as the rest: what changes nothing has a difference of exactly 0
+    full_loss = leave_out_losses(
+        calibrated, np.zeros((len(u), 1)), np.zeros((1, v.shape[1])), truth
+    )
     return Outcomes(
-        first_largest(logits.T), ablated, log_losses(logits.T / temperature, truth), loss
+        first_largest(logits.T),
+        leave_out_predictions(logits, u, v),
+        full_loss[:, 0],
+        leave_out_losses(calibrated, u, weights, truth),
     )
 
 

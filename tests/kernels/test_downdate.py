@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from dimlab.kernels.downdate import (
     first_largest,
     greedy_order,
-    leave_out_scores,
+    leave_out_losses,
+    leave_out_predictions,
     log_losses,
     nested_logits,
     refuse_ill_conditioned,
@@ -154,7 +155,9 @@ def test_scores_without_each_dimension_are_those_of_its_logits(monkeypatch, cach
         logits, u, v = (np.rint(each) for each in (logits, u, v))
     truth = rng.integers(0, 3, 7)
     monkeypatch.setattr("dimlab.kernels.downdate._CACHED", cached)
-    predicted, loss = leave_out_scores(logits, u, v, truth, 0.7)
+    monkeypatch.setattr("dimlab.kernels.downdate._ELEMENTS", cached)
+    predicted = leave_out_predictions(logits, u, v)
+    loss = leave_out_losses(logits / 0.7, u, v / 0.7, truth)
     for d in range(10):
         without = (logits - np.outer(u[:, d], v[d])).T
         np.testing.assert_array_equal(predicted[:, d], first_largest(without))
@@ -173,3 +176,10 @@ def test_log_loss_by_hand_and_without_overflow():
     scores = np.array([[0.0, 0.0], [np.log(3), np.log(3)]])
     np.testing.assert_allclose(log_losses(scores, np.array([0, 1])), [np.log(4), np.log(4 / 3)])
     np.testing.assert_allclose(log_losses(np.array([[1e4], [0.0]]), np.array([1])), [1e4])
+
+
+def test_losses_of_huge_logits_do_not_overflow():
+    logits, u, v = np.array([[0.0, 5.0]]), np.array([[2e4, 1.0]]), np.array([[-1.0, 1.0], [0, 0]])
+    # without dimension 0 the logits are 20,000 and -19,995
+    loss = leave_out_losses(logits, u, v, np.array([1]))
+    np.testing.assert_allclose(loss, [[39_995.0, np.log1p(np.exp(-5))]])
