@@ -6,9 +6,11 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 from rich.markup import escape
 
@@ -45,6 +47,29 @@ Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cu
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all randomness.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 K = Annotated[int, typer.Option("--k", help="Neighbours of the kNN reader.")]
+Probed = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A checkpoint, or test features (.safetensors).")
+]
+TrainFeatures = Annotated[
+    Path | None, typer.Option("--train", help="Train features, when FILE holds features.")
+]
+Reader = Annotated[str, typer.Option(help="knn, ridge or logistic.")]
+Masked = Annotated[bool, typer.Option("--masked", help="Multiply by the learned mask.")]
+Temperature = Annotated[float, typer.Option(help="Temperature of the kNN votes.")]
+Penalty = Annotated[float, typer.Option(help="Ridge penalty, times N_train.")]
+MaxQueries = Annotated[
+    int | None, typer.Option(help="Test samples to use, drawn at random; all by default.")
+]
+GroupsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--groups", help="JSON file of lists of dimensions (or of one id each), or 'redundant'."
+    ),
+]
+BasisName = Annotated[
+    str | None, typer.Option("--basis", help="pca, whiten, varimax or ica, fitted on train.")
+]
+Memory = Annotated[float | None, typer.Option("--memory", help="GB that the kNN search may take.")]
 
 
 def run() -> None:
@@ -273,13 +298,9 @@ def evaluate(
 
 @app.command()
 def ablate(
-    source: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A checkpoint, or test features (.safetensors).")
-    ],
-    train_features: Annotated[
-        Path | None, typer.Option("--train", help="Train features, when FILE holds features.")
-    ] = None,
-    reader: Annotated[str, typer.Option(help="knn, ridge or logistic.")] = "knn",
+    source: Probed,
+    train_features: TrainFeatures = None,
+    reader: Reader = "knn",
     refit: Annotated[
         bool | None, typer.Option("--refit/--frozen", help="Fit the reader again without it.")
     ] = None,
@@ -287,13 +308,14 @@ def ablate(
     score: Annotated[
         str, typer.Option(help="accuracy, balanced_accuracy or log_loss.")
     ] = "accuracy",
-    masked: Annotated[bool, typer.Option("--masked", help="Multiply by the learned mask.")] = False,
+    groups: GroupsOf = None,
+    basis: BasisName = None,
+    masked: Masked = False,
     k: K = 5,
-    temperature: Annotated[float, typer.Option(help="Temperature of the kNN votes.")] = 1.0,
-    penalty: Annotated[float, typer.Option(help="Ridge penalty, times N_train.")] = 1e-3,
-    max_queries: Annotated[
-        int | None, typer.Option(help="Test samples to use, the first ones; all by default.")
-    ] = None,
+    temperature: Temperature = 1.0,
+    penalty: Penalty = 1e-3,
+    max_queries: MaxQueries = None,
+    memory: Memory = None,
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
@@ -302,26 +324,163 @@ def ablate(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Remove each dimension in turn and score a reader of the rest.
+    """Remove each dimension, or group, in turn and score a reader of the rest.
 
     The test split is ablated against the train split. Example: dimlab ablate checkpoint.pt
     """
     from dimlab.probes.ablate import ablate as ablate_dimensions
     from dimlab.terminal import progress
 
-    if max_queries is not None and max_queries < 1:
-        raise ValueError(f"max-queries must be >= 1; got {max_queries}.")
-    train, test = _pair(source, train_features, data, data_dir, masked, device, quiet)
-    if max_queries is not None:
-        test = test.take(range(min(max_queries, len(test))))
+    train, test = _pair(
+        source, train_features, data, data_dir, masked, device, quiet, basis, max_queries, seed
+    )
     with progress("ablating", quiet=quiet) as advance:
         result = ablate_dimensions(
-            train, test, reader=reader, refit=refit, fill=fill, score=score, k=k,
-            temperature=temperature, penalty=penalty, seed=seed, device=device, progress=advance,
+            train, test, reader=reader, refit=refit, fill=fill, score=score,
+            groups=_groups(groups, train), k=k, temperature=temperature, penalty=penalty,
+            seed=seed, device=device, memory=memory, progress=advance,
         )  # fmt: skip
     if not as_json:
         _print_extremes(result)
     _finish(result, "ablate", out, as_json)
+
+
+@app.command("random-masks")
+def random_masks(
+    source: Probed,
+    train_features: TrainFeatures = None,
+    reader: Reader = "ridge",
+    drop: Annotated[
+        str, typer.Option(help="Shares of the dimensions to remove, separated by commas.")
+    ] = "0.1,0.25,0.5,0.75",
+    n_masks: Annotated[int, typer.Option(help="Masks of each share.")] = 500,
+    basis: BasisName = None,
+    masked: Masked = False,
+    k: K = 5,
+    temperature: Temperature = 1.0,
+    penalty: Penalty = 1e-3,
+    max_queries: MaxQueries = None,
+    memory: Memory = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Score random masks; judge the best on samples that did not choose it.
+
+    Example: dimlab random-masks checkpoint.pt --drop 0.1,0.5
+    """
+    from dimlab.probes.random_masks import random_masks as score_random_masks
+    from dimlab.terminal import progress
+
+    train, test = _pair(
+        source, train_features, data, data_dir, masked, device, quiet, basis, max_queries, seed
+    )
+    with progress("masking", quiet=quiet) as advance:
+        result = score_random_masks(
+            train, test, reader=reader, drop=_numbers("drop", drop), n_masks=n_masks, k=k,
+            temperature=temperature, penalty=penalty, seed=seed, device=device, memory=memory,
+            progress=advance,
+        )  # fmt: skip
+    _print_rows(result, "Random masks, one row a share removed", as_json)
+    _finish(result, "random-masks", out, as_json)
+
+
+@app.command("cumulate")
+def ablate_cumulatively(
+    source: Probed,
+    train_features: TrainFeatures = None,
+    order: Annotated[
+        str,
+        typer.Option(
+            help="worst-first, best-first, random, greedy-backward, greedy-forward, or a list of "
+            "groups separated by commas."
+        ),
+    ] = "worst-first",
+    reader: Reader = "ridge",
+    n_points: Annotated[int | None, typer.Option(help="Points of the curve.")] = None,
+    groups: GroupsOf = None,
+    basis: BasisName = None,
+    masked: Masked = False,
+    k: K = 5,
+    temperature: Temperature = 1.0,
+    penalty: Penalty = 1e-3,
+    max_queries: MaxQueries = None,
+    memory: Memory = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Remove dimensions one after the other and score a reader of the rest each time.
+
+    Example: dimlab cumulate checkpoint.pt --order best-first
+    """
+    from dimlab.probes.ablate_cumulatively import ORDERS
+    from dimlab.probes.ablate_cumulatively import ablate_cumulatively as cumulate
+    from dimlab.terminal import progress
+
+    given = order in ORDERS or not order.replace(",", "").replace(" ", "").isdigit()
+    train, test = _pair(
+        source, train_features, data, data_dir, masked, device, quiet, basis, max_queries, seed
+    )
+    with progress("removing", quiet=quiet) as advance:
+        result = cumulate(
+            train, test, order=order if given else [int(d) for d in order.split(",")],
+            reader=reader, groups=_groups(groups, train), k=k, temperature=temperature,
+            penalty=penalty, n_points=n_points, seed=seed, device=device, memory=memory,
+            progress=advance,
+        )  # fmt: skip
+    _print_rows(result, f"Accuracy while dimensions leave, {result.order_name}", as_json)
+    _finish(result, "cumulate", out, as_json)
+
+
+@app.command("confirm")
+def confirm_harmful(
+    source: Probed,
+    train_features: TrainFeatures = None,
+    reader: Reader = "knn",
+    n_splits: Annotated[int, typer.Option(help="Random halvings of the test samples.")] = 20,
+    groups: GroupsOf = None,
+    basis: BasisName = None,
+    masked: Masked = False,
+    k: K = 5,
+    temperature: Temperature = 1.0,
+    penalty: Penalty = 1e-3,
+    max_queries: MaxQueries = None,
+    memory: Memory = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Find dimensions that hurt a reader, confirmed on samples that did not choose them.
+
+    Example: dimlab confirm checkpoint.pt --basis pca
+    """
+    from dimlab.probes.confirm_harmful import confirm_harmful as confirm
+    from dimlab.terminal import progress
+
+    train, test = _pair(
+        source, train_features, data, data_dir, masked, device, quiet, basis, max_queries, seed
+    )
+    with progress("confirming", quiet=quiet) as advance:
+        result = confirm(
+            train, test, reader=reader, groups=_groups(groups, train), k=k,
+            temperature=temperature, penalty=penalty, n_splits=n_splits, seed=seed,
+            device=device, memory=memory, progress=advance,
+        )  # fmt: skip
+    _print_rows(result, "Most harmful first", as_json, by=["q_value", "importance"])
+    _finish(result, "confirm", out, as_json)
 
 
 @app.command()
@@ -482,6 +641,43 @@ def _pair(
     masked: bool,
     device: str,
     quiet: bool,
+    basis: str | None,
+    max_queries: int | None,
+    seed: int,
+) -> tuple[Representation, Representation]:
+    """Train and test features, in the basis asked for, test cut down to the samples asked for."""
+    from dimlab.basis import KINDS, fit_basis
+
+    if basis is not None and basis not in KINDS:  # before anything long
+        raise ValueError(f"basis must be one of {', '.join(KINDS)}; got {basis!r}.")
+    if max_queries is not None and max_queries < 1:
+        raise ValueError(f"max-queries must be >= 1; got {max_queries}.")
+    train, test = _features(source, train_features, data, data_dir, masked, device, quiet)
+    if max_queries is not None and max_queries < len(test):
+        rows = np.random.default_rng(seed).choice(len(test), max_queries, replace=False)
+        note = f"{max_queries} of {len(test)} test samples, drawn with seed {seed}"
+        test = test.take(np.sort(rows))
+        test = replace(test, meta={**test.meta, "sample": note})
+    if basis is None:
+        return train, test
+    fitted = fit_basis(train, basis, seed=seed)
+    words = fitted.summary()
+    print(
+        f"basis {basis}: {words['n_directions']} directions ({words['n_dropped']} dropped, "
+        f"{words['n_stable']} stable); {words['in_words']}.",
+        file=sys.stderr,
+    )
+    return fitted.apply(train), fitted.apply(test)
+
+
+def _features(
+    source: Path,
+    train_features: Path | None,
+    data: str | None,
+    data_dir: Path | None,
+    masked: bool,
+    device: str,
+    quiet: bool,
 ) -> tuple[Representation, Representation]:
     """Train and test features: encoded from a checkpoint, or read from two files."""
     from dimlab.encode import encode as encode_images
@@ -507,18 +703,71 @@ def _pair(
     return pair[0], pair[1]
 
 
+def _groups(text: str | None, train: Representation) -> Any:
+    """Read groups of dimensions: none, the redundant ones of train, or those of a JSON file."""
+    if text is None:
+        return None
+    if text == "redundant":
+        from dimlab.kernels.collinearity import redundant_groups
+
+        return redundant_groups(train.features)
+    path = Path(text)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"groups must be 'redundant' or a JSON file; got {text}, which is not there."
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _Unreadable(f"{path} must hold JSON; got {error}.") from error
+    if not isinstance(found, list):
+        raise _Unreadable(f"{path} must hold a list of groups; got {type(found).__name__}.")
+    ids = bool(found) and all(isinstance(each, int) for each in found)
+    return np.array(found) if ids else found
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    try:
+        return [float(each) for each in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{name} must be numbers separated by commas; got {text!r}.") from None
+
+
+def _print_rows(
+    result: Any, title: str, as_json: bool, *, by: list[str] | None = None, count: int = 12
+) -> None:
+    """Print a result's table, or rows spread over it where it is long."""
+    from dimlab.terminal import console, table
+
+    if as_json:
+        return
+    frame = result.to_frame()
+    if by is not None:
+        frame = frame.sort_values(by, kind="stable").head(count)
+    elif len(frame) > count:
+        frame = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, count).round().astype(int))]
+    numbers = dict.fromkeys(frame.select_dtypes("float").columns, ".4g")
+    sample = result.summary().get("sample")
+    console().print(table(frame, title=title + (f" ({sample})" if sample else ""), formats=numbers))
+
+
 def _print_extremes(result: Ablation, count: int = 10) -> None:
     from dimlab.terminal import console, table
 
     frame = result.to_frame()
     frame = frame.drop(columns="group").sort_values("importance", ascending=False, kind="stable")
-    formats = dict.fromkeys(("importance", "ci_low", "ci_high"), "+.4f")
-    formats |= {"score": ".4f", "p_value": ".2g", "q_value": ".2g"}
-    shown = console()
-    count = min(count, len(frame))
-    shown.print(table(frame.head(count), title=f"{count} most helpful dimensions", formats=formats))
-    harmful = frame.iloc[::-1].head(count)
-    shown.print(table(harmful, title=f"\n{count} most harmful dimensions", formats=formats))
+    short = {"p_value": "p", "q_value": "q", "log_loss_importance": "log_loss_lost"}
+    frame = frame.rename(columns=short | {"log_loss_p_value": "its_p"})
+    formats = dict.fromkeys(("importance", "ci_low", "ci_high", "log_loss_lost"), "+.4f")
+    formats |= {"score": ".4f", "p": ".2g", "q": ".2g", "its_p": ".2g"}
+    sample = f" ({result.sample})" if result.sample else ""
+    unit = "dimensions" if "dimension" in frame else "groups"
+    shown, count = console(), min(count, len(frame))
+    helpful, harmful = frame.head(count), frame.iloc[::-1].head(count)
+    title = f"{count} most helpful {unit}{sample}"
+    shown.print(table(helpful, title=title, formats=formats))
+    title = f"\n{count} most harmful {unit}{sample}"
+    shown.print(table(harmful, title=title, formats=formats))
 
 
 def _finish(result: Any, name: str, out: Path | None, as_json: bool) -> None:

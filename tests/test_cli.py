@@ -63,7 +63,7 @@ def test_ablate_writes_csv_json_and_figure_and_prints_json(dimlab, checkpoint_pa
     assert code == 0
     assert json.loads(out)["reader"] == "ridge"
     names = sorted(file.name for file in (tmp_path / "here").iterdir())
-    assert names == ["ablate.csv", "ablate.json", "ablate.svg"]
+    assert names == ["ablate-per-class.svg", "ablate.csv", "ablate.json", "ablate.svg"]
     assert json.loads((tmp_path / "here" / "ablate.json").read_text()) == json.loads(out)
 
 
@@ -293,3 +293,95 @@ def test_torchrun_trains_and_encodes_as_one_process_does(tmp_path):
     features = [Representation.load(tmp_path / out / "test.safetensors") for out in ("one", "two")]
     np.testing.assert_allclose(features[1].features, features[0].features, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(features[1].views, features[0].views, rtol=1e-4, atol=1e-6)
+
+
+# Probes on files of features -------------------------------------------------------------------
+
+
+@pytest.fixture
+def feature_files(tmp_path):
+    """Two useful dimensions, one of them twice, and noise."""
+    rng = np.random.default_rng(0)
+    for name, n in (("train", 200), ("test", 120)):
+        labels = np.arange(n) % 2
+        features = rng.normal(size=(n, 6))
+        features[:, :2] += 2 * labels[:, None] - 1
+        features[:, 2] = features[:, 0] + 0.01 * rng.normal(size=n)
+        Representation(features, labels=labels).save(tmp_path / f"{name}.safetensors")
+    return tmp_path / "test.safetensors", "--train", tmp_path / "train.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (["ablate", "--reader", "ridge", "--groups", "redundant"], "n_needed"),
+        (["random-masks", "--n-masks", "4", "--drop", "0.2,0.5"], "verdict"),
+        (["cumulate", "--order", "best-first"], "n_dispensable"),
+        (["cumulate", "--order", "5,4,3,2,1,0", "--reader", "knn"], "n_dispensable"),
+        (["confirm", "--n-splits", "3", "--basis", "pca"], "n_confirmed"),
+    ],
+)
+def test_probes_read_files_and_write_table_json_and_figure(
+    dimlab, tmp_path, feature_files, arguments, key
+):
+    command, *flags = arguments
+    code, out, err = dimlab(command, *feature_files, *flags, "--out", "results")
+    assert code == 0
+    assert ("basis pca" in err) == ("--basis" in flags)
+    assert key in out
+    for kind in ("csv", "json", "svg"):
+        assert (tmp_path / "results" / f"{command}.{kind}").stat().st_size > 0
+    code, out, _ = dimlab(command, *feature_files, *flags, "--json")
+    assert json.loads(out) == json.loads((tmp_path / "results" / f"{command}.json").read_text())
+    if command == "ablate":
+        assert json.loads(out)["n_groups"] == 5
+        assert (tmp_path / "results" / "ablate-per-class.svg").is_file()
+
+
+def test_a_subsample_is_named_on_table_and_figure(dimlab, tmp_path, feature_files):
+    code, out, _ = dimlab("ablate", *feature_files, "--max-queries", 50, "--out", "results")
+    assert code == 0
+    assert "(50 of 120 test samples, drawn with seed 0)" in out
+    assert "50 of 120 test samples" in (tmp_path / "results" / "ablate.svg").read_text()
+    assert json.loads((tmp_path / "results" / "ablate.json").read_text())["n_test"] == 50
+    code, out, _ = dimlab("ablate", *feature_files, "--max-queries", 500)
+    assert code == 0
+    assert "drawn with seed" not in out
+
+
+def test_groups_from_files(dimlab, tmp_path, feature_files):
+    (tmp_path / "lists.json").write_text("[[0, 2], [1]]")
+    (tmp_path / "ids.json").write_text("[0, 1, 0, 2, 2, 2]")
+    (tmp_path / "broken.json").write_text("[[0, 2")
+    code, out, _ = dimlab("ablate", *feature_files, "--groups", "lists.json", "--json")
+    assert (code, json.loads(out)["n_groups"]) == (0, 2)
+    code, out, _ = dimlab("ablate", *feature_files, "--groups", "ids.json", "--json")
+    assert (code, json.loads(out)["n_groups"]) == (0, 3)
+    for groups, exit_code, sentence in [
+        ("broken.json", 1, "must hold JSON"),
+        ("nothere.json", 2, "groups must be 'redundant' or a JSON file; got nothere.json"),
+    ]:
+        code, _, err = dimlab("ablate", *feature_files, "--groups", groups)
+        assert code == exit_code
+        assert sentence in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["random-masks", "--drop", "a"], "drop must be numbers separated by commas; got 'a'."),
+        (["random-masks", "--drop", "1.5"], "drop must hold shares in (0, 1); got [1.5]."),
+        (["cumulate", "--order", "up"], "order must be one of 'worst-first'"),
+        (["cumulate", "--order", "0,1"], "order must be a permutation of the 6 groups; got [0, 1]"),
+        (["confirm", "--basis", "svd"], "basis must be one of pca, whiten, varimax, ica; got"),
+        (["confirm", "--n-splits", "0"], "n_splits must be >= 1; got 0."),
+        (["ablate", "--memory", "1e-9"], "memory must be at least"),
+        (["ablate", "--k", "500"], "k must be an integer in 1..200"),
+    ],
+)
+def test_wrong_arguments_of_probes_are_one_sentence(dimlab, feature_files, arguments, sentence):
+    command, *flags = arguments
+    code, out, err = dimlab(command, *feature_files, *flags)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"dimlab {command}: {sentence}")
+    assert err.count("\n") == 1

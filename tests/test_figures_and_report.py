@@ -2,15 +2,20 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from dimlab import figures
+from dimlab.basis import fit_basis
 from dimlab.mask import MaskTrace
 from dimlab.probes.ablate import ablate
+from dimlab.probes.ablate_cumulatively import ablate_cumulatively
+from dimlab.probes.confirm_harmful import confirm_harmful
 from dimlab.probes.evaluate import evaluate
+from dimlab.probes.random_masks import random_masks
 from dimlab.report import in_words, write_report, write_result
 from dimlab.representation import Representation
 
@@ -102,3 +107,60 @@ def test_values_in_words():
     assert in_words([]) == "none"
     assert in_words(list(range(20))).endswith("... (20 in all)")
     assert in_words({"a": 0.5}) == "a: 0.5"
+
+
+# Figures of the ablation engine ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_splits():
+    rng = np.random.default_rng(1)
+
+    def split(n):
+        labels = np.arange(n) % 3
+        features = rng.normal(size=(n, 8)) + 2 * np.eye(3, 8)[labels]
+        return Representation(features, labels=labels)
+
+    return split(150), split(120)
+
+
+def test_per_class_heat_map_shows_the_groups_of_largest_effect(ax, two_splits):
+    result = ablate(*two_splits, reader="ridge")
+    figures.plot_ablation_per_class(result, ax=ax)
+    mesh = ax.collections[0]
+    np.testing.assert_allclose(mesh.get_array().data, result.per_class.T)
+    assert mesh.norm.vmin == -mesh.norm.vmax
+    assert ax.get_ylabel() == "class"
+
+
+def test_cumulative_curve_is_the_frame(ax, two_splits):
+    result = ablate_cumulatively(*two_splits, order="best-first")
+    figures.plot_cumulative_ablation(result, ax=ax)
+    frame = result.to_frame()
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), frame["n_removed"])
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), frame["accuracy"])
+    assert ax.get_xlabel() == "dimensions removed"
+
+
+def test_confirmed_harm_stands_apart(ax, two_splits):
+    result = confirm_harmful(*two_splits, groups=[[0, 1], [5, 6, 7]])
+    figures.plot_harmful_dimensions(result, ax=ax)
+    shown = np.concatenate([each.get_offsets().data for each in ax.collections])
+    np.testing.assert_allclose(np.sort(shown[:, 0]), np.sort(result.importance))
+    assert ax.get_yscale() == "log"
+
+
+def test_random_masks_show_the_judged_gain_not_the_chosen_one(ax, two_splits):
+    result = random_masks(*two_splits, drop=(0.25, 0.5), n_masks=9)
+    figures.plot_masked_scores(result, ax=ax)
+    judged = next(line for line in ax.lines if line.get_marker() == "o")
+    np.testing.assert_allclose(judged.get_ydata(), result.gain)
+
+
+def test_titles_name_basis_and_sample(ax, two_splits):
+    basis = fit_basis(two_splits[0], "pca")
+    train, test = (basis.apply(each) for each in two_splits)
+    test = replace(test, meta={**test.meta, "sample": "120 of 500"})
+    figures.plot_ablation(ablate(train, test, reader="ridge"), ax=ax)
+    title = "Leave one dimension out, ridge reader, pca basis\n120 of 500"
+    assert ax.get_title(loc="left") == title

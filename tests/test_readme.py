@@ -30,7 +30,7 @@ def test_its_python_uses_public_names_and_its_commands_exist():
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom):
                 assert {alias.name for alias in node.names} <= set(dimlab.__all__)
-    commands = {command.callback.__name__ for command in app.registered_commands}
+    commands = {each.name or each.callback.__name__ for each in app.registered_commands}
     shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
     used = set(re.findall(r"\bdimlab ([a-z-]+)", shell))
     assert {"demo", "train", "ablate"} <= used <= commands

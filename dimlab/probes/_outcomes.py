@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from dimlab.kernels.downdate import (
 )
 from dimlab.readers import LinearReader, fit_logistic, fit_ridge
 from dimlab.representation import Representation
+
+_LONG = 10.0  # seconds that are foretold
 
 Progress = Callable[[int, int], None]
 Split = tuple[np.ndarray, np.ndarray]  # features (N, D), class indices (N,)
@@ -114,8 +117,11 @@ def knn_outcomes(
     predicted = [np.empty((len(queries), len(each)), dtype=np.int64) for each in removed]
     losses = [np.empty(each.shape) for each in predicted]
     n_certified = np.zeros(len(removed), dtype=np.int64)
+    began = time.perf_counter()
     for blocks in find_neighbours_without(bank, queries, removed, k=k, block=block):
         part = slice(blocks[0].start, blocks[0].stop)
+        if part.start == 0:
+            _foretell(time.perf_counter() - began, part.stop, bank, queries, removed, k)
         for index, found in enumerate(blocks):
             winners, share = vote(
                 classes[found.rows],
@@ -137,6 +143,24 @@ def knn_outcomes(
             predicted[1:], losses[1:], n_certified[1:].tolist(), strict=True
         )
     ]
+
+
+def _foretell(
+    seconds: float, n_done: int, bank: Any, queries: Any, removed: list[Any], k: int
+) -> None:
+    """Say on stderr what a long search will take, judged by its first block."""
+    from dimlab.kernels.neighbours import bytes_of_search
+
+    whole = seconds / n_done * len(queries)
+    if whole < _LONG:
+        return
+    fixed, each = bytes_of_search(len(bank), bank.n_dimensions, max(map(len, removed)), k)
+    print(
+        f"kNN, {len(queries):,} test x {len(bank):,} train rows without each of "
+        f"{sum(map(len, removed)) - 1:,} groups: about {whole:.0f} s and "
+        f"{(fixed + n_done * each) / 1e9:.1f} GB beside the features.",
+        file=sys.stderr,
+    )
 
 
 def _block_within(

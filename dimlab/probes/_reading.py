@@ -133,6 +133,11 @@ def basis_of(representation: Representation) -> str:
     return str(representation.meta.get("basis", AXES))
 
 
+def sample_of(test: Representation) -> str:
+    """Say which part of the test split is used; empty where it is all of it."""
+    return str(test.meta.get("sample", ""))
+
+
 def checked_groups(groups: GroupsLike, n_dimensions: int) -> list[np.ndarray]:
     """Read groups given as index arrays, or as one group id a dimension."""
     if isinstance(groups, np.ndarray) and groups.ndim == 1 and groups.dtype.kind in "iu":

@@ -17,6 +17,7 @@ from dimlab.probes._reading import (
     check_choice,
     checked_groups,
     coded,
+    sample_of,
     singles,
 )
 from dimlab.readers import Standardiser
@@ -66,6 +67,8 @@ class Ablation:
         Sizes.
     basis : str
         Basis that the dimensions belong to; ``"axes"`` where none was fitted.
+    sample : str
+        Which part of the test split was used; empty: all of it.
     log_loss_importance, log_loss_p_value : ndarray of shape (G,)
         How far the log-loss rises without the group, in nats, and its two-sided p-value: a measure
         with more power than accuracy for small effects. Not adjusted over groups.
@@ -98,6 +101,7 @@ class Ablation:
     log_loss_importance: np.ndarray
     log_loss_p_value: np.ndarray
     basis: str = "axes"
+    sample: str = ""
     hidden_groups: tuple[np.ndarray, ...] = ()
     certified_share: float | None = None
 
@@ -173,6 +177,7 @@ class Ablation:
             "fill": self.fill,
             "score": self.score,
             "basis": self.basis,
+            **({"sample": self.sample} if self.sample else {}),
             "n_train": self.n_train,
             "n_test": self.n_test,
             "n_dimensions": self.n_dimensions,
@@ -324,6 +329,7 @@ def ablate(
         n_test=len(test),
         n_dimensions=train.n_dimensions,
         basis=basis_of(train),
+        sample=sample_of(test),
         hidden_groups=hidden,
         certified_share=found[0].certified_share,
     )

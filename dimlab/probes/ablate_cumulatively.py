@@ -22,6 +22,7 @@ from dimlab.probes._reading import (
     basis_of,
     checked_groups,
     coded,
+    sample_of,
     singles,
     stratified_half,
 )
@@ -60,6 +61,8 @@ class CumulativeAblation:
         Sizes.
     basis : str
         Basis that the dimensions belong to.
+    sample : str
+        Which part of the test split was used; empty: all of it.
     """
 
     reader: str
@@ -77,6 +80,7 @@ class CumulativeAblation:
     n_test: int
     n_dimensions: int
     basis: str = "axes"
+    sample: str = ""
 
     @property
     def full_score(self) -> float:
@@ -128,6 +132,7 @@ class CumulativeAblation:
             "reader": self.reader,
             "order": self.order_name,
             "basis": self.basis,
+            **({"sample": self.sample} if self.sample else {}),
             "n_train": self.n_train,
             "n_test": self.n_test,
             "n_dimensions": self.n_dimensions,
@@ -252,6 +257,7 @@ def ablate_cumulatively(
         n_test=len(test),
         n_dimensions=train.n_dimensions,
         basis=basis_of(train),
+        sample=sample_of(test),
     )
 
 

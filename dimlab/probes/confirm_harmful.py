@@ -15,6 +15,7 @@ from dimlab.probes._reading import (
     basis_of,
     checked_groups,
     coded,
+    sample_of,
     singles,
     stratified_half,
 )
@@ -48,6 +49,8 @@ class HarmfulDimensions:
         Sizes; every split is used both ways.
     basis : str
         Basis that the dimensions belong to.
+    sample : str
+        Which part of the test split was used; empty: all of it.
     """
 
     reader: str
@@ -62,6 +65,7 @@ class HarmfulDimensions:
     n_test: int
     n_dimensions: int
     basis: str = "axes"
+    sample: str = ""
 
     def __len__(self) -> int:
         return len(self.q_value)
@@ -113,6 +117,7 @@ class HarmfulDimensions:
             "reader": self.reader,
             "refit": self.refit,
             "basis": self.basis,
+            **({"sample": self.sample} if self.sample else {}),
             "n_train": self.n_train,
             "n_test": self.n_test,
             "n_dimensions": self.n_dimensions,
@@ -217,6 +222,7 @@ def confirm_harmful(
         n_test=len(test),
         n_dimensions=train.n_dimensions,
         basis=basis_of(train),
+        sample=sample_of(test),
     )
 
 

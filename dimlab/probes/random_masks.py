@@ -10,7 +10,7 @@ import numpy as np
 
 from dimlab.kernels.paired import tango_interval
 from dimlab.probes._outcomes import Progress
-from dimlab.probes._reading import Reading, basis_of, coded, stratified_half
+from dimlab.probes._reading import Reading, basis_of, coded, sample_of, stratified_half
 from dimlab.representation import Representation
 
 _N_DRAWS = 1_000
@@ -51,6 +51,8 @@ class MaskedScores:
         Sizes.
     basis : str
         Basis that the dimensions belong to.
+    sample : str
+        Which part of the test split was used; empty: all of it.
     """
 
     reader: str
@@ -70,6 +72,7 @@ class MaskedScores:
     n_test: int
     n_dimensions: int
     basis: str = "axes"
+    sample: str = ""
 
     def to_frame(self) -> Any:
         """Return one row a rate.
@@ -116,6 +119,7 @@ class MaskedScores:
         return {
             "reader": self.reader,
             "basis": self.basis,
+            **({"sample": self.sample} if self.sample else {}),
             "n_train": self.n_train,
             "n_test": self.n_test,
             "n_dimensions": self.n_dimensions,
@@ -236,6 +240,7 @@ def random_masks(
         n_test=len(test),
         n_dimensions=n_dimensions,
         basis=basis_of(train),
+        sample=sample_of(test),
     )
 
 

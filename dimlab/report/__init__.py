@@ -82,7 +82,7 @@ def write_report(
 
 
 def write_result(folder: str | os.PathLike[str], name: str, result: Any) -> dict[str, Path]:
-    """Write one result as ``<name>.csv`` and ``.json`` and, where there is a figure, ``.svg``.
+    """Write one result as ``<name>.csv`` and ``.json`` and, where there are figures, ``.svg``.
 
     Parameters
     ----------
@@ -107,6 +107,10 @@ def write_result(folder: str | os.PathLike[str], name: str, result: Any) -> dict
     plot = _plot_of(result)
     if plot is not None:
         files["svg"] = _write_text(folder / f"{name}.svg", _draw(plot, result))
+        more = _plot_of(result, "_per_class")
+        if more is not None:
+            path = folder / f"{name}-per-class.svg"
+            files["per_class"] = _write_text(path, _draw(more, result))
     return files
 
 
@@ -116,11 +120,11 @@ def _write_text(path: Path, text: str) -> Path:
     return path
 
 
-def _plot_of(result: Any) -> Any:
+def _plot_of(result: Any, what: str = "") -> Any:
     from dimlab import figures
 
     words = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(result).__name__)
-    return getattr(figures, f"plot{words}", None)
+    return getattr(figures, f"plot{words}{what}", None)
 
 
 def _draw(plot: Any, result: Any) -> str:
