@@ -290,7 +290,7 @@ def leave_out_predictions(logits: np.ndarray, u: np.ndarray, v: np.ndarray) -> n
     # a hair less than the lead, for the rounding of both sides
     lead = (ranked[:, 1] - ranked[:, 0]) - 1e-12 * np.abs(logits).max(axis=1)
     spread = (v.max(axis=1) - v.min(axis=1)) * (1 + 1e-12)
-    step = max(1, _ELEMENTS // n_groups)
+    step = max(1, _CACHED // n_groups)
     for start in range(0, n_samples, step):
         part = slice(start, start + step)
         row, dimension = np.nonzero(np.abs(u[part]) * spread >= lead[part, None])

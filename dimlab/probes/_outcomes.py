@@ -23,6 +23,7 @@ from dimlab.kernels.downdate import (
 from dimlab.readers import LinearReader, fit_logistic, fit_ridge
 from dimlab.representation import Representation
 
+_CALIBRATED = 10_000  # train rows, at most, that the ridge's temperature is fitted on
 _LONG = 10.0  # seconds that are foretold
 
 Progress = Callable[[int, int], None]
@@ -120,8 +121,9 @@ def knn_outcomes(
     began = time.perf_counter()
     for blocks in find_neighbours_without(bank, queries, removed, k=k, block=block):
         part = slice(blocks[0].start, blocks[0].stop)
-        if part.start == 0:
-            _foretell(time.perf_counter() - began, part.stop, bank, queries, removed, k)
+        if 0 < part.start == part.stop - part.start:  # the first block prepares the bank as well
+            _foretell(time.perf_counter() - began, part.start, bank, queries, removed, k)
+        began = time.perf_counter() if part.start == 0 else began
         for index, found in enumerate(blocks):
             winners, share = vote(
                 classes[found.rows],
@@ -148,7 +150,7 @@ def knn_outcomes(
 def _foretell(
     seconds: float, n_done: int, bank: Any, queries: Any, removed: list[Any], k: int
 ) -> None:
-    """Say on stderr what a long search will take, judged by its first block."""
+    """Say on stderr what a long search will take, judged by its second block."""
     from dimlab.kernels.neighbours import bytes_of_search
 
     whole = seconds / n_done * len(queries)
@@ -329,14 +331,16 @@ def _ridge_temperature(reader: LinearReader, train: Split) -> float:
     """Temperature of the softmax that minimises the log-loss of leave-one-out train logits."""
     from scipy.optimize import minimize_scalar
 
-    columns = reader.standardise(train[0])
-    leverage = np.einsum("nd,nd->n", columns @ reader.solved.inverse, columns) + 1 / len(columns)
-    targets = np.eye(len(reader.classes))[train[1]]
+    n_rows = len(train[0])
+    rows = slice(None, None, -(-n_rows // _CALIBRATED))  # one number needs no more
+    columns, codes = reader.standardise(train[0][rows]), train[1][rows]
+    leverage = np.einsum("nd,nd->n", columns @ reader.solved.inverse, columns) + 1 / n_rows
+    targets = np.eye(len(reader.classes))[codes]
     residual = targets - columns @ reader.weights - reader.intercept
     held_out = targets - residual / np.maximum(1 - leverage, 1e-6)[:, None]
 
     def loss(log_temperature: float) -> float:
-        return float(log_losses(held_out.T / np.exp(log_temperature), train[1]).mean())
+        return float(log_losses(held_out.T / np.exp(log_temperature), codes).mean())
 
     found = minimize_scalar(loss, bounds=(np.log(1e-3), np.log(1e3)), method="bounded")
     return float(np.exp(found.x))

@@ -229,7 +229,7 @@ def ablate(
     score : {"accuracy", "balanced_accuracy", "log_loss"}, default="accuracy"
         Balanced: mean over the classes of test of the share predicted. Log-loss, in nats: vote
         shares smoothed after Laplace for kNN; for ridge a softmax whose temperature minimises the
-        log-loss of the leave-one-out logits of train.
+        log-loss of the leave-one-out logits of train (at most 10,000 rows of it).
     groups : sequence of index arrays, or ndarray of shape (D,) of int, optional
         Dimensions removed together, or one group id a dimension; by default each dimension alone.
     k : int, default=5
