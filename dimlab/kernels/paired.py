@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _N_HALVINGS = 60  # an interval of length 2 shrinks below 2e-18
 _ELEMENTS = 1 << 22
+_SUMMED = 256  # rows whose signed sum float32 holds exactly
 
 
 def wilson_interval(
@@ -216,25 +222,56 @@ def sign_flip_test(differences: np.ndarray, rng: np.random.Generator, n_draws: i
         ``(1 + count of draws with a sum at least as far from 0) / (1 + n_draws)``; 1 for a column
         of zeros.
     """
+    import torch
+
     observed = np.abs(differences.sum(axis=0))
     # A draw that only reorders the same numbers must count as equal.
     observed -= 1e-12 * np.abs(differences).sum(axis=0)
-    single = differences.astype(np.float32)
-    # what summing n_samples of them in float32, in any order, can be off by
-    error = len(differences) * 2.0**-23 * np.abs(differences).sum(axis=0)
-    sure, unsure = (observed + error).astype(np.float32), (observed - error).astype(np.float32)
+    numbers, error = _summed_without_rounding(differences)
+    if torch.get_float32_matmul_precision() != "highest":  # the caller allows bfloat16 products
+        numbers = numbers.double()
+    sure, unsure = (torch.from_numpy(observed + each) for each in (error, -error))
     count = np.zeros(differences.shape[1], dtype=np.int64)
-    step = max(1, _ELEMENTS // len(differences))
+    n_samples, n_groups = differences.shape
+    step = max(1, min(_ELEMENTS * 16 // n_samples, _ELEMENTS // n_groups))
     for start in range(0, n_draws, step):
-        size = (min(step, n_draws - start), len(differences))
+        size = (min(step, n_draws - start), n_samples)
         signs = 2 * rng.integers(0, 2, size=size, dtype=np.int8) - 1
-        sums = np.abs(signs.astype(np.float32) @ single)
-        count += (sums >= sure).sum(axis=0)
-        draws, groups = np.nonzero((sums >= unsure) & (sums < sure))
+        sums = torch.zeros(size[0], n_groups, dtype=torch.float64)
+        for rows in _row_blocks(n_samples):
+            sums += torch.from_numpy(signs[:, rows]).to(numbers.dtype) @ numbers[rows]
+        sums.abs_()
+        count += (sums >= sure).sum(dim=0).numpy()
+        draws, groups = np.nonzero(((sums >= unsure) & (sums < sure)).numpy())
         for group in np.unique(groups):  # too close for float32
             chosen = signs[draws[groups == group]].astype(np.float64)
             count[group] += (np.abs(chosen @ differences[:, group]) >= observed[group]).sum()
     return (1 + count) / (1 + n_draws)
+
+
+def _row_blocks(n_samples: int) -> list[slice]:
+    return [slice(start, start + _SUMMED) for start in range(0, n_samples, _SUMMED)]
+
+
+def _summed_without_rounding(differences: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    """Float32 near the differences whose signed sums over a block of rows are exact in float32.
+
+    Each block of each column becomes whole multiples of a power of two, small enough that no sum
+    of the block needs more than 24 bits. What was rounded away bounds the error, per column.
+    """
+    import torch
+
+    single = np.empty(differences.shape, dtype=np.float32)
+    error = np.zeros(differences.shape[1])
+    for rows in _row_blocks(len(differences)):
+        block = differences[rows]
+        bound = np.abs(block).sum(axis=0)
+        # one bit to spare for the rounding of the multiples themselves
+        unit = np.exp2(np.ceil(np.log2(np.maximum(bound, 1e-30))) - 23)
+        whole = np.rint(block / unit) * unit
+        error += np.abs(block - whole).sum(axis=0)
+        single[rows] = whole
+    return torch.from_numpy(single), error
 
 
 def bootstrap_interval(

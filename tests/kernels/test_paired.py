@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, norm
@@ -104,6 +105,25 @@ def test_sign_flips_agree_with_the_exact_test_on_signs():
     p = sign_flip_test(differences, np.random.default_rng(1), 9999)
     expected = 2 * binom.cdf(5, 19, 0.5)
     np.testing.assert_allclose(p, expected, atol=4 * np.sqrt(expected / 9999))
+
+
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
+def test_sign_flips_in_float32_count_as_float64_does(precision, scale):
+    # 600 rows: more than are summed together; heavy tails, and columns of equal sizes (ties)
+    rng = np.random.default_rng(5)
+    heavy = rng.standard_t(2, size=(600, 6)) * 10.0 ** rng.integers(-4, 4, size=(600, 1))
+    differences = scale * np.hstack([heavy, rng.choice([-1.0, 0.0, 1.0], size=(600, 3)), 0 * heavy])
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        p = sign_flip_test(differences, np.random.default_rng(6), 500)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    signs = 2.0 * np.random.default_rng(6).integers(0, 2, size=(500, 600), dtype=np.int8) - 1
+    far = np.abs(differences.sum(axis=0)) - 1e-12 * np.abs(differences).sum(axis=0)
+    count = (np.abs(signs @ differences) >= far).sum(axis=0)
+    np.testing.assert_array_equal(p, (1 + count) / 501)
 
 
 def test_sign_flip_p_values_are_uniform_under_the_null():
