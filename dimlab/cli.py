@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
-from rich.markup import escape
+
+from dimlab.sources import (
+    Loading,
+    Unreadable,
+    load_data,
+    names_of,
+    read_checkpoint,
+    reading,
+)
+from dimlab.terminal import (
+    console,
+    finish,
+    print_extremes,
+    print_rows,
+    print_summary,
+    print_table,
+    progress,
+    training_progress,
+    with_bounds,
+)
 
 if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
-    from dimlab.probes.ablate import Ablation
     from dimlab.representation import Representation
-    from dimlab.training.checkpoint import Checkpoint
     from dimlab.training.config import TrainConfig
 
 DONE, FAILED, MISUSED = 0, 1, 2
@@ -63,11 +80,30 @@ MaxQueries = Annotated[
 GroupsOf = Annotated[
     str | None,
     typer.Option(
-        "--groups", help="JSON file of lists of dimensions (or of one id each), or 'redundant'."
+        "--groups",
+        help="JSON file of lists of dimensions (or of one id each), or 'redundant': those that "
+        "dimlab redundancy finds on train ('redundant:0.9' for another cut).",
     ),
 ]
 BasisName = Annotated[
     str | None, typer.Option("--basis", help="pca, whiten, varimax or ica, fitted on train.")
+]
+Measured = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FILE...",
+        help="A checkpoint; features; or moments. Several files of features or moments are parts "
+        "of one.",
+    ),
+]
+Split = Annotated[str, typer.Option(help="Split of the checkpoint's data to measure.")]
+FittedOn = Annotated[
+    Path | None, typer.Option("--train", help="Train features, which --basis is fitted on.")
+]
+Views = Annotated[int, typer.Option("--views", help="Augmented views to encode of every image.")]
+SaveMoments = Annotated[
+    Path | None,
+    typer.Option("--save-moments", help="Keep the moments (.safetensors), to merge later."),
 ]
 Memory = Annotated[float | None, typer.Option("--memory", help="GB that the kNN search may take.")]
 
@@ -93,7 +129,7 @@ def run() -> None:
 def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted.", FAILED
-    if isinstance(error, _Unreadable):
+    if isinstance(error, Unreadable):
         return str(error), FAILED
     if hasattr(error, "format_message"):  # what typer raises: unknown flag, value of the wrong type
         return f"{error.format_message()} See --help.", MISUSED
@@ -106,18 +142,6 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, MemoryError):
         return "out of memory.", FAILED
     return f"internal error, {type(error).__name__}: {error} (--debug shows where).", FAILED
-
-
-class _Unreadable(Exception):
-    """A file that is there but cannot be used: a failure, not a misuse."""
-
-
-@contextmanager
-def _reading() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise _Unreadable(str(error)) from error
 
 
 @app.command()
@@ -175,7 +199,6 @@ def train(
     Under torchrun (torchrun --nproc-per-node 2 -m dimlab train ...) the processes share each batch.
     Example: dimlab train --data fashion-mnist --encoder convnet --steps 400
     """
-    from dimlab.terminal import training_progress
     from dimlab.training.distributed import joined
     from dimlab.training.loop import train as train_run
 
@@ -189,9 +212,9 @@ def train(
     name = f"{data}-{settings.encoder}-{settings.method}-seed{seed}"
     folder = _run_folder(out, name, overwrite or resume)
     before = folder / "checkpoint.pt"
-    earlier = _checkpoint(before) if resume and before.exists() else None
-    images = _load(data, "train", data_dir)
-    validation = _load(data, "validation", data_dir) if settings.validate_every else None
+    earlier = read_checkpoint(before) if resume and before.exists() else None
+    images = load_data(data, "train", data_dir)
+    validation = load_data(data, "validation", data_dir) if settings.validate_every else None
     with joined(device) as (world, place), ExitStack() as stack:
         sinks = [
             stack.enter_context(
@@ -208,7 +231,7 @@ def train(
         )  # fmt: skip
         is_first = world.rank == 0
     if is_first:
-        _print_summary({**checkpoint.summary(), "checkpoint": str(before)}, as_json=as_json)
+        print_summary({**checkpoint.summary(), "checkpoint": str(before)}, as_json=as_json)
 
 
 @app.command()
@@ -224,6 +247,10 @@ def encode(
         str, typer.Option(help="encoder, projector-contrastive or projector-redundancy.")
     ] = "encoder",
     views: Annotated[int, typer.Option("--views", help="Augmented views of every image.")] = 0,
+    moments: Annotated[
+        bool,
+        typer.Option("--moments", help="Store moments only (of two views with --views 2)."),
+    ] = False,
     data: Data = None,
     data_dir: DataDir = None,
     device: Device = "cpu",
@@ -235,21 +262,26 @@ def encode(
     Example: dimlab encode checkpoint.pt --views 2 --out features
     """
     from dimlab.encode import encode as encode_images
-    from dimlab.terminal import progress
+    from dimlab.encode import encode_moments
     from dimlab.training.distributed import joined
 
-    checkpoint = _checkpoint(source)
+    if moments and views not in (0, 2):
+        raise ValueError(f"views must be 0 or 2 with --moments; got {views}.")
+    checkpoint = read_checkpoint(source)
     out.mkdir(parents=True, exist_ok=True)
     with joined(device) as (world, place):
         for name in split or ["train", "test"]:
-            images = _split_of(checkpoint, name, data, data_dir)
+            images = Loading(data, data_dir).images(checkpoint, name)
             with progress(f"encoding {name}", quiet=quiet or world.rank > 0) as advance:
-                representation = encode_images(
-                    checkpoint, images, layer=layer, n_views=views, seed=seed, device=place,
-                    progress=advance,
-                )  # fmt: skip
+                settings: dict[str, Any] = {"layer": layer, "seed": seed}
+                settings |= {"device": place, "progress": advance}
+                encoded: Any = (
+                    encode_moments(checkpoint, images, views=views > 0, **settings)
+                    if moments
+                    else encode_images(checkpoint, images, n_views=views, **settings)
+                )
             if world.rank == 0:
-                print(representation.save(out / f"{name}.safetensors"))
+                print(encoded.save(out / f"{name}{'-moments' if moments else ''}.safetensors"))
 
 
 @app.command()
@@ -278,11 +310,11 @@ def evaluate(
     first view among all. Example: dimlab evaluate runs/a/checkpoint.pt runs/b/checkpoint.pt
     """
     from dimlab.baselines import evaluate_baselines
-    from dimlab.terminal import console, progress, table
 
-    checkpoints = [_checkpoint(source) for source in sources]
-    train_images = _split_of(checkpoints[0], "train", data, data_dir)
-    test_images = _first(_split_of(checkpoints[0], "test", data, data_dir), max_queries)
+    checkpoints = [read_checkpoint(source) for source in sources]
+    loading = Loading(data, data_dir)
+    train_images = loading.images(checkpoints[0], "train")
+    test_images = _first(loading.images(checkpoints[0], "test"), max_queries)
     with progress("evaluating", quiet=quiet) as advance:
         result = evaluate_baselines(
             checkpoints, train_images, test_images, readers=readers.split(","), k=k, seed=seed,
@@ -290,10 +322,8 @@ def evaluate(
         )  # fmt: skip
     if not as_json:
         means = dict.fromkeys(("accuracy", "lowest", "highest"), ".4f")
-        console().print(
-            table(result.over_seeds(), title="Accuracy, mean over seeds", formats=means)
-        )
-    _finish(result, "evaluate", out, as_json)
+        print_table(result.over_seeds(), title="Accuracy, mean over seeds", formats=means)
+    finish(result, "evaluate", out, as_json=as_json)
 
 
 @app.command()
@@ -329,11 +359,9 @@ def ablate(
     The test split is ablated against the train split. Example: dimlab ablate checkpoint.pt
     """
     from dimlab.probes.ablate import ablate as ablate_dimensions
-    from dimlab.terminal import progress
 
-    train, test = _pair(
-        source, train_features, data, data_dir, masked, device, quiet, basis, max_queries, seed
-    )
+    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    train, test = loading.pair(source, max_queries)
     with progress("ablating", quiet=quiet) as advance:
         result = ablate_dimensions(
             train, test, reader=reader, refit=refit, fill=fill, score=score,
@@ -341,8 +369,8 @@ def ablate(
             seed=seed, device=device, memory=memory, progress=advance,
         )  # fmt: skip
     if not as_json:
-        _print_extremes(result)
-    _finish(result, "ablate", out, as_json)
+        print_extremes(result)
+    finish(result, "ablate", out, as_json=as_json)
 
 
 @app.command("random-masks")
@@ -374,19 +402,18 @@ def random_masks(
     Example: dimlab random-masks checkpoint.pt --drop 0.1,0.5
     """
     from dimlab.probes.random_masks import random_masks as score_random_masks
-    from dimlab.terminal import progress
 
-    train, test = _pair(
-        source, train_features, data, data_dir, masked, device, quiet, basis, max_queries, seed
-    )
+    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    train, test = loading.pair(source, max_queries)
     with progress("masking", quiet=quiet) as advance:
         result = score_random_masks(
             train, test, reader=reader, drop=_numbers("drop", drop), n_masks=n_masks, k=k,
             temperature=temperature, penalty=penalty, seed=seed, device=device, memory=memory,
             progress=advance,
         )  # fmt: skip
-    _print_rows(result, "Random masks, one row a share removed", as_json)
-    _finish(result, "random-masks", out, as_json)
+    if not as_json:
+        print_rows(result, "Random masks, one row a share removed")
+    finish(result, "random-masks", out, as_json=as_json)
 
 
 @app.command("cumulate")
@@ -424,12 +451,10 @@ def ablate_cumulatively(
     """
     from dimlab.probes.ablate_cumulatively import ORDERS
     from dimlab.probes.ablate_cumulatively import ablate_cumulatively as cumulate
-    from dimlab.terminal import progress
 
     given = order in ORDERS or not order.replace(",", "").replace(" ", "").isdigit()
-    train, test = _pair(
-        source, train_features, data, data_dir, masked, device, quiet, basis, max_queries, seed
-    )
+    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    train, test = loading.pair(source, max_queries)
     with progress("removing", quiet=quiet) as advance:
         result = cumulate(
             train, test, order=order if given else [int(d) for d in order.split(",")],
@@ -437,8 +462,9 @@ def ablate_cumulatively(
             penalty=penalty, n_points=n_points, seed=seed, device=device, memory=memory,
             progress=advance,
         )  # fmt: skip
-    _print_rows(result, f"Accuracy while dimensions leave, {result.order_name}", as_json)
-    _finish(result, "cumulate", out, as_json)
+    if not as_json:
+        print_rows(result, f"Accuracy while dimensions leave, {result.order_name}")
+    finish(result, "cumulate", out, as_json=as_json)
 
 
 @app.command("confirm")
@@ -468,19 +494,206 @@ def confirm_harmful(
     Example: dimlab confirm checkpoint.pt --basis pca
     """
     from dimlab.probes.confirm_harmful import confirm_harmful as confirm
-    from dimlab.terminal import progress
 
-    train, test = _pair(
-        source, train_features, data, data_dir, masked, device, quiet, basis, max_queries, seed
-    )
+    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    train, test = loading.pair(source, max_queries)
     with progress("confirming", quiet=quiet) as advance:
         result = confirm(
             train, test, reader=reader, groups=_groups(groups, train), k=k,
             temperature=temperature, penalty=penalty, n_splits=n_splits, seed=seed,
             device=device, memory=memory, progress=advance,
         )  # fmt: skip
-    _print_rows(result, "Most harmful first", as_json, by=["q_value", "importance"])
-    _finish(result, "confirm", out, as_json)
+    if not as_json:
+        print_rows(result, "Most harmful first", by=["q_value", "importance"])
+    finish(result, "confirm", out, as_json=as_json)
+
+
+@app.command()
+def correlate(
+    sources: Measured,
+    within: Annotated[
+        bool, typer.Option("--within", help="Correlate the features with themselves.")
+    ] = False,
+    draws: Annotated[int, typer.Option("--draws", help="Draws of the null; 0: none.")] = 200,
+    views: Views = 2,
+    split: Split = "test",
+    basis: BasisName = None,
+    train_features: FittedOn = None,
+    masked: Masked = False,
+    save_moments: SaveMoments = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Correlate dimensions between two views, or with each other: diagonal, redundancy, null.
+
+    Example: dimlab correlate checkpoint.pt --out correlation
+    """
+    from dimlab.atomic import replacing
+    from dimlab.probes.correlate import correlate as correlate_dimensions
+
+    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    views = 0 if within else views
+    with loading.measured(
+        sources, split, views=views, pairs=not within, save_moments=save_moments
+    ) as (measured, is_first):
+        with _cautions("correlate"), progress("drawing the null", quiet=quiet) as advance:
+            result = correlate_dimensions(
+                measured, within=within, n_draws=draws, seed=seed, device=device, progress=advance
+            )
+        if not is_first:
+            return
+        if not as_json:
+            title = f"Strongest {result.kind} correlations"
+            print_table(result.top_pairs(10), title=title, formats={"correlation": "+.4f"})
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            with replacing(out / "correlate.npy") as temporary, temporary.open("wb") as file:
+                np.save(file, result.matrix)
+        finish(result, "correlate", out, as_json=as_json)
+
+
+@app.command()
+def decompose(
+    sources: Measured,
+    centred: Annotated[
+        bool, typer.Option("--centred", help="Take each dimension's mean off first.")
+    ] = False,
+    views: Views = 0,
+    split: Split = "test",
+    basis: BasisName = None,
+    train_features: FittedOn = None,
+    masked: Masked = False,
+    save_moments: SaveMoments = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Decompose features: singular values, effective ranks, decay, LiDAR of views, intervals.
+
+    Under torchrun the processes share the samples. Example: dimlab decompose part-*.safetensors
+    """
+    from dimlab.probes.decompose import decompose as decompose_features
+
+    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    with loading.measured(sources, split, views=views, save_moments=save_moments) as (
+        measured,
+        is_first,
+    ):
+        with _cautions("decompose"), progress("decomposing", quiet=quiet) as advance:
+            result = decompose_features(
+                measured, centred=centred, seed=seed, device=device, progress=advance
+            )
+        if not is_first:
+            return
+        if not as_json:
+            numbers = dict.fromkeys(("value", "ci_low", "ci_high"), ".4g")
+            print_table(result.statistics(), title="Spectrum", formats=numbers)
+        finish(result, "decompose", out, as_json=as_json)
+
+
+@app.command("redundancy")
+def find_redundancy(
+    sources: Measured,
+    cut: Annotated[
+        float, typer.Option(help="Mean |correlation| down to which groups are merged.")
+    ] = 0.5,
+    keep: Annotated[
+        float, typer.Option(help="Share of variance (or accuracy) that the subset keeps.")
+    ] = 0.99,
+    reader: Annotated[
+        str | None, typer.Option(help="Keep the accuracy of this reader: knn, ridge, logistic.")
+    ] = None,
+    split: Split = "test",
+    basis: BasisName = None,
+    train_features: FittedOn = None,
+    masked: Masked = False,
+    save_moments: SaveMoments = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Find dimensions that are dead, copies or sums of others, groups of them, and a subset.
+
+    Example: dimlab redundancy checkpoint.pt --cut 0.7
+    """
+    from dimlab.probes.find_redundancy import find_redundancy as find
+
+    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    with loading.measured(sources, split, save_moments=save_moments) as (measured, is_first):
+        with progress("halving", quiet=quiet) as advance:
+            result = find(
+                measured, cut=cut, keep=keep, reader=reader, seed=seed, device=device,
+                progress=advance,
+            )  # fmt: skip
+        if not is_first:
+            return
+        if not as_json:
+            order = ["dead", "r_squared"]
+            print_rows(result, "Most redundant first", by=order, ascending=[True, False])
+        finish(result, "redundancy", out, as_json=as_json)
+
+
+@app.command()
+def compare(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Checkpoints, or features of the same samples."),
+    ],
+    reference: Annotated[
+        str | None, typer.Option(help="Name of the one to compare with; the first by default.")
+    ] = None,
+    views: Views = 0,
+    split: Split = "test",
+    basis: BasisName = None,
+    masked: Masked = False,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Compare representations: ranks and redundancy, similarity, dimensions that correspond.
+
+    A run trained with --set keep_checkpoints=true has one checkpoint a step to compare.
+    Example: dimlab compare runs/a/checkpoint.pt runs/b/checkpoint.pt
+    """
+    from dimlab.probes.compare import compare as compare_representations
+
+    names = names_of(sources)
+    loading = Loading(data, data_dir, masked, basis, None, device, seed, quiet)
+    found = {}
+    for name, source in zip(names, sources, strict=True):
+        representation = loading.features(source, split, views=views)
+        # each in a basis of its own: a shared one would not fit other axes
+        found[name] = loading.in_basis(representation, [representation])[0]
+    with progress("comparing", quiet=quiet) as advance:
+        result = compare_representations(
+            found, reference=reference, seed=seed, device=device, progress=advance
+        )
+    if not as_json:
+        frame = result.to_frame().dropna(subset=["value"])
+        value = with_bounds(frame, "value", "ci_low", "ci_high")
+        difference = with_bounds(frame, "difference", "difference_low", "difference_high")
+        shown = frame[["representation", "statistic"]].assign(value=value, difference=difference)
+        print_table(shown, title=f"Statistics, and differences to {result.reference}")
+        numbers = dict.fromkeys(("cka", "cka_biased", "procrustes"), ".4f")
+        print_table(result.similarities(), title="\nSimilarity", formats=numbers)
+    finish(result, "compare", out, as_json=as_json)
 
 
 @app.command()
@@ -494,7 +707,6 @@ def demo(
     Nothing is canned: the numbers come from this run.
     """
     from dimlab.demo import run_demo
-    from dimlab.terminal import console, progress, training_progress
 
     shown = console()
     headline = run_demo(
@@ -576,7 +788,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ValueError("config must be left out before Python 3.11, which reads TOML; use flags.")
     import tomllib
 
-    with _reading():
+    with reading():
         return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
@@ -590,127 +802,32 @@ def _run_folder(out: Path | None, name: str, overwrite: bool) -> Path:
     return folder
 
 
-def _load(name: str, split: str, data_dir: Path | None) -> ImageSet:
-    from dimlab import datasets
-
-    if name.replace("_", "-") not in datasets.NAMES:
-        datasets.load_images(name, split)  # raises, with the known names
-    with _reading():
-        return datasets.load_images(name, split, data_dir=data_dir)
-
-
-def _checkpoint(path: Path) -> Checkpoint:
-    from dimlab.training.checkpoint import load_checkpoint
-
-    with _reading():
-        return load_checkpoint(path)
-
-
-def _split_of(
-    checkpoint: Checkpoint, split: str, data: str | None, data_dir: Path | None
-) -> ImageSet:
-    """Load a split of the checkpoint's own data set, known by its labels' hash, or of another."""
-    recorded = checkpoint.data
-    folder = data_dir or (Path(recorded["folder"]) if recorded["folder"] and not data else None)
-    images = _load(data or recorded["name"], split, folder)
-    if data is None:
-        same = (
-            images
-            if split == recorded["split"]
-            else _load(recorded["name"], recorded["split"], folder)
-        )
-        if same.labels_hash != recorded["labels_hash"]:
-            raise _Unreadable(
-                f"{recorded['name']} must be the data that the checkpoint was trained on; got "
-                "labels with another hash. Point --data-dir to that copy, or pass --data."
-            )
-    return images
-
-
 def _first(images: ImageSet, count: int | None) -> ImageSet:
     if count is not None and count < 1:
         raise ValueError(f"max-queries must be >= 1; got {count}.")
     return images if count is None else images.take(range(min(count, len(images))))
 
 
-def _pair(
-    source: Path,
-    train_features: Path | None,
-    data: str | None,
-    data_dir: Path | None,
-    masked: bool,
-    device: str,
-    quiet: bool,
-    basis: str | None,
-    max_queries: int | None,
-    seed: int,
-) -> tuple[Representation, Representation]:
-    """Train and test features, in the basis asked for, test cut down to the samples asked for."""
-    from dimlab.basis import KINDS, fit_basis
-
-    if basis is not None and basis not in KINDS:  # before anything long
-        raise ValueError(f"basis must be one of {', '.join(KINDS)}; got {basis!r}.")
-    if max_queries is not None and max_queries < 1:
-        raise ValueError(f"max-queries must be >= 1; got {max_queries}.")
-    train, test = _features(source, train_features, data, data_dir, masked, device, quiet)
-    if max_queries is not None and max_queries < len(test):
-        rows = np.random.default_rng(seed).choice(len(test), max_queries, replace=False)
-        note = f"{max_queries} of {len(test)} test samples, drawn with seed {seed}"
-        test = test.take(np.sort(rows))
-        test = replace(test, meta={**test.meta, "sample": note})
-    if basis is None:
-        return train, test
-    fitted = fit_basis(train, basis, seed=seed)
-    words = fitted.summary()
-    print(
-        f"basis {basis}: {words['n_directions']} directions ({words['n_dropped']} dropped, "
-        f"{words['n_stable']} stable); {words['in_words']}.",
-        file=sys.stderr,
-    )
-    return fitted.apply(train), fitted.apply(test)
-
-
-def _features(
-    source: Path,
-    train_features: Path | None,
-    data: str | None,
-    data_dir: Path | None,
-    masked: bool,
-    device: str,
-    quiet: bool,
-) -> tuple[Representation, Representation]:
-    """Train and test features: encoded from a checkpoint, or read from two files."""
-    from dimlab.encode import encode as encode_images
-    from dimlab.representation import Representation
-    from dimlab.terminal import progress
-
-    if source.suffix == ".safetensors":
-        if train_features is None:
-            raise ValueError(
-                "train must name the train features; got nothing. Pass --train train.safetensors."
-            )
-        if masked:
-            raise ValueError("masked must be left out for a file of features; got --masked.")
-        with _reading():
-            return Representation.load(train_features), Representation.load(source)
-    checkpoint = _checkpoint(source)
-    pair = []
-    for split in ("train", "test"):
-        images = _split_of(checkpoint, split, data, data_dir)
-        with progress(f"encoding {split}", quiet=quiet) as advance:
-            representation = encode_images(checkpoint, images, device=device, progress=advance)
-        pair.append(representation.masked(checkpoint.mask) if masked else representation)
-    return pair[0], pair[1]
+@contextmanager
+def _cautions(command: str) -> Iterator[None]:
+    """Show warnings of a probe as sentences on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for each in caught:
+        print(f"dimlab {command}: caution: {each.message}", file=sys.stderr)
 
 
 def _groups(text: str | None, train: Representation) -> Any:
     """Read groups of dimensions: none, the redundant ones of train, or those of a JSON file."""
     if text is None:
         return None
-    if text == "redundant":
-        from dimlab.kernels.collinearity import redundant_groups
+    kind, _, cut = text.partition(":")
+    if kind == "redundant":
+        from dimlab.probes.find_redundancy import find_redundancy
 
-        return redundant_groups(train.features)
+        chosen: dict[str, Any] = {"cut": _numbers("groups", cut)[0]} if cut else {}
+        return list(find_redundancy(train, **chosen).groups)
     path = Path(text)
     if not path.is_file():
         raise FileNotFoundError(
@@ -719,9 +836,9 @@ def _groups(text: str | None, train: Representation) -> Any:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise _Unreadable(f"{path} must hold JSON; got {error}.") from error
+        raise Unreadable(f"{path} must hold JSON; got {error}.") from error
     if not isinstance(found, list):
-        raise _Unreadable(f"{path} must hold a list of groups; got {type(found).__name__}.")
+        raise Unreadable(f"{path} must hold a list of groups; got {type(found).__name__}.")
     ids = bool(found) and all(isinstance(each, int) for each in found)
     return np.array(found) if ids else found
 
@@ -731,62 +848,3 @@ def _numbers(name: str, text: str) -> list[float]:
         return [float(each) for each in text.split(",")]
     except ValueError:
         raise ValueError(f"{name} must be numbers separated by commas; got {text!r}.") from None
-
-
-def _print_rows(
-    result: Any, title: str, as_json: bool, *, by: list[str] | None = None, count: int = 12
-) -> None:
-    """Print a result's table, or rows spread over it where it is long."""
-    from dimlab.terminal import console, table
-
-    if as_json:
-        return
-    frame = result.to_frame()
-    if by is not None:
-        frame = frame.sort_values(by, kind="stable").head(count)
-    elif len(frame) > count:
-        frame = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, count).round().astype(int))]
-    numbers = dict.fromkeys(frame.select_dtypes("float").columns, ".4g")
-    sample = result.summary().get("sample")
-    console().print(table(frame, title=title + (f" ({sample})" if sample else ""), formats=numbers))
-
-
-def _print_extremes(result: Ablation, count: int = 10) -> None:
-    from dimlab.terminal import console, table
-
-    frame = result.to_frame()
-    frame = frame.drop(columns="group").sort_values("importance", ascending=False, kind="stable")
-    short = {"p_value": "p", "q_value": "q", "log_loss_importance": "log_loss_lost"}
-    frame = frame.rename(columns=short | {"log_loss_p_value": "its_p"})
-    formats = dict.fromkeys(("importance", "ci_low", "ci_high", "log_loss_lost"), "+.4f")
-    formats |= {"score": ".4f", "p": ".2g", "q": ".2g", "its_p": ".2g"}
-    sample = f" ({result.sample})" if result.sample else ""
-    unit = "dimensions" if "dimension" in frame else "groups"
-    shown, count = console(), min(count, len(frame))
-    helpful, harmful = frame.head(count), frame.iloc[::-1].head(count)
-    title = f"{count} most helpful {unit}{sample}"
-    shown.print(table(helpful, title=title, formats=formats))
-    title = f"\n{count} most harmful {unit}{sample}"
-    shown.print(table(harmful, title=title, formats=formats))
-
-
-def _finish(result: Any, name: str, out: Path | None, as_json: bool) -> None:
-    if out is not None:
-        from dimlab.report import write_result
-
-        files = write_result(out, name, result)
-        if not as_json:
-            print("wrote", *files.values())
-    _print_summary(result.summary(), as_json=as_json)
-
-
-def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
-    from dimlab.report import in_words
-    from dimlab.terminal import console
-
-    if as_json:
-        print(json.dumps(summary, indent=2))
-        return
-    shown = console()
-    for key, value in summary.items():
-        shown.print(f"[bold]{key}[/bold]  {escape(in_words(value))}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dimlab.kernels.moments import N_BLOCKS, Moments
 from dimlab.representation import Representation
 from dimlab.training.augment import Augmentation, derived_seed, normalised
 from dimlab.training.config import TrainConfig
@@ -73,6 +74,79 @@ def encode(
     -----
     Under ``torchrun`` every process encodes its part of the rows, and all return the whole.
     """
+    embed, meta = _embedding(checkpoint, images, layer, device)
+    return _represent(
+        embed, checkpoint.config, images, n_views, batch_size, seed, device, progress, meta
+    )
+
+
+def encode_moments(
+    checkpoint: Checkpoint,
+    images: ImageSet,
+    *,
+    layer: str = "encoder",
+    views: bool = False,
+    n_blocks: int = N_BLOCKS,
+    batch_size: int = 512,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Moments:
+    """Encode images, or two views of each, straight into moments: no features are stored.
+
+    Parameters
+    ----------
+    checkpoint, images, layer, batch_size, seed, device, progress
+        As in `encode`.
+    views : bool, default=False
+        Moments of pairs: the two views that ``encode(..., n_views=2)`` draws.
+    n_blocks : int, default=20
+        Blocks for intervals, see `Moments`.
+
+    Returns
+    -------
+    Moments
+        Those of what `encode` returns, to rounding.
+
+    Raises
+    ------
+    ValueError
+        As `encode`.
+
+    Notes
+    -----
+    Under ``torchrun`` every process encodes its part of the rows, and all return the whole.
+    """
+    embed, _ = _embedding(checkpoint, images, layer, device)
+    mine = current_world().rows(len(images))
+    starts = range(mine.start, mine.stop, batch_size)
+    transforms: list[Callable[..., Tensor]] = [lambda batch, rows: batch]
+    if views:
+        augmentation, n_samples = _augmentation(checkpoint.config, images), len(images)
+        drawn = [
+            augmentation.draw(n_samples, derived_seed(seed, _ENCODED_VIEWS, view))
+            for view in range(2)
+        ]
+        transforms = [partial(augmentation.apply, drawn=each) for each in drawn]
+
+    def batches() -> Iterator[tuple[np.ndarray, ...]]:
+        for done, start in enumerate(starts):
+            rows = slice(start, min(start + batch_size, mine.stop))
+            batch = _pixels(images, rows, device)
+            with torch.inference_mode():
+                encoded = [embed(each(batch, rows=rows)).float().cpu() for each in transforms]
+            yield tuple(each.numpy() for each in encoded)
+            if progress is not None:
+                progress(done + 1, len(starts))
+
+    own = Moments.of(batches(), n_blocks=n_blocks, seed=seed, first_row=mine.start, device=device)
+    return own.over_ranks()
+
+
+def _embedding(
+    checkpoint: Checkpoint, images: ImageSet, layer: str, device: str
+) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
+    """Map a batch of pixels to a layer's output, and say where the features come from."""
     if layer not in LAYERS:
         raise ValueError(f"layer must be one of {', '.join(LAYERS)}; got {layer!r}.")
     shape = tuple(checkpoint.data["shape"])
@@ -100,9 +174,16 @@ def encode(
     }
     if checkpoint.has_mask and layer == "encoder":
         meta["mask"] = [float(weight) for weight in checkpoint.mask.weights]
-    return _represent(
-        embed, checkpoint.config, images, n_views, batch_size, seed, device, progress, meta
-    )
+    return embed, meta
+
+
+def _augmentation(config: TrainConfig, images: ImageSet) -> Augmentation:
+    _, n_channels, height, width = images.images.shape
+    return Augmentation(config, n_channels, (height, width))
+
+
+def _pixels(images: ImageSet, rows: slice, device: str) -> Tensor:
+    return torch.from_numpy(np.array(images.images[rows])).to(device).float() / 255
 
 
 def encode_pixels(
@@ -154,8 +235,7 @@ def _represent(
         raise ValueError(
             f"n_views must be >= 0 and batch_size >= 1; got {n_views} and {batch_size}."
         )
-    n_samples, n_channels, height, width = images.images.shape
-    world = current_world()
+    n_samples, world = len(images), current_world()
     mine = world.rows(n_samples)
     starts = range(mine.start, mine.stop, batch_size)
     total, done = len(starts) * (1 + n_views), 0
@@ -165,7 +245,7 @@ def _represent(
         blocks = []
         for start in starts:
             rows = slice(start, min(start + batch_size, mine.stop))
-            batch = torch.from_numpy(np.array(images.images[rows])).to(device).float() / 255
+            batch = _pixels(images, rows, device)
             with torch.inference_mode():
                 blocks.append(embed(transform(batch, rows=rows)).float())
             done += 1
@@ -175,7 +255,7 @@ def _represent(
 
     features = run(lambda batch, rows: batch)
     views, view_factors = [], []
-    augmentation = Augmentation(config, n_channels, (height, width))
+    augmentation = _augmentation(config, images)
     for view in range(n_views):
         drawn = augmentation.draw(n_samples, derived_seed(seed, _ENCODED_VIEWS, view))
         views.append(run(partial(augmentation.apply, drawn=drawn)))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from dimlab.probes.ablate import Ablation
 
 Advance = Callable[[int, int], None]
 
@@ -121,3 +128,139 @@ def table(frame: Any, *, title: str, formats: dict[str, str] | None = None) -> T
         cells = zip(frame.columns, row, strict=True)
         shown.add_row(*(format(value, formats.get(name, "")) for name, value in cells))
     return shown
+
+
+def print_table(frame: Any, *, title: str, formats: dict[str, str] | None = None) -> None:
+    """Print a data frame as a table.
+
+    Parameters
+    ----------
+    frame, title, formats
+        As in ``table``.
+    """
+    console().print(table(frame, title=title, formats=formats))
+
+
+def print_rows(
+    result: Any,
+    title: str,
+    *,
+    by: list[str] | None = None,
+    ascending: bool | list[bool] = True,
+    count: int = 12,
+) -> None:
+    """Print a result's table, or rows spread over it where it is long.
+
+    Parameters
+    ----------
+    result : result
+        With ``to_frame()`` and ``summary()``.
+    title : str
+        Shown above, with the sample where that is not all of test.
+    by : list of str, optional
+        Print the first rows in the order of these columns instead.
+    ascending : bool or list of bool, default=True
+        Of the columns in ``by``.
+    count : int, default=12
+        Rows, at most.
+    """
+    frame = result.to_frame()
+    if by is not None:
+        frame = frame.sort_values(by, ascending=ascending, kind="stable").head(count)
+    elif len(frame) > count:
+        frame = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, count).round().astype(int))]
+    numbers = dict.fromkeys(frame.select_dtypes("float").columns, ".4g")
+    sample = result.summary().get("sample")
+    print_table(frame, title=title + (f" ({sample})" if sample else ""), formats=numbers)
+
+
+def print_extremes(result: Ablation, count: int = 10) -> None:
+    """Print the most helpful and the most harmful groups of an ablation.
+
+    Parameters
+    ----------
+    result : Ablation
+        From `dimlab.ablate`.
+    count : int, default=10
+        Rows of each table, at most.
+    """
+    frame = result.to_frame()
+    frame = frame.drop(columns="group").sort_values("importance", ascending=False, kind="stable")
+    short = {"p_value": "p", "q_value": "q", "log_loss_importance": "log_loss_lost"}
+    frame = frame.rename(columns=short | {"log_loss_p_value": "its_p"})
+    formats = dict.fromkeys(("importance", "ci_low", "ci_high", "log_loss_lost"), "+.4f")
+    formats |= {"score": ".4f", "p": ".2g", "q": ".2g", "its_p": ".2g"}
+    sample = f" ({result.sample})" if result.sample else ""
+    unit = "dimensions" if "dimension" in frame else "groups"
+    count = min(count, len(frame))
+    title = f"{count} most helpful {unit}{sample}"
+    print_table(frame.head(count), title=title, formats=formats)
+    title = f"\n{count} most harmful {unit}{sample}"
+    print_table(frame.iloc[::-1].head(count), title=title, formats=formats)
+
+
+def with_bounds(frame: Any, name: str, low: str, high: str) -> list[str]:
+    """Write a column with its bounds as one text a row.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Has the three columns.
+    name, low, high : str
+        Their names.
+
+    Returns
+    -------
+    list of str
+        ``value [low, high]``; the value alone where there are no bounds.
+    """
+    rows: Sequence[tuple[float, float, float]] = list(
+        frame[[name, low, high]].itertuples(index=False, name=None)
+    )
+    return [
+        f"{value:.4g}" + (f" [{a:.4g}, {b:.4g}]" if np.isfinite([a, b]).all() else "")
+        for value, a, b in rows
+    ]
+
+
+def finish(result: Any, name: str, out: Path | None, *, as_json: bool) -> None:
+    """Write a result into a folder, if one is named, and print its summary.
+
+    Parameters
+    ----------
+    result : result
+        With ``to_frame()`` and ``summary()``.
+    name : str
+        Stem of the files.
+    out : Path or None
+        The folder.
+    as_json : bool
+        Print JSON, and nothing else.
+    """
+    if out is not None:
+        from dimlab.report import write_result
+
+        files = write_result(out, name, result)
+        if not as_json:
+            print("wrote", *files.values())
+    print_summary(result.summary(), as_json=as_json)
+
+
+def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
+    """Print a summary, a line an entry.
+
+    Parameters
+    ----------
+    summary : dict
+        Ready for JSON.
+    as_json : bool
+        Print it as JSON.
+    """
+    from dimlab.report import in_words
+
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    shown = console()
+    for key, value in summary.items():
+        shown.print(f"[bold]{key}[/bold]  {escape(in_words(value))}")

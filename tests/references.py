@@ -358,3 +358,51 @@ def _keep(optimiser, named, buffers):
     for name, tensor in named.items():
         if optimiser.state[tensor].get("momentum_buffer") is not None:
             buffers[name] = optimiser.state[tensor]["momentum_buffer"]
+
+
+def published_effective_rank(features, definition):
+    """Formulas as packages and papers publish them, from the definition of each."""
+    x = features.astype(np.float64)
+    if definition in ("centred", "covariance", "ssrlib", "reptrix"):
+        x = x - x.mean(0)
+    if definition in ("covariance", "ssrlib", "reptrix"):
+        p = np.linalg.eigvalsh(np.cov(x.T))
+    else:
+        p = np.linalg.svd(x)[1]
+    p = p / p.sum()
+    p = p + {"rankme": 1e-7, "reptrix": 1e-7, "stable-pretraining": 1e-5}.get(definition, 0)
+    return np.exp(-sum(each * np.log(each) for each in p))
+
+
+def lidar(views, delta, added):
+    """LiDAR (Thilak et al.): sample by sample, with a dense inverse root."""
+    n_views, n_samples, d = views.shape
+    means = views.mean(0)
+    between, within = np.zeros((d, d)), np.zeros((d, d))
+    for i in range(n_samples):
+        gap = means[i] - means.mean(0)
+        between += np.outer(gap, gap) / (n_samples - 1)
+        for v in range(n_views):
+            gap = views[v, i] - means[i]
+            within += np.outer(gap, gap) / (n_samples * (n_views - 1))
+    ratio = np.linalg.inv(within + delta * np.eye(d)) @ between  # the same eigenvalues
+    p = np.linalg.eigvals(ratio).real
+    p = p / p.sum() + added
+    return np.exp(-(p * np.log(p)).sum())
+
+
+def kernel_alignment(x, y, *, debiased):
+    """Linear CKA from N x N kernels; debiased as Song et al. write it."""
+
+    def criterion(k, m):
+        n = len(k)
+        if not debiased:
+            centre = np.eye(n) - 1 / n
+            return np.trace(k @ centre @ m @ centre)
+        k, m = k - np.diag(np.diagonal(k)), m - np.diag(np.diagonal(m))
+        one = np.ones(n)
+        total = np.trace(k @ m) + (one @ k @ one) * (one @ m @ one) / ((n - 1) * (n - 2))
+        return (total - 2 / (n - 2) * (one @ k @ m @ one)) / (n * (n - 3))
+
+    a, b = x @ x.T, y @ y.T
+    return criterion(a, b) / np.sqrt(criterion(a, a) * criterion(b, b))

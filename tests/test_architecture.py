@@ -28,7 +28,7 @@ LAYERS = [  # from the floor up; a room imports only from rooms below its own, o
     {"representation", "mask", "archives", "datasets", "basis", "readers", "kernels"},
     {"probes", "training"},
     {"figures", "encode", "locate", "interop"},
-    {"report", "explore", "study", "baselines", "terminal"},
+    {"report", "explore", "study", "baselines", "terminal", "sources"},
     {"demo"},
     {"cli"},
 ]
@@ -143,7 +143,12 @@ def test_every_probe_keeps_the_contract():
         module = importlib.import_module(f"dimlab.probes.{name}")
         probe = getattr(module, name)
         first = next(iter(inspect.signature(probe).parameters.values()))
-        assert first.annotation in ("Representation", "MaskTrace")
+        assert first.annotation in (
+            "Representation",
+            "Representation | Moments",
+            "Mapping[str, Representation]",
+            "MaskTrace",
+        )
         result = getattr(module, inspect.signature(probe).return_annotation)
         assert callable(result.to_frame)
         assert callable(result.summary)

@@ -314,7 +314,7 @@ def feature_files(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "key"),
     [
-        (["ablate", "--reader", "ridge", "--groups", "redundant"], "n_needed"),
+        (["ablate", "--reader", "ridge", "--groups", "redundant:0.9"], "n_needed"),
         (["random-masks", "--n-masks", "4", "--drop", "0.2,0.5"], "verdict"),
         (["cumulate", "--order", "best-first"], "n_dispensable"),
         (["cumulate", "--order", "5,4,3,2,1,0", "--reader", "knn"], "n_dispensable"),
@@ -385,3 +385,148 @@ def test_wrong_arguments_of_probes_are_one_sentence(dimlab, feature_files, argum
     assert (code, out) == (2, "")
     assert err.startswith(f"dimlab {command}: {sentence}")
     assert err.count("\n") == 1
+
+
+# Redundancy ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Features with views in one file, and the same rows cut into two."""
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(300, 6)) @ rng.normal(size=(6, 6))
+    views = np.stack([features, features + 0.3 * rng.normal(size=features.shape)])
+    whole = Representation(features, views=views, labels=np.arange(300) % 3)
+    paths = []
+    for name, rows in (("whole", slice(None)), ("part-a", slice(100)), ("part-b", slice(100, 300))):
+        paths.append(whole.take(np.arange(300)[rows]).save(tmp_path / f"{name}.safetensors"))
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "tables"),
+    [
+        (["correlate", "--draws", "5"], "off_diagonal_rms", ["correlate-top-pairs.csv"]),
+        (["correlate", "--draws", "5", "--within"], "marchenko_pastur_edge", ["correlate.npy"]),
+        (["decompose", "--centred"], "effective_rank", ["decompose-statistics.csv"]),
+        (["redundancy", "--cut", "0.7"], "median_r_squared", []),
+        (["redundancy", "--reader", "ridge"], "n_subset", []),
+    ],
+)
+def test_redundancy_commands_write_tables_json_and_figure(
+    dimlab, tmp_path, parts, arguments, key, tables
+):
+    command, *flags = arguments
+    code, out, err = dimlab(command, parts[0], *flags, "--out", "results")
+    assert (code, err) == (0, "")
+    assert key in out
+    kinds = [f"{command}.{kind}" for kind in ("csv", "json", "svg")]
+    for name in kinds + tables:
+        assert (tmp_path / "results" / name).stat().st_size > 0
+    code, out, _ = dimlab(command, parts[0], *flags, "--json")
+    assert json.loads(out) == json.loads((tmp_path / "results" / f"{command}.json").read_text())
+
+
+@pytest.mark.parametrize("command", ["correlate", "decompose", "redundancy"])
+def test_parts_and_merged_moments_are_the_whole(dimlab, tmp_path, parts, command):
+    flags = ["--draws", "0"] if command == "correlate" else []
+    whole, a, b = parts
+    expected = json.loads(dimlab(command, whole, *flags, "--json")[1])
+    together = json.loads(dimlab(command, a, b, *flags, "--json")[1])
+    for name, part in (("a", a), ("b", b)):
+        code, _, err = dimlab(command, part, *flags, "--save-moments", f"{name}.safetensors")
+        assert code == 0
+        assert "wrote" in err
+    merged = json.loads(dimlab(command, "a.safetensors", "b.safetensors", *flags, "--json")[1])
+    compared = {
+        "correlate": ["off_diagonal_rms", "mean_diagonal", "largest_singular_value"],
+        "decompose": ["effective_rank", "condition_number", "power_law_exponent"],
+        "redundancy": ["median_r_squared", "n_groups"],
+    }[command]
+    for name in compared:
+        np.testing.assert_allclose(together[name], expected[name], rtol=1e-9)
+        np.testing.assert_allclose(merged[name], expected[name], rtol=1e-9)
+
+
+def test_moments_from_the_encoder_are_those_of_its_features(dimlab, checkpoint_path):
+    assert dimlab("encode", checkpoint_path, "--split", "test", "--out", "a")[0] == 0
+    code, out, _ = dimlab("encode", checkpoint_path, "--split", "test", "--moments", "--out", "a")
+    assert (code, out.strip()) == (0, "a/test-moments.safetensors")
+    found = [
+        json.loads(dimlab("decompose", file, "--json")[1])["effective_rank"]
+        for file in ("a/test.safetensors", "a/test-moments.safetensors", checkpoint_path)
+    ]
+    np.testing.assert_allclose(found, found[0], rtol=1e-4)
+    code, _, err = dimlab("encode", checkpoint_path, "--moments", "--views", "3")
+    assert (code, "views must be 0 or 2 with --moments; got 3." in err) == (2, True)
+
+
+def test_checkpoints_of_a_run_are_compared(dimlab, tmp_path):
+    fields = ["--set", "keep_checkpoints=true", "--set", "checkpoint_every=2"]
+    fields += ["--set", "n_dimensions=16"]
+    assert dimlab("train", "--steps", 3, "--batch-size", 16, "--out", "run", *fields)[0] == 0
+    kept = sorted((tmp_path / "run").glob("checkpoint-*.pt"))
+    assert [path.stem for path in kept] == [f"checkpoint-000000{step}" for step in (0, 2, 3)]
+    code, out, err = dimlab("compare", *kept, "run/checkpoint.pt", "--out", "results")
+    assert (code, err) == (0, "")
+    assert "Statistics, and differences to checkpoint-0000000" in out
+    for name in ("csv", "json", "svg"):
+        assert (tmp_path / "results" / f"compare.{name}").stat().st_size > 0
+    summary = json.loads((tmp_path / "results" / "compare.json").read_text())
+    assert summary["run"] == summary["checkpoint-0000003"] | {
+        "mean_match": pytest.approx(summary["run"]["mean_match"])
+    }
+    code, _, err = dimlab("compare", kept[0], kept[0])
+    assert code == 2
+    assert "files must differ; got" in err
+
+
+def test_cautions_are_one_sentence_each(dimlab, tmp_path):
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(9, 12))
+    features[:, 3] = 1.0
+    Representation(features).save(tmp_path / "few.safetensors")
+    code, _, err = dimlab("decompose", "few.safetensors", "--json")
+    assert code == 0
+    assert err.startswith("dimlab decompose: caution: N = 9 samples do not exceed D = 12")
+    assert err.count("\n") == 1
+    code, _, err = dimlab("correlate", "few.safetensors", "--draws", "2")
+    assert (code, err) == (
+        0,
+        "dimlab correlate: caution: 1 of 12 dimensions do not vary and are left out.\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["decompose", "none.safetensors"], 2, "none.safetensors"),
+        (["decompose", "whole.safetensors", "--basis", "x"], 2, "basis must be one of pca"),
+        (["decompose", "whole.safetensors", "--basis", "pca"], 2, "train must name the train"),
+        (["correlate", "whole.safetensors", "--draws", "-1"], 2, "n_draws must be >= 0; got -1."),
+        (["redundancy", "whole.safetensors", "--cut", "2"], 2, "cut must lie in (0, 1]; got 2."),
+        (["redundancy", "whole.safetensors", "--masked"], 2, "masked must be left out"),
+        (["compare", "whole.safetensors"], 2, "representations must be two or more; got 1."),
+        (
+            ["compare", "whole.safetensors", "part-a.safetensors", "--reference", "x"],
+            2,
+            "reference must be one of 'whole', 'part-a'; got 'x'.",
+        ),
+    ],
+)
+def test_bad_redundancy_commands_end_in_one_sentence(dimlab, parts, arguments, code, message):
+    found, out, err = dimlab(*arguments)
+    assert (found, out) == (code, "")
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_bases_and_several_kinds_of_files(dimlab, tmp_path, parts):
+    code, out, err = dimlab("decompose", parts[1], "--basis", "pca", "--train", parts[0], "--json")
+    assert code == 0
+    assert json.loads(out)["basis"] == "pca"
+    assert "basis pca: 6 directions" in err
+    dimlab("decompose", parts[0], "--save-moments", "state.safetensors")
+    code, _, err = dimlab("decompose", "state.safetensors", parts[0])
+    assert code == 2
+    assert "files must all be moments" in err

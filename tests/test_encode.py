@@ -6,7 +6,8 @@ import torch
 
 from dimlab.baselines import evaluate_baselines
 from dimlab.datasets import digits
-from dimlab.encode import encode, encode_pixels
+from dimlab.encode import encode, encode_moments, encode_pixels
+from dimlab.kernels.moments import Moments
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import train, untrained
 
@@ -105,3 +106,23 @@ def test_baselines_refuse_runs_that_differ_in_more_than_the_seed(checkpoint, ima
         )
     with pytest.raises(ValueError, match="checkpoints must hold at least one"):
         evaluate_baselines([], images, images)
+
+
+@pytest.mark.parametrize("layer", ["encoder", "projector-redundancy"])
+@pytest.mark.parametrize("views", [False, True])
+def test_moments_without_storing_features_are_those_of_the_features(
+    checkpoint, images, layer, views
+):
+    seen = []
+    found = encode_moments(
+        checkpoint, images, layer=layer, views=views, batch_size=7, seed=3,
+        progress=lambda *numbers: seen.append(numbers),
+    )  # fmt: skip
+    stored = encode(checkpoint, images, layer=layer, n_views=2, seed=3)
+    expected = Moments.of(tuple(stored.views) if views else stored.features, seed=0)
+    assert found.has_views == views
+    assert seen[-1] == (6, 6)
+    np.testing.assert_allclose(found.whole().scatters, expected.whole().scatters, atol=1e-4)
+    np.testing.assert_allclose(found.mean, expected.mean, atol=1e-5)
+    with pytest.raises(ValueError, match=r"^layer must be one of"):
+        encode_moments(checkpoint, images, layer="none")

@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -13,8 +14,12 @@ from dimlab.basis import fit_basis
 from dimlab.mask import MaskTrace
 from dimlab.probes.ablate import ablate
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
+from dimlab.probes.compare import compare
 from dimlab.probes.confirm_harmful import confirm_harmful
+from dimlab.probes.correlate import correlate
+from dimlab.probes.decompose import decompose
 from dimlab.probes.evaluate import evaluate
+from dimlab.probes.find_redundancy import find_redundancy
 from dimlab.probes.random_masks import random_masks
 from dimlab.report import in_words, write_report, write_result
 from dimlab.representation import Representation
@@ -164,3 +169,117 @@ def test_titles_name_basis_and_sample(ax, two_splits):
     figures.plot_ablation(ablate(train, test, reader="ridge"), ax=ax)
     title = "Leave one dimension out, ridge reader, pca basis\n120 of 500"
     assert ax.get_title(loc="left") == title
+
+
+# Redundancy ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(200, 9)) @ rng.normal(size=(9, 9))
+    features[:, 4] = 2.0
+    views = np.stack([features, features + rng.normal(size=features.shape)])
+    return Representation(features, views=views, labels=np.arange(200) % 4)
+
+
+def test_correlation_figure_is_the_matrix_in_cluster_order(mixed, ax):
+    with pytest.warns(UserWarning, match="do not vary"):
+        result = correlate(mixed, within=True, n_draws=10)
+    assert figures.plot_correlation(result, ax=ax) is ax
+    image = ax.images[0]
+    expected = result.matrix[np.ix_(result.order, result.order)]
+    np.testing.assert_array_equal(np.ma.filled(image.get_array(), np.nan), expected)
+    low, high = image.get_clim()
+    assert low == -high  # zero is white
+    assert image.get_rasterized()
+    assert ax.get_xlabel() == ax.get_ylabel() == "dimensions in cluster order"
+    assert "independent: " in ax.get_title(loc="left")
+
+
+def test_spectrum_figure_shows_values_law_and_rank(mixed, ax):
+    result = decompose(mixed)
+    figures.plot_spectrum(result, ax=ax)
+    values, law, rank = ax.lines
+    shown = result.singular_values[result.singular_values > 0]
+    np.testing.assert_allclose(values.get_ydata(), shown / shown[0])
+    slope = np.polyfit(np.log(law.get_xdata()), np.log(law.get_ydata()), 1)[0]
+    np.testing.assert_allclose(slope, -result.power_law_exponent / 2)
+    assert rank.get_xdata()[0] == result.effective_rank
+    assert ax.get_xscale() == ax.get_yscale() == "log"
+
+
+@pytest.mark.parametrize("reader", [None, "ridge"])
+def test_redundancy_figure_shows_what_is_explained_and_kept(mixed, ax, reader):
+    result = find_redundancy(mixed, reader=reader)
+    figures.plot_redundancy(result, ax=ax)
+    ranked, kept, subset = ax.lines
+    expected = np.sort(result.r_squared[~result.dead])[::-1]
+    np.testing.assert_allclose(ranked.get_ydata(), expected)
+    np.testing.assert_allclose(
+        kept.get_ydata(), result.kept_variance if reader is None else result.kept_accuracy
+    )
+    assert subset.get_xdata()[0] == len(result.subset)
+    assert "1 dead" in ax.get_title(loc="left")
+
+
+def test_comparison_figure_shows_one_statistic(mixed, ax):
+    result = compare({"a": mixed, "b": mixed.select(range(6))})
+    figures.plot_comparison(result, statistic="stable_rank", ax=ax)
+    column = result.statistics.index("stable_rank")
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), result.values[:, column])
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "b"]
+    with pytest.raises(ValueError, match=r"^statistic must be one of 'effective_rank', .*'x'\.$"):
+        figures.plot_comparison(result, statistic="x", ax=ax)
+
+
+def test_colour_strips_are_grey_where_neighbours_agree(ax):
+    rng = np.random.default_rng(2)
+    same = np.repeat(rng.normal(size=(40, 1)), 3, axis=1) * [1, 5, 0.1]
+    world = Representation(np.hstack([same, rng.normal(size=(40, 4))]), labels=np.arange(40) % 4)
+    figures.plot_representation(world, n_rows=8, ax=ax)
+    pixels = np.asarray(ax.images[0].get_array())
+    assert pixels.shape == (8, 2, 3)  # the seventh dimension is left out
+    assert np.ptp(pixels[:, 0], axis=1).max() < 1e-9
+    assert np.ptp(pixels[:, 1], axis=1).max() > 0.2
+    # two samples of each class, the first ones, in order of class
+    rows = np.array([0, 4, 1, 5, 2, 6, 3, 7])
+    shown = world.features[rows, 0]
+    z = (shown - shown.mean()) / shown.std()
+    np.testing.assert_allclose(pixels[:, 0, 0], (np.clip(z, -2, 2) + 2) / 4)
+    for arguments, message in (
+        ({"n_rows": 0}, r"^n_rows must be >= 1; got 0\.$"),
+        ({"representation": world.select([0, 1])}, r"at least 3 dimensions; got 2\.$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            figures.plot_representation(**{"representation": world, "ax": ax} | arguments)
+
+
+def test_projector_widths_show_every_run_and_the_mean(ax):
+    table = pd.DataFrame(
+        {"method": ["a"] * 4, "width": [8, 8, 16, 16], "accuracy": [0.5, 0.7, 0.8, 0.9]}
+    )
+    figures.plot_projector_widths(table, ax=ax)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [0.6, 0.85])
+    points = np.asarray(ax.collections[0].get_offsets())
+    np.testing.assert_allclose(points[:, 1], table["accuracy"])
+    figures.plot_projector_widths(table.drop(columns="method"), ax=Figure().subplots())
+    with pytest.raises(ValueError, match=r"^table must have a column 'width'; got method, acc"):
+        figures.plot_projector_widths(table.drop(columns="width"), ax=ax)
+
+
+def test_other_tables_stand_beside_the_frame(tmp_path, mixed):
+    files = write_result(tmp_path, "spectrum", decompose(mixed))
+    written = pd.read_csv(files["statistics"])
+    assert files["statistics"].name == "spectrum-statistics.csv"
+    assert "lidar" in set(written["statistic"])
+    assert files["svg"].is_file()
+
+
+@pytest.mark.slow
+def test_a_correlation_figure_of_2048_dimensions_is_light_and_quick(tmp_path):
+    rng = np.random.default_rng(3)
+    world = Representation(rng.normal(size=(2500, 2048)).astype("f4"))
+    result = correlate(world, n_draws=0, n_blocks=2)
+    files = write_result(tmp_path, "correlate", result)
+    assert files["svg"].stat().st_size < 1_000_000

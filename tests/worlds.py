@@ -83,3 +83,44 @@ def rotated_world(
     rotation = random_rotation(rng, n_factors)
     rotated = Representation(world.features @ rotation, labels=world.labels)
     return world, rotated, rotation
+
+
+def equicorrelated_world(
+    rng: np.random.Generator, n: int = 400, n_dimensions: int = 8, correlation: float = 0.5
+) -> Representation:
+    """Gaussian dimensions that all have the same correlation with each other.
+
+    Correlation matrix: eigenvalues 1 + (D - 1) r once and 1 - r for the rest; the inverse has
+    (1 + (D - 2) r) / ((1 - r) (1 + (D - 1) r)) on its diagonal.
+    """
+    shared, own = rng.normal(size=(n, 1)), rng.normal(size=(n, n_dimensions))
+    return Representation(np.sqrt(correlation) * shared + np.sqrt(1 - correlation) * own)
+
+
+def grouped_world(
+    rng: np.random.Generator, n: int = 1000, n_dimensions: int = 128
+) -> tuple[Representation, np.ndarray]:
+    """Groups of 2 to 6 dimensions among single ones, in random order; and the true group ids.
+
+    Within a group the correlations are 0.7 to 0.95, between groups up to 0.3 (a factor that all
+    share), signs are random.
+    """
+    ids: list[int] = []
+    while len(ids) < n_dimensions // 2:
+        ids += [max(ids, default=-1) + 1] * int(rng.integers(2, 7))
+    ids = ids[: n_dimensions // 2]
+    ids += list(range(max(ids) + 1, max(ids) + 1 + n_dimensions - len(ids)))
+    group = np.array(ids)
+    common = np.sqrt(rng.uniform(0, 0.3, size=group.max() + 1))  # share of the common factor
+    within = rng.uniform(0.7, 0.95, size=group.max() + 1)
+    everyone = rng.normal(size=(n, 1))
+    factors = common * everyone + np.sqrt(1 - common**2) * rng.normal(size=(n, len(common)))
+    loading = np.sqrt(within[group])
+    alone = np.bincount(group)[group] == 1
+    loading[alone] = 1.0
+    noise = np.sqrt(1 - loading**2) * rng.normal(size=(n, len(group)))
+    features = loading * factors[:, group] + noise
+    order = rng.permutation(len(group))
+    signs = rng.choice([-1.0, 1.0], size=len(group))
+    scale = np.exp(rng.normal(size=len(group)))
+    return Representation((features * signs * scale)[:, order]), group[order]

@@ -1,8 +1,10 @@
-"""Which dimensions of a split say the same."""
+"""Which dimensions say the same, which are sums of others, and which few stand for all."""
 
 from __future__ import annotations
 
 import numpy as np
+
+_COMPONENT = 1e-8  # of a unit eigenvector: a dimension with a smaller one is not involved
 
 
 def redundant_groups(features: np.ndarray, *, cut: float = 0.9) -> list[np.ndarray]:
@@ -31,22 +33,135 @@ def redundant_groups(features: np.ndarray, *, cut: float = 0.9) -> list[np.ndarr
     >>> [group.tolist() for group in redundant_groups(x)]
     [[0, 1], [2]]
     """
-    from scipy.cluster.hierarchy import fcluster, linkage
+    from dimlab.kernels.correlation import correlation_of, dead_dimensions
+    from dimlab.kernels.moments import Moments
+
+    moments = Moments.of(features, n_blocks=1)
+    dead = dead_dimensions(moments)
+    return groups_of(group_ids(correlation_of(moments, dead), cut))
+
+
+def linkage_of(correlation: np.ndarray) -> np.ndarray:
+    """Average linkage of D >= 2 dimensions on the distance 1 - |correlation|.
+
+    Parameters
+    ----------
+    correlation : ndarray of shape (D, D)
+        NaN counts as 0. Where it is not symmetric, the mean of both entries counts.
+
+    Returns
+    -------
+    ndarray of shape (D - 1, 4)
+        SciPy's tree.
+    """
+    from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 
-    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-    norms = np.linalg.norm(centred, axis=0)
-    varies = norms > len(features) ** 0.5 * 1e-12 * np.abs(features).max(axis=0)
-    unit = np.divide(centred, norms, out=np.zeros_like(centred), where=varies)
-    n_dimensions = features.shape[1]
-    if n_dimensions == 1:
-        return [np.array([0])]
-    distance = np.clip(1 - np.abs(unit.T @ unit), 0, 1)
-    distance = (distance + distance.T) / 2
+    distance = 1 - np.abs(np.nan_to_num((correlation + correlation.T) / 2))
+    np.clip(distance, 0, 1, out=distance)
     np.fill_diagonal(distance, 0.0)
-    tree = linkage(squareform(distance, checks=False), method="average")
-    ids = fcluster(tree, t=1 - cut, criterion="distance")
-    return groups_of(ids)
+    return linkage(squareform(distance, checks=False), method="average")
+
+
+def group_ids(correlation: np.ndarray, cut: float) -> np.ndarray:
+    """Group dimensions while the mean absolute correlation between groups is at least the cut.
+
+    Parameters
+    ----------
+    correlation : ndarray of shape (D, D)
+        NaN counts as 0.
+    cut : float
+        In (0, 1].
+
+    Returns
+    -------
+    ndarray of shape (D,), int64
+        Group of each dimension, numbered in order of their lowest dimension.
+    """
+    from scipy.cluster.hierarchy import fcluster
+
+    if len(correlation) == 1:
+        return np.zeros(1, dtype=np.int64)
+    ids = fcluster(linkage_of(correlation), t=1 - cut, criterion="distance")
+    first = np.unique(ids, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first[1]))
+    return rank[first[2]]
+
+
+def leaf_order(correlation: np.ndarray) -> np.ndarray:
+    """Order dimensions so that those which correlate stand together.
+
+    Parameters
+    ----------
+    correlation : ndarray of shape (D, D)
+        As in ``linkage_of``.
+
+    Returns
+    -------
+    ndarray of shape (D,), int64
+        A permutation: the leaves of the tree.
+    """
+    from scipy.cluster.hierarchy import leaves_list
+
+    if len(correlation) == 1:
+        return np.zeros(1, dtype=np.int64)
+    return leaves_list(linkage_of(correlation)).astype(np.int64)
+
+
+def variance_inflation(correlation: np.ndarray) -> np.ndarray:
+    """Variance inflation factor of every dimension: 1 / (1 - R^2) of it on all others.
+
+    Parameters
+    ----------
+    correlation : ndarray of shape (D, D)
+        Symmetric, without NaN.
+
+    Returns
+    -------
+    ndarray of shape (D,)
+        At least 1; infinite exactly where some eigenvector with an eigenvalue <= D eps lambda_max
+        has a component of more than 1e-8; else the diagonal of the pseudo-inverse.
+    """
+    eigenvalues, vectors = np.linalg.eigh(correlation)
+    floor = len(correlation) * np.finfo(np.float64).eps * eigenvalues[-1]
+    null = eigenvalues <= floor
+    involved = (np.abs(vectors[:, null]) > _COMPONENT).any(axis=1)
+    kept = vectors[:, ~null]
+    diagonal = np.einsum("dk,k,dk->d", kept, 1 / eigenvalues[~null], kept)
+    return np.where(involved, np.inf, np.maximum(diagonal, 1.0))
+
+
+def pivot_order(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order dimensions by pivoted QR, and say how much of all the first ones explain.
+
+    Parameters
+    ----------
+    covariance : ndarray of shape (D, D)
+        Symmetric, positive semi-definite, not zero.
+
+    Returns
+    -------
+    order : ndarray of shape (D,), int64
+        Each time the dimension of which the ones before explain least; ties go by LAPACK.
+    share : ndarray of shape (D,)
+        Share of the trace that a linear map of the first 1, 2, ... D of them explains.
+
+    Notes
+    -----
+    A pivoted Cholesky factorisation of the covariance takes the pivots of a QR factorisation of the
+    centred rows: after k steps the rest of the diagonal is what is left unexplained.
+    """
+    from scipy.linalg.lapack import dpstrf
+
+    scale = float(np.diagonal(covariance).max())
+    factor, pivots, rank, _ = dpstrf(covariance / scale, lower=1)
+    order = pivots.astype(np.int64) - 1
+    lower = np.tril(factor)
+    lower[:, rank:] = 0.0
+    gained = np.einsum("ij,ij->j", lower, lower)
+    share = np.cumsum(gained) / (np.trace(covariance) / scale)
+    share[rank - 1 :] = 1.0  # the rest is rounding
+    return order, np.minimum(share, 1.0)
 
 
 def groups_of(ids: np.ndarray) -> list[np.ndarray]:

@@ -3,4 +3,14 @@
 ``__all__`` is the only list of probes. Each name is the module, and the function in it.
 """
 
-__all__ = ["ablate", "ablate_cumulatively", "confirm_harmful", "evaluate", "random_masks"]
+__all__ = [
+    "ablate",
+    "ablate_cumulatively",
+    "compare",
+    "confirm_harmful",
+    "correlate",
+    "decompose",
+    "evaluate",
+    "find_redundancy",
+    "random_masks",
+]

@@ -82,7 +82,7 @@ def write_report(
 
 
 def write_result(folder: str | os.PathLike[str], name: str, result: Any) -> dict[str, Path]:
-    """Write one result as ``<name>.csv`` and ``.json`` and, where there are figures, ``.svg``.
+    """Write a result as ``<name>.csv`` and ``.json``, its other tables, and figures as ``.svg``.
 
     Parameters
     ----------
@@ -91,7 +91,8 @@ def write_result(folder: str | os.PathLike[str], name: str, result: Any) -> dict
     name : str
         Stem of the files.
     result : result
-        With ``to_frame()`` and ``summary()``.
+        With ``to_frame()`` and ``summary()``; where it has ``tables()``, each is a
+        ``<name>-<table>.csv``.
 
     Returns
     -------
@@ -104,6 +105,9 @@ def write_result(folder: str | os.PathLike[str], name: str, result: Any) -> dict
         "csv": _write_text(folder / f"{name}.csv", result.to_frame().to_csv(index=False)),
         "json": _write_text(folder / f"{name}.json", _json(result.summary())),
     }
+    for table, frame in getattr(result, "tables", dict)().items():
+        path = folder / f"{name}-{table}.csv"
+        files[table] = _write_text(path, frame.to_csv(index=False))
     plot = _plot_of(result)
     if plot is not None:
         files["svg"] = _write_text(folder / f"{name}.svg", _draw(plot, result))
@@ -169,19 +173,27 @@ def in_words(value: Any) -> str:
 
     Examples
     --------
-    >>> in_words([0.123456, 2])
-    '0.1235, 2'
+    >>> in_words([0.123456, 2]), in_words([[1, 2], [3]])
+    ('0.1235, 2', '(1, 2), 3')
     """
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, (list, tuple)):
-        shown = ", ".join(in_words(each) for each in value[:12])
+        shown = ", ".join(_member(each) for each in value[:12])
         return (shown or "none") + (f", ... ({len(value)} in all)" if len(value) > 12 else "")
     if isinstance(value, Mapping):
         return "; ".join(f"{key}: {in_words(each)}" for key, each in value.items())
     return str(value)
+
+
+def _member(value: Any) -> str:
+    """Write a member of a list; a list within it in brackets, unless it has one member."""
+    if not isinstance(value, (list, tuple)):
+        return in_words(value)
+    inner = in_words(value)
+    return inner if len(value) == 1 else f"({inner})"
 
 
 def _json(value: Any) -> str:

@@ -146,6 +146,8 @@ class TrainConfig:
     """Epochs between kNN evaluations of the validation images; 0 never evaluates."""
     checkpoint_every: int = 100
     """Steps between checkpoints of a run that has a folder, >= 1; also written at the end."""
+    keep_checkpoints: bool = False
+    """Keep each of them as ``checkpoint-<step>.pt`` too, to be compared with each other."""
     seed: int = 0
     """Seed of weights, data order and augmentation, >= 0."""
 

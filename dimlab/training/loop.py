@@ -113,6 +113,8 @@ def train(
             log = stack.enter_context((folder / "metrics.jsonl").open("w", encoding="utf-8"))
             run.write_metrics_to(log)
         stop = stack.enter_context(_signals())
+        if folder is not None and config.keep_checkpoints and run.step == 0:
+            run.keep(folder)
         for step in range(run.step, config.steps):
             record = run.advance(step, monitor, folder)
             if sink is not None:
@@ -121,9 +123,13 @@ def train(
                 raise TrainingStopped(run.stopped(folder))
             if folder is not None and run.step % config.checkpoint_every == 0:
                 run.save(folder)
+                if config.keep_checkpoints:
+                    run.keep(folder)
     checkpoint = run.checkpoint()
     if folder is not None:
         checkpoint.save(folder / "checkpoint.pt")
+        if config.keep_checkpoints and config.steps % config.checkpoint_every:
+            run.keep(folder)
     return checkpoint
 
 
@@ -311,6 +317,10 @@ class _Run:
         self.checkpoint().save(path)
         self.saved = f"{path} (step {self.step})"
 
+    def keep(self, folder: Path) -> None:
+        """Write the state under the name of its step, for good."""
+        self.checkpoint().save(folder / f"checkpoint-{self.step:07d}.pt")
+
     def stopped(self, folder: Path | None) -> str:
         """Save where that is possible, and say how to go on."""
         if folder is None:
@@ -377,9 +387,12 @@ def _check_room(folder: Path, checkpoint: Checkpoint) -> None:
         free = shutil.disk_usage(folder).free
     finally:
         trial.unlink(missing_ok=True)
-    if free < 2 * size:
+    config, count = checkpoint.config, 2
+    if config.keep_checkpoints:
+        count += 2 + (config.steps - checkpoint.step) // config.checkpoint_every
+    if free < count * size:
         raise OSError(
-            f"out must have room for two checkpoints, {2 * size / 1e6:.0f} MB; "
+            f"out must have room for {count} checkpoints, {count * size / 1e6:.0f} MB; "
             f"got {free / 1e6:.0f} MB free in {folder}."
         )
 

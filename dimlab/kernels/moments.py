@@ -1,0 +1,602 @@
+"""Means and centred sums of products of rows: accumulated in blocks, mergeable, in float64.
+
+Every sum is taken around its own block's mean and merged by the update of Chan, Golub and LeVeque,
+so data far from zero lose no digits. Rows are dealt to a few *blocks* at random, by their number
+alone: leaving one block out at a time gives the jackknife's intervals, whatever the batches were.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dimlab.atomic import replacing
+
+FORMAT = "dimlab-moments-1"
+N_BLOCKS = 20
+_CHUNK = 1 << 24  # elements worked on together: 128 MB in float64
+_DEALT = 4096  # rows that are dealt to the blocks together
+_TILE = 256  # columns that fit a processor's cache
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """First and second moments of rows, or of pairs of rows that are two views of one sample.
+
+    Build it with ``Moments.of``; states of other rows ``merge``; ``save`` and ``load`` keep one.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (B,), int64
+        Rows in each block.
+    means : ndarray of shape (B, V, D), float64
+        Means; V = 1, or 2 for pairs.
+    squares : ndarray of shape (B, V, D), float64
+        Sums of squared deviations from the block's mean.
+    scatters : ndarray of shape (B, D, D), float64
+        Sums of products of deviations; for pairs of the first view's (rows) with the second's.
+    """
+
+    counts: np.ndarray
+    means: np.ndarray
+    squares: np.ndarray
+    scatters: np.ndarray
+
+    def __post_init__(self) -> None:
+        n_blocks, n_views, n_dimensions = self.means.shape
+        expected = {
+            "counts": (n_blocks,),
+            "squares": (n_blocks, n_views, n_dimensions),
+            "scatters": (n_blocks, n_dimensions, n_dimensions),
+        }
+        for name, shape in expected.items():
+            found = getattr(self, name).shape
+            if found != shape:
+                raise ValueError(f"{name} must have shape {shape} to match means; got {found}.")
+        if n_views not in (1, 2):
+            raise ValueError(f"means must have shape (B, V, D) with V of 1 or 2; got V={n_views}.")
+
+    @classmethod
+    def of(
+        cls,
+        source: Any,
+        *,
+        n_blocks: int = N_BLOCKS,
+        seed: int = 0,
+        first_row: int = 0,
+        device: str = "cpu",
+        progress: Progress | None = None,
+    ) -> Moments:
+        """Accumulate the moments of rows, never holding more than a chunk of them.
+
+        Parameters
+        ----------
+        source : ndarray, Tensor, tuple of two of them, or iterable of either
+            Rows (N, D), memory-mapped or not; a tuple of two arrays is two views of the same
+            samples. An iterable gives batches of rows, or of pairs, of any sizes.
+        n_blocks : int, default=20
+            B, blocks that the rows are dealt to, >= 1. The state takes 8 B D^2 bytes.
+        seed : int, default=0
+            Deals the rows.
+        first_row : int, default=0
+            Number of the first row, where the source is a part of more.
+        device : str, default="cpu"
+            Where the products are taken.
+        progress : callable, optional
+            Called with (rows done, rows in all; 0 where that is not known).
+
+        Returns
+        -------
+        Moments
+            The same to rounding for any division into batches.
+
+        Raises
+        ------
+        ValueError
+            If there are no rows, shapes differ, a value is NaN or infinite, or ``n_blocks`` < 1.
+        TypeError
+            If the rows are not floating.
+
+        Examples
+        --------
+        >>> rows = np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 1.0]])
+        >>> whole, streamed = Moments.of(rows), Moments.of(iter([rows[:1], rows[1:]]))
+        >>> whole.mean[0].tolist(), np.allclose(whole.covariance, streamed.covariance)
+        ([3.0, 1.0], True)
+        """
+        if n_blocks < 1:
+            raise ValueError(f"n_blocks must be >= 1; got {n_blocks}.")
+        total = _length(source)
+        sums: _Sums | None = None
+        row = first_row
+        for views in _chunks(source):
+            if sums is None:
+                sums = _Sums(n_blocks, len(views), views[0].shape[1], device)
+            blocks = deal(row, len(views[0]), n_blocks, seed)
+            sums.add(views, blocks, row - first_row)
+            row += len(views[0])
+            if progress is not None:
+                progress(row - first_row, total)
+        if sums is None:
+            raise ValueError("source must hold at least one row; got none.")
+        return sums.moments()
+
+    @property
+    def n(self) -> int:
+        """Number of rows, or of pairs."""
+        return int(self.counts.sum())
+
+    @property
+    def n_dimensions(self) -> int:
+        """D."""
+        return self.means.shape[2]
+
+    @property
+    def n_blocks(self) -> int:
+        """B."""
+        return len(self.counts)
+
+    @property
+    def has_views(self) -> bool:
+        """Whether these are moments of pairs."""
+        return self.means.shape[1] == 2
+
+    def whole(self) -> Moments:
+        """Merge the blocks into one.
+
+        Returns
+        -------
+        Moments
+            With B = 1.
+        """
+        if self.n_blocks == 1:
+            return self
+        n = self.n
+        weights = self.counts / n
+        mean = np.einsum("b,bvd->vd", weights, self.means)
+        deviations = self.means - mean  # (B, V, D)
+        squares = self.squares.sum(axis=0)
+        squares += np.einsum("b,bvd->vd", self.counts.astype(np.float64), deviations**2)
+        scatter = self.scatters.sum(axis=0)
+        scatter += (deviations[:, 0].T * self.counts) @ deviations[:, -1]
+        return Moments(np.array([n]), mean[None], squares[None], scatter[None])
+
+    def of_blocks(self, blocks: Sequence[int] | np.ndarray) -> Moments:
+        """Merge some of the blocks into one.
+
+        Parameters
+        ----------
+        blocks : sequence of int
+            Which ones.
+
+        Returns
+        -------
+        Moments
+            With B = 1.
+        """
+        index = np.asarray(blocks)
+        counts, means, squares = (x[index] for x in (self.counts, self.means, self.squares))
+        return Moments(counts, means, squares, self.scatters[index]).whole()
+
+    def without_each(self) -> Iterator[Moments]:
+        """Give the moments without the first block, without the second, and so on.
+
+        Yields
+        ------
+        Moments
+            With B = 1, by subtraction from the whole; one for each block that has rows.
+        """
+        whole = self.whole()
+        n = whole.n
+        for count, mean, squares, scatter in zip(
+            self.counts, self.means, self.squares, self.scatters, strict=True
+        ):
+            if count == 0:
+                continue
+            rest = n - int(count)
+            kept_mean = (n * whole.means[0] - count * mean) / rest
+            gap = mean - kept_mean
+            shared = count * rest / n
+            kept_scatter = whole.scatters[0] - scatter
+            kept_scatter -= np.outer(shared * gap[0], gap[-1])
+            kept_squares = np.maximum(whole.squares[0] - squares - shared * gap**2, 0.0)
+            yield Moments(np.array([rest]), kept_mean[None], kept_squares[None], kept_scatter[None])
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean of each view (V, D)."""
+        return self.whole().means[0]
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Biased covariance (D, D): within, or of the first view with the second."""
+        return self.whole().scatters[0] / self.n
+
+    def merge(self, *others: Moments) -> Moments:
+        """Merge with the moments of other rows, block by block.
+
+        Parameters
+        ----------
+        *others : Moments
+            Of other rows of the same dimensions, views and number of blocks.
+
+        Returns
+        -------
+        Moments
+            As if all rows had been accumulated together, up to rounding.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ.
+
+        Examples
+        --------
+        >>> rows = np.arange(12.0).reshape(6, 2) ** 2
+        >>> merged = Moments.of(rows[:2]).merge(Moments.of(rows[2:]))
+        >>> np.allclose(merged.covariance, np.cov(rows.T, bias=True))
+        True
+        """
+        for other in others:
+            if other.means.shape != self.means.shape:
+                raise ValueError(
+                    "moments must agree in blocks, views and dimensions to merge, "
+                    f"{self.means.shape}; got {other.means.shape}."
+                )
+        states = (self, *others)
+        counts = np.stack([each.counts for each in states])  # (S, B)
+        n = counts.sum(axis=0)
+        weights = counts / np.maximum(n, 1)
+        means = sum(w[:, None, None] * each.means for w, each in zip(weights, states, strict=True))
+        squares, scatters = np.zeros_like(self.squares), np.zeros_like(self.scatters)
+        for each in states:
+            gap = each.means - means
+            squares += each.squares + each.counts[:, None, None] * gap**2
+            scatters += each.scatters
+            scatters += np.einsum("b,bi,bj->bij", each.counts, gap[:, 0], gap[:, -1])
+        return Moments(n, np.asarray(means), squares, scatters)
+
+    def over_ranks(self) -> Moments:
+        """Merge the states of all processes of torch.distributed; each gets the whole.
+
+        Returns
+        -------
+        Moments
+            This state itself where there is only one process.
+
+        Notes
+        -----
+        Two sums over ranks, counts with means and then deviations from the common mean, so that
+        nothing is lost to cancellation. Every process must have accumulated its own rows, with the
+        same number of blocks.
+        """
+        import torch
+        import torch.distributed as dist
+
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return self
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+
+        def summed(*arrays: np.ndarray) -> list[np.ndarray]:
+            flat = np.concatenate([each.astype(np.float64).ravel() for each in arrays])
+            tensor = torch.from_numpy(flat).to(device)
+            dist.all_reduce(tensor)
+            ends = np.cumsum([each.size for each in arrays])[:-1]
+            parts = np.split(tensor.cpu().numpy(), ends)
+            return [part.reshape(each.shape) for part, each in zip(parts, arrays, strict=True)]
+
+        counts = self.counts.astype(np.float64)[:, None, None]
+        n, weighted = summed(counts, counts * self.means)
+        means = weighted / np.maximum(n, 1)
+        gap = self.means - means
+        squares, scatters = summed(
+            self.squares + counts * gap**2,
+            self.scatters + np.einsum("b,bi,bj->bij", self.counts, gap[:, 0], gap[:, -1]),
+        )
+        return Moments(np.rint(n[:, 0, 0]).astype(np.int64), means, squares, scatters)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a ``.safetensors`` file, to be loaded and merged later.
+
+        Parameters
+        ----------
+        path : path
+            Must end in ``.safetensors``.
+
+        Returns
+        -------
+        Path
+            The file written.
+
+        Raises
+        ------
+        ValueError
+            If the name has another ending.
+        """
+        from safetensors.numpy import save_file
+
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise ValueError(f"path must end in .safetensors; got {path.name!r}.")
+        names = ("counts", "means", "squares", "scatters")
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in names}
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={"format": FORMAT})
+        return path
+
+    @staticmethod
+    def is_state(path: str | os.PathLike[str]) -> bool:
+        """Say whether a file is a state that ``save`` wrote, by its header alone.
+
+        Parameters
+        ----------
+        path : path
+            Any file.
+
+        Returns
+        -------
+        bool
+            False too for what is no safetensors file.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return (file.metadata() or {}).get("format") == FORMAT
+        except (SafetensorError, OSError):
+            return False
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Moments:
+        """Read a state that ``save`` wrote.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Returns
+        -------
+        Moments
+            The state.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is not such a state, or is damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"moments must be a file; got {path}, which is not there.")
+        try:
+            tensors = load_file(path)
+            state = cls(**{k: tensors[k] for k in ("counts", "means", "squares", "scatters")})
+        except (SafetensorError, KeyError, ValueError) as error:
+            raise ValueError(
+                f"{path.name} must be a state of moments that dimlab saved; got something else."
+            ) from error
+        if not all(np.isfinite(each).all() for each in (state.means, state.squares)):
+            raise ValueError(f"{path.name} must hold finite moments; got NaN or infinity.")
+        return state
+
+
+def deal(first_row: int, n_rows: int, n_blocks: int, seed: int) -> np.ndarray:
+    """Deal rows to blocks: at random, evenly, and by the row's number alone.
+
+    Parameters
+    ----------
+    first_row, n_rows : int
+        Which rows.
+    n_blocks : int
+        B.
+    seed : int
+        Of the deal.
+
+    Returns
+    -------
+    ndarray of shape (n_rows,), int64
+        Block of each row; of every full 4,096 rows each block gets as many, give or take one.
+    """
+    hands = []
+    for hand in range(first_row // _DEALT, -(-(first_row + n_rows) // _DEALT)):
+        rng = np.random.default_rng([seed, hand])
+        hands.append(rng.permutation(np.arange(_DEALT) % n_blocks))
+    start = first_row % _DEALT
+    return np.concatenate(hands)[start : start + n_rows]
+
+
+class _Sums:
+    """Running sums of all blocks, updated in place."""
+
+    def __init__(self, n_blocks: int, n_views: int, n_dimensions: int, device: str) -> None:
+        self.counts = np.zeros(n_blocks, dtype=np.int64)
+        self.means = np.zeros((n_blocks, n_views, n_dimensions))
+        self.squares = np.zeros_like(self.means)
+        kind = _Blas if device == "cpu" else _Torch
+        self.products = kind((n_blocks, n_dimensions, n_dimensions), n_views == 1, device)
+
+    def add(self, views: tuple[np.ndarray, ...], blocks: np.ndarray, row: int) -> None:
+        order = np.argsort(blocks, kind="stable")
+        bounds = np.searchsorted(blocks[order], np.arange(len(self.counts) + 1))
+        for block in range(len(self.counts)):
+            rows = order[bounds[block] : bounds[block + 1]]
+            if len(rows) == 0:
+                continue
+            whole = len(self.counts) == 1
+            parts = [np.array(view if whole else view[rows], dtype=np.float64) for view in views]
+            self._add_to(block, parts, rows + row)
+
+    def _add_to(self, block: int, parts: list[np.ndarray], rows: np.ndarray) -> None:
+        n, m = len(rows), int(self.counts[block])
+        means = np.stack([part.mean(axis=0) for part in parts])
+        if not np.isfinite(means).all():
+            _refuse_non_finite(parts, rows)
+        for part, mean in zip(parts, means, strict=True):
+            part -= mean
+        gap = means - self.means[block]
+        shared = n * m / (n + m)
+        self.products.add(block, parts)
+        if m:
+            self.products.add_outer(block, gap, shared)
+        self.squares[block] += np.stack([np.einsum("nd,nd->d", p, p) for p in parts])
+        self.squares[block] += shared * gap**2
+        self.means[block] += gap * (n / (n + m))
+        self.counts[block] += n
+
+    def moments(self) -> Moments:
+        return Moments(self.counts, self.means, self.squares, self.products.finished())
+
+
+class _Blas:
+    """Products on the CPU, added in place; symmetric ones take half the work."""
+
+    def __init__(self, shape: tuple[int, int, int], within: bool, device: str) -> None:
+        self.scatters, self.within = np.zeros(shape), within
+
+    def add(self, block: int, parts: list[np.ndarray]) -> None:
+        from scipy.linalg.blas import dgemm, dsyrk
+
+        # transposed, row-major arrays are what BLAS reads and writes without a copy; the upper
+        # triangle of the transpose is the lower one of the block
+        target = self.scatters[block].T
+        if self.within:
+            dsyrk(1.0, parts[0].T, beta=1.0, c=target, overwrite_c=1)
+        else:
+            a, b = parts
+            dgemm(1.0, b.T, a.T, beta=1.0, c=target, trans_b=1, overwrite_c=1)
+
+    def add_outer(self, block: int, gap: np.ndarray, weight: float) -> None:
+        from scipy.linalg.blas import dger, dsyr
+
+        target = self.scatters[block].T
+        if self.within:
+            dsyr(weight, gap[0], a=target, overwrite_a=1)
+        else:
+            dger(weight, gap[1], gap[0], a=target, overwrite_x=0, overwrite_y=0, overwrite_a=1)
+
+    def finished(self) -> np.ndarray:
+        if self.within:
+            for scatter in self.scatters:
+                _mirror(scatter)
+        return self.scatters
+
+
+def _mirror(matrix: np.ndarray) -> None:
+    """Copy the lower triangle to the upper one, a few columns at a time."""
+    n = len(matrix)
+    for start in range(0, n, _TILE):
+        stop = min(start + _TILE, n)
+        corner = matrix[start:stop, start:stop]
+        corner[:] = np.tril(corner) + np.tril(corner, -1).T
+        matrix[start:stop, stop:] = matrix[stop:, start:stop].T
+
+
+class _Torch:
+    """Products on any device of torch."""
+
+    def __init__(self, shape: tuple[int, int, int], within: bool, device: str) -> None:
+        import torch
+
+        self.torch, self.device, self.within = torch, torch.device(device), within
+        self.scatters = torch.zeros(shape, dtype=torch.float64, device=self.device)
+
+    def add(self, block: int, parts: list[np.ndarray]) -> None:
+        a, *others = (self.torch.from_numpy(part).to(self.device) for part in parts)
+        self.scatters[block].addmm_(a.T, others[0] if others else a)
+
+    def add_outer(self, block: int, gap: np.ndarray, weight: float) -> None:
+        rows = self.torch.from_numpy(gap).to(self.device)
+        self.scatters[block].addr_(rows[0], rows[-1], alpha=weight)
+
+    def finished(self) -> np.ndarray:
+        if self.within:
+            self.scatters = (self.scatters + self.scatters.mT) / 2
+        return self.scatters.cpu().numpy()
+
+
+def _refuse_non_finite(parts: Sequence[np.ndarray], rows: np.ndarray) -> None:
+    for part in parts:
+        bad = np.argwhere(~np.isfinite(part))
+        if len(bad):
+            row, dimension = bad[0]
+            raise ValueError(
+                f"features must be finite; got {part[row, dimension]} in dimension {dimension}, "
+                f"row {rows[row]}."
+            )
+    raise ValueError("features must be small enough to sum in float64; got values near its limit.")
+
+
+def _length(source: Any) -> int:
+    array = source[0] if isinstance(source, tuple) else source
+    return len(array) if hasattr(array, "shape") else 0
+
+
+def _chunks(source: Any) -> Iterator[tuple[np.ndarray, ...]]:
+    """Chunks of one length, whatever the batches: views (1 or 2 arrays of shape (n, D))."""
+    if hasattr(source, "shape") or isinstance(source, tuple):
+        source = [source]
+    elif not isinstance(source, Iterable):
+        raise TypeError(f"source must be rows or an iterable of them; got {type(source).__name__}.")
+    waiting: list[tuple[np.ndarray, ...]] = []
+    n_waiting, shape = 0, None
+    for batch in source:
+        views = tuple(_rows(each) for each in (batch if isinstance(batch, tuple) else (batch,)))
+        if shape is None:
+            shape = (len(views), views[0].shape[1])
+            size = max(_DEALT, _CHUNK // views[0].shape[1])
+        _check_batch(views, shape)
+        start = 0
+        while start < len(views[0]):
+            stop = min(len(views[0]), start + size - n_waiting)
+            waiting.append(tuple(view[start:stop] for view in views))
+            n_waiting += stop - start
+            start = stop
+            if n_waiting == size:
+                yield _joined(waiting)
+                waiting, n_waiting = [], 0
+    if n_waiting:
+        yield _joined(waiting)
+
+
+def _check_batch(views: tuple[np.ndarray, ...], shape: tuple[int, int]) -> None:
+    if len(views) != shape[0] or len(views) > 2:
+        raise ValueError(
+            f"batches must all hold one array, or two views; got {len(views)} after {shape[0]}."
+        )
+    for view in views:
+        if view.shape != (len(views[0]), shape[1]):
+            raise ValueError(
+                f"batches must have shape ({len(views[0])}, {shape[1]}); got {view.shape}."
+            )
+
+
+def _joined(pieces: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    if len(pieces) == 1:
+        return pieces[0]
+    return tuple(np.concatenate(each) for each in zip(*pieces, strict=True))
+
+
+def _rows(batch: Any) -> np.ndarray:
+    array = batch
+    if hasattr(batch, "detach"):
+        array = batch.detach()
+        array = array.float() if array.is_floating_point() and array.element_size() < 4 else array
+        array = array.cpu().numpy()
+    array = np.asanyarray(array)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise ValueError(f"rows must have shape (n, D) with D >= 1; got {array.shape}.")
+    if array.dtype.kind != "f":
+        raise TypeError(f"rows must be floating; got {array.dtype}.")
+    return array

@@ -1,0 +1,493 @@
+"""Comparison: the same numbers of several representations, and how alike they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dimlab.kernels.correlation import (
+    correlation_of,
+    dead_dimensions,
+    off_diagonal_rms,
+    redundancy_of,
+)
+from dimlab.kernels.jackknife import jackknife_interval, rank_interval
+from dimlab.kernels.moments import N_BLOCKS, Moments
+from dimlab.kernels.similarity import (
+    centred_products,
+    hilbert_schmidt,
+    matched_dimensions,
+    nuclear_similarity,
+)
+from dimlab.kernels.spectra import entropy_rank, participation_ratio, stable_rank
+from dimlab.probes._reading import basis_of
+from dimlab.probes.decompose import replicates, singular_values_of
+from dimlab.representation import Representation
+
+STATISTICS = (
+    "effective_rank",
+    "participation_ratio",
+    "stable_rank",
+    "off_diagonal_rms",
+    "mean_redundancy",
+    "mean_diagonal",
+)
+_N_MATCHES = 20  # matchings of permuted samples
+_MOST_MATCHED = 20_000  # samples that dimensions are matched on
+_LEVEL = 0.95
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """S representations side by side; differences are to the reference.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Of the representations.
+    reference : str
+        The one that the others are compared with.
+    statistics : tuple of str
+        Names of the M statistics. ``mean_diagonal`` is NaN without two views.
+    values, ci_low, ci_high : ndarray of shape (S, M)
+        Statistics with 95 % jackknife intervals.
+    difference, difference_low, difference_high : ndarray of shape (S, M)
+        Value less that of the reference, with 95 % intervals: paired over samples where ``paired``;
+        NaN for the reference itself.
+    paired : ndarray of shape (S,), bool
+        Whether the representation is of the same samples as the reference.
+    n_samples, n_dimensions, n_dead : ndarray of shape (S,), int
+        N, D, and dimensions that do not vary.
+    cka, cka_biased, procrustes : ndarray of shape (S, S)
+        Linear centred kernel alignment, debiased and plain; and the largest correlation that a
+        rotation can reach. NaN where samples differ.
+    partner : dict of str to ndarray of shape (D,), int
+        For each representation of the reference's samples: the reference's dimension that each of
+        its dimensions is matched with, one to one; -1: none.
+    match : dict of str to ndarray of shape (D,)
+        Absolute correlation of each dimension with its partner.
+    match_null : dict of str to float
+        95 % quantile of the mean match when samples are permuted.
+    basis : tuple of str
+        Basis of each representation.
+    """
+
+    names: tuple[str, ...]
+    reference: str
+    statistics: tuple[str, ...]
+    values: np.ndarray
+    ci_low: np.ndarray
+    ci_high: np.ndarray
+    difference: np.ndarray
+    difference_low: np.ndarray
+    difference_high: np.ndarray
+    paired: np.ndarray
+    n_samples: np.ndarray
+    n_dimensions: np.ndarray
+    n_dead: np.ndarray
+    cka: np.ndarray
+    cka_biased: np.ndarray
+    procrustes: np.ndarray
+    partner: dict[str, np.ndarray]
+    match: dict[str, np.ndarray]
+    match_null: dict[str, float]
+    basis: tuple[str, ...]
+
+    def to_frame(self) -> Any:
+        """Return one row a representation and statistic.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``representation, n_samples, n_dimensions, n_dead, statistic, value, ci_low, ci_high,
+            difference, difference_low, difference_high, paired``.
+        """
+        import pandas as pd
+
+        n_statistics = len(self.statistics)
+        columns: dict[str, Any] = {"representation": np.repeat(self.names, n_statistics)}
+        for name in ("n_samples", "n_dimensions", "n_dead"):
+            columns[name] = np.repeat(getattr(self, name), n_statistics)
+        columns["statistic"] = np.tile(self.statistics, len(self.names))
+        columns["value"] = self.values.ravel()
+        for name in ("ci_low", "ci_high", "difference", "difference_low", "difference_high"):
+            columns[name] = getattr(self, name).ravel()
+        columns["paired"] = np.repeat(self.paired, n_statistics)
+        return pd.DataFrame(columns)
+
+    def tables(self) -> dict[str, Any]:
+        """Return what stands beside the frame, by name.
+
+        Returns
+        -------
+        dict of str to pandas.DataFrame
+            ``similarities`` and ``matches``.
+        """
+        return {"similarities": self.similarities(), "matches": self.matches()}
+
+    def similarities(self) -> Any:
+        """Return one row a pair of representations.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``first, second, cka, cka_biased, procrustes``.
+        """
+        import pandas as pd
+
+        rows, columns = np.triu_indices(len(self.names), 1)
+        names = np.array(self.names)
+        frame = {"first": names[rows], "second": names[columns]}
+        for name in ("cka", "cka_biased", "procrustes"):
+            frame[name] = getattr(self, name)[rows, columns]
+        return pd.DataFrame(frame)
+
+    def matches(self) -> Any:
+        """Return one row a dimension of each representation matched with the reference.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``representation, dimension, partner, match``.
+        """
+        import pandas as pd
+
+        parts = [
+            pd.DataFrame(
+                {
+                    "representation": name,
+                    "dimension": np.arange(len(partner)),
+                    "partner": partner,
+                    "match": self.match[name],
+                }
+            )
+            for name, partner in self.partner.items()
+        ]
+        columns = ["representation", "dimension", "partner", "match"]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the main numbers, ready for JSON.
+
+        Returns
+        -------
+        dict
+            Names, ``reference``, each representation's statistics, similarities with the reference,
+            mean match with its null, and what the intervals mean.
+        """
+        base = self.names.index(self.reference)
+        each = {}
+        for row, name in enumerate(self.names):
+            numbers = dict(zip(self.statistics, self.values[row], strict=True))
+            numbers |= {
+                kind: getattr(self, kind)[row, base] for kind in ("cka", "cka_biased", "procrustes")
+            }
+            if name in self.match:
+                numbers["mean_match"] = np.nanmean(self.match[name])
+                numbers["mean_match_null"] = self.match_null[name]
+            each[name] = {
+                "n_samples": int(self.n_samples[row]),
+                "n_dimensions": int(self.n_dimensions[row]),
+                "n_dead": int(self.n_dead[row]),
+                "basis": self.basis[row],
+                "paired": bool(self.paired[row]),
+                **{k: float(v) if np.isfinite(v) else None for k, v in numbers.items()},
+            }
+        return {
+            "representations": list(self.names),
+            "reference": self.reference,
+            **each,
+            "intervals": "95 %, jackknife over blocks of samples; differences are paired where the "
+            "samples are the same.",
+        }
+
+
+def compare(
+    representations: Mapping[str, Representation],
+    *,
+    reference: str | None = None,
+    n_blocks: int = N_BLOCKS,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare representations: ranks, redundancy, similarity, and which dimensions correspond.
+
+    Parameters
+    ----------
+    representations : mapping of str to Representation
+        Two or more, of the same samples in the same order where they are to be paired: several
+        seeds or methods, or the checkpoints of one run.
+    reference : str, optional
+        What the others are compared with; the first by default.
+    n_blocks : int, default=20
+        Blocks of the jackknife, >= 2.
+    seed : int, default=0
+        Deals samples to blocks, permutes them for the null of matching.
+    device : str, default="cpu"
+        Where moments are taken.
+    progress : callable, optional
+        Called as ``progress(done, total)`` over representations and pairs.
+
+    Returns
+    -------
+    Comparison
+        Tables.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two, the reference is not among them, a representation has fewer
+        than four samples or does not vary, or ``n_blocks`` < 2.
+
+    Notes
+    -----
+    Samples are the same where N is equal and labels are (both or neither given). Ranks are of
+    uncentred singular values, as in `decompose`; correlations are within the features, and
+    ``mean_diagonal`` between the first two views.
+
+    CKA [1]_ of linear kernels, debiased [2]_: the plain one nears 1 for any two representations
+    with D well above N. Procrustes: nuclear norm of the cross-product over both Frobenius norms.
+    Dimensions are matched one to one so that their summed absolute correlation is largest; chance
+    alone gives matches above 0, see ``match_null``. At most 20,000 samples, drawn at random, are
+    matched on.
+
+    References
+    ----------
+    .. [1] Kornblith et al., "Similarity of neural network representations revisited", ICML 2019.
+    .. [2] Song et al., "Feature selection via dependence maximization", JMLR 13, 2012.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.normal(size=(300, 4))
+    >>> shuffled = Representation(features[:, [2, 0, 3, 1]])
+    >>> comparison = compare({"a": Representation(features), "b": shuffled})
+    >>> comparison.partner["b"].tolist(), comparison.cka.round(6).tolist()
+    ([2, 0, 3, 1], [[1.0, 1.0], [1.0, 1.0]])
+    """
+    names, base = _checked(representations, reference, n_blocks)
+    splits = list(representations.values())
+    n_steps, done = len(names) + len(names) * (len(names) + 1) // 2, 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, n_steps)
+
+    sampled = []
+    for split in splits:
+        sampled.append(_sampled(split, n_blocks, seed, device))
+        step()
+    same = np.array([[_same_samples(a, b) for b in splits] for a in splits])
+    similar: dict[str, Any] = {
+        kind: np.full(same.shape, np.nan) for kind in ("cka", "cka_biased", "procrustes")
+    }
+    own: dict[int, tuple[float, float]] = {}
+    for i in range(len(splits)):
+        for j in range(i, len(splits)):
+            if same[i, j]:
+                _fill(similar, own, splits, i, j)
+            step()
+    _normalise(similar, own)
+    columns: dict[str, Any] = dict(_tables(sampled, base, same[base]))
+    matching: dict[str, Any] = _matchings(splits, names, base, same[base], seed)
+    return Comparison(
+        names=names,
+        reference=names[base],
+        statistics=STATISTICS,
+        **columns,
+        paired=same[base],
+        n_samples=np.array([len(each) for each in splits]),
+        n_dimensions=np.array([each.n_dimensions for each in splits]),
+        n_dead=np.array([each[3] for each in sampled]),
+        **similar,
+        **matching,
+        basis=tuple(basis_of(each) for each in splits),
+    )
+
+
+Sampled = tuple[np.ndarray, np.ndarray, np.ndarray, int]
+
+
+def _checked(
+    representations: Mapping[str, Representation], reference: str | None, n_blocks: int
+) -> tuple[tuple[str, ...], int]:
+    names = tuple(representations)
+    if len(names) < 2:
+        raise ValueError(f"representations must be two or more; got {len(names)}.")
+    if reference is not None and reference not in names:
+        raise ValueError(
+            f"reference must be one of {', '.join(map(repr, names))}; got {reference!r}."
+        )
+    if n_blocks < 2:
+        raise ValueError(f"n_blocks must be >= 2; got {n_blocks}.")
+    for name, each in representations.items():
+        if len(each) < 4:
+            raise ValueError(f"compare needs at least 4 samples; got {len(each)} in {name!r}.")
+    return names, names.index(reference) if reference is not None else 0
+
+
+def _same_samples(a: Representation, b: Representation) -> bool:
+    if len(a) != len(b) or (a.labels is None) != (b.labels is None):
+        return False
+    if a.labels is None or b.labels is None:
+        return True
+    return bool(np.array_equal(a.labels, b.labels))
+
+
+def _sampled(split: Representation, n_blocks: int, seed: int, device: str) -> Sampled:
+    """Return block counts, statistics (M,), those without each block (B, M), and dead ones."""
+    moments = Moments.of(split.features, n_blocks=n_blocks, seed=seed, device=device)
+    dead = dead_dimensions(moments)
+    live = np.flatnonzero(~dead)
+    if len(live) == 0:
+        raise ValueError("representations must vary in some dimension; got a constant one.")
+
+    def numbers(each: Moments) -> np.ndarray:
+        values = singular_values_of(each, centred=False)
+        matrix = correlation_of(each, dead)
+        redundancy = redundancy_of(matrix, live, each.n)[live].mean()
+        ranks = (entropy_rank(values), participation_ratio(values), stable_rank(values))
+        return np.array([*ranks, off_diagonal_rms(matrix[np.ix_(live, live)]), redundancy])
+
+    counts, full, without = replicates(moments, numbers)
+    agreement, agreements = np.array([np.nan]), np.full((len(counts), 1), np.nan)
+    if split.views is not None and len(split.views) > 1:
+        pairs = Moments.of(
+            (split.views[0], split.views[1]), n_blocks=n_blocks, seed=seed, device=device
+        )
+        varying = np.flatnonzero(~dead_dimensions(pairs))
+        _, agreement, agreements = replicates(
+            pairs, lambda each: np.array([_mean_diagonal(each, varying)])
+        )
+    return (
+        counts,
+        np.concatenate([full, agreement]),
+        np.concatenate([without, agreements], axis=1),
+        int(dead.sum()),
+    )
+
+
+def _mean_diagonal(pairs: Moments, varying: np.ndarray) -> float:
+    """Mean correlation of each dimension that varies with itself in the other view."""
+    norms = np.sqrt(pairs.squares[0][:, varying])
+    products = np.diagonal(pairs.scatters[0])[varying]
+    return float((products / norms.prod(axis=0)).mean()) if len(varying) else float("nan")
+
+
+def _tables(sampled: list[Sampled], base: int, paired: np.ndarray) -> dict[str, np.ndarray]:
+    """Values, intervals and differences to the reference, each (S, M)."""
+    columns: dict[str, list[np.ndarray]] = {
+        name: []
+        for name in (
+            "values",
+            "ci_low",
+            "ci_high",
+            "difference",
+            "difference_low",
+            "difference_high",
+        )
+    }
+    base_counts, base_full, base_without, _ = sampled[base]
+    for index, (counts, full, without, _) in enumerate(sampled):
+        low, high = _own_interval(full, without, counts)
+        if index == base:
+            bounds = np.full_like(full, np.nan), np.full_like(full, np.nan)
+        elif paired[index]:
+            bounds = jackknife_interval(full - base_full, without - base_without, counts)
+        else:  # independent samples: half-widths add as squares do
+            base_low, base_high = _own_interval(base_full, base_without, base_counts)
+            centre = (low + high) / 2 - (base_low + base_high) / 2
+            half = np.hypot(high - low, base_high - base_low) / 2
+            bounds = centre - half, centre + half
+        row = (full, low, high, full - base_full, *bounds)
+        for column, value in zip(columns.values(), row, strict=True):
+            column.append(value)
+    return {name: np.stack(values) for name, values in columns.items()}
+
+
+def _own_interval(
+    full: np.ndarray, without: np.ndarray, counts: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals of each statistic as `decompose` and `correlate` give them."""
+    low, high = jackknife_interval(full, without, counts)
+    ranks = np.isin(STATISTICS, ("participation_ratio", "stable_rank"))
+    low[ranks], high[ranks] = rank_interval(full[ranks], without[:, ranks], counts)
+    low[0] = np.maximum(low[0], 1.0)
+    return low, high
+
+
+def _fill(
+    similar: dict[str, np.ndarray],
+    own: dict[int, tuple[float, float]],
+    splits: list[Representation],
+    i: int,
+    j: int,
+) -> None:
+    """Similarities of one pair, CKA not yet normalised."""
+    parts = centred_products(splits[i].features, splits[j].features)
+    debiased = hilbert_schmidt(*parts, debiased=True)
+    plain = hilbert_schmidt(*parts, debiased=False)
+    if i == j:
+        own[i] = debiased, plain
+    likeness = 1.0 if i == j else nuclear_similarity(*parts)
+    for kind, value in (("cka", debiased), ("cka_biased", plain), ("procrustes", likeness)):
+        similar[kind][i, j] = similar[kind][j, i] = value
+
+
+def _normalise(similar: dict[str, np.ndarray], own: dict[int, tuple[float, float]]) -> None:
+    for place, kind in enumerate(("cka", "cka_biased")):
+        sizes = np.array([own[i][place] for i in range(len(own))])
+        sizes = np.sqrt(np.where(sizes > 0, sizes, np.nan))
+        similar[kind] /= np.outer(sizes, sizes)
+
+
+def _matchings(
+    splits: list[Representation],
+    names: tuple[str, ...],
+    base: int,
+    paired: np.ndarray,
+    seed: int,
+) -> dict[str, Any]:
+    """Dimensions matched with the reference's, and what chance gives."""
+    rows: Any = slice(None)
+    if len(splits[base]) > _MOST_MATCHED:
+        rng = np.random.default_rng(seed)
+        rows = np.sort(rng.choice(len(splits[base]), _MOST_MATCHED, replace=False))
+    target = _unit(splits[base].features[rows])
+    found: dict[str, Any] = {"partner": {}, "match": {}, "match_null": {}}
+    for index, name in enumerate(names):
+        if index == base or not paired[index]:
+            continue
+        mine = _unit(splits[index].features[rows])
+        partner, match = _matched(mine, target)
+        rng = np.random.default_rng(seed)
+        chance = [
+            np.nanmean(_matched(mine, target[rng.permutation(len(target))])[1])
+            for _ in range(_N_MATCHES)
+        ]
+        found["partner"][name], found["match"][name] = partner, match
+        found["match_null"][name] = float(np.quantile(chance, _LEVEL, method="weibull"))
+    return found
+
+
+def _matched(mine: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    correlation = mine.T @ target
+    partner = matched_dimensions(correlation)
+    match = np.abs(correlation[np.arange(len(partner)), np.maximum(partner, 0)])
+    return partner, np.where(partner < 0, np.nan, np.minimum(match, 1.0))
+
+
+def _unit(features: np.ndarray) -> np.ndarray:
+    """Columns of mean 0 and norm 1; those that do not vary are zero."""
+    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
+    norms = np.linalg.norm(centred, axis=0)
+    varies = norms > 1e-12 * np.sqrt(len(features)) * np.abs(features).max(axis=0)
+    return np.divide(centred, norms, out=np.zeros_like(centred), where=varies)

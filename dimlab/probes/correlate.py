@@ -1,0 +1,461 @@
+"""Correlation of dimensions: what two views share in each, and what each repeats of the others."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dimlab.kernels.collinearity import leaf_order
+from dimlab.kernels.correlation import (
+    correlation_of,
+    dead_dimensions,
+    gaussian_correlations,
+    independent_correlations,
+    largest_singular_value,
+    off_diagonal_rms,
+    permuted_correlations,
+    redundancy_of,
+)
+from dimlab.kernels.jackknife import jackknife_interval
+from dimlab.kernels.moments import N_BLOCKS, Moments
+from dimlab.probes._reading import basis_of, sample_of
+from dimlab.probes.decompose import replicates
+from dimlab.representation import Representation
+
+CROSS, WITHIN = "cross-view", "within-view"
+_LEVEL = 0.95
+_PERMUTED = 3e13  # products up to which rows are permuted: some 5 minutes on two cores
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Correlation:
+    """Correlation matrix of D dimensions, and what it says of each and of all.
+
+    Parameters
+    ----------
+    kind : {"cross-view", "within-view"}
+        Dimensions of one view with those of another, or of the features with each other.
+    matrix : ndarray of shape (D, D)
+        Pearson correlations; cross-view: rows are the first view's dimensions. NaN in the rows and
+        columns of dead dimensions.
+    diagonal : ndarray of shape (D,)
+        How well each dimension agrees between views (1 within).
+    diagonal_low, diagonal_high : ndarray of shape (D,)
+        95 % jackknife intervals of it.
+    redundancy : ndarray of shape (D,)
+        (mean_{j != d} C_dj^2 - 1/(N-1)) / (1 - 1/(N-1)): 0 on average without dependence whatever N
+        and D, 1 for copies of one dimension.
+    redundancy_low, redundancy_high : ndarray of shape (D,)
+        95 % jackknife intervals of it.
+    off_diagonal_rms : float
+        Root mean square of the correlations of different dimensions.
+    off_diagonal_rms_interval : tuple of float
+        95 % jackknife interval of it.
+    singular_values : ndarray of shape (number of live dimensions,)
+        Of the matrix, descending.
+    null_band : dict of str to tuple of float
+        What independence gives, by permutation: 95 % band of ``off_diagonal_rms`` (pointwise), and
+        0 to the 95 % quantile of ``largest_singular_value`` and ``largest_entry`` (off the
+        diagonal), which hold for all values at once. Empty where none was drawn.
+    marchenko_pastur_edge : float or None
+        Within-view: (1 + sqrt(D / (N - 1)))^2, the edge for independent dimensions without end.
+    dead : ndarray of shape (D,), bool
+        Dimensions that do not vary (in some view); they are left out of every aggregate.
+    order : ndarray of shape (D,), int
+        Dimensions in cluster order, dead ones last.
+    n_samples, n_draws : int
+        N, and draws of the null.
+    null_law : str
+        How the null was drawn, or why not.
+    basis, sample : str
+        Basis of the dimensions; which part of the split was used, empty: all of it.
+    """
+
+    kind: str
+    matrix: np.ndarray
+    diagonal: np.ndarray
+    diagonal_low: np.ndarray
+    diagonal_high: np.ndarray
+    redundancy: np.ndarray
+    redundancy_low: np.ndarray
+    redundancy_high: np.ndarray
+    off_diagonal_rms: float
+    off_diagonal_rms_interval: tuple[float, float]
+    singular_values: np.ndarray
+    null_band: dict[str, tuple[float, float]]
+    marchenko_pastur_edge: float | None
+    dead: np.ndarray
+    order: np.ndarray
+    n_samples: int
+    n_draws: int
+    null_law: str
+    basis: str = "axes"
+    sample: str = ""
+
+    def __len__(self) -> int:
+        return len(self.diagonal)
+
+    @property
+    def largest_entry(self) -> float:
+        """Largest absolute correlation of two different dimensions; NaN where there are none."""
+        pairs = self.top_pairs(1)
+        return float(abs(pairs["correlation"].iloc[0])) if len(pairs) else float("nan")
+
+    def top_pairs(self, n: int = 10) -> Any:
+        """Return the pairs of different dimensions that correlate most.
+
+        Parameters
+        ----------
+        n : int, default=10
+            Number of pairs, >= 1.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``first``, ``second``, ``correlation``, strongest first, dead dimensions left out.
+            Within-view each pair once; cross-view ``first`` is of the first view.
+
+        Raises
+        ------
+        ValueError
+            If ``n`` < 1.
+        """
+        import pandas as pd
+
+        if n < 1:
+            raise ValueError(f"n must be >= 1; got {n}.")
+        size = np.abs(np.nan_to_num(self.matrix, nan=-1.0))
+        size[np.isnan(self.matrix)] = -1.0
+        np.fill_diagonal(size, -1.0)
+        if self.kind == WITHIN:
+            size[np.tril_indices(len(size))] = -1.0
+        count = min(n, int((size >= 0).sum()))
+        flat = size.ravel()
+        if count == 0:
+            return pd.DataFrame({"first": [], "second": [], "correlation": []})
+        cut = np.partition(flat, flat.size - count)[flat.size - count]
+        chosen = np.flatnonzero(flat >= cut)  # all ties: the first of them by index stay
+        chosen = chosen[np.argsort(-flat[chosen], kind="stable")][:count]
+        first, second = np.unravel_index(chosen, size.shape)
+        return pd.DataFrame(
+            {"first": first, "second": second, "correlation": self.matrix[first, second]}
+        )
+
+    def tables(self) -> dict[str, Any]:
+        """Return what stands beside the frame, by name.
+
+        Returns
+        -------
+        dict of str to pandas.DataFrame
+            ``top-pairs``: the 100 strongest.
+        """
+        return {"top-pairs": self.top_pairs(100)}
+
+    def to_frame(self) -> Any:
+        """Return one row a dimension.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``dimension, diagonal, diagonal_low, diagonal_high, redundancy, redundancy_low,
+            redundancy_high, partner`` (the other dimension of the largest correlation; -1: none),
+            ``partner_correlation, dead``.
+        """
+        import pandas as pd
+
+        others = self.matrix.copy()
+        np.fill_diagonal(others, np.nan)
+        size = np.where(np.isnan(others), -1.0, np.abs(others))
+        partner = size.argmax(axis=1)
+        known = size.max(axis=1) >= 0
+        rows = np.arange(len(self))
+        return pd.DataFrame(
+            {
+                "dimension": rows,
+                "diagonal": self.diagonal,
+                "diagonal_low": self.diagonal_low,
+                "diagonal_high": self.diagonal_high,
+                "redundancy": self.redundancy,
+                "redundancy_low": self.redundancy_low,
+                "redundancy_high": self.redundancy_high,
+                "partner": np.where(known, partner, -1),
+                "partner_correlation": others[rows, partner],
+                "dead": self.dead,
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """Return the main numbers, ready for JSON.
+
+        Returns
+        -------
+        dict
+            ``kind``, sizes, ``off_diagonal_rms`` with its interval and the null's band,
+            ``largest_singular_value`` and ``largest_entry`` with the null's, ``mean_redundancy``,
+            ``mean_diagonal`` (cross-view), ``dead_dimensions`` and their number, the strongest
+            pairs, and how the null was drawn.
+        """
+        alive = ~self.dead
+        low, high = self.off_diagonal_rms_interval
+        numbers = {
+            "off_diagonal_rms": self.off_diagonal_rms,
+            "off_diagonal_rms_interval": [low, high],
+            "mean_redundancy": float(self.redundancy[alive].mean()) if alive.any() else None,
+            "largest_singular_value": float(self.singular_values[0]) if alive.any() else None,
+            "largest_entry": self.largest_entry,
+        }
+        if self.kind == CROSS:
+            numbers["mean_diagonal"] = float(self.diagonal[alive].mean()) if alive.any() else None
+        pairs = self.top_pairs(10)
+        return {
+            "kind": self.kind,
+            "n_samples": self.n_samples,
+            "n_dimensions": len(self),
+            "basis": self.basis,
+            **({"sample": self.sample} if self.sample else {}),
+            **{name: _plain(value) for name, value in numbers.items()},
+            "null_band": {name: list(band) for name, band in self.null_band.items()},
+            "null_law": self.null_law,
+            "marchenko_pastur_edge": self.marchenko_pastur_edge,
+            "n_dead": int(self.dead.sum()),
+            "dead_dimensions": np.flatnonzero(self.dead).tolist(),
+            "top_pairs": [
+                [int(row.first), int(row.second), float(row.correlation)]
+                for row in pairs.itertuples()
+            ],
+            "intervals": "95 %, jackknife over blocks of samples.",
+        }
+
+
+def correlate(
+    representation: Representation | Moments,
+    *,
+    within: bool = False,
+    n_draws: int = 200,
+    n_blocks: int = N_BLOCKS,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Correlation:
+    """Correlate the dimensions of two views, or of the features with each other.
+
+    Parameters
+    ----------
+    representation : Representation or Moments
+        N >= 3 samples. With two views or more, the first two are correlated; moments of pairs
+        likewise. Without, the features with themselves.
+    within : bool, default=False
+        Correlate the features with themselves even where there are views.
+    n_draws : int, default=200
+        Draws of the null, >= 0; each costs a product of all rows.
+    n_blocks : int, default=20
+        Blocks of the jackknife, >= 2; ignored for moments, which have theirs.
+    seed : int, default=0
+        Deals samples to blocks and draws the null.
+    device : str, default="cpu"
+        Where the moments are taken.
+    progress : callable, optional
+        Called as ``progress(done, total)`` over the draws.
+
+    Returns
+    -------
+    Correlation
+        The matrix and what is read off it.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three samples, no dimension varies, a number is out of its range, or
+        ``within`` is asked of moments of pairs.
+
+    Warns
+    -----
+    UserWarning
+        If some dimensions do not vary: they are left out.
+
+    Notes
+    -----
+    Means and deviations are biased statistics of each view, so identical views have a diagonal of 1
+    (Barlow Twins [1]_ standardises like that; dividing by N - 1 in one place and N in another, as
+    some code does, can never reach 1).
+
+    Null, cross-view: the rows of one view are permuted, which keeps what depends within each view.
+    Within-view: every column is permuted independently. Beyond 3 x 10^13 products (N = 300,000 at
+    D = 512) the law that permutations have at large N is drawn instead: Gaussian values with the
+    same correlations within each view, or none. Moments hold no rows: within-view that law is
+    drawn, cross-view there is no null. The edge of
+    Marchenko and Pastur [2]_ is a reference for within-view matrices only.
+
+    References
+    ----------
+    .. [1] Zbontar et al., "Barlow Twins", ICML 2021.
+    .. [2] Marchenko and Pastur, "Distribution of eigenvalues for some sets of random matrices",
+       1967.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.normal(size=(500, 3))
+    >>> features[:, 2] = features[:, 0]
+    >>> correlation = correlate(Representation(features))
+    >>> correlation.top_pairs(1).values.tolist()
+    [[0.0, 2.0, 1.0]]
+    >>> correlation.redundancy.round(2).tolist()
+    [0.5, -0.0, 0.5]
+    """
+    if n_draws < 0:
+        raise ValueError(f"n_draws must be >= 0; got {n_draws}.")
+    if n_blocks < 2:
+        raise ValueError(f"n_blocks must be >= 2; got {n_blocks}.")
+    rows: tuple[np.ndarray, ...] = ()
+    if isinstance(representation, Moments):
+        moments = representation
+        if within and moments.has_views:
+            raise ValueError(
+                "within must be left out for moments of pairs of views; got True. Accumulate one "
+                "view."
+            )
+    else:
+        rows = rows_of(representation, within)
+        _enough(len(rows[0]))
+        moments = Moments.of(
+            rows if len(rows) == 2 else rows[0], n_blocks=n_blocks, seed=seed, device=device
+        )
+    _enough(moments.n)
+    dead = dead_dimensions(moments)
+    live = np.flatnonzero(~dead)
+    if len(live) == 0:
+        raise ValueError("representation must vary in some dimension; got only constant ones.")
+    if dead.any():
+        warnings.warn(
+            f"{dead.sum()} of {len(dead)} dimensions do not vary and are left out.",
+            UserWarning,
+            stacklevel=2,
+        )
+    matrix = correlation_of(moments, dead)
+    alive = matrix[np.ix_(live, live)]
+    kind = CROSS if moments.has_views else WITHIN
+    band, law = _null(rows, moments, live, n_draws, seed, progress)
+    edge = None
+    if kind == WITHIN:
+        edge = float((1 + np.sqrt(len(live) / (moments.n - 1))) ** 2)
+    known = None if isinstance(representation, Moments) else representation
+    return Correlation(
+        kind=kind,
+        matrix=matrix,
+        diagonal=np.diagonal(matrix).copy(),
+        redundancy=redundancy_of(matrix, live, moments.n),
+        **_with_intervals(moments, dead, live),
+        off_diagonal_rms=off_diagonal_rms(alive),
+        singular_values=np.linalg.svd(alive, compute_uv=False),
+        null_band=band,
+        marchenko_pastur_edge=edge,
+        dead=dead,
+        order=np.concatenate([live[leaf_order(alive)], np.flatnonzero(dead)]),
+        n_samples=moments.n,
+        n_draws=n_draws if band else 0,
+        null_law=law,
+        basis="axes" if known is None else basis_of(known),
+        sample="" if known is None else sample_of(known),
+    )
+
+
+def rows_of(representation: Representation, within: bool) -> tuple[np.ndarray, ...]:
+    """Rows to correlate: the first two views, or the features alone."""
+    views = representation.views
+    if within or views is None or len(views) < 2:
+        return (representation.features,)
+    return views[0], views[1]
+
+
+def _enough(n_samples: int) -> None:
+    if n_samples < 3:
+        raise ValueError(f"correlate needs at least 3 samples; got {n_samples}.")
+
+
+def _with_intervals(moments: Moments, dead: np.ndarray, live: np.ndarray) -> dict[str, Any]:
+    """Jackknife intervals of each dimension's numbers and of the root mean square."""
+    n_dimensions = len(dead)
+
+    def numbers(each: Moments) -> np.ndarray:
+        matrix = correlation_of(each, dead)
+        rms = off_diagonal_rms(matrix[np.ix_(live, live)])
+        redundancy = redundancy_of(matrix, live, each.n)
+        # Fisher's scale, on which the spread does not depend on the value
+        fisher = np.arctanh(np.clip(np.diagonal(matrix), -1 + 1e-15, 1 - 1e-15))
+        return np.concatenate([fisher, redundancy, [rms]])
+
+    counts, full, without = replicates(moments, numbers)
+    low, high = jackknife_interval(full, without, counts)
+    fisher, redundancy = slice(n_dimensions), slice(n_dimensions, 2 * n_dimensions)
+    same = full[fisher] >= np.arctanh(1 - 1e-12)
+    return {
+        "diagonal_low": np.where(same, 1.0, np.tanh(low[fisher])),
+        "diagonal_high": np.where(same, 1.0, np.tanh(high[fisher])),
+        "redundancy_low": low[redundancy],
+        "redundancy_high": high[redundancy],
+        "off_diagonal_rms_interval": (float(np.maximum(low[-1], 0.0)), float(high[-1])),
+    }
+
+
+def _null(
+    rows: tuple[np.ndarray, ...],
+    moments: Moments,
+    live: np.ndarray,
+    n_draws: int,
+    seed: int,
+    progress: Progress | None,
+) -> tuple[dict[str, tuple[float, float]], str]:
+    """Band of three numbers under independence, and how it was drawn."""
+    if n_draws == 0:
+        return {}, "none drawn: n_draws is 0"
+    if len(live) < 2:
+        return {}, "none drawn: there is one dimension"
+    rng = np.random.default_rng(seed)
+    long = 2.0 * n_draws * moments.n * len(live) ** 2 > _PERMUTED
+    if rows and not long:
+        draws = permuted_correlations(tuple(each[:, live] for each in rows), n_draws, rng)
+        law = (
+            f"{n_draws} permutations of the rows of one view"
+            if len(rows) == 2
+            else f"{n_draws} independent permutations of every column"
+        )
+    elif not moments.has_views:
+        draws = independent_correlations(moments.n, len(live), n_draws, rng)
+        law = f"{n_draws} draws of independent Gaussian columns, the law of permutations at large N"
+    elif rows:
+        none = np.zeros(len(live), dtype=bool)
+        within = [Moments.of(each[:, live], n_blocks=1) for each in rows]
+        a, b = (correlation_of(each, none) for each in within)
+        draws = gaussian_correlations((a, b), moments.n, n_draws, rng)
+        law = f"{n_draws} draws of independent Gaussian views, the law of permutations at large N"
+    else:
+        return {}, "none drawn: moments of pairs hold no rows to permute"
+    found = np.empty((n_draws, 3))
+    for draw, matrix in enumerate(draws):
+        rms, singular = off_diagonal_rms(matrix), largest_singular_value(matrix)
+        np.fill_diagonal(matrix, 0.0)
+        found[draw] = rms, singular, max(float(matrix.max()), -float(matrix.min()))
+        if progress is not None:
+            progress(draw + 1, n_draws)
+    tail = (1 - _LEVEL) / 2
+    low, high = np.quantile(found[:, 0], [tail, 1 - tail], method="weibull")
+    top = np.quantile(found[:, 1:], _LEVEL, axis=0, method="weibull")
+    return {
+        "off_diagonal_rms": (float(low), float(high)),
+        "largest_singular_value": (0.0, float(top[0])),
+        "largest_entry": (0.0, float(top[1])),
+    }, law
+
+
+def _plain(value: Any) -> Any:
+    """Replace NaN by None, as JSON wants."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return None if value is None or not np.isfinite(value) else value

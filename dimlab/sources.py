@@ -1,0 +1,407 @@
+"""What is named on a command line becomes checkpoints, images, representations and moments."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from dimlab.datasets import ImageSet
+    from dimlab.representation import Representation
+    from dimlab.training.checkpoint import Checkpoint
+    from dimlab.training.distributed import World
+
+
+class Unreadable(Exception):
+    """A file that is there but cannot be used: a failure, not a misuse."""
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Turn what a reader refuses into ``Unreadable``.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    Unreadable
+        With the sentence of the ``ValueError``.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise Unreadable(str(error)) from error
+
+
+def load_data(name: str, split: str, data_dir: Path | None) -> ImageSet:
+    """Load a split of a data set.
+
+    Parameters
+    ----------
+    name, split : str
+        As ``dimlab.datasets`` knows them.
+    data_dir : Path or None
+        Where to look first.
+
+    Returns
+    -------
+    ImageSet
+        The images.
+
+    Raises
+    ------
+    ValueError
+        If there is no data set of that name.
+    Unreadable
+        If its files cannot be read.
+    """
+    from dimlab import datasets
+
+    if name.replace("_", "-") not in datasets.NAMES:
+        datasets.load_images(name, split)  # raises, with the known names
+    with reading():
+        return datasets.load_images(name, split, data_dir=data_dir)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    Checkpoint
+        A run.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is not there.
+    Unreadable
+        If it is no checkpoint.
+    """
+    from dimlab.training.checkpoint import load_checkpoint
+
+    with reading():
+        return load_checkpoint(path)
+
+
+def names_of(sources: list[Path]) -> list[str]:
+    """Name files in short: the folder of a ``checkpoint.pt``, else the stem; paths if equal.
+
+    Parameters
+    ----------
+    sources : list of Path
+        Different files.
+
+    Returns
+    -------
+    list of str
+        Different names.
+
+    Raises
+    ------
+    ValueError
+        If a file is named twice.
+
+    Examples
+    --------
+    >>> names_of([Path("runs/a/checkpoint.pt"), Path("features.safetensors")])
+    ['a', 'features']
+    """
+    short = [each.parent.name if each.name == "checkpoint.pt" else each.stem for each in sources]
+    names = short if len(set(short)) == len(short) else [str(each) for each in sources]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"files must differ; got {name} twice.")
+    return names
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How named files are loaded.
+
+    Parameters
+    ----------
+    data : str or None
+        Data set to encode; None: the checkpoint's own, known by the hash of its labels.
+    data_dir : Path or None
+        Folder of the data set.
+    masked : bool, default=False
+        Multiply features by the checkpoint's mask.
+    basis : str or None
+        Basis that train fits and everything is expressed in.
+    train : Path or None
+        Train features, where the other files hold features.
+    device : str, default="cpu"
+        Where to encode.
+    seed : int, default=0
+        Draws views, samples and the deal of moments.
+    quiet : bool, default=False
+        No progress.
+
+    Raises
+    ------
+    ValueError
+        If the basis is unknown.
+    """
+
+    data: str | None = None
+    data_dir: Path | None = None
+    masked: bool = False
+    basis: str | None = None
+    train: Path | None = None
+    device: str = "cpu"
+    seed: int = 0
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if self.basis is not None:  # before anything long
+            from dimlab.basis import KINDS
+
+            if self.basis not in KINDS:
+                raise ValueError(f"basis must be one of {', '.join(KINDS)}; got {self.basis!r}.")
+
+    def images(self, checkpoint: Checkpoint, split: str) -> ImageSet:
+        """Load a split of the checkpoint's own data set, or of another.
+
+        Parameters
+        ----------
+        checkpoint : Checkpoint
+            Knows its data.
+        split : str
+            ``train``, ``validation`` or ``test``.
+
+        Returns
+        -------
+        ImageSet
+            The images.
+
+        Raises
+        ------
+        Unreadable
+            If the checkpoint was trained on data with other labels.
+        """
+        recorded = checkpoint.data
+        own = Path(recorded["folder"]) if recorded["folder"] and not self.data else None
+        folder = self.data_dir or own
+        images = load_data(self.data or recorded["name"], split, folder)
+        if self.data is None:
+            same = images
+            if split != recorded["split"]:
+                same = load_data(recorded["name"], recorded["split"], folder)
+            if same.labels_hash != recorded["labels_hash"]:
+                raise Unreadable(
+                    f"{recorded['name']} must be the data that the checkpoint was trained on; got "
+                    "labels with another hash. Point --data-dir to that copy, or pass --data."
+                )
+        return images
+
+    def features(self, source: Path, split: str, *, views: int = 0) -> Representation:
+        """Read features from a file, or encode one split of a checkpoint's data.
+
+        Parameters
+        ----------
+        source : Path
+            ``.safetensors``, or a checkpoint.
+        split : str
+            What to encode.
+        views : int, default=0
+            Augmented views to encode.
+
+        Returns
+        -------
+        Representation
+            In the axes' own basis.
+
+        Raises
+        ------
+        ValueError
+            If a mask is asked of a file of features.
+        """
+        from dimlab.encode import encode
+        from dimlab.representation import Representation
+        from dimlab.terminal import progress
+
+        if source.suffix == ".safetensors":
+            if self.masked:
+                raise ValueError("masked must be left out for a file of features; got --masked.")
+            with reading():
+                return Representation.load(source)
+        checkpoint = read_checkpoint(source)
+        images = self.images(checkpoint, split)
+        with progress(f"encoding {split}", quiet=self.quiet) as advance:
+            representation = encode(
+                checkpoint, images, n_views=views, seed=self.seed, device=self.device,
+                progress=advance,
+            )  # fmt: skip
+        return representation.masked(checkpoint.mask) if self.masked else representation
+
+    def pair(
+        self, source: Path, max_queries: int | None = None
+    ) -> tuple[Representation, Representation]:
+        """Load train and test, in the basis asked for, test cut down to the samples asked for.
+
+        Parameters
+        ----------
+        source : Path
+            A checkpoint, or test features.
+        max_queries : int, optional
+            Test samples to draw.
+
+        Returns
+        -------
+        tuple of Representation
+            Train and test.
+
+        Raises
+        ------
+        ValueError
+            If ``max_queries`` < 1, or the train features are not named.
+        """
+        if max_queries is not None and max_queries < 1:
+            raise ValueError(f"max-queries must be >= 1; got {max_queries}.")
+        train, test = self._train_of(source), self.features(source, "test")
+        if max_queries is not None and max_queries < len(test):
+            rows = np.random.default_rng(self.seed).choice(len(test), max_queries, replace=False)
+            note = f"{max_queries} of {len(test)} test samples, drawn with seed {self.seed}"
+            test = test.take(np.sort(rows))
+            test = replace(test, meta={**test.meta, "sample": note})
+        train, test = self.in_basis(train, [train, test])
+        return train, test
+
+    def _train_of(self, source: Path) -> Representation:
+        if source.suffix != ".safetensors":
+            return self.features(source, "train")
+        if self.train is None:
+            raise ValueError(
+                "train must name the train features; got nothing. Pass --train train.safetensors."
+            )
+        return self.features(self.train, "train")
+
+    def in_basis(
+        self, train: Representation, representations: list[Representation]
+    ) -> list[Representation]:
+        """Express representations in the basis asked for, and say on stderr what it is.
+
+        Parameters
+        ----------
+        train : Representation
+            Fits the basis.
+        representations : list of Representation
+            To be expressed in it.
+
+        Returns
+        -------
+        list of Representation
+            The same ones where no basis is asked for.
+        """
+        from dimlab.basis import fit_basis
+
+        if self.basis is None:
+            return representations
+        fitted = fit_basis(train, self.basis, seed=self.seed)
+        words = fitted.summary()
+        print(
+            f"basis {self.basis}: {words['n_directions']} directions ({words['n_dropped']} "
+            f"dropped, {words['n_stable']} stable); {words['in_words']}.",
+            file=sys.stderr,
+        )
+        return [fitted.apply(each) for each in representations]
+
+    @contextmanager
+    def measured(
+        self,
+        sources: list[Path],
+        split: str,
+        *,
+        views: int = 0,
+        pairs: bool = False,
+        save_moments: Path | None = None,
+    ) -> Iterator[tuple[Any, bool]]:
+        """Load one representation, or the moments of several parts and processes.
+
+        Parameters
+        ----------
+        sources : list of Path
+            A checkpoint; files of features, or of moments, that are parts of one.
+        split : str
+            What a checkpoint encodes.
+        views : int, default=0
+            Views that a checkpoint encodes.
+        pairs : bool, default=False
+            Moments are of two views, where there are two.
+        save_moments : Path, optional
+            Where the moments are kept.
+
+        Yields
+        ------
+        measured : Representation or Moments
+            Moments for several files or processes, or where they are to be kept.
+        is_first : bool
+            Whether this is the first process, which prints.
+
+        Raises
+        ------
+        ValueError
+            If files are of different kinds, or the train features for a basis are not named.
+        """
+        from dimlab.kernels.moments import Moments
+        from dimlab.training.distributed import joined
+
+        states = [Moments.is_state(path) for path in sources]
+        if any(states) and (not all(states) or self.basis or self.masked):
+            raise ValueError(
+                "files must all be moments, without --basis and --masked, or none; got both."
+            )
+        with joined(self.device) as (world, place):
+            loading = replace(self, device=place, quiet=self.quiet or world.rank > 0)
+            measured: Any
+            if any(states):
+                with reading():
+                    first, *others = [Moments.load(path) for path in sources]
+                    measured = first.merge(*others)
+            else:
+                parts = [loading.features(each, split, views=views) for each in sources]
+                if self.basis is not None:
+                    parts = loading.in_basis(loading._train_of(sources[0]), parts)
+                alone = len(parts) == 1 and save_moments is None and world.size == 1
+                measured = parts[0] if alone else loading._moments(parts, pairs, world)
+            if save_moments is not None and world.rank == 0:
+                print(f"wrote {measured.save(save_moments)}", file=sys.stderr)
+            yield measured, world.rank == 0
+
+    def _moments(self, parts: list[Representation], pairs: bool, world: World) -> Any:
+        """Accumulate parts of a representation; a process takes its share of each part's rows."""
+        from dimlab.kernels.moments import Moments
+        from dimlab.terminal import progress
+
+        pairs = pairs and all(each.views is not None and len(each.views) > 1 for each in parts)
+        states = []
+        with progress("accumulating", quiet=self.quiet) as advance:
+            for each in parts:
+                rows = world.rows(len(each))
+                source: Any = each.features[rows]
+                if pairs and each.views is not None:
+                    source = (each.views[0][rows], each.views[1][rows])
+                states.append(
+                    Moments.of(
+                        source,
+                        seed=self.seed,
+                        first_row=rows.start,
+                        device=self.device,
+                        progress=advance,
+                    )
+                )
+        return states[0].merge(*states[1:]).over_ranks()

@@ -1,0 +1,192 @@
+"""Moments: streamed, merged and saved equal whole, wherever the data lie."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimlab.kernels.moments import Moments, deal
+
+
+def rows(seed=0, n=5000, d=6, mean=1000.0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, d)) @ rng.normal(size=(d, d)) + mean
+
+
+def states_equal(a, b, tolerance=1e-10):
+    np.testing.assert_array_equal(a.counts, b.counts)
+    for name in ("means", "squares", "scatters"):
+        x, y = getattr(a, name), getattr(b, name)
+        np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * np.abs(y).max())
+
+
+def test_by_hand():
+    """Rows (1, 0), (3, 2), (5, 1): mean (3, 1), deviations (-2, -1), (0, 1), (2, 0)."""
+    moments = Moments.of(np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 1.0]]), n_blocks=1)
+    np.testing.assert_array_equal(moments.mean, [[3.0, 1.0]])
+    np.testing.assert_array_equal(moments.scatters[0], [[8.0, 2.0], [2.0, 2.0]])
+    np.testing.assert_array_equal(moments.squares[0, 0], [8.0, 2.0])
+
+
+def test_pairs_by_hand():
+    """x deviates by -1, 0, 1 and y by 2, -1, -1: products -2, 0, -1."""
+    x, y = np.array([[1.0], [2.0], [3.0]]), np.array([[5.0], [2.0], [2.0]])
+    moments = Moments.of((x, y), n_blocks=1)
+    assert moments.has_views
+    np.testing.assert_array_equal(moments.scatters[0], [[-3.0]])
+    np.testing.assert_array_equal(moments.squares[0], [[2.0], [6.0]])
+
+
+def test_pairs_are_rows_of_the_first_view_and_columns_of_the_second():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 300, 4))
+    expected = (x - x.mean(0)).T @ (y - y.mean(0)) / 300
+    np.testing.assert_allclose(Moments.of((x, y)).covariance, expected, atol=1e-12)
+    assert np.abs(expected - expected.T).max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("n_blocks", [1, 20])
+def test_the_covariance_is_numpys_far_from_zero(dtype, n_blocks):
+    x = rows().astype(dtype)
+    moments = Moments.of(x, n_blocks=n_blocks)
+    expected = np.cov(x.astype("f8").T, bias=True)
+    np.testing.assert_allclose(moments.covariance, expected, rtol=1e-10, atol=1e-10)
+    # negative control: raw moments of float32 at mean 1000 lose most digits
+    raw = (x.astype("f4").T @ x.astype("f4")) / len(x) - np.outer(x.mean(0), x.mean(0))
+    assert np.abs(raw - expected).max() > 1e-3
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 3000), min_size=1, max_size=8), st.integers(1, 25))
+def test_streamed_equals_whole_for_any_batches(sizes, n_blocks):
+    x = rows(n=sum(sizes))
+    parts = np.split(x, np.cumsum(sizes)[:-1])
+    states_equal(Moments.of(iter(parts), n_blocks=n_blocks), Moments.of(x, n_blocks=n_blocks))
+
+
+def test_chunks_change_nothing(monkeypatch):
+    x = rows(n=20_000)
+    whole = Moments.of(x)
+    monkeypatch.setattr("dimlab.kernels.moments._CHUNK", 1)  # chunks of 4,096 rows
+    states_equal(Moments.of(x), whole)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+@pytest.mark.parametrize("cuts", [(1000,), (1, 4000), (4096,)])
+def test_merged_shards_have_the_moments_of_the_whole(views, cuts):
+    x = rows()
+    y = rows(1)
+    source = (x, y) if views == 2 else x
+    parts = [
+        Moments.of((a, b) if views == 2 else a)
+        for a, b in zip(np.split(x, cuts), np.split(y, cuts), strict=True)
+    ]
+    states_equal(parts[0].merge(*parts[1:]).whole(), Moments.of(source).whole())
+
+
+def test_shards_that_know_their_first_row_merge_to_the_same_blocks():
+    x = rows()
+    parts = [Moments.of(x[a:b], first_row=a) for a, b in ((0, 1234), (1234, 4500), (4500, 5000))]
+    states_equal(parts[0].merge(*parts[1:]), Moments.of(x))
+
+
+def test_without_each_block_are_the_moments_of_the_other_rows():
+    x, y = rows(), rows(1)
+    block = deal(0, len(x), 20, 0)
+    for b, (single, pair) in enumerate(
+        zip(Moments.of(x).without_each(), Moments.of((x, y)).without_each(), strict=True)
+    ):
+        kept = block != b
+        states_equal(single, Moments.of(x[kept], n_blocks=1), 1e-9)
+        states_equal(pair, Moments.of((x[kept], y[kept]), n_blocks=1), 1e-9)
+
+
+def test_some_blocks_are_the_moments_of_their_rows():
+    x, block = rows(), deal(0, 5000, 20, 0)
+    kept = np.isin(block, [3, 7])
+    states_equal(Moments.of(x).of_blocks([3, 7]), Moments.of(x[kept], n_blocks=1), 1e-9)
+
+
+def test_rows_are_dealt_evenly_and_by_their_number_alone():
+    whole = deal(0, 10_000, 20, 0)
+    np.testing.assert_array_equal(deal(3000, 2000, 20, 0), whole[3000:5000])
+    assert np.ptp(np.bincount(whole[:8192])) <= 2
+    assert (deal(0, 10_000, 20, 1) != whole).any()
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_the_products_of_torch_are_those_of_blas(views):
+    source = (rows(), rows(1)) if views == 2 else rows()
+    states_equal(Moments.of(source, device="cpu:0"), Moments.of(source), 1e-11)
+
+
+def test_tensors_of_any_precision_are_rows():
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    for each in (x, x.bfloat16(), x.double().requires_grad_()):
+        moments = Moments.of([each[:20], each[20:]], n_blocks=1)
+        expected = np.cov(each.detach().double().numpy().T, bias=True)
+        np.testing.assert_allclose(moments.covariance, expected, rtol=1e-12)
+
+
+def test_a_memory_mapped_file_is_read_in_chunks(tmp_path, monkeypatch):
+    x = rows(n=9000).astype("f4")
+    np.save(tmp_path / "x.npy", x)
+    monkeypatch.setattr("dimlab.kernels.moments._CHUNK", 1)
+    states_equal(Moments.of(np.load(tmp_path / "x.npy", mmap_mode="r")), Moments.of(x))
+
+
+def test_save_and_load(tmp_path):
+    state = Moments.of(rows())
+    path = state.save(tmp_path / "state.safetensors")
+    states_equal(Moments.load(path), state, 0)
+    assert Moments.is_state(path)
+    (tmp_path / "other.safetensors").write_bytes(b"none")
+    assert not Moments.is_state(tmp_path / "other.safetensors")
+    assert not Moments.is_state(tmp_path / "missing.safetensors")
+
+
+def test_progress_is_reported_to_the_end():
+    seen = []
+    Moments.of(rows(), progress=lambda *numbers: seen.append(numbers))
+    assert seen[-1] == (5000, 5000)
+
+
+def test_bad_rows_are_refused(tmp_path):
+    x = rows()
+    holed = x.copy()
+    holed[4321, 2] = np.nan
+    with pytest.raises(ValueError, match=r"must be finite; got nan in dimension 2, row 4321\.$"):
+        Moments.of(holed)
+    holed[4321, 2] = np.inf
+    with pytest.raises(ValueError, match=r"got inf in dimension 2, row 4321\.$"):
+        Moments.of(iter([holed[:100], holed[100:]]))
+    with pytest.raises(ValueError, match=r"^n_blocks must be >= 1; got 0\.$"):
+        Moments.of(x, n_blocks=0)
+    with pytest.raises(ValueError, match=r"^source must hold at least one row; got none\.$"):
+        Moments.of(iter([]))
+    with pytest.raises(ValueError, match=r"^rows must have shape \(n, D\) .*; got \(5,\)\.$"):
+        Moments.of(np.zeros(5))
+    with pytest.raises(ValueError, match=r"^batches must have shape \(2, 6\); got \(2, 3\)\.$"):
+        Moments.of([x[:5], x[:2, :3]])
+    with pytest.raises(ValueError, match=r"^batches must all hold one array, or two views; got 2"):
+        Moments.of([x[:5], (x[:2], x[:2])])
+    with pytest.raises(TypeError, match=r"^rows must be floating; got int64\.$"):
+        Moments.of(np.ones((3, 2), dtype=int))
+    with pytest.raises(TypeError, match=r"^source must be rows or an iterable of them; got int\.$"):
+        Moments.of(3)
+    with pytest.raises(ValueError, match=r"^moments must agree in blocks, views and dimensions"):
+        Moments.of(x).merge(Moments.of(x[:, :2]))
+    with pytest.raises(ValueError, match=r"^path must end in \.safetensors; got 'a\.npz'\.$"):
+        Moments.of(x).save(tmp_path / "a.npz")
+    with pytest.raises(FileNotFoundError, match="which is not there"):
+        Moments.load(tmp_path / "none.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"12345678900")
+    with pytest.raises(ValueError, match=r"^bad\.safetensors must be a state of moments"):
+        Moments.load(tmp_path / "bad.safetensors")
+    state = Moments.of(x)
+    with pytest.raises(ValueError, match=r"^squares must have shape \(20, 1, 6\) to match means"):
+        Moments(state.counts, state.means, state.squares[:, :, :2], state.scatters)

@@ -1,0 +1,97 @@
+"""Several gloo processes with different rows have the moments of one."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+
+from dimlab.kernels.moments import Moments
+from dimlab.representation import Representation
+from dimlab.training.distributed import World
+
+
+def rows():
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(2, 901, 5)) + 1000.0
+
+
+def accumulate(rank, size, folder):
+    """Be one process: its own rows of features and of pairs, and a state with no rows in a block."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size,
+        timeout=timedelta(seconds=60),
+    )  # fmt: skip
+    try:
+        a, b = rows()
+        mine = World(rank, size).rows(len(a))
+        single = Moments.of(a[mine], first_row=mine.start).over_ranks()
+        pairs = Moments.of((a[mine], b[mine]), first_row=mine.start).over_ranks()
+        few = Moments.of(a[rank : rank + 1], first_row=rank).over_ranks()
+        for name, state in (("single", single), ("pairs", pairs), ("few", few)):
+            state.save(os.path.join(folder, f"{name}-{rank}.safetensors"))
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_processes_with_different_rows_equal_one(tmp_path, size):
+    torch.multiprocessing.spawn(accumulate, args=(size, str(tmp_path)), nprocs=size, join=True)
+    a, b = rows()
+    expected = {
+        "single": Moments.of(a),
+        "pairs": Moments.of((a, b)),
+        "few": Moments.of(a[:size]),
+    }
+    for name, whole in expected.items():
+        for rank in range(size):
+            found = Moments.load(tmp_path / f"{name}-{rank}.safetensors")
+            np.testing.assert_array_equal(found.counts, whole.counts)
+            for part in ("means", "squares", "scatters"):
+                x, y = getattr(found, part), getattr(whole, part)
+                np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-10 * np.abs(y).max())
+
+
+def test_one_process_needs_no_collective():
+    state = Moments.of(rows()[0])
+    assert state.over_ranks() is state
+
+
+@pytest.mark.slow
+def test_torchrun_prints_what_one_process_prints(tmp_path):
+    a, b = rows()
+    Representation(a, views=np.stack([a, b])).save(tmp_path / "x.safetensors")
+
+    def run(*launcher):
+        command = [sys.executable, "-m", *launcher, "decompose", "x.safetensors", "--json"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True, env=environment,
+            timeout=120,
+        )  # fmt: skip
+        return done.stdout
+
+    alone = json.loads(run("dimlab"))
+    together = json.loads(
+        run(
+            "torch.distributed.run",
+            "--nproc-per-node",
+            "2",
+            "--master-port",
+            "29533",
+            "-m",
+            "dimlab",
+        )
+    )
+    assert together["n_samples"] == alone["n_samples"] == 901
+    for name in ("effective_rank", "stable_rank"):
+        np.testing.assert_allclose(together[name], alone[name], rtol=1e-9)
+        interval = f"{name}_interval"
+        np.testing.assert_allclose(together[interval], alone[interval], rtol=1e-9)

@@ -1,0 +1,215 @@
+"""Comparison: similarities against oracles, matched dimensions, paired intervals."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.spatial import procrustes
+
+from dimlab.probes.compare import STATISTICS, compare
+from dimlab.probes.correlate import correlate
+from dimlab.probes.decompose import decompose
+from dimlab.representation import Representation
+from tests import references, worlds
+
+
+def related(rng, n=200, d=6, noise=0.5):
+    x = rng.normal(size=(n, d)) * np.arange(1, d + 1)
+    return x, x @ rng.normal(size=(d, d + 2)) + noise * rng.normal(size=(n, d + 2))
+
+
+def pair(a, b, **more):
+    return {"a": Representation(a, **more), "b": Representation(b, **more)}
+
+
+# Similarity ----------------------------------------------------------------------------------
+
+
+def test_cka_is_the_kernel_formula_written_out():
+    x, y = related(np.random.default_rng(0), n=60)
+    found = compare(pair(x + 3, y - 100))
+    for debiased, matrix in ((True, found.cka), (False, found.cka_biased)):
+        expected = references.kernel_alignment(x, y, debiased=debiased)
+        np.testing.assert_allclose(matrix[0, 1], expected, rtol=1e-9)
+        np.testing.assert_allclose(np.diagonal(matrix), 1, rtol=1e-12)
+        np.testing.assert_array_equal(matrix, matrix.T)
+
+
+def test_debiased_cka_is_zero_for_unrelated_features_and_the_plain_one_is_not():
+    rng = np.random.default_rng(1)
+    found = [compare(pair(*rng.normal(size=(2, 60, 100)))) for _ in range(12)]
+    values = np.array([each.cka[0, 1] for each in found])
+    assert abs(values.mean()) < 4 * values.std() / np.sqrt(12)
+    assert min(each.cka_biased[0, 1] for each in found) > 0.5
+
+
+def test_procrustes_is_scipys_disparity():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(80, 5))
+    y = x @ rng.normal(size=(5, 5)) + rng.normal(size=(80, 5))
+    found = compare(pair(x, y)).procrustes
+    np.testing.assert_allclose(1 - found[0, 1] ** 2, procrustes(x, y)[2], rtol=1e-9)
+
+
+def test_a_rotated_and_scaled_copy_is_the_same_to_both():
+    rng = np.random.default_rng(3)
+    x, _ = related(rng)
+    found = compare(pair(x, 7 * x @ worlds.random_rotation(rng, 6) + 2))
+    np.testing.assert_allclose(found.cka, 1, rtol=1e-9)
+    np.testing.assert_allclose(found.procrustes, 1, rtol=1e-9)
+    np.testing.assert_allclose(found.difference[1, :1], 0, atol=0.2)  # but for the mean
+    assert np.nanmean(found.match["b"]) < 0.95  # its dimensions are others
+
+
+# Matching ------------------------------------------------------------------------------------
+
+
+def test_permuted_dimensions_are_matched_whatever_sign_and_scale():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(400, 9))
+    order = rng.permutation(9)
+    y = (x * rng.choice([-2.0, 0.1], size=9))[:, order] + 0.01 * rng.normal(size=(400, 9))
+    found = compare(pair(x, y))
+    np.testing.assert_array_equal(found.partner["b"], order)
+    assert found.match["b"].min() > 0.9
+    assert found.match_null["b"] < 0.2
+    frame = found.matches()
+    np.testing.assert_array_equal(frame["partner"], order)
+
+
+def test_unrelated_dimensions_match_as_chance_does():
+    rng = np.random.default_rng(5)
+    above = []
+    for seed in range(30):
+        found = compare(pair(*rng.normal(size=(2, 100, 8))), seed=seed)
+        above.append(found.match["b"].mean() > found.match_null["b"])
+    assert np.mean(above) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 30)
+    assert found.match["b"].mean() > 0.08  # the best of many is never 0
+
+
+def test_surplus_dimensions_have_no_partner():
+    x, y = related(np.random.default_rng(6))
+    found = compare(pair(x, y))
+    assert (found.partner["b"] == -1).sum() == 2
+    assert np.isnan(found.match["b"]).sum() == 2
+    assert len(set(found.partner["b"])) == 7
+
+
+def test_many_samples_are_matched_on_some(monkeypatch):
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(900, 5))
+    monkeypatch.setattr("dimlab.probes.compare._MOST_MATCHED", 300)
+    found = compare(pair(x, x[:, ::-1]))
+    np.testing.assert_array_equal(found.partner["b"], [4, 3, 2, 1, 0])
+
+
+# Statistics ----------------------------------------------------------------------------------
+
+
+def test_statistics_and_intervals_are_those_of_the_probes():
+    rng = np.random.default_rng(8)
+    x, y = related(rng, n=500)
+    views = np.stack([x, x + rng.normal(size=x.shape)])
+    found = compare({"a": Representation(x, views=views), "b": Representation(y)})
+    spectrum = decompose(Representation(y))
+    correlation = correlate(Representation(y), n_draws=0)
+    row = dict(zip(STATISTICS, found.values[1], strict=True))
+    for name in ("effective_rank", "participation_ratio", "stable_rank"):
+        np.testing.assert_allclose(row[name], getattr(spectrum, name), rtol=1e-9)
+        column = STATISTICS.index(name)
+        bounds = found.ci_low[1, column], found.ci_high[1, column]
+        np.testing.assert_allclose(bounds, spectrum.intervals[name], rtol=1e-6)
+    np.testing.assert_allclose(row["off_diagonal_rms"], correlation.off_diagonal_rms)
+    np.testing.assert_allclose(row["mean_redundancy"], correlation.redundancy.mean())
+    assert np.isnan(row["mean_diagonal"])
+    cross = correlate(Representation(x, views=views), n_draws=0)
+    np.testing.assert_allclose(found.values[0, -1], cross.diagonal.mean())
+
+
+def test_paired_intervals_of_differences_are_narrower_and_cover():
+    """Two noisy copies of the same samples: their ranks differ little, and go up and down alike."""
+    scales = np.arange(1, 9) ** -0.5
+    truth = _rank(np.append(scales[:-1], scales[-1] / 2)) - _rank(scales)
+    covered, widths = 0, []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(400, 8)) * scales
+        y = np.column_stack([x[:, :-1], x[:, -1] * 0.5])
+        found = compare(pair(x, y), seed=seed)
+        low, high = found.difference_low[1, 0], found.difference_high[1, 0]
+        covered += low <= truth <= high
+        unpaired = np.hypot(*(found.ci_high[:, 0] - found.ci_low[:, 0]))
+        widths.append((high - low) / unpaired)
+    assert 88 <= covered <= 100
+    assert np.median(widths) < 0.6
+
+
+def _rank(values):
+    shares = values / values.sum()
+    return np.exp(-(shares * np.log(shares)).sum())
+
+
+def test_other_samples_are_not_paired_and_have_no_similarity():
+    rng = np.random.default_rng(9)
+    x, y = related(rng)
+    for other in (
+        Representation(y[:150], labels=np.arange(150) % 2),
+        Representation(y, labels=np.arange(200) % 3),
+        Representation(y),
+    ):
+        found = compare({"a": Representation(x, labels=np.arange(200) % 2), "b": other})
+        np.testing.assert_array_equal(found.paired, [True, False])
+        assert np.isnan(found.cka[0, 1])
+        assert found.partner == {}
+        assert np.isfinite(found.difference_low[1, :5]).all()
+    assert len(found.matches()) == 0
+    json.dumps(found.summary(), allow_nan=False)
+
+
+def test_the_reference_can_be_chosen_and_has_no_difference():
+    x, y = related(np.random.default_rng(10))
+    found = compare(pair(x, y), reference="b")
+    np.testing.assert_array_equal(found.difference[1, :5], 0)
+    assert np.isnan(found.difference_low[1]).all()
+    np.testing.assert_allclose(found.difference[0], found.values[0] - found.values[1])
+    assert list(found.partner) == ["a"]
+
+
+def test_dead_dimensions_are_counted_and_left_out():
+    x, y = related(np.random.default_rng(11))
+    with_dead = np.column_stack([y, np.full(200, 3.0)])
+    found = compare(pair(x, with_dead))
+    np.testing.assert_array_equal(found.n_dead, [0, 1])
+    plain = compare(pair(x, y))
+    column = STATISTICS.index("mean_redundancy")
+    np.testing.assert_allclose(found.values[1, column], plain.values[1, column])
+    np.testing.assert_allclose(found.cka, plain.cka, rtol=1e-9)
+
+
+def test_frames_and_summary_agree():
+    x, y = related(np.random.default_rng(12))
+    seen = []
+    found = compare(pair(x, y), progress=lambda *numbers: seen.append(numbers))
+    assert seen[-1] == (5, 5)
+    frame = found.to_frame()
+    assert len(frame) == 2 * len(STATISTICS)
+    summary = json.loads(json.dumps(found.summary(), allow_nan=False))
+    for row in frame.dropna(subset=["value"]).itertuples():
+        np.testing.assert_allclose(summary[row.representation][row.statistic], row.value)
+    np.testing.assert_allclose(found.similarities()["cka"], [summary["b"]["cka"]])
+
+
+def test_bad_arguments_are_refused_in_one_sentence():
+    x, y = related(np.random.default_rng(13))
+    with pytest.raises(ValueError, match=r"^representations must be two or more; got 1\.$"):
+        compare({"a": Representation(x)})
+    with pytest.raises(ValueError, match=r"^reference must be one of 'a', 'b'; got 'c'\.$"):
+        compare(pair(x, y), reference="c")
+    with pytest.raises(ValueError, match=r"^n_blocks must be >= 2; got 1\.$"):
+        compare(pair(x, y), n_blocks=1)
+    with pytest.raises(ValueError, match=r"^compare needs at least 4 samples; got 3 in 'b'\.$"):
+        compare(pair(x, y[:3]))
+    with pytest.raises(ValueError, match=r"^representations must vary in some dimension; got a"):
+        compare(pair(x, np.ones((200, 2))))

@@ -1,0 +1,253 @@
+"""Redundancy: VIF in closed form, planted groups, dead and duplicate dimensions, the subset."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.linalg import qr
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import adjusted_rand_score
+
+from dimlab.kernels.moments import Moments
+from dimlab.probes.ablate import ablate
+from dimlab.probes.find_redundancy import find_redundancy
+from dimlab.readers import fit_knn, fit_ridge
+from dimlab.representation import Representation
+from tests import worlds
+
+# Closed forms and oracles --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("r", [0.0, 0.3, -0.9, 0.9999])
+def test_two_dimensions_with_correlation_r(r):
+    """VIF is 1 / (1 - r^2) for both, and 1 for a third that is orthogonal to them."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(60, 3))
+    q, _ = np.linalg.qr(rows - rows.mean(0))
+    features = np.column_stack([q[:, 0], r * q[:, 0] + np.sqrt(1 - r * r) * q[:, 1], q[:, 2]])
+    found = find_redundancy(Representation(features + 5.0))
+    expected = [1 / (1 - r * r)] * 2 + [1]
+    np.testing.assert_allclose(found.variance_inflation_factor, expected, rtol=1e-9)
+    np.testing.assert_allclose(found.r_squared, [r * r, r * r, 0], atol=1e-9)
+
+
+def test_equicorrelated_dimensions():
+    """Diagonal of the inverse of (1-r) I + r 11': (1 + (D-2) r) / ((1-r) (1 + (D-1) r))."""
+    world = worlds.equicorrelated_world(np.random.default_rng(1), 60_000, 6, 0.5)
+    expected = (1 + 4 * 0.5) / (0.5 * (1 + 5 * 0.5))
+    found = find_redundancy(world)
+    np.testing.assert_allclose(found.variance_inflation_factor, expected, rtol=0.03)
+
+
+def test_r_squared_is_that_of_a_regression_on_the_others():
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(200, 7)) @ rng.normal(size=(7, 7)) + 3
+    found = find_redundancy(Representation(features))
+    for d in range(7):
+        others = np.delete(features, d, axis=1)
+        expected = LinearRegression().fit(others, features[:, d]).score(others, features[:, d])
+        np.testing.assert_allclose(found.r_squared[d], expected, rtol=1e-9)
+        np.testing.assert_allclose(
+            found.variance_inflation_factor[d], 1 / (1 - expected), rtol=1e-8
+        )
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_exact_sums_are_infinite_and_only_they(dtype):
+    rng = np.random.default_rng(3)
+    features = np.round(rng.normal(size=(300, 6)) * 64).astype(dtype)  # sums are exact
+    features[:, 4] = features[:, 1] + features[:, 2]
+    found = find_redundancy(Representation(features))
+    np.testing.assert_array_equal(
+        np.isinf(found.variance_inflation_factor), [False, True, True, False, True, False]
+    )
+    np.testing.assert_array_equal(found.r_squared[[1, 2, 4]], 1)
+    rest = find_redundancy(Representation(features[:, [0, 1, 2, 3, 5]]))
+    np.testing.assert_allclose(
+        found.variance_inflation_factor[[0, 3, 5]], rest.variance_inflation_factor[[0, 3, 4]]
+    )
+
+
+def test_the_pivots_are_those_of_scipys_qr():
+    rng = np.random.default_rng(4)
+    features = rng.normal(size=(150, 9)) @ rng.normal(size=(9, 9)) + 2
+    found = find_redundancy(Representation(features))
+    centred = features - features.mean(0)
+    _, triangle, pivots = qr(centred, mode="economic", pivoting=True)
+    np.testing.assert_array_equal(found.order, pivots)
+    total = (centred**2).sum()
+    for k in (1, 4, 8):  # what a least-squares map of the first k explains
+        basis = centred[:, pivots[:k]]
+        fitted = basis @ np.linalg.lstsq(basis, centred, rcond=None)[0]
+        np.testing.assert_allclose(found.kept_variance[k - 1], (fitted**2).sum() / total, rtol=1e-9)
+    assert np.abs(triangle[0, 0]) > 0
+
+
+# Planted worlds ------------------------------------------------------------------------------
+
+
+def test_planted_groups_are_recovered():
+    scores, stable = [], []
+    for seed in range(20):
+        world, group = worlds.grouped_world(np.random.default_rng(seed))
+        found = find_redundancy(world, seed=seed)
+        scores.append(adjusted_rand_score(group, found.group))
+        stable.append(found.stability)
+    assert np.median(scores) >= 0.95
+    assert np.median(stable) >= 0.95
+
+
+def test_independent_dimensions_are_in_no_group():
+    rng = np.random.default_rng(5)
+    found = find_redundancy(Representation(rng.normal(size=(1000, 60))))
+    np.testing.assert_array_equal(found.group, np.arange(60))
+    assert found.stability == 1
+    assert found.duplicates == ()
+    assert found.summary()["n_shared_groups"] == 0
+
+
+def test_a_group_at_the_cut_is_unstable_and_a_tight_one_is_not():
+    rng = np.random.default_rng(6)
+    tight, loose = rng.normal(size=(2, 300, 1))
+    noise = rng.normal(size=(300, 4))
+    features = np.hstack([tight, tight, loose, loose]) + noise * [0.1, 0.1, 0.98, 0.98]
+    found = find_redundancy(Representation(features))  # |r| of about 0.99, and of about 0.5
+    assert found.group_stability[found.group[0]] == 1
+    assert found.group_stability[found.group[2]] < 0.95
+
+
+def test_dead_and_duplicate_dimensions_are_all_named():
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(400, 10)).astype("f4")
+    x[:, 3], x[:, 8] = 0, 2.5
+    x[:, 5] = -3 * x[:, 1] + 1
+    x[:, 9] = x[:, 1]
+    found = find_redundancy(Representation(x))
+    np.testing.assert_array_equal(np.flatnonzero(found.dead), [3, 8])
+    assert [group.tolist() for group in found.duplicates] == [[1, 5, 9]]
+    np.testing.assert_array_equal(np.flatnonzero(found.is_duplicate), [1, 5, 9])
+    assert np.isnan(found.variance_inflation_factor[[3, 8]]).all()
+    np.testing.assert_allclose(found.mean[[3, 8]], [0, 2.5], rtol=1e-15)
+    assert len(found.subset) == 6  # one of the copies and the rest: 8 live less 2
+    assert not np.isin([3, 8], found.subset).any()
+    summary = json.loads(json.dumps(found.summary(), allow_nan=False))
+    assert summary["dead_dimensions"] == [3, 8]
+    assert summary["duplicates"] == [[1, 5, 9]]
+    assert (summary["n_dead"], summary["n_duplicate"]) == (2, 3)
+    frame = found.to_frame()
+    assert frame["duplicate"].sum() == 3
+    assert frame["group_size"][1] == 3
+
+
+# Laws ----------------------------------------------------------------------------------------
+
+
+def test_scale_shift_and_order_of_dimensions_do_not_matter():
+    rng = np.random.default_rng(8)
+    world, _ = worlds.grouped_world(rng, n_dimensions=30)
+    scale, shift, order = rng.choice([-4.0, 0.5, 3.0], 30), rng.normal(size=30), rng.permutation(30)
+    plain = find_redundancy(world)
+    moved = find_redundancy(Representation((world.features * scale + shift)[:, order]))
+    np.testing.assert_allclose(
+        moved.variance_inflation_factor, plain.variance_inflation_factor[order], rtol=1e-9
+    )
+    assert adjusted_rand_score(moved.group, plain.group[order]) == 1
+
+
+def test_groups_are_numbered_by_their_lowest_dimension_and_fit_ablate():
+    world, _ = worlds.grouped_world(np.random.default_rng(9), n_dimensions=12)
+    found = find_redundancy(world)
+    first = [group[0] for group in found.groups]
+    assert first == sorted(first)
+    labels = np.arange(1000) % 2
+    split = Representation(world.features, labels=labels)
+    assert len(ablate(split, split, reader="ridge", groups=found.groups)) == len(found.groups)
+
+
+def test_a_lower_cut_merges_more():
+    world, _ = worlds.grouped_world(np.random.default_rng(10), n_dimensions=40)
+    counts = [len(find_redundancy(world, cut=cut).groups) for cut in (0.05, 0.5, 0.8, 1.0)]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[1] < counts[3] == 40
+
+
+def test_moments_give_the_same():
+    world, _ = worlds.grouped_world(np.random.default_rng(11), n_dimensions=30)
+    whole = find_redundancy(world)
+    streamed = find_redundancy(Moments.of(np.array_split(world.features, 7)))
+    np.testing.assert_allclose(
+        streamed.variance_inflation_factor, whole.variance_inflation_factor, rtol=1e-9
+    )
+    np.testing.assert_array_equal(streamed.group, whole.group)
+    np.testing.assert_array_equal(streamed.order, whole.order)
+    np.testing.assert_allclose(streamed.group_stability, whole.group_stability)
+
+
+# The subset ----------------------------------------------------------------------------------
+
+
+def test_the_subset_is_the_shortest_that_keeps_the_share():
+    rng = np.random.default_rng(12)
+    features = rng.normal(size=(400, 8)) * [8, 4, 2, 1, 0.5, 0.25, 0.1, 0.1]
+    for keep in (0.5, 0.9, 0.99, 1.0):
+        found = find_redundancy(Representation(features), keep=keep)
+        k = len(found.subset)
+        assert found.kept_variance[k - 1] >= keep * (1 - 1e-12)
+        assert k == 1 or found.kept_variance[k - 2] < keep
+    assert k == 8
+
+
+@pytest.mark.parametrize(("reader", "fit"), [("ridge", fit_ridge), ("knn", fit_knn)])
+def test_the_subset_of_a_reader_keeps_its_accuracy_on_the_other_half(reader, fit):
+    rng = np.random.default_rng(13)
+    labels = np.arange(600) % 3
+    features = np.hstack(
+        [np.eye(3)[labels] * 2 + rng.normal(size=(600, 3)), rng.normal(size=(600, 5))]
+    )
+    split = Representation(features, labels=labels)
+    found = find_redundancy(split, reader=reader, keep=0.97)
+    k = len(found.subset)
+    assert found.kept_accuracy[k - 1] >= 0.97 * found.kept_accuracy[-1]
+    assert (found.kept_accuracy[: k - 1] < 0.97 * found.kept_accuracy[-1]).all()
+    assert found.summary()["subset_keeps"] == f"0.97 of the accuracy of a {reader} reader"
+    # the curve is that of readers fitted on half the samples: near one of all of them
+    whole = fit(features[:300], labels[:300]).accuracy(features[300:], labels[300:])
+    np.testing.assert_allclose(found.kept_accuracy[-1], whole, atol=0.12)
+
+
+# Errors --------------------------------------------------------------------------------------
+
+
+def test_bad_arguments_are_refused_in_one_sentence():
+    rng = np.random.default_rng(14)
+    x = rng.normal(size=(50, 4))
+    for arguments, message in (
+        ({"cut": 0.0}, r"^cut must lie in \(0, 1\]; got 0\.$"),
+        ({"cut": 1.5}, r"^cut must lie in \(0, 1\]; got 1\.5\.$"),
+        ({"keep": 0.0}, r"^keep must lie in \(0, 1\]; got 0\.$"),
+        ({"n_blocks": 1}, r"^n_blocks must be >= 2; got 1\.$"),
+        ({"reader": "ridge"}, r"^reader must come with a Representation that has labels; got no"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            find_redundancy(Representation(x), **arguments)
+    with pytest.raises(ValueError, match=r"^reader must come with .*; got moments\.$"):
+        find_redundancy(Moments.of(x), reader="knn")
+    with pytest.raises(
+        ValueError, match=r"more samples than its 4 dimensions that vary.*; got 4\.$"
+    ):
+        find_redundancy(Representation(x[:4]))
+    with pytest.raises(ValueError, match=r"^representation must vary in some dimension"):
+        find_redundancy(Representation(np.ones((9, 2))))
+    with pytest.raises(ValueError, match="got moments of pairs of views"):
+        find_redundancy(Moments.of((x, x)))
+    alone = Representation(x, labels=np.arange(50))
+    with pytest.raises(ValueError, match=r"^labels must have a class of at least 2 samples"):
+        find_redundancy(alone, reader="ridge")
+
+
+def test_few_samples_have_no_stability():
+    found = find_redundancy(Representation(np.random.default_rng(15).normal(size=(5, 2))))
+    assert np.isnan(found.stability)
+    assert found.summary()["stability"] is None
