@@ -612,6 +612,9 @@ def find_redundancy(
     reader: Annotated[
         str | None, typer.Option(help="Keep the accuracy of this reader: knn, ridge, logistic.")
     ] = None,
+    views: Annotated[
+        int, typer.Option("--views", help="Measure so many augmented views of every image instead.")
+    ] = 0,
     split: Split = "test",
     basis: BasisName = None,
     train_features: FittedOn = None,
@@ -632,7 +635,9 @@ def find_redundancy(
     from dimlab.probes.find_redundancy import find_redundancy as find
 
     loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
-    with loading.measured(sources, split, save_moments=save_moments) as (measured, is_first):
+    with loading.measured(
+        sources, split, views=views, stacked=views > 0, save_moments=save_moments
+    ) as (measured, is_first):
         with progress("halving", quiet=quiet) as advance:
             result = find(
                 measured, cut=cut, keep=keep, reader=reader, seed=seed, device=device,

@@ -339,7 +339,11 @@ def _floating(name: str, value: Any, *, ndim: int) -> np.ndarray:
 def _refuse_non_finite(name: str, array: np.ndarray) -> None:
     rows = max(1, _BLOCK // array.shape[1])
     for start in range(0, len(array), rows):
-        finite = np.isfinite(array[start : start + rows])
+        block = array[start : start + rows]
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(block.sum()):  # one bad value would show; the sum takes a third the time
+                continue
+        finite = np.isfinite(block)
         if not finite.all():
             row, dimension = np.argwhere(~finite)[0]
             value = array[start + row, dimension]

@@ -328,6 +328,7 @@ class Loading:
         *,
         views: int = 0,
         pairs: bool = False,
+        stacked: bool = False,
         save_moments: Path | None = None,
     ) -> Iterator[tuple[Any, bool]]:
         """Load one representation, or the moments of several parts and processes.
@@ -342,6 +343,8 @@ class Loading:
             Views that a checkpoint encodes.
         pairs : bool, default=False
             Moments are of two views, where there are two.
+        stacked : bool, default=False
+            Take the views as samples of their own, instead of the features.
         save_moments : Path, optional
             Where the moments are kept.
 
@@ -374,6 +377,7 @@ class Loading:
                     measured = first.merge(*others)
             else:
                 parts = [loading.features(each, split, views=views) for each in sources]
+                parts = [each.per_view() for each in parts] if stacked else parts
                 if self.basis is not None:
                     parts = loading.in_basis(loading._train_of(sources[0]), parts)
                 alone = len(parts) == 1 and save_moments is None and world.size == 1

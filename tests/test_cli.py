@@ -481,6 +481,19 @@ def test_checkpoints_of_a_run_are_compared(dimlab, tmp_path):
     assert "files must differ; got" in err
 
 
+def test_redundancy_of_views_takes_each_as_a_sample(dimlab, parts, checkpoint_path):
+    plain, stacked = (
+        json.loads(dimlab("redundancy", parts[0], *flags, "--json")[1])
+        for flags in ([], ["--views", "2"])
+    )
+    assert (plain["n_samples"], stacked["n_samples"]) == (300, 600)
+    assert stacked["median_r_squared"] < plain["median_r_squared"]  # the second view is noisy
+    out = dimlab("redundancy", checkpoint_path, "--views", "1", "--split", "validation", "--json")[
+        1
+    ]
+    assert json.loads(out)["n_samples"] == 145
+
+
 def test_cautions_are_one_sentence_each(dimlab, tmp_path):
     rng = np.random.default_rng(2)
     features = rng.normal(size=(9, 12))

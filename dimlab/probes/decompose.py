@@ -222,7 +222,7 @@ def decompose(
         First and last rank of the power law, from 1; by default 11 to 100, or as many of them as
         there are.
     n_blocks : int, default=20
-        Blocks of the jackknife, >= 2; ignored for moments, which have theirs.
+        Blocks of the jackknife, >= 1; 1: no intervals. Ignored for moments, which have theirs.
     seed : int, default=0
         Deals samples to blocks.
     device : str, default="cpu"
@@ -275,8 +275,8 @@ def decompose(
     >>> round(spectrum.effective_rank, 2), spectrum.numerical_rank
     (3.69, 6)
     """
-    if n_blocks < 2:
-        raise ValueError(f"n_blocks must be >= 2; got {n_blocks}.")
+    if n_blocks < 1:
+        raise ValueError(f"n_blocks must be >= 1; got {n_blocks}.")
     lidar, lidar_interval, values = None, (np.nan, np.nan), None
     if isinstance(representation, Moments):
         moments = _one_view(representation)

@@ -145,7 +145,7 @@ def _draw(plot: Any, result: Any) -> str:
         plot(result, ax=axes)
         sns.despine(ax=axes)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=200)
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=150)
     return buffer.getvalue()
 
 

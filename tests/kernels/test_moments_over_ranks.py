@@ -23,7 +23,7 @@ def rows():
 
 
 def accumulate(rank, size, folder):
-    """Be one process: its own rows of features and of pairs, and a state with no rows in a block."""
+    """Be one process: its own rows, of features and of pairs, and a state with empty blocks."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size,

@@ -209,6 +209,9 @@ def test_few_samples_have_no_interval_and_nothing_is_made_up():
     summary = json.loads(json.dumps(spectrum.summary(), allow_nan=False))
     assert summary["effective_rank_interval"] is None
     assert summary["power_law_exponent"] is None
+    many = Representation(rng.normal(size=(300, 4)))
+    assert np.isnan(decompose(many, n_blocks=1).intervals["stable_rank"]).all()
+    assert np.isfinite(decompose(many, n_blocks=2).intervals["stable_rank"]).all()
 
 
 # Degenerate input ----------------------------------------------------------------------------
@@ -235,14 +238,14 @@ def test_too_few_samples_for_the_dimensions_are_warned_of():
         (np.zeros((9, 3)), {}, r"^features must have an entry that is not zero; got none"),
         (np.full((9, 3), 4.0), {"centred": True}, r"^features must vary; got none"),
         (np.ones((1, 3)), {}, r"^decompose needs at least 2 samples; got 1\.$"),
-        (np.eye(9)[:, :3], {"n_blocks": 1}, r"^n_blocks must be >= 2; got 1\.$"),
+        (np.eye(9)[:, :3], {"n_blocks": 0}, r"^n_blocks must be >= 1; got 0\.$"),
         (np.eye(9)[:, :3], {"fit_range": (2, 9)}, r"^fit_range must be two ranks in 1\.\.3"),
     ],
 )
 def test_undefined_spectra_raise(features, arguments, message):
     with pytest.raises(ValueError, match=message):
         decompose(Representation(features), **arguments)
-    if not arguments.get("n_blocks") and len(features) > 1 and "fit_range" not in arguments:
+    if "n_blocks" not in arguments and len(features) > 1 and "fit_range" not in arguments:
         with pytest.raises(ValueError, match=message):
             decompose(Moments.of(features), **arguments)
 
