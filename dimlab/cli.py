@@ -686,7 +686,7 @@ def compare(
         representation = loading.features(source, split, views=views)
         # each in a basis of its own: a shared one would not fit other axes
         found[name] = loading.in_basis(representation, [representation])[0]
-    with progress("comparing", quiet=quiet) as advance:
+    with _cautions("compare"), progress("comparing", quiet=quiet) as advance:
         result = compare_representations(
             found, reference=reference, seed=seed, device=device, progress=advance
         )

@@ -117,6 +117,7 @@ def encode_moments(
     -----
     Under ``torchrun`` every process encodes its part of the rows, and all return the whole.
     """
+    _check_sizes(0, batch_size)
     embed, _ = _embedding(checkpoint, images, layer, device)
     mine = current_world().rows(len(images))
     starts = range(mine.start, mine.stop, batch_size)
@@ -177,6 +178,13 @@ def _embedding(
     return embed, meta
 
 
+def _check_sizes(n_views: int, batch_size: int) -> None:
+    if n_views < 0 or batch_size < 1:
+        raise ValueError(
+            f"n_views must be >= 0 and batch_size >= 1; got {n_views} and {batch_size}."
+        )
+
+
 def _augmentation(config: TrainConfig, images: ImageSet) -> Augmentation:
     _, n_channels, height, width = images.images.shape
     return Augmentation(config, n_channels, (height, width))
@@ -231,10 +239,7 @@ def _represent(
     progress: Progress | None,
     meta: dict[str, Any],
 ) -> Representation:
-    if n_views < 0 or batch_size < 1:
-        raise ValueError(
-            f"n_views must be >= 0 and batch_size >= 1; got {n_views} and {batch_size}."
-        )
+    _check_sizes(n_views, batch_size)
     n_samples, world = len(images), current_world()
     mine = world.rows(n_samples)
     starts = range(mine.start, mine.stop, batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -506,7 +507,8 @@ def plot_projector_widths(table: Any, *, ax: Axes | None = None) -> Axes:
             raise ValueError(f"table must have a column {name!r}; got {', '.join(table.columns)}.")
     ax = _axes(ax)
     parts = table.groupby("method", sort=False) if "method" in table.columns else [("", table)]
-    for (name, part), colour in zip(parts, (BLUE, ORANGE, GREEN, GREY, "black"), strict=False):
+    palette = cycle((BLUE, ORANGE, GREEN, GREY, "black"))
+    for (name, part), colour in zip(parts, palette, strict=False):
         ax.scatter(part["width"], part["accuracy"], s=14, color=colour, alpha=0.6, lw=0)
         mean = part.groupby("width")["accuracy"].mean()
         ax.plot(mean.index, mean, color=colour, lw=1.5, label=str(name) or None)

@@ -120,7 +120,10 @@ def names_of(sources: list[Path]) -> list[str]:
     >>> names_of([Path("runs/a/checkpoint.pt"), Path("features.safetensors")])
     ['a', 'features']
     """
-    short = [each.parent.name if each.name == "checkpoint.pt" else each.stem for each in sources]
+    short = [
+        each.resolve().parent.name if each.name == "checkpoint.pt" else each.stem
+        for each in sources
+    ]
     names = short if len(set(short)) == len(short) else [str(each) for each in sources]
     for name in names:
         if names.count(name) > 1:
@@ -373,39 +376,50 @@ class Loading:
             measured: Any
             if any(states):
                 with reading():
-                    first, *others = [Moments.load(path) for path in sources]
-                    measured = first.merge(*others)
+                    measured = Moments.load(sources[0])
+                    for path in sources[1:]:  # one at a time: each may take most of the memory
+                        measured = measured.merge(Moments.load(path))
             else:
                 parts = [loading.features(each, split, views=views) for each in sources]
                 parts = [each.per_view() for each in parts] if stacked else parts
                 if self.basis is not None:
                     parts = loading.in_basis(loading._train_of(sources[0]), parts)
-                alone = len(parts) == 1 and save_moments is None and world.size == 1
+                alone = len(parts) == 1 and world.size == 1
                 measured = parts[0] if alone else loading._moments(parts, pairs, world)
             if save_moments is not None and world.rank == 0:
-                print(f"wrote {measured.save(save_moments)}", file=sys.stderr)
+                state = measured
+                if not isinstance(measured, Moments):
+                    state = loading._moments([measured], pairs, world)
+                print(f"wrote {state.save(save_moments)}", file=sys.stderr)
             yield measured, world.rank == 0
 
     def _moments(self, parts: list[Representation], pairs: bool, world: World) -> Any:
         """Accumulate parts of a representation; a process takes its share of each part's rows."""
-        from dimlab.kernels.moments import Moments
+        from dimlab.kernels.moments import N_BLOCKS, Moments
         from dimlab.terminal import progress
 
-        pairs = pairs and all(each.views is not None and len(each.views) > 1 for each in parts)
-        states = []
+        have = [each.views is not None and len(each.views) > 1 for each in parts]
+        pairs = pairs and any(have)
+        if pairs and not all(have):
+            raise ValueError("files must all hold two views, or none; got both.")
+        meta = {"basis": self.basis} if self.basis else {}
+        total: Any = None
+        first_row = 0
         with progress("accumulating", quiet=self.quiet) as advance:
             for each in parts:
                 rows = world.rows(len(each))
                 source: Any = each.features[rows]
                 if pairs and each.views is not None:
                     source = (each.views[0][rows], each.views[1][rows])
-                states.append(
-                    Moments.of(
+                state = Moments.empty(N_BLOCKS, 1 + pairs, each.n_dimensions)
+                if rows.stop > rows.start:
+                    state = Moments.of(
                         source,
                         seed=self.seed,
-                        first_row=rows.start,
+                        first_row=first_row + rows.start,
                         device=self.device,
                         progress=advance,
                     )
-                )
-        return states[0].merge(*states[1:]).over_ranks()
+                total = state if total is None else total.merge(state)
+                first_row += len(each)
+        return replace(total, meta=meta).over_ranks()

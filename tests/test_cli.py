@@ -472,7 +472,7 @@ def test_checkpoints_of_a_run_are_compared(dimlab, tmp_path):
     assert "Statistics, and differences to checkpoint-0000000" in out
     for name in ("csv", "json", "svg"):
         assert (tmp_path / "results" / f"compare.{name}").stat().st_size > 0
-    summary = json.loads((tmp_path / "results" / "compare.json").read_text())
+    summary = json.loads((tmp_path / "results" / "compare.json").read_text())["representations"]
     assert summary["run"] == summary["checkpoint-0000003"] | {
         "mean_match": pytest.approx(summary["run"]["mean_match"])
     }
@@ -543,3 +543,39 @@ def test_bases_and_several_kinds_of_files(dimlab, tmp_path, parts):
     code, _, err = dimlab("decompose", "state.safetensors", parts[0])
     assert code == 2
     assert "files must all be moments" in err
+
+
+def test_saving_moments_changes_no_result(dimlab, parts):
+    for command, flags in (
+        ("correlate", ["--draws", "5"]),
+        ("decompose", []),
+        ("redundancy", ["--reader", "ridge"]),
+    ):
+        plain = dimlab(command, parts[0], *flags, "--json")[1]
+        saved = dimlab(command, parts[0], *flags, "--json", "--save-moments", "m.safetensors")[1]
+        assert json.loads(plain) == json.loads(saved)
+
+
+def test_moments_remember_their_basis(dimlab, parts):
+    flags = ["--basis", "pca", "--train", parts[0], "--save-moments", "pca.safetensors", "--json"]
+    together = json.loads(dimlab("decompose", *parts[1:], *flags)[1])
+    again = json.loads(dimlab("decompose", "pca.safetensors", "--json")[1])
+    assert together["basis"] == again["basis"] == "pca"
+    assert again["n_samples"] == 300
+
+
+def test_parts_with_and_without_views_do_not_mix(dimlab, tmp_path, parts):
+    bare = Representation(np.array(Representation.load(parts[1]).features))
+    bare.save(tmp_path / "bare.safetensors")
+    code, _, err = dimlab("correlate", parts[0], "bare.safetensors")
+    assert code == 2
+    assert "files must all hold two views, or none; got both." in err
+
+
+def test_a_new_run_leaves_no_checkpoint_of_the_old_one(dimlab, tmp_path):
+    flags = ["--batch-size", 16, "--out", "run", "--set", "n_dimensions=16"]
+    flags += ["--set", "keep_checkpoints=true", "--set", "checkpoint_every=1"]
+    assert dimlab("train", "--steps", 3, *flags)[0] == 0
+    assert dimlab("train", "--steps", 1, *flags, "--overwrite")[0] == 0
+    kept = sorted(path.stem[-1] for path in (tmp_path / "run").glob("checkpoint-*.pt"))
+    assert kept == ["0", "1"]

@@ -124,3 +124,39 @@ def grouped_world(
     signs = rng.choice([-1.0, 1.0], size=len(group))
     scale = np.exp(rng.normal(size=len(group)))
     return Representation((features * signs * scale)[:, order]), group[order]
+
+
+# Of confounded_dimensions_world, by what they carry.
+SIGNAL, NUISANCE, DUPLICATE, NOISE, DEAD = (
+    slice(0, 8), slice(8, 16), slice(16, 32), slice(32, 60), slice(60, 64),
+)  # fmt: skip
+
+
+def confounded_dimensions_world(
+    rng: np.random.Generator, correlation: float, n: int = 2000, clean: bool = False
+) -> Representation:
+    """64 dimensions: 8 signal, 8 nuisance, 16 duplicates, 28 noise, 4 dead; 5 unequal classes.
+
+    The classes have shares 0.4, 0.3, 0.15, 0.1 and 0.05. ``factors["nuisance"]`` has the given
+    correlation with the class's score; a nuisance dimension has a partial R-squared with it, given
+    the class, of 0.05 to 0.30. Duplicates are copies of signal dimensions, two each, with
+    correlation 0.9 to 1. ``clean``: the nuisance dimensions are noise.
+    """
+    labels = rng.choice(5, size=n, p=[0.4, 0.3, 0.15, 0.1, 0.05])
+    score = labels - labels.mean()
+    score = score / score.std()
+    nuisance = correlation * score + np.sqrt(1 - correlation**2) * rng.normal(size=n)
+    features = rng.normal(size=(n, 64))
+    signal = 1.5 * score[:, None] * rng.choice([-1, 1], size=8) + features[:, SIGNAL]
+    features[:, SIGNAL] = signal
+    if not clean:
+        # what the class leaves of the nuisance factor has variance 1 - correlation^2
+        share = np.linspace(0.05, 0.30, 8)
+        slope = np.sqrt(share / (1 - share) / (1 - correlation**2))
+        features[:, NUISANCE] += slope * nuisance[:, None]
+    copied = np.repeat(signal, 2, axis=1)
+    copied = (copied - copied.mean(axis=0)) / copied.std(axis=0)
+    closeness = np.linspace(0.95, 0.999, 16)  # two copies of one then correlate by 0.9 and more
+    features[:, DUPLICATE] = closeness * copied + np.sqrt(1 - closeness**2) * features[:, DUPLICATE]
+    features[:, DEAD] = [0.0, 1.0, -2.0, 1e3]
+    return Representation(features, labels=labels, factors={"nuisance": nuisance})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+_CLOSE = 1e-12  # rounding of a correlation
 _COMPONENT = 1e-8  # of a unit eigenvector: a dimension with a smaller one is not involved
 
 
@@ -82,7 +83,7 @@ def group_ids(correlation: np.ndarray, cut: float) -> np.ndarray:
 
     if len(correlation) == 1:
         return np.zeros(1, dtype=np.int64)
-    ids = fcluster(linkage_of(correlation), t=1 - cut, criterion="distance")
+    ids = fcluster(linkage_of(correlation), t=1 - cut + _CLOSE, criterion="distance")
     first = np.unique(ids, return_index=True, return_inverse=True)
     rank = np.argsort(np.argsort(first[1]))
     return rank[first[2]]

@@ -10,6 +10,7 @@ from dimlab.kernels.moments import Moments
 
 CONSTANT = 1e-12  # of a dimension's size: what varies less than this does not vary
 _POWER_TOLERANCE = 1e-6
+_ELEMENTS = 1 << 22
 
 Progress = Callable[[int, int], None]
 
@@ -56,6 +57,31 @@ def correlation_of(moments: Moments, dead: np.ndarray) -> np.ndarray:
     if not moments.has_views:
         np.fill_diagonal(matrix, np.where(dead, np.nan, 1.0))
     return matrix
+
+
+def replicate_of(moments: Moments, dead: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Correlations without some samples, where a dimension may not vary any more.
+
+    Parameters
+    ----------
+    moments : Moments
+        Without some samples.
+    dead : ndarray of shape (D,), bool
+        Dimensions that do not vary in all samples.
+
+    Returns
+    -------
+    matrix : ndarray of shape (D, D)
+        Correlations; 0 for a dimension that varied in the missing samples only.
+    gone : ndarray of shape (D,), bool
+        These dimensions.
+    """
+    gone = (moments.whole().squares[0] == 0).any(axis=0) & ~dead
+    matrix = correlation_of(moments, dead)
+    if gone.any():
+        matrix[np.ix_(gone, ~dead)] = 0.0
+        matrix[np.ix_(~dead, gone)] = 0.0
+    return matrix, gone
 
 
 def redundancy_of(matrix: np.ndarray, live: np.ndarray, n_samples: int) -> np.ndarray:
@@ -217,8 +243,15 @@ def _root(matrix: np.ndarray) -> np.ndarray:
 
 
 def _standardised(view: np.ndarray) -> np.ndarray:
-    """Columns of mean 0 and norm 1, float32."""
-    mean = view.mean(axis=0, dtype=np.float64)
-    rows = (view - mean).astype(np.float32)
-    norms = np.sqrt(np.einsum("nd,nd->d", rows, rows, dtype=np.float64))
-    return np.ascontiguousarray(rows / norms.astype(np.float32))
+    """Columns of mean 0 and norm 1, float32; a few rows at a time in float64."""
+    mean, norms = view.mean(axis=0, dtype=np.float64), np.zeros(view.shape[1])
+    step = max(1, _ELEMENTS // view.shape[1])
+    parts = [slice(start, start + step) for start in range(0, len(view), step)]
+    scale = np.abs(view).max(axis=0).astype(np.float64)  # squares neither overflow nor vanish
+    for part in parts:
+        rows = (view[part] - mean) / scale
+        norms += np.einsum("nd,nd->d", rows, rows)
+    columns = np.empty(view.shape, dtype=np.float32)
+    for part in parts:
+        columns[part] = (view[part] - mean) / (scale * np.sqrt(norms))
+    return columns

@@ -70,4 +70,4 @@ def rank_interval(
     """
     low, high = jackknife_interval(1 / full, 1 / without, counts, level=level)
     with np.errstate(divide="ignore"):
-        return 1 / np.minimum(high, 1.0), np.where(low > 0, 1 / np.maximum(low, 0.0), np.inf)
+        return 1 / np.minimum(high, 1.0), 1 / np.maximum(low, 0.0)

@@ -8,8 +8,8 @@ alone: leaving one block out at a time gives the jackknife's intervals, whatever
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ FORMAT = "dimlab-moments-1"
 N_BLOCKS = 20
 _CHUNK = 1 << 24  # elements worked on together: 128 MB in float64
 _DEALT = 4096  # rows that are dealt to the blocks together
+_LARGEST = 1e140  # of an entry: float64 holds sums of its squares
+_ROUNDING = 1e-11  # of a sum of squares: what less a difference is nothing
 _TILE = 256  # columns that fit a processor's cache
 
 Progress = Callable[[int, int], None]
@@ -42,12 +44,15 @@ class Moments:
         Sums of squared deviations from the block's mean.
     scatters : ndarray of shape (B, D, D), float64
         Sums of products of deviations; for pairs of the first view's (rows) with the second's.
+    meta : mapping of str to str, optional
+        What is known of the rows, as ``basis``.
     """
 
     counts: np.ndarray
     means: np.ndarray
     squares: np.ndarray
     scatters: np.ndarray
+    meta: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n_blocks, n_views, n_dimensions = self.means.shape
@@ -86,7 +91,8 @@ class Moments:
         seed : int, default=0
             Deals the rows.
         first_row : int, default=0
-            Number of the first row, where the source is a part of more.
+            Number of the first row, where the source is a part of more: small parts that all begin
+            at 0 have their rows in the same few blocks.
         device : str, default="cpu"
             Where the products are taken.
         progress : callable, optional
@@ -127,6 +133,24 @@ class Moments:
         if sums is None:
             raise ValueError("source must hold at least one row; got none.")
         return sums.moments()
+
+    @classmethod
+    def empty(cls, n_blocks: int, n_views: int, n_dimensions: int) -> Moments:
+        """Moments of no rows, which others merge with.
+
+        Parameters
+        ----------
+        n_blocks, n_views, n_dimensions : int
+            B, V and D.
+
+        Returns
+        -------
+        Moments
+            All zero.
+        """
+        means = np.zeros((n_blocks, n_views, n_dimensions))
+        scatters = np.zeros((n_blocks, n_dimensions, n_dimensions))
+        return cls(np.zeros(n_blocks, dtype=np.int64), means, np.zeros_like(means), scatters)
 
     @property
     def n(self) -> int:
@@ -206,7 +230,12 @@ class Moments:
             shared = count * rest / n
             kept_scatter = whole.scatters[0] - scatter
             kept_scatter -= np.outer(shared * gap[0], gap[-1])
-            kept_squares = np.maximum(whole.squares[0] - squares - shared * gap**2, 0.0)
+            kept_squares = whole.squares[0] - squares - shared * gap**2
+            # what varies in this block alone does not vary without it: the rest is rounding
+            gone = kept_squares <= _ROUNDING * whole.squares[0]
+            kept_squares[gone] = 0.0
+            kept_scatter[gone[0]] = 0.0
+            kept_scatter[:, gone[-1]] = 0.0
             yield Moments(np.array([rest]), kept_mean[None], kept_squares[None], kept_scatter[None])
 
     @property
@@ -235,7 +264,7 @@ class Moments:
         Raises
         ------
         ValueError
-            If the shapes differ.
+            If the shapes, or what is known of the rows, differ.
 
         Examples
         --------
@@ -250,6 +279,11 @@ class Moments:
                     "moments must agree in blocks, views and dimensions to merge, "
                     f"{self.means.shape}; got {other.means.shape}."
                 )
+            if dict(other.meta) != dict(self.meta):
+                raise ValueError(
+                    f"moments must be of the same kind to merge, {dict(self.meta)}; got "
+                    f"{dict(other.meta)}."
+                )
         states = (self, *others)
         counts = np.stack([each.counts for each in states])  # (S, B)
         n = counts.sum(axis=0)
@@ -261,7 +295,7 @@ class Moments:
             squares += each.squares + each.counts[:, None, None] * gap**2
             scatters += each.scatters
             scatters += np.einsum("b,bi,bj->bij", each.counts, gap[:, 0], gap[:, -1])
-        return Moments(n, np.asarray(means), squares, scatters)
+        return Moments(n, np.asarray(means), squares, scatters, self.meta)
 
     def over_ranks(self) -> Moments:
         """Merge the states of all processes of torch.distributed; each gets the whole.
@@ -300,7 +334,8 @@ class Moments:
             self.squares + counts * gap**2,
             self.scatters + np.einsum("b,bi,bj->bij", self.counts, gap[:, 0], gap[:, -1]),
         )
-        return Moments(np.rint(n[:, 0, 0]).astype(np.int64), means, squares, scatters)
+        counts_of_all = np.rint(n[:, 0, 0]).astype(np.int64)
+        return Moments(counts_of_all, means, squares, scatters, self.meta)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a ``.safetensors`` file, to be loaded and merged later.
@@ -328,7 +363,7 @@ class Moments:
         names = ("counts", "means", "squares", "scatters")
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in names}
         with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata={"format": FORMAT})
+            save_file(tensors, temporary, metadata={**self.meta, "format": FORMAT})
         return path
 
     @staticmethod
@@ -374,7 +409,7 @@ class Moments:
         ValueError
             If it is not such a state, or is damaged.
         """
-        from safetensors import SafetensorError
+        from safetensors import SafetensorError, safe_open
         from safetensors.numpy import load_file
 
         path = Path(path)
@@ -382,12 +417,16 @@ class Moments:
             raise FileNotFoundError(f"moments must be a file; got {path}, which is not there.")
         try:
             tensors = load_file(path)
-            state = cls(**{k: tensors[k] for k in ("counts", "means", "squares", "scatters")})
+            with safe_open(path, framework="numpy") as file:
+                meta = {k: v for k, v in (file.metadata() or {}).items() if k != "format"}
+            names = ("counts", "means", "squares", "scatters")
+            state = cls(**{name: tensors[name] for name in names}, meta=meta)
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(
                 f"{path.name} must be a state of moments that dimlab saved; got something else."
             ) from error
-        if not all(np.isfinite(each).all() for each in (state.means, state.squares)):
+        parts = (state.means, state.squares, state.scatters)
+        if not all(np.isfinite(each).all() for each in parts) or (state.counts < 0).any():
             raise ValueError(f"{path.name} must hold finite moments; got NaN or infinity.")
         return state
 
@@ -440,11 +479,16 @@ class _Sums:
 
     def _add_to(self, block: int, parts: list[np.ndarray], rows: np.ndarray) -> None:
         n, m = len(rows), int(self.counts[block])
-        means = np.stack([part.mean(axis=0) for part in parts])
-        if not np.isfinite(means).all():
-            _refuse_non_finite(parts, rows)
+        # from the first row on: what does not vary is exactly 0, what lies far from 0 loses nothing
+        means = np.stack([part[0] for part in parts])
         for part, mean in zip(parts, means, strict=True):
-            part -= mean
+            with np.errstate(invalid="ignore", over="ignore"):
+                part -= mean
+                shift = part.mean(axis=0)
+            if not np.isfinite(shift).all() or np.abs(mean + shift).max() > _LARGEST:
+                _refuse(part + mean, rows)
+            part -= shift
+            mean += shift
         gap = means - self.means[block]
         shared = n * m / (n + m)
         self.products.add(block, parts)
@@ -526,26 +570,36 @@ class _Torch:
         return self.scatters.cpu().numpy()
 
 
-def _refuse_non_finite(parts: Sequence[np.ndarray], rows: np.ndarray) -> None:
-    for part in parts:
-        bad = np.argwhere(~np.isfinite(part))
-        if len(bad):
-            row, dimension = bad[0]
-            raise ValueError(
-                f"features must be finite; got {part[row, dimension]} in dimension {dimension}, "
-                f"row {rows[row]}."
-            )
-    raise ValueError("features must be small enough to sum in float64; got values near its limit.")
+def _refuse(part: np.ndarray, rows: np.ndarray) -> None:
+    bad = np.argwhere(~(np.abs(part) <= _LARGEST))
+    if len(bad) == 0:
+        raise ValueError(
+            f"features must be at most {_LARGEST:g} in size; got values that sum to more. Divide "
+            "them by a constant."
+        )
+    row, dimension = bad[0]
+    value = part[row, dimension]
+    if np.isfinite(value):
+        raise ValueError(
+            f"features must be at most {_LARGEST:g} in size; got {value:g} in dimension "
+            f"{dimension}, row {rows[row]}. Divide them by a constant."
+        )
+    raise ValueError(
+        f"features must be finite; got {value} in dimension {dimension}, row {rows[row]}."
+    )
 
 
 def _length(source: Any) -> int:
-    array = source[0] if isinstance(source, tuple) else source
+    array = source[0] if isinstance(source, tuple) and source else source
     return len(array) if hasattr(array, "shape") else 0
 
 
 def _chunks(source: Any) -> Iterator[tuple[np.ndarray, ...]]:
     """Chunks of one length, whatever the batches: views (1 or 2 arrays of shape (n, D))."""
-    if hasattr(source, "shape") or isinstance(source, tuple):
+    if isinstance(source, tuple) and len(source) not in (1, 2):
+        raise ValueError(f"source must be one array, or two views; got {len(source)}.")
+    whole = hasattr(source, "shape") or isinstance(source, tuple)
+    if whole:
         source = [source]
     elif not isinstance(source, Iterable):
         raise TypeError(f"source must be rows or an iterable of them; got {type(source).__name__}.")
@@ -560,7 +614,9 @@ def _chunks(source: Any) -> Iterator[tuple[np.ndarray, ...]]:
         start = 0
         while start < len(views[0]):
             stop = min(len(views[0]), start + size - n_waiting)
-            waiting.append(tuple(view[start:stop] for view in views))
+            pieces = (view[start:stop] for view in views)
+            # a stream may fill the same buffer again
+            waiting.append(tuple(pieces if whole else map(np.array, pieces)))
             n_waiting += stop - start
             start = stop
             if n_waiting == size:

@@ -18,17 +18,19 @@ def centred_products(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarr
     Returns
     -------
     product : ndarray of shape (D, E), float64
-        Sum over samples of the outer products.
+        Sum over samples of the outer products, both features divided by their largest entry.
     x_squares, y_squares : ndarray of shape (N,), float64
         Squared norm of each row.
     """
     x_mean, y_mean = (each.mean(axis=0, dtype=np.float64) for each in (x, y))
+    # ratios are all that counts: fourth powers neither overflow nor vanish
+    x_size, y_size = (float(np.abs(each).max()) or 1.0 for each in (x, y))
     product = np.zeros((x.shape[1], y.shape[1]))
     squares = np.empty((2, len(x)))
     step = max(1, _ELEMENTS // max(x.shape[1], y.shape[1]))
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
-        a, b = x[rows] - x_mean, y[rows] - y_mean
+        a, b = (x[rows] - x_mean) / x_size, (y[rows] - y_mean) / y_size
         product += a.T @ b
         squares[0, rows] = np.einsum("nd,nd->n", a, a)
         squares[1, rows] = np.einsum("nd,nd->n", b, b)

@@ -49,7 +49,8 @@ def entropy_rank(singular_values: np.ndarray, *, added: float = 0.0) -> float:
     values = _checked(singular_values)
     shares = values / values.sum() + added
     shares = shares[shares > 0]
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+    rank = float(np.exp(-(shares * np.log(shares)).sum()))
+    return rank if added else min(max(rank, 1.0), float(len(shares)))  # but for rounding it is
 
 
 def participation_ratio(singular_values: np.ndarray) -> float:

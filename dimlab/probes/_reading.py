@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from dimlab.kernels.collinearity import groups_of
+from dimlab.kernels.moments import Moments
 from dimlab.probes._outcomes import (
     Outcomes,
     Parts,
@@ -128,12 +130,12 @@ def coded(
     return classes, (train.features, codes), (test.features, truth)
 
 
-def basis_of(representation: Representation) -> str:
+def basis_of(representation: Representation | Moments) -> str:
     """Name the basis that a representation is in."""
     return str(representation.meta.get("basis", AXES))
 
 
-def sample_of(test: Representation) -> str:
+def sample_of(test: Representation | Moments) -> str:
     """Say which part of the test split is used; empty where it is all of it."""
     return str(test.meta.get("sample", ""))
 
@@ -178,3 +180,12 @@ def stratified_half(truth: np.ndarray, rng: np.random.Generator, share: float = 
         count = share * len(rows)
         chosen[rows[: int(count + rng.random())]] = True
     return chosen
+
+
+def plain(value: Any) -> Any:
+    """Replace NaN and infinity by None, as JSON wants, in a number or a list of them."""
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    if value is None or isinstance(value, int):
+        return value
+    return float(value) if np.isfinite(value) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from dimlab.kernels.correlation import (
-    correlation_of,
     dead_dimensions,
     off_diagonal_rms,
     redundancy_of,
+    replicate_of,
 )
 from dimlab.kernels.jackknife import jackknife_interval, rank_interval
 from dimlab.kernels.moments import N_BLOCKS, Moments
@@ -24,7 +25,7 @@ from dimlab.kernels.similarity import (
 )
 from dimlab.kernels.spectra import entropy_rank, participation_ratio, stable_rank
 from dimlab.probes._reading import basis_of
-from dimlab.probes.decompose import replicates, singular_values_of
+from dimlab.probes.decompose import caution_of, replicates, singular_values_of
 from dimlab.representation import Representation
 
 STATISTICS = (
@@ -177,11 +178,11 @@ class Comparison:
         Returns
         -------
         dict
-            Names, ``reference``, each representation's statistics, similarities with the reference,
-            mean match with its null, and what the intervals mean.
+            ``reference``; under ``representations``, by name, statistics, similarities with the
+            reference and the mean match with its null; and what the intervals mean.
         """
         base = self.names.index(self.reference)
-        each = {}
+        each: dict[str, Any] = {}
         for row, name in enumerate(self.names):
             numbers = dict(zip(self.statistics, self.values[row], strict=True))
             numbers |= {
@@ -199,9 +200,8 @@ class Comparison:
                 **{k: float(v) if np.isfinite(v) else None for k, v in numbers.items()},
             }
         return {
-            "representations": list(self.names),
             "reference": self.reference,
-            **each,
+            "representations": each,
             "intervals": "95 %, jackknife over blocks of samples; differences are paired where the "
             "samples are the same.",
         }
@@ -245,6 +245,11 @@ def compare(
         If there are fewer than two, the reference is not among them, a representation has fewer
         than four samples or does not vary, or ``n_blocks`` < 2.
 
+    Warns
+    -----
+    UserWarning
+        If N <= D: ranks are biased downwards.
+
     Notes
     -----
     Samples are the same where N is equal and labels are (both or neither given). Ranks are of
@@ -273,6 +278,10 @@ def compare(
     """
     names, base = _checked(representations, reference, n_blocks)
     splits = list(representations.values())
+    for name, split in zip(names, splits, strict=True):
+        caution = caution_of(*split.features.shape)
+        if caution:
+            warnings.warn(f"{name}: {caution}", UserWarning, stacklevel=2)
     n_steps, done = len(names) + len(names) * (len(names) + 1) // 2, 0
 
     def step() -> None:
@@ -296,7 +305,9 @@ def compare(
                 _fill(similar, own, splits, i, j)
             step()
     _normalise(similar, own)
-    columns: dict[str, Any] = dict(_tables(sampled, base, same[base]))
+    columns: dict[str, Any] = dict(
+        _tables(sampled, base, same[base], [each.n_dimensions for each in splits])
+    )
     matching: dict[str, Any] = _matchings(splits, names, base, same[base], seed)
     return Comparison(
         names=names,
@@ -352,7 +363,7 @@ def _sampled(split: Representation, n_blocks: int, seed: int, device: str) -> Sa
 
     def numbers(each: Moments) -> np.ndarray:
         values = singular_values_of(each, centred=False)
-        matrix = correlation_of(each, dead)
+        matrix, _ = replicate_of(each, dead)
         redundancy = redundancy_of(matrix, live, each.n)[live].mean()
         ranks = (entropy_rank(values), participation_ratio(values), stable_rank(values))
         return np.array([*ranks, off_diagonal_rms(matrix[np.ix_(live, live)]), redundancy])
@@ -379,10 +390,15 @@ def _mean_diagonal(pairs: Moments, varying: np.ndarray) -> float:
     """Mean correlation of each dimension that varies with itself in the other view."""
     norms = np.sqrt(pairs.squares[0][:, varying])
     products = np.diagonal(pairs.scatters[0])[varying]
-    return float((products / norms.prod(axis=0)).mean()) if len(varying) else float("nan")
+    if len(varying) == 0:
+        return float("nan")
+    sizes = norms.prod(axis=0)  # 0 where some block alone varied: no agreement is left
+    return float(np.divide(products, sizes, out=np.zeros_like(sizes), where=sizes > 0).mean())
 
 
-def _tables(sampled: list[Sampled], base: int, paired: np.ndarray) -> dict[str, np.ndarray]:
+def _tables(
+    sampled: list[Sampled], base: int, paired: np.ndarray, widths: list[int]
+) -> dict[str, np.ndarray]:
     """Values, intervals and differences to the reference, each (S, M)."""
     columns: dict[str, list[np.ndarray]] = {
         name: []
@@ -397,13 +413,13 @@ def _tables(sampled: list[Sampled], base: int, paired: np.ndarray) -> dict[str, 
     }
     base_counts, base_full, base_without, _ = sampled[base]
     for index, (counts, full, without, _) in enumerate(sampled):
-        low, high = _own_interval(full, without, counts)
+        low, high = _own_interval(full, without, counts, widths[index])
         if index == base:
             bounds = np.full_like(full, np.nan), np.full_like(full, np.nan)
         elif paired[index]:
             bounds = jackknife_interval(full - base_full, without - base_without, counts)
         else:  # independent samples: half-widths add as squares do
-            base_low, base_high = _own_interval(base_full, base_without, base_counts)
+            base_low, base_high = _own_interval(base_full, base_without, base_counts, widths[base])
             centre = (low + high) / 2 - (base_low + base_high) / 2
             half = np.hypot(high - low, base_high - base_low) / 2
             bounds = centre - half, centre + half
@@ -414,13 +430,15 @@ def _tables(sampled: list[Sampled], base: int, paired: np.ndarray) -> dict[str, 
 
 
 def _own_interval(
-    full: np.ndarray, without: np.ndarray, counts: np.ndarray
+    full: np.ndarray, without: np.ndarray, counts: np.ndarray, n_dimensions: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Intervals of each statistic as `decompose` and `correlate` give them."""
     low, high = jackknife_interval(full, without, counts)
     ranks = np.isin(STATISTICS, ("participation_ratio", "stable_rank"))
     low[ranks], high[ranks] = rank_interval(full[ranks], without[:, ranks], counts)
-    low[0] = np.maximum(low[0], 1.0)
+    ranks[0] = True  # the effective rank
+    low[ranks] = np.clip(low[ranks], 1.0, n_dimensions)
+    high[ranks] = np.clip(high[ranks], 1.0, n_dimensions)
     return low, high
 
 

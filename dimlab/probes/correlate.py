@@ -19,10 +19,11 @@ from dimlab.kernels.correlation import (
     off_diagonal_rms,
     permuted_correlations,
     redundancy_of,
+    replicate_of,
 )
 from dimlab.kernels.jackknife import jackknife_interval
 from dimlab.kernels.moments import N_BLOCKS, Moments
-from dimlab.probes._reading import basis_of, sample_of
+from dimlab.probes._reading import basis_of, plain, sample_of
 from dimlab.probes.decompose import replicates
 from dimlab.representation import Representation
 
@@ -219,7 +220,7 @@ class Correlation:
             "n_dimensions": len(self),
             "basis": self.basis,
             **({"sample": self.sample} if self.sample else {}),
-            **{name: _plain(value) for name, value in numbers.items()},
+            **{name: plain(value) for name, value in numbers.items()},
             "null_band": {name: list(band) for name, band in self.null_band.items()},
             "null_law": self.null_law,
             "marchenko_pastur_edge": self.marchenko_pastur_edge,
@@ -345,7 +346,6 @@ def correlate(
     edge = None
     if kind == WITHIN:
         edge = float((1 + np.sqrt(len(live) / (moments.n - 1))) ** 2)
-    known = None if isinstance(representation, Moments) else representation
     return Correlation(
         kind=kind,
         matrix=matrix,
@@ -361,8 +361,8 @@ def correlate(
         n_samples=moments.n,
         n_draws=n_draws if band else 0,
         null_law=law,
-        basis="axes" if known is None else basis_of(known),
-        sample="" if known is None else sample_of(known),
+        basis=basis_of(representation),
+        sample=sample_of(representation),
     )
 
 
@@ -384,11 +384,13 @@ def _with_intervals(moments: Moments, dead: np.ndarray, live: np.ndarray) -> dic
     n_dimensions = len(dead)
 
     def numbers(each: Moments) -> np.ndarray:
-        matrix = correlation_of(each, dead)
+        matrix, gone = replicate_of(each, dead)
         rms = off_diagonal_rms(matrix[np.ix_(live, live)])
         redundancy = redundancy_of(matrix, live, each.n)
+        redundancy[gone] = np.nan  # a dimension that some block alone moves has no interval
         # Fisher's scale, on which the spread does not depend on the value
         fisher = np.arctanh(np.clip(np.diagonal(matrix), -1 + 1e-15, 1 - 1e-15))
+        fisher[gone] = np.nan
         return np.concatenate([fisher, redundancy, [rms]])
 
     counts, full, without = replicates(moments, numbers)
@@ -420,7 +422,9 @@ def _null(
     rng = np.random.default_rng(seed)
     long = 2.0 * n_draws * moments.n * len(live) ** 2 > _PERMUTED
     if rows and not long:
-        draws = permuted_correlations(tuple(each[:, live] for each in rows), n_draws, rng)
+        every = len(live) == rows[0].shape[1]  # then no copy of what may be a whole file
+        views = tuple(each if every else each[:, live] for each in rows)
+        draws = permuted_correlations(views, n_draws, rng)
         law = (
             f"{n_draws} permutations of the rows of one view"
             if len(rows) == 2
@@ -430,9 +434,9 @@ def _null(
         draws = independent_correlations(moments.n, len(live), n_draws, rng)
         law = f"{n_draws} draws of independent Gaussian columns, the law of permutations at large N"
     elif rows:
-        none = np.zeros(len(live), dtype=bool)
-        within = [Moments.of(each[:, live], n_blocks=1) for each in rows]
-        a, b = (correlation_of(each, none) for each in within)
+        none = ~np.isin(np.arange(moments.n_dimensions), live)
+        within = (Moments.of(each, n_blocks=1) for each in rows)
+        a, b = (correlation_of(each, none)[np.ix_(live, live)] for each in within)
         draws = gaussian_correlations((a, b), moments.n, n_draws, rng)
         law = f"{n_draws} draws of independent Gaussian views, the law of permutations at large N"
     else:
@@ -452,10 +456,3 @@ def _null(
         "largest_singular_value": (0.0, float(top[0])),
         "largest_entry": (0.0, float(top[1])),
     }, law
-
-
-def _plain(value: Any) -> Any:
-    """Replace NaN by None, as JSON wants."""
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return None if value is None or not np.isfinite(value) else value

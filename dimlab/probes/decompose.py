@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.kernels.correlation import dead_dimensions
 from dimlab.kernels.jackknife import jackknife_interval, rank_interval
 from dimlab.kernels.moments import N_BLOCKS, Moments
 from dimlab.kernels.spectra import (
@@ -20,7 +21,7 @@ from dimlab.kernels.spectra import (
     power_law,
     stable_rank,
 )
-from dimlab.probes._reading import basis_of, sample_of
+from dimlab.probes._reading import basis_of, plain, sample_of
 from dimlab.representation import Representation
 
 _FITTED = (11, 100)  # ranks of the power law, where there are as many
@@ -29,6 +30,7 @@ _DIRECT = 4e9  # N D min(N, D) up to which the singular values come from the row
 _EPS = float(np.finfo(np.float64).eps)
 _LIDAR_DELTA, _LIDAR_ADDED = 1e-4, 1e-7
 _CHUNK = 1 << 22
+_COLLAPSED = "the means of the samples' views are all the same."
 
 Progress = Callable[[int, int], None]
 
@@ -156,7 +158,7 @@ class Spectrum:
             value = getattr(self, name)
             if value is None:
                 continue
-            numbers[name] = _plain(value)
+            numbers[name] = plain(value)
             low, high = self.intervals.get(name, (np.nan, np.nan))
             numbers[f"{name}_interval"] = [low, high] if np.isfinite([low, high]).all() else None
         return {
@@ -167,7 +169,7 @@ class Spectrum:
             "centred": self.centred,
             **numbers,
             "power_law_range": list(self.power_law_range),
-            "power_law_r_squared": _plain(self.power_law_r_squared),
+            "power_law_r_squared": plain(self.power_law_r_squared),
             "definition": "effective rank: exponential of the entropy of "
             + ("centred" if self.centred else "uncentred")
             + " singular values.",
@@ -238,8 +240,8 @@ def decompose(
     Raises
     ------
     ValueError
-        If there are fewer than two samples, all features are zero (or constant, if centred), or a
-        number is out of its range.
+        If there are fewer than two samples, all features are zero (or constant, if centred), a
+        number is out of its range, or moments are those of pairs of views.
 
     Warns
     -----
@@ -290,6 +292,8 @@ def decompose(
             values = _of_rows(features, centred)
         if representation.views is not None and len(representation.views) > 1:
             lidar, lidar_interval = _lidar_with_interval(representation.views, n_blocks, seed)
+            if lidar is None:
+                warnings.warn(f"LiDAR is left out: {_COLLAPSED}", UserWarning, stacklevel=2)
     n = moments.n
     _enough(n, "decompose")
     if values is None:
@@ -299,7 +303,7 @@ def decompose(
     intervals = _intervals(moments, centred, ranks)
     if lidar is not None:
         intervals["lidar"] = lidar_interval
-    caution = _caution(n, moments.n_dimensions)
+    caution = caution_of(n, moments.n_dimensions)
     if caution:
         warnings.warn(caution, UserWarning, stacklevel=2)
     elif n < _AMPLE * moments.n_dimensions:
@@ -307,7 +311,6 @@ def decompose(
             f"N = {n} is less than {_AMPLE} D: ranks are biased downwards, and the intervals may "
             "cover less than 95 %."
         )
-    known = None if isinstance(representation, Moments) else representation
     return Spectrum(
         singular_values=values,
         centred=centred,
@@ -321,8 +324,8 @@ def decompose(
         n_samples=n,
         n_dimensions=moments.n_dimensions,
         n_blocks=int((moments.counts > 0).sum()),
-        basis="axes" if known is None else basis_of(known),
-        sample="" if known is None else sample_of(known),
+        basis=basis_of(representation),
+        sample=sample_of(representation),
         caution=caution,
     )
 
@@ -374,7 +377,7 @@ def effective_rank(features: np.ndarray, *, definition: str = "rankme") -> float
         )
     rows = Representation(getattr(features, "features", features)).features
     _enough(len(rows), "effective_rank")
-    caution = _caution(*rows.shape)
+    caution = caution_of(*rows.shape)
     if caution:
         warnings.warn(caution, UserWarning, stacklevel=2)
     centred, power, added = DEFINITIONS[definition]
@@ -422,12 +425,16 @@ def lidar(views: np.ndarray, *, delta: float = 1e-4, added: float = 1e-7) -> flo
     >>> round(lidar(views), 1)
     5.0
     """
-    if np.ndim(views) != 3 or len(views) < 2 or np.shape(views)[1] < 2:
-        raise ValueError(f"views must have shape (V, N, D) with V, N >= 2; got {np.shape(views)}.")
+    views = np.asarray(views)
+    if views.ndim != 3 or len(views) < 2 or views.shape[1] < 2:
+        raise ValueError(f"views must have shape (V, N, D) with V, N >= 2; got {views.shape}.")
     if not delta > 0 or not added >= 0:
         raise ValueError(f"delta must be > 0 and added >= 0; got {delta} and {added}.")
-    between, around = _view_moments(views, 1, 0)
-    return _lidar(between.whole(), [each.whole() for each in around], len(views), delta, added)
+    between, within = _view_moments(views, 1, 0)
+    found = _lidar(between.whole(), within[0], len(views), delta, added)
+    if found is None:
+        raise ValueError(f"views must differ between samples; got others: {_COLLAPSED}")
+    return found
 
 
 def _enough(n_samples: int, what: str) -> None:
@@ -444,7 +451,19 @@ def _one_view(moments: Moments) -> Moments:
     return moments
 
 
-def _caution(n_samples: int, n_dimensions: int) -> str:
+def caution_of(n_samples: int, n_dimensions: int) -> str:
+    """Say why ranks of so few samples are biased; empty where they are not.
+
+    Parameters
+    ----------
+    n_samples, n_dimensions : int
+        N and D.
+
+    Returns
+    -------
+    str
+        One or two sentences.
+    """
     if n_samples > n_dimensions:
         return ""
     return (
@@ -455,18 +474,22 @@ def _caution(n_samples: int, n_dimensions: int) -> str:
 
 def _of_rows(features: np.ndarray, centred: bool) -> np.ndarray:
     """Singular values (min(N, D),) of the rows themselves; 0 below what rounding hides."""
-    rows = features.astype(np.float64)
+    largest = float(np.abs(features).max())
+    rows = features.astype(np.float64) / (largest or 1.0)  # squares neither overflow nor vanish
     n, d = rows.shape
     size = float(np.sqrt(np.einsum("nd,nd->", rows, rows)))  # of all entries together
     if centred:
+        rows -= rows[0].copy()  # what does not vary is exactly 0 from here on
         rows -= rows.mean(axis=0)
     values = np.linalg.svd(rows, compute_uv=False)
-    hidden = max(n, d) * _EPS * max(float(values[0]), size * _EPS)  # by the arithmetic
+    hidden = max(n, d) * _EPS * float(values[0])  # by the arithmetic
+    if centred:
+        hidden = max(hidden, 8 * _EPS * size)  # by the rounding of means
     if features.dtype == np.float32:
         # by storage: noise of independently rounded entries, twice over
         eps = float(np.finfo(np.float32).eps)
         hidden = max(hidden, eps / 2 * size * (1 / np.sqrt(n) + 1 / np.sqrt(d)))
-    return _not_all_zero(np.where(values > hidden, values, 0.0), centred)
+    return _not_all_zero(np.where(values > hidden, largest * values, 0.0), centred)
 
 
 def singular_values_of(moments: Moments, centred: bool) -> np.ndarray:
@@ -496,7 +519,7 @@ def singular_values_of(moments: Moments, centred: bool) -> np.ndarray:
     if not centred:
         gram = gram + whole.n * np.outer(mean, mean)
     values = np.linalg.eigvalsh(gram)[::-1]
-    if values[0] <= floor * _EPS * scale:
+    if values[0] <= 64 * floor * _EPS * scale:
         return _not_all_zero(np.zeros_like(values), centred)
     return np.sqrt(np.where(values > floor * values[0], values, 0.0))
 
@@ -551,11 +574,11 @@ def _intervals(
     found = {}
     for name, least, most in zip(_SAMPLED, low, high, strict=True):
         if name in ("effective_rank", *_RECIPROCAL):
-            bounds = np.maximum(least, 1.0), np.minimum(most, moments.n_dimensions)
+            bounds = np.clip((least, most), 1.0, moments.n_dimensions)
         elif name == "condition_number":
-            bounds = np.exp(least), np.exp(most)
+            bounds = np.maximum(np.exp((least, most)), 1.0)
         else:
-            bounds = least, most
+            bounds = np.array((least, most))
         found[name] = (float(bounds[0]), float(bounds[1]))
     return found
 
@@ -599,9 +622,9 @@ def _resampled(values: np.ndarray, ranks: tuple[int, int] | None) -> np.ndarray:
     return np.array([numbers[name] for name in _SAMPLED])
 
 
-def _view_moments(views: np.ndarray, n_blocks: int, seed: int) -> tuple[Moments, list[Moments]]:
-    """Moments of the samples' means over views, and of each view around them."""
-    n_views, n_samples, n_dimensions = views.shape
+def _view_moments(views: np.ndarray, n_blocks: int, seed: int) -> tuple[Moments, np.ndarray]:
+    """Moments of the samples' means, and summed squares (B, D, D) of the views around them."""
+    _, n_samples, n_dimensions = views.shape
     step = max(1, _CHUNK // n_dimensions)
     slices = [slice(start, start + step) for start in range(0, n_samples, step)]
 
@@ -609,26 +632,26 @@ def _view_moments(views: np.ndarray, n_blocks: int, seed: int) -> tuple[Moments,
         return views[:, part].mean(axis=0, dtype=np.float64)
 
     between = Moments.of((means(part) for part in slices), n_blocks=n_blocks, seed=seed)
-    around = [
-        Moments.of(
-            (views[v, part].astype(np.float64) - means(part) for part in slices),
+    within = np.zeros((n_blocks, n_dimensions, n_dimensions))
+    for view in views:
+        around = Moments.of(
+            (view[part].astype(np.float64) - means(part) for part in slices),
             n_blocks=n_blocks,
             seed=seed,
         )
-        for v in range(n_views)
-    ]
-    return between, around
+        mean = around.means[:, 0]
+        within += around.scatters
+        within += np.einsum("b,bi,bj->bij", around.counts, mean, mean)
+    return between, within
 
 
 def _lidar(
-    between: Moments, around: list[Moments], n_views: int, delta: float, added: float
-) -> float:
-    """LiDAR from moments of one block each."""
+    between: Moments, within: np.ndarray, n_views: int, delta: float, added: float
+) -> float | None:
+    """LiDAR from moments of one block and squares (D, D); None where samples do not differ."""
+    if dead_dimensions(between).all():
+        return None
     n = between.n
-    within = np.zeros_like(between.scatters[0])
-    for each in around:
-        mean = each.means[0, 0]
-        within += each.scatters[0] + n * np.outer(mean, mean)
     return discriminant_rank(
         within / (n * (n_views - 1)), between.scatters[0] / (n - 1), added=added, delta=delta
     )
@@ -636,28 +659,18 @@ def _lidar(
 
 def _lidar_with_interval(
     views: np.ndarray, n_blocks: int, seed: int
-) -> tuple[float, tuple[float, float]]:
-    between, around = _view_moments(views, n_blocks, seed)
-
-    def value(mean: Moments, parts: list[Moments]) -> float:
-        return _lidar(mean, parts, len(views), _LIDAR_DELTA, _LIDAR_ADDED)
-
-    full = value(between.whole(), [each.whole() for each in around])
-    counts = between.counts[between.counts > 0]
-    if len(counts) < 2 or between.n - counts.max() < 3:
-        return full, (np.nan, np.nan)
-    without = [
-        value(mean, list(parts))
-        for mean, *parts in zip(
-            between.without_each(), *(each.without_each() for each in around), strict=True
-        )
-    ]
+) -> tuple[float | None, tuple[float, float]]:
+    between, within = _view_moments(views, n_blocks, seed)
+    total, unknown = within.sum(axis=0), (float("nan"), float("nan"))
+    full = _lidar(between.whole(), total, len(views), _LIDAR_DELTA, _LIDAR_ADDED)
+    occupied = np.flatnonzero(between.counts)
+    counts = between.counts[occupied]
+    if full is None or len(counts) < 2 or between.n - counts.max() < 3:
+        return full, unknown
+    without = []
+    for block, mean in zip(occupied, between.without_each(), strict=True):
+        value = _lidar(mean, total - within[block], len(views), _LIDAR_DELTA, _LIDAR_ADDED)
+        without.append(np.nan if value is None else value)
     low, high = jackknife_interval(np.array([full]), np.array(without)[:, None], counts)
-    return full, (float(np.maximum(low[0], 1.0)), float(high[0]))
-
-
-def _plain(value: float) -> float | int | None:
-    """Replace NaN and infinity by None, as JSON wants."""
-    if isinstance(value, int):
-        return value
-    return float(value) if np.isfinite(value) else None
+    bounds = np.clip((low[0], high[0]), 1.0, between.n_dimensions)
+    return full, (float(bounds[0]), float(bounds[1]))

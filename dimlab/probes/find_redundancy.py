@@ -204,8 +204,9 @@ def find_redundancy(
     Raises
     ------
     ValueError
-        If N <= D (every R^2 would be 1), no dimension varies, a number is out of its range, a
-        reader is asked of moments or without labels.
+        If N is not above the number of dimensions that vary (every R^2 would be 1), none varies, a
+        number is out of its range, a reader is asked of moments or without labels, or moments are
+        those of pairs of views.
 
     Notes
     -----
@@ -281,8 +282,8 @@ def find_redundancy(
         subset=order[: _shortest(kept, keep)],
         reader=reader or "",
         n_samples=moments.n,
-        basis="axes" if known is None else basis_of(known),
-        sample="" if known is None else sample_of(known),
+        basis=basis_of(representation),
+        sample=sample_of(representation),
     )
 
 

@@ -113,8 +113,11 @@ def train(
             log = stack.enter_context((folder / "metrics.jsonl").open("w", encoding="utf-8"))
             run.write_metrics_to(log)
         stop = stack.enter_context(_signals())
-        if folder is not None and config.keep_checkpoints and run.step == 0:
-            run.keep(folder)
+        if folder is not None and run.step == 0:
+            for stale in folder.glob("checkpoint-*.pt"):  # of the run that this one replaces
+                stale.unlink()
+            if config.keep_checkpoints:
+                run.keep(folder)
         for step in range(run.step, config.steps):
             record = run.advance(step, monitor, folder)
             if sink is not None:

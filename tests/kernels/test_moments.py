@@ -190,3 +190,54 @@ def test_bad_rows_are_refused(tmp_path):
     state = Moments.of(x)
     with pytest.raises(ValueError, match=r"^squares must have shape \(20, 1, 6\) to match means"):
         Moments(state.counts, state.means, state.squares[:, :, :2], state.scatters)
+
+
+@pytest.mark.parametrize("value", [0.1, 1000.3, -7e5])
+def test_what_does_not_vary_has_no_scatter_at_all(value):
+    x = np.column_stack([np.full(200_000, value), np.random.default_rng(0).normal(size=200_000)])
+    for n_blocks in (1, 20):
+        moments = Moments.of(x, n_blocks=n_blocks)
+        assert (moments.squares[:, 0, 0] == 0).all()
+        np.testing.assert_allclose(moments.mean[0, 0], value, rtol=1e-15)
+
+
+def test_a_stream_may_fill_one_buffer_again_and_again():
+    x, buffer = rows(n=1000), np.empty((100, 6))
+
+    def batches():
+        for part in np.split(x, 10):
+            buffer[:] = part
+            yield buffer
+
+    states_equal(Moments.of(batches()), Moments.of(x))
+
+
+def test_a_dimension_that_one_block_alone_moves_is_still_without_it():
+    x = rows(n=400)
+    x[:, 2] = 0
+    x[17, 2] = 1.5
+    block = deal(0, 400, 20, 0)[17]
+    without = list(Moments.of(x).without_each())
+    assert without[block].squares[0, 0, 2] == 0
+    assert (without[block].scatters[0, 2] == 0).all()
+    assert all(each.squares[0, 0, 2] > 0 for b, each in enumerate(without) if b != block)
+
+
+def test_states_of_no_rows_merge_and_kinds_do_not_mix(tmp_path):
+    state = Moments.of(rows())
+    states_equal(Moments.empty(20, 1, 6).merge(state), state)
+    named = Moments(state.counts, state.means, state.squares, state.scatters, {"basis": "pca"})
+    loaded = Moments.load(named.save(tmp_path / "pca.safetensors"))
+    assert loaded.meta == {"basis": "pca"}
+    assert loaded.merge(named).meta == {"basis": "pca"}
+    with pytest.raises(ValueError, match=r"^moments must be of the same kind to merge"):
+        loaded.merge(state)
+    with pytest.raises(
+        ValueError, match=r"at most 1e\+140 in size; got 1e\+200 in dimension 0, row"
+    ):
+        Moments.of(np.full((5, 2), 1e200) * [1, 0.1])
+    with pytest.raises(ValueError, match=r"^source must be one array, or two views; got 0\.$"):
+        Moments.of(())
+    state.scatters[0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="must hold finite moments"):
+        Moments.load(state.save(tmp_path / "nan.safetensors"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -39,7 +40,10 @@ def test_cka_is_the_kernel_formula_written_out():
 
 def test_debiased_cka_is_zero_for_unrelated_features_and_the_plain_one_is_not():
     rng = np.random.default_rng(1)
-    found = [compare(pair(*rng.normal(size=(2, 60, 100)))) for _ in range(12)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = [compare(pair(*rng.normal(size=(2, 60, 100)))) for _ in range(12)]
+    assert str(caught[0].message).startswith("a: N = 60 samples do not exceed D = 100")
     values = np.array([each.cka[0, 1] for each in found])
     assert abs(values.mean()) < 4 * values.std() / np.sqrt(12)
     assert min(each.cka_biased[0, 1] for each in found) > 0.5
@@ -197,8 +201,12 @@ def test_frames_and_summary_agree():
     assert len(frame) == 2 * len(STATISTICS)
     summary = json.loads(json.dumps(found.summary(), allow_nan=False))
     for row in frame.dropna(subset=["value"]).itertuples():
-        np.testing.assert_allclose(summary[row.representation][row.statistic], row.value)
-    np.testing.assert_allclose(found.similarities()["cka"], [summary["b"]["cka"]])
+        np.testing.assert_allclose(
+            summary["representations"][row.representation][row.statistic], row.value
+        )
+    np.testing.assert_allclose(
+        found.similarities()["cka"], [summary["representations"]["b"]["cka"]]
+    )
 
 
 def test_bad_arguments_are_refused_in_one_sentence():
@@ -213,3 +221,18 @@ def test_bad_arguments_are_refused_in_one_sentence():
         compare(pair(x, y[:3]))
     with pytest.raises(ValueError, match=r"^representations must vary in some dimension; got a"):
         compare(pair(x, np.ones((200, 2))))
+
+
+@pytest.mark.parametrize("scale", [1e-120, 1e100])
+def test_extreme_scales_change_no_similarity(scale):
+    x, y = related(np.random.default_rng(14))
+    plain, other = compare(pair(x, y)), compare(pair(x * scale, y))
+    np.testing.assert_allclose(other.cka, plain.cka, rtol=1e-9)
+    np.testing.assert_allclose(other.procrustes, plain.procrustes, rtol=1e-9)
+
+
+def test_any_name_will_do():
+    x, y = related(np.random.default_rng(15))
+    found = compare({"reference": Representation(x), "intervals": Representation(y)})
+    assert set(found.summary()["representations"]) == {"reference", "intervals"}
+    assert found.summary()["reference"] == "reference"

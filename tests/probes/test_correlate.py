@@ -327,3 +327,25 @@ def test_no_warning_leaves_the_probe():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         correlate(two_views(np.random.default_rng(17)), n_draws=3)
+
+
+def test_a_dimension_active_in_one_sample_spoils_no_interval():
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        features = np.maximum(rng.normal(size=(300, 6)), 0).astype("f4")
+        features[:, 0] = 0
+        features[rng.integers(300), 0] = 1.3
+        found = correlate(Representation(features), n_draws=0)
+        assert np.isfinite(found.off_diagonal_rms_interval).all()
+        assert np.isfinite(found.redundancy_low[1:]).all()
+        assert np.isnan(found.redundancy_low[0])  # one sample says nothing of its spread
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e60, 1e100])
+def test_extreme_scales_change_nothing(scale):
+    representation = two_views(np.random.default_rng(18), n=100)
+    moved = Representation(representation.features * scale, views=representation.views * scale)
+    plain, other = correlate(representation, n_draws=5), correlate(moved, n_draws=5)
+    np.testing.assert_allclose(other.matrix, plain.matrix, atol=1e-12)
+    for name, band in plain.null_band.items():
+        np.testing.assert_allclose(other.null_band[name], band, rtol=1e-4)

@@ -285,3 +285,44 @@ def test_frame_statistics_and_summary_agree():
     assert list(statistics["statistic"])[-1] == "lidar"
     assert summary["numerical_rank_interval"] is None  # a count that no block changes
     assert "not infinite" not in summary["definition"]
+
+
+@pytest.mark.parametrize("value", [0.1, 5.0, 1000.3])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_constants_have_no_centred_rank(value, dtype):
+    constant = np.full((1000, 3), value, dtype=dtype)
+    for definition in ("centred", "covariance"):
+        with pytest.raises(ValueError, match="must vary"):
+            effective_rank(constant, definition=definition)
+    for source in (Representation(constant), Moments.of(constant)):
+        with pytest.raises(ValueError, match="must vary"):
+            decompose(source, centred=True)
+
+
+def test_collapsed_views_have_no_lidar():
+    rng = np.random.default_rng(12)
+    with pytest.raises(ValueError, match=r"^views must differ between samples"):
+        lidar(np.full((2, 300, 4), 0.3))
+    with pytest.warns(UserWarning, match=r"^LiDAR is left out: the means of the samples' views"):
+        spectrum = decompose(Representation(rng.normal(size=(300, 6)), views=np.ones((2, 300, 6))))
+    assert spectrum.lidar is None
+    assert "lidar" not in spectrum.summary()
+
+
+def test_intervals_of_ranks_stay_possible():
+    q = orthonormal(np.random.default_rng(13), 2000, 8)
+    spectrum = decompose(Representation(q))
+    for name in ("effective_rank", "participation_ratio", "stable_rank"):
+        low, high = spectrum.intervals[name]
+        assert 1 <= low <= high <= 8
+    low, high = spectrum.intervals["condition_number"]
+    assert 1 <= low <= high
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e100])
+def test_extreme_scales_change_no_rank(scale):
+    features = np.random.default_rng(14).normal(size=(90, 5)) * np.arange(1, 6)
+    plain, other = decompose(Representation(features)), decompose(Representation(scale * features))
+    np.testing.assert_allclose(other.effective_rank, plain.effective_rank, rtol=1e-9)
+    np.testing.assert_allclose(other.singular_values, scale * plain.singular_values, rtol=1e-9)
+    np.testing.assert_allclose(effective_rank(scale**1.8 * features), effective_rank(features))

@@ -251,3 +251,10 @@ def test_few_samples_have_no_stability():
     found = find_redundancy(Representation(np.random.default_rng(15).normal(size=(5, 2))))
     assert np.isnan(found.stability)
     assert found.summary()["stability"] is None
+
+
+def test_copies_stay_together_at_a_cut_of_one():
+    for seed in range(6):
+        x = np.random.default_rng(seed).normal(size=(100, 3))
+        found = find_redundancy(Representation(np.hstack([x, -3 * x + 1])), cut=1.0)
+        np.testing.assert_array_equal(found.group, [0, 1, 2, 0, 1, 2])

@@ -1,0 +1,238 @@
+"""What a factor explains of every dimension beyond the label: out of fold, and against chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+
+SPLINE_FREEDOM = 4  # columns of a continuous factor
+HARMONICS = 2  # of a factor that wraps
+_TOGETHER = 1 << 24  # elements of permuted columns that are multiplied at once
+_RANK = 1e-9  # of the largest singular value: what less a column adds is nothing
+
+Progress = Callable[[int, int], None]
+
+
+def expand(values: np.ndarray, period: float | None = None) -> np.ndarray:
+    """Columns that span smooth functions of a factor, the constant left out.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N,)
+        Floating: continuous; anything else: categorical.
+    period : float, optional
+        Of a continuous factor that wraps.
+
+    Returns
+    -------
+    ndarray of shape (N, P), float64
+        Natural cubic spline of 4 degrees of freedom, knots at the quartiles; with a period, sines
+        and cosines of two harmonics; one column a category but the first.
+
+    Examples
+    --------
+    >>> expand(np.array(["a", "b", "c", "b"])).tolist()
+    [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
+    """
+    if values.dtype.kind != "f":
+        codes = np.unique(values, return_inverse=True)[1]
+        return np.eye(codes.max() + 1)[codes][:, 1:]
+    if period is not None:
+        angle = 2 * np.pi * values[:, None] / period * np.arange(1, HARMONICS + 1)
+        return np.hstack([np.cos(angle), np.sin(angle)])
+    return _natural_spline(values)
+
+
+def _natural_spline(values: np.ndarray) -> np.ndarray:
+    """Linear beyond the outermost knots; fewer columns where quartiles coincide."""
+    knots = np.unique(np.quantile(values, np.linspace(0, 1, SPLINE_FREEDOM + 1)))
+    spread = knots[-1] - knots[0]
+    if spread == 0:
+        return np.zeros((len(values), 0))
+    x, knots = (values - knots[0]) / spread, (knots - knots[0]) / spread
+
+    def curve(k: int) -> np.ndarray:
+        cubes = np.maximum(x - knots[k], 0) ** 3 - np.maximum(x - knots[-1], 0) ** 3
+        return cubes / (knots[-1] - knots[k])
+
+    last = curve(len(knots) - 2)
+    return np.column_stack([x, *(curve(k) - last for k in range(len(knots) - 2))])
+
+
+def without_class_means(columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Take each class's mean off, column by column.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (N, P), floating
+        Any columns.
+    codes : ndarray of shape (N,), int
+        Class indices from 0, every class with a sample.
+
+    Returns
+    -------
+    ndarray of shape (N, P), float64
+        What the label does not explain.
+    """
+    counts = np.bincount(codes)
+    sums = np.zeros((len(counts), columns.shape[1]))
+    order = np.argsort(codes, kind="stable")
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    ordered = columns[order].astype(np.float64)
+    sums = np.add.reduceat(ordered, starts, axis=0)
+    ordered -= np.repeat(sums / counts[:, None], counts, axis=0)
+    left = np.empty_like(ordered)
+    left[order] = ordered
+    return left
+
+
+def orthonormal(columns: np.ndarray) -> np.ndarray:
+    """Orthonormal columns that span the same, without those that rounding makes.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (N, P), float64
+        P may be 0.
+
+    Returns
+    -------
+    ndarray of shape (N, R)
+        R <= P.
+    """
+    if columns.shape[1] == 0:
+        return columns
+    left, values, _ = np.linalg.svd(columns, full_matrices=False)
+    return left[:, values > _RANK * max(float(values[0]), 1e-300)]
+
+
+def out_of_fold_errors(features: np.ndarray, design: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Squared error of every dimension when each fold is predicted from the others.
+
+    Parameters
+    ----------
+    features : ndarray of shape (N, D), float64
+        What is predicted, centred.
+    design : ndarray of shape (N, P), float64
+        Predictors, the constant included where it is wanted.
+    folds : ndarray of shape (N,), int
+        Fold of each sample, from 0.
+
+    Returns
+    -------
+    ndarray of shape (D,)
+        Sums over all samples; least squares of smallest norm where predictors are collinear.
+    """
+    parts = [np.flatnonzero(folds == fold) for fold in range(folds.max() + 1)]
+    grams = [design[rows].T @ design[rows] for rows in parts]
+    moments = [design[rows].T @ features[rows] for rows in parts]
+    gram, moment = sum(grams), sum(moments)
+    error = np.zeros(features.shape[1])
+    for rows, own_gram, own_moment in zip(parts, grams, moments, strict=True):
+        weights = np.linalg.pinv(gram - own_gram, hermitian=True, rcond=1e-10) @ (
+            moment - own_moment
+        )
+        gap = features[rows] - design[rows] @ weights
+        error += np.einsum("nd,nd->d", gap, gap)
+    return error
+
+
+def f_statistics(features: np.ndarray, columns: np.ndarray, n_classes: int) -> np.ndarray:
+    """F statistic of columns for every dimension, beyond the label.
+
+    Parameters
+    ----------
+    features : ndarray of shape (N, D)
+        Without class means.
+    columns : ndarray of shape (N, R)
+        Orthonormal, without class means.
+    n_classes : int
+        K, intercepts that were taken off.
+
+    Returns
+    -------
+    ndarray of shape (D,)
+        NaN for a dimension that does not vary within classes.
+    """
+    total = np.einsum("nd,nd->d", features, features, dtype=np.float64)
+    return _f(columns.T @ features, total, len(features) - n_classes)
+
+
+def _f(products: np.ndarray, total: np.ndarray, freedom: int) -> np.ndarray:
+    """F from products (..., R, D) of orthonormal columns with the dimensions."""
+    rank = products.shape[-2]
+    explained = np.einsum("...rd,...rd->...d", products, products, dtype=np.float64)
+    left = np.maximum(total - explained, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (explained / rank) / (left / (freedom - rank))
+
+
+def permutation_p_values(
+    features: np.ndarray,
+    columns: np.ndarray,
+    codes: np.ndarray,
+    n_permutations: int,
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+) -> np.ndarray:
+    """P-value of each dimension's F, the factor permuted within classes.
+
+    Parameters
+    ----------
+    features : ndarray of shape (N, D)
+        Without class means.
+    columns : ndarray of shape (N, R)
+        The factor's columns, orthonormal and without class means, R >= 1.
+    codes : ndarray of shape (N,), int
+        Class indices.
+    n_permutations : int
+        Permutations, each the same for all dimensions.
+    rng : numpy.random.Generator
+        Draws them.
+    progress : callable, optional
+        Called with (permutations done, in all).
+
+    Returns
+    -------
+    ndarray of shape (D,)
+        ``(1 + values of the null at least as large) / (1 + values of the null)``; the null is that
+        of all dimensions together, which studentising allows. NaN for a dimension that does not
+        vary within classes.
+
+    Notes
+    -----
+    A permutation within classes leaves class means alone, so the permuted columns are still
+    orthonormal and without class means: one product a permutation is all it takes.
+    """
+    import torch
+
+    n_samples, rank = columns.shape
+    observed = f_statistics(features, columns, int(codes.max()) + 1)
+    alive = np.isfinite(observed)
+    freedom = n_samples - int(codes.max()) - 1
+    total = np.einsum("nd,nd->d", features, features, dtype=np.float64)[alive]
+    # in order of class, so that a permutation within classes shuffles slices in place
+    order = np.argsort(codes, kind="stable")
+    bounds = np.concatenate([[0], np.cumsum(np.bincount(codes))])
+    kept = torch.from_numpy(np.ascontiguousarray(features[np.ix_(order, alive)], dtype=np.float32))
+    source = np.ascontiguousarray(columns[order].T, dtype=np.float32)
+    step = max(1, _TOGETHER // (n_samples * rank))
+    null = []
+    for start in range(0, n_permutations, step):
+        count = min(step, n_permutations - start)
+        moved = np.empty((count, rank, n_samples), dtype=np.float32)
+        for each in range(count):
+            shuffled = np.arange(n_samples, dtype=np.int32)
+            for low, high in pairwise(bounds):
+                rng.shuffle(shuffled[low:high])
+            moved[each] = source[:, shuffled]
+        products = torch.from_numpy(moved.reshape(-1, n_samples)) @ kept
+        null.append(_f(products.numpy().reshape(count, rank, -1), total, freedom).ravel())
+        if progress is not None:
+            progress(start + count, n_permutations)
+    values = np.sort(np.concatenate(null))
+    at_least = len(values) - np.searchsorted(values, observed[alive], side="left")
+    p_value = np.full(len(observed), np.nan)
+    p_value[alive] = (1 + at_least) / (1 + len(values))
+    return p_value

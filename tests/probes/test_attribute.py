@@ -1,0 +1,282 @@
+"""Attribution: planted truth, calibration, and an oracle that fits every fold with scikit-learn."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from scipy.interpolate import CubicSpline
+from scipy.stats import f as f_law
+from scipy.stats import kstest
+from sklearn.linear_model import LinearRegression
+from sklearn.metrics import adjusted_rand_score, roc_auc_score
+
+from dimlab.kernels.effects import (
+    expand,
+    f_statistics,
+    orthonormal,
+    out_of_fold_errors,
+    permutation_p_values,
+    without_class_means,
+)
+from dimlab.probes.attribute import attribute
+from dimlab.probes.find_redundancy import find_redundancy
+from dimlab.representation import Representation
+from tests import worlds
+
+
+def split(rng, n=400, **factors):
+    labels = np.arange(n) % 3
+    return Representation(rng.normal(size=(n, 4)), labels=labels, factors=factors)
+
+
+# Columns of factors --------------------------------------------------------------------------
+
+
+def test_a_spline_has_four_columns_and_spans_natural_cubic_splines():
+    x = np.random.default_rng(0).exponential(size=500)
+    columns = expand(x)
+    assert columns.shape == (500, 4)
+    knots = np.quantile(x, [0, 0.25, 0.5, 0.75, 1])
+    curve = CubicSpline(knots, [0.0, 2.0, -1.0, 0.5, 3.0], bc_type="natural")(x)
+    fit = LinearRegression().fit(columns, curve)
+    np.testing.assert_allclose(fit.predict(columns), curve, atol=1e-10)
+
+
+def test_a_periodic_factor_spans_two_harmonics_and_has_no_seam():
+    angle = np.linspace(0, 4.0, 50)
+    columns = expand(angle, 4.0)
+    np.testing.assert_allclose(columns[0], columns[-1], atol=1e-12)
+    for wave in (np.cos(np.pi * angle + 0.3), np.sin(2 * 2 * np.pi * angle / 4)):
+        fit = LinearRegression().fit(columns, wave)
+        np.testing.assert_allclose(fit.predict(columns), wave, atol=1e-10)
+
+
+def test_categories_and_degenerate_factors():
+    np.testing.assert_array_equal(expand(np.array([True, False, True])), [[1], [0], [1]])
+    assert expand(np.full(9, 2.0)).shape == (9, 0)
+    two = expand(np.array([0.0, 1.0] * 20))
+    assert np.linalg.matrix_rank(two) == 1
+
+
+# Oracles -------------------------------------------------------------------------------------
+
+
+def test_out_of_fold_errors_are_those_of_fits_without_each_fold():
+    rng = np.random.default_rng(1)
+    design, features = rng.normal(size=(60, 3)), rng.normal(size=(60, 5))
+    folds = rng.permutation(np.arange(60) % 4)
+    expected = np.zeros(5)
+    for fold in range(4):
+        mine = folds == fold
+        fit = LinearRegression(fit_intercept=False).fit(design[~mine], features[~mine])
+        expected += ((features[mine] - fit.predict(design[mine])) ** 2).sum(axis=0)
+    np.testing.assert_allclose(out_of_fold_errors(features, design, folds), expected)
+
+
+def test_f_is_that_of_two_nested_regressions():
+    rng = np.random.default_rng(2)
+    codes, x = np.arange(90) % 3, rng.normal(size=(90, 2))
+    y = rng.normal(size=(90, 4)) + codes[:, None] + x[:, :1]
+    onehot = np.eye(3)[codes]
+    errors = [
+        ((y - LinearRegression(fit_intercept=False).fit(d, y).predict(d)) ** 2).sum(axis=0)
+        for d in (onehot, np.hstack([onehot, x]))
+    ]
+    expected = (errors[0] - errors[1]) / 2 / (errors[1] / (90 - 5))
+    columns = orthonormal(without_class_means(x, codes))
+    found = f_statistics(without_class_means(y, codes), columns, 3)
+    np.testing.assert_allclose(found, expected)
+
+
+def test_permutation_p_values_are_near_those_of_the_f_law():
+    rng = np.random.default_rng(3)
+    codes, x = np.arange(200) % 4, rng.normal(size=(200, 2))
+    y = rng.normal(size=(200, 30)) + 0.15 * x[:, :1]
+    columns = orthonormal(without_class_means(x, codes))
+    within = without_class_means(y, codes)
+    found = permutation_p_values(within, columns, codes, 500, rng)
+    expected = f_law.sf(f_statistics(within, columns, 4), 2, 200 - 6)
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_the_effect_of_a_known_share_is_found():
+    rng = np.random.default_rng(4)
+    labels, x = np.arange(20_000) % 2, rng.normal(size=20_000)
+    shares = np.array([0.0, 0.1, 0.5, 0.9])
+    features = np.sqrt(shares) * x[:, None] + np.sqrt(1 - shares) * rng.normal(size=(20_000, 4))
+    world = Representation(features + 3 * labels[:, None], labels=labels, factors={"x": x})
+    found = attribute(world, world, n_permutations=20)
+    np.testing.assert_allclose(found.effect[:, 0], shares, atol=0.02)
+    # the label's share of what the factor leaves: variance 9/4 beside 1 - share
+    np.testing.assert_allclose(found.label_effect, 2.25 / (2.25 + 1 - shares), atol=0.02)
+
+
+# Planted truth -------------------------------------------------------------------------------
+
+
+def test_nuisance_dimensions_are_found_duplicates_grouped_and_dead_ones_named():
+    nuisance = np.zeros(64)
+    nuisance[worlds.NUISANCE] = 1
+    copies = np.full(64, -1)
+    copies[worlds.SIGNAL] = np.arange(8)
+    copies[worlds.DUPLICATE] = np.repeat(np.arange(8), 2)
+    ours, naive, named, grouped = [], [], [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        train = worlds.confounded_dimensions_world(rng, 0.8)
+        test = worlds.confounded_dimensions_world(rng, 0.0)
+        found = attribute(train, test, n_permutations=50, seed=seed)
+        alive = ~found.dead
+        np.testing.assert_array_equal(np.flatnonzero(found.dead), [60, 61, 62, 63])
+        ours.append(roc_auc_score(nuisance[alive], found.nuisance_score[alive]))
+        factor = train.factors["nuisance"]
+        plain = [abs(np.corrcoef(train.features[:, d], factor)[0, 1]) for d in range(60)]
+        naive.append(roc_auc_score(nuisance[:60], plain))
+        named.append(set(np.flatnonzero(found.flagged)) >= set(range(9, 16)))
+        # signals correlate by 0.7 through the class: a closer cut tells copies from relatives
+        group = find_redundancy(test, cut=0.85, n_blocks=2).group
+        grouped.append(adjusted_rand_score(copies[copies >= 0], group[copies >= 0]))
+    assert np.median(ours) >= 0.95
+    assert np.median(naive) < np.median(ours) - 0.1
+    assert np.mean(named) >= 0.9
+    assert np.median(grouped) >= 0.95
+
+
+def test_on_a_clean_control_little_is_flagged():
+    flagged = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        test = worlds.confounded_dimensions_world(rng, 0.0, clean=True)
+        flagged.append(attribute(test, test, n_permutations=50, seed=seed).flagged.any())
+    assert np.mean(flagged) <= 0.05 + 2.5 * np.sqrt(0.05 * 0.95 / 20)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "relu"])
+def test_p_values_are_uniform_without_effects(kind):
+    p = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        labels = rng.choice(3, size=300, p=[0.7, 0.2, 0.1])
+        features = rng.normal(size=(300, 6)) + labels[:, None]
+        features = np.maximum(features, 0) if kind == "relu" else features
+        x = rng.normal(size=300) + 2 * labels  # follows the label, and nothing else
+        world = Representation(features, labels=labels, factors={"x": x})
+        p += attribute(world, world, n_permutations=100, seed=seed).p_value.ravel().tolist()
+    assert kstest(p, "uniform").pvalue > 0.01
+
+
+def test_a_factor_that_merely_follows_the_label_explains_nothing():
+    rng = np.random.default_rng(5)
+    labels = np.arange(600) % 2
+    x = 2.0 * labels + rng.normal(size=600)
+    features = np.column_stack([labels * 4 + rng.normal(size=600), x + rng.normal(size=600)])
+    found = attribute(*[Representation(features, labels=labels, factors={"x": x})] * 2)
+    assert abs(np.corrcoef(features[:, 0], x)[0, 1]) > 0.5  # it does correlate
+    assert found.effect[0, 0] < 0.02
+    assert found.effect[1, 0] > 0.3
+    assert found.verdicts() == ["label", "mixed"] or found.verdicts() == ["label", "nuisance"]
+
+
+def test_a_factor_that_the_label_determines_is_not_identifiable():
+    rng = np.random.default_rng(6)
+    base = split(rng)
+    factors = {
+        "copy": base.labels.astype(float),
+        "constant": np.ones(400),
+        "free": rng.normal(size=400),
+    }
+    world = Representation(base.features, labels=base.labels, factors=factors)
+    found = attribute(world, world, n_permutations=20)
+    np.testing.assert_array_equal(found.identifiable, [False, False, True])
+    assert np.isnan(found.effect[:, :2]).all()
+    assert np.isfinite(found.effect[:, 2]).all()
+    summary = json.loads(json.dumps(found.summary(), allow_nan=False))
+    assert summary["factors"]["copy"]["identifiable"] is False
+
+
+def test_circular_factors_are_treated_as_circular():
+    """A peak across the seam of the angle: two harmonics see it, four spline columns less."""
+    rng = np.random.default_rng(7)
+    angle = rng.uniform(0, 2 * np.pi, size=2000)
+    features = np.column_stack([np.cos(angle), np.sin(2 * angle)]) + rng.normal(size=(2000, 2))
+    labels = np.arange(2000) % 2
+    wraps = Representation(
+        features, labels=labels, factors={"hue": angle}, periods={"hue": 2 * np.pi}
+    )
+    line = Representation(features, labels=labels, factors={"hue": angle})
+    found, flat = (attribute(each, each, n_permutations=20) for each in (wraps, line))
+    np.testing.assert_allclose(found.effect[:, 0], 1 / 3, atol=0.05)
+    assert found.kinds == ("periodic",)
+    assert flat.kinds == ("continuous",)
+    assert flat.effect[1, 0] < found.effect[1, 0] - 0.05
+    turned = Representation(
+        features, labels=labels, factors={"hue": (angle + 2.5) % (2 * np.pi)},
+        periods={"hue": 2 * np.pi},
+    )  # fmt: skip
+    again = attribute(turned, turned, n_permutations=20)
+    np.testing.assert_allclose(again.effect, found.effect, atol=1e-9)
+
+
+def test_unequal_classes_do_not_inflate_effects():
+    rng = np.random.default_rng(8)
+    effects = []
+    for _ in range(20):
+        labels = rng.choice(5, size=500, p=[0.9, 0.05, 0.02, 0.02, 0.01])
+        world = Representation(
+            rng.normal(size=(500, 5)) + labels[:, None],
+            labels=labels,
+            factors={"x": labels + 0.5 * rng.normal(size=500)},
+        )
+        effects.append(attribute(world, world, n_permutations=1).effect.mean())
+    assert np.mean(effects) < 0.003
+
+
+# Laws ----------------------------------------------------------------------------------------
+
+
+def test_scale_and_shift_of_dimensions_and_names_of_classes_change_nothing():
+    rng = np.random.default_rng(9)
+    world = split(rng, x=rng.normal(size=400), c=rng.integers(0, 3, 400))
+    moved = Representation(
+        world.features * [1e-6, -3, 1e5, 1] + 7, labels=world.labels * 5 + 2, factors=world.factors
+    )
+    plain, other = attribute(world, world), attribute(moved, moved)
+    np.testing.assert_allclose(other.effect, plain.effect, atol=1e-7)
+    np.testing.assert_allclose(other.p_value, plain.p_value, atol=1e-3)
+    np.testing.assert_allclose(other.label_effect, plain.label_effect, atol=1e-7)
+
+
+def test_q_values_and_frames():
+    rng = np.random.default_rng(10)
+    world = split(rng, x=rng.normal(size=400), c=rng.integers(0, 3, 400))
+    seen = []
+    found = attribute(world, world, n_permutations=40, progress=lambda *n: seen.append(n))
+    assert seen[-1][0] == seen[-1][1]
+    assert (found.q_value >= found.p_value - 1e-15).all()
+    frame, effects = found.to_frame(), found.tables()["effects"]
+    np.testing.assert_allclose(frame["nuisance_score"], found.effect.max(axis=1))
+    np.testing.assert_allclose(effects["effect"].to_numpy().reshape(4, 2), found.effect)
+    assert frame["leading_factor"].tolist() == [("x", "c")[i] for i in found.effect.argmax(axis=1)]
+    only = attribute(world, world, factors=["c"], n_permutations=5)
+    assert only.factors == ("c",)
+    json.dumps(found.summary(), allow_nan=False)
+
+
+def test_bad_arguments_are_refused_in_one_sentence():
+    rng = np.random.default_rng(11)
+    world = split(rng, x=rng.normal(size=400))
+    for arguments, message in (
+        ({"factors": ["y"]}, r"^factors must be among 'x'; got 'y'\.$"),
+        ({"n_folds": 1}, r"^n_folds must be >= 2; got 1\.$"),
+        ({"n_permutations": 0}, r"^n_permutations must be >= 1; got 0\.$"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            attribute(world, world, **arguments)
+    with pytest.raises(ValueError, match=r"^attribute needs factors: build the Representation"):
+        attribute(world, split(rng))
+    with pytest.raises(ValueError, match=r"^attribute needs labels"):
+        attribute(world, Representation(world.features, factors=world.factors))
+    with pytest.raises(ValueError, match=r"^attribute needs more than \d+ samples for 1 factors"):
+        attribute(world, world.take(range(9)))
