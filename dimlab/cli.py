@@ -707,7 +707,7 @@ def demo(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Train on digits, encode, ablate, follow the mask and write a report, in about a minute.
+    """Train on digits, encode, ablate, find redundancy and write a report, in about a minute.
 
     Nothing is canned: the numbers come from this run.
     """

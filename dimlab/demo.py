@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -15,6 +16,9 @@ from dimlab.datasets import digits
 from dimlab.encode import encode
 from dimlab.mask import MaskTrace
 from dimlab.probes.ablate import Ablation, ablate
+from dimlab.probes.correlate import Correlation, correlate
+from dimlab.probes.decompose import Spectrum, decompose
+from dimlab.probes.find_redundancy import Redundancy, find_redundancy
 from dimlab.report import write_report
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import train
@@ -24,7 +28,7 @@ Working = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 def run_demo(folder: Path, seed: int, *, training: Training, working: Working) -> list[str]:
-    """Train on digits, evaluate, ablate with both readers, and write the report.
+    """Train on digits, evaluate, ablate, measure redundancy, and write the report.
 
     Parameters
     ----------
@@ -54,13 +58,22 @@ def run_demo(folder: Path, seed: int, *, training: Training, working: Working) -
     for reader in ("knn", "ridge"):
         with working(f"ablating, {reader} reader") as advance:
             ablations[reader] = ablate(bank, queries, reader=reader, seed=seed, progress=advance)
+    with working("correlating") as advance, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the summaries name dead dimensions
+        correlation = correlate(queries, seed=seed, progress=advance)
+        spectrum = decompose(queries, seed=seed)
+        redundancy = find_redundancy(queries, seed=seed)
     headline = _headline(comparison, ablations, checkpoint.trace)
+    headline.append(_redundant(correlation, spectrum, redundancy))
     write_report(
         folder,
         {
             "evaluation": comparison,
             "ablation_knn": ablations["knn"],
             "ablation_ridge": ablations["ridge"],
+            "correlation": correlation,
+            "spectrum": spectrum,
+            "redundancy": redundancy,
             "mask_trace": checkpoint.trace,
             "training": checkpoint,
         },
@@ -77,6 +90,17 @@ def run_demo(folder: Path, seed: int, *, training: Training, working: Working) -
         },
     )
     return headline
+
+
+def _redundant(correlation: Correlation, spectrum: Spectrum, redundancy: Redundancy) -> str:
+    chance = correlation.null_band["off_diagonal_rms"][1]
+    shared = [group for group in redundancy.groups if len(group) > 1]
+    return (
+        f"Dimensions repeat each other: correlations between views have an off-diagonal rms of "
+        f"{correlation.off_diagonal_rms:.2f} (independent views: at most {chance:.2f}), the "
+        f"effective rank is {spectrum.effective_rank:.1f} of {spectrum.n_dimensions}, and "
+        f"{sum(map(len, shared))} dimensions stand in {len(shared)} redundant groups."
+    )
 
 
 def _headline(

@@ -83,8 +83,8 @@ def train(
         If there are fewer images than one batch, if ``resume`` is another run, if
         ``validate_every`` is set without validation images, or if a loss is not finite.
     OSError
-        If the folder cannot be written or the disk has no room for two checkpoints; before the
-        first step.
+        If the folder cannot be written or the disk has no room for two checkpoints and those to be
+        kept; before the first step.
     TrainingStopped
         After SIGTERM or Ctrl-C, when the step is finished and saved.
 

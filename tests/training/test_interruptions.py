@@ -113,7 +113,7 @@ def test_a_diverging_run_names_step_seed_and_last_good_checkpoint(images, tmp_pa
 def test_a_full_disk_is_reported_before_the_first_step(images, tmp_path, monkeypatch):
     steps = []
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(OSError, match=r"out must have room for two checkpoints, .* MB; got"):
+    with pytest.raises(OSError, match=r"out must have room for 2 checkpoints, .* MB; got"):
         train(CONFIG, images, out=tmp_path, sink=steps.append)
     assert steps == []
     assert list(tmp_path.iterdir()) == []
