@@ -258,7 +258,7 @@ def decompose(
     to the shares of the eigenvalues. ``effective_rank`` offers the definitions that others publish.
 
     Intervals: delete-a-block jackknife of entropies, logarithms and reciprocals, for the value at N
-    without end. In simulations with a decaying spectrum and N >= 8 D they cover it in 0.88 to 0.97
+    without end. In simulations with a decaying spectrum and N >= 8 D they cover it in 0.89 to 1.00
     of the cases; with fewer samples, or where many singular values are nearly equal, the largest
     and smallest of them are biased in ways that no jackknife corrects, and they cover less.
 
@@ -354,6 +354,8 @@ def effective_rank(features: np.ndarray, *, definition: str = "rankme") -> float
     ValueError
         If the definition is unknown, the shape is not (N, D), N < 2, a value is not finite, or all
         features are zero (constant, where centred).
+    TypeError
+        If the features are not floating.
 
     Warns
     -----
