@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -11,8 +11,6 @@ from dimlab.kernels.moments import Moments
 CONSTANT = 1e-12  # of a dimension's size: what varies less than this does not vary
 _POWER_TOLERANCE = 1e-6
 _ELEMENTS = 1 << 22
-
-Progress = Callable[[int, int], None]
 
 
 def dead_dimensions(moments: Moments) -> np.ndarray:
@@ -232,7 +230,7 @@ def gaussian_correlations(
 
     a, b = (torch.from_numpy(_root(each).astype(np.float32)) for each in within)
     for _ in range(n_draws):
-        noise = rng.normal(size=a.shape).astype(np.float32) / np.sqrt(n_samples - 1)
+        noise = rng.normal(size=a.shape) / np.sqrt(n_samples - 1)
         yield (a @ torch.from_numpy(noise.astype(np.float32)) @ b).numpy()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,10 @@ class Moments:
         Moments
             With B = 1.
         """
+        return self._whole
+
+    @cached_property
+    def _whole(self) -> Moments:  # asked for by every measure: added up once
         if self.n_blocks == 1:
             return self
         n = self.n
@@ -410,17 +415,15 @@ class Moments:
             If it is not such a state, or is damaged.
         """
         from safetensors import SafetensorError, safe_open
-        from safetensors.numpy import load_file
 
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"moments must be a file; got {path}, which is not there.")
         try:
-            tensors = load_file(path)
             with safe_open(path, framework="numpy") as file:
                 meta = {k: v for k, v in (file.metadata() or {}).items() if k != "format"}
-            names = ("counts", "means", "squares", "scatters")
-            state = cls(**{name: tensors[name] for name in names}, meta=meta)
+                names = ("counts", "means", "squares", "scatters")
+                state = cls(**{name: file.get_tensor(name) for name in names}, meta=meta)
         except (SafetensorError, KeyError, ValueError) as error:
             raise ValueError(
                 f"{path.name} must be a state of moments that dimlab saved; got something else."

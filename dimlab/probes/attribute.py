@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dimlab.kernels.correlation import CONSTANT
 from dimlab.kernels.effects import (
     expand,
     orthonormal,
@@ -15,15 +16,13 @@ from dimlab.kernels.effects import (
     permutation_p_values,
     without_class_means,
 )
-from dimlab.probes._outcomes import labelled
+from dimlab.probes._outcomes import Progress, labelled
 from dimlab.probes._reading import basis_of, plain, sample_of
 from dimlab.representation import Representation
 
 _IDENTIFIABLE = 0.01  # share of a factor's variance that must be left given the label
 _SIGNIFICANT = 0.05
 _N_NAMED = 10
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -292,7 +291,7 @@ def attribute(
     features -= features.mean(axis=0)
     within = without_class_means(features, codes)
     spread = np.sqrt(np.einsum("nd,nd->d", within, within) / len(within))
-    dead = spread <= 1e-12 * np.maximum(np.abs(test.features).max(axis=0), 1e-300)
+    dead = spread <= CONSTANT * np.maximum(np.abs(test.features).max(axis=0), 1e-300)
     within[:, dead] = 0.0
     intercepts = np.eye(codes.max() + 1)[codes]
     alone = _or_nan(out_of_fold_errors(features, intercepts, folds), dead)
@@ -358,7 +357,9 @@ def _scaled(columns: np.ndarray) -> np.ndarray:
     """Centre and scale columns: those that do not vary are left out."""
     centred = columns - columns.mean(axis=0)
     size = np.linalg.norm(centred, axis=0)
-    varies = size > 1e-12 * np.sqrt(len(columns)) * np.maximum(np.abs(columns).max(axis=0), 1e-300)
+    varies = size > CONSTANT * np.sqrt(len(columns)) * np.maximum(
+        np.abs(columns).max(axis=0), 1e-300
+    )
     return centred[:, varies] / size[varies] * np.sqrt(len(columns))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dimlab.kernels.correlation import (
+    CONSTANT,
     dead_dimensions,
     off_diagonal_rms,
     redundancy_of,
@@ -24,6 +25,7 @@ from dimlab.kernels.similarity import (
     nuclear_similarity,
 )
 from dimlab.kernels.spectra import entropy_rank, participation_ratio, stable_rank
+from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of
 from dimlab.probes.decompose import caution_of, replicates, singular_values_of
 from dimlab.representation import Representation
@@ -39,8 +41,6 @@ STATISTICS = (
 _N_MATCHES = 20  # matchings of permuted samples
 _MOST_MATCHED = 20_000  # samples that dimensions are matched on
 _LEVEL = 0.95
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -507,5 +507,5 @@ def _unit(features: np.ndarray) -> np.ndarray:
     """Columns of mean 0 and norm 1; those that do not vary are zero."""
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     norms = np.linalg.norm(centred, axis=0)
-    varies = norms > 1e-12 * np.sqrt(len(features)) * np.abs(features).max(axis=0)
+    varies = norms > CONSTANT * np.sqrt(len(features)) * np.abs(features).max(axis=0)
     return np.divide(centred, norms, out=np.zeros_like(centred), where=varies)

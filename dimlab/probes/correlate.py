@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from dimlab.kernels.correlation import (
 )
 from dimlab.kernels.jackknife import jackknife_interval
 from dimlab.kernels.moments import N_BLOCKS, Moments
+from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, plain, sample_of
 from dimlab.probes.decompose import replicates
 from dimlab.representation import Representation
@@ -30,8 +30,6 @@ from dimlab.representation import Representation
 CROSS, WITHIN = "cross-view", "within-view"
 _LEVEL = 0.95
 _PERMUTED = 3e13  # products up to which rows are permuted: some 5 minutes on two cores
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

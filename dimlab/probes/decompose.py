@@ -21,6 +21,7 @@ from dimlab.kernels.spectra import (
     power_law,
     stable_rank,
 )
+from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, plain, sample_of
 from dimlab.representation import Representation
 
@@ -31,8 +32,6 @@ _EPS = float(np.finfo(np.float64).eps)
 _LIDAR_DELTA, _LIDAR_ADDED = 1e-4, 1e-7
 _CHUNK = 1 << 22
 _COLLAPSED = "the means of the samples' views are all the same."
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

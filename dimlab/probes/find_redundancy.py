@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,13 @@ import numpy as np
 from dimlab.kernels.collinearity import group_ids, groups_of, pivot_order, variance_inflation
 from dimlab.kernels.correlation import correlation_of, dead_dimensions
 from dimlab.kernels.moments import N_BLOCKS, Moments
+from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, sample_of, stratified_half
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
 from dimlab.representation import Representation
 
 _COPY = 1 - 1e-6  # |correlation| from which one dimension is an affine copy of another
 _N_HALVINGS = 10
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -284,7 +284,7 @@ def test_frame_statistics_and_summary_agree():
             np.testing.assert_allclose([row.ci_low, row.ci_high], interval)
     assert list(statistics["statistic"])[-1] == "lidar"
     assert summary["numerical_rank_interval"] is None  # a count that no block changes
-    assert "not infinite" not in summary["definition"]
+    assert "entropy of uncentred singular values" in summary["definition"]
 
 
 @pytest.mark.parametrize("value", [0.1, 5.0, 1000.3])
