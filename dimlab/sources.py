@@ -59,14 +59,13 @@ def load_data(name: str, split: str, data_dir: Path | None) -> ImageSet:
     Raises
     ------
     ValueError
-        If there is no data set of that name.
+        If there is no data set of that name, or what is to be planted cannot be read.
     Unreadable
         If its files cannot be read.
     """
     from dimlab import datasets
 
-    if name.replace("_", "-") not in datasets.NAMES:
-        datasets.load_images(name, split)  # raises, with the known names
+    datasets.check_name(name)  # a misuse, where what cannot be read is a failure
     with reading():
         return datasets.load_images(name, split, data_dir=data_dir)
 

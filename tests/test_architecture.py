@@ -25,7 +25,7 @@ COMPARISONS = {
 
 LAYERS = [  # from the floor up; a room imports only from rooms below its own, or from its own wing
     {"atomic"},
-    {"representation", "mask", "archives", "datasets", "basis", "readers", "kernels"},
+    {"representation", "mask", "archives", "image_set", "planted", "datasets", "basis", "readers", "kernels"},
     {"probes", "training"},
     {"figures", "encode", "locate", "interop"},
     {"report", "explore", "study", "baselines", "terminal", "sources"},

@@ -1,0 +1,182 @@
+"""Images of one split, with their labels and whatever else is known of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImageSet:
+    """Images of one split, with their labels and whatever else is known of them.
+
+    Parameters
+    ----------
+    images : ndarray of shape (N, C, H, W), uint8
+        N >= 1; C is 1 (grey) or 3 (RGB).
+    labels : ndarray of shape (N,), integer
+        Class ids >= 0, stored as int64.
+    factors : mapping of str to ndarray of shape (N,), optional
+        What else is known of each image. Floating: continuous; integer, bool or str: categorical.
+    periods : mapping of str to float, optional
+        Period of each continuous factor that wraps, as ``{"hue": 2 * np.pi}``.
+    name : str
+        Name of the data set, as the command line spells it.
+    split : str
+        "train", "validation", "test", or "" where that has no meaning.
+    folder : str
+        What to pass as ``data_dir`` to read the same files again; "" where there are none.
+    class_names : sequence of str
+        One name a class, or empty.
+
+    Raises
+    ------
+    TypeError
+        If the images are not uint8, the labels not integers, or a factor of another type.
+    ValueError
+        If a shape does not fit the images, or a value is out of its range.
+
+    Examples
+    --------
+    >>> ImageSet(np.zeros((2, 1, 8, 8), np.uint8), np.array([0, 1]), name="blank")
+    ImageSet('blank', 2 images of 1 x 8 x 8, 2 classes)
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    _: KW_ONLY
+    factors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    periods: Mapping[str, float] = field(default_factory=dict)
+    name: str
+    split: str = ""
+    folder: str = ""
+    class_names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        images = np.asarray(self.images)
+        if images.dtype != np.uint8:
+            raise TypeError(
+                f"images must be uint8; got {images.dtype}. Scale [0, 1] with "
+                "np.round(255 * images).astype(np.uint8)."
+            )
+        if images.ndim != 4 or images.size == 0 or images.shape[1] not in (1, 3):
+            raise ValueError(
+                f"images must have shape (N, C, H, W) with N >= 1 and C 1 or 3; got {images.shape}."
+            )
+        if self.split not in ("", *SPLITS):
+            raise ValueError(f"split must be train, validation, test or ''; got {self.split!r}.")
+        put = object.__setattr__
+        put(self, "images", images)
+        put(self, "labels", _checked_labels(self.labels, len(images)))
+        put(self, "factors", _checked_factors(self.factors, len(images)))
+        put(self, "periods", _checked_periods(self.periods, self.factors))
+        put(self, "class_names", tuple(str(name) for name in self.class_names))
+        if self.class_names and len(self.class_names) <= self.labels.max():
+            raise ValueError(
+                f"class_names must name {self.labels.max() + 1} classes to match labels; "
+                f"got {len(self.class_names)}."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.images.shape[1:]))
+        split = f"{self.split}, " if self.split else ""
+        count = f"{len(self)} images of {shape}, {self.n_classes} classes"
+        return f"ImageSet({self.name!r}, {split}{count})"
+
+    @property
+    def n_classes(self) -> int:
+        """K, the number of classes: of ``class_names``, else the largest label plus 1."""
+        return len(self.class_names) or int(self.labels.max()) + 1
+
+    @property
+    def labels_hash(self) -> str:
+        """SHA-256 (hexadecimal) of N and the labels, by which a checkpoint knows its data again."""
+        counted = np.concatenate([[len(self)], self.labels]).astype("<i8")
+        return hashlib.sha256(counted.tobytes()).hexdigest()
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> ImageSet:
+        """Return these images only, in this order.
+
+        Parameters
+        ----------
+        rows : sequence of int or ndarray of bool of shape (N,)
+            Images to keep, at least one.
+
+        Returns
+        -------
+        ImageSet
+            With the labels and factors of the same images.
+
+        Raises
+        ------
+        ValueError
+            If a row is out of range or none is left.
+        """
+        index = np.asarray(rows)
+        if index.dtype == bool and index.shape == (len(self),):
+            index = np.flatnonzero(index)
+        if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
+            raise ValueError(
+                f"rows must be a list of at least one index, or a mask of shape ({len(self)},); "
+                f"got {index.dtype} of shape {index.shape}."
+            )
+        if index.min() < 0 or index.max() >= len(self):
+            raise ValueError(
+                f"rows must lie in [0, {len(self)}); got {index.min()}..{index.max()}."
+            )
+        return replace(
+            self,
+            images=self.images[index],
+            labels=self.labels[index],
+            factors={name: values[index] for name, values in self.factors.items()},
+        )
+
+
+def _checked_labels(labels: Any, n_images: int) -> np.ndarray:
+    array = np.asarray(labels)
+    if array.shape != (n_images,):
+        raise ValueError(
+            f"labels must have shape ({n_images},) to match images; got {array.shape}."
+        )
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers (class ids); got {array.dtype}.")
+    if array.min() < 0:
+        raise ValueError(f"labels must be >= 0; got {array.min()}.")
+    return array.astype(np.int64)
+
+
+def _checked_factors(factors: Any, n_images: int) -> dict[str, np.ndarray]:
+    checked = {name: np.asarray(values) for name, values in dict(factors or {}).items()}
+    for name, values in checked.items():
+        if values.shape != (n_images,):
+            raise ValueError(
+                f"factors[{name!r}] must have shape ({n_images},) to match images; "
+                f"got {values.shape}."
+            )
+        if values.dtype.kind not in "fiubU":
+            raise TypeError(
+                f"factors[{name!r}] must be floating, integer, bool or str; got {values.dtype}."
+            )
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            row = np.flatnonzero(~np.isfinite(values))[0]
+            raise ValueError(f"factors[{name!r}] must be finite; got {values[row]} in row {row}.")
+    return checked
+
+
+def _checked_periods(periods: Any, factors: Mapping[str, np.ndarray]) -> dict[str, float]:
+    checked = {name: float(period) for name, period in dict(periods or {}).items()}
+    for name, period in checked.items():
+        if name not in factors or factors[name].dtype.kind != "f":
+            raise ValueError(f"periods must name continuous factors; got {name!r}.")
+        if not (np.isfinite(period) and period > 0):
+            raise ValueError(f"periods[{name!r}] must be > 0; got {period}.")
+    return checked
