@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from dimlab.baselines import BaselineComparison
+    from dimlab.locate import Localisation
     from dimlab.mask import MaskTrace
     from dimlab.probes.ablate import Ablation
     from dimlab.probes.ablate_cumulatively import CumulativeAblation
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from dimlab.probes.decompose import Spectrum
     from dimlab.probes.evaluate import Evaluation
     from dimlab.probes.find_redundancy import Redundancy
+    from dimlab.probes.follow import MaskEvolution
     from dimlab.probes.random_masks import MaskedScores
     from dimlab.representation import Representation
     from dimlab.training.checkpoint import Checkpoint
@@ -34,6 +36,10 @@ __all__ = [
     "plot_cumulative_ablation",
     "plot_evaluation",
     "plot_harmful_dimensions",
+    "plot_localisation",
+    "plot_mask_evolution",
+    "plot_mask_evolution_links",
+    "plot_mask_evolution_quantiles",
     "plot_mask_trace",
     "plot_masked_scores",
     "plot_projector_widths",
@@ -45,6 +51,7 @@ __all__ = [
 # Okabe and Ito's palette: told apart by colour-blind readers
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
 _LEVEL = 0.05
+_MOSAIC = 2.0  # width / height of a mosaic of tiles
 
 
 def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
@@ -590,6 +597,155 @@ def plot_mask_trace(trace: MaskTrace, *, ax: Axes | None = None) -> Axes:
     return ax
 
 
+def plot_mask_evolution(result: MaskEvolution, *, ax: Axes | None = None) -> Axes:
+    """Weight of every dimension over training, the largest final weights on top.
+
+    Parameters
+    ----------
+    result : MaskEvolution
+        From `follow`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        A heat map: one row a dimension; columns meet halfway between records. A mask with negative
+        weights has colours centred at 0 (blue: positive, red: negative).
+    """
+    ax = _axes(ax)
+    steps = np.asarray(result.steps, dtype=np.float64)
+    inner = (steps[1:] + steps[:-1]) / 2
+    ends = (steps[0], steps[-1]) if len(steps) > 1 else (steps[0] - 0.5, steps[0] + 0.5)
+    shown = result.weights[:, np.argsort(result.final_rank)].T
+    low, high = float(shown.min()), float(shown.max())
+    signed = low < 0
+    if signed:
+        high = max(-low, high)
+        low = -high
+    elif low == high:  # a mask that prefers nothing is of one middle colour
+        low, high = low - 0.5, high + 0.5
+    mesh = ax.pcolormesh(
+        [ends[0], *inner, ends[1]],
+        np.arange(len(shown) + 1) + 0.5,
+        shown,
+        cmap="RdBu" if signed else "cividis",
+        vmin=low,
+        vmax=high,
+        rasterized=True,
+        linewidth=0,
+    )
+    ax.invert_yaxis()
+    if len(steps) == 1:
+        ax.set_xticks(result.steps)
+    ax.figure.colorbar(mesh, ax=ax, label="mask weight")
+    ax.set_xlabel("training step")
+    ax.set_ylabel("dimension, by rank of its final weight")
+    moved = "" if result.moved or len(result) == 1 else ": it did not move"
+    ax.set_title(f"The mask while it learns{moved}", loc="left")
+    return ax
+
+
+def plot_mask_evolution_quantiles(result: MaskEvolution, *, ax: Axes | None = None) -> Axes:
+    """Spread of the weights over training, and the dimensions that changed most.
+
+    Parameters
+    ----------
+    result : MaskEvolution
+        From `follow`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        Grey bands: central 90 % and 50 % of the dimensions; dashed: the median; coloured: the at
+        most six dimensions of the largest change.
+    """
+    ax = _axes(ax)
+    steps, quantiles = result.steps, result.quantiles.T
+    if len(steps) == 1:  # a band needs two ends
+        ax.set_xticks(steps)
+        steps, quantiles = steps + np.array([-0.5, 0.5]), np.repeat(quantiles, 2, axis=1)
+    for low, high, alpha, share in ((1, 5, 0.25, 90), (2, 4, 0.45, 50)):
+        ax.fill_between(
+            steps, quantiles[low], quantiles[high], color=GREY, alpha=alpha, lw=0,
+            label=f"central {share} %",
+        )  # fmt: skip
+    ax.plot(steps, quantiles[3], color="black", lw=1.5, ls="--", label="median")
+    palette = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9")
+    movers = [d for d in result.movers[: len(palette)] if result.change[d] != 0]
+    for dimension, colour in zip(movers, palette, strict=False):
+        ax.plot(
+            result.steps, result.weights[:, dimension], color=colour, lw=1.0,
+            label=f"dim. {dimension} ({result.change[dimension]:+.2g})",
+        )  # fmt: skip
+    ax.legend(
+        frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0)
+    )  # fmt: skip
+    ax.set_xlabel("training step")
+    ax.set_ylabel("mask weight")
+    moved = "" if result.moved or len(result) == 1 else ": the mask did not move"
+    ax.set_title(f"Spread of the weights and largest changes{moved}", loc="left")
+    return ax
+
+
+def plot_mask_evolution_links(result: MaskEvolution, *, ax: Axes | None = None) -> Axes:
+    """Rank correlation of the mask, and of control masks, with other measurements.
+
+    Parameters
+    ----------
+    result : MaskEvolution
+        From `follow`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        One row a measurement and mask, orange: the learned one. Horizontal lines: 95 % intervals;
+        for random and permuted masks the central 95 % of the draws.
+    """
+    ax = _axes(ax)
+    ax.set_title("What the final mask goes with", loc="left")
+    if not result.links:
+        ax.text(
+            0.5, 0.5, "No other measurement was given to compare the mask with.",
+            ha="center", va="center", transform=ax.transAxes,
+        )  # fmt: skip
+        ax.set_axis_off()
+        return ax
+    names = list(dict.fromkeys(link.link for link in result.links))
+    rows = [place + 0.7 * names.index(link.link) for place, link in enumerate(result.links)]
+    known = [link for link in result.links if not link.reason]
+    ends = [abs(end) for link in known for end in (link.ci_low, link.ci_high)]
+    ax.axvline(0, color="black", lw=0.8, ls="--", zorder=0)
+    for row, link in zip(rows, result.links, strict=True):
+        colour = ORANGE if link.mask == "learned" else GREY
+        if link.mask == "learned":
+            claim = "claim: > 0 →" if link.expected_sign > 0 else "claim: < 0 ←"
+            ax.text(
+                1.01, row, f"{claim}\n{link.verdict}", color=colour, va="center", fontsize="small",
+                transform=ax.get_yaxis_transform(),
+            )  # fmt: skip
+        if link.reason:
+            ax.text(
+                0, row, "undefined", color=colour, ha="center", va="center", fontsize="small",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )  # fmt: skip
+            continue
+        ax.hlines(row, link.ci_low, link.ci_high, color=colour, lw=1.5, alpha=0.6)
+        ax.plot([link.correlation], [row], "o", color=colour, ms=5)
+    ax.set_yticks(rows, [f"{link.link}, mask: {link.mask}" for link in result.links])
+    ax.tick_params(axis="y", labelsize="small")
+    furthest = max([0.1, *ends]) if ends else 1.0
+    ax.set_xlim(-min(1.05, 1.15 * furthest), min(1.05, 1.15 * furthest))
+    ax.set_ylim(rows[-1] + 0.7, -0.7)
+    ax.set_xlabel("Spearman correlation with the mask weights, over dimensions")
+    ax.grid(axis="x", lw=0.4)
+    return ax
+
+
 def plot_checkpoint(result: Checkpoint, *, ax: Axes | None = None) -> Axes:
     """Loss terms over training, each divided by its first recorded value.
 
@@ -652,6 +808,105 @@ def plot_baseline_comparison(result: BaselineComparison, *, ax: Axes | None = No
     ax.set_title("With and without training, with 95 % intervals", loc="left")
     ax.grid(axis="x", lw=0.4)
     return ax
+
+
+def plot_localisation(result: Localisation, *, ax: Axes | None = None) -> Axes:
+    """Show the images that drive each dimension most, and where in them: covered, and by gradient.
+
+    Parameters
+    ----------
+    result : Localisation
+        From `locate`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        One image of tiles. Each row: a dimension, at most the first six; its images (of more than
+        three dimensions the first four), their occlusion maps and their gradient maps, each kind on
+        one scale a dimension. Blue: covering the place lowers the activation; orange: it raises it.
+        The darker green, the larger the gradient.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    ax = _axes(ax)
+    n_shown = min(len(result), 6)
+    n_images = min(result.rows.shape[1], 6 if n_shown <= 3 else 4)
+    height, width = result.occlusion.shape[2:]
+    n_across = _tiles_across(n_shown, n_images, height / width)
+    fall = LinearSegmentedColormap.from_list("fall", [ORANGE, "white", BLUE])
+    slope = LinearSegmentedColormap.from_list("slope", ["white", GREEN, "#00281D"])
+    rows = []
+    for place in range(n_shown):
+        pixels = np.moveaxis(result.images[place, :n_images], 1, -1) / 255
+        images = np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
+        occlusion = result.occlusion[place, :n_images]
+        gradient = result.gradient[place, :n_images]
+        limit = float(np.abs(occlusion).max()) or 1.0
+        parts = [
+            images,
+            fall((occlusion / limit + 1) / 2)[..., :3],
+            slope(gradient / (float(gradient.max()) or 1.0))[..., :3],
+        ]
+        rows.append(parts)
+    mosaic, x, y = _mosaic(rows, n_across)
+    ax.imshow(mosaic, interpolation="nearest", rasterized=True)
+    heads = ["image", "occlusion: fall of the activation", "input gradient, absolute"]
+    ax.set_xticks(x, heads)
+    ax.xaxis.tick_top()
+    shown = result.activations[:n_shown, :n_images]
+    names = [
+        f"dim. {dimension}\n{each[-1]:.3g} to {each[0]:.3g}"
+        for dimension, each in zip(result.dimensions[:n_shown], shown, strict=True)
+    ]
+    ax.set_yticks(y, names)
+    ax.tick_params(length=0, labelsize="small")
+    ax.spines[:].set_color("none")
+    ax.set_xlabel(
+        "blue: covering the place lowers the activation; orange: raises it\n"
+        "darker green: larger gradient; every dimension has scales of its own",
+        fontsize="small",
+    )
+    some = f"\nfirst {n_shown} of {len(result)} dimensions" if n_shown < len(result) else ""
+    cover = f"{result.patch} x {result.patch} {'black' if result.fill == 'zero' else 'mean'} pixels"
+    ax.set_title(f"Images of largest activation, covered by {cover}{some}", loc="left")
+    return ax
+
+
+def _tiles_across(n_dimensions: int, n_images: int, ratio: float) -> int:
+    """How many of n images stand side by side so that tiles are largest; ratio: height / width."""
+
+    def side(n_across: int) -> float:
+        n_down = n_dimensions * -(-n_images // n_across)
+        return min(_MOSAIC / (3 * n_across), 1 / (ratio * n_down))
+
+    return max(range(1, n_images + 1), key=side)
+
+
+def _mosaic(
+    rows: list[list[np.ndarray]], n_across: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lay out groups of tiles (n, H, W, 3), each in rows of n_across; the centres of the groups.
+
+    Gaps are grey within a group, and transparent and wider between groups.
+    """
+    n, height, width, _ = rows[0][0].shape
+    thin = max(1, round(width / 28))
+    down, across = height + thin, width + thin
+    group_down, group_across = -(-n // n_across) * down + 2 * thin, n_across * across + 4 * thin
+    tops, lefts = np.arange(len(rows)) * group_down, np.arange(len(rows[0])) * group_across
+    shape = len(rows) * group_down - 3 * thin, len(rows[0]) * group_across - 5 * thin
+    board = np.zeros((*shape, 4))
+    for top, groups in zip(tops, rows, strict=True):
+        for left, tiles in zip(lefts, groups, strict=True):
+            right, bottom = left + n_across * across - thin, top + -(-n // n_across) * down - thin
+            board[top:bottom, left:right] = (0.8, 0.8, 0.8, 1.0)
+            for number, tile in enumerate(tiles):
+                y, x = top + number // n_across * down, left + number % n_across * across
+                board[y : y + height, x : x + width, :3] = tile
+    centre_y, centre_x = (group_down - 3 * thin - 1) / 2, (group_across - 5 * thin - 1) / 2
+    return board, lefts + centre_x, tops + centre_y
 
 
 def _axes(ax: Axes | None) -> Axes:

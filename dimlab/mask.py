@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from dimlab.atomic import replacing
+
+_DAMAGED = (  # what reading noise as an .npz can raise
+    zipfile.BadZipFile,
+    zlib.error,
+    *(EOFError, KeyError, MemoryError, NotImplementedError, OSError, RuntimeError),
+    *(OverflowError, SyntaxError, TypeError, ValueError),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +129,123 @@ class MaskTrace:
     def __len__(self) -> int:
         return len(self.steps)
 
+    @classmethod
+    def of_masks(cls, masks: Mapping[int, DimensionMask | np.ndarray]) -> MaskTrace:
+        """Make a trace of the masks of any sequence of checkpoints.
+
+        Parameters
+        ----------
+        masks : mapping of int to DimensionMask or ndarray of shape (D,)
+            Training step to the weights then, in any order; raw weights may leave [0, 1].
+
+        Returns
+        -------
+        MaskTrace
+            One record a step, ascending.
+
+        Raises
+        ------
+        ValueError
+            If there is no mask, a step is not an integer, the masks are not vectors of one length
+            D >= 1, or a weight is not finite.
+
+        Examples
+        --------
+        >>> trace = MaskTrace.of_masks({100: np.array([0.9, 0.1]), 0: np.array([0.5, 0.5])})
+        >>> trace.steps.tolist(), trace.travelled.tolist()
+        ([0, 100], [0.4, 0.4])
+        """
+        if not masks:
+            raise ValueError("masks must hold at least one mask; got none.")
+        for step in masks:
+            if isinstance(step, bool) or not isinstance(step, int | np.integer):
+                raise ValueError(f"masks must be keyed by integer steps; got {step!r}.")
+        rows: list[np.ndarray] = []
+        for step in sorted(masks):
+            mask = masks[step]
+            row = np.asarray(
+                mask.weights if isinstance(mask, DimensionMask) else mask, dtype=np.float64
+            )
+            wanted = rows[0].shape if rows else "(D,) with D >= 1"
+            if row.ndim != 1 or row.size == 0 or (rows and row.shape != wanted):
+                raise ValueError(f"masks[{step}] must have shape {wanted}; got {row.shape}.")
+            rows.append(row)
+        return cls(np.array(sorted(masks), dtype=np.int64), np.stack(rows))
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the arrays to an ``.npz`` file.
+
+        Parameters
+        ----------
+        path : path
+            Must end in ``.npz``. Written to a temporary file first, then renamed.
+
+        Returns
+        -------
+        Path
+            The file written.
+
+        Raises
+        ------
+        ValueError
+            If the name has another ending.
+        """
+        path = _npz_path(path)
+        arrays = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **{name: value for name, value in arrays.items() if value is not None})
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> MaskTrace:
+        """Read a trace from an ``.npz`` file; no pickle is ever run.
+
+        Parameters
+        ----------
+        path : path
+            A file written by `save`, or any with ``steps`` (T,) and ``weights`` (T, D) and, if
+            there are any, ``direct_norm``, ``second_order_norm`` and ``gradient_share``.
+
+        Returns
+        -------
+        MaskTrace
+            The arrays as stored.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If the name has another ending, the file is damaged or lacks ``steps`` or ``weights``,
+            an array is not of numbers (steps: of integers), or the arrays make no trace.
+        """
+        path = _npz_path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"path must be an .npz file; got {path}, which is not there.")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"bad checksum of {damaged}")
+            with np.load(path, allow_pickle=False) as file:
+                known = [name for name in cls.__dataclass_fields__ if name in file.files]
+                arrays = {name: file[name] for name in known}
+        except _DAMAGED as error:
+            raise ValueError(
+                f"{path.name} must be a complete .npz file of plain arrays; got a damaged one "
+                f"({error})."
+            ) from error
+        missing = [name for name in ("steps", "weights") if name not in arrays]
+        if missing:
+            raise ValueError(
+                f"{path.name} must hold steps and weights; got no {' and no '.join(missing)}."
+            )
+        for name, array in arrays.items():
+            kinds, what = ("iu", "integers") if name == "steps" else ("iuf", "numbers")
+            if array.dtype.kind not in kinds:
+                raise ValueError(f"{name} in {path.name} must be {what}; got {array.dtype}.")
+        return cls(**arrays)
+
     @property
     def spread(self) -> np.ndarray:
         """Standard deviation of the weights over dimensions at each recorded step, shape (T,)."""
@@ -166,3 +297,10 @@ class MaskTrace:
             "largest_change": float(self.travelled.max()),
             "moved": bool(self.travelled.max() > 0),
         }
+
+
+def _npz_path(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"path must end in .npz; got {path.name!r}.")
+    return path

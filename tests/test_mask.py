@@ -60,3 +60,98 @@ def test_bad_traces_are_refused(fields, message):
     good = {"steps": np.array([0, 1]), "weights": np.zeros((2, 2))}
     with pytest.raises(ValueError, match=message):
         MaskTrace(**{**good, **fields})
+
+
+@pytest.fixture
+def whole_trace(rng):
+    parts = {"direct_norm": rng.random(3), "gradient_share": rng.random((3, 4))}
+    return MaskTrace(np.array([0, 5, 9]), rng.random((3, 4)).astype(np.float32), **parts)
+
+
+def test_masks_of_any_run_make_a_trace():
+    masks = {20: DimensionMask(np.array([1.0, 0.0])), 0: np.array([-1.0, 2.0]), 3: [0.5, 0.5]}
+    trace = MaskTrace.of_masks(masks)
+    assert trace.steps.tolist() == [0, 3, 20]
+    np.testing.assert_array_equal(trace.weights, [[-1, 2], [0.5, 0.5], [1, 0]])
+    assert trace.direct_norm is None
+
+
+@pytest.mark.parametrize(
+    ("masks", "message"),
+    [
+        ({}, r"^masks must hold at least one mask; got none\.$"),
+        ({"last": np.ones(2)}, r"^masks must be keyed by integer steps; got 'last'\.$"),
+        ({1.5: np.ones(2)}, r"^masks must be keyed by integer steps; got 1\.5\.$"),
+        ({True: np.ones(2)}, r"^masks must be keyed by integer steps; got True\.$"),
+        ({1: np.ones(3), 0: np.ones(2)}, r"^masks\[1\] must have shape \(2,\); got \(3,\)\.$"),
+        ({0: np.ones((1, 2))}, r"^masks\[0\] must have shape \(D,\) with D >= 1; got \(1, 2\)\.$"),
+        ({0: np.ones(0)}, r"^masks\[0\] must have shape \(D,\) with D >= 1; got \(0,\)\.$"),
+        ({0: np.array([1, np.nan])}, r"^weights must be finite"),
+    ],
+)
+def test_masks_that_make_no_trace_are_refused(masks, message):
+    with pytest.raises(ValueError, match=message):
+        MaskTrace.of_masks(masks)
+
+
+def test_a_saved_trace_comes_back(whole_trace, tmp_path):
+    path = whole_trace.save(tmp_path / "trace.npz")
+    assert [file.name for file in tmp_path.iterdir()] == ["trace.npz"]
+    loaded = MaskTrace.load(str(path))
+    for name in ("steps", "weights", "direct_norm", "gradient_share"):
+        np.testing.assert_array_equal(getattr(loaded, name), getattr(whole_trace, name))
+        assert getattr(loaded, name).dtype == getattr(whole_trace, name).dtype
+    assert loaded.second_order_norm is None
+    before = path.read_bytes()
+    assert whole_trace.save(path).read_bytes() == before
+
+
+def test_files_of_others_are_read(tmp_path):
+    path = tmp_path / "mine.npz"
+    np.savez_compressed(path, steps=[0, 1], weights=[[1, 2], [3, 4]], note="of another tool")
+    assert MaskTrace.load(path).weights.tolist() == [[1, 2], [3, 4]]
+
+
+def test_every_cut_of_a_file_is_refused(whole_trace, tmp_path):
+    path = whole_trace.save(tmp_path / "trace.npz")
+    content = path.read_bytes()
+    for length in range(0, len(content), 97):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"^trace\.npz must be a complete \.npz file of plain"):
+            MaskTrace.load(path)
+
+
+def test_a_changed_byte_of_the_weights_is_noticed(whole_trace, tmp_path):
+    path = whole_trace.save(tmp_path / "trace.npz")
+    content = bytearray(path.read_bytes())
+    content[content.index(whole_trace.weights.tobytes()) + 5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"complete \.npz file .* got a damaged one \(bad checksum"
+    ):
+        MaskTrace.load(path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"steps": [0]}, r"^t\.npz must hold steps and weights; got no weights\.$"),
+        ({"other": [0]}, r"^t\.npz must hold .*; got no steps and no weights\.$"),
+        ({"steps": [0.0], "weights": [[1]]}, r"^steps in t\.npz must be integers; got float64\.$"),
+        ({"steps": [0], "weights": [["a"]]}, r"^weights in t\.npz must be numbers; got <U1\.$"),
+        ({"steps": [0], "weights": np.array([[None]])}, r"^t\.npz must be .* of plain arrays"),
+        ({"steps": [0, 0], "weights": np.ones((2, 2))}, "^steps must be a strictly increasing"),
+    ],
+)
+def test_files_without_a_trace_are_refused(arrays, message, tmp_path):
+    np.savez(tmp_path / "t.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        MaskTrace.load(tmp_path / "t.npz")
+
+
+def test_paths_that_cannot_be_are_refused(whole_trace, tmp_path):
+    for act in (whole_trace.save, MaskTrace.load):
+        with pytest.raises(ValueError, match=r"^path must end in \.npz; got 'trace\.pt'\.$"):
+            act(tmp_path / "trace.pt")
+    with pytest.raises(FileNotFoundError, match=r"^path must be an \.npz file; got .*not there\.$"):
+        MaskTrace.load(tmp_path / "none.npz")

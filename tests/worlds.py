@@ -126,6 +126,27 @@ def grouped_world(
     return Representation((features * signs * scale)[:, order]), group[order]
 
 
+def rotated_sources_world(
+    rng: np.random.Generator, n: int = 2000, gaussian: bool = False
+) -> tuple[Representation, np.ndarray]:
+    """12 independent sources, rotated, and the plane (12, 2) of the two that carry a nuisance each.
+
+    Sources are Laplace with variances 12, 11, ..., 1, the nuisance ones with the variances 6 and
+    5; half of that is the factor's. ``gaussian``: all Gaussian with variance 1, so that no
+    direction can be told from another. The class moves the first source.
+    """
+    draw = rng.normal if gaussian else lambda size: rng.laplace(size=size) / np.sqrt(2)
+    labels = np.arange(n) % 2
+    sources, factors = draw(size=(n, 12)), draw(size=(n, 2))
+    sources[:, 6:8] = np.sqrt(0.5) * (sources[:, 6:8] + factors)
+    if not gaussian:
+        sources *= np.sqrt(np.arange(12, 0, -1))
+        sources[:, 0] += labels
+    rotation = random_rotation(rng, 12)
+    named = {"x": factors[:, 0], "y": factors[:, 1]}
+    return Representation(sources @ rotation, labels=labels, factors=named), rotation[6:8].T
+
+
 # Of confounded_dimensions_world, by what they carry.
 SIGNAL, NUISANCE, DUPLICATE, NOISE, DEAD = (
     slice(0, 8), slice(8, 16), slice(16, 32), slice(32, 60), slice(60, 64),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
 
 SPLINE_FREEDOM = 4  # columns of a continuous factor
 HARMONICS = 2  # of a factor that wraps
-_TOGETHER = 1 << 24  # elements of permuted columns that are multiplied at once
+_TOGETHER = 1 << 25  # elements of permuted columns that are multiplied at once
 _RANK = 1e-9  # of the largest singular value: what less a column adds is nothing
 
 Progress = Callable[[int, int], None]
@@ -107,7 +107,9 @@ def orthonormal(columns: np.ndarray) -> np.ndarray:
     return left[:, values > _RANK * max(float(values[0]), 1e-300)]
 
 
-def out_of_fold_errors(features: np.ndarray, design: np.ndarray, folds: np.ndarray) -> np.ndarray:
+def out_of_fold_errors(
+    features: np.ndarray, design: np.ndarray, folds: np.ndarray, models: Sequence[np.ndarray]
+) -> np.ndarray:
     """Squared error of every dimension when each fold is predicted from the others.
 
     Parameters
@@ -115,27 +117,79 @@ def out_of_fold_errors(features: np.ndarray, design: np.ndarray, folds: np.ndarr
     features : ndarray of shape (N, D), float64
         What is predicted, centred.
     design : ndarray of shape (N, P), float64
-        Predictors, the constant included where it is wanted.
+        Predictors of all models, the constant included where it is wanted.
+    folds : ndarray of shape (N,), int
+        Fold of each sample, from 0.
+    models : sequence of S ndarray of int
+        Columns of the design that each model has.
+
+    Returns
+    -------
+    ndarray of shape (S, D)
+        Sums over all samples; least squares of smallest norm where predictors are collinear.
+
+    Notes
+    -----
+    One pass over the data: a fold's error is ``h'h - 2 w'X'h + w'X'X w``, floored at 0.
+    """
+    parts = [np.flatnonzero(folds == fold) for fold in range(folds.max() + 1)]
+    n_dimensions = features.shape[1]
+    grams = np.empty((len(parts), design.shape[1], design.shape[1]))
+    moments = np.empty((len(parts), design.shape[1], n_dimensions))
+    squares = np.empty((len(parts), n_dimensions))
+    for fold, rows in enumerate(parts):
+        own, predicted = design[rows], features[rows]
+        grams[fold], moments[fold] = own.T @ own, own.T @ predicted
+        squares[fold] = np.einsum("nd,nd->d", predicted, predicted)
+    gram, moment = grams.sum(axis=0), moments.sum(axis=0)
+    error = np.zeros((len(models), n_dimensions))
+    for model, columns in enumerate(models):
+        square = np.ix_(columns, columns)
+        for fold in range(len(parts)):
+            own_gram, own_moment = grams[fold][square], moments[fold][columns]
+            weights = np.linalg.pinv(gram[square] - own_gram, hermitian=True, rcond=1e-10) @ (
+                moment[columns] - own_moment
+            )
+            explained = np.einsum("pd,pd->d", weights, 2 * own_moment - own_gram @ weights)
+            error[model] += np.maximum(squares[fold] - explained, 0)
+    return error
+
+
+def effects_given_label(
+    features: np.ndarray, codes: np.ndarray, columns: Sequence[np.ndarray], folds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Share of each dimension's error that a factor takes off given the label, and the reverse.
+
+    Parameters
+    ----------
+    features : ndarray of shape (N, D), float64
+        Centred; those that do not vary within classes set to 0.
+    codes : ndarray of shape (N,), int
+        Class indices from 0.
+    columns : sequence of F ndarray of shape (N, P_f)
+        Columns of each factor, centred and scaled.
     folds : ndarray of shape (N,), int
         Fold of each sample, from 0.
 
     Returns
     -------
-    ndarray of shape (D,)
-        Sums over all samples; least squares of smallest norm where predictors are collinear.
+    effect : ndarray of shape (D, F)
+        ``1 - RSS(h ~ label + factor) / RSS(h ~ label)``, out of fold, clipped at 0; NaN where the
+        label leaves nothing.
+    label_effect : ndarray of shape (D,)
+        ``1 - RSS(h ~ label + all factors) / RSS(h ~ all factors)``.
     """
-    parts = [np.flatnonzero(folds == fold) for fold in range(folds.max() + 1)]
-    grams = [design[rows].T @ design[rows] for rows in parts]
-    moments = [design[rows].T @ features[rows] for rows in parts]
-    gram, moment = sum(grams), sum(moments)
-    error = np.zeros(features.shape[1])
-    for rows, own_gram, own_moment in zip(parts, grams, moments, strict=True):
-        weights = np.linalg.pinv(gram - own_gram, hermitian=True, rcond=1e-10) @ (
-            moment - own_moment
-        )
-        gap = features[rows] - design[rows] @ weights
-        error += np.einsum("nd,nd->d", gap, gap)
-    return error
+    n_classes = int(codes.max()) + 1
+    design = np.hstack([np.eye(n_classes)[codes], np.ones((len(codes), 1)), *columns])
+    label, constant = np.arange(n_classes), np.array([n_classes])
+    ends = n_classes + 1 + np.cumsum([0, *(each.shape[1] for each in columns)])
+    blocks = [np.arange(low, high) for low, high in pairwise(ends)]
+    models = [label, *(np.concatenate([label, block]) for block in blocks)]
+    models += [np.concatenate([constant, *blocks]), np.concatenate([label, *blocks])]
+    error = out_of_fold_errors(features, design, folds, models)
+    base = np.where(error > 0, error, np.nan)
+    effect = np.clip(1 - error[1:-2] / base[0], 0, 1).T
+    return effect, np.clip(1 - error[-1] / base[-2], 0, 1)
 
 
 def f_statistics(features: np.ndarray, columns: np.ndarray, n_classes: int) -> np.ndarray:
@@ -170,24 +224,24 @@ def _f(products: np.ndarray, total: np.ndarray, freedom: int) -> np.ndarray:
 
 def permutation_p_values(
     features: np.ndarray,
-    columns: np.ndarray,
+    columns: Sequence[np.ndarray],
     codes: np.ndarray,
     n_permutations: int,
     rng: np.random.Generator,
     progress: Progress | None = None,
 ) -> np.ndarray:
-    """P-value of each dimension's F, the factor permuted within classes.
+    """P-value of each dimension's F, the factors permuted within classes.
 
     Parameters
     ----------
     features : ndarray of shape (N, D)
         Without class means.
-    columns : ndarray of shape (N, R)
-        The factor's columns, orthonormal and without class means, R >= 1.
+    columns : sequence of F ndarray of shape (N, R_f)
+        Each factor's columns, orthonormal and without class means, R_f >= 1.
     codes : ndarray of shape (N,), int
         Class indices.
     n_permutations : int
-        Permutations, each the same for all dimensions.
+        Permutations, each the same for all dimensions and factors.
     rng : numpy.random.Generator
         Draws them.
     progress : callable, optional
@@ -195,44 +249,55 @@ def permutation_p_values(
 
     Returns
     -------
-    ndarray of shape (D,)
-        ``(1 + values of the null at least as large) / (1 + values of the null)``; the null is that
-        of all dimensions together, which studentising allows. NaN for a dimension that does not
-        vary within classes.
+    ndarray of shape (D, F)
+        ``(1 + values of the null at least as large) / (1 + values of the null)``; a factor's null
+        is that of all dimensions together, which studentising allows. NaN for a dimension that does
+        not vary within classes.
 
     Notes
     -----
     A permutation within classes leaves class means alone, so the permuted columns are still
-    orthonormal and without class means: one product a permutation is all it takes.
+    orthonormal and without class means: one product a permutation is all it takes. It runs in
+    float32.
     """
     import torch
 
-    n_samples, rank = columns.shape
-    observed = f_statistics(features, columns, int(codes.max()) + 1)
-    alive = np.isfinite(observed)
-    freedom = n_samples - int(codes.max()) - 1
-    total = np.einsum("nd,nd->d", features, features, dtype=np.float64)[alive]
+    n_samples, n_classes = len(features), int(codes.max()) + 1
+    total = np.einsum("nd,nd->d", features, features, dtype=np.float64)
+    ends = np.cumsum([0, *(each.shape[1] for each in columns)])
+    joined = np.hstack(columns)
+    products = joined.T @ features
+    observed = np.column_stack(
+        [_f(products[low:high], total, n_samples - n_classes) for low, high in pairwise(ends)]
+    )
+    alive = total > 0
+    total = total[alive]
     # in order of class, so that a permutation within classes shuffles slices in place
     order = np.argsort(codes, kind="stable")
     bounds = np.concatenate([[0], np.cumsum(np.bincount(codes))])
-    kept = torch.from_numpy(np.ascontiguousarray(features[np.ix_(order, alive)], dtype=np.float32))
-    source = np.ascontiguousarray(columns[order].T, dtype=np.float32)
-    step = max(1, _TOGETHER // (n_samples * rank))
-    null = []
+    kept = torch.from_numpy(np.ascontiguousarray(features[order][:, alive], dtype=np.float32))
+    source = torch.from_numpy(joined[order].astype(np.float32))
+    null = np.empty((len(columns), n_permutations, int(alive.sum())), dtype=np.float32)
+    step = max(1, _TOGETHER // source.numel())
     for start in range(0, n_permutations, step):
         count = min(step, n_permutations - start)
-        moved = np.empty((count, rank, n_samples), dtype=np.float32)
+        moved = torch.empty((n_samples, count, source.shape[1]))
         for each in range(count):
-            shuffled = np.arange(n_samples, dtype=np.int32)
+            shuffled = np.arange(n_samples)
             for low, high in pairwise(bounds):
                 rng.shuffle(shuffled[low:high])
-            moved[each] = source[:, shuffled]
-        products = torch.from_numpy(moved.reshape(-1, n_samples)) @ kept
-        null.append(_f(products.numpy().reshape(count, rank, -1), total, freedom).ravel())
+            moved[:, each] = source[torch.from_numpy(shuffled)]
+        products = (moved.reshape(n_samples, -1).T @ kept).numpy()
+        products = products.reshape(count, source.shape[1], -1)
+        for f, (low, high) in enumerate(pairwise(ends)):
+            null[f, start : start + count] = _f(products[:, low:high], total, n_samples - n_classes)
         if progress is not None:
             progress(start + count, n_permutations)
-    values = np.sort(np.concatenate(null))
-    at_least = len(values) - np.searchsorted(values, observed[alive], side="left")
-    p_value = np.full(len(observed), np.nan)
-    p_value[alive] = (1 + at_least) / (1 + len(values))
+    p_value = np.full(observed.shape, np.nan)
+    for f, each in enumerate(null):
+        values = np.sort(each, axis=None)
+        at_least = len(values) - np.searchsorted(
+            values, observed[alive, f].astype(np.float32), side="left"
+        )
+        p_value[alive, f] = (1 + at_least) / (1 + len(values))
     return p_value

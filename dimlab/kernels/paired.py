@@ -319,6 +319,31 @@ def bootstrap_interval(
     return low, high
 
 
+def bootstrap_sums(columns: np.ndarray, rng: np.random.Generator, n_draws: int) -> np.ndarray:
+    """Column sums over samples drawn with replacement: what ratios of sums are made of.
+
+    Parameters
+    ----------
+    columns : ndarray of shape (N, C), float64
+        One row a sample.
+    rng : numpy.random.Generator
+        Draws the samples, the same for all columns.
+    n_draws : int
+        Number of bootstrap samples, >= 1.
+
+    Returns
+    -------
+    ndarray of shape (n_draws, C)
+        N drawn rows, added up.
+    """
+    n_samples = len(columns)
+    sums = np.empty((n_draws, columns.shape[1]))
+    for draw in range(n_draws):
+        counts = np.bincount(rng.integers(0, n_samples, n_samples), minlength=n_samples)
+        sums[draw] = counts @ columns
+    return sums
+
+
 def _quantile(level: float) -> float:
     from scipy.stats import norm
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from dimlab.kernels.correlation import CONSTANT
-from dimlab.kernels.effects import (
-    expand,
-    orthonormal,
-    out_of_fold_errors,
-    permutation_p_values,
-    without_class_means,
-)
+from dimlab.kernels.effects import orthonormal, permutation_p_values, without_class_means
+from dimlab.mask import MaskTrace
+from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, mean_of_each_sample
 from dimlab.probes._outcomes import Progress, labelled
-from dimlab.probes._reading import basis_of, plain, sample_of
+from dimlab.probes._reading import AXES, basis_of, plain, sample_of
+from dimlab.probes.ablate import Ablation
+from dimlab.probes.erase import Erasure, erase
 from dimlab.representation import Representation
 
-_IDENTIFIABLE = 0.01  # share of a factor's variance that must be left given the label
+LEADING = "leading"
 _SIGNIFICANT = 0.05
 _N_NAMED = 10
+_N_INFORMATIVE, _INFORMATIVE_ROWS = (
+    10,
+    5000,
+)  # pairs of a factor, and samples, for mutual information
+_LAST_RECORDS = 10  # of a trace, whose gradient shares are averaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +54,22 @@ class Attribution:
         Share of the factor's variance that the label leaves.
     dead : ndarray of shape (D,), bool
         Dimensions that do not vary within classes.
+    mutual_information : ndarray of shape (D, F)
+        Nats between dimension and factor, *not* given the label, by nearest neighbours among at
+        most 5,000 samples; only for the ten dimensions of the largest effect of each factor, NaN
+        for the rest.
     n_samples, n_permutations : int
         N of test, and permutations.
+    view_invariance : ndarray of shape (D,), optional
+        Correlation of the first two views of a sample.
+    gradient_share : ndarray of shape (D,), optional
+        Share of the contrastive gradient that flows through the dimension, at the end of training.
+    importance : ndarray of shape (D,), optional
+        What a reader loses without the dimension.
+    mask_weight : ndarray of shape (D,), optional
+        The learned mask.
+    erasure : Erasure, optional
+        What the leading factor's removal does.
     basis, sample : str
         Basis of the dimensions; which part of the test split was used, empty: all of it.
     """
@@ -67,8 +84,14 @@ class Attribution:
     identifiable: np.ndarray
     left_given_label: np.ndarray
     dead: np.ndarray
+    mutual_information: np.ndarray
     n_samples: int
     n_permutations: int
+    view_invariance: np.ndarray | None = None
+    gradient_share: np.ndarray | None = None
+    importance: np.ndarray | None = None
+    mask_weight: np.ndarray | None = None
+    erasure: Erasure | None = None
     basis: str = "axes"
     sample: str = ""
 
@@ -81,6 +104,14 @@ class Attribution:
         known = ~np.isnan(self.effect)
         best = np.where(known, self.effect, -1.0).argmax(axis=1) if self.factors else 0
         return np.where(known.any(axis=1), best, -1)
+
+    @property
+    def leading_factor(self) -> str | None:
+        """Factor of the largest sum of effects over the dimensions it is flagged on, if any."""
+        with np.errstate(invalid="ignore"):
+            counted = np.where((self.q_value <= _SIGNIFICANT) & (self.effect > 0), self.effect, 0.0)
+        total = counted.sum(axis=0)
+        return self.factors[int(total.argmax())] if total.any() else None
 
     @property
     def flagged(self) -> np.ndarray:
@@ -106,7 +137,7 @@ class Attribution:
             elif flagged[d]:
                 found.append("nuisance" if nuisance >= label else "mixed")
             else:
-                found.append("label" if label > _IDENTIFIABLE else "neither")
+                found.append("label" if label > IDENTIFIABLE else "neither")
         return found
 
     def to_frame(self) -> Any:
@@ -116,7 +147,8 @@ class Attribution:
         -------
         pandas.DataFrame
             ``dimension, leading_factor`` (empty: none), ``nuisance_score, p_value, q_value`` (of
-            the leading factor), ``label_effect, verdict``.
+            the leading factor), ``label_effect``; where they are known ``view_invariance,
+            gradient_share, importance, mask_weight``; ``verdict``.
         """
         import pandas as pd
 
@@ -133,9 +165,15 @@ class Attribution:
                 "nuisance_score": self.nuisance_score,
                 **of_leading,
                 "label_effect": self.label_effect,
+                **self._beside(),
                 "verdict": self.verdicts(),
             }
         )
+
+    def _beside(self) -> dict[str, np.ndarray]:
+        """Collect what is known of each dimension from elsewhere."""
+        names = ("view_invariance", "gradient_share", "importance", "mask_weight")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def tables(self) -> dict[str, Any]:
         """Return what stands beside the frame, by name.
@@ -143,7 +181,9 @@ class Attribution:
         Returns
         -------
         dict of str to pandas.DataFrame
-            ``effects``: one row a dimension and factor, with ``effect, p_value, q_value``.
+            ``effects``: one row a dimension and factor, with ``effect, p_value, q_value,
+            mutual_information`` (nats, not given the label); ``erasure`` and ``sweep``, where a
+            factor was taken out, see `Erasure`.
         """
         import pandas as pd
 
@@ -155,9 +195,13 @@ class Attribution:
                 "effect": self.effect.ravel(),
                 "p_value": self.p_value.ravel(),
                 "q_value": self.q_value.ravel(),
+                "mutual_information": self.mutual_information.ravel(),
             }
         )
-        return {"effects": frame}
+        more = {}
+        if self.erasure is not None:
+            more = {"erasure": self.erasure.to_frame(), **self.erasure.tables()}
+        return {"effects": frame, **more}
 
     def summary(self) -> dict[str, Any]:
         """Return the main numbers, ready for JSON.
@@ -166,8 +210,8 @@ class Attribution:
         -------
         dict
             Sizes, for each factor its kind, whether it is identifiable, how many dimensions it is
-            flagged on and its largest effect; the dimensions of the largest nuisance score; counts
-            of verdicts.
+            flagged on, its largest effect and mutual information; the leading factor, the
+            dimensions of the largest nuisance score, counts of verdicts, and what erasure found.
         """
         verdicts = self.verdicts()
         order = np.argsort(-np.nan_to_num(self.nuisance_score, nan=-1.0), kind="stable")
@@ -181,6 +225,7 @@ class Attribution:
                 "left_given_label": float(self.left_given_label[f]),
                 "n_flagged": int((significant & (self.effect[:, f] > 0)).sum()),
                 "largest_effect": plain(known.max()) if len(known) else None,
+                "largest_mutual_information": plain(_largest(self.mutual_information[:, f])),
             }
         return {
             "n_test": self.n_samples,
@@ -188,11 +233,16 @@ class Attribution:
             "basis": self.basis,
             **({"sample": self.sample} if self.sample else {}),
             "n_permutations": self.n_permutations,
+            "leading_factor": self.leading_factor,
             "factors": each,
             "most_nuisance": [int(d) for d in order[:_N_NAMED] if self.flagged[d]],
             "verdicts": {word: verdicts.count(word) for word in dict.fromkeys(verdicts)},
             "effect": "share of squared error, given the label, that the factor takes off out of "
             "fold.",
+            "mutual_information": f"nats, not given the label, nearest neighbours, at most "
+            f"{_INFORMATIVE_ROWS:,} samples, the {_N_INFORMATIVE} leading dimensions of each "
+            "factor.",
+            "erasure": None if self.erasure is None else self.erasure.summary(),
         }
 
 
@@ -203,6 +253,10 @@ def attribute(
     factors: Sequence[str] | None = None,
     n_folds: int = 5,
     n_permutations: int = 1000,
+    erased: str | None = LEADING,
+    in_distribution: Representation | None = None,
+    ablation: Ablation | None = None,
+    trace: MaskTrace | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Attribution:
@@ -212,18 +266,31 @@ def attribute(
     ----------
     train, test : Representation
         Labelled splits of the same D dimensions. Effects are estimated on ``test``, whose factors
-        count; ``train`` is what readers and erasers are fitted on.
+        count: pass ``per_view()`` of encoded views to have augmentation parameters among them.
+        ``train`` is what erasers and their readers are fitted on.
     factors : sequence of str, optional
-        Factors of ``test`` to look at; all of them by default. Floating ones are continuous
-        (periodic where the representation names a period), others categorical.
+        Factors of ``test`` to look at; by default all but those with more categories than half the
+        samples (file names). Floating ones are continuous (periodic where the representation names
+        a period), others categorical.
     n_folds : int, default=5
         Folds of the out-of-fold errors, balanced within classes, >= 2.
     n_permutations : int, default=1000
-        Permutations of each factor within classes, >= 1.
+        Permutations of the factors within classes, >= 1.
+    erased : str or None, default="leading"
+        Factor whose removal is tried out with `erase` and its defaults: by default that of the
+        largest flagged effects, if there is one and both splits have it, one row a sample; None:
+        none.
+    in_distribution : Representation, optional
+        Held-out samples like train, for `erase`.
+    ablation : Ablation, optional
+        Importances to stand beside the effects.
+    trace : MaskTrace, optional
+        Mask weights and gradient shares to stand beside them; without it mask weights are those in
+        ``test.meta``.
     seed : int, default=0
         Deals folds and draws permutations.
     progress : callable, optional
-        Called as ``progress(done, total)`` over permutations of all factors.
+        Called as ``progress(done, total)`` over permutations.
 
     Returns
     -------
@@ -233,8 +300,9 @@ def attribute(
     Raises
     ------
     ValueError
-        If labels are missing, D differs, the splits are in different bases, a factor is unknown or
-        there is none, a number is out of its range, or there are too few samples.
+        If labels are missing, D differs, the splits are in different bases, a factor is unknown,
+        named twice or there is none, a number is out of its range, there are too few samples, or
+        an ablation or a trace is of other dimensions.
 
     Notes
     -----
@@ -245,7 +313,8 @@ def attribute(
 
     P-values: the F statistic of phi given the label against permutations within classes [1]_, the
     same for all dimensions, whose studentised nulls are pooled. q-values over all dimensions and
-    factors [2]_.
+    factors [2]_. Views of a sample share a fold; a factor that is the same in all views of a sample
+    is tested on the views' means, one row a sample.
 
     References
     ----------
@@ -263,145 +332,182 @@ def attribute(
     >>> attribute(split, split, n_permutations=99).verdicts()
     ['nuisance', 'label', 'neither']
     """
-    from scipy.stats import false_discovery_control
-
     _, labels = labelled(train, test, "attribute")
     if basis_of(train) != basis_of(test):
         raise ValueError(
             f"test must be in the basis of train, {basis_of(train)}; got {basis_of(test)}. Apply "
             "the same Basis to both."
         )
-    names = _names(test, factors)
+    known = Factors.of(test, labels, factors)
     for name, value, least in (("n_folds", n_folds, 2), ("n_permutations", n_permutations, 1)):
         if value < least:
             raise ValueError(f"{name} must be >= {least}; got {value}.")
-    codes = np.unique(labels, return_inverse=True)[1]
-    columns = [expand(test.factors[name], test.periods.get(name)) for name in names]
-    left = np.array([_left_given_label(each, codes) for each in columns])
-    identifiable = left >= _IDENTIFIABLE
-    widest = codes.max() + 1 + sum(each.shape[1] for each in columns)
-    if len(test) < n_folds or len(test) * (1 - 1 / n_folds) <= widest + 1:
+    n_rows = len(np.unique(known.samples))
+    if n_rows < n_folds or n_rows * (1 - 1 / n_folds) <= known.n_columns + 1:
         raise ValueError(
-            f"attribute needs more than {int((widest + 1) / (1 - 1 / n_folds))} samples for "
-            f"{len(names)} factors and {codes.max() + 1} classes; got {len(test)}."
+            f"attribute needs more than {int((known.n_columns + 1) / (1 - 1 / n_folds))} samples "
+            f"for {len(known.names)} factors and {known.codes.max() + 1} classes; got {n_rows}."
         )
+    beside = _beside(test, ablation, trace)
     rng = np.random.default_rng(seed)
-    folds = _folds(codes, n_folds, rng)
-    features = test.features.astype(np.float64)
-    features -= features.mean(axis=0)
-    within = without_class_means(features, codes)
-    spread = np.sqrt(np.einsum("nd,nd->d", within, within) / len(within))
-    dead = spread <= CONSTANT * np.maximum(np.abs(test.features).max(axis=0), 1e-300)
-    within[:, dead] = 0.0
-    intercepts = np.eye(codes.max() + 1)[codes]
-    alone = _or_nan(out_of_fold_errors(features, intercepts, folds), dead)
-    effect = np.full((len(dead), len(names)), np.nan)
-    p_value = np.full_like(effect, np.nan)
-    for f in np.flatnonzero(identifiable):
-        scaled = _scaled(columns[f])
-        error = out_of_fold_errors(features, np.hstack([intercepts, scaled]), folds)
-        effect[:, f] = np.clip(1 - error / alone, 0, 1)
-        p_value[:, f] = permutation_p_values(
-            within,
-            orthonormal(without_class_means(scaled, codes)),
-            codes,
-            n_permutations,
-            rng,
-            _part_of(progress, int(identifiable[:f].sum()), int(identifiable.sum())),
+    features, within, dead = centred_features(test, known.codes)
+    effect, label_effect = known.effects(features, known.deal(n_folds, rng))
+    p_value = _p_values(known, within, n_permutations, rng, progress)
+    found = Attribution(
+        factors=known.names,
+        kinds=known.kinds,
+        effect=effect,
+        label_effect=label_effect,
+        p_value=p_value,
+        q_value=_q_values(p_value),
+        nuisance_score=_largest(effect),
+        identifiable=known.identifiable,
+        left_given_label=known.left_given_label,
+        dead=dead,
+        mutual_information=_mutual_information(test, known, effect, rng),
+        n_samples=len(test),
+        n_permutations=n_permutations,
+        **beside,
+        basis=basis_of(test),
+        sample=sample_of(test),
+    )
+    factor = found.leading_factor if erased == LEADING else erased
+    if factor is None:
+        return found
+    if erased == LEADING and (factor not in train.factors or test.meta.get("per_view")):
+        return found
+    erasure = erase(train, test, factor=factor, in_distribution=in_distribution, seed=seed)
+    return replace(found, erasure=erasure)
+
+
+def _p_values(
+    known: Factors,
+    within: np.ndarray,
+    n_permutations: int,
+    rng: np.random.Generator,
+    progress: Progress | None,
+) -> np.ndarray:
+    """P-values (D, F), NaN where not identifiable; each factor at the level that it varies on."""
+    p_value = np.full((within.shape[1], len(known.names)), np.nan)
+    chosen = [int(f) for f in np.flatnonzero(known.identifiable)]
+    of_samples = [f for f in chosen if known.is_of_samples(f)]
+    of_rows = [f for f in chosen if f not in of_samples]
+    first = np.unique(known.samples, return_index=True)[1]
+    levels = [(of_rows, within, known.codes, slice(None))]
+    if of_samples:
+        means = mean_of_each_sample(within, known.samples)
+        levels.append((of_samples, means, known.codes[first], first))  # type: ignore[arg-type]
+    levels = [level for level in levels if level[0]]
+    for place, (mine, rows, codes, taken) in enumerate(levels):
+        columns = [orthonormal(without_class_means(known.columns[f][taken], codes)) for f in mine]
+        p_value[:, mine] = permutation_p_values(
+            rows, columns, codes, n_permutations, rng, _part_of(progress, place, len(levels))
         )
+    return p_value
+
+
+def _q_values(p_value: np.ndarray) -> np.ndarray:
+    from scipy.stats import false_discovery_control
+
     known = ~np.isnan(p_value)
     q_value = np.full_like(p_value, np.nan)
     if known.any():
         q_value[known] = false_discovery_control(p_value[known])
-    return Attribution(
-        factors=names,
-        kinds=tuple(_kind(test, name) for name in names),
-        effect=effect,
-        label_effect=_label_effect(
-            features, intercepts, [columns[f] for f in np.flatnonzero(identifiable)], folds, dead
-        ),
-        p_value=p_value,
-        q_value=q_value,
-        nuisance_score=_largest(effect),
-        identifiable=identifiable,
-        left_given_label=left,
-        dead=dead,
-        n_samples=len(test),
-        n_permutations=n_permutations,
-        basis=basis_of(test),
-        sample=sample_of(test),
-    )
+    return q_value
 
 
-def _names(test: Representation, factors: Sequence[str] | None) -> tuple[str, ...]:
-    names = tuple(test.factors) if factors is None else tuple(factors)
-    if not names:
-        raise ValueError(
-            "attribute needs factors: build the Representation with factors={name: (N,)}, or "
-            "encode views and pass per_view()."
-        )
-    for name in names:
-        if name not in test.factors:
-            known = ", ".join(map(repr, test.factors))
-            raise ValueError(f"factors must be among {known}; got {name!r}.")
-    return names
-
-
-def _kind(test: Representation, name: str) -> str:
-    if test.factors[name].dtype.kind != "f":
-        return "categorical"
-    return "periodic" if name in test.periods else "continuous"
-
-
-def _scaled(columns: np.ndarray) -> np.ndarray:
-    """Centre and scale columns: those that do not vary are left out."""
-    centred = columns - columns.mean(axis=0)
-    size = np.linalg.norm(centred, axis=0)
-    varies = size > CONSTANT * np.sqrt(len(columns)) * np.maximum(
-        np.abs(columns).max(axis=0), 1e-300
-    )
-    return centred[:, varies] / size[varies] * np.sqrt(len(columns))
-
-
-def _left_given_label(columns: np.ndarray, codes: np.ndarray) -> float:
-    """Share of the columns' variance within classes."""
-    scaled = _scaled(columns)
-    if scaled.shape[1] == 0:
-        return 0.0
-    left = without_class_means(scaled, codes)
-    return float((left**2).sum() / (scaled**2).sum())
-
-
-def _folds(codes: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
-    """Deal the samples of every class to folds in turn, in random order."""
-    folds = np.empty(len(codes), dtype=np.int64)
-    shuffled = rng.permutation(len(codes))
-    order = shuffled[np.argsort(codes[shuffled], kind="stable")]
-    folds[order] = np.arange(len(codes)) % n_folds
-    return folds
-
-
-def _or_nan(errors: np.ndarray, dead: np.ndarray) -> np.ndarray:
-    return np.where(dead | (errors <= 0), np.nan, errors)
-
-
-def _label_effect(
-    features: np.ndarray,
-    intercepts: np.ndarray,
-    columns: list[np.ndarray],
-    folds: np.ndarray,
-    dead: np.ndarray,
+def _mutual_information(
+    test: Representation, known: Factors, effect: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Share of squared error, given all factors, that the label takes off."""
-    others = [np.ones((len(features), 1)), *map(_scaled, columns)]
-    without = _or_nan(out_of_fold_errors(features, np.hstack(others), folds), dead)
-    both = out_of_fold_errors(features, np.hstack([intercepts, *others[1:]]), folds)
-    return np.clip(1 - both / without, 0, 1)
+    """Nats between each factor and the dimensions it has the largest effects on; else NaN."""
+    from sklearn.feature_selection import mutual_info_classif, mutual_info_regression
+
+    found = np.full_like(effect, np.nan)
+    rows = np.arange(len(test))
+    if len(rows) > _INFORMATIVE_ROWS:
+        rows = np.sort(rng.choice(rows, _INFORMATIVE_ROWS, replace=False))
+    if len(rows) < 10:  # the estimator asks for neighbours
+        return found
+    for f, name in enumerate(known.names):
+        ranked = np.argsort(-np.nan_to_num(effect[:, f], nan=-1.0), kind="stable")
+        leading = ranked[:_N_INFORMATIVE]
+        leading = leading[~np.isnan(effect[leading, f])]
+        if len(leading) == 0:
+            continue
+        columns = test.features[np.ix_(rows, leading)].astype(np.float64)
+        values = test.factors[name][rows]
+        state = int(rng.integers(1 << 31))
+        if known.kinds[f] == "categorical":
+            codes = np.unique(values, return_inverse=True)[1]
+            found[leading, f] = mutual_info_classif(columns, codes, random_state=state)
+        else:
+            found[leading, f] = mutual_info_regression(columns, values, random_state=state)
+    return found
+
+
+def _beside(
+    test: Representation, ablation: Ablation | None, trace: MaskTrace | None
+) -> dict[str, Any]:
+    """Collect what is known of the dimensions from elsewhere, checked to be of these."""
+    n_dimensions, on_axes = test.n_dimensions, basis_of(test) == AXES
+    found: dict[str, Any] = {"view_invariance": _view_invariance(test)}
+    if ablation is not None:
+        single = all(len(group) == 1 for group in ablation.groups)
+        if (
+            len(ablation.importance) != n_dimensions
+            or not single
+            or ablation.basis != basis_of(test)
+        ):
+            raise ValueError(
+                f"ablation must have one group for each of the {n_dimensions} dimensions, in the "
+                f"basis {basis_of(test)}; got {len(ablation.importance)} groups in the basis "
+                f"{ablation.basis}."
+            )
+        found["importance"] = ablation.importance
+    weights = test.meta.get("mask") if on_axes else None
+    if trace is not None:
+        if not on_axes or trace.weights.shape[1] != n_dimensions:
+            raise ValueError(
+                f"trace must be of the {n_dimensions} dimensions of test, on the axes; got "
+                f"{trace.weights.shape[1]} weights, where test is in the basis {basis_of(test)}."
+            )
+        weights = trace.weights[-1]
+        if trace.gradient_share is not None:
+            last = trace.gradient_share[-_LAST_RECORDS:]
+            total = last.sum(axis=1, keepdims=True)
+            found["gradient_share"] = (last / np.where(total > 0, total, 1.0)).mean(axis=0)
+    if weights is not None:
+        found["mask_weight"] = np.array(weights, dtype=np.float64)
+    return found
+
+
+def _view_invariance(test: Representation) -> np.ndarray | None:
+    """Correlation (D,) of two views of a sample; NaN for a dimension that does not vary."""
+    if test.views is not None and len(test.views) > 1:
+        first, second = test.views[0], test.views[1]
+    elif test.meta.get("per_view") and {"view", "sample"} <= set(test.factors):
+        view, sample = test.factors["view"], test.factors["sample"]
+        ids = np.unique(view)[:2]
+        halves = [np.flatnonzero(view == each) for each in ids]
+        halves = [half[np.argsort(sample[half], kind="stable")] for half in halves]
+        if len(halves) < 2 or not np.array_equal(sample[halves[0]], sample[halves[1]]):
+            return None
+        first, second = test.features[halves[0]], test.features[halves[1]]
+    else:
+        return None
+    pair = [
+        each.astype(np.float64) - each.mean(axis=0, dtype=np.float64) for each in (first, second)
+    ]
+    product = np.einsum("nd,nd->d", *pair)
+    norms = [np.sqrt(np.einsum("nd,nd->d", each, each)) for each in pair]
+    size = [CONSTANT * np.sqrt(len(each)) * np.abs(each).max(axis=0) for each in (first, second)]
+    varies = (norms[0] > size[0]) & (norms[1] > size[1])
+    return np.where(varies, product / np.where(varies, norms[0] * norms[1], 1.0), np.nan)
 
 
 def _largest(effect: np.ndarray) -> np.ndarray:
     """Largest of each row that is not NaN; NaN where all are."""
-    best = np.where(np.isnan(effect), -np.inf, effect).max(axis=1, initial=-np.inf)
+    best = np.where(np.isnan(effect), -np.inf, effect).max(axis=-1, initial=-np.inf)
     return np.where(np.isfinite(best), best, np.nan)
 
 

@@ -12,6 +12,7 @@ from scipy.stats import kstest
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
+from dimlab.basis import fit_basis
 from dimlab.kernels.effects import (
     expand,
     f_statistics,
@@ -20,6 +21,9 @@ from dimlab.kernels.effects import (
     permutation_p_values,
     without_class_means,
 )
+from dimlab.mask import MaskTrace
+from dimlab.probes._factors import Factors
+from dimlab.probes.ablate import ablate
 from dimlab.probes.attribute import attribute
 from dimlab.probes.find_redundancy import find_redundancy
 from dimlab.representation import Representation
@@ -67,12 +71,15 @@ def test_out_of_fold_errors_are_those_of_fits_without_each_fold():
     rng = np.random.default_rng(1)
     design, features = rng.normal(size=(60, 3)), rng.normal(size=(60, 5))
     folds = rng.permutation(np.arange(60) % 4)
-    expected = np.zeros(5)
+    models = [np.array([0, 1, 2]), np.array([2])]
+    expected = np.zeros((2, 5))
     for fold in range(4):
         mine = folds == fold
-        fit = LinearRegression(fit_intercept=False).fit(design[~mine], features[~mine])
-        expected += ((features[mine] - fit.predict(design[mine])) ** 2).sum(axis=0)
-    np.testing.assert_allclose(out_of_fold_errors(features, design, folds), expected)
+        for model, columns in enumerate(models):
+            x = design[:, columns]
+            fit = LinearRegression(fit_intercept=False).fit(x[~mine], features[~mine])
+            expected[model] += ((features[mine] - fit.predict(x[mine])) ** 2).sum(axis=0)
+    np.testing.assert_allclose(out_of_fold_errors(features, design, folds, models), expected)
 
 
 def test_f_is_that_of_two_nested_regressions():
@@ -96,9 +103,11 @@ def test_permutation_p_values_are_near_those_of_the_f_law():
     y = rng.normal(size=(200, 30)) + 0.15 * x[:, :1]
     columns = orthonormal(without_class_means(x, codes))
     within = without_class_means(y, codes)
-    found = permutation_p_values(within, columns, codes, 500, rng)
-    expected = f_law.sf(f_statistics(within, columns, 4), 2, 200 - 6)
-    np.testing.assert_allclose(found, expected, atol=0.02)
+    single = columns[:, :1]
+    found = permutation_p_values(within, [columns, single], codes, 500, rng)
+    for f, (each, rank) in enumerate(((columns, 2), (single, 1))):
+        expected = f_law.sf(f_statistics(within, each, 4), rank, 200 - 4 - rank)
+        np.testing.assert_allclose(found[:, f], expected, atol=0.02)
 
 
 def test_the_effect_of_a_known_share_is_found():
@@ -280,3 +289,171 @@ def test_bad_arguments_are_refused_in_one_sentence():
         attribute(world, Representation(world.features, factors=world.factors))
     with pytest.raises(ValueError, match=r"^attribute needs more than \d+ samples for 1 factors"):
         attribute(world, world.take(range(9)))
+
+
+# Views ---------------------------------------------------------------------------------------
+
+
+def encoded_views(rng, n=300, invariance=0.95, **factors):
+    """Two views a sample whose features agree; factors of each sample, and one of each view."""
+    shared = rng.normal(size=(n, 5))
+    own = rng.normal(size=(2, n, 5))
+    shift = rng.uniform(size=(2, n))
+    views = np.sqrt(invariance) * shared + np.sqrt(1 - invariance) * own
+    return Representation(
+        shared,
+        labels=np.arange(n) % 3,
+        factors={"decoy": rng.normal(size=n), "category": rng.integers(0, 3, n), **factors},
+        views=views,
+        view_factors={"crop_x": shift},
+    )
+
+
+def test_views_of_a_sample_are_no_further_samples():
+    """A decoy that both views share would look like twice as many samples as there are."""
+    p = []
+    for seed in range(40):
+        stacked = encoded_views(np.random.default_rng(seed)).per_view()
+        found = attribute(stacked, stacked, n_permutations=100, seed=seed)
+        assert found.factors == ("decoy", "category", "crop_x")
+        p += found.p_value.T.tolist()
+    for each in range(3):
+        assert kstest(np.ravel(p[each::3]), "uniform").pvalue > 0.01
+
+
+def test_factors_of_views_are_found_in_views():
+    rng = np.random.default_rng(12)
+    base = encoded_views(rng)
+    views = base.views.copy()
+    views[:, :, 3] += 4 * base.view_factors["crop_x"]
+    moved = Representation(
+        base.features, labels=base.labels, factors=base.factors, views=views,
+        view_factors=base.view_factors,
+    )  # fmt: skip
+    stacked = moved.per_view()
+    found = attribute(stacked, stacked, n_permutations=500)
+    assert found.leading_factor == "crop_x"
+    np.testing.assert_array_equal(np.flatnonzero(found.flagged), [3])
+    assert found.erasure is None  # views are no samples to judge on
+    expected = [np.corrcoef(views[0, :, d], views[1, :, d])[0, 1] for d in range(5)]
+    np.testing.assert_allclose(found.view_invariance, expected)
+    unstacked = attribute(moved, moved, n_permutations=5)
+    np.testing.assert_allclose(unstacked.view_invariance, expected)
+
+
+def test_folds_hold_all_views_of_a_sample():
+    stacked = encoded_views(np.random.default_rng(13), n=50).per_view()
+    known = Factors.of(stacked, stacked.labels, None)
+    folds = known.deal(5, np.random.default_rng(0))
+    np.testing.assert_array_equal(folds[:50], folds[50:])
+    np.testing.assert_array_equal(np.bincount(folds), 20)
+    assert [known.is_of_samples(f) for f in range(3)] == [True, True, False]
+
+
+def test_names_of_files_are_no_factors():
+    rng = np.random.default_rng(14)
+    names = np.array([f"{i}.png" for i in range(400)])
+    world = split(rng, file=names, x=rng.normal(size=400))
+    assert attribute(world, world, n_permutations=5).factors == ("x",)
+    with pytest.raises(ValueError, match=r"^factors must have at most half as many categories"):
+        attribute(world, world, factors=["file"])
+    with pytest.raises(ValueError, match=r"^factors must be named once; got x, x\.$"):
+        attribute(world, world, factors=["x", "x"])
+
+
+# What stands beside --------------------------------------------------------------------------
+
+
+def test_mutual_information_of_gaussians_for_the_leading_pairs_alone():
+    """Correlation r of two Gaussians is -log(1 - r^2) / 2 nats."""
+    rng = np.random.default_rng(15)
+    x, correlation = rng.normal(size=6000), np.linspace(0.2, 0.9, 15)
+    features = correlation * x[:, None] + np.sqrt(1 - correlation**2) * rng.normal(size=(6000, 15))
+    world = Representation(features, labels=np.arange(6000) % 2, factors={"x": x})
+    found = attribute(world, world, n_permutations=1, erased=None).mutual_information[:, 0]
+    np.testing.assert_array_equal(np.isnan(found), np.arange(15) < 5)
+    np.testing.assert_allclose(found[5:], -np.log(1 - correlation[5:] ** 2) / 2, atol=0.06)
+    bits = Representation(features, labels=world.labels, factors={"x": (x > 0).astype(int)})
+    found = attribute(bits, bits, n_permutations=1, erased=None).mutual_information[:, 0]
+    assert 0.2 < found[14] < np.log(2)
+
+
+def test_importance_mask_and_gradient_stand_beside_the_effects():
+    rng = np.random.default_rng(16)
+    base = split(rng, x=rng.normal(size=400))
+    world = Representation(
+        base.features, labels=base.labels, factors=base.factors, meta={"mask": [0.1, 0.2, 0.3, 0.4]}
+    )
+    ablation = ablate(world, world, reader="ridge")
+    share = rng.uniform(size=(3, 4))
+    trace = MaskTrace(np.arange(3), rng.uniform(size=(3, 4)), gradient_share=share)
+    found = attribute(world, world, n_permutations=5, ablation=ablation, trace=trace)
+    frame = found.to_frame()
+    np.testing.assert_array_equal(frame["importance"], ablation.importance)
+    np.testing.assert_array_equal(frame["mask_weight"], trace.weights[-1])
+    expected = (share / share.sum(axis=1, keepdims=True)).mean(axis=0)
+    np.testing.assert_allclose(frame["gradient_share"], expected)
+    np.testing.assert_allclose(frame["gradient_share"].sum(), 1)
+    plain = attribute(world, world, n_permutations=5).to_frame()
+    np.testing.assert_array_equal(plain["mask_weight"], [0.1, 0.2, 0.3, 0.4])
+    assert not {"importance", "gradient_share", "view_invariance"} & set(plain)
+    with pytest.raises(ValueError, match=r"^ablation must have one group for each of the 4 dimen"):
+        attribute(world, world, ablation=ablate(world, world, reader="ridge", groups=[[0, 1]]))
+    with pytest.raises(ValueError, match=r"^trace must be of the 4 dimensions of test"):
+        attribute(world, world, trace=MaskTrace(np.arange(1), np.ones((1, 3))))
+
+
+def test_the_leading_factor_is_erased_unless_told_otherwise():
+    rng = np.random.default_rng(17)
+    base = split(rng, x=rng.normal(size=400), y=rng.normal(size=400))
+    features = base.features.copy()
+    features[:, 0] += 2 * base.factors["x"]
+    features[:, 1] += 0.7 * base.factors["y"]
+    world = Representation(features, labels=base.labels, factors=base.factors)
+    found = attribute(world, world, n_permutations=20)
+    assert found.leading_factor == "x" == found.erasure.factor
+    assert {"erasure", "sweep", "effects"} == set(found.tables())
+    assert found.summary()["erasure"]["dimensions"] == [0]
+    assert attribute(world, world, n_permutations=20, erased="y").erasure.factor == "y"
+    assert attribute(world, world, n_permutations=20, erased=None).erasure is None
+    bare = Representation(features, labels=base.labels)
+    assert attribute(bare, world, n_permutations=20).erasure is None
+    json.dumps(found.summary(), allow_nan=False)
+
+
+# Rotated worlds ------------------------------------------------------------------------------
+
+
+def largest_angle(planted, found):
+    """Cosine of the largest principal angle between the spans of two sets of columns."""
+    q, p = np.linalg.qr(planted)[0], np.linalg.qr(found)[0]
+    return float(np.linalg.svd(q.T @ p, compute_uv=False).min())
+
+
+def cosine_in_basis(seed, kind, gaussian):
+    """How near the two directions of largest nuisance score come to the planted plane."""
+    rng = np.random.default_rng(seed)
+    world, planted = worlds.rotated_sources_world(rng, gaussian=gaussian)
+    basis = fit_basis(world, kind, seed=seed)
+    turned = basis.apply(world)
+    found = attribute(turned, turned, n_permutations=50, erased=None, seed=seed)
+    assert found.basis == kind
+    best = np.argsort(-found.nuisance_score)[:2]
+    back = np.linalg.pinv(basis.directions).T[:, best]
+    axes = attribute(world, world, n_permutations=1, erased=None).nuisance_score
+    on_axes = largest_angle(planted, np.eye(12)[:, np.argsort(-axes)[:2]])
+    return largest_angle(planted, back), on_axes, basis
+
+
+@pytest.mark.parametrize("kind", ["pca", pytest.param("ica", marks=pytest.mark.slow)])
+def test_a_rotated_nuisance_is_found_in_a_fitted_basis(kind):
+    found = [cosine_in_basis(seed, kind, gaussian=False) for seed in range(20)]
+    assert np.median([cosine for cosine, _, _ in found]) >= 0.95
+    assert np.median([on_axes for _, on_axes, _ in found]) < 0.7  # no pair of axes is near
+    assert np.median([basis.stable.mean() for _, _, basis in found]) >= 0.5
+
+
+def test_where_nothing_tells_directions_apart_the_tool_says_so():
+    found = [cosine_in_basis(seed, "pca", gaussian=True) for seed in range(20)]
+    assert np.median([cosine for cosine, _, _ in found]) < 0.95
+    assert np.median([basis.stable.mean() for _, _, basis in found]) < 0.1

@@ -1,0 +1,162 @@
+"""Linear maps that take something out of features, and ridge readers of what they leave."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dimlab.kernels.correlation import CONSTANT
+
+_RANK = 1e-10  # of the largest eigenvalue or singular value: less is rounding
+_GONE = 1e-7  # of a dimension's deviation before the map: less is rounding
+
+
+def without_dimensions(n_dimensions: int, dimensions: np.ndarray) -> np.ndarray:
+    """Map that sets dimensions to their mean.
+
+    Parameters
+    ----------
+    n_dimensions : int
+        D.
+    dimensions : ndarray of int
+        Those that go.
+
+    Returns
+    -------
+    ndarray of shape (D, D)
+        A, to be applied as ``centred @ A.T``.
+    """
+    kept = np.ones(n_dimensions)
+    kept[dimensions] = 0.0
+    return np.diag(kept)
+
+
+def without_directions(
+    directions: np.ndarray, back: np.ndarray, chosen: np.ndarray
+) -> np.ndarray:
+    """Map that takes a basis's chosen scores to their mean and leaves the others.
+
+    Parameters
+    ----------
+    directions : ndarray of shape (D, R)
+        Scores are ``features @ directions``; of full column rank.
+    back : ndarray of shape (R, D)
+        The pseudo-inverse of the directions.
+    chosen : ndarray of int
+        Directions that go.
+
+    Returns
+    -------
+    ndarray of shape (D, D)
+        A: an orthogonal projection where the directions are orthonormal, else an oblique one.
+    """
+    return np.eye(len(directions)) - back[chosen].T @ directions[:, chosen].T
+
+
+def least_squares_eraser(covariance: np.ndarray, cross: np.ndarray) -> np.ndarray:
+    """Map of least squared change after which no linear reader finds a concept: LEACE.
+
+    Parameters
+    ----------
+    covariance : ndarray of shape (D, D)
+        Of the features.
+    cross : ndarray of shape (D, T)
+        Covariance of the features with the concept's T columns.
+
+    Returns
+    -------
+    ndarray of shape (D, D)
+        ``A = I - W^+ P W`` with W the whitening matrix and P the projection onto the span of
+        ``W cross``: ``A cross`` is 0.
+
+    References
+    ----------
+    Belrose et al., "LEACE: Perfect linear concept erasure in closed form", NeurIPS 2023,
+    theorem 4.3.
+
+    Examples
+    --------
+    >>> covariance = np.diag([4.0, 1.0, 1.0])
+    >>> least_squares_eraser(covariance, np.array([[2.0], [0.0], [0.0]])).round(6).diagonal()
+    array([0., 1., 1.])
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    kept = values > _RANK * max(float(values[-1]), 1e-300)
+    root = np.sqrt(values[kept])
+    whiten = (vectors[:, kept] / root) @ vectors[:, kept].T
+    colour = (vectors[:, kept] * root) @ vectors[:, kept].T
+    left, size, _ = np.linalg.svd(whiten @ cross, full_matrices=False)
+    span = left[:, size > _RANK * max(float(size.max(initial=0.0)), 1e-300)]
+    return np.eye(len(covariance)) - colour @ span @ (span.T @ whiten)
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeMoments:
+    """What a ridge reader of features behind any linear map needs to know of the train rows.
+
+    Parameters
+    ----------
+    mean : ndarray of shape (D,)
+        Of the features.
+    gram : ndarray of shape (D, D)
+        Products of the centred features.
+    cross : ndarray of shape (D, T)
+        Products of the centred features with the centred targets.
+    target_mean : ndarray of shape (T,)
+        Of the targets.
+    n_samples : int
+        N.
+    """
+
+    mean: np.ndarray
+    gram: np.ndarray
+    cross: np.ndarray
+    target_mean: np.ndarray
+    n_samples: int
+
+    @classmethod
+    def of(cls, features: np.ndarray, targets: np.ndarray) -> RidgeMoments:
+        """Add up the moments of features (N, D) and targets (N, T), in float64."""
+        mean, target_mean = features.mean(axis=0, dtype=np.float64), targets.mean(axis=0)
+        gram = np.zeros((features.shape[1],) * 2)
+        cross = np.zeros((features.shape[1], targets.shape[1]))
+        step = max(1, (1 << 23) // features.shape[1])
+        for start in range(0, len(features), step):
+            rows = slice(start, start + step)
+            centred = features[rows].astype(np.float64) - mean
+            gram += centred.T @ centred
+            cross += centred.T @ (targets[rows] - target_mean)
+        return cls(mean, gram, cross, target_mean, len(features))
+
+    def weights_behind(self, map_: np.ndarray | None, penalty: float) -> np.ndarray:
+        """Weights, on centred features before the map, of a ridge fitted behind it.
+
+        Parameters
+        ----------
+        map_ : ndarray of shape (D, D) or None
+            A; None: nothing is taken out.
+        penalty : float
+            > 0, times N, on coefficients of standardised dimensions.
+
+        Returns
+        -------
+        ndarray of shape (D, T)
+            ``(features - mean) @ weights + target_mean`` is what the reader says: equal to fitting
+            it on mapped features. A dimension that the map leaves without variance counts as 0.
+        """
+        from scipy.linalg import cho_factor, cho_solve
+
+        gram, cross = self.gram, self.cross
+        if map_ is not None:
+            gram, cross = map_ @ gram @ map_.T, map_ @ cross
+        before = np.sqrt(np.maximum(self.gram.diagonal(), 0) / self.n_samples)
+        deviation = np.sqrt(np.maximum(gram.diagonal(), 0) / self.n_samples)
+        alive = deviation > np.maximum(_GONE * before, CONSTANT * np.abs(self.mean))
+        scale = np.zeros_like(deviation)
+        scale[alive] = 1 / deviation[alive]
+        system = scale[:, None] * gram * scale
+        system[np.diag_indices_from(system)] += penalty * self.n_samples
+        weights = cho_solve(cho_factor(system, lower=True), scale[:, None] * cross)
+        weights = scale[:, None] * weights
+        return weights if map_ is None else map_.T @ weights

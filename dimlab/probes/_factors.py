@@ -1,0 +1,180 @@
+"""Factors of a representation as columns beside its label: what attribution and erasure share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dimlab.kernels.correlation import CONSTANT
+from dimlab.kernels.effects import effects_given_label, expand, without_class_means
+from dimlab.representation import Representation
+
+IDENTIFIABLE = 0.01  # share of a factor's variance that must be left given the label
+_OF_VIEWS = ("view", "sample")  # of `Representation.per_view`: no factors
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """Factors of N labelled samples; build it with ``Factors.of``.
+
+    Parameters
+    ----------
+    names, kinds : tuple of str
+        Of F factors; ``continuous``, ``periodic`` or ``categorical``.
+    codes : ndarray of shape (N,), int
+        Class indices from 0.
+    samples : ndarray of shape (N,), int
+        Which rows are views of one sample.
+    columns : tuple of F ndarray of shape (N, P_f)
+        Basis functions, centred and scaled.
+    left_given_label : ndarray of shape (F,)
+        Share of the columns' variance within classes.
+    """
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    codes: np.ndarray
+    samples: np.ndarray
+    columns: tuple[np.ndarray, ...]
+    left_given_label: np.ndarray
+
+    @classmethod
+    def of(
+        cls, representation: Representation, labels: np.ndarray, factors: Sequence[str] | None
+    ) -> Factors:
+        """Expand the named factors, or all that do not merely number the samples."""
+        names = _names(representation, factors)
+        codes = np.unique(labels, return_inverse=True)[1]
+        periods = representation.periods
+        columns = tuple(
+            _scaled(expand(representation.factors[name], periods.get(name))) for name in names
+        )
+        left = [_left_given_label(each, codes) for each in columns]
+        kinds = tuple(kind_of(representation, name) for name in names)
+        samples = np.arange(len(representation))
+        if representation.meta.get("per_view") and "sample" in representation.factors:
+            samples = np.unique(representation.factors["sample"], return_inverse=True)[1]
+        return cls(names, kinds, codes, samples, columns, np.array(left))
+
+    @property
+    def identifiable(self) -> np.ndarray:
+        """Factors that vary by themselves, given the label, (F,) bool."""
+        return self.left_given_label >= IDENTIFIABLE
+
+    @property
+    def n_columns(self) -> int:
+        """Columns of the largest design: classes and all factors."""
+        return int(self.codes.max()) + 1 + sum(each.shape[1] for each in self.columns)
+
+    def is_of_samples(self, factor: int) -> bool:
+        """Whether a factor is the same in all views of a sample, of which some have several."""
+        if len(np.unique(self.samples)) == len(self.samples):
+            return False
+        first = np.unique(self.samples, return_index=True)[1]
+        columns = self.columns[factor]
+        return bool((columns == columns[first][self.samples]).all())
+
+    def deal(self, n_folds: int, rng: np.random.Generator) -> np.ndarray:
+        """Deal the samples of every class to folds in turn, in random order; views together."""
+        first = np.unique(self.samples, return_index=True)[1]
+        codes = self.codes[first]
+        folds = np.empty(len(codes), dtype=np.int64)
+        shuffled = rng.permutation(len(codes))
+        order = shuffled[np.argsort(codes[shuffled], kind="stable")]
+        folds[order] = np.arange(len(codes)) % n_folds
+        return folds[self.samples]
+
+    def effects(self, features: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Effect (D, F), NaN where not identifiable, and the label's own (D,)."""
+        chosen = np.flatnonzero(self.identifiable)
+        found, label_effect = effects_given_label(
+            features, self.codes, [self.columns[f] for f in chosen], folds
+        )
+        effect = np.full((features.shape[1], len(self.names)), np.nan)
+        effect[:, chosen] = found
+        return effect, label_effect
+
+
+def centred_features(
+    representation: Representation, codes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return centred features, the same without class means, and the dimensions dead within."""
+    features = representation.features.astype(np.float64)
+    features -= features.mean(axis=0)
+    within = without_class_means(features, codes)
+    spread = np.sqrt(np.einsum("nd,nd->d", within, within) / len(within))
+    size = np.abs(representation.features).max(axis=0)
+    dead = spread <= CONSTANT * np.maximum(size, 1e-300)
+    features[:, dead] = within[:, dead] = 0.0
+    return features, within, dead
+
+
+def mean_of_each_sample(rows: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Mean of the rows of each sample, in the order of sample ids from 0."""
+    order = np.argsort(samples, kind="stable")
+    counts = np.bincount(samples)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    return np.add.reduceat(rows[order], starts, axis=0) / counts[:, None]
+
+
+def kind_of(representation: Representation, name: str) -> str:
+    """Say how a factor is treated."""
+    if representation.factors[name].dtype.kind != "f":
+        return "categorical"
+    return "periodic" if name in representation.periods else "continuous"
+
+
+def _names(representation: Representation, factors: Sequence[str] | None) -> tuple[str, ...]:
+    known = [
+        name
+        for name in representation.factors
+        if not (representation.meta.get("per_view") and name in _OF_VIEWS)
+    ]
+    named = [name for name in known if not _numbers_samples(representation, name)]
+    if factors is not None:
+        named = [factors] if isinstance(factors, str) else list(factors)
+    if not named:
+        raise ValueError(
+            "attribute needs factors: build the Representation with factors={name: (N,)}, or "
+            "encode views and pass per_view()."
+        )
+    for name in named:
+        if name not in known:
+            listed = ", ".join(map(repr, known)) or "none"
+            raise ValueError(f"factors must be among {listed}; got {name!r}.")
+        if _numbers_samples(representation, name):
+            n_categories = len(np.unique(representation.factors[name]))
+            raise ValueError(
+                f"factors must have at most half as many categories as there are samples; got "
+                f"{name!r} with {n_categories} of {len(representation)}. A number is continuous "
+                "where it is floating."
+            )
+    if len(set(named)) < len(named):
+        raise ValueError(f"factors must be named once; got {', '.join(named)}.")
+    return tuple(named)
+
+
+def _numbers_samples(representation: Representation, name: str) -> bool:
+    """Whether a categorical factor has nearly a category a sample, as a file name has."""
+    values = representation.factors[name]
+    return values.dtype.kind != "f" and len(np.unique(values)) > max(2, len(values) / 2)
+
+
+def _scaled(columns: np.ndarray) -> np.ndarray:
+    """Centre and scale columns: those that do not vary are left out."""
+    centred = columns - columns.mean(axis=0)
+    size = np.linalg.norm(centred, axis=0)
+    varies = size > CONSTANT * np.sqrt(len(columns)) * np.maximum(
+        np.abs(columns).max(axis=0, initial=0.0), 1e-300
+    )
+    return centred[:, varies] / size[varies] * np.sqrt(len(columns))
+
+
+def _left_given_label(columns: np.ndarray, codes: np.ndarray) -> float:
+    """Share of the columns' variance within classes."""
+    if columns.shape[1] == 0:
+        return 0.0
+    left = without_class_means(columns, codes)
+    return float((left**2).sum() / (columns**2).sum())
