@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from dimlab.mask import MaskTrace
     from dimlab.probes.ablate import Ablation
     from dimlab.probes.ablate_cumulatively import CumulativeAblation
+    from dimlab.probes.attribute import Attribution
     from dimlab.probes.compare import Comparison
     from dimlab.probes.confirm_harmful import HarmfulDimensions
     from dimlab.probes.correlate import Correlation
     from dimlab.probes.decompose import Spectrum
+    from dimlab.probes.erase import Erasure
     from dimlab.probes.evaluate import Evaluation
     from dimlab.probes.find_redundancy import Redundancy
     from dimlab.probes.follow import MaskEvolution
@@ -29,11 +31,14 @@ if TYPE_CHECKING:
 __all__ = [
     "plot_ablation",
     "plot_ablation_per_class",
+    "plot_attribution",
+    "plot_attribution_effects",
     "plot_baseline_comparison",
     "plot_checkpoint",
     "plot_comparison",
     "plot_correlation",
     "plot_cumulative_ablation",
+    "plot_erasure",
     "plot_evaluation",
     "plot_harmful_dimensions",
     "plot_localisation",
@@ -528,6 +533,159 @@ def plot_projector_widths(table: Any, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("projector width (dimensions)")
     ax.set_ylabel("accuracy (share of test samples)")
     ax.set_title("Accuracy against projector width", loc="left")
+    return ax
+
+
+def plot_attribution(result: Attribution, *, ax: Axes | None = None) -> Axes:
+    """Show what each dimension carries: its largest nuisance effect against the label's.
+
+    Parameters
+    ----------
+    result : Attribution
+        From `attribute`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        One point a dimension that is not dead, coloured by verdict; the largest nuisances are
+        named. Above the dotted line a factor explains more than the label does.
+    """
+    ax = _axes(ax)
+    verdicts = np.array(result.verdicts())
+    nuisance = np.nan_to_num(result.nuisance_score)
+    label_effect = np.nan_to_num(result.label_effect)
+    colours = {"nuisance": ORANGE, "mixed": GREEN, "label": BLUE, "neither": GREY}
+    for word, colour in colours.items():
+        chosen = verdicts == word
+        ax.scatter(
+            label_effect[chosen], nuisance[chosen], s=12, c=colour, alpha=0.8, lw=0,
+            label=f"{word} ({chosen.sum()})", rasterized=len(nuisance) > 500,
+        )  # fmt: skip
+    limit = max(0.05, float(nuisance.max()), float(label_effect.max()))
+    named: list[tuple[float, float]] = []
+    for d in np.argsort(-nuisance, kind="stable")[:40]:
+        x, y = label_effect[d], nuisance[d]
+        crowded = any(abs(y - b) < limit / 16 and abs(x - a) < limit / 4 for a, b in named)
+        if not result.flagged[d] or crowded or len(named) == 5:
+            continue
+        named.append((x, y))
+        ax.annotate(
+            f"{d}: {result.factors[result.leading[d]]}", (x, y), xytext=(5, 2),
+            textcoords="offset points", fontsize="x-small",
+        )  # fmt: skip
+    ax.plot([0, limit], [0, limit], color="black", lw=0.8, ls=":")
+    ax.set_xlim(-0.02 * limit, 1.25 * limit)
+    ax.set_ylim(-0.03 * limit, 1.08 * limit)
+    ax.legend(frameon=False, fontsize="small", loc="upper right")
+    ax.set_xlabel("effect of the label, given the factors (share of error)")
+    ax.set_ylabel("largest effect of a factor,\ngiven the label (share of error)")
+    title = f"What dimensions carry: {len(result.factors)} factors, q ≤ 0.05"
+    ax.set_title(_titled(title, result), loc="left")
+    return ax
+
+
+def plot_attribution_effects(result: Attribution, *, ax: Axes | None = None) -> Axes:
+    """Effect of every factor on the dimensions that carry most of any.
+
+    Parameters
+    ----------
+    result : Attribution
+        From `attribute`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        A heat map: one row a factor, those of larger effects first; one column for each of the (at
+        most 40) dimensions of largest nuisance score, largest first. A dot: q <= 0.05. White: not
+        identifiable.
+    """
+    ax = _axes(ax)
+    order = np.argsort(-np.nan_to_num(result.nuisance_score, nan=-1.0), kind="stable")[:40]
+    total = np.nansum(np.where(result.q_value <= _LEVEL, result.effect, 0.0), axis=0)
+    rows = np.argsort(-total, kind="stable")
+    shown = result.effect[np.ix_(order, rows)].T
+    top = max(float(np.nanmax(shown, initial=0.0)), 1e-6)
+    mesh = ax.pcolormesh(
+        np.ma.masked_invalid(shown), cmap="cividis", vmin=0, vmax=top, rasterized=True, linewidth=0
+    )
+    ax.figure.colorbar(mesh, ax=ax, label="effect given the label (share of error)")
+    y, x = np.nonzero((result.q_value[np.ix_(order, rows)].T <= _LEVEL) & (shown > 0))
+    # dark on light and light on dark
+    dots = np.where(shown[y, x] > 0.6 * top, "black", "white")
+    ax.scatter(x + 0.5, y + 0.5, s=5, c=dots, lw=0)
+    every = max(1, len(order) // 20)
+    ax.set_xticks(np.arange(len(order))[::every] + 0.5, order[::every], rotation=90)
+    notes = ["" if each else " (not identifiable)" for each in result.identifiable]
+    names = [f"{result.factors[f]}{notes[f]}" for f in rows]
+    ax.set_yticks(np.arange(len(rows)) + 0.5, names)
+    ax.invert_yaxis()
+    ax.set_xlabel("dimension, largest nuisance score first")
+    ax.set_title(_titled("Effects of factors (dot: q ≤ 0.05)", result), loc="left")
+    return ax
+
+
+def plot_erasure(result: Erasure, *, ax: Axes | None = None) -> Axes:
+    """Show what is left of the factor, and what becomes of the task, after each way of removal.
+
+    Parameters
+    ----------
+    result : Erasure
+        From `erase`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        Points are ways of removal with 95 % intervals (filled: test, open: in distribution); lines
+        lead over 1, 2, 4, ... dimensions or directions removed. To the left the factor is gone;
+        upwards the task is read better.
+    """
+    ax = _axes(ax)
+    looks = {
+        "nothing": ("black", "o"), "dimensions": (BLUE, "s"), "random dimensions": (GREY, "s"),
+        "directions": (ORANGE, "D"), "random directions": (GREY, "D"), "LEACE": (GREEN, "^"),
+        "LEACE given label": (GREEN, "v"),
+    }  # fmt: skip
+    sweep = result.sweep
+    for s, split in enumerate(result.splits):
+        for way in ("random dimensions", "random directions", "dimensions", "directions"):
+            if not len(sweep["way"]):
+                continue
+            mine = (sweep["split"] == split) & np.isin(sweep["way"], [way, "nothing"])
+            order = np.argsort(sweep["n_removed"][mine], kind="stable")
+            ax.plot(
+                sweep["factor_r_squared"][mine][order], sweep["accuracy"][mine][order],
+                color=looks[way][0], lw=0.9, ls="-" if s == 0 else "--", alpha=0.6, zorder=1,
+            )  # fmt: skip
+        for w, way in enumerate(result.ways):
+            colour, marker = looks[way]
+            x, y = result.factor_r_squared[w, s], result.accuracy[w, s]
+            falls, changes = result.factor_lost[w, s], result.accuracy_change[w, s]
+            count = f" ({result.n_removed[w]})" if result.n_removed[w] else ""
+            ax.errorbar(
+                x, y,
+                xerr=np.nan_to_num([[falls[2] - falls[0]], [falls[0] - falls[1]]]).clip(0),
+                yerr=np.nan_to_num([[changes[0] - changes[1]], [changes[2] - changes[0]]]).clip(0),
+                fmt=marker, ms=5, color=colour, mfc=colour if s == 0 else "white", elinewidth=1,
+                label=f"{way}{count}" if s == 0 else None, zorder=3,
+            )  # fmt: skip
+    ax.set_xlim(-0.05, 1.05)
+    ax.legend(
+        frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.01, 0.5),
+        title="without", title_fontsize="small",
+    )  # fmt: skip
+    ax.set_xlabel(f"R² of {result.factor} that a refitted reader still finds")
+    ax.set_ylabel(f"accuracy of a refitted {result.reader} reader")
+    splits = "filled: test" + ("; open: in distribution" if len(result.splits) > 1 else "")
+    ax.set_title(
+        f"Taking {result.factor} out (directions: {result.basis})\n{splits}; bars: 95 %",
+        loc="left",
+    )
     return ax
 
 

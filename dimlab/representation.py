@@ -207,8 +207,9 @@ class Representation:
         Returns
         -------
         Representation
-            ``features (V * N, D)``; labels and factors repeated; the view factors become factors,
-            with ``view`` and ``sample`` (the row's sample in this representation).
+            ``features (V * N, D)``; labels and factors repeated; the view factors become factors
+            (``view_hue`` where there is a factor ``hue`` already), with ``view`` and ``sample``
+            (the row's sample in this representation).
 
         Raises
         ------
@@ -221,7 +222,8 @@ class Representation:
             )
         n_views, n_samples, n_dimensions = self.views.shape
         factors = {name: np.tile(value, n_views) for name, value in self.factors.items()}
-        factors |= {name: value.ravel() for name, value in self.view_factors.items()}
+        for name, value in self.view_factors.items():
+            factors[f"view_{name}" if name in factors else name] = value.ravel()
         factors["view"] = np.repeat(np.arange(n_views), n_samples)
         factors["sample"] = np.tile(np.arange(n_samples), n_views)
         return Representation(

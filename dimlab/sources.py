@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
+    from dimlab.mask import MaskTrace
     from dimlab.representation import Representation
     from dimlab.training.checkpoint import Checkpoint
     from dimlab.training.distributed import World
@@ -94,6 +96,90 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     with reading():
         return load_checkpoint(path)
+
+
+def read_trace(paths: list[Path], *, key: str | None = None, sigmoid: bool = False) -> MaskTrace:
+    """Read how a mask moved: from one checkpoint's trace, or the masks of several.
+
+    Parameters
+    ----------
+    paths : list of Path
+        A checkpoint or a ``.npz`` of `MaskTrace.save`; or several checkpoints of one run, dimlab's
+        or, with ``key``, anyone's torch files, in the order of their steps: a file's own ``step``
+        (``global_step``, ``epoch``), else the last number in its name, else its place.
+    key : str, optional
+        Where the mask stands in others' files, as ``state_dict.mask.weight``.
+    sigmoid : bool, default=False
+        Whether that holds logits.
+
+    Returns
+    -------
+    MaskTrace
+        At least one record.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is not there.
+    Unreadable
+        If one cannot be read or lacks the mask, or two are of one step.
+    """
+    from dimlab.mask import MaskTrace
+
+    with reading():
+        if len(paths) == 1 and paths[0].suffix == ".npz":
+            return MaskTrace.load(paths[0])
+        if key is None:
+            from dimlab.training.checkpoint import load_checkpoint
+
+            checkpoints = [load_checkpoint(path) for path in paths]
+            if len(checkpoints) == 1:
+                return checkpoints[0].trace
+            found = [(each.step, each.trace.weights[-1]) for each in checkpoints]
+        else:
+            found = [_foreign_mask(path, key, sigmoid, place) for place, path in enumerate(paths)]
+        steps = [step for step, _ in found]
+        for step in steps:
+            if steps.count(step) > 1:
+                raise ValueError(
+                    f"files must be of different steps; got {step} more than once. Number their "
+                    "names."
+                )
+        return MaskTrace.of_masks(dict(found))
+
+
+def _foreign_mask(path: Path, key: str, sigmoid: bool, place: int) -> tuple[int, np.ndarray]:
+    """Step and weights of a mask in anyone's torch file."""
+    import torch
+
+    from dimlab.training.checkpoint import read_torch_file
+
+    tensors = dict(_flattened(read_torch_file(path)))
+    mask = tensors.get(key)
+    if not isinstance(mask, torch.Tensor) or mask.squeeze().ndim != 1:
+        vectors = [
+            name
+            for name, value in tensors.items()
+            if isinstance(value, torch.Tensor) and value.ndim and value.squeeze().ndim == 1
+        ]
+        listed = ", ".join(vectors[:8]) + (", ..." if len(vectors) > 8 else "")
+        raise ValueError(
+            f"key must name a vector in {path.name}, one of {listed or 'none'}; got {key!r}."
+        )
+    weights = mask.squeeze().double()
+    numbers = re.findall(r"\d+", path.stem)
+    named = [tensors[name] for name in ("step", "global_step", "epoch") if name in tensors]
+    step = int(named[0]) if named else int(numbers[-1]) if numbers else place
+    return step, (weights.sigmoid() if sigmoid else weights).numpy()
+
+
+def _flattened(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested mappings with their dotted names."""
+    if isinstance(tree, Mapping):
+        for name, value in tree.items():
+            yield from _flattened(value, f"{prefix}.{name}" if prefix else str(name))
+    else:
+        yield prefix, tree
 
 
 def names_of(sources: list[Path]) -> list[str]:
@@ -251,7 +337,7 @@ class Loading:
         return representation.masked(checkpoint.mask) if self.masked else representation
 
     def pair(
-        self, source: Path, max_queries: int | None = None
+        self, source: Path, max_queries: int | None = None, *, views: int = 0
     ) -> tuple[Representation, Representation]:
         """Load train and test, in the basis asked for, test cut down to the samples asked for.
 
@@ -261,6 +347,8 @@ class Loading:
             A checkpoint, or test features.
         max_queries : int, optional
             Test samples to draw.
+        views : int, default=0
+            Augmented views of test that a checkpoint encodes.
 
         Returns
         -------
@@ -272,16 +360,41 @@ class Loading:
         ValueError
             If ``max_queries`` < 1, or the train features are not named.
         """
-        if max_queries is not None and max_queries < 1:
+        if max_queries is not None and max_queries < 1:  # before anything long
             raise ValueError(f"max-queries must be >= 1; got {max_queries}.")
-        train, test = self._train_of(source), self.features(source, "test")
-        if max_queries is not None and max_queries < len(test):
-            rows = np.random.default_rng(self.seed).choice(len(test), max_queries, replace=False)
-            note = f"{max_queries} of {len(test)} test samples, drawn with seed {self.seed}"
-            test = test.take(np.sort(rows))
-            test = replace(test, meta={**test.meta, "sample": note})
+        train, test = self._train_of(source), self.features(source, "test", views=views)
+        test = self.sampled(test, max_queries)
         train, test = self.in_basis(train, [train, test])
         return train, test
+
+    def sampled(self, test: Representation, max_queries: int | None) -> Representation:
+        """Draw test samples, and note in ``meta["sample"]`` that they are not all.
+
+        Parameters
+        ----------
+        test : Representation
+            All of test.
+        max_queries : int or None
+            How many are wanted, at most; None: all.
+
+        Returns
+        -------
+        Representation
+            In the order of test.
+
+        Raises
+        ------
+        ValueError
+            If ``max_queries`` < 1.
+        """
+        if max_queries is not None and max_queries < 1:
+            raise ValueError(f"max-queries must be >= 1; got {max_queries}.")
+        if max_queries is None or max_queries >= len(test):
+            return test
+        rows = np.random.default_rng(self.seed).choice(len(test), max_queries, replace=False)
+        note = f"{max_queries} of {len(test)} test samples, drawn with seed {self.seed}"
+        test = test.take(np.sort(rows))
+        return replace(test, meta={**test.meta, "sample": note})
 
     def _train_of(self, source: Path) -> Representation:
         if source.suffix != ".safetensors":

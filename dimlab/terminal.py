@@ -199,7 +199,7 @@ def print_extremes(result: Ablation, count: int = 10) -> None:
     print_table(frame.iloc[::-1].head(count), title=title, formats=formats)
 
 
-def with_bounds(frame: Any, name: str, low: str, high: str) -> list[str]:
+def with_bounds(frame: Any, name: str, low: str, high: str, form: str = ".4g") -> list[str]:
     """Write a column with its bounds as one text a row.
 
     Parameters
@@ -208,22 +208,29 @@ def with_bounds(frame: Any, name: str, low: str, high: str) -> list[str]:
         Has the three columns.
     name, low, high : str
         Their names.
+    form : str, default=".4g"
+        Format of the three numbers.
 
     Returns
     -------
     list of str
-        ``value [low, high]``; the value alone where there are no bounds.
+        ``value [low, high]``; the value alone where there are no bounds, nothing where it is NaN.
     """
     rows: Sequence[tuple[float, float, float]] = list(
         frame[[name, low, high]].itertuples(index=False, name=None)
     )
     return [
-        f"{value:.4g}" + (f" [{a:.4g}, {b:.4g}]" if np.isfinite([a, b]).all() else "")
+        ""
+        if np.isnan(value)
+        else format(value, form)
+        + (f" [{a:{form}}, {b:{form}}]" if np.isfinite([a, b]).all() else "")
         for value, a, b in rows
     ]
 
 
-def finish(result: Any, name: str, out: Path | None, *, as_json: bool) -> None:
+def finish(
+    result: Any, name: str, out: Path | None, *, as_json: bool, shown: Sequence[str] = ()
+) -> None:
     """Write a result into a folder, if one is named, and print its summary.
 
     Parameters
@@ -236,6 +243,8 @@ def finish(result: Any, name: str, out: Path | None, *, as_json: bool) -> None:
         The folder.
     as_json : bool
         Print JSON, and nothing else.
+    shown : sequence of str
+        Entries of the summary that a table has shown already; JSON has them all the same.
     """
     if out is not None:
         from dimlab.report import write_result
@@ -243,7 +252,10 @@ def finish(result: Any, name: str, out: Path | None, *, as_json: bool) -> None:
         files = write_result(out, name, result)
         if not as_json:
             print("wrote", *files.values())
-    print_summary(result.summary(), as_json=as_json)
+    summary = result.summary()
+    if not as_json:
+        summary = {key: value for key, value in summary.items() if key not in shown}
+    print_summary(summary, as_json=as_json)
 
 
 def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:

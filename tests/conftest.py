@@ -1,4 +1,5 @@
 import random
+import sys
 
 import matplotlib as mpl
 import numpy as np
@@ -7,12 +8,29 @@ import rich.progress  # noqa: F401 - the first import of these two draws from Py
 import sklearn.datasets  # noqa: F401
 import torch
 
+from dimlab import cli
+
 mpl.use("agg")
 
 
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def dimlab(monkeypatch, capsys, tmp_path):
+    """Run ``dimlab ...`` in an empty folder; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dimlab", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.run()
+        captured = capsys.readouterr()
+        return exit_info.value.code, captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture(autouse=True)

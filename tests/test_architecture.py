@@ -25,7 +25,8 @@ COMPARISONS = {
 
 LAYERS = [  # from the floor up; a room imports only from rooms below its own, or from its own wing
     {"atomic"},
-    {"representation", "mask", "archives", "image_set", "planted", "datasets", "basis", "readers", "kernels"},
+    {"representation", "mask", "basis", "readers", "kernels", "factor_table"}
+    | {"archives", "image_set", "planted", "datasets"},
     {"probes", "training"},
     {"figures", "encode", "locate", "interop"},
     {"report", "explore", "study", "baselines", "terminal", "sources"},

@@ -10,23 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from dimlab import cli
 from dimlab.representation import Representation
-
-
-@pytest.fixture
-def dimlab(monkeypatch, capsys, tmp_path):
-    """Run ``dimlab ...`` in an empty folder; returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["dimlab", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.run()
-        captured = capsys.readouterr()
-        return exit_info.value.code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from dimlab.basis import fit_basis
 from dimlab.mask import MaskTrace
 from dimlab.probes.ablate import ablate
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
+from dimlab.probes.attribute import attribute
 from dimlab.probes.compare import compare
 from dimlab.probes.confirm_harmful import confirm_harmful
 from dimlab.probes.correlate import correlate
@@ -283,3 +284,67 @@ def test_a_correlation_figure_of_2048_dimensions_is_light_and_quick(tmp_path):
     result = correlate(world, n_draws=0, n_blocks=2)
     files = write_result(tmp_path, "correlate", result)
     assert files["svg"].stat().st_size < 1_000_000
+
+
+# Figures of attribution ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def attribution():
+    rng = np.random.default_rng(7)
+    labels = np.arange(300) % 3
+    x, y = rng.normal(size=(2, 300))
+    features = rng.normal(size=(300, 6)) + np.outer(labels, [0, 2, 0, 1, 0, 0])
+    features += np.outer(x, [2, 0, 0, 1, 0, 0])
+    factors = {"x": x, "y": y, "flat": np.zeros(300)}
+    split = Representation(features, labels=labels, factors=factors)
+    return attribute(split, split, n_permutations=50, in_distribution=split)
+
+
+def test_attribution_figure_has_a_point_a_dimension(attribution, ax):
+    figures.plot_attribution(attribution, ax=ax)
+    points = np.concatenate([np.asarray(each.get_offsets()) for each in ax.collections])
+    expected = np.stack([attribution.label_effect, attribution.nuisance_score], axis=1)
+    np.testing.assert_allclose(np.sort(points, axis=0), np.sort(expected, axis=0))
+    assert [text.get_text() for text in ax.texts][0] == "0: x"
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    counts = attribution.summary()["verdicts"]
+    assert labels[0] == f"nuisance ({counts.get('nuisance', 0)})"
+    assert "given the label" in ax.get_ylabel()
+
+
+def test_effects_figure_shows_factors_by_dimensions(attribution, ax):
+    figures.plot_attribution_effects(attribution, ax=ax)
+    mesh = ax.collections[0].get_array()
+    order = np.argsort(-attribution.nuisance_score, kind="stable")
+    np.testing.assert_allclose(mesh[0].data, attribution.effect[order, 0])
+    assert mesh.mask[2].all()  # what cannot be told from the label stays white
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == [
+        "x", "y", "flat (not identifiable)",
+    ]  # fmt: skip
+
+
+def test_erasure_figure_shows_every_way(attribution, ax):
+    result = attribution.erasure
+    figures.plot_erasure(result, ax=ax)
+    drawn = {
+        (float(bars[0].get_xdata()[0]), float(bars[0].get_ydata()[0])) for bars in ax.containers
+    }
+    expected = set(
+        zip(result.factor_r_squared.ravel().tolist(), result.accuracy.ravel().tolist(), strict=True)
+    )
+    assert drawn == expected
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == [
+        way + (f" ({count})" if count else "")
+        for way, count in zip(result.ways, result.n_removed.tolist(), strict=True)
+    ]
+    assert "R² of x" in ax.get_xlabel()
+
+
+def test_results_within_results_are_written_too(attribution, tmp_path):
+    files = write_result(tmp_path, "attribute", attribution)
+    assert {path.name for path in files.values()} == {path.name for path in tmp_path.iterdir()}
+    assert {"attribute-erasure.svg", "attribute-effects.svg", "attribute-effects.csv"} <= {
+        path.name for path in files.values()
+    }

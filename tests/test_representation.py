@@ -152,3 +152,15 @@ def test_bad_files_are_refused(tmp_path):
     save_file({"features": GOOD}, path, metadata={"dimlab": "{"})
     with pytest.raises(ValueError, match="must hold a valid dimlab header"):
         Representation.load(path)
+
+
+def test_a_factor_of_samples_keeps_its_name_beside_one_of_views():
+    hue = np.array([0.5, 1.5])
+    representation = Representation(
+        np.eye(2), factors={"hue": hue}, periods={"hue": 6.0}, views=np.zeros((2, 2, 2)),
+        view_factors={"hue": np.zeros((2, 2))},
+    )  # fmt: skip
+    stacked = representation.per_view()
+    np.testing.assert_array_equal(stacked.factors["hue"], np.tile(hue, 2))
+    np.testing.assert_array_equal(stacked.factors["view_hue"], 0)
+    assert stacked.periods == {"hue": 6.0}

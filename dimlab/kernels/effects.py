@@ -294,8 +294,8 @@ def permutation_p_values(
         if progress is not None:
             progress(start + count, n_permutations)
     p_value = np.full(observed.shape, np.nan)
-    for f, each in enumerate(null):
-        values = np.sort(each, axis=None)
+    for f, draws in enumerate(null):
+        values = np.sort(draws, axis=None)
         at_least = len(values) - np.searchsorted(
             values, observed[alive, f].astype(np.float32), side="left"
         )

@@ -6,11 +6,14 @@
 __all__ = [
     "ablate",
     "ablate_cumulatively",
+    "attribute",
     "compare",
     "confirm_harmful",
     "correlate",
     "decompose",
+    "erase",
     "evaluate",
     "find_redundancy",
+    "follow",
     "random_masks",
 ]

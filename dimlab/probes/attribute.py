@@ -182,8 +182,7 @@ class Attribution:
         -------
         dict of str to pandas.DataFrame
             ``effects``: one row a dimension and factor, with ``effect, p_value, q_value,
-            mutual_information`` (nats, not given the label); ``erasure`` and ``sweep``, where a
-            factor was taken out, see `Erasure`.
+            mutual_information`` (nats, not given the label).
         """
         import pandas as pd
 
@@ -198,10 +197,17 @@ class Attribution:
                 "mutual_information": self.mutual_information.ravel(),
             }
         )
-        more = {}
-        if self.erasure is not None:
-            more = {"erasure": self.erasure.to_frame(), **self.erasure.tables()}
-        return {"effects": frame, **more}
+        return {"effects": frame}
+
+    def parts(self) -> dict[str, Any]:
+        """Return the results within this one, by name.
+
+        Returns
+        -------
+        dict of str to Erasure
+            ``erasure``, where a factor was taken out.
+        """
+        return {} if self.erasure is None else {"erasure": self.erasure}
 
     def summary(self) -> dict[str, Any]:
         """Return the main numbers, ready for JSON.
@@ -471,7 +477,8 @@ def _beside(
                 f"trace must be of the {n_dimensions} dimensions of test, on the axes; got "
                 f"{trace.weights.shape[1]} weights, where test is in the basis {basis_of(test)}."
             )
-        weights = trace.weights[-1]
+        learned = trace.weights.min() < trace.weights.max()  # else there never was a mask
+        weights = trace.weights[-1] if learned else None
         if trace.gradient_share is not None:
             last = trace.gradient_share[-_LAST_RECORDS:]
             total = last.sum(axis=1, keepdims=True)

@@ -58,7 +58,7 @@ class Erasure:
     factor_lost, given_label_lost, accuracy_change : ndarray of shape (W, S, 3)
         Fall of the factor's R^2 and rise of accuracy against ``nothing``, with 95 % bounds:
         bootstrap over test samples for R^2, Tango's for accuracy, of random ways the central 95 %
-        of the draws.
+        of the draws; ``nothing`` has none.
     sweep : dict of str to ndarray
         One entry a (way, size, split): ``way, n_removed, split, factor_r_squared,
         given_label_r_squared, accuracy``. Empty where the task reader is not ridge.
@@ -590,6 +590,9 @@ def _of_heads(
             change[w, s, 0] = rights.mean() - base[s].right.mean()
             if w in single:
                 columns.append(reads[0].errors)
+            if w == 0:  # nothing against itself
+                change[w, s, 1:] = np.nan
+            elif w in single:
                 gained = int((reads[0].right & ~base[s].right).sum())
                 given = int((base[s].right & ~reads[0].right).sum())
                 change[w, s, 1:] = np.ravel(tango_interval(gained, given, len(reads[0].right)))
@@ -604,6 +607,7 @@ def _of_heads(
             drawn_values[:, :1] - drawn_values, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=0
         )
         lost[single, s, :, 1:] = np.moveaxis(falls, 0, -1)
+        lost[0, s, :, 1:] = np.nan
     return {
         "ways": tuple(by_way),
         "n_removed": np.array([drawn[0][0] for drawn in by_way.values()]),

@@ -92,7 +92,8 @@ def write_result(folder: str | os.PathLike[str], name: str, result: Any) -> dict
         Stem of the files.
     result : result
         With ``to_frame()`` and ``summary()``; where it has ``tables()``, each is a
-        ``<name>-<table>.csv``.
+        ``<name>-<table>.csv``; where it has ``parts()``, each is a result of its own,
+        ``<name>-<part>``. Figures are all ``plot_<class name>`` and ``plot_<class name>_<what>``.
 
     Returns
     -------
@@ -108,13 +109,12 @@ def write_result(folder: str | os.PathLike[str], name: str, result: Any) -> dict
     for table, frame in getattr(result, "tables", dict)().items():
         path = folder / f"{name}-{table}.csv"
         files[table] = _write_text(path, frame.to_csv(index=False))
-    plot = _plot_of(result)
-    if plot is not None:
-        files["svg"] = _write_text(folder / f"{name}.svg", _draw(plot, result))
-        more = _plot_of(result, "_per_class")
-        if more is not None:
-            path = folder / f"{name}-per-class.svg"
-            files["per_class"] = _write_text(path, _draw(more, result))
+    for what, plot in _plots_of(result).items():
+        path = folder / f"{name}{what.replace('_', '-')}.svg"
+        files[f"{what}_svg".removeprefix("_")] = _write_text(path, _draw(plot, result))
+    for part, inner in getattr(result, "parts", dict)().items():
+        written = write_result(folder, f"{name}-{part}", inner)
+        files |= {f"{part}_{kind}": path for kind, path in written.items()}
     return files
 
 
@@ -124,11 +124,13 @@ def _write_text(path: Path, text: str) -> Path:
     return path
 
 
-def _plot_of(result: Any, what: str = "") -> Any:
+def _plots_of(result: Any) -> dict[str, Any]:
+    """Figures of a result's class by what follows its name, the plain one first."""
     from dimlab import figures
 
     words = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(result).__name__)
-    return getattr(figures, f"plot{words}{what}", None)
+    names = [name for name in figures.__all__ if f"{name}_".startswith(f"plot{words}_")]
+    return {name.removeprefix(f"plot{words}"): getattr(figures, name) for name in sorted(names)}
 
 
 def _draw(plot: Any, result: Any) -> str:
@@ -150,7 +152,7 @@ def _draw(plot: Any, result: Any) -> str:
 
 
 def _caption(result: Any) -> str:
-    plot = _plot_of(result)
+    plot = _plots_of(result).get("")
     return (plot.__doc__ or "").strip().splitlines()[0] if plot is not None else ""
 
 

@@ -214,12 +214,50 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         checkpoint.
     """
     path = Path(path)
+    payload = read_torch_file(path)
+    if not isinstance(payload, dict) or "format" not in payload:
+        raise ValueError(
+            f"{path.name} must be a checkpoint written by dimlab train; got another kind of file."
+        )
+    if payload["format"] != FORMAT:
+        raise ValueError(
+            f"{path.name} must have format {FORMAT}; got {payload['format']!r}. "
+            "Use the version of dimlab that wrote it."
+        )
+    try:
+        return _from_payload(payload)
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path.name} must be a complete dimlab checkpoint; got a damaged part ({error})."
+        ) from error
+
+
+def read_torch_file(path: Path) -> Any:
+    """Read tensors and plain containers from a torch file of anyone's; no code in it is ever run.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    object
+        What was saved, all tensors on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, or asks for more than tensors and plain containers.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint must be a file; got {path}, which is not there.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the refusal below says it in one sentence
-            payload = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path.name} must hold only tensors and plain containers; got a pickle that asks "
@@ -237,21 +275,6 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     ) as error:
         raise ValueError(
             f"{path.name} must be a complete torch file; got a damaged one."
-        ) from error
-    if not isinstance(payload, dict) or "format" not in payload:
-        raise ValueError(
-            f"{path.name} must be a checkpoint written by dimlab train; got another kind of file."
-        )
-    if payload["format"] != FORMAT:
-        raise ValueError(
-            f"{path.name} must have format {FORMAT}; got {payload['format']!r}. "
-            "Use the version of dimlab that wrote it."
-        )
-    try:
-        return _from_payload(payload)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path.name} must be a complete dimlab checkpoint; got a damaged part ({error})."
         ) from error
 
 

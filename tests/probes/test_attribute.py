@@ -412,7 +412,7 @@ def test_the_leading_factor_is_erased_unless_told_otherwise():
     world = Representation(features, labels=base.labels, factors=base.factors)
     found = attribute(world, world, n_permutations=20)
     assert found.leading_factor == "x" == found.erasure.factor
-    assert {"erasure", "sweep", "effects"} == set(found.tables())
+    assert found.parts() == {"erasure": found.erasure}
     assert found.summary()["erasure"]["dimensions"] == [0]
     assert attribute(world, world, n_permutations=20, erased="y").erasure.factor == "y"
     assert attribute(world, world, n_permutations=20, erased=None).erasure is None

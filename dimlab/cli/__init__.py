@@ -1,0 +1,16 @@
+"""The command line: each command loads, encodes, probes and presents."""
+
+from dimlab.cli import ablating, attributing, measuring, training  # noqa: F401 - they register
+from dimlab.cli.app import app, run
+
+__all__ = ["COMMANDS", "app", "run"]
+
+COMMANDS = (
+    *("demo", "train", "encode", "evaluate"),
+    *("ablate", "confirm", "cumulate", "random-masks"),
+    *("correlate", "decompose", "redundancy", "compare"),
+    *("attribute", "erase", "locate", "follow"),
+)
+app.registered_commands.sort(
+    key=lambda each: COMMANDS.index(each.name or each.callback.__name__)  # type: ignore[union-attr]
+)

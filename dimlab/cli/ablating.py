@@ -1,0 +1,215 @@
+"""Commands that remove dimensions and read what is left."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dimlab.cli.app import app
+from dimlab.cli.options import (
+    AsJson,
+    BasisName,
+    Data,
+    DataDir,
+    Device,
+    GroupsOf,
+    K,
+    Masked,
+    MaxQueries,
+    Memory,
+    Out,
+    Penalty,
+    Probed,
+    Quiet,
+    Reader,
+    Seed,
+    Temperature,
+    TrainFeatures,
+    groups_in,
+    numbers_in,
+)
+from dimlab.sources import Loading
+from dimlab.terminal import finish, print_extremes, print_rows, progress
+
+
+@app.command()
+def ablate(
+    source: Probed,
+    train_features: TrainFeatures = None,
+    reader: Reader = "knn",
+    refit: Annotated[
+        bool | None, typer.Option("--refit/--frozen", help="Fit the reader again without it.")
+    ] = None,
+    fill: Annotated[str | None, typer.Option(help="Frozen readers: mean or zero.")] = None,
+    score: Annotated[
+        str, typer.Option(help="accuracy, balanced_accuracy or log_loss.")
+    ] = "accuracy",
+    groups: GroupsOf = None,
+    basis: BasisName = None,
+    masked: Masked = False,
+    k: K = 5,
+    temperature: Temperature = 1.0,
+    penalty: Penalty = 1e-3,
+    max_queries: MaxQueries = None,
+    memory: Memory = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Remove each dimension, or group, in turn and score a reader of the rest.
+
+    The test split is ablated against the train split. Example: dimlab ablate checkpoint.pt
+    """
+    from dimlab.probes.ablate import ablate as ablate_dimensions
+
+    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    train, test = loading.pair(source, max_queries)
+    with progress("ablating", quiet=quiet) as advance:
+        result = ablate_dimensions(
+            train, test, reader=reader, refit=refit, fill=fill, score=score,
+            groups=groups_in(groups, train), k=k, temperature=temperature, penalty=penalty,
+            seed=seed, device=device, memory=memory, progress=advance,
+        )  # fmt: skip
+    if not as_json:
+        print_extremes(result)
+    finish(result, "ablate", out, as_json=as_json)
+
+
+@app.command("random-masks")
+def random_masks(
+    source: Probed,
+    train_features: TrainFeatures = None,
+    reader: Reader = "ridge",
+    drop: Annotated[
+        str, typer.Option(help="Shares of the dimensions to remove, separated by commas.")
+    ] = "0.1,0.25,0.5,0.75",
+    n_masks: Annotated[int, typer.Option(help="Masks of each share.")] = 500,
+    basis: BasisName = None,
+    masked: Masked = False,
+    k: K = 5,
+    temperature: Temperature = 1.0,
+    penalty: Penalty = 1e-3,
+    max_queries: MaxQueries = None,
+    memory: Memory = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Score random masks; judge the best on samples that did not choose it.
+
+    Example: dimlab random-masks checkpoint.pt --drop 0.1,0.5
+    """
+    from dimlab.probes.random_masks import random_masks as score_random_masks
+
+    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    train, test = loading.pair(source, max_queries)
+    with progress("masking", quiet=quiet) as advance:
+        result = score_random_masks(
+            train, test, reader=reader, drop=numbers_in("drop", drop), n_masks=n_masks, k=k,
+            temperature=temperature, penalty=penalty, seed=seed, device=device, memory=memory,
+            progress=advance,
+        )  # fmt: skip
+    if not as_json:
+        print_rows(result, "Random masks, one row a share removed")
+    finish(result, "random-masks", out, as_json=as_json)
+
+
+@app.command("cumulate")
+def ablate_cumulatively(
+    source: Probed,
+    train_features: TrainFeatures = None,
+    order: Annotated[
+        str,
+        typer.Option(
+            help="worst-first, best-first, random, greedy-backward, greedy-forward, or a list of "
+            "groups separated by commas."
+        ),
+    ] = "worst-first",
+    reader: Reader = "ridge",
+    n_points: Annotated[int | None, typer.Option(help="Points of the curve.")] = None,
+    groups: GroupsOf = None,
+    basis: BasisName = None,
+    masked: Masked = False,
+    k: K = 5,
+    temperature: Temperature = 1.0,
+    penalty: Penalty = 1e-3,
+    max_queries: MaxQueries = None,
+    memory: Memory = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Remove dimensions one after the other and score a reader of the rest each time.
+
+    Example: dimlab cumulate checkpoint.pt --order best-first
+    """
+    from dimlab.probes.ablate_cumulatively import ORDERS
+    from dimlab.probes.ablate_cumulatively import ablate_cumulatively as cumulate
+
+    given = order in ORDERS or not order.replace(",", "").replace(" ", "").isdigit()
+    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    train, test = loading.pair(source, max_queries)
+    with progress("removing", quiet=quiet) as advance:
+        result = cumulate(
+            train, test, order=order if given else [int(d) for d in order.split(",")],
+            reader=reader, groups=groups_in(groups, train), k=k, temperature=temperature,
+            penalty=penalty, n_points=n_points, seed=seed, device=device, memory=memory,
+            progress=advance,
+        )  # fmt: skip
+    if not as_json:
+        print_rows(result, f"Accuracy while dimensions leave, {result.order_name}")
+    finish(result, "cumulate", out, as_json=as_json)
+
+
+@app.command("confirm")
+def confirm_harmful(
+    source: Probed,
+    train_features: TrainFeatures = None,
+    reader: Reader = "knn",
+    n_splits: Annotated[int, typer.Option(help="Random halvings of the test samples.")] = 20,
+    groups: GroupsOf = None,
+    basis: BasisName = None,
+    masked: Masked = False,
+    k: K = 5,
+    temperature: Temperature = 1.0,
+    penalty: Penalty = 1e-3,
+    max_queries: MaxQueries = None,
+    memory: Memory = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Find dimensions that hurt a reader, confirmed on samples that did not choose them.
+
+    Example: dimlab confirm checkpoint.pt --basis pca
+    """
+    from dimlab.probes.confirm_harmful import confirm_harmful as confirm
+
+    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    train, test = loading.pair(source, max_queries)
+    with progress("confirming", quiet=quiet) as advance:
+        result = confirm(
+            train, test, reader=reader, groups=groups_in(groups, train), k=k,
+            temperature=temperature, penalty=penalty, n_splits=n_splits, seed=seed,
+            device=device, memory=memory, progress=advance,
+        )  # fmt: skip
+    if not as_json:
+        print_rows(result, "Most harmful first", by=["q_value", "importance"])
+    finish(result, "confirm", out, as_json=as_json)

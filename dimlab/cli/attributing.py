@@ -1,0 +1,430 @@
+"""Commands that ask what dimensions carry, where, and whether the mask knows."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from dimlab.cli.app import app
+from dimlab.cli.options import (
+    AsJson,
+    BasisName,
+    Data,
+    DataDir,
+    Device,
+    K,
+    MaxQueries,
+    Out,
+    Penalty,
+    Probed,
+    Quiet,
+    Reader,
+    Seed,
+    Source,
+    Split,
+    Temperature,
+    TrainFeatures,
+    numbers_in,
+)
+from dimlab.sources import Loading, read_checkpoint, read_trace, reading
+from dimlab.terminal import finish, print_rows, print_table, progress, with_bounds
+
+if TYPE_CHECKING:
+    from dimlab.representation import Representation
+
+Table = Annotated[
+    Path | None,
+    typer.Option(
+        "--factors", help="CSV or parquet of more factors, with a column row or file (and split)."
+    ),
+]
+Continuous = Annotated[
+    str | None, typer.Option(help="Integer columns that are continuous, separated by commas.")
+]
+Period = Annotated[
+    list[str] | None,
+    typer.Option("--period", help="Period of a column that wraps, as angle=360; repeatable."),
+]
+InDistribution = Annotated[
+    Path | None,
+    typer.Option(
+        "--in-distribution",
+        help="Held-out features like train; a checkpoint's validation split by default.",
+    ),
+]
+Directions = Annotated[
+    str, typer.Option(help="Basis of the directions to remove: pca, whiten, varimax or ica.")
+]
+
+
+@app.command()
+def attribute(
+    source: Probed,
+    train_features: TrainFeatures = None,
+    in_distribution: InDistribution = None,
+    views: Annotated[
+        int,
+        typer.Option("--views", help="Attribute so many augmented views of every test image."),
+    ] = 0,
+    table: Table = None,
+    continuous: Continuous = None,
+    period: Period = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--factor", help="Factors to look at; repeatable.")
+    ] = None,
+    permutations: Annotated[int, typer.Option(help="Permutations within classes.")] = 1000,
+    erase: Annotated[
+        str, typer.Option(help="Factor to take out: leading, none, or a name.")
+    ] = "leading",
+    reader: Annotated[
+        str, typer.Option(help="Reader for ablation importance: ridge, knn, logistic or none.")
+    ] = "ridge",
+    basis: BasisName = None,
+    max_queries: MaxQueries = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Say what each dimension carries beside the label, how sure that is, and what erasing it does.
+
+    With --views the augmentation's parameters are factors too. Example:
+    dimlab attribute checkpoint.pt --views 2 --factors scanners.csv
+    """
+    from dimlab.probes.ablate import ablate
+    from dimlab.probes.attribute import LEADING
+    from dimlab.probes.attribute import attribute as attribute_dimensions
+    from dimlab.probes.erase import erase as erase_factor
+
+    loading = Loading(data, data_dir, False, None, train_features, device, seed, quiet)
+    train, test = (
+        _with_table(each, table, continuous, period) for each in loading.pair(source, views=views)
+    )
+    test = loading.sampled(test, max_queries)  # rows of a table are those of all of test
+    held_out = _held_out(loading, source, in_distribution, (table, continuous, period))
+    turned = replace(loading, basis=basis)
+    bank, queries = turned.in_basis(train, [train, test])
+    ablation = None
+    if reader != "none":
+        with progress("ablating", quiet=quiet) as advance:
+            ablation = ablate(
+                bank, queries, reader=reader, seed=seed,
+                device=device, progress=advance,
+            )  # fmt: skip
+    trace = None
+    if source.suffix != ".safetensors" and basis is None:
+        trace = read_checkpoint(source).trace
+    with progress("permuting", quiet=quiet) as advance:
+        result = attribute_dimensions(
+            bank, queries.per_view() if views else queries, factors=only, erased=None,
+            n_permutations=permutations, ablation=ablation, trace=trace, seed=seed,
+            progress=advance,
+        )  # fmt: skip
+    factor = result.leading_factor if erase == LEADING else None if erase == "none" else erase
+    if factor is not None and erase == LEADING and factor not in train.factors:
+        print(f"dimlab attribute: train has no {factor}: nothing is erased.", file=sys.stderr)
+        factor = None
+    if factor is not None:
+        with progress(f"erasing {factor}", quiet=quiet) as advance:
+            erasure = erase_factor(
+                train, test, factor=factor,
+                in_distribution=held_out, seed=seed, progress=advance,
+            )  # fmt: skip
+        result = replace(result, erasure=erasure)
+    if not as_json:
+        _print_attribution(result)
+        if result.erasure is not None:
+            _print_erasure(result.erasure)
+            for sentence in result.erasure.summary()["in_words"]:
+                print(sentence)
+    finish(result, "attribute", out, as_json=as_json, shown=["factors", "erasure"])
+
+
+@app.command()
+def erase(
+    source: Probed,
+    factor: Annotated[str, typer.Option(help="Factor to take out.")],
+    train_features: TrainFeatures = None,
+    in_distribution: InDistribution = None,
+    table: Table = None,
+    continuous: Continuous = None,
+    period: Period = None,
+    directions: Directions = "pca",
+    remove: Annotated[
+        int | None,
+        typer.Option(help="Dimensions, and directions, to remove; by default those that carry it."),
+    ] = None,
+    reader: Reader = "ridge",
+    k: K = 5,
+    temperature: Temperature = 1.0,
+    penalty: Penalty = 1e-3,
+    random: Annotated[int, typer.Option(help="Draws of as many random ones.")] = 20,
+    max_queries: MaxQueries = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Take a factor out by dimensions, by directions and by LEACE; measure factor and task.
+
+    Example: dimlab erase checkpoint.pt --factor hue --directions varimax
+    """
+    from dimlab.probes.erase import erase as erase_factor
+
+    loading = Loading(data, data_dir, False, None, train_features, device, seed, quiet)
+    train, test = (_with_table(each, table, continuous, period) for each in loading.pair(source))
+    test = loading.sampled(test, max_queries)
+    held_out = _held_out(loading, source, in_distribution, (table, continuous, period))
+    with progress(f"erasing {factor}", quiet=quiet) as advance:
+        result = erase_factor(
+            train, test, factor=factor, in_distribution=held_out, n_removed=remove,
+            basis=directions, reader=reader, k=k, temperature=temperature, penalty=penalty,
+            n_random=random, seed=seed, device=device, progress=advance,
+        )  # fmt: skip
+    if not as_json:
+        _print_erasure(result)
+    finish(result, "erase", out, as_json=as_json, shown=["splits"])
+
+
+@app.command()
+def locate(
+    source: Source,
+    dimensions: Annotated[
+        str | None,
+        typer.Option(help="Dimensions, separated by commas; by default the six that vary most."),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Images of largest activation.")] = 6,
+    patch: Annotated[int | None, typer.Option(help="Side of the covering square, pixels.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Step between squares, pixels.")] = None,
+    fill: Annotated[str, typer.Option(help="What covers: mean or zero.")] = "mean",
+    split: Split = "test",
+    max_queries: Annotated[
+        int | None, typer.Option(help="Images to look among, the first ones; all by default.")
+    ] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    quiet: Quiet = False,
+) -> None:
+    """Show which images drive a dimension, and where in them: occlusion and input gradient.
+
+    Example: dimlab locate checkpoint.pt --dimensions 3,17 --out located
+    """
+    from dimlab.encode import encode
+    from dimlab.locate import locate as locate_dimensions
+
+    checkpoint = read_checkpoint(source)
+    shown = Loading(data, data_dir).images(checkpoint, split)
+    if max_queries is not None:
+        shown = shown.take(range(min(max(max_queries, 1), len(shown))))
+    if dimensions is None:
+        spread = encode(checkpoint, shown, device=device).features.std(axis=0)
+        chosen = np.argsort(-spread, kind="stable")[:6].tolist()
+    else:
+        chosen = _whole(dimensions)
+    with progress("locating", quiet=quiet) as advance:
+        result = locate_dimensions(
+            checkpoint, shown, chosen, n_images=images, patch=patch, stride=stride, fill=fill,
+            device=device, progress=advance,
+        )  # fmt: skip
+    if not as_json:
+        print_rows(result, "Images of largest activation", count=3 * len(chosen))
+    finish(result, "locate", out, as_json=as_json)
+
+
+@app.command()
+def follow(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="A checkpoint (its trace), several of one run, or a .npz of steps and weights.",
+        ),
+    ],
+    key: Annotated[
+        str | None, typer.Option(help="Where the mask stands in torch files of other programs.")
+    ] = None,
+    sigmoid: Annotated[bool, typer.Option("--sigmoid", help="It holds logits.")] = False,
+    links: Annotated[
+        bool,
+        typer.Option(
+            "--links/--no-links",
+            help="Link the final weights to ridge importance, redundancy and nuisance.",
+        ),
+    ] = True,
+    tolerance: Annotated[
+        float, typer.Option(help="Share of the largest deviation within which a weight settled.")
+    ] = 0.1,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Follow the mask while it learned, and link where it ended to what dimensions do.
+
+    The links need a checkpoint of dimlab, the last one named, and its data.
+    Example: dimlab follow checkpoint.pt --out followed
+    """
+    from dimlab.probes.follow import follow as follow_mask
+
+    trace = read_trace(sources, key=key, sigmoid=sigmoid)
+    linked: dict[str, Any] = {}
+    if links and key is None and sources[-1].suffix != ".npz":
+        loading = Loading(data, data_dir, device=device, seed=seed, quiet=quiet)
+        linked = _linked(loading, sources[-1])
+    result = follow_mask(trace, **linked, tolerance=tolerance, seed=seed)
+    if not as_json:
+        frame = result.to_frame().iloc[result.movers[:12]]
+        short = {"first_weight": "first", "last_weight": "last", "settled_step": "settled"}
+        short |= {"final_rank": "rank", "nuisance_score": "nuisance", "dimension": "dim"}
+        print_table(
+            frame.rename(columns=short), title="Largest movers",
+            formats=dict.fromkeys(frame.rename(columns=short).columns[1:], ".3g"),
+        )  # fmt: skip
+        _print_links(result.tables()["links"])
+    finish(result, "follow", out, as_json=as_json, shown=["links"])
+
+
+def _print_links(rows: Any) -> None:
+    if not len(rows):
+        return
+    rows = rows.assign(
+        correlation=with_bounds(rows, "correlation", "ci_low", "ci_high", "+.2f"),
+        p=["" if np.isnan(p) else f"{p:.2g}" for p in rows["p_value"]],
+        claim=rows["expected_sign"].map({1: "positive", -1: "negative"}),
+        verdict=rows["verdict"].where(rows["mask"] == "learned", ""),
+    )
+    names = ["link", "mask", "correlation", "p", "claim", "verdict"]
+    print_table(rows[names], title="\nFinal weights and what dimensions do (Spearman)")
+
+
+def _linked(loading: Loading, source: Path) -> dict[str, Any]:
+    """Ridge importance, redundancy and nuisance of a checkpoint's dimensions."""
+    from dimlab.probes.ablate import ablate
+    from dimlab.probes.attribute import attribute as attribute_dimensions
+    from dimlab.probes.find_redundancy import find_redundancy
+
+    train, test = loading.pair(source, views=2)
+    with progress("linking", quiet=loading.quiet) as advance:
+        return {
+            "ablation": ablate(train, test, reader="ridge", seed=loading.seed),
+            "redundancy": find_redundancy(test, seed=loading.seed),
+            "attribution": attribute_dimensions(
+                train, test.per_view(), n_permutations=1, erased=None, seed=loading.seed,
+                progress=advance,
+            ),
+        }  # fmt: skip
+
+
+def _with_table(
+    representation: Representation,
+    table: Path | None,
+    continuous: str | None,
+    period: list[str] | None,
+) -> Representation:
+    """Join the user's factors, where the table is of this split; test must have them."""
+    from dimlab.factor_table import covers, join_factors
+
+    if table is None:
+        if continuous or period:
+            raise ValueError("factors must name a table for --continuous and --period; got none.")
+        return representation
+    is_test = representation.meta.get("split", "test") == "test"
+    with reading():
+        if not is_test and not covers(representation, table):
+            return representation
+    periods = {}
+    for each in period or []:
+        name, equals, text = each.partition("=")
+        if not equals:
+            raise ValueError(f"period must be COLUMN=NUMBER; got {each!r}.")
+        periods[name] = numbers_in("period", text)[0]
+    names = continuous.split(",") if continuous else []
+    with reading():
+        return join_factors(representation, table, continuous=names, periods=periods)
+
+
+def _held_out(
+    loading: Loading, source: Path, in_distribution: Path | None, table: tuple[Any, Any, Any]
+) -> Representation | None:
+    """Held-out samples like train: named, or a checkpoint's validation split."""
+    if in_distribution is None and source.suffix == ".safetensors":
+        return None
+    return _with_table(loading.features(in_distribution or source, "validation"), *table)
+
+
+def _print_attribution(result: Any) -> None:
+    frame = result.to_frame().sort_values("nuisance_score", ascending=False, kind="stable")
+    short = {"dimension": "dim", "leading_factor": "carries", "nuisance_score": "effect"}
+    short |= {"q_value": "q", "label_effect": "label", "view_invariance": "views"}
+    short |= {"gradient_share": "gradient", "mask_weight": "mask"}
+    formats = dict.fromkeys(("effect", "label", "views", "mask"), ".3f")
+    formats |= {"q": ".2g", "gradient": ".4f", "importance": "+.4f"}
+    title = "Most nuisance first" + (f" ({result.sample})" if result.sample else "")
+    shown = frame.head(12).drop(columns="p_value").rename(columns=short)
+    print_table(shown, title=title, formats=formats)
+    factors = result.summary()["factors"]
+    rows = [
+        {
+            "factor": name,
+            "kind": each["kind"],
+            "identifiable": "yes" if each["identifiable"] else "no",
+            "flagged on": each["n_flagged"],
+            "largest effect": _or_empty(each["largest_effect"]),
+            "largest nats": _or_empty(each["largest_mutual_information"]),
+        }
+        for name, each in factors.items()
+    ]
+    print_table(_frame(rows), title=f"\nFactors, of {len(result)} dimensions")
+
+
+def _print_erasure(result: Any) -> None:
+    frame = result.to_frame()
+    lost = with_bounds(frame, "factor_lost", "factor_lost_low", "factor_lost_high", ".2f")
+    change = with_bounds(
+        frame, "accuracy_change", "accuracy_change_low", "accuracy_change_high", "+.3f"
+    )
+    kept = f"R2 of {result.factor}"
+    shown = frame[["split", "way", "n_removed"]].rename(
+        columns={"way": "without", "n_removed": "n"}
+    )
+    shown = shown.assign(**{kept: frame["factor_r_squared"], "lost": lost})
+    shown = shown.assign(accuracy=frame["accuracy"], change=change).replace(
+        "in distribution", "in distr."
+    )
+    title = f"\nTaking {result.factor} out: {result.reader} reader, {result.basis} directions"
+    print_table(shown, title=title, formats={kept: ".3f", "accuracy": ".4f"})
+
+
+def _frame(rows: list[dict[str, Any]]) -> Any:
+    import pandas as pd
+
+    return pd.DataFrame(rows)
+
+
+def _or_empty(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _whole(text: str) -> list[int]:
+    numbers = numbers_in("dimensions", text)
+    for number in numbers:
+        if number != int(number):
+            raise ValueError(f"dimensions must be whole numbers separated by commas; got {text!r}.")
+    return [int(number) for number in numbers]

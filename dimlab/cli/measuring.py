@@ -1,0 +1,223 @@
+"""Commands that measure redundancy, spectra and what changed between representations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from dimlab.cli.app import app
+from dimlab.cli.options import (
+    AsJson,
+    BasisName,
+    Data,
+    DataDir,
+    Device,
+    FittedOn,
+    Masked,
+    Measured,
+    Out,
+    Quiet,
+    SaveMoments,
+    Seed,
+    Split,
+    Views,
+    cautions,
+)
+from dimlab.sources import Loading, names_of
+from dimlab.terminal import finish, print_rows, print_table, progress, with_bounds
+
+
+@app.command()
+def correlate(
+    sources: Measured,
+    within: Annotated[
+        bool, typer.Option("--within", help="Correlate the features with themselves.")
+    ] = False,
+    draws: Annotated[int, typer.Option("--draws", help="Draws of the null; 0: none.")] = 200,
+    views: Views = 2,
+    split: Split = "test",
+    basis: BasisName = None,
+    train_features: FittedOn = None,
+    masked: Masked = False,
+    save_moments: SaveMoments = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Correlate dimensions between two views, or with each other: diagonal, redundancy, null.
+
+    Example: dimlab correlate checkpoint.pt --out correlation
+    """
+    from dimlab.atomic import replacing
+    from dimlab.probes.correlate import correlate as correlate_dimensions
+
+    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    views = 0 if within else views
+    with loading.measured(
+        sources, split, views=views, pairs=not within, save_moments=save_moments
+    ) as (measured, is_first):
+        with cautions("correlate"), progress("drawing the null", quiet=quiet) as advance:
+            result = correlate_dimensions(
+                measured, within=within, n_draws=draws, seed=seed, device=device, progress=advance
+            )
+        if not is_first:
+            return
+        if not as_json:
+            title = f"Strongest {result.kind} correlations"
+            print_table(result.top_pairs(10), title=title, formats={"correlation": "+.4f"})
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            with replacing(out / "correlate.npy") as temporary, temporary.open("wb") as file:
+                np.save(file, result.matrix)
+        finish(result, "correlate", out, as_json=as_json)
+
+
+@app.command()
+def decompose(
+    sources: Measured,
+    centred: Annotated[
+        bool, typer.Option("--centred", help="Take each dimension's mean off first.")
+    ] = False,
+    views: Views = 0,
+    split: Split = "test",
+    basis: BasisName = None,
+    train_features: FittedOn = None,
+    masked: Masked = False,
+    save_moments: SaveMoments = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Decompose features: singular values, effective ranks, decay, LiDAR of views, intervals.
+
+    Under torchrun the processes share the samples. Example: dimlab decompose part-*.safetensors
+    """
+    from dimlab.probes.decompose import decompose as decompose_features
+
+    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    with loading.measured(sources, split, views=views, save_moments=save_moments) as (
+        measured,
+        is_first,
+    ):
+        with cautions("decompose"), progress("decomposing", quiet=quiet) as advance:
+            result = decompose_features(
+                measured, centred=centred, seed=seed, device=device, progress=advance
+            )
+        if not is_first:
+            return
+        if not as_json:
+            numbers = dict.fromkeys(("value", "ci_low", "ci_high"), ".4g")
+            print_table(result.statistics(), title="Spectrum", formats=numbers)
+        finish(result, "decompose", out, as_json=as_json)
+
+
+@app.command("redundancy")
+def find_redundancy(
+    sources: Measured,
+    cut: Annotated[
+        float, typer.Option(help="Mean |correlation| down to which groups are merged.")
+    ] = 0.5,
+    keep: Annotated[
+        float, typer.Option(help="Share of variance (or accuracy) that the subset keeps.")
+    ] = 0.99,
+    reader: Annotated[
+        str | None, typer.Option(help="Keep the accuracy of this reader: knn, ridge, logistic.")
+    ] = None,
+    views: Annotated[
+        int, typer.Option("--views", help="Measure so many augmented views of every image instead.")
+    ] = 0,
+    split: Split = "test",
+    basis: BasisName = None,
+    train_features: FittedOn = None,
+    masked: Masked = False,
+    save_moments: SaveMoments = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Find dimensions that are dead, copies or sums of others, groups of them, and a subset.
+
+    Example: dimlab redundancy checkpoint.pt --cut 0.7
+    """
+    from dimlab.probes.find_redundancy import find_redundancy as find
+
+    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    with loading.measured(
+        sources, split, views=views, stacked=views > 0, save_moments=save_moments
+    ) as (measured, is_first):
+        with progress("halving", quiet=quiet) as advance:
+            result = find(
+                measured, cut=cut, keep=keep, reader=reader, seed=seed, device=device,
+                progress=advance,
+            )  # fmt: skip
+        if not is_first:
+            return
+        if not as_json:
+            order = ["dead", "r_squared"]
+            print_rows(result, "Most redundant first", by=order, ascending=[True, False])
+        finish(result, "redundancy", out, as_json=as_json)
+
+
+@app.command()
+def compare(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Checkpoints, or features of the same samples."),
+    ],
+    reference: Annotated[
+        str | None, typer.Option(help="Name of the one to compare with; the first by default.")
+    ] = None,
+    views: Views = 0,
+    split: Split = "test",
+    basis: BasisName = None,
+    masked: Masked = False,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Compare representations: ranks and redundancy, similarity, dimensions that correspond.
+
+    A run trained with --set keep_checkpoints=true has one checkpoint a step to compare.
+    Example: dimlab compare runs/a/checkpoint.pt runs/b/checkpoint.pt
+    """
+    from dimlab.probes.compare import compare as compare_representations
+
+    names = names_of(sources)
+    loading = Loading(data, data_dir, masked, basis, None, device, seed, quiet)
+    found = {}
+    for name, source in zip(names, sources, strict=True):
+        representation = loading.features(source, split, views=views)
+        # each in a basis of its own: a shared one would not fit other axes
+        found[name] = loading.in_basis(representation, [representation])[0]
+    with cautions("compare"), progress("comparing", quiet=quiet) as advance:
+        result = compare_representations(
+            found, reference=reference, seed=seed, device=device, progress=advance
+        )
+    if not as_json:
+        frame = result.to_frame().dropna(subset=["value"])
+        value = with_bounds(frame, "value", "ci_low", "ci_high")
+        difference = with_bounds(frame, "difference", "difference_low", "difference_high")
+        shown = frame[["representation", "statistic"]].assign(value=value, difference=difference)
+        print_table(shown, title=f"Statistics, and differences to {result.reference}")
+        numbers = dict.fromkeys(("cka", "cka_biased", "procrustes"), ".4f")
+        print_table(result.similarities(), title="\nSimilarity", formats=numbers)
+    finish(result, "compare", out, as_json=as_json)

@@ -1,0 +1,166 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from dimlab.sources import Unreadable
+
+if TYPE_CHECKING:
+    from dimlab.representation import Representation
+
+Source = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint of dimlab train.")]
+Data = Annotated[
+    str | None, typer.Option("--data", help="Data set; the checkpoint's own by default.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Folder (or file) of the data set.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder for CSV, JSON and figure.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of all randomness.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
+K = Annotated[int, typer.Option("--k", help="Neighbours of the kNN reader.")]
+Probed = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A checkpoint, or test features (.safetensors).")
+]
+TrainFeatures = Annotated[
+    Path | None, typer.Option("--train", help="Train features, when FILE holds features.")
+]
+Reader = Annotated[str, typer.Option(help="knn, ridge or logistic.")]
+Masked = Annotated[bool, typer.Option("--masked", help="Multiply by the learned mask.")]
+Temperature = Annotated[float, typer.Option(help="Temperature of the kNN votes.")]
+Penalty = Annotated[float, typer.Option(help="Ridge penalty, times N_train.")]
+MaxQueries = Annotated[
+    int | None, typer.Option(help="Test samples to use, drawn at random; all by default.")
+]
+GroupsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--groups",
+        help="JSON file of lists of dimensions (or of one id each), or 'redundant': those that "
+        "dimlab redundancy finds on train ('redundant:0.9' for another cut).",
+    ),
+]
+BasisName = Annotated[
+    str | None, typer.Option("--basis", help="pca, whiten, varimax or ica, fitted on train.")
+]
+Measured = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="FILE...",
+        help="A checkpoint; features; or moments. Several files of features or moments are parts "
+        "of one.",
+    ),
+]
+Split = Annotated[str, typer.Option(help="Split of the checkpoint's data to measure.")]
+FittedOn = Annotated[
+    Path | None, typer.Option("--train", help="Train features, which --basis is fitted on.")
+]
+Views = Annotated[int, typer.Option("--views", help="Augmented views to encode of every image.")]
+SaveMoments = Annotated[
+    Path | None,
+    typer.Option("--save-moments", help="Keep the moments (.safetensors), to merge later."),
+]
+Memory = Annotated[float | None, typer.Option("--memory", help="GB that the kNN search may take.")]
+
+
+@contextmanager
+def cautions(command: str) -> Iterator[None]:
+    """Show warnings of a probe as sentences on stderr.
+
+    Parameters
+    ----------
+    command : str
+        Whose they are.
+
+    Yields
+    ------
+    None
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for each in caught:
+        print(f"dimlab {command}: caution: {each.message}", file=sys.stderr)
+
+
+def groups_in(text: str | None, train: Representation) -> Any:
+    """Read groups of dimensions: none, the redundant ones of train, or those of a JSON file.
+
+    Parameters
+    ----------
+    text : str or None
+        What ``--groups`` says.
+    train : Representation
+        Whose redundant groups are found.
+
+    Returns
+    -------
+    list or ndarray or None
+        Groups as `ablate` takes them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    Unreadable
+        If it holds no list.
+    """
+    if text is None:
+        return None
+    kind, _, cut = text.partition(":")
+    if kind == "redundant":
+        from dimlab.probes.find_redundancy import find_redundancy
+
+        chosen: dict[str, Any] = {"cut": numbers_in("groups", cut)[0]} if cut else {}
+        return list(find_redundancy(train, **chosen).groups)
+    path = Path(text)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"groups must be 'redundant' or a JSON file; got {text}, which is not there."
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise Unreadable(f"{path} must hold JSON; got {error}.") from error
+    if not isinstance(found, list):
+        raise Unreadable(f"{path} must hold a list of groups; got {type(found).__name__}.")
+    ids = bool(found) and all(isinstance(each, int) for each in found)
+    return np.array(found) if ids else found
+
+
+def numbers_in(name: str, text: str) -> list[float]:
+    """Read numbers separated by commas.
+
+    Parameters
+    ----------
+    name : str
+        Of the option.
+    text : str
+        What it says.
+
+    Returns
+    -------
+    list of float
+        At least one.
+
+    Raises
+    ------
+    ValueError
+        If a part is no number.
+    """
+    try:
+        return [float(each) for each in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{name} must be numbers separated by commas; got {text!r}.") from None

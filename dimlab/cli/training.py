@@ -1,0 +1,317 @@
+"""Commands that train, encode and judge a run as a whole."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dimlab.cli.app import app
+from dimlab.cli.options import AsJson, Data, DataDir, Device, K, Out, Quiet, Seed, Source
+from dimlab.sources import Loading, load_data, read_checkpoint, reading
+from dimlab.terminal import console, finish, print_summary, print_table, progress, training_progress
+
+if TYPE_CHECKING:
+    from dimlab.datasets import ImageSet
+    from dimlab.training.config import TrainConfig
+
+
+@app.command()
+def train(
+    data: Annotated[str, typer.Option("--data", help="Data set to train on.")] = "digits",
+    data_dir: DataDir = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="convnet, resnet18, resnet34 or resnet50.")
+    ] = None,
+    stem: Annotated[
+        str | None, typer.Option(help="First layers of a ResNet: cifar or imagenet.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="metamask, simclr+barlow-twins, simclr or barlow-twins.")
+    ] = None,
+    hypergradient: Annotated[
+        str | None,
+        typer.Option(help="exact, lookahead, finite_difference, first_order, joint or none."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate of the network.")] = None,
+    mask_learning_rate: Annotated[float | None, typer.Option(help="Peak rate of the mask.")] = None,
+    precision: Annotated[str | None, typer.Option(help="float32, bfloat16 or float64.")] = None,
+    validate_every: Annotated[
+        int | None, typer.Option(help="Epochs between kNN evaluations of the validation split.")
+    ] = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other field of TrainConfig, as name=value; repeatable."),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="TOML file of TrainConfig fields; flags win.")
+    ] = None,
+    preset: Annotated[
+        str, typer.Option(help="small, medium or official: where the other fields start.")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; runs/... by default.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the folder's checkpoint, if there is one.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older run.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files into the run folder.")
+    ] = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train MetaMask (or a baseline) and write checkpoint.pt and metrics.jsonl.
+
+    Under torchrun (torchrun --nproc-per-node 2 -m dimlab train ...) the processes share each batch.
+    Example: dimlab train --data fashion-mnist --encoder convnet --steps 400
+    """
+    from dimlab.training.distributed import joined
+    from dimlab.training.loop import train as train_run
+
+    chosen: dict[str, Any] = {
+        **{"encoder": encoder, "stem": stem, "method": method, "hypergradient": hypergradient},
+        **{"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate},
+        **{"mask_learning_rate": mask_learning_rate, "precision": precision},
+        **{"validate_every": validate_every, "seed": seed, **_fields(fields or [])},
+    }
+    settings = _config(preset or ("small" if data == "digits" else "medium"), config, chosen)
+    name = f"{data}-{settings.encoder}-{settings.method}-seed{seed}"
+    folder = _run_folder(out, name, overwrite or resume)
+    before = folder / "checkpoint.pt"
+    earlier = read_checkpoint(before) if resume and before.exists() else None
+    images = load_data(data, "train", data_dir)
+    validation = load_data(data, "validation", data_dir) if settings.validate_every else None
+    with joined(device) as (world, place), ExitStack() as stack:
+        sinks = [
+            stack.enter_context(
+                training_progress(
+                    settings.steps, settings.batch_size, quiet=quiet or world.rank > 0
+                )
+            )
+        ]
+        if tensorboard and world.rank == 0:
+            sinks.append(stack.enter_context(_tensorboard(folder)))
+        checkpoint = train_run(
+            settings, images, validation=validation, out=folder, resume=earlier,
+            sink=lambda record: _tell(sinks, record), device=place,
+        )  # fmt: skip
+        is_first = world.rank == 0
+    if is_first:
+        print_summary({**checkpoint.summary(), "checkpoint": str(before)}, as_json=as_json)
+
+
+@app.command()
+def encode(
+    source: Source,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the .safetensors files.")] = Path(
+        "."
+    ),
+    split: Annotated[
+        list[str] | None, typer.Option("--split", help="train, validation, test; repeatable.")
+    ] = None,
+    layer: Annotated[
+        str, typer.Option(help="encoder, projector-contrastive or projector-redundancy.")
+    ] = "encoder",
+    views: Annotated[int, typer.Option("--views", help="Augmented views of every image.")] = 0,
+    moments: Annotated[
+        bool,
+        typer.Option("--moments", help="Store moments only (of two views with --views 2)."),
+    ] = False,
+    data: Data = None,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Encode splits of the checkpoint's data set into <split>.safetensors files.
+
+    Example: dimlab encode checkpoint.pt --views 2 --out features
+    """
+    from dimlab.encode import encode as encode_images
+    from dimlab.encode import encode_moments
+    from dimlab.training.distributed import joined
+
+    if moments and views not in (0, 2):
+        raise ValueError(f"views must be 0 or 2 with --moments; got {views}.")
+    checkpoint = read_checkpoint(source)
+    out.mkdir(parents=True, exist_ok=True)
+    with joined(device) as (world, place):
+        for name in split or ["train", "test"]:
+            images = Loading(data, data_dir).images(checkpoint, name)
+            with progress(f"encoding {name}", quiet=quiet or world.rank > 0) as advance:
+                settings: dict[str, Any] = {"layer": layer, "seed": seed}
+                settings |= {"device": place, "progress": advance}
+                encoded: Any = (
+                    encode_moments(checkpoint, images, views=views > 0, **settings)
+                    if moments
+                    else encode_images(checkpoint, images, n_views=views, **settings)
+                )
+            if world.rank == 0:
+                print(encoded.save(out / f"{name}{'-moments' if moments else ''}.safetensors"))
+
+
+@app.command()
+def evaluate(
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINT...", help="One checkpoint, or one a seed.")
+    ],
+    readers: Annotated[
+        str, typer.Option(help="Readers, separated by commas: knn, ridge, logistic.")
+    ] = "knn,ridge",
+    k: K = 5,
+    max_queries: Annotated[
+        int | None, typer.Option(help="Test images to use, the first ones; all by default.")
+    ] = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Compare readers of raw pixels, the untrained and the trained encoder, masked and unmasked.
+
+    View retrieval is the share of test images whose second augmented view lies nearest to their own
+    first view among all. Example: dimlab evaluate runs/a/checkpoint.pt runs/b/checkpoint.pt
+    """
+    from dimlab.baselines import evaluate_baselines
+
+    checkpoints = [read_checkpoint(source) for source in sources]
+    loading = Loading(data, data_dir)
+    train_images = loading.images(checkpoints[0], "train")
+    test_images = _first(loading.images(checkpoints[0], "test"), max_queries)
+    with progress("evaluating", quiet=quiet) as advance:
+        result = evaluate_baselines(
+            checkpoints, train_images, test_images, readers=readers.split(","), k=k, seed=seed,
+            device=device, progress=advance,
+        )  # fmt: skip
+    if not as_json:
+        means = dict.fromkeys(("accuracy", "lowest", "highest"), ".4f")
+        print_table(result.over_seeds(), title="Accuracy, mean over seeds", formats=means)
+    finish(result, "evaluate", out, as_json=as_json)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("demo"),
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train on digits, encode, ablate, find redundancy and write a report, in about a minute.
+
+    Nothing is canned: the numbers come from this run.
+    """
+    from dimlab.demo import run_demo
+
+    shown = console()
+    headline = run_demo(
+        out, seed, training=lambda *sizes: training_progress(*sizes, quiet=quiet),
+        working=lambda text: progress(text, quiet=quiet),
+    )  # fmt: skip
+    for sentence in headline:
+        shown.print(f"- {sentence}")
+    shown.print(f"Open {out / 'report.html'} (numbers beside it as CSV and JSON).")
+    shown.print(f"Next: dimlab ablate {out / 'checkpoint.pt'} --reader ridge")
+
+
+_BOOLEANS = {"true": True, "false": False}
+
+
+def _config(preset: str, path: Path | None, chosen: dict[str, Any]) -> TrainConfig:
+    from dimlab.training.config import TrainConfig
+
+    presets = {
+        "small": TrainConfig.small,
+        "medium": TrainConfig.medium,
+        "official": TrainConfig.official,
+    }
+    if preset not in presets:
+        raise ValueError(f"preset must be one of {', '.join(presets)}; got {preset!r}.")
+    values = presets[preset]().to_dict()
+    if path is not None:
+        values |= _read_toml(path)
+    return TrainConfig.from_dict(
+        values | {name: value for name, value in chosen.items() if value is not None}
+    )
+
+
+def _fields(pairs: list[str]) -> dict[str, Any]:
+    """Read name=value pairs; the value's type is that of the configuration's field."""
+    from dimlab.training.config import TrainConfig
+
+    kinds = {"int": int, "float": float, "str": str}
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        kind = TrainConfig.__annotations__.get(name)
+        if not equals or kind is None:
+            raise ValueError(f"set must be FIELD=VALUE with a field of TrainConfig; got {pair!r}.")
+        try:
+            values[name] = _BOOLEANS[text] if kind == "bool" else kinds.get(kind, str)(text)
+        except (KeyError, ValueError):
+            raise ValueError(f"{name} must be {kind}; got {text!r}.") from None
+    return values
+
+
+def _tell(sinks: list[Any], record: dict[str, Any]) -> None:
+    for sink in sinks:
+        sink(record)
+
+
+@contextmanager
+def _tensorboard(folder: Path) -> Iterator[Any]:
+    """Give a sink that writes every number of a record into event files."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "tensorboard must be installed for --tensorboard; got no such package. "
+            'Run pip install "dimlab[tensorboard]".'
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    with SummaryWriter(str(folder)) as writer:
+
+        def write(record: dict[str, Any]) -> None:
+            for name, value in record.items():
+                if name != "step":
+                    writer.add_scalar(name, value, record["step"])
+
+        yield write
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"config must be a TOML file; got {path}, which is not there.")
+    if sys.version_info < (3, 11):
+        raise ValueError("config must be left out before Python 3.11, which reads TOML; use flags.")
+    import tomllib
+
+    with reading():
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def _run_folder(out: Path | None, name: str, overwrite: bool) -> Path:
+    folder = out or Path("runs") / name
+    if (folder / "checkpoint.pt").exists() and not overwrite:
+        raise ValueError(
+            f"out must be a folder without a checkpoint.pt; got {folder}. "
+            "Pass --overwrite or another --out."
+        )
+    return folder
+
+
+def _first(images: ImageSet, count: int | None) -> ImageSet:
+    if count is not None and count < 1:
+        raise ValueError(f"max-queries must be >= 1; got {count}.")
+    return images if count is None else images.take(range(min(count, len(images))))

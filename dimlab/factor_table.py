@@ -1,0 +1,198 @@
+"""Factors from a table of the user's: CSV or parquet, joined on row or file name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dimlab.representation import Representation
+
+ROW, FILE, SPLIT = "row", "file", "split"
+
+
+def join_factors(
+    representation: Representation,
+    path: str | os.PathLike[str],
+    *,
+    continuous: Sequence[str] = (),
+    periods: Mapping[str, float] | None = None,
+) -> Representation:
+    """Add the columns of a table as factors.
+
+    Parameters
+    ----------
+    representation : Representation
+        N samples.
+    path : path
+        ``.csv`` or ``.parquet``. A column ``file`` names each sample's file, as the factor ``file``
+        of the representation does (``image-folder`` has it), or a column ``row`` its place in the
+        split, from 0. Where there is a column ``split``, only the rows of the representation's own
+        split count. Every other column is a factor: floating ones are continuous, others
+        categorical.
+    continuous : sequence of str
+        Columns of integers that are continuous all the same.
+    periods : mapping of str to float, optional
+        Periods of continuous columns that wrap, as ``{"angle": 360}``.
+
+    Returns
+    -------
+    Representation
+        With the factors, and everything else unchanged.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it cannot be read, has neither column to join on, names a sample twice or not at all,
+        lacks a value, or a column is unknown, known already or no number where one is needed.
+    """
+    frame = _read(Path(path))
+    name = Path(path).name
+    split = representation.meta.get("split", "")
+    if SPLIT in frame and split:
+        frame = frame[frame[SPLIT].astype(str) == split]
+    frame = frame.drop(columns=[each for each in (SPLIT,) if each in frame])
+    key, wanted = _key(frame, representation, name)
+    taken = _rows(frame[key].to_numpy(), wanted, key, name)
+    columns = [each for each in frame.columns if each not in (ROW, FILE)]
+    periods = dict(periods or {})
+    for each in [*continuous, *periods]:
+        if each not in columns:
+            known = ", ".join(map(repr, columns)) or "none"
+            raise ValueError(f"columns of {name} must be among {known}; got {each!r}.")
+    factors = {}
+    for each in columns:
+        if each in representation.factors:
+            raise ValueError(
+                f"columns of {name} must be new; got {each!r}, which is a factor already. Rename "
+                "it."
+            )
+        numeric = each in continuous or each in periods
+        factors[each] = _values(frame[each].iloc[taken], each, name, numeric)
+    return replace(
+        representation,
+        factors={**representation.factors, **factors},
+        periods={**representation.periods, **periods},
+    )
+
+
+def covers(representation: Representation, path: str | os.PathLike[str]) -> bool:
+    """Whether a table can say anything of a representation: by file name, or by its split.
+
+    Parameters
+    ----------
+    representation : Representation
+        Samples of one split.
+    path : path
+        As in `join_factors`.
+
+    Returns
+    -------
+    bool
+        Without a column ``split``, row numbers are those of one split, and which is not known.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it cannot be read.
+    """
+    frame = _read(Path(path))
+    if SPLIT in frame:
+        return bool((frame[SPLIT].astype(str) == representation.meta.get("split", "")).any())
+    if FILE not in frame or FILE not in representation.factors:
+        return False
+    return bool(np.isin(representation.factors[FILE], frame[FILE].astype(str)).all())
+
+
+def _read(path: Path) -> Any:
+    import pandas as pd
+
+    if not path.is_file():
+        raise FileNotFoundError(f"factors must be a .csv or .parquet file; got {path}, not there.")
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(f"factors must be a .csv or .parquet file; got {path.name!r}.")
+    try:
+        frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+    except ImportError as error:
+        raise ValueError(
+            "factors must be a .csv file unless pyarrow is installed; got a .parquet one. Run pip "
+            'install "dimlab[parquet]".'
+        ) from error
+    except (ValueError, OSError, KeyError) as error:  # pandas' own errors are ValueErrors
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} must be a readable table; got: {reason}") from error
+    frame.columns = [str(each) for each in frame.columns]
+    return frame
+
+
+def _key(frame: Any, representation: Representation, name: str) -> tuple[str, np.ndarray]:
+    """Column to join on, and its value for each sample."""
+    if FILE in frame and FILE in representation.factors:
+        frame[FILE] = frame[FILE].astype(str)
+        return FILE, np.asarray(representation.factors[FILE])
+    if ROW in frame:
+        return ROW, np.arange(len(representation))
+    remedy = "the representation has no file names" if FILE in frame else "it has neither"
+    raise ValueError(
+        f"{name} must have a column 'row' (place in the split, from 0), or 'file' where the "
+        f"representation has file names; got {', '.join(map(repr, frame.columns))}: {remedy}."
+    )
+
+
+def _rows(keys: np.ndarray, wanted: np.ndarray, key: str, name: str) -> np.ndarray:
+    """Row of the table for each sample."""
+    if key == ROW and keys.dtype.kind not in "iu":
+        raise ValueError(f"column 'row' of {name} must hold whole numbers; got {keys.dtype}.")
+    keys = keys if key == ROW else keys.astype(str)
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    twice = np.flatnonzero(ordered[1:] == ordered[:-1])
+    if len(twice):
+        raise ValueError(
+            f"{name} must have one row a sample; got {key} {ordered[twice[0]]} more than once. A "
+            "column 'split' tells splits apart."
+        )
+    place = np.searchsorted(ordered, wanted)
+    found = np.zeros(len(wanted), dtype=bool)
+    inside = place < len(ordered)
+    found[inside] = ordered[place[inside]] == wanted[inside]
+    if not found.all():
+        missing = wanted[np.flatnonzero(~found)[0]]
+        raise ValueError(
+            f"{name} must have a row for each of the {len(wanted)} samples; got none for "
+            f"{(~found).sum()} of them, such as {key} {missing}."
+        )
+    if key == ROW and len(keys) > len(wanted):
+        raise ValueError(
+            f"{name} must have a row for each of the {len(wanted)} samples; got {len(keys)} rows. "
+            "A column 'split' tells splits apart."
+        )
+    return order[place]
+
+
+def _values(column: Any, each: str, name: str, numeric: bool) -> np.ndarray:
+    """Values of a factor: floats, integers, booleans or strings."""
+    if column.isna().any():
+        place = int(np.flatnonzero(column.isna().to_numpy())[0])
+        raise ValueError(
+            f"column {each!r} of {name} must have a value for each sample; got none for sample "
+            f"{place}."
+        )
+    kind = column.dtype.kind
+    if numeric:
+        if kind not in "fiub":
+            raise ValueError(f"column {each!r} of {name} must hold numbers; got {column.dtype}.")
+        return column.to_numpy(dtype=np.float64)
+    if kind == "f":
+        return column.to_numpy(dtype=np.float64)
+    if kind in "iub":
+        return column.to_numpy()
+    return column.astype(str).to_numpy(dtype=np.str_)

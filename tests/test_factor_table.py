@@ -1,0 +1,96 @@
+"""Factors from tables: joined on what names a sample, refused where they would be guessed."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dimlab.factor_table import covers, join_factors
+from dimlab.representation import Representation
+
+
+@pytest.fixture
+def representation():
+    return Representation(
+        np.eye(3), labels=np.array([0, 1, 1]), factors={"file": np.array(["b", "a", "c"])},
+        meta={"split": "test"},
+    )  # fmt: skip
+
+
+def write(tmp_path, text, name="t.csv"):
+    (tmp_path / name).write_text(text)
+    return tmp_path / name
+
+
+def test_rows_are_joined_in_any_order_and_keep_their_kinds(representation, tmp_path):
+    path = write(
+        tmp_path, "row,age,site,size,old\n2,30,x,0.5,True\n0,10,y,1.5,False\n1,20,x,2,True\n"
+    )
+    found = join_factors(representation, path)
+    np.testing.assert_array_equal(found.factors["age"], [10, 20, 30])
+    assert {name: value.dtype.kind for name, value in found.factors.items()} == {
+        "file": "U", "age": "i", "site": "U", "size": "f", "old": "b",
+    }  # fmt: skip
+    found = join_factors(representation, path, continuous=["age"], periods={"size": 2.0})
+    assert found.factors["age"].dtype == np.float64
+    assert found.periods == {"size": 2.0}
+    np.testing.assert_array_equal(found.labels, representation.labels)
+
+
+def test_file_names_win_and_other_files_do_not_matter(representation, tmp_path):
+    path = write(tmp_path, "file,x\nz,9.5\na,1.5\nb,2.5\nc,3.5\n")
+    np.testing.assert_array_equal(join_factors(representation, path).factors["x"], [2.5, 1.5, 3.5])
+    assert covers(representation, path)
+    other = Representation(np.eye(3), factors={"file": np.array(["b", "a", "q"])})
+    assert not covers(other, path)
+
+
+def test_one_table_may_hold_all_splits(representation, tmp_path):
+    path = write(tmp_path, "split,row,x\ntrain,0,9.5\ntest,1,1.5\ntest,0,0.5\ntest,2,2.5\n")
+    np.testing.assert_array_equal(join_factors(representation, path).factors["x"], [0.5, 1.5, 2.5])
+    assert covers(representation, path)
+    assert not covers(Representation(np.eye(3), meta={"split": "validation"}), path)
+    assert not covers(representation, write(tmp_path, "row,x\n0,1\n1,2\n2,3\n", "rows.csv"))
+
+
+def test_parquet_reads_as_csv_does(representation, tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"row": [0, 1, 2], "x": [0.5, 1.5, 2.5], "site": ["p", "q", "p"]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    found = join_factors(representation, tmp_path / "t.parquet")
+    np.testing.assert_array_equal(found.factors["x"], [0.5, 1.5, 2.5])
+    assert found.factors["site"].tolist() == ["p", "q", "p"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x\n1\n2\n3\n", r"^t\.csv must have a column 'row' .* got 'x': it has neither\.$"),
+        ("row,x\n0,1\n1,2\n", r"^t\.csv must have a row for each of the 3 samples; got none for 1"),
+        ("row,x\n0,1\n1,2\n2,3\n3,4\n", r"^t\.csv must have a row for each of the 3 .* 4 rows"),
+        ("row,x\n0,1\n1,2\n1,3\n2,4\n", r"^t\.csv must have one row a sample; got row 1 more than"),
+        ("row,x\n0,1\n1,\n2,3\n", r"^column 'x' of t\.csv must have a value .* sample 1\.$"),
+        ("row,x\n0.5,1\n1,2\n2,3\n", r"^column 'row' of t\.csv must hold whole numbers"),
+        ("row,file\n0,1\n1,2\n2,3\n", r"^t\.csv must have a row for each .* such as file b\.$"),
+        ("", r"must be a readable table; got: No columns to parse"),
+        ('row,x\n0,"1\n1,2', r"must be a readable table"),
+    ],
+)
+def test_bad_tables_are_refused_in_one_sentence(representation, tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        join_factors(representation, write(tmp_path, text))
+
+
+def test_bad_requests_are_refused_in_one_sentence(representation, tmp_path):
+    path = write(tmp_path, "row,x,s\n0,1,a\n1,2,b\n2,3,c\n")
+    with pytest.raises(ValueError, match=r"^columns of t\.csv must be among 'x', 's'; got 'y'\.$"):
+        join_factors(representation, path, continuous=["y"])
+    with pytest.raises(ValueError, match=r"^column 's' of t\.csv must hold numbers"):
+        join_factors(representation, path, continuous=["s"])
+    with pytest.raises(ValueError, match=r"^columns of t\.csv must be new; got 'x'"):
+        join_factors(join_factors(representation, path), path)
+    with pytest.raises(FileNotFoundError, match=r"^factors must be a \.csv or \.parquet file"):
+        join_factors(representation, tmp_path / "no.csv")
+    with pytest.raises(
+        ValueError, match=r"^factors must be a \.csv or \.parquet file; got 't\.txt"
+    ):
+        join_factors(representation, write(tmp_path, "row", "t.txt"))
