@@ -184,6 +184,7 @@ def fit_basis(
     features = train.features.astype(np.float64)
     offset, directions, variances, n_dropped = _fit(features, kind, n_directions, seed)
     centred = features - features.mean(axis=0)
+    covariance = centred.T @ centred / len(features)
     rows = rng.permutation(len(features))
     matches = []
     for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
@@ -191,8 +192,8 @@ def fit_basis(
             other = _fit(features[np.sort(half)], kind, n_directions, seed)[1]
         except ValueError:  # a half may vary along fewer directions
             other = np.zeros((len(offset), 1))
-        matches.append(_best_matches(centred, directions, other))
-    stability = np.abs(_correlations(matches[0], matches[1]))
+        matches.append(_best_matches(covariance, directions, other))
+    stability = np.abs(_correlations(covariance, matches[0], matches[1]))
     return Basis(kind, directions, offset, variances, stability, n_dropped)
 
 
@@ -294,19 +295,20 @@ def _independent(whitened: np.ndarray, seed: int) -> np.ndarray:
     return left @ right  # exactly orthogonal, whatever the tolerance
 
 
-def _best_matches(centred: np.ndarray, directions: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Scores (N, R) of the direction in ``other`` that correlates best with each direction."""
-    scores = centred @ other
-    correlation = _unit(centred @ directions).T @ _unit(scores)
-    return scores[:, np.abs(correlation).argmax(axis=1)]
+def _best_matches(covariance: np.ndarray, directions: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Columns of ``other`` whose scores correlate best with those of each direction, (D, R)."""
+    correlation = _unit(covariance, directions).T @ covariance @ _unit(covariance, other)
+    return other[:, np.abs(correlation).argmax(axis=1)]
 
 
-def _correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (_unit(a) * _unit(b)).sum(axis=0).clip(-1, 1)
+def _correlations(covariance: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Correlation of the scores along each column of one with those along the other's."""
+    product = (_unit(covariance, a) * (covariance @ _unit(covariance, b))).sum(axis=0)
+    return product.clip(-1, 1)
 
 
-def _unit(scores: np.ndarray) -> np.ndarray:
-    """Columns of mean 0 and norm 1; columns that do not vary are zero."""
-    scores = scores - scores.mean(axis=0)
-    norms = np.linalg.norm(scores, axis=0)
-    return np.divide(scores, norms, out=np.zeros_like(scores), where=norms > 1e-12 * norms.max())
+def _unit(covariance: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """Directions scaled to scores of variance 1; those along which nothing varies are zero."""
+    deviation = np.sqrt(np.maximum((directions * (covariance @ directions)).sum(axis=0), 0))
+    shown = deviation > 1e-12 * deviation.max()
+    return np.divide(directions, deviation, out=np.zeros_like(directions), where=shown)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dimlab.probes.ablate import Ablation
     from dimlab.probes.ablate_cumulatively import CumulativeAblation
     from dimlab.probes.attribute import Attribution
+    from dimlab.probes.bound_risk import RiskBound
     from dimlab.probes.compare import Comparison
     from dimlab.probes.confirm_harmful import HarmfulDimensions
     from dimlab.probes.correlate import Correlation
@@ -50,6 +51,7 @@ __all__ = [
     "plot_projector_widths",
     "plot_redundancy",
     "plot_representation",
+    "plot_risk_bound",
     "plot_spectrum",
 ]
 
@@ -423,6 +425,69 @@ def plot_comparison(
     ax.set_xlim(-0.5, len(value) - 0.5)
     ax.set_ylabel(statistic.replace("_", " "))
     ax.set_title(f"Comparison with {result.reference} (orange), 95 % intervals", loc="left")
+    return ax
+
+
+def plot_risk_bound(result: RiskBound, *, ax: Axes | None = None) -> Axes:
+    """Risk between its inferred bounds, against the number of negatives, without and with a mask.
+
+    Parameters
+    ----------
+    result : RiskBound
+        From `bound_risk`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        Blue: no mask; orange: the learned one. Bands from lower to upper bound; lines are the risk
+        that they bound, their markers filled where it lies between. Grey: the risk under controls.
+        All less log M, with which they grow. This is the form inferred for the paper, not its
+        verbatim theorem.
+    """
+    ax = _axes(ax)
+    numbers = result.n_negatives
+    lower, middle, upper = (
+        result.of(term) - np.log(numbers) for term in ("lower", "middle", "upper")
+    )
+    styles = {"permuted": "--", "inverted": ":"}  # a constant mask is no mask
+    for row, mask in enumerate(result.masks):
+        if mask in styles:
+            ax.plot(
+                numbers, middle[row], color=GREY, lw=1, ls=styles[mask], zorder=1,
+                label=f"risk, {mask} mask",
+            )  # fmt: skip
+    colours = {"none": (BLUE, "o", "no mask"), "learned": (ORANGE, "s", "learned mask")}
+    for mask, (colour, marker, words) in colours.items():
+        if mask not in result.masks:
+            continue
+        row = result.masks.index(mask)
+        ax.fill_between(
+            numbers, lower[row], upper[row], color=colour, alpha=0.15, lw=0,
+            label=f"between bounds, {words}",
+        )  # fmt: skip
+        for bound in (lower, upper):
+            ax.plot(numbers, bound[row], color=colour, lw=0.8, marker="_", ms=8)
+        ax.plot(numbers, middle[row], color=colour, lw=1.5, label=f"risk, {words}")
+        for held, face in ((True, colour), (False, "white")):
+            chosen = result.held[row] == held
+            ax.scatter(
+                numbers[chosen], middle[row, chosen], s=30, marker=marker, zorder=3,
+                facecolors=face, edgecolors=colour,
+            )  # fmt: skip
+    if not result.held[[mask in colours for mask in result.masks]].all():
+        ax.scatter([], [], s=30, facecolors="white", edgecolors="black", label="outside the bounds")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(numbers, [f"{number:,}" for number in numbers])
+    ax.minorticks_off()
+    low, high = float(min(lower.min(), middle.min())), float(max(upper.max(), middle.max()))
+    ax.set_ylim(low - 0.4 * (high - low) - 0.05, high + 0.06 * (high - low) + 0.05)
+    ax.legend(frameon=False, fontsize="small", loc="lower center", ncols=2)
+    ax.set_xlabel("negatives M")
+    ax.set_ylabel("nats, less log M (risk: CE - log K)")
+    title = f"Risk bound, inferred form (not the paper's own), temperature {result.temperature:g}"
+    ax.set_title(_titled(title, result), loc="left")
     return ax
 
 

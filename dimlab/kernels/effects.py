@@ -281,12 +281,12 @@ def permutation_p_values(
     step = max(1, _TOGETHER // source.numel())
     for start in range(0, n_permutations, step):
         count = min(step, n_permutations - start)
-        moved = torch.empty((n_samples, count, source.shape[1]))
-        for each in range(count):
-            shuffled = np.arange(n_samples)
+        shuffled = np.empty((count, n_samples), dtype=np.int64)
+        for own in shuffled:
+            own[:] = np.arange(n_samples)
             for low, high in pairwise(bounds):
-                rng.shuffle(shuffled[low:high])
-            moved[:, each] = source[torch.from_numpy(shuffled)]
+                rng.shuffle(own[low:high])
+        moved = source[torch.from_numpy(shuffled.T.copy())]
         products = (moved.reshape(n_samples, -1).T @ kept).numpy()
         products = products.reshape(count, source.shape[1], -1)
         for f, (low, high) in enumerate(pairwise(ends)):

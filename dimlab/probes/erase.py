@@ -30,6 +30,7 @@ LEACE, LEACE_GIVEN_LABEL = "LEACE", "LEACE given label"
 _LEVEL = 0.95
 _FOLDS = 5
 _SIGNIFICANT = 0.05
+_ELEMENTS = 1 << 22  # of predictions at once
 _OF_SWEEP = 5  # draws of the random ways at each size of the sweep
 
 
@@ -315,15 +316,15 @@ def erase(
     )  # fmt: skip
     jobs = _jobs(orders, space, train.n_dimensions, n_random, reader == "ridge", rng)
     back = np.zeros((0, 0)) if space is None else np.linalg.pinv(space.directions)
-    found, taken = [], []
+    taken = []
     for done, job in enumerate(jobs):
         map_ = job.map_of(readings, space, back)
-        found.append(readings.behind(map_))
+        readings.fit_behind(map_)
         # a projection's trace is its rank
         taken.append(0 if map_ is None else round(len(map_) - float(np.trace(map_))))
         if progress is not None:
             progress(done + 1, len(jobs))
-    done_jobs = list(zip(jobs, taken, found, strict=True))
+    done_jobs = list(zip(jobs, taken, readings.read(), strict=True))
     none = np.array([], dtype=np.int64)
     return Erasure(
         factor=factor,
@@ -475,6 +476,9 @@ class _Readings:
             without_class_means(features, codes), without_class_means(targets, codes)
         )
         self._penalty = penalty
+        self._weights: list[np.ndarray] = []
+        self._own: list[np.ndarray] = []
+        self._predicted: list[list[np.ndarray]] = []  # of readers other than ridge
         self._judged = []
         for rows, truth, values in judged:
             own = np.unique(truth, return_inverse=True)[1]
@@ -501,22 +505,45 @@ class _Readings:
         cross = moments.cross[:, : self._n_targets]
         return least_squares_eraser(moments.gram / moments.n_samples, cross / moments.n_samples)
 
-    def behind(self, map_: np.ndarray | None) -> list[_Read]:
-        """Fit all readers behind a map, and read every split."""
-        weights = self._joint.weights_behind(map_, self._penalty)
-        own = self._within.weights_behind(map_, self._penalty)
-        fitted = None if self._fit is None else self._fit(self._mapped(self._train, map_))
-        found = []
-        for centred, within, truth, values, values_within, spread in self._judged:
-            logits = centred @ weights + self._joint.target_mean
-            gap = values - logits[:, : self._n_targets]
-            gap_within = values_within - within @ own
-            errors = np.column_stack([(gap**2).sum(axis=1), (gap_within**2).sum(axis=1)])
-            if fitted is None:
-                predicted = logits[:, self._n_targets :].argmax(axis=1)
-            else:
-                predicted = fitted.predict(self._mapped(centred + self._joint.mean, map_))
-            found.append(_Read(errors, spread, predicted == truth))
+    def fit_behind(self, map_: np.ndarray | None) -> None:
+        """Fit all readers behind one more map."""
+        self._weights.append(self._joint.weights_behind(map_, self._penalty))
+        self._own.append(self._within.weights_behind(map_, self._penalty))
+        if self._fit is None:
+            return
+        fitted = self._fit(self._mapped(self._train, map_))
+        self._predicted.append(
+            [
+                fitted.predict(self._mapped(each[0] + self._joint.mean, map_))
+                for each in self._judged
+            ]
+        )
+
+    def read(self) -> list[list[_Read]]:
+        """Read every split behind every map, all maps at once in blocks of rows."""
+        n_maps, n_targets = len(self._weights), self._n_targets
+        weights, own = np.hstack(self._weights), np.hstack(self._own)
+        found: list[list[_Read]] = [[] for _ in range(n_maps)]
+        for place, (centred, within, truth, values, values_within, spread) in enumerate(
+            self._judged
+        ):
+            errors = np.empty((n_maps, len(truth), 2))
+            right = np.empty((n_maps, len(truth)), dtype=bool)
+            step = max(1, _ELEMENTS // (weights.shape[1] + own.shape[1]))
+            for start in range(0, len(truth), step):
+                rows = slice(start, start + step)
+                logits = (centred[rows] @ weights).reshape(-1, n_maps, weights.shape[1] // n_maps)
+                logits += self._joint.target_mean
+                gap = values[rows, None] - logits[..., :n_targets]
+                errors[:, rows, 0] = (gap**2).sum(axis=2).T
+                gap = values_within[rows, None] - (within[rows] @ own).reshape(
+                    -1, n_maps, n_targets
+                )
+                errors[:, rows, 1] = (gap**2).sum(axis=2).T
+                right[:, rows] = logits[..., n_targets:].argmax(axis=2).T == truth[rows]
+            for each in range(n_maps):
+                correct = self._predicted[each][place] == truth if self._predicted else right[each]
+                found[each].append(_Read(errors[each], spread, correct))
         return found
 
     def _mapped(self, features: np.ndarray, map_: np.ndarray | None) -> np.ndarray:
