@@ -199,6 +199,21 @@ def print_extremes(result: Ablation, count: int = 10) -> None:
     print_table(frame.iloc[::-1].head(count), title=title, formats=formats)
 
 
+def print_sentences(sentences: Sequence[str]) -> None:
+    """Print sentences, each on lines of its own.
+
+    Parameters
+    ----------
+    sentences : sequence of str
+        What a result says in words.
+    """
+    shown = console()
+    shown.print()
+    for sentence in sentences:
+        shown.print(f"- {escape(sentence)}")
+    shown.print()
+
+
 def with_bounds(frame: Any, name: str, low: str, high: str, form: str = ".4g") -> list[str]:
     """Write a column with its bounds as one text a row.
 

@@ -406,3 +406,72 @@ def kernel_alignment(x, y, *, debiased):
 
     a, b = x @ x.T, y @ y.T
     return criterion(a, b) / np.sqrt(criterion(a, a) * criterion(b, b))
+
+
+def risk_bound_terms(anchors, positives, labels, negatives, n_negatives, temperature):
+    """Terms of the risk bound by loops: rows normalised, over the root of the temperature.
+
+    ``negatives`` (N, most) are indices of anchors; the sums take the first M of each row.
+    """
+
+    def unit(row):
+        norm = np.sqrt(sum(float(x) ** 2 for x in row))
+        return [float(x) / norm / np.sqrt(temperature) if norm > 0 else 0.0 for x in row]
+
+    def dot(a, b):
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    def apart(a, b):
+        return sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+
+    def mean(rows):
+        return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+    f, g = [unit(row) for row in anchors], [unit(row) for row in positives]
+    n, classes = len(f), sorted(set(labels.tolist()))
+    inside = {k: [f[i] for i in range(n) if labels[i] == k] for k in classes}
+    mu = {k: mean(inside[k]) for k in classes}
+    p = {k: len(inside[k]) / n for k in classes}
+    total = dict.fromkeys(
+        ["CE_p", "NCE_inf", "J", "V+", "V", "all", "CE_mu", "agree", "E f.(f+ - mu)"], 0.0
+    )
+    nce = dict.fromkeys(n_negatives, 0.0)
+    everything = mean(f)
+    for i in range(n):
+        own = mu[labels[i]]
+        log_mean = np.log(sum(np.exp(dot(f[i], f[j])) for j in range(n)) / n)
+        log_prior = np.log(sum(p[k] * np.exp(dot(f[i], mu[k])) for k in classes))
+        log_classes = np.log(sum(np.exp(dot(f[i], mu[k])) for k in classes))
+        total["CE_p"] += (-dot(f[i], own) + log_prior) / n
+        total["NCE_inf"] += (-dot(f[i], g[i]) + log_mean) / n
+        total["J"] += (log_mean - log_prior) / n
+        total["E f.(f+ - mu)"] += (dot(f[i], g[i]) - dot(f[i], own)) / n
+        total["V+"] += apart(g[i], own) / n
+        total["V"] += apart(f[i], own) / n
+        total["all"] += apart(f[i], everything) / n
+        total["CE_mu"] += (-dot(f[i], own) + log_classes) / n
+        first, second = (max(classes, key=lambda k, v=v: dot(v, mu[k])) for v in (f[i], g[i]))
+        total["agree"] += (first == second) / n
+        for m in n_negatives:
+            log_sum = np.log(sum(np.exp(dot(f[i], f[j])) for j in negatives[i][:m]))
+            nce[m] += (-dot(f[i], g[i]) + log_sum) / n
+    deviation = np.sqrt(total["V"])
+    found = {
+        "cross_entropy": total["CE_p"],
+        "nce_limit": total["NCE_inf"],
+        "jensen_gap": total["J"],
+        "view_variance": total["V+"],
+        "gap": abs(total["E f.(f+ - mu)"]),  # the logarithms cancel
+        "gap_bound": np.sqrt(total["V+"] / temperature),
+        "class_variance": total["V"],
+        "between_share": (total["all"] - total["V"]) / total["all"],
+        "mean_cross_entropy": total["CE_mu"],
+        "width": 2 * deviation + total["V"] / 2,
+        "view_agreement": total["agree"],
+    }
+    for m in n_negatives:
+        found["nce", m] = nce[m]
+        found["lower", m] = nce[m] - deviation - total["V"] / 2
+        found["middle", m] = total["CE_mu"] + np.log(m / len(classes))
+        found["upper", m] = nce[m] + deviation
+    return found

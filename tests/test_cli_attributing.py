@@ -215,3 +215,26 @@ def test_a_bad_table_is_a_failure_and_a_bad_dimension_a_misuse(
     code, _, err = dimlab("train", "--data", "digits+hue:7", "--steps", 1)
     assert code == 2
     assert "data must end in +FACTOR:CORRELATION" in err
+
+
+def test_bound_reports_what_was_proved_what_was_inferred_and_whether_it_held(
+    dimlab, features, checkpoint_path, tmp_path
+):
+    code, out, err = dimlab(
+        "bound", features[0], "--negatives", "4,64", "--bootstrap", 20, "--out", "b"
+    )
+    assert (code, err) == (0, "")
+    for word in ("learned", "class_variance", "Inferred form", "not its verbatim theorem"):
+        assert word in " ".join(out.split())
+    assert {file.name for file in (tmp_path / "b").iterdir()} == {
+        "bound.csv", "bound.json", "bound.svg", "bound-terms.csv", "bound-controls.csv",
+        "bound-dimensions.csv",
+    }  # fmt: skip
+    code, out, _ = dimlab("bound", checkpoint_path, "--bootstrap", 5, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert set(found["terms"]) == {"none", "learned", "constant", "permuted", "inverted"}
+    assert found["n_views"] == 2
+    code, _, err = dimlab("bound", features[0], "--negatives", "4.5")
+    assert code == 2
+    assert "negatives must be whole numbers" in err

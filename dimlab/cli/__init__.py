@@ -9,7 +9,7 @@ COMMANDS = (
     *("demo", "train", "encode", "evaluate"),
     *("ablate", "confirm", "cumulate", "random-masks"),
     *("correlate", "decompose", "redundancy", "compare"),
-    *("attribute", "erase", "locate", "follow"),
+    *("attribute", "erase", "locate", "follow", "bound"),
 )
 app.registered_commands.sort(
     key=lambda each: COMMANDS.index(each.name or each.callback.__name__)  # type: ignore[union-attr]

@@ -32,9 +32,17 @@ from dimlab.cli.options import (
     numbers_in,
 )
 from dimlab.sources import Loading, read_checkpoint, read_trace, reading
-from dimlab.terminal import finish, print_rows, print_table, progress, with_bounds
+from dimlab.terminal import (
+    finish,
+    print_rows,
+    print_sentences,
+    print_table,
+    progress,
+    with_bounds,
+)
 
 if TYPE_CHECKING:
+    from dimlab.mask import DimensionMask
     from dimlab.representation import Representation
 
 Table = Annotated[
@@ -143,8 +151,7 @@ def attribute(
         _print_attribution(result)
         if result.erasure is not None:
             _print_erasure(result.erasure)
-            for sentence in result.erasure.summary()["in_words"]:
-                print(sentence)
+            print_sentences(result.erasure.summary()["in_words"])
     finish(result, "attribute", out, as_json=as_json, shown=["factors", "erasure"])
 
 
@@ -194,7 +201,8 @@ def erase(
         )  # fmt: skip
     if not as_json:
         _print_erasure(result)
-    finish(result, "erase", out, as_json=as_json, shown=["splits"])
+        print_sentences(result.summary()["in_words"])
+    finish(result, "erase", out, as_json=as_json, shown=["splits", "in_words"])
 
 
 @app.command()
@@ -234,7 +242,7 @@ def locate(
         spread = encode(checkpoint, shown, device=device).features.std(axis=0)
         chosen = np.argsort(-spread, kind="stable")[:6].tolist()
     else:
-        chosen = _whole(dimensions)
+        chosen = _whole("dimensions", dimensions)
     with progress("locating", quiet=quiet) as advance:
         result = locate_dimensions(
             checkpoint, shown, chosen, n_images=images, patch=patch, stride=stride, fill=fill,
@@ -298,7 +306,8 @@ def follow(
             formats=dict.fromkeys(frame.rename(columns=short).columns[1:], ".3g"),
         )  # fmt: skip
         _print_links(result.tables()["links"])
-    finish(result, "follow", out, as_json=as_json, shown=["links"])
+        print_sentences(result.summary()["verdicts"])
+    finish(result, "follow", out, as_json=as_json, shown=["links", "verdicts"])
 
 
 def _print_links(rows: Any) -> None:
@@ -312,6 +321,76 @@ def _print_links(rows: Any) -> None:
     )
     names = ["link", "mask", "correlation", "p", "claim", "verdict"]
     print_table(rows[names], title="\nFinal weights and what dimensions do (Spearman)")
+
+
+@app.command("bound")
+def bound_risk(
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A checkpoint, or test features with two views."),
+    ],
+    negatives: Annotated[
+        str, typer.Option(help="Numbers of negatives to sweep, separated by commas.")
+    ] = "16,64,256,1024,4096",
+    temperature: Annotated[float, typer.Option(help="Inner products are divided by it.")] = 1.0,
+    bootstrap: Annotated[int, typer.Option(help="Draws for the intervals.")] = 200,
+    split: Split = "test",
+    max_queries: MaxQueries = None,
+    data: Data = None,
+    data_dir: DataDir = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    device: Device = "cpu",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Measure the terms of a risk bound, masked and unmasked: one proved, one inferred from paper.
+
+    Whether the inferred form held is reported, never forced. Example: dimlab bound checkpoint.pt
+    """
+    from dimlab.probes.bound_risk import bound_risk as measure_bound
+
+    loading = Loading(data, data_dir, device=device, seed=seed, quiet=quiet)
+    views = loading.sampled(loading.features(source, split, views=2), max_queries)
+    with progress("bounding", quiet=quiet) as advance:
+        result = measure_bound(
+            views, mask=_mask_of(views), n_negatives=_whole("negatives", negatives),
+            temperature=temperature, n_bootstrap=bootstrap, seed=seed, device=device,
+            progress=advance,
+        )  # fmt: skip
+    if not as_json:
+        _print_bound(result)
+        print_sentences(result.summary()["verdict"])
+    finish(result, "bound", out, as_json=as_json, shown=["terms", "risk", "held", "verdict"])
+
+
+def _mask_of(representation: Representation) -> DimensionMask | None:
+    """Mask that the features' checkpoint learned, if it did."""
+    from dimlab.mask import DimensionMask
+
+    weights = representation.meta.get("mask")
+    return None if weights is None else DimensionMask(np.array(weights))
+
+
+def _print_bound(result: Any) -> None:
+    terms = result.tables()["terms"]
+    shown: Any = None
+    for mask in [name for name in ("none", "learned") if name in result.masks]:
+        own = terms[(terms["mask"] == mask) & terms["n_negatives"].isna()]
+        own = own.set_index("term")
+        value = with_bounds(own, "value", "ci_low", "ci_high", ".3g")
+        shown = own.assign(none=value)[["none"]] if shown is None else shown.assign(learned=value)
+        if mask == "learned":
+            change = with_bounds(own, "difference", "difference_low", "difference_high", "+.3g")
+            shown = shown.assign(difference=change)
+    print_table(shown.reset_index(), title="Terms by mask, with 95 % intervals")
+    frame = result.to_frame()
+    names = ["mask", "n_negatives", "lower", "middle", "upper", "held"]
+    print_table(
+        frame[names].assign(held=np.where(frame["held"], "yes", "no")),
+        title="\nInferred form: lower <= middle <= upper, nats",
+        formats=dict.fromkeys(("lower", "middle", "upper"), ".3f"),
+    )
 
 
 def _linked(loading: Loading, source: Path) -> dict[str, Any]:
@@ -422,9 +501,9 @@ def _or_empty(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _whole(text: str) -> list[int]:
-    numbers = numbers_in("dimensions", text)
+def _whole(name: str, text: str) -> list[int]:
+    numbers = numbers_in(name, text)
     for number in numbers:
-        if number != int(number):
-            raise ValueError(f"dimensions must be whole numbers separated by commas; got {text!r}.")
+        if not np.isfinite(number) or number != int(number):
+            raise ValueError(f"{name} must be whole numbers separated by commas; got {text!r}.")
     return [int(number) for number in numbers]

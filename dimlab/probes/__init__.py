@@ -7,6 +7,7 @@ __all__ = [
     "ablate",
     "ablate_cumulatively",
     "attribute",
+    "bound_risk",
     "compare",
     "confirm_harmful",
     "correlate",

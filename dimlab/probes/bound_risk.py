@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from dimlab.kernels.risk import RiskTerms
 
 PROVED = ("cross_entropy", "nce_limit", "jensen_gap", "view_variance", "gap", "gap_bound")
-FIXED = (*PROVED, "class_variance", "between_share", "mean_cross_entropy", "width")
 AGREEMENT = "view_agreement"
+FIXED = (*PROVED, "class_variance", "between_share", "mean_cross_entropy", "width", AGREEMENT)
 SWEPT = ("nce", "lower", "middle", "upper")
 _SIGNED = ("cross_entropy", "nce_limit", "mean_cross_entropy", *SWEPT)  # the rest is >= 0
 _SHARES = ("between_share", AGREEMENT)
 _BALANCED = 0.1  # relative distance of a class share from 1 / K
+_ALIKE = 1e-12  # variance of unit rows below which they are equal but for rounding
 _ROUNDING = 1e-9  # of 1 / temperature, or of 1
 _TAILS = (0.025, 0.975)
 _LIMITS = (1e-6, 1e6)  # of the temperature: beyond, squares of exponents leave float64's range
@@ -36,6 +37,13 @@ _INTERVALS = (
     "Intervals: 95 %, bootstrap over samples, the same draws for every mask, moved so that the "
     "draws' mean is the value measured; they are of what other samples of this size would give."
 )
+
+_WORDS = {
+    "class_variance": "The class variance V",
+    "width": "The width of the inferred bounds, a function of V alone,",
+    "cross_entropy": "The risk itself, CE_p,",
+    "mean_cross_entropy": "The risk with equal shares, L_CE,",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,10 +61,11 @@ class RiskBound:
         Name of each of the T columns below. Proved on the sample: ``cross_entropy`` (CE_p),
         ``nce_limit`` (NCE_inf), ``jensen_gap`` (J), ``view_variance`` (V+), ``gap`` and
         ``gap_bound``, the two sides of the inequality. Inferred form: ``class_variance`` (V),
-        ``between_share`` (of the total variance, NaN where all samples are equal),
-        ``mean_cross_entropy``, ``width`` (upper - lower); and M times each of ``nce``, ``lower``,
-        ``middle`` and ``upper``. Last ``view_agreement``. Variances are of unit rows over the
-        temperature, shares in [0, 1], the rest in nats.
+        ``between_share`` (of the total variance; NaN where all samples are equal),
+        ``mean_cross_entropy``, ``width`` (upper - lower). ``view_agreement``: share of samples
+        whose two views the mean classifier puts into the same class. Then, M times each, ``nce``,
+        ``lower``, ``middle`` and ``upper``. Variances are of unit rows over the temperature, shares
+        in [0, 1], the rest in nats.
     term_negatives : ndarray of shape (T,), int64
         Number of negatives of each column; 0 where there are none.
     values, ci_low, ci_high : ndarray of shape (R, T)
@@ -326,6 +335,8 @@ def bound_risk(
         J       = E log mean_j exp(f.f_j) - E log sum_k p_k exp(f.mu_k)  >= 0
         |NCE_inf - CE_p - J| <= |f| sqrt(V+),   V+ = E |f+ - mu_y|^2
 
+    CE_p is a cross-entropy with priors p_k less their entropy, so it may be negative.
+
     Inferred [1]_, with V = E |f - mu_y|^2, M negatives drawn from all f_j for each anchor, with
     replacement (a smaller M takes the first of them), and the O(M^-1/2) term dropped::
 
@@ -358,39 +369,25 @@ def bound_risk(
     >>> bound.of("width").tolist(), bound.of("cross_entropy").round(4).tolist()
     ([0.0], [-0.3799])
     """
-    from dimlab.kernels.risk import draw_multiplicities, draw_negatives, risk_terms, scaled_units
-
     numbers = _checked_numbers(n_negatives)
     _check_settings(temperature, n_bootstrap, seed)
-    codes, views = _labelled_views(representation)
+    views, codes = _labelled_views(representation)
     masks = _masks(mask, representation.n_dimensions, seed)
-    draws = draw_multiplicities(len(codes), n_bootstrap, np.random.default_rng([seed, 1]))
-    weights = np.column_stack([np.ones_like(codes), draws])
-    distinct = {each.tobytes(): each for each in masks.values()}
-    found: dict[bytes, RiskTerms] = {}
-    for index, (key, each) in enumerate(distinct.items()):
-
-        def report(done: int, before: int = index * len(codes)) -> None:
-            if progress is not None:
-                progress(before + done, len(distinct) * len(codes))
-
-        anchors, positives = (scaled_units(view, each, temperature) for view in views[:2])
-        rng = np.random.default_rng([seed, 2])
-        found[key] = risk_terms(
-            anchors, positives, codes, weights, numbers, rng, device=device, progress=report
-        )
-    kernels = [found[each.tobytes()] for each in masks.values()]
-    columns = [_columns(each, numbers, temperature) for each in kernels]
-    for name, each_columns in zip(masks, columns, strict=True):
-        _refuse_impossible(name, {key: value[0] for key, value in each_columns}, temperature)
-    terms = tuple(name for name, _ in columns[0])
+    found = _measure(
+        (views, codes), masks, numbers, temperature, n_bootstrap, seed, device, progress
+    )
+    columns = np.stack([_columns(each, numbers, temperature) for each in found])
+    terms = (*FIXED, *np.repeat(SWEPT, len(numbers)).tolist())
+    for name, values in zip(masks, columns[:, :, 0], strict=True):
+        _refuse_impossible(name, dict(zip(terms, values.tolist(), strict=True)), temperature)
+    names = tuple(masks)
     return RiskBound(
-        masks=tuple(masks),
+        masks=names,
         n_negatives=np.array(numbers),
         terms=terms,
-        term_negatives=np.array([n for n in _numbers_of(numbers)]),
-        **_intervals(terms, tuple(masks), np.array([[v for _, v in each] for each in columns])),
-        dimension_variance=np.stack([each.within_dimensions for each in kernels]),
+        term_negatives=np.array([0] * len(FIXED) + numbers * len(SWEPT)),
+        **_intervals(columns, terms, names.index("learned") if mask is not None else None),
+        dimension_variance=np.stack([each.within_dimensions for each in found]),
         class_shares=np.bincount(codes) / len(codes),
         n_samples=len(codes),
         n_views=len(views),
@@ -399,3 +396,260 @@ def bound_risk(
         basis=basis_of(representation),
         sample=sample_of(representation),
     )
+
+
+def _checked_numbers(n_negatives: int | Sequence[int]) -> list[int]:
+    """Numbers of negatives, each once, ascending."""
+    given = n_negatives if isinstance(n_negatives, Sequence | np.ndarray) else [n_negatives]
+    try:
+        numbers = sorted({operator.index(each) for each in given})
+    except TypeError:
+        numbers = []
+    if not numbers or numbers[0] < 1:
+        raise ValueError(
+            f"n_negatives must be an integer >= 1, or at least one of them; got {n_negatives!r}."
+        )
+    return numbers
+
+
+def _check_settings(temperature: float, n_bootstrap: int, seed: int) -> None:
+    low, high = _LIMITS
+    if not low <= temperature <= high:
+        raise ValueError(f"temperature must lie in [{low:g}, {high:g}]; got {temperature}.")
+    for name, value, least in (("n_bootstrap", n_bootstrap, 2), ("seed", seed, 0)):
+        if not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"{name} must be an integer >= {least}; got {value!r}.")
+
+
+def _labelled_views(representation: Representation) -> tuple[np.ndarray, np.ndarray]:
+    """Return views (V, N, D) and class indices from 0, (N,)."""
+    if representation.labels is None:
+        raise ValueError(
+            "bound_risk needs labels: build the Representation with labels=(N,) class ids."
+        )
+    views = representation.views
+    if views is None or len(views) < 2:
+        raise ValueError(
+            "bound_risk needs two views of each sample: encode(..., n_views=2), or build the "
+            "Representation with views=(V, N, D), V >= 2."
+        )
+    classes, codes = np.unique(representation.labels, return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"labels must have at least 2 classes; got class {classes[0]} alone. With one class "
+            "there is no risk to bound."
+        )
+    return views, codes
+
+
+def _masks(mask: DimensionMask | None, n_dimensions: int, seed: int) -> dict[str, np.ndarray]:
+    """Weights of each mask, their largest 1: what normalising undoes is undone exactly."""
+    weights = {"none": np.ones(n_dimensions)}
+    if mask is None:
+        return weights
+    if len(mask) != n_dimensions:
+        raise ValueError(
+            f"mask must have {n_dimensions} weights to match features; got {len(mask)}."
+        )
+    permuted = mask.permuted(np.random.default_rng(seed))
+    controls = {"constant": mask.constant(), "permuted": permuted, "inverted": mask.inverted()}
+    for name, each in {"learned": mask, **controls}.items():
+        weights[name] = each.weights / (each.weights.max() or 1.0)
+    return weights
+
+
+def _measure(
+    split: tuple[np.ndarray, np.ndarray],
+    masks: dict[str, np.ndarray],
+    numbers: list[int],
+    temperature: float,
+    n_bootstrap: int,
+    seed: int,
+    device: str,
+    progress: Progress | None,
+) -> list[RiskTerms]:
+    """Terms of each mask; masks of the same weights are measured once."""
+    from dimlab.kernels.risk import draw_multiplicities, risk_terms, scaled_units
+
+    views, codes = split
+    draws = draw_multiplicities(len(codes), n_bootstrap, np.random.default_rng([seed, 1]))
+    weights = np.column_stack([np.ones_like(codes), draws])
+    distinct = {each.tobytes(): each for each in masks.values()}
+    found: dict[bytes, RiskTerms] = {}
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(len(found) * len(codes) + done, len(distinct) * len(codes))
+
+    for key, each in distinct.items():
+        found[key] = risk_terms(
+            scaled_units(views[0], each, temperature),
+            scaled_units(views[1], each, temperature),
+            codes,
+            weights,
+            numbers,
+            np.random.default_rng([seed, 2]),
+            device=device,
+            progress=report,
+        )
+    return [found[each.tobytes()] for each in masks.values()]
+
+
+def _columns(terms: RiskTerms, numbers: list[int], temperature: float) -> np.ndarray:
+    """Terms in order of ``RiskBound.terms``, (T, 1 + B): of the sample and of each draw."""
+    deviation = np.sqrt(terms.within)
+    cross_entropy = terms.log_prior - terms.own
+    limit = terms.log_mean - terms.pair
+    jensen = terms.log_mean - terms.log_prior
+    fixed = {
+        "cross_entropy": cross_entropy,
+        "nce_limit": limit,
+        "jensen_gap": jensen,
+        "view_variance": terms.view_within,
+        "gap": np.abs(limit - cross_entropy - jensen),
+        "gap_bound": np.sqrt(terms.view_within / temperature),
+        "class_variance": terms.within,
+        "between_share": _between_share(terms, temperature),
+        "mean_cross_entropy": terms.log_uniform + np.log(terms.n_classes) - terms.own,
+        "width": 2 * deviation + terms.within / 2,
+        AGREEMENT: terms.agreement,
+    }
+    nce = terms.log_negatives - terms.pair
+    middle = fixed["mean_cross_entropy"] + np.log(np.divide.outer(numbers, terms.n_classes))
+    swept = (nce, nce - deviation - terms.within / 2, middle, nce + deviation)
+    return np.concatenate([[fixed[name] for name in FIXED], *swept])
+
+
+def _between_share(terms: RiskTerms, temperature: float) -> np.ndarray:
+    """Share of the total variance that lies between classes; NaN where rounding is all there is."""
+    varies = terms.total * temperature > _ALIKE
+    share = np.full_like(terms.total, np.nan)
+    share[varies] = 1 - terms.within[varies] / terms.total[varies]
+    return share
+
+
+def _slack(temperature: float) -> float:
+    """Return the rounding, in nats, of terms whose exponents reach 1 / temperature."""
+    return _ROUNDING * max(1.0, 1 / temperature)
+
+
+def _refuse_impossible(name: str, value: dict[str, float], temperature: float) -> None:
+    """Raise where the inequality that is proved fails by more than rounding."""
+    slack = _slack(temperature)
+    if value["jensen_gap"] >= -slack and value["gap"] <= value["gap_bound"] + slack:
+        return
+    raise ArithmeticError(
+        f"bound_risk: J = {value['jensen_gap']:.3g} must be >= 0 and the gap {value['gap']:.6g} at "
+        f"most {value['gap_bound']:.6g} with mask {name!r}. This is a theorem, so dimlab is wrong: "
+        "please report it."
+    )
+
+
+def _intervals(
+    columns: np.ndarray, terms: tuple[str, ...], learned: int | None
+) -> dict[str, np.ndarray]:
+    """Values, differences and their intervals from columns (R, T, 1 + B)."""
+    own = _moved_quantiles(columns)
+    lowest = np.where(np.isin(terms, _SIGNED), -np.inf, 0.0)
+    highest = np.where(np.isin(terms, _SHARES), 1.0, np.inf)
+    to_none = columns - columns[:1]
+    arrays = {
+        "values": columns[:, :, 0],
+        "ci_low": np.clip(own[0], lowest, highest),
+        "ci_high": np.clip(own[1], lowest, highest),
+        "difference": to_none[:, :, 0],
+    }
+    arrays["difference_low"], arrays["difference_high"] = _moved_quantiles(to_none)
+    of_learned = (
+        columns[learned] - columns if learned is not None else np.full_like(columns, np.nan)
+    )
+    arrays["learned_difference"] = of_learned[:, :, 0]
+    arrays["learned_low"], arrays["learned_high"] = _moved_quantiles(of_learned)
+    return arrays
+
+
+def _moved_quantiles(columns: np.ndarray) -> np.ndarray:
+    """Quantiles over draws, moved so that the draws' mean is the value measured, (2, R, T)."""
+    value, draws = columns[:, :, 0], columns[:, :, 1:]
+    bias = np.where((draws == value[:, :, None]).all(axis=2), 0.0, draws.mean(axis=2) - value)
+    return np.quantile(draws, _TAILS, axis=2) - bias
+
+
+def _verdict(bound: RiskBound) -> list[str]:
+    """Sentences that say whether anything got smaller under the mask, and next to what."""
+    held = ", ".join(
+        f"{mask} {int(each.sum())}" for mask, each in zip(bound.masks, bound.held, strict=True)
+    )
+    sentences = [
+        f"Inferred form: lower <= middle <= upper held at this many of {len(bound.n_negatives)} "
+        f"numbers of negatives, by mask: {held}."
+    ]
+    if "learned" not in bound.masks:
+        return [*sentences, "No mask was given, so there is nothing to compare."]
+    largest = int(bound.n_negatives[-1])
+    last = np.flatnonzero(np.array(bound.terms) == "nce")[-1]
+    columns = {bound.terms.index(term): words for term, words in _WORDS.items()}
+    columns[last] = f"The contrastive loss L_NCE({largest})"
+    moves = {}
+    for column, words in columns.items():
+        move, sentence = _move(bound, column, words)
+        moves[bound.terms[column]] = move
+        sentences.append(sentence)
+    sentences += [
+        _against(bound, control, term)
+        for control in ("constant", "permuted", "inverted")
+        for term in ("class_variance", "cross_entropy")
+    ]
+    return [*sentences, _conclusion(bound, moves)]
+
+
+def _direction(low: float, high: float) -> str:
+    if high < 0:
+        return "fell"
+    if low > 0:
+        return "rose"
+    return "did not change" if low == high == 0 else "neither rose nor fell beyond its interval"
+
+
+def _move(bound: RiskBound, column: int, words: str) -> tuple[str, str]:
+    """Which way a term went under the learned mask, and the sentence."""
+    learned = bound.masks.index("learned")
+    low, high = bound.difference_low[learned, column], bound.difference_high[learned, column]
+    move = _direction(low, high)
+    return move, (
+        f"{words} {move} under the mask: {bound.values[0, column]:.4g} without, "
+        f"{bound.values[learned, column]:.4g} with it, difference "
+        f"{bound.difference[learned, column]:+.3g} [{low:+.3g}, {high:+.3g}]."
+    )
+
+
+def _against(bound: RiskBound, control: str, term: str) -> str:
+    """Say how the learned mask compares with a control."""
+    row, column = bound.masks.index(control), bound.terms.index(term)
+    low, high = bound.learned_low[row, column], bound.learned_high[row, column]
+    words = {
+        "fell": "is lower than",
+        "rose": "is higher than",
+        "did not change": "equals that",
+    }.get(_direction(low, high), "cannot be told from that")
+    return (
+        f"{'V' if term == 'class_variance' else 'CE_p'} under the learned mask {words} under the "
+        f"{control} one: {bound.learned_difference[row, column]:+.3g} [{low:+.3g}, {high:+.3g}]."
+    )
+
+
+def _conclusion(bound: RiskBound, moves: dict[str, str]) -> str:
+    """Say in one sentence whether a tighter bound, and a smaller risk, came of the mask."""
+    if moves["class_variance"] != "fell":
+        return "So the inferred bounds are not shown to be tighter under the mask."
+    column = bound.terms.index("class_variance")
+    rows = [bound.masks.index(control) for control in ("constant", "permuted", "inverted")]
+    special = bool((bound.learned_high[rows, column] < 0).all())
+    text = "So the inferred bounds are tighter under the mask"
+    text += ", more so than under any control" if special else ", but not more so than under every"
+    text += "" if special else " control"
+    if moves["nce"] == "rose":
+        text += "; the loss that they are drawn around rose"
+    if moves["cross_entropy"] == "fell":
+        return text + "; and the risk itself fell."
+    return text + "; but they bound another risk, and that is not shown to be smaller."
