@@ -145,8 +145,6 @@ class RidgeMoments:
             ``(features - mean) @ weights + target_mean`` is what the reader says: equal to fitting
             it on mapped features. A dimension that the map leaves without variance counts as 0.
         """
-        from scipy.linalg import cho_factor, cho_solve
-
         gram, cross = self.gram, self.cross
         if map_ is not None:
             gram, cross = map_ @ gram @ map_.T, map_ @ cross
@@ -157,6 +155,6 @@ class RidgeMoments:
         scale[alive] = 1 / deviation[alive]
         system = scale[:, None] * gram * scale
         system[np.diag_indices_from(system)] += penalty * self.n_samples
-        weights = cho_solve(cho_factor(system, lower=True), scale[:, None] * cross)
-        weights = scale[:, None] * weights
+        # numpy's own solver: scipy's threads and numpy's would wait for each other
+        weights = scale[:, None] * np.linalg.solve(system, scale[:, None] * cross)
         return weights if map_ is None else map_.T @ weights
