@@ -8,7 +8,7 @@ loaded on first use, so that ``import dimlab`` costs neither torch nor matplotli
 import importlib
 from typing import Any
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 _HOME = {
     "DimensionMask": "dimlab.mask",

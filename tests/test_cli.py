@@ -161,7 +161,7 @@ def test_the_demo_makes_a_report(dimlab, tmp_path):
     assert (code, err) == (0, "")
     assert "kNN reads" in out
     assert "report.html" in out
-    summary = json.loads((tmp_path / "d" / "mask_trace.json").read_text())
+    summary = json.loads((tmp_path / "d" / "mask_evolution.json").read_text())
     assert summary["std_weight"] > 0.05  # TrainConfig.small()'s promise
     provenance = json.loads((tmp_path / "d" / "provenance.json").read_text())
     assert provenance["elapsed_seconds"] > 0
