@@ -243,10 +243,11 @@ def with_bounds(frame: Any, name: str, low: str, high: str, form: str = ".4g") -
     ]
 
 
-def finish(
+@contextmanager
+def presented(
     result: Any, name: str, out: Path | None, *, as_json: bool, shown: Sequence[str] = ()
-) -> None:
-    """Write a result into a folder, if one is named, and print its summary.
+) -> Iterator[bool]:
+    """Write a result into a folder, if one is named; then let tables be printed; then its summary.
 
     Parameters
     ----------
@@ -255,20 +256,26 @@ def finish(
     name : str
         Stem of the files.
     out : Path or None
-        The folder.
+        The folder. Its files are whole before the first line is printed, which a closed pipe may
+        refuse.
     as_json : bool
         Print JSON, and nothing else.
     shown : sequence of str
-        Entries of the summary that a table has shown already; JSON has them all the same.
-    """
-    if out is not None:
-        from dimlab.report import write_result
+        Entries of the summary that a table shows; JSON has them all the same.
 
-        files = write_result(out, name, result)
-        if not as_json:
-            print("wrote", *files.values())
+    Yields
+    ------
+    bool
+        Whether tables for people are wanted.
+    """
+    from dimlab.report import write_result
+
+    files = {} if out is None else write_result(out, name, result)
+    yield not as_json
     summary = result.summary()
     if not as_json:
+        if files:
+            print("wrote", *files.values())
         summary = {key: value for key, value in summary.items() if key not in shown}
     print_summary(summary, as_json=as_json)
 

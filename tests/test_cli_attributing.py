@@ -1,6 +1,8 @@
 """The commands that ask what dimensions carry: from a checkpoint alone, and from files."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -238,3 +240,17 @@ def test_bound_reports_what_was_proved_what_was_inferred_and_whether_it_held(
     code, _, err = dimlab("bound", features[0], "--negatives", "4.5")
     assert code == 2
     assert "negatives must be whole numbers" in err
+
+
+def test_files_are_whole_though_nobody_reads_the_tables(features, tmp_path):
+    """``| head`` closes the pipe before all is printed."""
+    command = [sys.executable, "-m", "dimlab", "erase", *map(str, features), "--factor", "x"]
+    process = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "o")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    process.stdout.close()
+    error = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(), error) == (1, "")
+    assert (tmp_path / "o" / "erase.svg").is_file()

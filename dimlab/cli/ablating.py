@@ -30,7 +30,7 @@ from dimlab.cli.options import (
     numbers_in,
 )
 from dimlab.sources import Loading
-from dimlab.terminal import finish, print_extremes, print_rows, progress
+from dimlab.terminal import presented, print_extremes, print_rows, progress
 
 
 @app.command()
@@ -75,9 +75,9 @@ def ablate(
             groups=groups_in(groups, train), k=k, temperature=temperature, penalty=penalty,
             seed=seed, device=device, memory=memory, progress=advance,
         )  # fmt: skip
-    if not as_json:
-        print_extremes(result)
-    finish(result, "ablate", out, as_json=as_json)
+    with presented(result, "ablate", out, as_json=as_json) as for_people:
+        if for_people:
+            print_extremes(result)
 
 
 @app.command("random-masks")
@@ -118,9 +118,9 @@ def random_masks(
             temperature=temperature, penalty=penalty, seed=seed, device=device, memory=memory,
             progress=advance,
         )  # fmt: skip
-    if not as_json:
-        print_rows(result, "Random masks, one row a share removed")
-    finish(result, "random-masks", out, as_json=as_json)
+    with presented(result, "random-masks", out, as_json=as_json) as for_people:
+        if for_people:
+            print_rows(result, "Random masks, one row a share removed")
 
 
 @app.command("cumulate")
@@ -169,9 +169,9 @@ def ablate_cumulatively(
             penalty=penalty, n_points=n_points, seed=seed, device=device, memory=memory,
             progress=advance,
         )  # fmt: skip
-    if not as_json:
-        print_rows(result, f"Accuracy while dimensions leave, {result.order_name}")
-    finish(result, "cumulate", out, as_json=as_json)
+    with presented(result, "cumulate", out, as_json=as_json) as for_people:
+        if for_people:
+            print_rows(result, f"Accuracy while dimensions leave, {result.order_name}")
 
 
 @app.command("confirm")
@@ -210,6 +210,6 @@ def confirm_harmful(
             temperature=temperature, penalty=penalty, n_splits=n_splits, seed=seed,
             device=device, memory=memory, progress=advance,
         )  # fmt: skip
-    if not as_json:
-        print_rows(result, "Most harmful first", by=["q_value", "importance"])
-    finish(result, "confirm", out, as_json=as_json)
+    with presented(result, "confirm", out, as_json=as_json) as for_people:
+        if for_people:
+            print_rows(result, "Most harmful first", by=["q_value", "importance"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -31,6 +32,9 @@ def run() -> None:
         if code == _CTRL_C:  # typer turns Ctrl-C into a code of its own
             raise KeyboardInterrupt
         sys.exit(code)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in sys.argv:
             raise

@@ -33,7 +33,7 @@ from dimlab.cli.options import (
 )
 from dimlab.sources import Loading, read_checkpoint, read_trace, reading
 from dimlab.terminal import (
-    finish,
+    presented,
     print_rows,
     print_sentences,
     print_table,
@@ -147,12 +147,14 @@ def attribute(
                 in_distribution=held_out, seed=seed, progress=advance,
             )  # fmt: skip
         result = replace(result, erasure=erasure)
-    if not as_json:
-        _print_attribution(result)
-        if result.erasure is not None:
-            _print_erasure(result.erasure)
-            print_sentences(result.erasure.summary()["in_words"])
-    finish(result, "attribute", out, as_json=as_json, shown=["factors", "erasure"])
+    with presented(
+        result, "attribute", out, as_json=as_json, shown=["factors", "erasure"]
+    ) as for_people:
+        if for_people:
+            _print_attribution(result)
+            if result.erasure is not None:
+                _print_erasure(result.erasure)
+                print_sentences(result.erasure.summary()["in_words"])
 
 
 @app.command()
@@ -199,10 +201,12 @@ def erase(
             basis=directions, reader=reader, k=k, temperature=temperature, penalty=penalty,
             n_random=random, seed=seed, device=device, progress=advance,
         )  # fmt: skip
-    if not as_json:
-        _print_erasure(result)
-        print_sentences(result.summary()["in_words"])
-    finish(result, "erase", out, as_json=as_json, shown=["splits", "in_words"])
+    with presented(
+        result, "erase", out, as_json=as_json, shown=["splits", "in_words"]
+    ) as for_people:
+        if for_people:
+            _print_erasure(result)
+            print_sentences(result.summary()["in_words"])
 
 
 @app.command()
@@ -248,9 +252,9 @@ def locate(
             checkpoint, shown, chosen, n_images=images, patch=patch, stride=stride, fill=fill,
             device=device, progress=advance,
         )  # fmt: skip
-    if not as_json:
-        print_rows(result, "Images of largest activation", count=3 * len(chosen))
-    finish(result, "locate", out, as_json=as_json)
+    with presented(result, "locate", out, as_json=as_json) as for_people:
+        if for_people:
+            print_rows(result, "Images of largest activation", count=3 * len(chosen))
 
 
 @app.command()
@@ -297,17 +301,19 @@ def follow(
         loading = Loading(data, data_dir, device=device, seed=seed, quiet=quiet)
         linked = _linked(loading, sources[-1])
     result = follow_mask(trace, **linked, tolerance=tolerance, seed=seed)
-    if not as_json:
-        frame = result.to_frame().iloc[result.movers[:12]]
-        short = {"first_weight": "first", "last_weight": "last", "settled_step": "settled"}
-        short |= {"final_rank": "rank", "nuisance_score": "nuisance", "dimension": "dim"}
-        print_table(
-            frame.rename(columns=short), title="Largest movers",
-            formats=dict.fromkeys(frame.rename(columns=short).columns[1:], ".3g"),
-        )  # fmt: skip
-        _print_links(result.tables()["links"])
-        print_sentences(result.summary()["verdicts"])
-    finish(result, "follow", out, as_json=as_json, shown=["links", "verdicts"])
+    with presented(
+        result, "follow", out, as_json=as_json, shown=["links", "verdicts"]
+    ) as for_people:
+        if for_people:
+            frame = result.to_frame().iloc[result.movers[:12]]
+            short = {"first_weight": "first", "last_weight": "last", "settled_step": "settled"}
+            short |= {"final_rank": "rank", "nuisance_score": "nuisance", "dimension": "dim"}
+            print_table(
+                frame.rename(columns=short), title="Largest movers",
+                formats=dict.fromkeys(frame.rename(columns=short).columns[1:], ".3g"),
+            )  # fmt: skip
+            _print_links(result.tables()["links"])
+            print_sentences(result.summary()["verdicts"])
 
 
 def _print_links(rows: Any) -> None:
@@ -358,10 +364,12 @@ def bound_risk(
             temperature=temperature, n_bootstrap=bootstrap, seed=seed, device=device,
             progress=advance,
         )  # fmt: skip
-    if not as_json:
-        _print_bound(result)
-        print_sentences(result.summary()["verdict"])
-    finish(result, "bound", out, as_json=as_json, shown=["terms", "risk", "held", "verdict"])
+    with presented(
+        result, "bound", out, as_json=as_json, shown=["terms", "risk", "held", "verdict"]
+    ) as for_people:
+        if for_people:
+            _print_bound(result)
+            print_sentences(result.summary()["verdict"])
 
 
 def _mask_of(representation: Representation) -> DimensionMask | None:

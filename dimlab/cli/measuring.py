@@ -27,7 +27,7 @@ from dimlab.cli.options import (
     cautions,
 )
 from dimlab.sources import Loading, names_of
-from dimlab.terminal import finish, print_rows, print_table, progress, with_bounds
+from dimlab.terminal import presented, print_rows, print_table, progress, with_bounds
 
 
 @app.command()
@@ -69,14 +69,14 @@ def correlate(
             )
         if not is_first:
             return
-        if not as_json:
-            title = f"Strongest {result.kind} correlations"
-            print_table(result.top_pairs(10), title=title, formats={"correlation": "+.4f"})
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             with replacing(out / "correlate.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, result.matrix)
-        finish(result, "correlate", out, as_json=as_json)
+        with presented(result, "correlate", out, as_json=as_json) as for_people:
+            if for_people:
+                title = f"Strongest {result.kind} correlations"
+                print_table(result.top_pairs(10), title=title, formats={"correlation": "+.4f"})
 
 
 @app.command()
@@ -116,10 +116,10 @@ def decompose(
             )
         if not is_first:
             return
-        if not as_json:
-            numbers = dict.fromkeys(("value", "ci_low", "ci_high"), ".4g")
-            print_table(result.statistics(), title="Spectrum", formats=numbers)
-        finish(result, "decompose", out, as_json=as_json)
+        with presented(result, "decompose", out, as_json=as_json) as for_people:
+            if for_people:
+                numbers = dict.fromkeys(("value", "ci_low", "ci_high"), ".4g")
+                print_table(result.statistics(), title="Spectrum", formats=numbers)
 
 
 @app.command("redundancy")
@@ -167,10 +167,10 @@ def find_redundancy(
             )  # fmt: skip
         if not is_first:
             return
-        if not as_json:
-            order = ["dead", "r_squared"]
-            print_rows(result, "Most redundant first", by=order, ascending=[True, False])
-        finish(result, "redundancy", out, as_json=as_json)
+        with presented(result, "redundancy", out, as_json=as_json) as for_people:
+            if for_people:
+                order = ["dead", "r_squared"]
+                print_rows(result, "Most redundant first", by=order, ascending=[True, False])
 
 
 @app.command()
@@ -212,12 +212,14 @@ def compare(
         result = compare_representations(
             found, reference=reference, seed=seed, device=device, progress=advance
         )
-    if not as_json:
-        frame = result.to_frame().dropna(subset=["value"])
-        value = with_bounds(frame, "value", "ci_low", "ci_high")
-        difference = with_bounds(frame, "difference", "difference_low", "difference_high")
-        shown = frame[["representation", "statistic"]].assign(value=value, difference=difference)
-        print_table(shown, title=f"Statistics, and differences to {result.reference}")
-        numbers = dict.fromkeys(("cka", "cka_biased", "procrustes"), ".4f")
-        print_table(result.similarities(), title="\nSimilarity", formats=numbers)
-    finish(result, "compare", out, as_json=as_json)
+    with presented(result, "compare", out, as_json=as_json) as for_people:
+        if for_people:
+            frame = result.to_frame().dropna(subset=["value"])
+            value = with_bounds(frame, "value", "ci_low", "ci_high")
+            difference = with_bounds(frame, "difference", "difference_low", "difference_high")
+            shown = frame[["representation", "statistic"]].assign(
+                value=value, difference=difference
+            )
+            print_table(shown, title=f"Statistics, and differences to {result.reference}")
+            numbers = dict.fromkeys(("cka", "cka_biased", "procrustes"), ".4f")
+            print_table(result.similarities(), title="\nSimilarity", formats=numbers)

@@ -13,7 +13,14 @@ import typer
 from dimlab.cli.app import app
 from dimlab.cli.options import AsJson, Data, DataDir, Device, K, Out, Quiet, Seed, Source
 from dimlab.sources import Loading, load_data, read_checkpoint, reading
-from dimlab.terminal import console, finish, print_summary, print_table, progress, training_progress
+from dimlab.terminal import (
+    console,
+    presented,
+    print_summary,
+    print_table,
+    progress,
+    training_progress,
+)
 
 if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
@@ -196,10 +203,10 @@ def evaluate(
             checkpoints, train_images, test_images, readers=readers.split(","), k=k, seed=seed,
             device=device, progress=advance,
         )  # fmt: skip
-    if not as_json:
-        means = dict.fromkeys(("accuracy", "lowest", "highest"), ".4f")
-        print_table(result.over_seeds(), title="Accuracy, mean over seeds", formats=means)
-    finish(result, "evaluate", out, as_json=as_json)
+    with presented(result, "evaluate", out, as_json=as_json) as for_people:
+        if for_people:
+            means = dict.fromkeys(("accuracy", "lowest", "highest"), ".4f")
+            print_table(result.over_seeds(), title="Accuracy, mean over seeds", formats=means)
 
 
 @app.command()
