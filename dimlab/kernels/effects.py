@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 SPLINE_FREEDOM = 4  # columns of a continuous factor
+_KNOTS_APART = 1e-9  # of the range: nearer quartiles count as one
 HARMONICS = 2  # of a factor that wraps
 _TOGETHER = 1 << 25  # elements of permuted columns that are multiplied at once
 _RANK = 1e-9  # of the largest singular value: what less a column adds is nothing
@@ -46,19 +47,23 @@ def expand(values: np.ndarray, period: float | None = None) -> np.ndarray:
 
 
 def _natural_spline(values: np.ndarray) -> np.ndarray:
-    """Linear beyond the outermost knots; fewer columns where quartiles coincide."""
-    knots = np.unique(np.quantile(values, np.linspace(0, 1, SPLINE_FREEDOM + 1)))
-    spread = knots[-1] - knots[0]
-    if spread == 0:
+    """Cardinal splines of all knots but the first; fewer columns where quartiles coincide.
+
+    Each is 1 at its knot and 0 at the others, so the columns are far from collinear however skewed
+    the values are.
+    """
+    from scipy.interpolate import CubicSpline
+
+    low, high = float(values.min()), float(values.max())
+    spread = high - low
+    if not spread > 0:
         return np.zeros((len(values), 0))
-    x, knots = (values - knots[0]) / spread, (knots - knots[0]) / spread
-
-    def curve(k: int) -> np.ndarray:
-        cubes = np.maximum(x - knots[k], 0) ** 3 - np.maximum(x - knots[-1], 0) ** 3
-        return cubes / (knots[-1] - knots[k])
-
-    last = curve(len(knots) - 2)
-    return np.column_stack([x, *(curve(k) - last for k in range(len(knots) - 2))])
+    x = (values - low) / spread
+    knots = np.unique(np.quantile(x, np.linspace(0, 1, SPLINE_FREEDOM + 1)))
+    if len(knots) < 2 or np.diff(knots).min() < _KNOTS_APART:
+        ends = np.append(knots[:-1][np.diff(knots) >= _KNOTS_APART], 1.0)
+        knots = np.unique(np.concatenate([[0.0], ends]))
+    return CubicSpline(knots, np.eye(len(knots)), bc_type="natural")(x)[:, 1:]
 
 
 def without_class_means(columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -156,18 +161,25 @@ def out_of_fold_errors(
 
 
 def effects_given_label(
-    features: np.ndarray, codes: np.ndarray, columns: Sequence[np.ndarray], folds: np.ndarray
+    features: np.ndarray,
+    within: np.ndarray,
+    codes: np.ndarray,
+    columns: Sequence[np.ndarray],
+    folds: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Share of each dimension's error that a factor takes off given the label, and the reverse.
 
     Parameters
     ----------
     features : ndarray of shape (N, D), float64
-        Centred; those that do not vary within classes set to 0.
+        Centred.
+    within : ndarray of shape (N, D), float64
+        The same without class means: what models with the label are fitted to, since they take off
+        any constant of a class, and no digits are lost where classes lie far apart.
     codes : ndarray of shape (N,), int
         Class indices from 0.
     columns : sequence of F ndarray of shape (N, P_f)
-        Columns of each factor, centred and scaled.
+        Columns of each factor, well conditioned.
     folds : ndarray of shape (N,), int
         Fold of each sample, from 0.
 
@@ -185,11 +197,13 @@ def effects_given_label(
     ends = n_classes + 1 + np.cumsum([0, *(each.shape[1] for each in columns)])
     blocks = [np.arange(low, high) for low, high in pairwise(ends)]
     models = [label, *(np.concatenate([label, block]) for block in blocks)]
-    models += [np.concatenate([constant, *blocks]), np.concatenate([label, *blocks])]
-    error = out_of_fold_errors(features, design, folds, models)
-    base = np.where(error > 0, error, np.nan)
-    effect = np.clip(1 - error[1:-2] / base[0], 0, 1).T
-    return effect, np.clip(1 - error[-1] / base[-2], 0, 1)
+    error = out_of_fold_errors(within, design, folds, [*models, np.concatenate([label, *blocks])])
+    without_label = out_of_fold_errors(
+        features, design, folds, [np.concatenate([constant, *blocks])]
+    )[0]
+    base, rest = (np.where(each > 0, each, np.nan) for each in (error[0], without_label))
+    effect = np.clip(1 - error[1:-1] / base, 0, 1).T
+    return effect, np.clip(1 - error[-1] / rest, 0, 1)
 
 
 def f_statistics(features: np.ndarray, columns: np.ndarray, n_classes: int) -> np.ndarray:
@@ -229,6 +243,7 @@ def permutation_p_values(
     n_permutations: int,
     rng: np.random.Generator,
     progress: Progress | None = None,
+    samples: np.ndarray | None = None,
 ) -> np.ndarray:
     """P-value of each dimension's F, the factors permuted within classes.
 
@@ -246,6 +261,10 @@ def permutation_p_values(
         Draws them.
     progress : callable, optional
         Called with (permutations done, in all).
+    samples : ndarray of shape (N,), int, optional
+        Ids from 0 of the samples that rows are views of. Samples are then permuted, each with the
+        factors of all its views, among those of its class with as many views; and each dimension's
+        F is divided by its mean under permutation, since dimensions differ in how much views share.
 
     Returns
     -------
@@ -272,20 +291,17 @@ def permutation_p_values(
     )
     alive = total > 0
     total = total[alive]
-    # in order of class, so that a permutation within classes shuffles slices in place
-    order = np.argsort(codes, kind="stable")
-    bounds = np.concatenate([[0], np.cumsum(np.bincount(codes))])
-    kept = torch.from_numpy(np.ascontiguousarray(features[order][:, alive], dtype=np.float32))
-    source = torch.from_numpy(joined[order].astype(np.float32))
+    kept = torch.from_numpy(np.ascontiguousarray(features[:, alive], dtype=np.float32))
+    source = torch.from_numpy(joined.astype(np.float32))
+    strata = _exchangeable(codes, samples)
     null = np.empty((len(columns), n_permutations, int(alive.sum())), dtype=np.float32)
     step = max(1, _TOGETHER // source.numel())
     for start in range(0, n_permutations, step):
         count = min(step, n_permutations - start)
         shuffled = np.empty((count, n_samples), dtype=np.int64)
         for own in shuffled:
-            own[:] = np.arange(n_samples)
-            for low, high in pairwise(bounds):
-                rng.shuffle(own[low:high])
+            for rows in strata:
+                own[rows] = rows[rng.permutation(len(rows))]
         moved = source[torch.from_numpy(shuffled.T.copy())]
         products = (moved.reshape(n_samples, -1).T @ kept).numpy()
         products = products.reshape(count, source.shape[1], -1)
@@ -293,6 +309,11 @@ def permutation_p_values(
             null[f, start : start + count] = _f(products[:, low:high], total, n_samples - n_classes)
         if progress is not None:
             progress(start + count, n_permutations)
+    if samples is not None:
+        typical = null.mean(axis=1, keepdims=True)
+        typical[~(typical > 0)] = 1.0
+        null /= typical
+        observed[alive] /= typical[:, 0].T
     p_value = np.full(observed.shape, np.nan)
     for f, draws in enumerate(null):
         values = np.sort(draws, axis=None)
@@ -301,3 +322,18 @@ def permutation_p_values(
         )
         p_value[alive, f] = (1 + at_least) / (1 + len(values))
     return p_value
+
+
+def _exchangeable(codes: np.ndarray, samples: np.ndarray | None) -> list[np.ndarray]:
+    """Rows (n, V) of the n samples of V views that may change places, for each class and V."""
+    samples = np.arange(len(codes)) if samples is None else samples
+    order = np.argsort(samples, kind="stable")
+    counts = np.bincount(samples)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    classes = codes[order[starts]]
+    return [
+        order[starts[chosen][:, None] + np.arange(count)]
+        for count in np.unique(counts)
+        for code in np.unique(classes[counts == count])
+        for chosen in [np.flatnonzero((counts == count) & (classes == code))]
+    ]

@@ -12,29 +12,7 @@ _RANK = 1e-10  # of the largest eigenvalue or singular value: less is rounding
 _GONE = 1e-7  # of a dimension's deviation before the map: less is rounding
 
 
-def without_dimensions(n_dimensions: int, dimensions: np.ndarray) -> np.ndarray:
-    """Map that sets dimensions to their mean.
-
-    Parameters
-    ----------
-    n_dimensions : int
-        D.
-    dimensions : ndarray of int
-        Those that go.
-
-    Returns
-    -------
-    ndarray of shape (D, D)
-        A, to be applied as ``centred @ A.T``.
-    """
-    kept = np.ones(n_dimensions)
-    kept[dimensions] = 0.0
-    return np.diag(kept)
-
-
-def without_directions(
-    directions: np.ndarray, back: np.ndarray, chosen: np.ndarray
-) -> np.ndarray:
+def without_directions(directions: np.ndarray, back: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Map that takes a basis's chosen scores to their mean and leaves the others.
 
     Parameters
@@ -81,6 +59,12 @@ def least_squares_eraser(covariance: np.ndarray, cross: np.ndarray) -> np.ndarra
     >>> least_squares_eraser(covariance, np.array([[2.0], [0.0], [0.0]])).round(6).diagonal()
     array([0., 1., 1.])
     """
+    # the same map in units in which every dimension has variance 1: no scale hides a direction
+    deviation = np.sqrt(np.maximum(covariance.diagonal(), 0))
+    unit = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    covariance, cross = unit[:, None] * covariance * unit, unit[:, None] * cross
+    size = np.linalg.norm(cross, axis=0)
+    cross = cross / np.where(size > 0, size, 1.0)
     values, vectors = np.linalg.eigh(covariance)
     kept = values > _RANK * max(float(values[-1]), 1e-300)
     root = np.sqrt(values[kept])
@@ -88,7 +72,8 @@ def least_squares_eraser(covariance: np.ndarray, cross: np.ndarray) -> np.ndarra
     colour = (vectors[:, kept] * root) @ vectors[:, kept].T
     left, size, _ = np.linalg.svd(whiten @ cross, full_matrices=False)
     span = left[:, size > _RANK * max(float(size.max(initial=0.0)), 1e-300)]
-    return np.eye(len(covariance)) - colour @ span @ (span.T @ whiten)
+    taken = colour @ span @ (span.T @ whiten)
+    return np.eye(len(covariance)) - deviation[:, None] * taken * unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +119,9 @@ class RidgeMoments:
 
         Parameters
         ----------
-        map_ : ndarray of shape (D, D) or None
-            A; None: nothing is taken out.
+        map_ : ndarray of shape (D, D), or (K,) of int, or None
+            A; or the dimensions that are kept, the others set to their mean; None: nothing is taken
+            out.
         penalty : float
             > 0, times N, on coefficients of standardised dimensions.
 
@@ -145,6 +131,17 @@ class RidgeMoments:
             ``(features - mean) @ weights + target_mean`` is what the reader says: equal to fitting
             it on mapped features. A dimension that the map leaves without variance counts as 0.
         """
+        if map_ is not None and map_.ndim == 1:  # kept dimensions
+            weights = np.zeros_like(self.cross)
+            part = RidgeMoments(
+                self.mean[map_],
+                self.gram[np.ix_(map_, map_)],
+                self.cross[map_],
+                self.target_mean,
+                self.n_samples,
+            )
+            weights[map_] = part.weights_behind(None, penalty)
+            return weights
         gram, cross = self.gram, self.cross
         if map_ is not None:
             gram, cross = map_ @ gram @ map_.T, map_ @ cross

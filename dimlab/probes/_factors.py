@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from dimlab.kernels.correlation import CONSTANT
-from dimlab.kernels.effects import effects_given_label, expand, without_class_means
+from dimlab.kernels.effects import (
+    effects_given_label,
+    expand,
+    orthonormal,
+    without_class_means,
+)
 from dimlab.representation import Representation
 
 IDENTIFIABLE = 0.01  # share of a factor's variance that must be left given the label
@@ -27,8 +32,10 @@ class Factors:
         Class indices from 0.
     samples : ndarray of shape (N,), int
         Which rows are views of one sample.
+    values : tuple of F ndarray of shape (N,)
+        The factors as they are.
     columns : tuple of F ndarray of shape (N, P_f)
-        Basis functions, centred and scaled.
+        Basis functions: centred, orthogonal, of variance 1.
     left_given_label : ndarray of shape (F,)
         Share of the columns' variance within classes.
     """
@@ -37,6 +44,7 @@ class Factors:
     kinds: tuple[str, ...]
     codes: np.ndarray
     samples: np.ndarray
+    values: tuple[np.ndarray, ...]
     columns: tuple[np.ndarray, ...]
     left_given_label: np.ndarray
 
@@ -49,19 +57,25 @@ class Factors:
         codes = np.unique(labels, return_inverse=True)[1]
         periods = representation.periods
         columns = tuple(
-            _scaled(expand(representation.factors[name], periods.get(name))) for name in names
+            _orthogonal(expand(representation.factors[name], periods.get(name))) for name in names
         )
+        values = tuple(representation.factors[name] for name in names)
         left = [_left_given_label(each, codes) for each in columns]
         kinds = tuple(kind_of(representation, name) for name in names)
         samples = np.arange(len(representation))
         if representation.meta.get("per_view") and "sample" in representation.factors:
             samples = np.unique(representation.factors["sample"], return_inverse=True)[1]
-        return cls(names, kinds, codes, samples, columns, np.array(left))
+        return cls(names, kinds, codes, samples, values, columns, np.array(left))
 
     @property
     def identifiable(self) -> np.ndarray:
         """Factors that vary by themselves, given the label, (F,) bool."""
         return self.left_given_label >= IDENTIFIABLE
+
+    @property
+    def has_views(self) -> bool:
+        """Whether some sample has several rows."""
+        return int(self.samples.max()) + 1 < len(self.samples)
 
     @property
     def n_columns(self) -> int:
@@ -70,11 +84,11 @@ class Factors:
 
     def is_of_samples(self, factor: int) -> bool:
         """Whether a factor is the same in all views of a sample, of which some have several."""
-        if len(np.unique(self.samples)) == len(self.samples):
+        if not self.has_views:
             return False
         first = np.unique(self.samples, return_index=True)[1]
-        columns = self.columns[factor]
-        return bool((columns == columns[first][self.samples]).all())
+        values = self.values[factor]
+        return bool((values == values[first][self.samples]).all())
 
     def deal(self, n_folds: int, rng: np.random.Generator) -> np.ndarray:
         """Deal the samples of every class to folds in turn, in random order; views together."""
@@ -86,11 +100,13 @@ class Factors:
         folds[order] = np.arange(len(codes)) % n_folds
         return folds[self.samples]
 
-    def effects(self, features: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def effects(
+        self, features: np.ndarray, within: np.ndarray, folds: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Effect (D, F), NaN where not identifiable, and the label's own (D,)."""
         chosen = np.flatnonzero(self.identifiable)
         found, label_effect = effects_given_label(
-            features, self.codes, [self.columns[f] for f in chosen], folds
+            features, within, self.codes, [self.columns[f] for f in chosen], folds
         )
         effect = np.full((features.shape[1], len(self.names)), np.nan)
         effect[:, chosen] = found
@@ -100,13 +116,18 @@ class Factors:
 def centred_features(
     representation: Representation, codes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return centred features, the same without class means, and the dimensions dead within."""
-    features = representation.features.astype(np.float64)
+    """Return features in units of their own, centred; the same without class means; which are dead.
+
+    Nothing that is measured of a dimension depends on its unit.
+    """
+    size = np.abs(representation.features).max(axis=0).astype(np.float64)
+    # powers of two change no digit, and squares of what is left neither overflow nor vanish
+    scale = np.exp2(-np.floor(np.log2(np.where(size > 0, size, 1.0))))
+    features = representation.features * scale
     features -= features.mean(axis=0)
     within = without_class_means(features, codes)
     spread = np.sqrt(np.einsum("nd,nd->d", within, within) / len(within))
-    size = np.abs(representation.features).max(axis=0)
-    dead = spread <= CONSTANT * np.maximum(size, 1e-300)
+    dead = spread <= CONSTANT * size * scale
     features[:, dead] = within[:, dead] = 0.0
     return features, within, dead
 
@@ -162,14 +183,14 @@ def _numbers_samples(representation: Representation, name: str) -> bool:
     return values.dtype.kind != "f" and len(np.unique(values)) > max(2, len(values) / 2)
 
 
-def _scaled(columns: np.ndarray) -> np.ndarray:
-    """Centre and scale columns: those that do not vary are left out."""
+def _orthogonal(columns: np.ndarray) -> np.ndarray:
+    """Centre columns, make them orthogonal of variance 1; leave out what does not vary."""
     centred = columns - columns.mean(axis=0)
     size = np.linalg.norm(centred, axis=0)
     varies = size > CONSTANT * np.sqrt(len(columns)) * np.maximum(
         np.abs(columns).max(axis=0, initial=0.0), 1e-300
     )
-    return centred[:, varies] / size[varies] * np.sqrt(len(columns))
+    return orthonormal(centred[:, varies] / size[varies]) * np.sqrt(len(columns))
 
 
 def _left_given_label(columns: np.ndarray, codes: np.ndarray) -> float:

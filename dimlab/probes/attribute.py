@@ -100,9 +100,15 @@ class Attribution:
 
     @property
     def leading(self) -> np.ndarray:
-        """Factor of the largest effect on each dimension, (D,) int; -1: none."""
+        """Factor of the largest effect on each dimension, (D,) int; -1: none.
+
+        Where some factor has q <= 0.05, the largest among such.
+        """
         known = ~np.isnan(self.effect)
-        best = np.where(known, self.effect, -1.0).argmax(axis=1) if self.factors else 0
+        with np.errstate(invalid="ignore"):
+            sure = (self.q_value <= _SIGNIFICANT) & (self.effect > 0)
+        ranked = np.where(known, self.effect, -1.0) + 2.0 * sure
+        best = ranked.argmax(axis=1) if self.factors else 0
         return np.where(known.any(axis=1), best, -1)
 
     @property
@@ -130,8 +136,9 @@ class Attribution:
             0.01) or ``neither``.
         """
         flagged, found = self.flagged, []
+        leading = np.take_along_axis(self.effect, np.maximum(self.leading, 0)[:, None], axis=1)
         for d in range(len(self)):
-            label, nuisance = self.label_effect[d], self.nuisance_score[d]
+            label, nuisance = self.label_effect[d], leading[d, 0]
             if self.dead[d]:
                 found.append("dead")
             elif flagged[d]:
@@ -147,8 +154,8 @@ class Attribution:
         -------
         pandas.DataFrame
             ``dimension, leading_factor`` (empty: none), ``nuisance_score, p_value, q_value`` (of
-            the leading factor), ``label_effect``; where they are known ``view_invariance,
-            gradient_share, importance, mask_weight``; ``verdict``.
+            the leading factor, see ``leading``), ``label_effect``; where they are known
+            ``view_invariance, gradient_share, importance, mask_weight``; ``verdict``.
         """
         import pandas as pd
 
@@ -319,8 +326,9 @@ def attribute(
 
     P-values: the F statistic of phi given the label against permutations within classes [1]_, the
     same for all dimensions, whose studentised nulls are pooled. q-values over all dimensions and
-    factors [2]_. Views of a sample share a fold; a factor that is the same in all views of a sample
-    is tested on the views' means, one row a sample.
+    factors [2]_. Views of a sample share a fold, and samples are permuted with all their views; a
+    factor that is the same in all views of a sample is tested on the views' means, one row a
+    sample. The label's effect is given the identifiable factors: the others are functions of it.
 
     References
     ----------
@@ -357,7 +365,7 @@ def attribute(
     beside = _beside(test, ablation, trace)
     rng = np.random.default_rng(seed)
     features, within, dead = centred_features(test, known.codes)
-    effect, label_effect = known.effects(features, known.deal(n_folds, rng))
+    effect, label_effect = known.effects(features, within, known.deal(n_folds, rng))
     p_value = _p_values(known, within, n_permutations, rng, progress)
     found = Attribution(
         factors=known.names,
@@ -398,17 +406,20 @@ def _p_values(
     chosen = [int(f) for f in np.flatnonzero(known.identifiable)]
     of_samples = [f for f in chosen if known.is_of_samples(f)]
     of_rows = [f for f in chosen if f not in of_samples]
-    first = np.unique(known.samples, return_index=True)[1]
-    levels = [(of_rows, within, known.codes, slice(None))]
+    views = known.samples if known.has_views else None
+    levels = [(of_rows, within, known.codes, slice(None), views)]
     if of_samples:
-        means = mean_of_each_sample(within, known.samples)
-        levels.append((of_samples, means, known.codes[first], first))  # type: ignore[arg-type]
+        first = np.unique(known.samples, return_index=True)[1]
+        codes = known.codes[first]
+        means = without_class_means(mean_of_each_sample(within, known.samples), codes)
+        levels.append((of_samples, means, codes, first, None))  # type: ignore[arg-type]
     levels = [level for level in levels if level[0]]
-    for place, (mine, rows, codes, taken) in enumerate(levels):
+    for place, (mine, rows, codes, taken, samples) in enumerate(levels):
         columns = [orthonormal(without_class_means(known.columns[f][taken], codes)) for f in mine]
         p_value[:, mine] = permutation_p_values(
-            rows, columns, codes, n_permutations, rng, _part_of(progress, place, len(levels))
-        )
+            rows, columns, codes, n_permutations, rng, _part_of(progress, place, len(levels)),
+            samples,
+        )  # fmt: skip
     return p_value
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,6 @@ from dimlab.kernels.effects import f_statistics, orthonormal, without_class_mean
 from dimlab.kernels.erasure import (
     RidgeMoments,
     least_squares_eraser,
-    without_dimensions,
     without_directions,
 )
 from dimlab.kernels.paired import bootstrap_sums, tango_interval
@@ -28,7 +27,9 @@ DIMENSIONS, RANDOM_DIMENSIONS = "dimensions", "random dimensions"
 DIRECTIONS, RANDOM_DIRECTIONS = "directions", "random directions"
 LEACE, LEACE_GIVEN_LABEL = "LEACE", "LEACE given label"
 _LEVEL = 0.95
+_READABLE = 0.01  # R^2 of a factor that a reader finds at all
 _FOLDS = 5
+_EXTREME = 100  # of two: squares of features beyond are not trusted to float64
 _SIGNIFICANT = 0.05
 _ELEMENTS = 1 << 22  # of predictions at once
 _OF_SWEEP = 5  # draws of the random ways at each size of the sweep
@@ -186,6 +187,12 @@ class Erasure:
                     f"[{change[1]:+.4f}, {change[2]:+.4f}] (random ones "
                     f"{self.accuracy_change[c, s, 0]:+.4f})."
                 )
+        for s, split in enumerate(self.splits):
+            if self.factor_r_squared[0, s] < _READABLE:
+                sentences.append(
+                    f"A linear reader of train tells {self.factor} from no features of {split} "
+                    "(R^2 below 0.01 before any removal): what falls by removal says nothing."
+                )
         return sentences
 
 
@@ -296,6 +303,7 @@ def erase(
     judged = {"test": test}
     if in_distribution is not None:
         judged["in distribution"] = in_distribution
+    train, judged = _in_common_units(train, judged)
     kind, targets = _targets_of({"train": train, **judged}, factor)
     coded_splits = [coded(train, split, "erase") for split in judged.values()]
     codes = coded_splits[0][1][1]
@@ -321,7 +329,10 @@ def erase(
         map_ = job.map_of(readings, space, back)
         readings.fit_behind(map_)
         # a projection's trace is its rank
-        taken.append(0 if map_ is None else round(len(map_) - float(np.trace(map_))))
+        if job.way in (LEACE, LEACE_GIVEN_LABEL) and map_ is not None:
+            taken.append(round(len(map_) - float(np.trace(map_))))
+        else:
+            taken.append(len(job.chosen))
         if progress is not None:
             progress(done + 1, len(jobs))
     done_jobs = list(zip(jobs, taken, readings.read(), strict=True))
@@ -370,7 +381,7 @@ class _Job:
         if self.way in (LEACE, LEACE_GIVEN_LABEL):
             return readings.eraser(given_label=self.way == LEACE_GIVEN_LABEL)
         if self.way in (DIMENSIONS, RANDOM_DIMENSIONS) or space is None:
-            return without_dimensions(readings.n_dimensions, self.chosen)
+            return np.setdiff1d(np.arange(readings.n_dimensions), self.chosen)
         return without_directions(space.directions, back, self.chosen)
 
 
@@ -421,7 +432,7 @@ def _by_effect(
         )
     features, within, _ = centred_features(train, factors.codes)
     effect, label_effect = (
-        np.nan_to_num(each) for each in factors.effects(features, factors.deal(_FOLDS, rng))
+        np.nan_to_num(each) for each in factors.effects(features, within, factors.deal(_FOLDS, rng))
     )
     effect = effect[:, 0]
     order = np.argsort(-effect, kind="stable")
@@ -549,7 +560,27 @@ class _Readings:
     def _mapped(self, features: np.ndarray, map_: np.ndarray | None) -> np.ndarray:
         if map_ is None:
             return features
+        if map_.ndim == 1:
+            left = np.tile(self._joint.mean, (len(features), 1))
+            left[:, map_] = features[:, map_]
+            return left
         return (features - self._joint.mean) @ map_.T + self._joint.mean
+
+
+def _in_common_units(
+    train: Representation, judged: dict[str, Representation]
+) -> tuple[Representation, dict[str, Representation]]:
+    """Divide each split's features by one power of two, so that squares stay within float64."""
+    size = float(max(np.abs(each.features).max() for each in (train, *judged.values())))
+    exponent = int(np.floor(np.log2(size))) if size > 0 else 0
+    if abs(exponent) < _EXTREME:
+        return train, judged
+
+    def scaled(split: Representation) -> Representation:
+        features = np.ldexp(split.features.astype(np.float64), -exponent)
+        return replace(split, features=features, views=None, view_factors={})
+
+    return scaled(train), {name: scaled(split) for name, split in judged.items()}
 
 
 def _targets_of(
@@ -572,14 +603,39 @@ def _targets_of(
     for name, other in kinds.items():
         if other != kind:
             raise ValueError(f"{name} must have {factor!r} as a {kind} factor; got {other}.")
+    for name, split in splits.items():
+        values = split.factors[factor]
+        if (
+            values.min() == values.max()
+            if values.dtype.kind in "fiu"
+            else len(np.unique(values)) == 1
+        ):
+            raise ValueError(
+                f"{name} must vary in {factor!r}, or there is nothing to read; got one value."
+            )
     if kind == "categorical":
         known_values = np.unique(splits["train"].factors[factor])
+        for name, split in splits.items():
+            unknown = [
+                each for each in np.unique(split.factors[factor]) if each not in known_values
+            ]
+            if unknown:
+                raise ValueError(
+                    f"{name} must have the categories of {factor!r} that train has; got "
+                    f"{unknown[0]!s}."
+                )
         return kind, {
             name: (split.factors[factor][:, None] == known_values).astype(np.float64)
             for name, split in splits.items()
         }
+    own = splits["train"].factors[factor]
     if kind == "continuous":
-        return kind, {name: split.factors[factor][:, None] for name, split in splits.items()}
+        size = float(np.abs(own).max())
+        centre, spread = float((own / size).mean() * size), float((own / size).std() * size)
+        return kind, {
+            name: ((split.factors[factor] - centre) / spread)[:, None]
+            for name, split in splits.items()
+        }
     period = splits["train"].periods[factor]
     return kind, {
         name: np.stack(

@@ -64,6 +64,32 @@ def test_categories_and_degenerate_factors():
     assert np.linalg.matrix_rank(two) == 1
 
 
+def test_skewed_factors_keep_their_four_columns():
+    """File sizes are like this: truncated powers would be collinear to the last digit."""
+    rng = np.random.default_rng(18)
+    u = rng.normal(size=3000)
+    features = np.column_stack([u > 0, 3 * (np.abs(u) < 0.3)]) + 0.2 * rng.normal(size=(3000, 2))
+    for spread in (1, 3, 5):
+        world = Representation(
+            features, labels=np.arange(3000) % 2, factors={"size": np.exp(spread * u)}
+        )
+        found = attribute(world, world, n_permutations=20, erased=None)
+        assert found.effect[0, 0] > 0.55, spread
+        assert found.effect[1, 0] > 0.05, spread
+        assert Factors.of(world, world.labels, None).columns[0].shape[1] == 4
+
+
+def test_effects_are_right_though_the_class_explains_nearly_all():
+    rng = np.random.default_rng(19)
+    labels, x = np.arange(2000) % 4, rng.normal(size=2000)
+    noise = 0.7 * x + rng.normal(size=2000)
+    features = np.column_stack([labels + scale * noise for scale in (1.0, 1e-7, 1e-10)])
+    world = Representation(features, labels=labels, factors={"x": x})
+    found = attribute(world, world, n_permutations=5, erased=None)
+    np.testing.assert_allclose(found.effect[:, 0], 0.49 / 1.49, atol=0.05)
+    np.testing.assert_allclose(found.effect[:2, 0], found.effect[0, 0], atol=1e-3)
+
+
 # Oracles -------------------------------------------------------------------------------------
 
 
@@ -321,6 +347,31 @@ def test_views_of_a_sample_are_no_further_samples():
         assert kstest(np.ravel(p[each::3]), "uniform").pvalue > 0.01
 
 
+def test_factors_that_views_nearly_share_are_calibrated():
+    """Scanner, session, size: rows of one sample carry nearly the same value."""
+    p = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        base = encoded_views(rng)
+        shared = rng.normal(size=300) + 0.05 * rng.normal(size=(2, 300))
+        half = np.sqrt(0.5) * (rng.normal(size=300) + rng.normal(size=(2, 300)))
+        world = Representation(
+            base.features, labels=base.labels, views=base.views,
+            view_factors={"scanner": shared, "half": half},
+        ).per_view()  # fmt: skip
+        found = attribute(world, world, n_permutations=100, seed=seed, erased=None)
+        p += found.p_value.T.tolist()
+    for each in range(2):
+        assert kstest(np.ravel(p[each::2]), "uniform").pvalue > 0.01
+
+
+def test_samples_may_have_unequal_numbers_of_views():
+    stacked = encoded_views(np.random.default_rng(20)).per_view()
+    some = stacked.take(np.arange(450))
+    found = attribute(some, some, n_permutations=20)
+    assert np.isfinite(found.p_value).all()
+
+
 def test_factors_of_views_are_found_in_views():
     rng = np.random.default_rng(12)
     base = encoded_views(rng)
@@ -339,6 +390,17 @@ def test_factors_of_views_are_found_in_views():
     np.testing.assert_allclose(found.view_invariance, expected)
     unstacked = attribute(moved, moved, n_permutations=5)
     np.testing.assert_allclose(unstacked.view_invariance, expected)
+
+
+def test_a_row_of_the_table_does_not_contradict_itself():
+    rng = np.random.default_rng(22)
+    for seed in range(5):
+        base = split(rng, n=120, x=rng.normal(size=120), y=rng.integers(0, 6, 120))
+        features = base.features + np.outer(base.factors["x"], [0.5, 0.3, 0.2, 0])
+        world = Representation(features, labels=base.labels, factors=base.factors)
+        frame = attribute(world, world, n_permutations=200, seed=seed, erased=None).to_frame()
+        named = frame["verdict"].isin(["nuisance", "mixed"])
+        assert (frame["q_value"][named] <= 0.05).all()
 
 
 def test_folds_hold_all_views_of_a_sample():

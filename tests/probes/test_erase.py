@@ -13,7 +13,6 @@ from dimlab.basis import fit_basis
 from dimlab.kernels.erasure import (
     RidgeMoments,
     least_squares_eraser,
-    without_dimensions,
     without_directions,
 )
 from dimlab.kernels.paired import bootstrap_sums
@@ -68,6 +67,33 @@ def test_leace_leaves_what_does_not_covary_and_works_where_features_are_collinea
     np.testing.assert_allclose(np.trace(np.eye(6) - eraser), 1, atol=1e-6)
 
 
+def test_no_scale_hides_a_direction_from_leace():
+    rng = np.random.default_rng(0)
+    for scale in (1e-8, 1e6, 1e8):
+        units = np.array([scale, 1.0, 1.0, 1 / scale])
+        root = rng.normal(size=(4, 4))
+        covariance, cross = root @ root.T, rng.normal(size=(4, 1))
+        plain = least_squares_eraser(covariance, cross)
+        found = least_squares_eraser(covariance * np.outer(units, units), units[:, None] * cross)
+        np.testing.assert_allclose(found / np.outer(units, 1 / units), plain, atol=1e-6)
+        left = found @ (units[:, None] * cross)
+        assert np.abs(left / units[:, None]).max() < 1e-6 * np.abs(cross).max()
+
+
+def test_extreme_units_change_nothing():
+    train, test = shortcut(19, 0.5, n=300), shortcut(20, 0.0, n=300)
+    plain = erase(train, test, factor="x").to_frame()
+    for unit in (1e160, 1e-160):
+        moved = [
+            Representation(each.features * unit, labels=each.labels, factors=each.factors)
+            for each in (train, test)
+        ]
+        found = erase(*moved, factor="x").to_frame()
+        np.testing.assert_allclose(
+            found.iloc[:, 3:].to_numpy(), plain.iloc[:, 3:].to_numpy(), atol=1e-6
+        )
+
+
 def test_directions_go_and_the_other_scores_stay():
     rng = np.random.default_rng(1)
     train = Representation(rng.uniform(size=(300, 5)) @ rng.normal(size=(5, 5)))
@@ -87,9 +113,9 @@ def test_a_ridge_behind_a_map_is_one_fitted_on_mapped_features():
     targets = features[:, :2] @ rng.normal(size=(2, 3)) + rng.normal(size=(200, 3))
     moments = RidgeMoments.of(features, targets)
     oblique = rng.normal(size=(6, 6))
-    for map_ in (None, without_dimensions(6, np.array([0, 4])), oblique):
-        mapped = features - moments.mean
-        mapped = mapped if map_ is None else mapped @ map_.T
+    kept = np.array([1, 2, 3, 5])
+    for map_, dense in ((None, np.eye(6)), (kept, np.diag([0, 1, 1, 1, 0, 1])), (oblique, oblique)):
+        mapped = (features - moments.mean) @ dense.T
         scale = mapped.std(axis=0)
         scaled = mapped / np.where(scale > 1e-12, scale, 1)
         scaled[:, scale <= 1e-12] = 0
@@ -219,6 +245,19 @@ def test_nothing_is_named_where_nothing_carries_the_factor():
     assert summary["in_words"][0].startswith("No dimensions carry more of x than of the label")
 
 
+def test_it_is_said_where_there_was_nothing_to_read():
+    rng = np.random.default_rng(21)
+    halves = [
+        Representation(
+            rng.normal(size=(500, 5)), labels=np.arange(500) % 2,
+            factors={"x": rng.normal(size=500)},
+        )
+        for _ in range(2)
+    ]  # fmt: skip
+    words = erase(*halves, factor="x").summary()["in_words"]
+    assert words[-1].startswith("A linear reader of train tells x from no features of test")
+
+
 def test_the_sweep_begins_with_nothing_and_falls():
     result = erase(shortcut(11, 0.5), shortcut(12, 0.0), factor="x")
     sweep = result.tables()["sweep"]
@@ -265,6 +304,16 @@ def test_bad_arguments_are_refused_in_one_sentence():
     codes = Representation(test.features, labels=test.labels, factors={"x": np.arange(200) % 3})
     with pytest.raises(ValueError, match=r"^test must have 'x' as a continuous factor; got categ"):
         erase(train, codes, factor="x")
+    flat = Representation(test.features, labels=test.labels, factors={"x": np.ones(200)})
+    with pytest.raises(ValueError, match=r"^test must vary in 'x', or there is nothing to read"):
+        erase(train, flat, factor="x")
+    other = {"kind": np.where(np.arange(200) % 2, "up", "left")}
+    with pytest.raises(
+        ValueError, match=r"^test must have the categories of 'kind' .* got left\.$"
+    ):
+        erase(
+            train, Representation(test.features, labels=test.labels, factors=other), factor="kind"
+        )
     follows = Representation(
         train.features, labels=train.labels, factors={"x": train.labels.astype(float)}
     )
