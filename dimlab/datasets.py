@@ -98,13 +98,13 @@ def check_name(name: str) -> tuple[str, str]:
     ValueError
         If there is no data set of that name, or what is to be planted cannot be read.
     """
-    known, _, planted = name.partition("+")
+    known, plus, planted = name.partition("+")
     known = known.replace("_", "-")
     if known not in NAMES:
         close = difflib.get_close_matches(known, NAMES, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise ValueError(f"data must be one of {', '.join(NAMES)}; got {name!r}.{hint}")
-    if planted:
+    if plus:
         check_plants(planted)
     return known, planted
 

@@ -19,6 +19,7 @@ def join_factors(
     representation: Representation,
     path: str | os.PathLike[str],
     *,
+    split: str | None = None,
     continuous: Sequence[str] = (),
     periods: Mapping[str, float] | None = None,
 ) -> Representation:
@@ -34,6 +35,8 @@ def join_factors(
         split, from 0. Where there is a column ``split``, only the rows of the representation's own
         split count. Every other column is a factor: floating ones are continuous, others
         categorical.
+    split : str, optional
+        The representation's own split; ``meta["split"]`` by default.
     continuous : sequence of str
         Columns of integers that are continuous all the same.
     periods : mapping of str to float, optional
@@ -54,7 +57,7 @@ def join_factors(
     """
     frame = _read(Path(path))
     name = Path(path).name
-    split = representation.meta.get("split", "")
+    split = representation.meta.get("split", "") if split is None else split
     if SPLIT in frame and split:
         frame = frame[frame[SPLIT].astype(str) == split]
     frame = frame.drop(columns=[each for each in (SPLIT,) if each in frame])
@@ -82,14 +85,67 @@ def join_factors(
     )
 
 
-def covers(representation: Representation, path: str | os.PathLike[str]) -> bool:
+def columns_of(path: str | os.PathLike[str]) -> list[str]:
+    """Name the columns of a table that are factors.
+
+    Parameters
+    ----------
+    path : path
+        As in `join_factors`.
+
+    Returns
+    -------
+    list of str
+        All but ``row``, ``file`` and ``split``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it cannot be read.
+    """
+    return [each for each in _read(Path(path)).columns if each not in (ROW, FILE, SPLIT)]
+
+
+def whole_numbers_of(path: str | os.PathLike[str]) -> dict[str, int]:
+    """Count the values of each column of whole numbers that is a factor.
+
+    Parameters
+    ----------
+    path : path
+        As in `join_factors`.
+
+    Returns
+    -------
+    dict of str to int
+        Different values, by column.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it cannot be read.
+    """
+    frame = _read(Path(path))
+    return {
+        each: int(frame[each].nunique())
+        for each in frame.columns
+        if each not in (ROW, FILE, SPLIT) and frame[each].dtype.kind in "iu"
+    }
+
+
+def covers(
+    representation: Representation, path: str | os.PathLike[str], *, split: str | None = None
+) -> bool:
     """Whether a table can say anything of a representation: by file name, or by its split.
 
     Parameters
     ----------
     representation : Representation
         Samples of one split.
-    path : path
+    path, split : path and str, optional
         As in `join_factors`.
 
     Returns
@@ -106,7 +162,8 @@ def covers(representation: Representation, path: str | os.PathLike[str]) -> bool
     """
     frame = _read(Path(path))
     if SPLIT in frame:
-        return bool((frame[SPLIT].astype(str) == representation.meta.get("split", "")).any())
+        split = representation.meta.get("split", "") if split is None else split
+        return bool((frame[SPLIT].astype(str) == split).any())
     if FILE not in frame or FILE not in representation.factors:
         return False
     return bool(np.isin(representation.factors[FILE], frame[FILE].astype(str)).all())
@@ -120,7 +177,11 @@ def _read(path: Path) -> Any:
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"factors must be a .csv or .parquet file; got {path.name!r}.")
     try:
-        frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+        frame = (
+            pd.read_csv(path, keep_default_na=False, na_values=[""])
+            if path.suffix == ".csv"
+            else pd.read_parquet(path)
+        )
     except ImportError as error:
         raise ValueError(
             "factors must be a .csv file unless pyarrow is installed; got a .parquet one. Run pip "
@@ -149,6 +210,8 @@ def _key(frame: Any, representation: Representation, name: str) -> tuple[str, np
 
 def _rows(keys: np.ndarray, wanted: np.ndarray, key: str, name: str) -> np.ndarray:
     """Row of the table for each sample."""
+    if len(keys) == 0:
+        raise ValueError(f"{name} must have a row for each of the {len(wanted)} samples; got none.")
     if key == ROW and keys.dtype.kind not in "iu":
         raise ValueError(f"column 'row' of {name} must hold whole numbers; got {keys.dtype}.")
     keys = keys if key == ROW else keys.astype(str)

@@ -747,9 +747,9 @@ def plot_erasure(result: Erasure, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel(f"R² of {result.factor} that a refitted reader still finds")
     ax.set_ylabel(f"accuracy of a refitted {result.reader} reader")
     splits = "filled: test" + ("; open: in distribution" if len(result.splits) > 1 else "")
+    bars = "bars: 95 % (random: of the draws)"
     ax.set_title(
-        f"Taking {result.factor} out (directions: {result.basis})\n{splits}; bars: 95 %",
-        loc="left",
+        f"Taking {result.factor} out (directions: {result.basis})\n{splits}; {bars}", loc="left"
     )
     return ax
 

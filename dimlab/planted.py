@@ -30,7 +30,7 @@ def coloured(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet
     -------
     ImageSet
         C = 3, with the factor ``hue`` (radians, period 2 pi) beside those that are there. The name
-        says what was planted: ``load_images`` takes it.
+        says what was planted in this split: ``load_images`` takes it.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def coloured(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet
     --------
     >>> from dimlab.datasets import digits
     >>> coloured(digits("test"), correlation=0.8)
-    ImageSet('digits+hue:0.8', test, 359 images of 3 x 28 x 28, 10 classes)
+    ImageSet('digits+hue:0.8:0.8', test, 359 images of 3 x 28 x 28, 10 classes)
     """
     if images.images.shape[1] != 1:
         raise ValueError(
@@ -179,7 +179,7 @@ def check_plants(text: str) -> list[tuple[str, float, float, int]]:
     >>> check_plants("hue:0.8+corner:0.5:0.5")
     [('hue', 0.8, 0.0, 0), ('corner', 0.5, 0.5, 0)]
     """
-    found = []
+    found: list[tuple[str, float, float, int]] = []
     for part in text.split("+"):
         factor, *numbers = part.split(":")
         try:
@@ -189,10 +189,12 @@ def check_plants(text: str) -> list[tuple[str, float, float, int]]:
             seed = int(numbers[2]) if len(numbers) > 2 else 0
             if not (0 <= train <= 1 and 0 <= test <= 1 and seed >= 0):
                 raise ValueError
+            if factor in [each for each, *_ in found]:
+                raise ValueError
         except ValueError:
             raise ValueError(
                 f"data must end in +FACTOR:CORRELATION[:IN TEST[:SEED]] with a factor of "
-                f"{', '.join(PLANTS)} and correlations in [0, 1]; got {part!r}."
+                f"{', '.join(PLANTS)}, each once, and correlations in [0, 1]; got {part!r}."
             ) from None
         found.append((factor, train, test, seed))
     return found
@@ -271,5 +273,17 @@ def _with(
         images=pixels,
         factors={**images.factors, factor: values},
         periods={**images.periods, **({} if period is None else {factor: period})},
-        name=f"{images.name}+{factor}:{correlation:g}" + (f":0:{seed}" if seed else ""),
+        name=f"{images.name}+{factor}:{_spelled(images, float(correlation), seed)}",
     )
+
+
+def _spelled(images: ImageSet, correlation: float, seed: int) -> str:
+    """Spell what plants the same again in this split."""
+    text = repr(correlation)
+    if images.split == "test":
+        text = f"{text}:{text}" if correlation else "0.0"
+    elif seed:
+        text += ":0.0"
+    if seed:
+        text += f":{seed}" if text.count(":") else f":0.0:{seed}"
+    return text

@@ -66,8 +66,12 @@ def load_data(name: str, split: str, data_dir: Path | None) -> ImageSet:
         If its files cannot be read.
     """
     from dimlab import datasets
+    from dimlab.image_set import SPLITS
 
-    datasets.check_name(name)  # a misuse, where what cannot be read is a failure
+    # misuses, where what cannot be read is a failure
+    datasets.check_name(name)
+    if split not in SPLITS:
+        raise ValueError(f"split must be train, validation or test; got {split!r}.")
     with reading():
         return datasets.load_images(name, split, data_dir=data_dir)
 
@@ -123,11 +127,15 @@ def read_trace(paths: list[Path], *, key: str | None = None, sigmoid: bool = Fal
         If a file is not there.
     Unreadable
         If one cannot be read or lacks the mask, or two are of one step.
+    ValueError
+        If a ``.npz`` is one of several files.
     """
     from dimlab.mask import MaskTrace
 
+    if len(paths) > 1 and any(path.suffix == ".npz" for path in paths):
+        raise ValueError("files must be one .npz, or checkpoints; got a .npz among several.")
     with reading():
-        if len(paths) == 1 and paths[0].suffix == ".npz":
+        if paths[0].suffix == ".npz":
             return MaskTrace.load(paths[0])
         if key is None:
             from dimlab.training.checkpoint import load_checkpoint
@@ -156,21 +164,33 @@ def _foreign_mask(path: Path, key: str, sigmoid: bool, place: int) -> tuple[int,
 
     tensors = dict(_flattened(read_torch_file(path)))
     mask = tensors.get(key)
-    if not isinstance(mask, torch.Tensor) or mask.squeeze().ndim != 1:
-        vectors = [
-            name
-            for name, value in tensors.items()
-            if isinstance(value, torch.Tensor) and value.ndim and value.squeeze().ndim == 1
-        ]
+    if not _is_vector(mask):
+        vectors = [name for name, value in tensors.items() if _is_vector(value)]
         listed = ", ".join(vectors[:8]) + (", ..." if len(vectors) > 8 else "")
         raise ValueError(
             f"key must name a vector in {path.name}, one of {listed or 'none'}; got {key!r}."
         )
-    weights = mask.squeeze().double()
+    weights = torch.as_tensor(mask).detach().double().flatten()
     numbers = re.findall(r"\d+", path.stem)
-    named = [tensors[name] for name in ("step", "global_step", "epoch") if name in tensors]
-    step = int(named[0]) if named else int(numbers[-1]) if numbers else place
+    named = [
+        tensors[name]
+        for name in ("step", "global_step", "epoch")
+        if isinstance(tensors.get(name), int)
+    ]
+    step = named[0] if named else int(numbers[-1]) if numbers else place
     return step, (weights.sigmoid() if sigmoid else weights).numpy()
+
+
+def _is_vector(value: Any) -> bool:
+    """Whether a leaf is a floating tensor with one side longer than 1, or one number."""
+    import torch
+
+    return (
+        isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and value.numel() > 0
+        and value.numel() == max(value.shape, default=0)
+    )
 
 
 def _flattened(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -242,7 +262,7 @@ class Loading:
     Raises
     ------
     ValueError
-        If the basis is unknown.
+        If the basis is unknown or the seed negative.
     """
 
     data: str | None = None
@@ -255,6 +275,8 @@ class Loading:
     quiet: bool = False
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must be >= 0; got {self.seed}.")
         if self.basis is not None:  # before anything long
             from dimlab.basis import KINDS
 

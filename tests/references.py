@@ -455,7 +455,8 @@ def risk_bound_terms(anchors, positives, labels, negatives, n_negatives, tempera
         for m in n_negatives:
             log_sum = np.log(sum(np.exp(dot(f[i], f[j])) for j in negatives[i][:m]))
             nce[m] += (-dot(f[i], g[i]) + log_sum) / n
-    deviation = np.sqrt(total["V"])
+    size = 1 / np.sqrt(temperature)  # |f|
+    deviation, half = size * np.sqrt(total["V"]), size**2 * total["V"] / 2
     found = {
         "cross_entropy": total["CE_p"],
         "nce_limit": total["NCE_inf"],
@@ -466,12 +467,12 @@ def risk_bound_terms(anchors, positives, labels, negatives, n_negatives, tempera
         "class_variance": total["V"],
         "between_share": (total["all"] - total["V"]) / total["all"],
         "mean_cross_entropy": total["CE_mu"],
-        "width": 2 * deviation + total["V"] / 2,
+        "width": 2 * deviation + half,
         "view_agreement": total["agree"],
     }
     for m in n_negatives:
         found["nce", m] = nce[m]
-        found["lower", m] = nce[m] - deviation - total["V"] / 2
+        found["lower", m] = nce[m] - deviation - half
         found["middle", m] = total["CE_mu"] + np.log(m / len(classes))
         found["upper", m] = nce[m] + deviation
     return found

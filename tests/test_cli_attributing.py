@@ -90,8 +90,8 @@ def test_files_are_attributed_with_a_table_of_ones_own(dimlab, features, tmp_pat
     ]
     (tmp_path / "t.csv").write_text("split,row,site,angle\n" + "\n".join(rows))
     arguments = ("--factors", "t.csv", "--period", "angle=360", "--permutations", 50, "--json")
-    code, out, _ = dimlab("attribute", *features, *arguments)
-    assert code == 0
+    code, out, err = dimlab("attribute", *features, *arguments)
+    assert (code, err) == (0, "")
     found = json.loads(out)
     kinds = {name: each["kind"] for name, each in found["factors"].items()}
     assert kinds == {"x": "continuous", "site": "categorical", "angle": "periodic"}
@@ -102,6 +102,41 @@ def test_files_are_attributed_with_a_table_of_ones_own(dimlab, features, tmp_pat
     code, out, _ = dimlab("attribute", *features, *arguments, "--factor", "site", "--erase", "x")
     assert list(json.loads(out)["factors"]) == ["site"]
     assert json.loads(out)["erasure"]["factor"] == "x"
+
+
+def test_whole_numbers_that_look_continuous_are_named(dimlab, features, tmp_path):
+    rows = [f"{i},{20 + i % 60},{i}" for i in range(300)]
+    (tmp_path / "t.csv").write_text("row,age,id\n" + "\n".join(rows))
+    arguments = ("--factors", "t.csv", "--permutations", 5, "--json", "--erase", "none")
+    code, out, err = dimlab("attribute", *features, *arguments)
+    assert code == 0
+    assert "age holds whole numbers and is taken as 60 categories; --continuous age" in err
+    assert "id holds whole numbers and is left out; --continuous id" in err
+    assert set(json.loads(out)["factors"]) == {"x", "age"}
+    _, out, err = dimlab("attribute", *features, *arguments, "--continuous", "age,id")
+    assert err == ""
+    assert json.loads(out)["factors"]["age"]["kind"] == "continuous"
+
+
+def test_a_table_is_of_test_unless_it_says_otherwise(dimlab, features, tmp_path):
+    """Features of other programs have no split in them: rows of test are not rows of train."""
+    for name in ("train", "test"):
+        own = Representation.load(tmp_path / f"{name}.safetensors")
+        bare = Representation(np.array(own.features), labels=np.array(own.labels))
+        bare.save(tmp_path / f"bare-{name}.safetensors")
+    x = Representation.load(tmp_path / "test.safetensors").factors["x"]
+    rows = [f"{i},{value!r}" for i, value in enumerate(x.tolist())]
+    (tmp_path / "t.csv").write_text("row,z\n" + "\n".join(rows))
+    bare = ("bare-test.safetensors", "--train", "bare-train.safetensors", "--factors", "t.csv")
+    code, out, err = dimlab("attribute", *bare, "--permutations", 50, "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["leading_factor"] == "z"
+    assert found["erasure"] is None  # train has no z
+    assert "train has no z" in err
+    code, _, err = dimlab("erase", *bare, "--factor", "z")
+    assert code == 2
+    assert "factor must be in every split; got 'z', where train has none" in err
 
 
 def test_attribution_in_a_basis_erases_on_the_axes(dimlab, features):
@@ -171,6 +206,13 @@ def test_follow_reads_any_sequence_of_masks(dimlab, checkpoint_path, tmp_path):
     )  # fmt: skip
     found = json.loads(out)
     assert [found["first_step"], found["last_step"]] == [3, 10]
+    first = dimlab("follow", *kept, "--json")[1]
+    assert json.loads(dimlab("follow", *kept[::-1], "--json")[1]) == json.loads(first)
+    parameter = torch.nn.Parameter(torch.linspace(0, 1, 8))
+    torch.save({"mask": parameter, "step": "ten"}, tmp_path / "own-7.pt")
+    assert json.loads(dimlab("follow", "own-7.pt", "--key", "mask", "--json")[1])["last_step"] == 7
+    code, _, err = dimlab("follow", "t.npz", "t.npz")
+    assert (code, "files must be one .npz, or checkpoints" in err) == (2, True)
     code, _, err = dimlab("follow", "epoch-3.ckpt", "--key", "mask")
     assert code == 1
     assert "key must name a vector in epoch-3.ckpt, one of state_dict.auto_mask.mask" in err
@@ -184,7 +226,8 @@ def test_follow_reads_any_sequence_of_masks(dimlab, checkpoint_path, tmp_path):
         (["--permutations", "0"], 2, "n_permutations must be >= 1; got 0."),
         (["--continuous", "x"], 2, "factors must name a table for --continuous"),
         (["--basis", "axes"], 2, "basis must be one of"),
-        (["--erase", "y"], 2, "factor must be in every split; got 'y'"),
+        (["--erase", "y"], 2, "erase must name a factor of train; got 'y'."),
+        (["--seed", "-1"], 2, "seed must be >= 0; got -1."),
         (["--reader", "tree"], 2, "reader must be one of"),
         (["--max-queries", "5"], 2, "attribute needs more than"),
     ],
@@ -209,6 +252,14 @@ def test_a_bad_table_is_a_failure_and_a_bad_dimension_a_misuse(
         code, _, err = dimlab("locate", checkpoint_path, "--dimensions", text)
         assert code == 2
         assert sentence in err
+    code, _, err = dimlab("locate", checkpoint_path, "--max-queries", 0)
+    assert (code, "max-queries must be >= 1; got 0." in err) == (2, True)
+    for command in ("locate", "bound"):
+        code, _, err = dimlab(command, checkpoint_path, "--split", "foo")
+        assert (code, "split must be train, validation or test" in err) == (2, True)
+    (tmp_path / "u.csv").write_text("row,a\n0,1\n")
+    for option in (("--continuous", "b"), ("--period", "a=0"), ("--period", "b=3")):
+        assert dimlab("attribute", *features, "--factors", "u.csv", *option)[0] == 2
     code, _, err = dimlab("follow", tmp_path / "none.npz")
     assert code == 2
     np.savez(tmp_path / "damaged.npz", steps=np.arange(2))

@@ -52,6 +52,12 @@ def test_one_table_may_hold_all_splits(representation, tmp_path):
     assert not covers(representation, write(tmp_path, "row,x\n0,1\n1,2\n2,3\n", "rows.csv"))
 
 
+def test_na_is_a_category_and_nothing_is_missing(representation, tmp_path):
+    path = write(tmp_path, "row,country\n0,NA\n1,DE\n2,null\n")
+    found = join_factors(representation, path).factors["country"]
+    assert found.tolist() == ["NA", "DE", "null"]
+
+
 def test_parquet_reads_as_csv_does(representation, tmp_path):
     pytest.importorskip("pyarrow")
     frame = pd.DataFrame({"row": [0, 1, 2], "x": [0.5, 1.5, 2.5], "site": ["p", "q", "p"]})
@@ -71,6 +77,7 @@ def test_parquet_reads_as_csv_does(representation, tmp_path):
         ("row,x\n0,1\n1,\n2,3\n", r"^column 'x' of t\.csv must have a value .* sample 1\.$"),
         ("row,x\n0.5,1\n1,2\n2,3\n", r"^column 'row' of t\.csv must hold whole numbers"),
         ("row,file\n0,1\n1,2\n2,3\n", r"^t\.csv must have a row for each .* such as file b\.$"),
+        ("row,x\n", r"^t\.csv must have a row for each of the 3 samples; got none\.$"),
         ("", r"must be a readable table; got: No columns to parse"),
         ('row,x\n0,"1\n1,2', r"must be a readable table"),
     ],

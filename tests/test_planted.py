@@ -93,9 +93,11 @@ def test_the_name_of_what_was_planted_loads_it():
         np.testing.assert_array_equal(by_name.images, by_hand.images)
         assert by_name.name == "digits+hue:0.8"
     assert coloured(digits("train"), correlation=0.8).name == by_name.name
-    seeded = textured(digits("train"), correlation=0.5, seed=3)
-    again = datasets.load_images(seeded.name, "train")
-    np.testing.assert_array_equal(again.images, seeded.images)
+    for split in ("train", "test"):
+        for correlation, seed in ((0.5, 3), (0.812345678, 0), (0.0, 0), (0.0, 2)):
+            seeded = textured(digits(split), correlation=correlation, seed=seed)
+            again = datasets.load_images(seeded.name, split)
+            np.testing.assert_array_equal(again.images, seeded.images)
     two = plant(digits("test"), "corner:1:1+hue:0.5:0.25")
     assert sorted(two.factors) == ["corner", "hue"]
     np.testing.assert_array_equal(two.factors["corner"], two.labels % 4)
@@ -109,8 +111,18 @@ def test_bad_requests_are_refused_in_one_sentence():
     with pytest.raises(ValueError, match=r"^images must be grey-scale, .* got \(4, 3, 7, 7\)\.$"):
         coloured(blank(4, n_channels=3), correlation=0.5)
     with pytest.raises(ValueError, match=r"^images must not have the factor 'corner' yet"):
-        plant(blank(4), "corner:1+corner:1")
-    for text in ("hue", "hue:2", "hue:a", "glow:0.5", "hue:0.5:0.5:-1", "hue:1:1:1:1", "hue:0.5+"):
+        patched(plant(blank(4), "corner:1"), correlation=1)
+    for text in (
+        "hue",
+        "hue:2",
+        "hue:a",
+        "glow:0.5",
+        "hue:0.5:0.5:-1",
+        "hue:1:1:1:1",
+        "hue:0.5+",
+        "",
+        "hue:0.5+hue:0.2",
+    ):
         with pytest.raises(ValueError, match=r"^data must end in \+FACTOR:CORRELATION"):
             check_plants(text)
         with pytest.raises(ValueError, match=r"^data must end in"):

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from dimlab.mask import DimensionMask
     from dimlab.representation import Representation
 
+_MANY = 20  # categories of whole numbers, beyond which they look continuous
+
 Table = Annotated[
     Path | None,
     typer.Option(
@@ -114,8 +116,13 @@ def attribute(
 
     loading = Loading(data, data_dir, False, None, train_features, device, seed, quiet)
     train, test = (
-        _with_table(each, table, continuous, period) for each in loading.pair(source, views=views)
+        _with_table(role, each, table, continuous, period)
+        for role, each in zip(("train", "test"), loading.pair(source, views=views), strict=True)
     )
+    if erase not in (LEADING, "none"):  # before anything long
+        for name, each in (("train", train), ("test", test)):
+            if erase not in each.factors:
+                raise ValueError(f"erase must name a factor of {name}; got {erase!r}.")
     test = loading.sampled(test, max_queries)  # rows of a table are those of all of test
     held_out = _held_out(loading, source, in_distribution, (table, continuous, period))
     turned = replace(loading, basis=basis)
@@ -192,7 +199,10 @@ def erase(
     from dimlab.probes.erase import erase as erase_factor
 
     loading = Loading(data, data_dir, False, None, train_features, device, seed, quiet)
-    train, test = (_with_table(each, table, continuous, period) for each in loading.pair(source))
+    train, test = (
+        _with_table(role, each, table, continuous, period)
+        for role, each in zip(("train", "test"), loading.pair(source), strict=True)
+    )
     test = loading.sampled(test, max_queries)
     held_out = _held_out(loading, source, in_distribution, (table, continuous, period))
     with progress(f"erasing {factor}", quiet=quiet) as advance:
@@ -241,7 +251,9 @@ def locate(
     checkpoint = read_checkpoint(source)
     shown = Loading(data, data_dir).images(checkpoint, split)
     if max_queries is not None:
-        shown = shown.take(range(min(max(max_queries, 1), len(shown))))
+        if max_queries < 1:
+            raise ValueError(f"max-queries must be >= 1; got {max_queries}.")
+        shown = shown.take(range(min(max_queries, len(shown))))
     if dimensions is None:
         spread = encode(checkpoint, shown, device=device).features.std(axis=0)
         chosen = np.argsort(-spread, kind="stable")[:6].tolist()
@@ -290,7 +302,7 @@ def follow(
 ) -> None:
     """Follow the mask while it learned, and link where it ended to what dimensions do.
 
-    The links need a checkpoint of dimlab, the last one named, and its data.
+    The links need checkpoints of dimlab and their data; they are of the last step.
     Example: dimlab follow checkpoint.pt --out followed
     """
     from dimlab.probes.follow import follow as follow_mask
@@ -299,7 +311,8 @@ def follow(
     linked: dict[str, Any] = {}
     if links and key is None and sources[-1].suffix != ".npz":
         loading = Loading(data, data_dir, device=device, seed=seed, quiet=quiet)
-        linked = _linked(loading, sources[-1])
+        last = max(sources, key=lambda path: read_checkpoint(path).step)
+        linked = _linked(loading, last)
     result = follow_mask(trace, **linked, tolerance=tolerance, seed=seed)
     with presented(
         result, "follow", out, as_json=as_json, shown=["links", "verdicts"]
@@ -420,31 +433,57 @@ def _linked(loading: Loading, source: Path) -> dict[str, Any]:
 
 
 def _with_table(
+    role: str,
     representation: Representation,
     table: Path | None,
     continuous: str | None,
     period: list[str] | None,
 ) -> Representation:
     """Join the user's factors, where the table is of this split; test must have them."""
-    from dimlab.factor_table import covers, join_factors
+    from dimlab.factor_table import columns_of, covers, join_factors
 
     if table is None:
         if continuous or period:
             raise ValueError("factors must name a table for --continuous and --period; got none.")
         return representation
-    is_test = representation.meta.get("split", "test") == "test"
-    with reading():
-        if not is_test and not covers(representation, table):
-            return representation
+    split = str(representation.meta.get("split") or role)
     periods = {}
     for each in period or []:
         name, equals, text = each.partition("=")
         if not equals:
             raise ValueError(f"period must be COLUMN=NUMBER; got {each!r}.")
         periods[name] = numbers_in("period", text)[0]
+        if not 0 < periods[name] < np.inf:
+            raise ValueError(f"period must be a number > 0; got {text}.")
     names = continuous.split(",") if continuous else []
     with reading():
-        return join_factors(representation, table, continuous=names, periods=periods)
+        known = columns_of(table)
+        covered = role == "test" or covers(representation, table, split=split)
+    for name in [*names, *periods]:
+        if name not in known:
+            listed = ", ".join(map(repr, known)) or "none"
+            raise ValueError(f"columns of {table.name} must be among {listed}; got {name!r}.")
+    if not covered:
+        return representation
+    if role == "test":
+        _say_what_is_categorical(table, [*names, *periods], len(representation))
+    with reading():
+        return join_factors(representation, table, split=split, continuous=names, periods=periods)
+
+
+def _say_what_is_categorical(table: Path, continuous: list[str], n_samples: int) -> None:
+    """Name whole numbers that are many categories, or so many that they are left out."""
+    from dimlab.factor_table import whole_numbers_of
+
+    for name, count in whole_numbers_of(table).items():
+        if name in continuous or count <= _MANY:
+            continue
+        taken = "left out" if count > n_samples / 2 else f"taken as {count} categories"
+        print(
+            f"dimlab: caution: {name} holds whole numbers and is {taken}; --continuous {name} "
+            "makes it continuous.",
+            file=sys.stderr,
+        )
 
 
 def _held_out(
@@ -453,7 +492,8 @@ def _held_out(
     """Held-out samples like train: named, or a checkpoint's validation split."""
     if in_distribution is None and source.suffix == ".safetensors":
         return None
-    return _with_table(loading.features(in_distribution or source, "validation"), *table)
+    held_out = loading.features(in_distribution or source, "validation")
+    return _with_table("validation", held_out, *table)
 
 
 def _print_attribution(result: Any) -> None:

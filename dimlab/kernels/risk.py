@@ -88,6 +88,32 @@ def scaled_units(features: np.ndarray, weights: np.ndarray, temperature: float) 
     return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
 
 
+def class_risk(anchors: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
+    """Compute the class variance and the mean classifier's cross-entropy, and nothing else.
+
+    Parameters
+    ----------
+    anchors : ndarray of shape (N, D), float64
+        Scaled as they are to be compared.
+    codes : ndarray of shape (N,), int64
+        Class indices from 0, every class with a sample.
+
+    Returns
+    -------
+    tuple of float
+        V and CE_p, as in `RiskTerms`: ``within`` and ``log_prior - own``.
+    """
+    from scipy.special import logsumexp
+
+    shares = np.bincount(codes) / len(codes)
+    means = np.eye(len(shares))[codes].T @ anchors / (shares[:, None] * len(codes))
+    products = anchors @ means.T
+    own = products[np.arange(len(codes)), codes].mean()
+    squares = np.einsum("nd,nd->", anchors, anchors) / len(codes)
+    within = squares - float(shares @ (means**2).sum(axis=1))
+    return max(within, 0.0), float(logsumexp(products, axis=1, b=shares).mean() - own)
+
+
 def draw_multiplicities(n_samples: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
     """Draw samples with replacement, and count how often each one came.
 

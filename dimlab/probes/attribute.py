@@ -56,8 +56,8 @@ class Attribution:
         Dimensions that do not vary within classes.
     mutual_information : ndarray of shape (D, F)
         Nats between dimension and factor, *not* given the label, by nearest neighbours among at
-        most 5,000 samples; only for the ten dimensions of the largest effect of each factor, NaN
-        for the rest.
+        most 5,000 samples (an angle cut open at 0); only for the ten dimensions of the largest
+        effect of each factor, NaN for the rest.
     n_samples, n_permutations : int
         N of test, and permutations.
     view_invariance : ndarray of shape (D,), optional
@@ -353,7 +353,8 @@ def attribute(
             "the same Basis to both."
         )
     known = Factors.of(test, labels, factors)
-    for name, value, least in (("n_folds", n_folds, 2), ("n_permutations", n_permutations, 1)):
+    settings = (("n_folds", n_folds, 2), ("n_permutations", n_permutations, 1), ("seed", seed, 0))
+    for name, value, least in settings:
         if value < least:
             raise ValueError(f"{name} must be >= {least}; got {value}.")
     n_rows = len(np.unique(known.samples))

@@ -292,9 +292,10 @@ def erase(
     check_choice("basis", basis, KINDS)
     check_penalty(penalty)
     check_knn(k if reader == "knn" else 1, temperature, len(train))
-    for name, value in (("n_random", n_random), ("n_bootstrap", n_bootstrap)):
-        if value < 1:
-            raise ValueError(f"{name} must be >= 1; got {value}.")
+    settings = (("n_random", n_random, 1), ("n_bootstrap", n_bootstrap, 1), ("seed", seed, 0))
+    for name, value, least in settings:
+        if value < least:
+            raise ValueError(f"{name} must be >= {least}; got {value}.")
     if n_removed is not None and not 1 <= n_removed < train.n_dimensions:
         raise ValueError(
             f"n_removed must lie in 1..{train.n_dimensions - 1}, to leave a dimension; got "

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest
 
 import dimlab.kernels.risk
 from dimlab.figures import plot_risk_bound
@@ -511,10 +512,10 @@ def test_the_seed_decides_everything(rng):
 # The result ----------------------------------------------------------------------------------
 
 
-def signal_and_noise(rng):
-    """The class is in the first two of six dimensions, the rest is noise that views share."""
+def signal_and_noise(rng, n_dimensions=6):
+    """The class is in the first two dimensions, the rest is noise that views share."""
     labels = np.arange(300) % 4
-    centres = np.zeros((4, 6))
+    centres = np.zeros((4, n_dimensions))
     centres[:, :2] = [[3, 0], [-3, 0], [0, 3], [0, -3]]
     return world_of(rng, centres[labels], labels)
 
@@ -526,19 +527,57 @@ def world_of(rng, centres, labels):
 
 
 def test_the_verdict_is_yes_for_a_mask_that_keeps_the_signal(rng):
-    bound = quick(signal_and_noise(rng), mask=DimensionMask([1, 1, 0.2, 0.2, 0.2, 0.2]))
+    mask = DimensionMask([1.0] * 2 + [0.2] * 10)
+    bound = quick(signal_and_noise(rng, 12), mask=mask)
     verdict = bound.summary()["verdict"]
+    assert bound.p_value("class_variance") <= 0.05
     for start in (
         "The class variance V fell under the mask: ",
         "The width of the inferred bounds",
         "The risk itself, CE_p, fell under the mask: ",
-        "V under the learned mask is lower than under the permuted one: ",
+        "V under the learned mask is lower than under 9",
         "CE_p under the learned mask is lower than under the inverted one: ",
     ):
         assert any(sentence.startswith(start) for sentence in verdict), start
-    assert "tighter under the mask, more so than under any control" in verdict[-1]
+    assert "tighter under the mask, more so than under the controls" in verdict[-1]
     assert verdict[-1].endswith("and the risk itself fell.")
     assert "the loss that they are drawn around rose" in verdict[-1]
+
+
+def test_permuted_masks_have_the_terms_of_the_probe(rng):
+    world, mask = signal_and_noise(rng), DimensionMask([1, 0.9, 0.5, 0.3, 0.2, 0.1])
+    bound = quick(world, mask=mask, n_permuted=3, temperature=0.5, seed=4)
+    draws = np.random.default_rng([4, 3])
+    for place in range(3):
+        own = quick(world, mask=mask.permuted(draws), temperature=0.5)
+        row = own.masks.index("learned")
+        found = bound.permuted_variance[place], bound.permuted_cross_entropy[place]
+        expected = own.of("class_variance")[row], own.of("cross_entropy")[row]
+        np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_masks_that_know_nothing_stand_anywhere_among_their_permutations():
+    """A random mask is exchangeable with its permutations: p-values are uniform."""
+    p, special = [], 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        mask = DimensionMask(rng.uniform(0.2, 0.8, size=12))
+        bound = quick(signal_and_noise(rng, 12), mask=mask, n_bootstrap=2, seed=seed)
+        p.append(bound.p_value("class_variance"))
+        special += "more so than under the controls" in bound.summary()["verdict"][-1]
+    assert kstest(p, "uniform").pvalue > 0.01
+    assert special <= 40 * 0.05 + 2.5 * np.sqrt(40 * 0.05 * 0.95)
+
+
+def test_the_upper_bound_holds_at_low_temperatures_where_views_agree():
+    """With f+ = f and many dimensions all that is left is |f| sqrt(V): scaled wrongly, it fails."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(60, 1000))
+    views = np.stack([features, features])
+    split = Representation(features, labels=np.arange(60) % 3, views=views)
+    for temperature in (1.0, 0.5, 0.2):
+        bound = quick(split, temperature=temperature, n_negatives=[4096])
+        assert bound.of("middle")[0, 0] <= bound.of("upper")[0, 0]
 
 
 def test_the_verdict_is_no_for_a_mask_that_keeps_the_noise(rng):

@@ -1,0 +1,126 @@
+"""Explore a mask in a notebook: remove dimensions, see at once what readers and spectrum lose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from dimlab.explore.state import Explorer, MaskState
+from dimlab.explore.widget import Exploration, Scores, load_ipywidgets
+from dimlab.image_set import ImageSet
+from dimlab.mask import DimensionMask
+from dimlab.probes.ablate import Ablation, ablate
+from dimlab.probes.attribute import Attribution
+from dimlab.probes.find_redundancy import Redundancy, find_redundancy
+from dimlab.representation import Representation
+
+__all__ = ["Exploration", "Explorer", "MaskState", "explore"]
+
+
+def explore(
+    train: Representation,
+    test: Representation,
+    *,
+    images: ImageSet | None = None,
+    ablation: Ablation | None = None,
+    redundancy: Redundancy | None = None,
+    attribution: Attribution | None = None,
+    mask: DimensionMask | np.ndarray | None = None,
+    removed: Sequence[int] = (),
+    k: int = 5,
+    temperature: float = 1.0,
+    penalty: float = 1e-3,
+    seed: int = 0,
+) -> Exploration:
+    """Show a notebook widget that removes dimensions and follows what readers and spectrum lose.
+
+    Parameters
+    ----------
+    train, test : Representation
+        Labelled splits of the same D dimensions.
+    images : ImageSet, optional
+        Images of the test rows, in their order: those of the largest activations are shown.
+    ablation : Ablation, optional
+        Importance of each single dimension; by default that of a ridge, measured here.
+    redundancy : Redundancy, optional
+        Of train; by default measured when that order is chosen.
+    attribution : Attribution, optional
+        Offers the order by nuisance score.
+    mask : DimensionMask or ndarray of shape (D,), optional
+        Offers the order by mask weight; by default ``test.meta["mask"]``, if there is one.
+    removed : sequence of int, optional
+        Dimensions removed at first.
+    k, temperature, penalty
+        As in `fit_knn` and `fit_ridge`.
+    seed : int, default=0
+        Draws test rows where all would make a step slow; passed on to the probes.
+
+    Returns
+    -------
+    Exploration
+        Shown when it is a cell's last value. ``mask``, ``removed`` and ``code`` export the view;
+        ``close()`` ends it.
+
+    Raises
+    ------
+    ValueError
+        If labels are missing, D differs, a result or the images are of another length, no dimension
+        would be left, or a number is out of its range.
+    ImportError
+        If ipywidgets is not installed.
+
+    Notes
+    -----
+    Ridge accuracy and spectrum are exact at every step. kNN votes among each test row's 64 nearest
+    train rows until the exact accuracy takes its place; those were nearest in the dimensions of the
+    last exact answer, so after a large change the number is optimistic.
+    """
+    load_ipywidgets()
+    explorer = Explorer(train, test, k=k, temperature=temperature, penalty=penalty, seed=seed)
+    if images is not None and len(images) != len(test):
+        raise ValueError(f"images must have {len(test)} images to match test; got {len(images)}.")
+    explorer.checked(removed)
+    if mask is None and test.meta.get("mask") is not None:
+        mask = np.asarray(test.meta["mask"], dtype=np.float64)
+    weights = mask.weights if isinstance(mask, DimensionMask) else mask
+    n_dimensions = train.n_dimensions
+    groups = [] if ablation is None else [len(group) for group in ablation.groups]
+    if ablation is not None and groups != [1] * n_dimensions:
+        raise ValueError(
+            f"ablation must hold each of the {n_dimensions} dimensions alone; got {len(groups)} "
+            f"groups of up to {max(groups)}."
+        )
+    for name, value in (("redundancy", redundancy), ("attribution", attribution)):
+        if value is not None and len(value) != n_dimensions:
+            raise ValueError(
+                f"{name} must hold {n_dimensions} dimensions to match train; got {len(value)}."
+            )
+    if weights is not None and np.shape(weights) != (n_dimensions,):
+        raise ValueError(
+            f"mask must have shape ({n_dimensions},) to match train; got {np.shape(weights)}."
+        )
+
+    def importance() -> tuple[np.ndarray, np.ndarray]:
+        found = ablation
+        if found is None:
+            found = ablate(train, test, reader="ridge", penalty=penalty, seed=seed)
+        dimension = np.array([int(group[0]) for group in found.groups])
+        scores, ties = np.empty(n_dimensions), np.empty(n_dimensions)
+        scores[dimension], ties[dimension] = found.importance, found.log_loss_importance
+        return scores, ties
+
+    def repeated() -> tuple[np.ndarray, np.ndarray]:
+        found = find_redundancy(train, seed=seed) if redundancy is None else redundancy
+        scores = np.where(found.dead, 1.0, found.r_squared)  # a constant has nothing of its own
+        return scores, np.zeros(n_dimensions)
+
+    reader = "ridge" if ablation is None else ablation.reader
+    orders: dict[str, Scores] = {f"importance ({reader})": importance, "redundancy": repeated}
+    if attribution is not None:
+        nuisance = attribution.nuisance_score
+        orders["nuisance"] = lambda: (nuisance, np.zeros(n_dimensions))
+    if weights is not None:
+        known = np.asarray(weights, dtype=np.float64)
+        orders["mask weight"] = lambda: (known, np.zeros(n_dimensions))
+    return Exploration(explorer, orders, images, removed)

@@ -1,0 +1,233 @@
+"""What readers and spectrum are under a mask that changes often."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dimlab.kernels.downdate import refuse_ill_conditioned
+from dimlab.kernels.masking import (
+    CandidateVotes,
+    exact_votes,
+    masked_ridge,
+    masked_singular_values,
+)
+from dimlab.kernels.spectra import entropy_rank
+from dimlab.probes._reading import coded
+from dimlab.readers import check_knn, check_penalty, fit_ridge
+from dimlab.representation import Representation
+
+_N_CANDIDATES = 64
+_PRODUCTS = 10_000 * _N_CANDIDATES * 512  # what a step may cost; more test rows than that: a sample
+
+
+@dataclass(frozen=True, eq=False)
+class MaskState:
+    """What readers and spectrum are on the kept dimensions.
+
+    Parameters
+    ----------
+    kept : ndarray of shape (D,), bool
+        Dimensions that are read.
+    ridge_accuracy : float
+        Accuracy on test of a ridge fitted again on the kept dimensions.
+    ridge_per_class : ndarray of shape (K,)
+        The same within each class; NaN for a class that test lacks.
+    knn_accuracy : float
+        Accuracy of votes among candidates only: an approximation of `Explorer.exact_knn`.
+    n_knn_rows : int
+        Test rows that it is judged on.
+    singular_values : ndarray of shape (min(N, d),)
+        Of the kept test features, not centred, descending.
+    effective_rank : float
+        Exponential of the entropy of their shares; NaN where all are 0.
+    """
+
+    kept: np.ndarray
+    ridge_accuracy: float
+    ridge_per_class: np.ndarray
+    knn_accuracy: float
+    n_knn_rows: int
+    singular_values: np.ndarray
+    effective_rank: float
+
+
+class Explorer:
+    """Accuracies and spectrum under a mask that changes often; what `explore` shows.
+
+    Parameters
+    ----------
+    train, test : Representation
+        Labelled splits of the same D dimensions.
+    k, temperature : int and float, default=5 and 1.0
+        As in `fit_knn`.
+    penalty : float, default=1e-3
+        As in `fit_ridge`.
+    n_candidates : int, default=64
+        Train rows, at least k, that may vote for a test row before the exact search has ended.
+    seed : int, default=0
+        Draws the test rows that the candidates are judged on, where all would take too long.
+
+    Raises
+    ------
+    ValueError
+        If labels are missing, D differs, test has a class that train lacks, the splits are in
+        different bases, or a number is out of its range.
+
+    Examples
+    --------
+    >>> features = np.array([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
+    >>> split = Representation(features, labels=np.array([0, 0, 1, 1]))
+    >>> explorer = Explorer(split, split, k=1)
+    >>> explorer.remove([0])
+    >>> explorer.state().ridge_accuracy, explorer.exact_knn()
+    (0.5, 0.5)
+    """
+
+    def __init__(
+        self,
+        train: Representation,
+        test: Representation,
+        *,
+        k: int = 5,
+        temperature: float = 1.0,
+        penalty: float = 1e-3,
+        n_candidates: int = _N_CANDIDATES,
+        seed: int = 0,
+    ) -> None:
+        self.classes, self._bank, self._queries = coded(train, test, "explore")
+        check_knn(k, temperature, len(train))
+        check_penalty(penalty)
+        self.train, self.test = train, test
+        self.k, self.temperature, self.penalty = k, temperature, penalty
+        self._ridge = fit_ridge(*self._bank, penalty=penalty)
+        refuse_ill_conditioned(self._ridge.solved, penalty)
+        self._columns = self._ridge.standardise(test.features)
+        self._scale = float(np.abs(test.features).max()) or 1.0  # squares cannot overflow
+        rows = test.features.astype(np.float64) / self._scale
+        self._gram = rows.T @ rows
+        self._rows = self._sample(n_candidates, np.random.default_rng(seed))
+        self._votes = self._candidates(n_candidates)
+        self.kept = np.ones(train.n_dimensions, dtype=bool)
+
+    @property
+    def removed(self) -> np.ndarray:
+        """Dimensions that are removed, ascending."""
+        return np.flatnonzero(~self.kept)
+
+    def remove(self, dimensions: Iterable[int] | np.ndarray) -> None:
+        """Remove these dimensions and keep all others.
+
+        Parameters
+        ----------
+        dimensions : iterable of int
+            In 0 .. D-1, not all of them.
+
+        Raises
+        ------
+        ValueError
+            If one is out of range or none would be left.
+        """
+        self.kept = self.checked(dimensions)
+
+    def checked(self, dimensions: Iterable[int] | np.ndarray) -> np.ndarray:
+        """Return which dimensions are kept without these, (D,) bool, or raise as `remove` does."""
+        index = np.asarray(list(dimensions))
+        if index.size and (index.ndim != 1 or index.dtype.kind not in "iu"):
+            raise ValueError(f"removed must be a list of dimensions; got {index.tolist()!r}.")
+        index = index.astype(np.int64)
+        outside = index[(index < 0) | (index >= self.train.n_dimensions)]
+        if len(outside):
+            raise ValueError(
+                f"removed must lie in [0, {self.train.n_dimensions}); got {outside[0]}."
+            )
+        kept = np.ones(self.train.n_dimensions, dtype=bool)
+        kept[index] = False
+        if not kept.any():
+            raise ValueError(
+                f"removed must leave at least one dimension; got all {self.train.n_dimensions}."
+            )
+        return kept
+
+    def state(self) -> MaskState:
+        """Return accuracies and spectrum of the kept dimensions, within a slider's step.
+
+        Returns
+        -------
+        MaskState
+            Ridge and spectrum as if computed anew; kNN among candidates only.
+        """
+        kept, truth = self.kept, self._queries[1]
+        read = masked_ridge(self._ridge.solved, self._ridge.intercept, self._columns, kept)
+        counts = np.bincount(truth, minlength=len(self.classes))
+        right = np.bincount(truth[read == truth], minlength=len(self.classes))
+        per_class = np.divide(right, counts, out=np.full(len(counts), np.nan), where=counts > 0)
+        values = self._scale * masked_singular_values(self._gram, kept, len(truth))
+        return MaskState(
+            kept=kept,
+            ridge_accuracy=float((read == truth).mean()),
+            ridge_per_class=per_class,
+            knn_accuracy=float((self._votes.predict(kept) == truth[self._rows]).mean()),
+            n_knn_rows=len(self._votes.candidates),
+            singular_values=values,
+            effective_rank=entropy_rank(values) if values[0] > 0 else float("nan"),
+        )
+
+    def exact_knn(self, cancelled: Callable[[], bool] = lambda: False) -> float | None:
+        """Return the exact kNN accuracy on the kept dimensions, or None where cancelled.
+
+        Parameters
+        ----------
+        cancelled : callable, optional
+            Asked before each block of test rows.
+
+        Returns
+        -------
+        float or None
+            That of `fit_knn` on the kept dimensions.
+        """
+        kept, (queries, truth) = self.kept, self._queries
+        read = exact_votes(
+            self._bank[0][:, kept],
+            self._bank[1],
+            queries[:, kept],
+            k=self.k,
+            temperature=self.temperature,
+            cancelled=cancelled,
+        )
+        return None if read is None else float((read == truth).mean())
+
+    def choose_candidates(
+        self, cancelled: Callable[[], bool] = lambda: False
+    ) -> CandidateVotes | None:
+        """Choose the candidates again, by the kept dimensions, or return None where cancelled.
+
+        Candidates that removed dimensions had brought near still carry what those knew, so few
+        dimensions need new ones. What is returned is to be passed to `use_candidates`.
+        """
+        return self._votes.near(self.kept, cancelled)
+
+    def use_candidates(self, chosen: CandidateVotes) -> None:
+        """Judge kNN by these candidates from now on."""
+        self._votes = chosen
+
+    def _sample(self, n_candidates: int, rng: np.random.Generator) -> np.ndarray:
+        n_test, n_dimensions = self.test.features.shape
+        n_candidates = min(max(n_candidates, self.k), len(self.train))
+        n_rows = max(1, _PRODUCTS // (n_candidates * n_dimensions))
+        if n_rows >= n_test:
+            return np.arange(n_test)
+        return np.sort(rng.choice(n_test, n_rows, replace=False))
+
+    def _candidates(self, n_candidates: int) -> CandidateVotes:
+        if n_candidates < self.k:
+            raise ValueError(f"n_candidates must be >= k, which is {self.k}; got {n_candidates}.")
+        return CandidateVotes.of(
+            *self._bank,
+            self._queries[0][self._rows],
+            k=self.k,
+            temperature=self.temperature,
+            n_candidates=n_candidates,
+        )

@@ -1,0 +1,119 @@
+"""Text of the widget: lists of dimensions, readouts, and the code that reproduces a view."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable
+
+import numpy as np
+
+from dimlab.explore.state import Explorer
+
+_SPAN = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
+
+
+def parse_spans(name: str, text: str) -> set[int]:
+    """Read dimensions and ranges of them, both ends included.
+
+    Parameters
+    ----------
+    name : str
+        The field, for the message.
+    text : str
+        As "3, 17, 40-60"; empty: none.
+
+    Returns
+    -------
+    set of int
+
+    Raises
+    ------
+    ValueError
+        If something else is written, or a range ends before it begins.
+
+    Examples
+    --------
+    >>> sorted(parse_spans("also removed", "7, 3-5"))
+    [3, 4, 5, 7]
+    """
+    found: set[int] = set()
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = _SPAN.fullmatch(part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if last < first or last >= 10**7:
+            raise ValueError(
+                f"{name} must list dimensions and ranges, such as 3, 17, 40-60; got {part!r}."
+            )
+        found.update(range(first, last + 1))
+    return found
+
+
+def spans_of(dimensions: Iterable[int] | np.ndarray) -> str:
+    """Write dimensions as `parse_spans` reads them.
+
+    Examples
+    --------
+    >>> spans_of([7, 3, 4, 5])
+    '3-5, 7'
+    """
+    index = np.unique(np.asarray(list(dimensions), dtype=np.int64))
+    runs = np.split(index, np.flatnonzero(np.diff(index) > 1) + 1) if len(index) else []
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def pages_of(n_dimensions: int, size: int) -> list[tuple[str, int]]:
+    """Name the pages of an order, and say where each begins."""
+    starts = range(0, n_dimensions, size)
+    return [(f"{start + 1} to {min(start + size, n_dimensions)}", start) for start in starts]
+
+
+def reading_of(name: str, accuracy: float, before: float | None, kind: str, rows: str) -> str:
+    """Say an accuracy, how far it is from that of all dimensions, and how it was found, in HTML."""
+    change = ""
+    if before is not None:
+        sign = "−" if accuracy < before else "+"
+        change = f" ({sign}{abs(accuracy - before):.4f} from {before:.4f})"
+    title = {"ridge": "ridge accuracy", "knn": "kNN accuracy"}[name]
+    return (
+        f'<b>{title}</b> <data class="dimlab-{name}" value="{accuracy!r}">{accuracy:.4f}</data>'
+        f'{change} · <i class="dimlab-{name}-kind">{kind}</i>, {rows}'
+    )
+
+
+def code_of(explorer: Explorer) -> str:
+    """Write Python that gives an explorer's numbers by the public functions, and its view again.
+
+    Parameters
+    ----------
+    explorer : Explorer
+        The kept dimensions and the readers' settings are read off it.
+
+    Returns
+    -------
+    str
+        Code in which ``train`` and ``test`` stand for the explorer's representations. It defines
+        ``kept``, ``scores``, ``spectrum`` and ``view``.
+    """
+    listed = ", ".join(map(str, explorer.removed.tolist()))
+    removed = f"removed = [{listed}]"
+    if len(removed) > 88:
+        removed = "removed = [\n" + textwrap.indent(textwrap.fill(listed, 84), "    ") + ",\n]"
+    settings = f"k={explorer.k}, temperature={explorer.temperature}, penalty={explorer.penalty}"
+    return f"""\
+# train and test are the two representations that the view was made of
+from dimlab import decompose, evaluate
+from dimlab.explore import explore
+
+{removed}
+kept = [d for d in range(train.n_dimensions) if d not in set(removed)]
+settings = dict({settings})
+scores = evaluate(
+    train.select(kept), test.select(kept), readers=["knn", "ridge"], **settings
+)
+spectrum = decompose(test.select(kept))
+print(scores.to_frame())
+print("effective rank", spectrum.effective_rank)
+view = explore(train, test, removed=removed, **settings)
+view
+"""

@@ -1,0 +1,276 @@
+"""Readers and spectrum of the kept dimensions, fast enough to follow a slider.
+
+Ridge and spectrum are exact: both are made of products of columns, so a mask only chooses a block
+of a D x D matrix. Nearest neighbours are voted on twice: at once among candidates, the nearest rows
+of the full space, whose similarities under any mask follow in float64; and exactly, in blocks that
+can be given up. Each answer depends on the mask alone, never on the masks before it. Everything
+is torch's arithmetic: two libraries' threads, taking turns, wait for each other (3 times as long).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dimlab.kernels.downdate import RidgeSystem, first_largest
+from dimlab.kernels.neighbours import find_neighbours
+from dimlab.kernels.rows import Groups, Rows
+from dimlab.kernels.votes import count_votes, decide
+
+_BLOCK = 256
+_UNITS = 1e10  # similarities are compared to 10 decimals
+_LEAST_KEPT = 1e-3  # share of a row's energy below which kept entries are summed themselves
+
+
+def masked_ridge(
+    system: RidgeSystem, intercept: np.ndarray, columns: np.ndarray, kept: np.ndarray
+) -> np.ndarray:
+    """Predict with a ridge that is solved again on the kept columns alone.
+
+    Parameters
+    ----------
+    system : RidgeSystem
+        The normal equations of all D columns.
+    intercept : ndarray of shape (K,)
+        Share of each class on train.
+    columns : ndarray of shape (N, D), float64
+        Rows to predict, standardised as the train rows.
+    kept : ndarray of shape (D,), bool
+        Columns to read, at least one.
+
+    Returns
+    -------
+    ndarray of shape (N,), int64
+        Class indices; the lower of equal logits.
+    """
+    index = np.flatnonzero(kept)
+    factor = torch.linalg.cholesky(torch.from_numpy(system.matrix[np.ix_(index, index)]))
+    weights = np.zeros_like(system.weights)
+    weights[index] = torch.cholesky_solve(torch.from_numpy(system.moments[index]), factor).numpy()
+    logits = (torch.from_numpy(columns) @ torch.from_numpy(weights)).numpy() + intercept
+    return first_largest(logits.T)
+
+
+def masked_singular_values(gram: np.ndarray, kept: np.ndarray, n_rows: int) -> np.ndarray:
+    """Singular values of the kept columns, from the products of all columns.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (D, D), float64
+        ``H'H`` of the N rows H.
+    kept : ndarray of shape (D,), bool
+        Columns to keep, at least one.
+    n_rows : int
+        N.
+
+    Returns
+    -------
+    ndarray of shape (min(N, d),)
+        Descending. Squares below ``D eps`` times the largest square are 0: the products cannot
+        tell them from it.
+    """
+    index = np.flatnonzero(kept)
+    squares = torch.linalg.eigvalsh(torch.from_numpy(gram[np.ix_(index, index)])).numpy()[::-1]
+    hidden = len(gram) * np.finfo(np.float64).eps * max(float(squares[0]), 0.0)
+    return np.sqrt(np.where(squares > hidden, squares, 0.0))[: min(n_rows, len(index))]
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateVotes:
+    """Votes among the bank rows that are nearest to each query in some space; build it with ``of``.
+
+    Parameters
+    ----------
+    queries, bank : Tensor of shape (B, D) and (N, D), float64
+        Normalised rows.
+    classes : Tensor of shape (N,), int64
+        Class index of each bank row.
+    n_classes, k, temperature : int, int, float
+        As in ``fit_knn``.
+    candidates : Tensor of shape (B, m), int64
+        Bank rows that may vote, ascending.
+    pattern : Tensor of shape (B, N), sparse CSR
+        Where the candidates stand; its values are zeros.
+    dots : Tensor of shape (B, m), float64
+        Similarities of all dimensions.
+    energies : tuple of Tensor of shape (B,) and (N,), float64
+        Squared norms of the normalised rows: 1, or 0 for a row of zeros.
+    """
+
+    queries: Tensor
+    bank: Tensor
+    classes: Tensor
+    n_classes: int
+    k: int
+    temperature: float
+    candidates: Tensor
+    pattern: Tensor
+    dots: Tensor
+    energies: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(
+        cls,
+        bank_features: np.ndarray,
+        codes: np.ndarray,
+        query_features: np.ndarray,
+        *,
+        k: int,
+        temperature: float,
+        n_candidates: int,
+    ) -> CandidateVotes:
+        """Find candidates of queries (B, D) among bank rows (N, D) of classes ``codes``."""
+        bank = Rows.of(bank_features, "cpu").unit64
+        queries = Rows.of(query_features, "cpu").unit64
+        m = min(len(bank), max(k, n_candidates))
+        candidates = torch.empty((len(queries), m), dtype=torch.int64)  # to be filled by `near`
+        whole = cls(
+            *(queries, bank, torch.from_numpy(codes), int(codes.max()) + 1, k, temperature),
+            *(candidates, bank, bank, (_energy(queries), _energy(bank))),
+        )
+        return whole.near(np.ones(bank.shape[1], dtype=bool), lambda: False) or whole
+
+    def near(self, kept: np.ndarray, cancelled: Callable[[], bool]) -> CandidateVotes | None:
+        """Return votes among the rows nearest in the kept dimensions; None where cancelled.
+
+        Parameters
+        ----------
+        kept : ndarray of shape (D,), bool
+            Dimensions that the candidates are chosen by.
+        cancelled : callable
+            Asked before each block of queries.
+        """
+        index = torch.from_numpy(np.flatnonzero(kept))
+        bank = torch.nn.functional.normalize(self.bank[:, index], dim=1).float()
+        candidates = torch.empty_like(self.candidates)
+        for start in range(0, len(self.queries), _BLOCK):
+            if cancelled():
+                return None
+            part = slice(start, start + _BLOCK)
+            similarities = self.queries[part][:, index].float() @ bank.T  # ranked, not compared
+            best = torch.topk(similarities, candidates.shape[1], dim=1).indices
+            candidates[part] = best.sort(dim=1).values
+        pattern = _pattern(candidates, len(bank))
+        dots = _products(pattern, self.queries, self.bank)
+        return replace(self, candidates=candidates, pattern=pattern, dots=dots)
+
+    def similarities(self, kept: np.ndarray) -> Tensor:
+        """Return cosine similarities (B, m) of the kept dimensions, float64; 0 to a row of zeros.
+
+        What is removed is subtracted where that is less to sum and enough is left of every row.
+        """
+        if 2 * kept.sum() > len(kept):
+            removed, *energies = self._sums(~kept)
+            q, x = (whole - lost for whole, lost in zip(self.energies, energies, strict=True))
+            if min(_least(q, self.energies[0]), _least(x, self.energies[1])) >= _LEAST_KEPT:
+                return self._cosines(self.dots - removed, q, x)
+        return self._cosines(*self._sums(kept))
+
+    def predict(self, kept: np.ndarray) -> np.ndarray:
+        """Return the class index (B,) that the k best candidates vote for."""
+        scores = self.similarities(kept).mul_(_UNITS).round_()
+        m = scores.shape[1]
+        # Candidates ascend: the position makes keys unique and prefers the lower row of equal ones.
+        keys = scores * (1 << (m - 1).bit_length()) + torch.arange(m - 1, -1, -1)
+        chosen = torch.topk(keys, self.k, dim=1).indices
+        totals = count_votes(
+            self.classes[self.candidates.gather(1, chosen)],
+            scores.gather(1, chosen) / _UNITS,
+            n_classes=self.n_classes,
+            temperature=self.temperature,
+        )
+        return decide(totals).numpy()
+
+    def _sums(self, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum products and squares over some dimensions: (B, m), (B,), (N,)."""
+        index = torch.from_numpy(np.flatnonzero(chosen))
+        queries, bank = self.queries[:, index], self.bank[:, index]
+        return _products(self.pattern, queries, bank), _energy(queries), _energy(bank)
+
+    def _cosines(self, dots: Tensor, query: Tensor, row: Tensor) -> Tensor:
+        norms = (query.unsqueeze(1) * row[self.candidates]).sqrt_()
+        return torch.where(norms > 0, dots / norms, 0.0)
+
+
+def exact_votes(
+    bank_features: np.ndarray,
+    codes: np.ndarray,
+    query_features: np.ndarray,
+    *,
+    k: int,
+    temperature: float,
+    cancelled: Callable[[], bool],
+) -> np.ndarray | None:
+    """Predict by exact nearest neighbours, in blocks of queries between which it can be given up.
+
+    Parameters
+    ----------
+    bank_features, query_features : ndarray of shape (N, D) and (B, D), floating
+        Rows of the kept dimensions.
+    codes : ndarray of shape (N,), int64
+        Class index of each bank row.
+    k, temperature : int, float
+        As in ``fit_knn``, whose reader predicts the same.
+    cancelled : callable
+        Asked before each block.
+
+    Returns
+    -------
+    ndarray of shape (B,), int64, or None
+        Class indices; None where ``cancelled`` said so.
+    """
+    bank, queries = Rows.of(bank_features, "cpu"), Rows.of(query_features, "cpu")
+    nothing = Groups.of([np.array([], dtype=int)], bank.n_dimensions, bank.device)
+    classes, n_classes = torch.from_numpy(codes), int(codes.max()) + 1
+    blocks = find_neighbours(bank, queries, nothing, k=k)
+    predicted: list[np.ndarray] = []
+    n_done = 0
+    while n_done < len(queries):
+        if cancelled():
+            return None
+        found = next(blocks)
+        totals = count_votes(
+            classes[found.rows[:, 0]],
+            found.similarities[:, 0],
+            n_classes=n_classes,
+            temperature=temperature,
+        )
+        predicted.append(decide(totals).numpy())
+        n_done = found.stop
+    return np.concatenate(predicted)
+
+
+def _pattern(candidates: Tensor, n_bank: int) -> Tensor:
+    n_queries, m = candidates.shape
+    with warnings.catch_warnings():  # torch calls its sparse rows a beta, once a process
+        warnings.simplefilter("ignore", UserWarning)
+        return torch.sparse_csr_tensor(
+            torch.arange(0, n_queries * m + 1, m),
+            candidates.reshape(-1),
+            torch.zeros(n_queries * m, dtype=torch.float64),
+            size=(n_queries, n_bank),
+            check_invariants=False,
+        )
+
+
+def _products(pattern: Tensor, queries: Tensor, bank: Tensor) -> Tensor:
+    """Products of each query (B, d) with its candidates among the bank's rows (N, d): (B, m)."""
+    if queries.shape[1] == 0:
+        return pattern.values().view(len(queries), -1).clone()
+    found = torch.sparse.sampled_addmm(pattern, queries, bank.T, beta=0.0)
+    return found.values().view(len(queries), -1)
+
+
+def _energy(rows: Tensor) -> Tensor:
+    return torch.linalg.vecdot(rows, rows)
+
+
+def _least(left: Tensor, whole: Tensor) -> float:
+    """Smallest share that is left of a row which had something to lose."""
+    some = left[whole > 0]
+    return float(some.min()) if len(some) else 1.0

@@ -1,0 +1,226 @@
+"""Verdicts: one answer a question, with the numbers it rests on and the rule that gave it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from dimlab.probes.attribute import Attribution
+    from dimlab.probes.bound_risk import RiskBound
+    from dimlab.probes.confirm_harmful import HarmfulDimensions
+    from dimlab.probes.correlate import Correlation
+    from dimlab.probes.decompose import Spectrum
+    from dimlab.probes.erase import Erasure
+    from dimlab.probes.find_redundancy import Redundancy
+    from dimlab.probes.follow import MaskEvolution
+
+_COLLAPSED = 0.1  # effective rank as a share of the dimensions
+_SHARED = 0.1  # of the dimensions, in groups with others
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer.
+
+    Parameters
+    ----------
+    question : str
+        What was asked.
+    answer : str
+        ``yes``, ``no`` or ``undecided``.
+    because : str
+        The numbers.
+    rule : str
+        What would have been answered when.
+    """
+
+    question: str
+    answer: str
+    because: str
+    rule: str
+
+
+def verdicts_of(results: Mapping[str, Any]) -> list[Verdict]:
+    """Answer what the results can answer, in a fixed order.
+
+    Parameters
+    ----------
+    results : mapping of str to result
+        By any names; each class counts once, the first of it.
+
+    Returns
+    -------
+    list of Verdict
+        One for each question whose results are there.
+    """
+    found: dict[str, Any] = {}
+    for result in results.values():
+        for each in (result, *getattr(result, "parts", dict)().values()):
+            found.setdefault(type(each).__name__, each)
+    answers = []
+    if "Spectrum" in found:
+        answers.append(_collapsed(found["Spectrum"]))
+    if "Redundancy" in found:
+        answers.append(_redundant(found["Redundancy"], found.get("Correlation")))
+    if "HarmfulDimensions" in found:
+        answers.append(_harmful(found["HarmfulDimensions"]))
+    if "Attribution" in found:
+        answers.append(_confounded(found["Attribution"]))
+    if "Erasure" in found:
+        answers.append(_helped(found["Erasure"]))
+    if "MaskEvolution" in found and found["MaskEvolution"].links:
+        answers.append(_knows(found["MaskEvolution"]))
+    if "RiskBound" in found and "learned" in found["RiskBound"].masks:
+        answers.append(_tightened(found["RiskBound"]))
+    return answers
+
+
+def _collapsed(spectrum: Spectrum) -> Verdict:
+    limit = _COLLAPSED * spectrum.n_dimensions
+    low, high = spectrum.intervals["effective_rank"]
+    known = bool(np.isfinite([low, high]).all())
+    low, high = (low, high) if known else (spectrum.effective_rank, spectrum.effective_rank)
+    below, above = max(spectrum.effective_rank, high), min(spectrum.effective_rank, low)
+    answer = "yes" if below < limit else "no" if above >= limit else "undecided"
+    interval = f" [{low:.1f}, {high:.1f}]" if known else ""
+    return Verdict(
+        "Are the features collapsed?",
+        answer,
+        f"Effective rank {spectrum.effective_rank:.1f}{interval} of {spectrum.n_dimensions} "
+        "dimensions.",
+        f"Yes: effective rank and its interval below a tenth of the dimensions ({limit:g}); no: "
+        "both at or above it; else undecided.",
+    )
+
+
+def _redundant(redundancy: Redundancy, correlation: Correlation | None) -> Verdict:
+    sizes = np.bincount(redundancy.group)[redundancy.group]
+    shared = int((sizes > 1).sum())
+    many = shared > _SHARED * len(redundancy)
+    text = (
+        f"{shared} of {len(redundancy)} dimensions stand in groups of |r| >= {redundancy.cut:g}, "
+        f"{int(redundancy.dead.sum())} are dead."
+    )
+    answer, beyond = ("yes" if many else "no"), ""
+    if correlation is not None and "off_diagonal_rms" in correlation.null_band:
+        chance = correlation.null_band["off_diagonal_rms"][1]
+        low, high = correlation.off_diagonal_rms_interval
+        text += (
+            f" Off-diagonal rms of the {correlation.kind} correlation "
+            f"{correlation.off_diagonal_rms:.3f} [{low:.3f}, {high:.3f}], at most {chance:.3f} "
+            "where dimensions are independent."
+        )
+        beyond = ", and the rms correlation is above what independence gives"
+        if many and correlation.off_diagonal_rms <= chance:
+            answer = "undecided"
+    return Verdict(
+        "Are dimensions redundant?",
+        answer,
+        text,
+        f"Yes: more than a tenth of the dimensions share a group{beyond}; no: fewer do; else "
+        "undecided.",
+    )
+
+
+def _harmful(harmful: HarmfulDimensions) -> Verdict:
+    confirmed = [harmful.groups[group].tolist() for group in harmful.confirmed]
+    named = ", ".join(" ".join(map(str, group)) for group in confirmed[:12])
+    return Verdict(
+        "Are dimensions harmful, confirmed on samples that did not choose them?",
+        "yes" if confirmed else "no",
+        f"{len(confirmed)} of {len(harmful)} confirmed ({harmful.reader} reader, accuracy "
+        f"{harmful.full_score:.4f} with all)" + (f": {named}." if confirmed else "."),
+        "Yes: the removal of some dimension helps with q <= 0.05 on held-out halves. No does not "
+        "show that none is.",
+    )
+
+
+def _confounded(attribution: Attribution) -> Verdict:
+    flagged, n = int(attribution.flagged.sum()), len(attribution)
+    words = attribution.summary()["verdicts"]
+    more = words.get("nuisance", 0)
+    leading = attribution.leading_factor
+    text = f"{flagged} of {n} dimensions carry a factor beside the label (q <= 0.05)"
+    if leading is not None:
+        effect = attribution.effect[:, attribution.factors.index(leading)]
+        text += (
+            f", above all {leading} (up to {np.nanmax(effect):.1%} of a dimension's error); "
+            f"{more} carry more of one than of the label"
+        )
+    return Verdict(
+        "Do dimensions carry nuisance more than the label?",
+        "yes" if more else "no",
+        text + ".",
+        "Yes: for some dimension a factor's effect given the label has q <= 0.05 and is at least "
+        "the label's own.",
+    )
+
+
+def _helped(erasure: Erasure) -> Verdict:
+    way = next((each for each in ("directions", "dimensions") if each in erasure.ways), None)
+    rule = (
+        "Yes: the interval of the change of accuracy on test lies above 0; no: below; else "
+        "undecided."
+    )
+    question = f"Does taking {erasure.factor} out help the task on test?"
+    if way is None:
+        text = f"No dimension or direction carries more of {erasure.factor} than of the label."
+        return Verdict(question, "undecided", text, rule)
+    place = erasure.ways.index(way)
+    change, lost = erasure.accuracy_change[place, 0], erasure.factor_lost[place, 0]
+    answer = "yes" if change[1] > 0 else "no" if change[2] < 0 else "undecided"
+    return Verdict(
+        question,
+        answer,
+        f"Without {erasure.n_removed[place]} {way} accuracy changes by {change[0]:+.4f} "
+        f"[{change[1]:+.4f}, {change[2]:+.4f}] and R^2 of {erasure.factor} falls by {lost[0]:.3f} "
+        f"[{lost[1]:.3f}, {lost[2]:.3f}].",
+        rule,
+    )
+
+
+def _knows(evolution: MaskEvolution) -> Verdict:
+    words = evolution.verdicts
+    decided = set(words.values()) & {"agrees", "contradicts"}
+    answer = "yes" if decided == {"agrees"} and "undecided" not in words.values() else "undecided"
+    answer = "no" if "contradicts" in decided else answer
+    learned = [link for link in evolution.links if link.mask == "learned" and not link.reason]
+    numbers = "; ".join(
+        f"{link.link} {link.correlation:+.2f} [{link.ci_low:+.2f}, {link.ci_high:+.2f}], "
+        f"{link.verdict}"
+        for link in learned
+    )
+    return Verdict(
+        "Does the mask agree with what dimensions do?",
+        answer,
+        f"Spearman correlation of the final weights: {numbers}." if learned else "Undefined.",
+        "Yes: every link's interval lies on the side that the paper's claim expects (importance "
+        "positive, redundancy and nuisance negative); no: one lies on the other side; else "
+        "undecided.",
+    )
+
+
+def _tightened(bound: RiskBound) -> Verdict:
+    place = bound.masks.index("learned")
+    numbers = {}
+    for term in ("class_variance", "cross_entropy"):
+        numbers[term] = [
+            float(bound.of(term, each)[place])
+            for each in (bound.difference, bound.difference_low, bound.difference_high)
+        ]
+    risk = numbers["cross_entropy"]
+    answer = "yes" if risk[2] < 0 else "no" if risk[1] > 0 else "undecided"
+    variance = numbers["class_variance"]
+    return Verdict(
+        "Does the mask lower the risk that the bound is about?",
+        answer,
+        f"Under the mask the risk changes by {risk[0]:+.4f} [{risk[1]:+.4f}, {risk[2]:+.4f}] nats, "
+        f"the class variance, which the inferred bound is made of, by {variance[0]:+.4f} "
+        f"[{variance[1]:+.4f}, {variance[2]:+.4f}].",
+        "Yes: the interval of the change of the mean classifier's cross-entropy lies below 0; no: "
+        "above; else undecided. A tighter bound alone decides nothing.",
+    )
