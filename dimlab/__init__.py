@@ -6,6 +6,8 @@ loaded on first use, so that ``import dimlab`` costs neither torch nor matplotli
 """
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.5.0"
@@ -85,9 +87,27 @@ _HOME = {
     "plot_spectrum": "dimlab.figures",
     "plot_evaluation": "dimlab.figures",
     "plot_mask_trace": "dimlab.figures",
+    "examine": "dimlab.examine",
+    "explore": "dimlab.explore",
     "write_report": "dimlab.report",
+    "redraw_report": "dimlab.report",
 }
 __all__ = ["__version__", *_HOME]
+
+
+# functions that live in a module of their own name: importing the module must not hide them
+_HIDDEN = {name for name, home in _HOME.items() if home == f"dimlab.{name}"} - {"datasets"}
+
+
+class _Package(ModuleType):
+    """The package, in which ``dimlab.encode`` is the function, whatever was imported before."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HIDDEN and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

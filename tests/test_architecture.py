@@ -29,7 +29,7 @@ LAYERS = [  # from the floor up; a room imports only from rooms below its own, o
     | {"archives", "image_set", "planted", "datasets"},
     {"probes", "training"},
     {"figures", "encode", "locate", "interop"},
-    {"report", "explore", "study", "baselines", "terminal", "sources"},
+    {"report", "explore", "study", "baselines", "examine", "terminal", "sources"},
     {"demo"},
     {"cli"},
 ]
@@ -134,6 +134,19 @@ def test_every_public_name_is_there():
     assert set(dimlab.__all__) <= set(dir(dimlab))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = dimlab.nothing
+
+
+def test_no_module_hides_a_function_of_its_name():
+    code = (
+        "import dimlab.encode, dimlab.locate, dimlab.examine, dimlab.explore; "
+        "from dimlab import encode, examine, explore, locate; "
+        "print(all(callable(each) for each in (encode, examine, explore, locate))); "
+        "import dimlab; print(callable(dimlab.locate), type(dimlab.datasets).__name__)"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split()
+    assert output == ["True", "True", "module"]
 
 
 def test_every_probe_keeps_the_contract():

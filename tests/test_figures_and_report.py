@@ -80,9 +80,10 @@ def test_report_is_one_file_with_the_numbers_beside_it(pair, trace, tmp_path):
         provenance={"seed": 0},
     )  # fmt: skip
     html = page.read_text()
-    assert "<script" not in html
+    assert "<script>alert" not in html
     assert "&lt;script&gt;" in html
-    assert not re.search(r"(src|href)=\"(?!data:|#)", html)  # nothing is fetched
+    # nothing is fetched
+    assert not re.search(r"(src|href)=\"(?!data:|#)|https?://|@import|url\(", html)
     names = {file.name for file in tmp_path.iterdir()}
     assert {"ablation.csv", "ablation.json", "ablation.svg", "mask_trace.csv"} <= names
     assert json.loads((tmp_path / "ablation.json").read_text())["n_dimensions"] == 8

@@ -1,12 +1,18 @@
 """The command line: each command loads, encodes, probes and presents."""
 
-from dimlab.cli import ablating, attributing, measuring, training  # noqa: F401 - they register
+from dimlab.cli import (  # noqa: F401 - they register
+    ablating,
+    attributing,
+    measuring,
+    reporting,
+    training,
+)
 from dimlab.cli.app import app, run
 
 __all__ = ["COMMANDS", "app", "run"]
 
 COMMANDS = (
-    *("demo", "train", "encode", "evaluate"),
+    *("demo", "train", "encode", "evaluate", "report"),
     *("ablate", "confirm", "cumulate", "random-masks"),
     *("correlate", "decompose", "redundancy", "compare"),
     *("attribute", "erase", "locate", "follow", "bound"),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.explore.background import WhenIdle
 from dimlab.explore.drawing import as_png, draw_classes, draw_spectrum, strip_of, tiles_of
 from dimlab.explore.state import Explorer
 from dimlab.explore.words import code_of, pages_of, parse_spans, reading_of, spans_of
@@ -18,56 +19,10 @@ from dimlab.figures import BLUE, ORANGE
 from dimlab.image_set import ImageSet
 from dimlab.mask import DimensionMask
 
-_IDLE = 0.3  # seconds without a change before the exact search begins
 _PAGE = 32  # dimensions shown as buttons
 _N_IMAGES = 8
 
 Scores = Callable[[], tuple[np.ndarray, np.ndarray]]  # of each dimension, and what decides ties
-
-
-class _WhenIdle:
-    """A job run in a thread once nothing has changed for a while; a change cancels it.
-
-    Parameters
-    ----------
-    job : callable
-        Takes ``cancelled``, which it asks now and then.
-    failed : callable
-        Told what the job raised.
-    """
-
-    def __init__(
-        self, job: Callable[[Callable[[], bool]], None], failed: Callable[[Exception], None]
-    ) -> None:
-        self._job, self._failed = job, failed
-        self._stop, self._thread = threading.Event(), threading.Thread()
-
-    def cancel(self) -> None:
-        self._stop.set()
-
-    def restart(self) -> None:
-        self.cancel()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._run, args=(self._thread, self._stop), name="dimlab-explore", daemon=True
-        )
-        self._thread.start()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the job to end; whether it has."""
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    def _run(self, previous: threading.Thread, stop: threading.Event) -> None:
-        if previous.ident is not None:
-            previous.join()  # never two at once
-        if stop.wait(_IDLE):
-            return
-        try:
-            self._job(stop.is_set)
-        except Exception as error:  # shown, wherever it came from
-            self._failed(error)
 
 
 class Exploration:
@@ -97,7 +52,7 @@ class Exploration:
         self._known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._exact: dict[bytes, float] = {}
         self._lock, self._quiet = threading.RLock(), False
-        self._idle = _WhenIdle(self._search, self._failed)
+        self._idle = WhenIdle(self._search, self._failed)
         self.full = explorer.state()
         self._chosen = next(iter(orders))
         self._sorted = self._order(self._chosen, True)
@@ -149,7 +104,7 @@ class Exploration:
         wide, style = w.Layout(width="98%"), {"description_width": "initial"}
         self.order = w.Dropdown(options=list(self._orders), description="sort by", style=style)
         self.direction = w.ToggleButtons(
-            options=["largest first", "smallest first"], style={"button_width": "8em"}
+            options=["largest first", "smallest first"], style={"button_width": "10em"}
         )
         self.slider = w.IntSlider(
             *(0, 0, max(n_dimensions - 1, 1)),
@@ -181,15 +136,15 @@ class Exploration:
         self.tiles, self.tiles_text = w.Image(format="png"), w.HTML()
         self.mask_text, self.code_text = (
             w.Textarea(rows=rows, layout=wide, description=name, style=style)
-            for rows, name in ((3, "mask"), (14, "code"))
+            for rows, name in ((3, "mask"), (16, "code"))
         )
         parts = {
-            "Dimensions one by one": w.VBox([self.also_removed, self.kept_anyway, self.page, grid]),
-            "Top-activating images": w.VBox([self.dimension, self.tiles_text, self.tiles]),
+            "Dimensions": w.VBox([self.also_removed, self.kept_anyway, self.page, grid]),
+            "Images": w.VBox([self.dimension, self.tiles_text, self.tiles]),
             "Export": w.VBox([self.mask_text, self.code_text]),
         }
         if self._images is None:
-            del parts["Top-activating images"]
+            del parts["Images"]
         self.parts = w.Tab(list(parts.values()), titles=list(parts))
         self.box = w.VBox(
             [
@@ -372,7 +327,9 @@ class Exploration:
         listed = ", ".join(
             f"{label} ({value:.3g})" for label, value in zip(labels, values[rows], strict=True)
         )
-        self.tiles_text.value = html.escape(f"Class and activation, from the left: {listed}")
+        self.tiles_text.value = html.escape(
+            f"Largest activations, class and value from the left: {listed}"
+        )
 
 
 def load_ipywidgets() -> Any:

@@ -10,7 +10,8 @@ is torch's arithmetic: two libraries' threads, taking turns, wait for each other
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +25,7 @@ from dimlab.kernels.votes import count_votes, decide
 
 _BLOCK = 256
 _UNITS = 1e10  # similarities are compared to 10 decimals
+_SMALL = 1024  # columns up to which more threads do not help a factorisation
 _LEAST_KEPT = 1e-3  # share of a row's energy below which kept entries are summed themselves
 
 
@@ -49,9 +51,11 @@ def masked_ridge(
         Class indices; the lower of equal logits.
     """
     index = np.flatnonzero(kept)
-    factor = torch.linalg.cholesky(torch.from_numpy(system.matrix[np.ix_(index, index)]))
     weights = np.zeros_like(system.weights)
-    weights[index] = torch.cholesky_solve(torch.from_numpy(system.moments[index]), factor).numpy()
+    with _one_thread(len(index)):
+        factor = torch.linalg.cholesky(torch.from_numpy(system.matrix[np.ix_(index, index)]))
+        solved = torch.cholesky_solve(torch.from_numpy(system.moments[index]), factor)
+    weights[index] = solved.numpy()
     logits = (torch.from_numpy(columns) @ torch.from_numpy(weights)).numpy() + intercept
     return first_largest(logits.T)
 
@@ -75,9 +79,11 @@ def masked_singular_values(gram: np.ndarray, kept: np.ndarray, n_rows: int) -> n
         tell them from it.
     """
     index = np.flatnonzero(kept)
-    squares = torch.linalg.eigvalsh(torch.from_numpy(gram[np.ix_(index, index)])).numpy()[::-1]
-    hidden = len(gram) * np.finfo(np.float64).eps * max(float(squares[0]), 0.0)
-    return np.sqrt(np.where(squares > hidden, squares, 0.0))[: min(n_rows, len(index))]
+    with _one_thread(len(index)):
+        squares = torch.linalg.eigvalsh(torch.from_numpy(gram[np.ix_(index, index)]))
+    descending = squares.numpy()[::-1]
+    hidden = len(gram) * np.finfo(np.float64).eps * max(float(descending[0]), 0.0)
+    return np.sqrt(np.where(descending > hidden, descending, 0.0))[: min(n_rows, len(index))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,6 +249,22 @@ def exact_votes(
         predicted.append(decide(totals).numpy())
         n_done = found.stop
     return np.concatenate(predicted)
+
+
+@contextmanager
+def _one_thread(n_columns: int) -> Iterator[None]:
+    """Factorise a matrix this small with one thread.
+
+    Two are no faster and meet so often that, on a busy machine, each meeting waits for the
+    scheduler: seconds instead of 12 ms.
+    """
+    before = torch.get_num_threads()
+    if n_columns <= _SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _pattern(candidates: Tensor, n_bank: int) -> Tensor:

@@ -13,8 +13,14 @@ from typing import Any
 import numpy as np
 
 from dimlab.atomic import replacing
+from dimlab.report.dimensions import dimensions_of
+from dimlab.report.saved import HOUSE, SUFFIX, load_result, save_result
+from dimlab.report.verdicts import verdicts_of
 
-__all__ = ["in_words", "write_report", "write_result"]
+__all__ = ["in_words", "redraw_report", "write_report", "write_result"]
+
+FORMATS = ("svg", "png", "pdf")
+CONTENTS = "report.json"
 
 _STYLE = {"svg.hashsalt": "dimlab", "figure.dpi": 100, "axes.titlesize": "medium"}
 
@@ -26,63 +32,139 @@ def write_report(
     title: str = "dimlab report",
     headline: Sequence[str] = (),
     provenance: Mapping[str, Any] | None = None,
+    figure_format: str = "svg",
 ) -> Path:
-    """Write ``report.html`` and, beside it, each result as CSV, JSON and figure.
+    """Write ``report.html`` and, beside it, each result whole and as CSV, JSON and figures.
 
     Parameters
     ----------
     folder : path
         Made if missing. Files of the same names are replaced.
     results : mapping of str to result
-        Results with ``to_frame()`` and ``summary()``; a figure is drawn where ``dimlab.figures``
-        has ``plot_<class name>`` in lower case with underscores. The keys name the files.
+        Results with ``to_frame()`` and ``summary()``; figures are all ``plot_<class name>...`` of
+        ``dimlab.figures``. The keys name the files.
     title : str, default="dimlab report"
         Title of the page.
     headline : sequence of str
-        The sentences that stand first.
+        Sentences that stand first, before the verdicts.
     provenance : mapping, optional
         Command, versions, seed, data: shown at the foot and written to ``provenance.json``.
+    figure_format : {"svg", "png", "pdf"}, default="svg"
+        Of the figures beside the page, which itself holds SVG.
 
     Returns
     -------
     Path
         ``folder/report.html``: one file without any network request. The same inputs give the same
-        bytes.
+        bytes but for the provenance.
 
     Raises
     ------
     ValueError
-        If there is no result.
+        If there is no result, or the format is unknown.
+
+    Notes
+    -----
+    Verdicts come first, each with the rule that gave it; then the numbers and figures of each
+    result; then one table of all dimensions, to sort and filter. Results that are dimlab's own are
+    kept whole as ``<name>.result.npz``: `redraw_report` makes the page of them again.
     """
     import jinja2
 
     if not results:
         raise ValueError("results must hold at least one result; got none.")
+    _check_format(figure_format)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     sections = []
     for name, result in results.items():
-        files = write_result(folder, name, result)
-        sections.append(
-            {
-                "name": name.replace("_", " ").replace("-", " "),
-                "anchor": name,
-                "summary": {key: in_words(value) for key, value in result.summary().items()},
-                "figure": _data_uri(files["svg"]) if "svg" in files else None,
-                "caption": _caption(result),
-                "files": [path.name for path in files.values()],
-            }
-        )
+        files = write_result(folder, name, result, figure_format=figure_format)
+        if type(result).__module__.startswith(HOUSE):
+            files["result"] = save_result(folder / f"{name}{SUFFIX}", result)
+        sections.append(_section(name, result, files))
+    frame, titles = dimensions_of(results)
+    if len(frame):
+        _write_text(folder / "dimensions.csv", frame.to_csv(index=False))
+    verdicts = verdicts_of(results)
+    if verdicts:
+        _write_text(folder / "verdicts.json", _json([vars(each) for each in verdicts]))
+    order = {"title": title, "headline": list(headline), "results": list(results)}
+    _write_text(folder / CONTENTS, _json(order))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dimlab.report", "."), autoescape=True, trim_blocks=True
     )
     page = environment.get_template("template.html").render(
-        title=title, headline=headline, sections=sections, provenance=dict(provenance or {})
+        title=title,
+        headline=headline,
+        verdicts=verdicts,
+        sections=sections,
+        columns=[
+            {"name": name, "title": text, "numeric": frame[name].dtype.kind in "fiu"}
+            for name, text in titles.items()
+        ],
+        rows=[[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)],
+        provenance=dict(provenance or {}),
     )
-    _write_text(Path(folder) / "provenance.json", _json(dict(provenance or {})))
-    return _write_text(Path(folder) / "report.html", page)
+    _write_text(folder / "provenance.json", _json(dict(provenance or {})))
+    return _write_text(folder / "report.html", page)
 
 
-def write_result(folder: str | os.PathLike[str], name: str, result: Any) -> dict[str, Path]:
-    """Write a result as ``<name>.csv`` and ``.json``, its other tables, and figures as ``.svg``.
+def redraw_report(
+    folder: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    figure_format: str = "svg",
+) -> Path:
+    """Make a report again from the results that `write_report` kept, without measuring anything.
+
+    Parameters
+    ----------
+    folder : path
+        Of a report.
+    out : path, optional
+        Where the new one goes; the same folder by default.
+    figure_format : {"svg", "png", "pdf"}, default="svg"
+        As in `write_report`.
+
+    Returns
+    -------
+    Path
+        ``report.html``. Results that were not dimlab's own are left out.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no report.
+    ValueError
+        If it is damaged or the format is unknown.
+    """
+    folder = Path(folder)
+    if not (folder / CONTENTS).is_file():
+        raise FileNotFoundError(f"folder must hold a report of dimlab; got {folder}, without one.")
+    try:
+        contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
+        names = [str(name) for name in contents["results"]]
+        title, headline = str(contents["title"]), [str(each) for each in contents["headline"]]
+        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ValueError(
+            f"{folder / CONTENTS} must be whole; got a damaged file. Run dimlab report again."
+        ) from error
+    kept = [name for name in names if (folder / f"{name}{SUFFIX}").is_file()]
+    return write_report(
+        folder if out is None else out,
+        {name: load_result(folder / f"{name}{SUFFIX}") for name in kept},
+        title=title,
+        headline=headline,
+        provenance=provenance,
+        figure_format=figure_format,
+    )
+
+
+def write_result(
+    folder: str | os.PathLike[str], name: str, result: Any, *, figure_format: str = "svg"
+) -> dict[str, Path]:
+    """Write a result as ``<name>.csv`` and ``.json``, its other tables, and figures.
 
     Parameters
     ----------
@@ -94,12 +176,20 @@ def write_result(folder: str | os.PathLike[str], name: str, result: Any) -> dict
         With ``to_frame()`` and ``summary()``; where it has ``tables()``, each is a
         ``<name>-<table>.csv``; where it has ``parts()``, each is a result of its own,
         ``<name>-<part>``. Figures are all ``plot_<class name>`` and ``plot_<class name>_<what>``.
+    figure_format : {"svg", "png", "pdf"}, default="svg"
+        Of the figures.
 
     Returns
     -------
     dict of str to Path
         The files written, by kind.
+
+    Raises
+    ------
+    ValueError
+        If the format is unknown.
     """
+    _check_format(figure_format)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = {
@@ -110,12 +200,50 @@ def write_result(folder: str | os.PathLike[str], name: str, result: Any) -> dict
         path = folder / f"{name}-{table}.csv"
         files[table] = _write_text(path, frame.to_csv(index=False))
     for what, plot in _plots_of(result).items():
-        path = folder / f"{name}{what.replace('_', '-')}.svg"
-        files[f"{what}_svg".removeprefix("_")] = _write_text(path, _draw(plot, result))
+        path = folder / f"{name}{what.replace('_', '-')}.{figure_format}"
+        with replacing(path) as temporary:
+            temporary.write_bytes(_draw(plot, result, figure_format))
+        files[f"{what}_{figure_format}".removeprefix("_")] = path
     for part, inner in getattr(result, "parts", dict)().items():
-        written = write_result(folder, f"{name}-{part}", inner)
+        written = write_result(folder, f"{name}-{part}", inner, figure_format=figure_format)
         files |= {f"{part}_{kind}": path for kind, path in written.items()}
     return files
+
+
+def _section(name: str, result: Any, files: Mapping[str, Path]) -> dict[str, Any]:
+    """Collect what the page shows of a result: numbers, figures with a line on each, files."""
+    shown = [result, *getattr(result, "parts", dict)().values()]
+    figures = [
+        {"data": _data_uri(_draw(plot, each, "svg")), "caption": _caption(plot)}
+        for each in shown
+        for plot in _plots_of(each).values()
+    ]
+    summary = result.summary()
+    nested = {key: value for key, value in summary.items() if isinstance(value, Mapping)}
+    return {
+        "name": name.replace("_", " ").replace("-", " "),
+        "anchor": f"result-{name}",
+        "summary": {key: in_words(each) for key, each in summary.items() if key not in nested},
+        "nested": [{"name": key, "text": in_words(each)} for key, each in nested.items() if each],
+        "figures": figures,
+        "files": sorted(path.name for path in files.values()),
+    }
+
+
+def _cell(value: Any) -> dict[str, str]:
+    """Text of a cell, and what it is sorted by."""
+    if isinstance(value, (bool, np.bool_)):
+        return {"text": "yes" if value else "no", "key": str(int(value))}
+    if isinstance(value, (float, np.floating)):
+        if np.isnan(value):
+            return {"text": "", "key": ""}
+        return {"text": f"{value:.4g}", "key": repr(float(value))}
+    return {"text": str(value), "key": str(value)}
+
+
+def _check_format(figure_format: str) -> None:
+    if figure_format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {figure_format!r}.")
 
 
 def _write_text(path: Path, text: str) -> Path:
@@ -133,31 +261,37 @@ def _plots_of(result: Any) -> dict[str, Any]:
     return {name.removeprefix(f"plot{words}"): getattr(figures, name) for name in sorted(names)}
 
 
-def _draw(plot: Any, result: Any) -> str:
+def _draw(plot: Any, result: Any, figure_format: str) -> bytes:
     import matplotlib as mpl
     import seaborn as sns
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    style: Any = {**sns.axes_style("ticks"), **_STYLE}
+    style: Any = {**sns.plotting_context("paper", font_scale=1.1), **sns.axes_style("ticks")}
+    style |= _STYLE
     with mpl.rc_context(style):
         figure = Figure(figsize=(7.5, 4.2), layout="constrained")
-        FigureCanvasSVG(figure)
+        canvas = {"svg": FigureCanvasSVG, "png": FigureCanvasAgg, "pdf": FigureCanvasPdf}
+        canvas[figure_format](figure)
         axes = figure.subplots()
         plot(result, ax=axes)
         sns.despine(ax=axes)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=150)
+        buffer = io.BytesIO()
+        # no time of day, so that the same result gives the same bytes
+        metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+        figure.savefig(buffer, format=figure_format, metadata=metadata.get(figure_format), dpi=150)
     return buffer.getvalue()
 
 
-def _caption(result: Any) -> str:
-    plot = _plots_of(result).get("")
-    return (plot.__doc__ or "").strip().splitlines()[0] if plot is not None else ""
+def _caption(plot: Any) -> str:
+    """One line on how to read a figure: the first of its docstring."""
+    return str(plot.__doc__ or "").strip().splitlines()[0]
 
 
-def _data_uri(path: Path) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+def _data_uri(image: bytes) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(image).decode()
 
 
 def in_words(value: Any) -> str:

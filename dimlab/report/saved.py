@@ -17,7 +17,7 @@ from dimlab.atomic import replacing
 
 FORMAT = "dimlab-result-1"
 SUFFIX = ".result.npz"
-_HOUSE = ("dimlab.probes.", "dimlab.baselines", "dimlab.mask", "dimlab.locate")
+HOUSE = ("dimlab.probes.", "dimlab.baselines", "dimlab.mask", "dimlab.locate")
 
 
 def save_result(path: str | os.PathLike[str], result: Any) -> Path:
@@ -93,7 +93,8 @@ def load_result(path: str | os.PathLike[str]) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"result must be a file; got {path}, which is not there.")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # opened here: numpy leaves a file open that it cannot read
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         tree = json.loads(str(arrays.pop("tree")))
         if tree["format"] != FORMAT:
@@ -112,7 +113,7 @@ def load_result(path: str | os.PathLike[str]) -> Any:
 def _to_tree(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     """JSON of a value; arrays are set aside under the names that stand in their places."""
     if is_dataclass(value) and not isinstance(value, type):
-        if not type(value).__module__.startswith(_HOUSE):
+        if not type(value).__module__.startswith(HOUSE):
             raise TypeError(f"result must be made by dimlab; got {type(value).__name__}.")
         named = {each.name: getattr(value, each.name) for each in fields(value)}
         return {
@@ -140,7 +141,7 @@ def _from_tree(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
         return tree
     if "class" in tree:
         module, _, name = tree["class"].partition(":")
-        if not module.startswith(_HOUSE):
+        if not module.startswith(HOUSE):
             raise ValueError(module)
         kind = getattr(importlib.import_module(module), name)
         if not (isinstance(kind, type) and is_dataclass(kind)):

@@ -1,0 +1,113 @@
+"""Examination: every probe that two splits allow, for one report."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from dimlab.mask import DimensionMask, MaskTrace
+from dimlab.probes.ablate import ablate
+from dimlab.probes.attribute import attribute
+from dimlab.probes.bound_risk import bound_risk
+from dimlab.probes.confirm_harmful import confirm_harmful
+from dimlab.probes.correlate import correlate
+from dimlab.probes.decompose import decompose
+from dimlab.probes.evaluate import evaluate
+from dimlab.probes.find_redundancy import find_redundancy
+from dimlab.probes.follow import follow
+from dimlab.representation import Representation
+
+Working = Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]]
+
+
+def examine(
+    train: Representation,
+    test: Representation,
+    *,
+    in_distribution: Representation | None = None,
+    trace: MaskTrace | None = None,
+    mask: DimensionMask | None = None,
+    reader: str = "ridge",
+    n_permutations: int = 1000,
+    seed: int = 0,
+    device: str = "cpu",
+    working: Working | None = None,
+) -> dict[str, Any]:
+    """Run the probes that the splits allow, in the order of a report.
+
+    Parameters
+    ----------
+    train, test : Representation
+        Labelled splits of the same D dimensions. With two views of test, correlations are between
+        views, the risk is bounded, and the parameters of the augmentation are factors.
+    in_distribution : Representation, optional
+        Held-out samples like train, for erasure.
+    trace : MaskTrace, optional
+        History of the mask: it is followed.
+    mask : DimensionMask, optional
+        The learned mask.
+    reader : {"ridge", "knn", "logistic"}, default="ridge"
+        Reader for ablation and confirmed harm.
+    n_permutations : int, default=1000
+        Permutations of factors.
+    seed : int, default=0
+        Seed of all probes.
+    device : str, default="cpu"
+        Where they compute.
+    working : callable, optional
+        ``working(text)`` is entered for each long probe, and gives its progress.
+
+    Returns
+    -------
+    dict of str to result
+        ``evaluation, ablation, harmful, correlation, spectrum, redundancy``; where there are
+        factors ``attribution``; with a trace ``mask_evolution``; with two views ``risk_bound``.
+
+    Raises
+    ------
+    ValueError
+        As the probes do.
+    """
+    quietly: Working = working or (lambda text: nullcontext())
+    views = test.views is not None and len(test.views) > 1
+    results: dict[str, Any] = {}
+    with quietly("evaluating") as advance:
+        results["evaluation"] = evaluate(
+            train, test, mask=mask, readers=("knn", "ridge"), seed=seed, device=device,
+            progress=advance,
+        )  # fmt: skip
+    with quietly("ablating") as advance:
+        results["ablation"] = ablate(
+            train, test, reader=reader, seed=seed, device=device, progress=advance
+        )
+    with quietly("confirming") as advance:
+        results["harmful"] = confirm_harmful(
+            train, test, reader=reader, seed=seed, device=device, progress=advance
+        )
+    with quietly("correlating") as advance, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the summaries say it: few samples, dead ones
+        results["correlation"] = correlate(
+            test, seed=seed, n_draws=50, device=device, progress=advance
+        )
+        results["spectrum"] = decompose(test, seed=seed, device=device)
+    results["redundancy"] = find_redundancy(test, seed=seed, device=device)
+    if test.factors or test.view_factors:
+        rows = test.per_view() if views and test.view_factors else test
+        with quietly("attributing") as advance:
+            results["attribution"] = attribute(
+                train, rows, n_permutations=n_permutations, in_distribution=in_distribution,
+                ablation=results["ablation"], trace=trace, seed=seed, progress=advance,
+            )  # fmt: skip
+    if trace is not None:
+        results["mask_evolution"] = follow(
+            trace, ablation=results["ablation"], redundancy=results["redundancy"],
+            attribution=results.get("attribution"), seed=seed,
+        )  # fmt: skip
+    if views:
+        with quietly("bounding the risk") as advance:
+            results["risk_bound"] = bound_risk(
+                test, mask=mask, seed=seed, device=device, progress=advance
+            )
+    return results

@@ -1,0 +1,66 @@
+"""One row a dimension: what every result says of it, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+# column: result's class, column of its frame, what stands in the head of the table
+_COLUMNS = {
+    "importance": ("Ablation", "importance", "accuracy lost without it"),
+    "importance_low": ("Ablation", "ci_low", "95 % interval, low"),
+    "importance_high": ("Ablation", "ci_high", "95 % interval, high"),
+    "importance_q": ("Ablation", "q_value", "q-value of the importance"),
+    "r_squared": ("Redundancy", "r_squared", "R² on the other dimensions"),
+    "group": ("Redundancy", "group", "redundant group"),
+    "group_size": ("Redundancy", "group_size", "dimensions in the group"),
+    "dead": ("Redundancy", "dead", "does not vary"),
+    "carries": ("Attribution", "leading_factor", "factor of the largest effect"),
+    "nuisance_score": ("Attribution", "nuisance_score", "largest effect of a factor, given label"),
+    "nuisance_q": ("Attribution", "q_value", "q-value of that factor"),
+    "label_effect": ("Attribution", "label_effect", "effect of the label, given factors"),
+    "view_invariance": ("Attribution", "view_invariance", "correlation of two views"),
+    "gradient_share": ("Attribution", "gradient_share", "share of the contrastive gradient"),
+    "mask_weight": ("MaskEvolution", "last_weight", "final mask weight"),
+    "verdict": ("Attribution", "verdict", "nuisance, mixed, label, neither or dead"),
+}
+
+
+def dimensions_of(results: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
+    """Join what the results say of each dimension of the axes.
+
+    Parameters
+    ----------
+    results : mapping of str to result
+        By any names; each class counts once, the first of it whose rows are dimensions.
+
+    Returns
+    -------
+    frame : pandas.DataFrame
+        One row a dimension; empty where no result has any.
+    titles : dict of str to str
+        What each column is.
+    """
+    import pandas as pd
+
+    frames: dict[str, Any] = {}
+    for result in results.values():
+        kind = type(result).__name__
+        wanted = {owner for owner, _, _ in _COLUMNS.values()}
+        if kind not in wanted or kind in frames or getattr(result, "basis", "axes") != "axes":
+            continue
+        frame = result.to_frame()
+        if "dimension" in frame:
+            frames[kind] = frame.set_index("dimension")
+    if not frames:
+        return pd.DataFrame(), {}
+    size = max(len(frame) for frame in frames.values())
+    columns: dict[str, Any] = {"dimension": np.arange(size)}
+    titles = {"dimension": "index of the dimension"}
+    for name, (owner, column, title) in _COLUMNS.items():
+        if owner in frames and column in frames[owner] and len(frames[owner]) == size:
+            columns[name] = frames[owner][column].to_numpy()
+            titles[name] = title
+    return pd.DataFrame(columns), titles

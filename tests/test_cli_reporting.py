@@ -1,0 +1,69 @@
+"""The command that writes the page: from a checkpoint, from features, from several, and again."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dimlab.representation import Representation
+
+
+@pytest.fixture(scope="module")
+def checkpoint_path(tmp_path_factory):
+    from dimlab.datasets import digits
+    from dimlab.training.config import TrainConfig
+    from dimlab.training.loop import train
+
+    folder = tmp_path_factory.mktemp("run")
+    config = replace(TrainConfig.small(), n_dimensions=16, steps=4, batch_size=32, trace_every=1)
+    train(config, digits("train"), out=folder)
+    return folder / "checkpoint.pt"
+
+
+def test_a_checkpoint_becomes_one_page_with_verdicts_first(dimlab, checkpoint_path, tmp_path):
+    arguments = ("report", checkpoint_path, "--permutations", 5, "--max-queries", 200)
+    code, out, err = dimlab(*arguments)
+    assert (code, err) == (0, "")
+    assert "Are the features collapsed?" in out
+    assert "Open report/report.html" in out
+    html = (tmp_path / "report" / "report.html").read_text()
+    assert html.index("Verdicts") < html.index("n_test") < html.index("All dimensions")
+    provenance = json.loads((tmp_path / "report" / "provenance.json").read_text())
+    assert provenance["command"].startswith("dimlab report ")
+    assert any("SHA-256" in key for key in provenance)
+    code, out, err = dimlab("report", "report", "--out", "again", "--format", "png")
+    assert (code, err) == (0, "")
+    assert "nothing measured" in out
+    assert (tmp_path / "again" / "report.html").read_text() == html
+    assert (tmp_path / "again" / "ablation.png").is_file()
+
+
+def test_features_alone_make_a_page_and_several_are_compared(dimlab, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(150) % 3
+    for name in ("train", "one", "two"):
+        features = rng.normal(size=(150, 6)) + np.outer(labels, [2, 0, 0, 0, 0, 0])
+        Representation(features, labels=labels).save(tmp_path / f"{name}.safetensors")
+    code, out, err = dimlab(
+        "report", "one.safetensors", "two.safetensors", "--train", "train.safetensors"
+    )
+    assert (code, err) == (0, "")
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert {"comparison.svg", "one-ablation.csv", "two-redundancy.json"} <= names
+    assert "mask" not in out  # there is none
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["nowhere.pt"], 2, "checkpoint must be a file; got nowhere.pt"),
+        (["nowhere.pt", "--format", "gif"], 2, "format must be one of svg, png, pdf; got 'gif'."),
+        (["."], 2, "folder must hold a report of dimlab"),
+    ],
+)
+def test_report_refuses_in_one_sentence(dimlab, arguments, code, sentence):
+    found, out, err = dimlab("report", *arguments)
+    assert (found, out) == (code, "")
+    assert sentence in err
+    assert len(err.splitlines()) == 1
