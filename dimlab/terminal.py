@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import operator
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -243,9 +246,110 @@ def with_bounds(frame: Any, name: str, low: str, high: str, form: str = ".4g") -
     ]
 
 
+class GateMet(Exception):
+    """A number that a pipeline does not want."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A comparison of a number of a summary with a limit.
+
+    Parameters
+    ----------
+    key : str
+        Dotted, as ``factors.hue.largest_effect``.
+    sign : str
+        One of > >= < <= == !=.
+    limit : float
+        What it is compared with.
+    """
+
+    key: str
+    sign: str
+    limit: float
+
+    @classmethod
+    def of(cls, text: str) -> Gate:
+        """Read a gate.
+
+        Parameters
+        ----------
+        text : str
+            ``KEY SIGN NUMBER``.
+
+        Returns
+        -------
+        Gate
+            What it says.
+
+        Raises
+        ------
+        ValueError
+            If it says something else.
+
+        Examples
+        --------
+        >>> Gate.of("n_harmful>0")
+        Gate(key='n_harmful', sign='>', limit=0.0)
+        """
+        found = re.fullmatch(r"\s*([\w.+:-]+?)\s*(>=|<=|==|!=|>|<)\s*(\S+)\s*", text)
+        try:
+            if found is None:
+                raise ValueError
+            return cls(found[1], found[2], float(found[3]))
+        except ValueError:
+            raise ValueError(
+                f"fail-if must be KEY > NUMBER (or >=, <, <=, ==, !=); got {text!r}."
+            ) from None
+
+    def check(self, summary: Mapping[str, Any]) -> None:
+        """Raise where the summary meets the gate.
+
+        Parameters
+        ----------
+        summary : mapping
+            Of a result.
+
+        Raises
+        ------
+        GateMet
+            If it does. A number that is missing (null) meets none.
+        ValueError
+            If there is no such number.
+        """
+        value: Any = summary
+        for part in self.key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                known = ", ".join(map(str, value)) if isinstance(value, Mapping) else "nothing"
+                raise ValueError(
+                    f"fail-if must name a number of the JSON, one of {known}; got {self.key!r}."
+                )
+            value = value[part]
+        if value is not None and not isinstance(value, (bool, int, float)):
+            raise ValueError(f"fail-if must name a number; got {self.key!r}, which is not one.")
+        if value is not None and _SIGNS[self.sign](value, self.limit):
+            raise GateMet(f"gate met: {self.key} is {value}, {self.sign} {self.limit:g}.")
+
+
+_SIGNS = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+
+
 @contextmanager
 def presented(
-    result: Any, name: str, out: Path | None, *, as_json: bool, shown: Sequence[str] = ()
+    result: Any,
+    name: str,
+    out: Path | None,
+    *,
+    as_json: bool,
+    fail_if: Sequence[str] | None = None,
+    shown: Sequence[str] = (),
 ) -> Iterator[bool]:
     """Write a result into a folder, if one is named; then let tables be printed; then its summary.
 
@@ -260,6 +364,8 @@ def presented(
         refuse.
     as_json : bool
         Print JSON, and nothing else.
+    fail_if : sequence of str, optional
+        Gates, looked at when all is written and printed.
     shown : sequence of str
         Entries of the summary that a table shows; JSON has them all the same.
 
@@ -267,17 +373,26 @@ def presented(
     ------
     bool
         Whether tables for people are wanted.
+
+    Raises
+    ------
+    GateMet
+        If the summary meets a gate.
+    ValueError
+        If a gate names no number of the summary.
     """
     from dimlab.report import write_result
 
     files = {} if out is None else write_result(out, name, result)
     yield not as_json
-    summary = result.summary()
+    summary = whole = result.summary()
     if not as_json:
         if files:
             print("wrote", *files.values())
         summary = {key: value for key, value in summary.items() if key not in shown}
     print_summary(summary, as_json=as_json)
+    for gate in fail_if or []:
+        Gate.of(gate).check(whole)
 
 
 def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from dimlab.cli.options import (
     Data,
     DataDir,
     Device,
+    FailIf,
     GroupsOf,
     K,
     Masked,
@@ -57,6 +58,7 @@ def ablate(
     data_dir: DataDir = None,
     out: Out = None,
     as_json: AsJson = False,
+    fail_if: FailIf = None,
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -75,7 +77,7 @@ def ablate(
             groups=groups_in(groups, train), k=k, temperature=temperature, penalty=penalty,
             seed=seed, device=device, memory=memory, progress=advance,
         )  # fmt: skip
-    with presented(result, "ablate", out, as_json=as_json) as for_people:
+    with presented(result, "ablate", out, as_json=as_json, fail_if=fail_if) as for_people:
         if for_people:
             print_extremes(result)
 
@@ -100,6 +102,7 @@ def random_masks(
     data_dir: DataDir = None,
     out: Out = None,
     as_json: AsJson = False,
+    fail_if: FailIf = None,
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -118,7 +121,7 @@ def random_masks(
             temperature=temperature, penalty=penalty, seed=seed, device=device, memory=memory,
             progress=advance,
         )  # fmt: skip
-    with presented(result, "random-masks", out, as_json=as_json) as for_people:
+    with presented(result, "random-masks", out, as_json=as_json, fail_if=fail_if) as for_people:
         if for_people:
             print_rows(result, "Random masks, one row a share removed")
 
@@ -148,6 +151,7 @@ def ablate_cumulatively(
     data_dir: DataDir = None,
     out: Out = None,
     as_json: AsJson = False,
+    fail_if: FailIf = None,
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -169,7 +173,7 @@ def ablate_cumulatively(
             penalty=penalty, n_points=n_points, seed=seed, device=device, memory=memory,
             progress=advance,
         )  # fmt: skip
-    with presented(result, "cumulate", out, as_json=as_json) as for_people:
+    with presented(result, "cumulate", out, as_json=as_json, fail_if=fail_if) as for_people:
         if for_people:
             print_rows(result, f"Accuracy while dimensions leave, {result.order_name}")
 
@@ -192,6 +196,7 @@ def confirm_harmful(
     data_dir: DataDir = None,
     out: Out = None,
     as_json: AsJson = False,
+    fail_if: FailIf = None,
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -210,6 +215,6 @@ def confirm_harmful(
             temperature=temperature, penalty=penalty, n_splits=n_splits, seed=seed,
             device=device, memory=memory, progress=advance,
         )  # fmt: skip
-    with presented(result, "confirm", out, as_json=as_json) as for_people:
+    with presented(result, "confirm", out, as_json=as_json, fail_if=fail_if) as for_people:
         if for_people:
             print_rows(result, "Most harmful first", by=["q_value", "importance"])

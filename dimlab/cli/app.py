@@ -8,8 +8,9 @@ import sys
 import typer
 
 from dimlab.sources import Unreadable
+from dimlab.terminal import GateMet
 
-DONE, FAILED, MISUSED = 0, 1, 2
+DONE, FAILED, MISUSED, GATED = 0, 1, 2, 3
 _CTRL_C = 130
 
 app = typer.Typer(
@@ -46,6 +47,8 @@ def run() -> None:
 def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted.", FAILED
+    if isinstance(error, GateMet):
+        return str(error), GATED
     if isinstance(error, Unreadable):
         return str(error), FAILED
     if hasattr(error, "format_message"):  # what typer raises: unknown flag, value of the wrong type

@@ -17,6 +17,7 @@ from dimlab.cli.options import (
     Data,
     DataDir,
     Device,
+    FailIf,
     K,
     MaxQueries,
     Out,
@@ -100,6 +101,7 @@ def attribute(
     data_dir: DataDir = None,
     out: Out = None,
     as_json: AsJson = False,
+    fail_if: FailIf = None,
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -155,7 +157,7 @@ def attribute(
             )  # fmt: skip
         result = replace(result, erasure=erasure)
     with presented(
-        result, "attribute", out, as_json=as_json, shown=["factors", "erasure"]
+        result, "attribute", out, as_json=as_json, fail_if=fail_if, shown=["factors", "erasure"]
     ) as for_people:
         if for_people:
             _print_attribution(result)
@@ -188,6 +190,7 @@ def erase(
     data_dir: DataDir = None,
     out: Out = None,
     as_json: AsJson = False,
+    fail_if: FailIf = None,
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -212,7 +215,7 @@ def erase(
             n_random=random, seed=seed, device=device, progress=advance,
         )  # fmt: skip
     with presented(
-        result, "erase", out, as_json=as_json, shown=["splits", "in_words"]
+        result, "erase", out, as_json=as_json, fail_if=fail_if, shown=["splits", "in_words"]
     ) as for_people:
         if for_people:
             _print_erasure(result)
@@ -238,6 +241,7 @@ def locate(
     data_dir: DataDir = None,
     out: Out = None,
     as_json: AsJson = False,
+    fail_if: FailIf = None,
     device: Device = "cpu",
     quiet: Quiet = False,
 ) -> None:
@@ -264,7 +268,7 @@ def locate(
             checkpoint, shown, chosen, n_images=images, patch=patch, stride=stride, fill=fill,
             device=device, progress=advance,
         )  # fmt: skip
-    with presented(result, "locate", out, as_json=as_json) as for_people:
+    with presented(result, "locate", out, as_json=as_json, fail_if=fail_if) as for_people:
         if for_people:
             print_rows(result, "Images of largest activation", count=3 * len(chosen))
 
@@ -296,6 +300,7 @@ def follow(
     data_dir: DataDir = None,
     out: Out = None,
     as_json: AsJson = False,
+    fail_if: FailIf = None,
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -315,7 +320,7 @@ def follow(
         linked = _linked(loading, last)
     result = follow_mask(trace, **linked, tolerance=tolerance, seed=seed)
     with presented(
-        result, "follow", out, as_json=as_json, shown=["links", "verdicts"]
+        result, "follow", out, as_json=as_json, fail_if=fail_if, shown=["links", "verdicts"]
     ) as for_people:
         if for_people:
             frame = result.to_frame().iloc[result.movers[:12]]
@@ -359,6 +364,7 @@ def bound_risk(
     data_dir: DataDir = None,
     out: Out = None,
     as_json: AsJson = False,
+    fail_if: FailIf = None,
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -378,7 +384,12 @@ def bound_risk(
             progress=advance,
         )  # fmt: skip
     with presented(
-        result, "bound", out, as_json=as_json, shown=["terms", "risk", "held", "verdict"]
+        result,
+        "bound",
+        out,
+        as_json=as_json,
+        fail_if=fail_if,
+        shown=["terms", "risk", "held", "verdict"],
     ) as for_people:
         if for_people:
             _print_bound(result)

@@ -15,6 +15,7 @@ from dimlab.cli.options import (
     Data,
     DataDir,
     Device,
+    FailIf,
     FittedOn,
     Masked,
     Measured,
@@ -47,6 +48,7 @@ def correlate(
     data_dir: DataDir = None,
     out: Out = None,
     as_json: AsJson = False,
+    fail_if: FailIf = None,
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -73,7 +75,7 @@ def correlate(
             out.mkdir(parents=True, exist_ok=True)
             with replacing(out / "correlate.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, result.matrix)
-        with presented(result, "correlate", out, as_json=as_json) as for_people:
+        with presented(result, "correlate", out, as_json=as_json, fail_if=fail_if) as for_people:
             if for_people:
                 title = f"Strongest {result.kind} correlations"
                 print_table(result.top_pairs(10), title=title, formats={"correlation": "+.4f"})
@@ -95,6 +97,7 @@ def decompose(
     data_dir: DataDir = None,
     out: Out = None,
     as_json: AsJson = False,
+    fail_if: FailIf = None,
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -116,7 +119,7 @@ def decompose(
             )
         if not is_first:
             return
-        with presented(result, "decompose", out, as_json=as_json) as for_people:
+        with presented(result, "decompose", out, as_json=as_json, fail_if=fail_if) as for_people:
             if for_people:
                 numbers = dict.fromkeys(("value", "ci_low", "ci_high"), ".4g")
                 print_table(result.statistics(), title="Spectrum", formats=numbers)
@@ -146,6 +149,7 @@ def find_redundancy(
     data_dir: DataDir = None,
     out: Out = None,
     as_json: AsJson = False,
+    fail_if: FailIf = None,
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -167,7 +171,7 @@ def find_redundancy(
             )  # fmt: skip
         if not is_first:
             return
-        with presented(result, "redundancy", out, as_json=as_json) as for_people:
+        with presented(result, "redundancy", out, as_json=as_json, fail_if=fail_if) as for_people:
             if for_people:
                 order = ["dead", "r_squared"]
                 print_rows(result, "Most redundant first", by=order, ascending=[True, False])
@@ -190,6 +194,7 @@ def compare(
     data_dir: DataDir = None,
     out: Out = None,
     as_json: AsJson = False,
+    fail_if: FailIf = None,
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -212,7 +217,7 @@ def compare(
         result = compare_representations(
             found, reference=reference, seed=seed, device=device, progress=advance
         )
-    with presented(result, "compare", out, as_json=as_json) as for_people:
+    with presented(result, "compare", out, as_json=as_json, fail_if=fail_if) as for_people:
         if for_people:
             frame = result.to_frame().dropna(subset=["value"])
             value = with_bounds(frame, "value", "ci_low", "ci_high")

@@ -14,6 +14,7 @@ import numpy as np
 import typer
 
 from dimlab.sources import Unreadable
+from dimlab.terminal import Gate
 
 if TYPE_CHECKING:
     from dimlab.representation import Representation
@@ -29,6 +30,15 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder for CSV, JSON an
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all randomness.")]
+FailIf = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-if",
+        metavar="GATE",
+        help="Exit with 3 where a number of the JSON meets it, as 'n_harmful > 0'; repeatable.",
+        callback=lambda gates: [str(Gate.of(each)) and each for each in gates or []],
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 K = Annotated[int, typer.Option("--k", help="Neighbours of the kNN reader.")]
 Probed = Annotated[

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dimlab.cli.app import app
-from dimlab.cli.options import AsJson, Data, DataDir, Device, K, Out, Quiet, Seed, Source
+from dimlab.cli.options import AsJson, Data, DataDir, Device, FailIf, K, Out, Quiet, Seed, Source
 from dimlab.sources import Loading, load_data, read_checkpoint, reading
 from dimlab.terminal import (
     console,
@@ -183,6 +183,7 @@ def evaluate(
     data_dir: DataDir = None,
     out: Out = None,
     as_json: AsJson = False,
+    fail_if: FailIf = None,
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -203,7 +204,7 @@ def evaluate(
             checkpoints, train_images, test_images, readers=readers.split(","), k=k, seed=seed,
             device=device, progress=advance,
         )  # fmt: skip
-    with presented(result, "evaluate", out, as_json=as_json) as for_people:
+    with presented(result, "evaluate", out, as_json=as_json, fail_if=fail_if) as for_people:
         if for_people:
             means = dict.fromkeys(("accuracy", "lowest", "highest"), ".4f")
             print_table(result.over_seeds(), title="Accuracy, mean over seeds", formats=means)
