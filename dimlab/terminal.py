@@ -349,6 +349,7 @@ def presented(
     *,
     as_json: bool,
     fail_if: Sequence[str] | None = None,
+    figure_format: str = "svg",
     shown: Sequence[str] = (),
 ) -> Iterator[bool]:
     """Write a result into a folder, if one is named; then let tables be printed; then its summary.
@@ -366,6 +367,8 @@ def presented(
         Print JSON, and nothing else.
     fail_if : sequence of str, optional
         Gates, looked at when all is written and printed.
+    figure_format : str, default="svg"
+        Of the figures.
     shown : sequence of str
         Entries of the summary that a table shows; JSON has them all the same.
 
@@ -383,7 +386,7 @@ def presented(
     """
     from dimlab.report import write_result
 
-    files = {} if out is None else write_result(out, name, result)
+    files = {} if out is None else write_result(out, name, result, figure_format=figure_format)
     yield not as_json
     summary = whole = result.summary()
     if not as_json:

@@ -124,3 +124,11 @@ def test_output_without_a_terminal_is_plain(features, tmp_path):
         )  # fmt: skip
         assert output.returncode == 0
         assert "\x1b" not in output.stdout + output.stderr
+
+
+def test_figures_come_in_the_format_asked_for(dimlab, features, tmp_path):
+    arguments = ("ablate", *features, "--reader", "ridge", "--out", "o")
+    assert dimlab(*arguments, "--format", "png")[0] == 0
+    assert (tmp_path / "o" / "ablate.png").read_bytes().startswith(b"\x89PNG")
+    code, _, err = dimlab(*arguments, "--format", "gif")
+    assert (code, "format must be one of svg, png, pdf; got 'gif'." in err) == (2, True)

@@ -14,6 +14,7 @@ from dimlab.cli.options import (
     DataDir,
     Device,
     FailIf,
+    Format,
     GroupsOf,
     K,
     Masked,
@@ -57,6 +58,7 @@ def ablate(
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
+    figure_format: Format = "svg",
     as_json: AsJson = False,
     fail_if: FailIf = None,
     device: Device = "cpu",
@@ -77,7 +79,9 @@ def ablate(
             groups=groups_in(groups, train), k=k, temperature=temperature, penalty=penalty,
             seed=seed, device=device, memory=memory, progress=advance,
         )  # fmt: skip
-    with presented(result, "ablate", out, as_json=as_json, fail_if=fail_if) as for_people:
+    with presented(
+        result, "ablate", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+    ) as for_people:
         if for_people:
             print_extremes(result)
 
@@ -101,6 +105,7 @@ def random_masks(
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
+    figure_format: Format = "svg",
     as_json: AsJson = False,
     fail_if: FailIf = None,
     device: Device = "cpu",
@@ -121,7 +126,9 @@ def random_masks(
             temperature=temperature, penalty=penalty, seed=seed, device=device, memory=memory,
             progress=advance,
         )  # fmt: skip
-    with presented(result, "random-masks", out, as_json=as_json, fail_if=fail_if) as for_people:
+    with presented(
+        result, "random-masks", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+    ) as for_people:
         if for_people:
             print_rows(result, "Random masks, one row a share removed")
 
@@ -150,6 +157,7 @@ def ablate_cumulatively(
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
+    figure_format: Format = "svg",
     as_json: AsJson = False,
     fail_if: FailIf = None,
     device: Device = "cpu",
@@ -173,7 +181,9 @@ def ablate_cumulatively(
             penalty=penalty, n_points=n_points, seed=seed, device=device, memory=memory,
             progress=advance,
         )  # fmt: skip
-    with presented(result, "cumulate", out, as_json=as_json, fail_if=fail_if) as for_people:
+    with presented(
+        result, "cumulate", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+    ) as for_people:
         if for_people:
             print_rows(result, f"Accuracy while dimensions leave, {result.order_name}")
 
@@ -195,6 +205,7 @@ def confirm_harmful(
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
+    figure_format: Format = "svg",
     as_json: AsJson = False,
     fail_if: FailIf = None,
     device: Device = "cpu",
@@ -215,6 +226,8 @@ def confirm_harmful(
             temperature=temperature, penalty=penalty, n_splits=n_splits, seed=seed,
             device=device, memory=memory, progress=advance,
         )  # fmt: skip
-    with presented(result, "confirm", out, as_json=as_json, fail_if=fail_if) as for_people:
+    with presented(
+        result, "confirm", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+    ) as for_people:
         if for_people:
             print_rows(result, "Most harmful first", by=["q_value", "importance"])

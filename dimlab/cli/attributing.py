@@ -18,6 +18,7 @@ from dimlab.cli.options import (
     DataDir,
     Device,
     FailIf,
+    Format,
     K,
     MaxQueries,
     Out,
@@ -100,6 +101,7 @@ def attribute(
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
+    figure_format: Format = "svg",
     as_json: AsJson = False,
     fail_if: FailIf = None,
     device: Device = "cpu",
@@ -157,7 +159,13 @@ def attribute(
             )  # fmt: skip
         result = replace(result, erasure=erasure)
     with presented(
-        result, "attribute", out, as_json=as_json, fail_if=fail_if, shown=["factors", "erasure"]
+        result,
+        "attribute",
+        out,
+        as_json=as_json,
+        fail_if=fail_if,
+        figure_format=figure_format,
+        shown=["factors", "erasure"],
     ) as for_people:
         if for_people:
             _print_attribution(result)
@@ -189,6 +197,7 @@ def erase(
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
+    figure_format: Format = "svg",
     as_json: AsJson = False,
     fail_if: FailIf = None,
     device: Device = "cpu",
@@ -215,7 +224,13 @@ def erase(
             n_random=random, seed=seed, device=device, progress=advance,
         )  # fmt: skip
     with presented(
-        result, "erase", out, as_json=as_json, fail_if=fail_if, shown=["splits", "in_words"]
+        result,
+        "erase",
+        out,
+        as_json=as_json,
+        fail_if=fail_if,
+        figure_format=figure_format,
+        shown=["splits", "in_words"],
     ) as for_people:
         if for_people:
             _print_erasure(result)
@@ -240,6 +255,7 @@ def locate(
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
+    figure_format: Format = "svg",
     as_json: AsJson = False,
     fail_if: FailIf = None,
     device: Device = "cpu",
@@ -268,7 +284,9 @@ def locate(
             checkpoint, shown, chosen, n_images=images, patch=patch, stride=stride, fill=fill,
             device=device, progress=advance,
         )  # fmt: skip
-    with presented(result, "locate", out, as_json=as_json, fail_if=fail_if) as for_people:
+    with presented(
+        result, "locate", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+    ) as for_people:
         if for_people:
             print_rows(result, "Images of largest activation", count=3 * len(chosen))
 
@@ -299,6 +317,7 @@ def follow(
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
+    figure_format: Format = "svg",
     as_json: AsJson = False,
     fail_if: FailIf = None,
     device: Device = "cpu",
@@ -320,7 +339,13 @@ def follow(
         linked = _linked(loading, last)
     result = follow_mask(trace, **linked, tolerance=tolerance, seed=seed)
     with presented(
-        result, "follow", out, as_json=as_json, fail_if=fail_if, shown=["links", "verdicts"]
+        result,
+        "follow",
+        out,
+        as_json=as_json,
+        fail_if=fail_if,
+        figure_format=figure_format,
+        shown=["links", "verdicts"],
     ) as for_people:
         if for_people:
             frame = result.to_frame().iloc[result.movers[:12]]
@@ -363,6 +388,7 @@ def bound_risk(
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
+    figure_format: Format = "svg",
     as_json: AsJson = False,
     fail_if: FailIf = None,
     device: Device = "cpu",
@@ -389,6 +415,7 @@ def bound_risk(
         out,
         as_json=as_json,
         fail_if=fail_if,
+        figure_format=figure_format,
         shown=["terms", "risk", "held", "verdict"],
     ) as for_people:
         if for_people:

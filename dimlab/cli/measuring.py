@@ -17,6 +17,7 @@ from dimlab.cli.options import (
     Device,
     FailIf,
     FittedOn,
+    Format,
     Masked,
     Measured,
     Out,
@@ -47,6 +48,7 @@ def correlate(
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
+    figure_format: Format = "svg",
     as_json: AsJson = False,
     fail_if: FailIf = None,
     device: Device = "cpu",
@@ -75,7 +77,9 @@ def correlate(
             out.mkdir(parents=True, exist_ok=True)
             with replacing(out / "correlate.npy") as temporary, temporary.open("wb") as file:
                 np.save(file, result.matrix)
-        with presented(result, "correlate", out, as_json=as_json, fail_if=fail_if) as for_people:
+        with presented(
+            result, "correlate", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+        ) as for_people:
             if for_people:
                 title = f"Strongest {result.kind} correlations"
                 print_table(result.top_pairs(10), title=title, formats={"correlation": "+.4f"})
@@ -96,6 +100,7 @@ def decompose(
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
+    figure_format: Format = "svg",
     as_json: AsJson = False,
     fail_if: FailIf = None,
     device: Device = "cpu",
@@ -119,7 +124,9 @@ def decompose(
             )
         if not is_first:
             return
-        with presented(result, "decompose", out, as_json=as_json, fail_if=fail_if) as for_people:
+        with presented(
+            result, "decompose", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+        ) as for_people:
             if for_people:
                 numbers = dict.fromkeys(("value", "ci_low", "ci_high"), ".4g")
                 print_table(result.statistics(), title="Spectrum", formats=numbers)
@@ -148,6 +155,7 @@ def find_redundancy(
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
+    figure_format: Format = "svg",
     as_json: AsJson = False,
     fail_if: FailIf = None,
     device: Device = "cpu",
@@ -171,7 +179,9 @@ def find_redundancy(
             )  # fmt: skip
         if not is_first:
             return
-        with presented(result, "redundancy", out, as_json=as_json, fail_if=fail_if) as for_people:
+        with presented(
+            result, "redundancy", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+        ) as for_people:
             if for_people:
                 order = ["dead", "r_squared"]
                 print_rows(result, "Most redundant first", by=order, ascending=[True, False])
@@ -193,6 +203,7 @@ def compare(
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
+    figure_format: Format = "svg",
     as_json: AsJson = False,
     fail_if: FailIf = None,
     device: Device = "cpu",
@@ -217,7 +228,9 @@ def compare(
         result = compare_representations(
             found, reference=reference, seed=seed, device=device, progress=advance
         )
-    with presented(result, "compare", out, as_json=as_json, fail_if=fail_if) as for_people:
+    with presented(
+        result, "compare", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+    ) as for_people:
         if for_people:
             frame = result.to_frame().dropna(subset=["value"])
             value = with_bounds(frame, "value", "ci_low", "ci_high")

@@ -30,6 +30,12 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder for CSV, JSON an
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all randomness.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format", help="Of figures: svg, png or pdf.", callback=lambda name: _known_format(name)
+    ),
+]
 FailIf = Annotated[
     list[str] | None,
     typer.Option(
@@ -83,6 +89,15 @@ SaveMoments = Annotated[
     typer.Option("--save-moments", help="Keep the moments (.safetensors), to merge later."),
 ]
 Memory = Annotated[float | None, typer.Option("--memory", help="GB that the kNN search may take.")]
+
+
+def _known_format(name: str) -> str:
+    """Refuse an unknown format before anything long."""
+    from dimlab.report import check_format
+
+    if name != "svg":  # the default costs no import
+        check_format(name)
+    return name
 
 
 @contextmanager

@@ -12,7 +12,17 @@ import numpy as np
 import typer
 
 from dimlab.cli.app import app
-from dimlab.cli.options import Data, DataDir, Device, MaxQueries, Quiet, Reader, Seed, TrainFeatures
+from dimlab.cli.options import (
+    Data,
+    DataDir,
+    Device,
+    Format,
+    MaxQueries,
+    Quiet,
+    Reader,
+    Seed,
+    TrainFeatures,
+)
 from dimlab.sources import Loading, names_of, read_checkpoint, reading
 from dimlab.terminal import console, progress
 
@@ -32,9 +42,7 @@ def report(
     train_features: TrainFeatures = None,
     reader: Reader = "ridge",
     permutations: Annotated[int, typer.Option(help="Permutations of factors.")] = 1000,
-    figure_format: Annotated[
-        str, typer.Option("--format", help="Of the figures beside the page: svg, png or pdf.")
-    ] = "svg",
+    figure_format: Format = "svg",
     max_queries: MaxQueries = None,
     data: Data = None,
     data_dir: DataDir = None,
@@ -46,10 +54,8 @@ def report(
 
     Example: dimlab report checkpoint.pt --out report
     """
-    from dimlab.report import FORMATS, redraw_report, write_report
+    from dimlab.report import redraw_report, write_report
 
-    if figure_format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {figure_format!r}.")
     if sources[0].is_dir():
         with reading():
             page = redraw_report(sources[0], out=out, figure_format=figure_format)

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dimlab.cli.app import app
-from dimlab.cli.options import AsJson, Data, DataDir, Device, FailIf, K, Out, Quiet, Seed, Source
+from dimlab.cli.options import (
+    AsJson,
+    Data,
+    DataDir,
+    Device,
+    FailIf,
+    Format,
+    K,
+    Out,
+    Quiet,
+    Seed,
+    Source,
+)
 from dimlab.sources import Loading, load_data, read_checkpoint, reading
 from dimlab.terminal import (
     console,
@@ -182,6 +194,7 @@ def evaluate(
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
+    figure_format: Format = "svg",
     as_json: AsJson = False,
     fail_if: FailIf = None,
     device: Device = "cpu",
@@ -204,7 +217,9 @@ def evaluate(
             checkpoints, train_images, test_images, readers=readers.split(","), k=k, seed=seed,
             device=device, progress=advance,
         )  # fmt: skip
-    with presented(result, "evaluate", out, as_json=as_json, fail_if=fail_if) as for_people:
+    with presented(
+        result, "evaluate", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+    ) as for_people:
         if for_people:
             means = dict.fromkeys(("accuracy", "lowest", "highest"), ".4f")
             print_table(result.over_seeds(), title="Accuracy, mean over seeds", formats=means)

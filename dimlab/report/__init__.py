@@ -73,7 +73,7 @@ def write_report(
 
     if not results:
         raise ValueError("results must hold at least one result; got none.")
-    _check_format(figure_format)
+    check_format(figure_format)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     sections = []
@@ -189,7 +189,7 @@ def write_result(
     ValueError
         If the format is unknown.
     """
-    _check_format(figure_format)
+    check_format(figure_format)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files = {
@@ -241,7 +241,19 @@ def _cell(value: Any) -> dict[str, str]:
     return {"text": str(value), "key": str(value)}
 
 
-def _check_format(figure_format: str) -> None:
+def check_format(figure_format: str) -> None:
+    """Refuse a format of figures that there is none of.
+
+    Parameters
+    ----------
+    figure_format : str
+        What was asked for.
+
+    Raises
+    ------
+    ValueError
+        If it is none of `FORMATS`.
+    """
     if figure_format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {figure_format!r}.")
 
