@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,118 +55,149 @@ def join_factors(
         If it cannot be read, has neither column to join on, names a sample twice or not at all,
         lacks a value, or a column is unknown, known already or no number where one is needed.
     """
-    frame = _read(Path(path))
-    name = Path(path).name
-    split = representation.meta.get("split", "") if split is None else split
-    if SPLIT in frame and split:
-        frame = frame[frame[SPLIT].astype(str) == split]
-    frame = frame.drop(columns=[each for each in (SPLIT,) if each in frame])
-    key, wanted = _key(frame, representation, name)
-    taken = _rows(frame[key].to_numpy(), wanted, key, name)
-    columns = [each for each in frame.columns if each not in (ROW, FILE)]
-    periods = dict(periods or {})
-    for each in [*continuous, *periods]:
-        if each not in columns:
-            known = ", ".join(map(repr, columns)) or "none"
-            raise ValueError(f"columns of {name} must be among {known}; got {each!r}.")
-    factors = {}
-    for each in columns:
-        if each in representation.factors:
-            raise ValueError(
-                f"columns of {name} must be new; got {each!r}, which is a factor already. Rename "
-                "it."
-            )
-        numeric = each in continuous or each in periods
-        factors[each] = _values(frame[each].iloc[taken], each, name, numeric)
-    return replace(
-        representation,
-        factors={**representation.factors, **factors},
-        periods={**representation.periods, **periods},
+    return FactorTable.read(path).join(
+        representation, split=split, continuous=continuous, periods=periods
     )
 
 
-def columns_of(path: str | os.PathLike[str]) -> list[str]:
-    """Name the columns of a table that are factors.
+@dataclass(frozen=True, eq=False)
+class FactorTable:
+    """A table of factors, read once; see `join_factors` for its columns.
 
     Parameters
     ----------
-    path : path
-        As in `join_factors`.
-
-    Returns
-    -------
-    list of str
-        All but ``row``, ``file`` and ``split``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it cannot be read.
+    name : str
+        Of the file.
+    frame : pandas.DataFrame
+        What it holds.
     """
-    return [each for each in _read(Path(path)).columns if each not in (ROW, FILE, SPLIT)]
 
+    name: str
+    frame: Any
 
-def whole_numbers_of(path: str | os.PathLike[str]) -> dict[str, int]:
-    """Count the values of each column of whole numbers that is a factor.
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> FactorTable:
+        """Read a table.
 
-    Parameters
-    ----------
-    path : path
-        As in `join_factors`.
+        Parameters
+        ----------
+        path : path
+            ``.csv`` or ``.parquet``.
 
-    Returns
-    -------
-    dict of str to int
-        Different values, by column.
+        Returns
+        -------
+        FactorTable
+            All rows.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it cannot be read.
-    """
-    frame = _read(Path(path))
-    return {
-        each: int(frame[each].nunique())
-        for each in frame.columns
-        if each not in (ROW, FILE, SPLIT) and frame[each].dtype.kind in "iu"
-    }
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it cannot be read.
+        """
+        return cls(Path(path).name, _read(Path(path)))
 
+    @property
+    def columns(self) -> list[str]:
+        """Columns that are factors: all but ``row``, ``file`` and ``split``."""
+        return [each for each in self.frame.columns if each not in (ROW, FILE, SPLIT)]
 
-def covers(
-    representation: Representation, path: str | os.PathLike[str], *, split: str | None = None
-) -> bool:
-    """Whether a table can say anything of a representation: by file name, or by its split.
+    @property
+    def whole_numbers(self) -> dict[str, int]:
+        """How many different values each factor of whole numbers has."""
+        return {
+            each: int(self.frame[each].nunique())
+            for each in self.columns
+            if self.frame[each].dtype.kind in "iu"
+        }
 
-    Parameters
-    ----------
-    representation : Representation
-        Samples of one split.
-    path, split : path and str, optional
-        As in `join_factors`.
+    def check_columns(self, names: Sequence[str]) -> None:
+        """Refuse names that are no columns.
 
-    Returns
-    -------
-    bool
-        Without a column ``split``, row numbers are those of one split, and which is not known.
+        Parameters
+        ----------
+        names : sequence of str
+            Columns that are asked for.
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it cannot be read.
-    """
-    frame = _read(Path(path))
-    if SPLIT in frame:
+        Raises
+        ------
+        ValueError
+            If there is no such factor.
+        """
+        for each in names:
+            if each not in self.columns:
+                known = ", ".join(map(repr, self.columns)) or "none"
+                raise ValueError(f"columns of {self.name} must be among {known}; got {each!r}.")
+
+    def covers(self, representation: Representation, split: str) -> bool:
+        """Whether the table can say anything of a split: by file name, or by its split.
+
+        Parameters
+        ----------
+        representation : Representation
+            Samples of one split.
+        split : str
+            Which.
+
+        Returns
+        -------
+        bool
+            Without a column ``split``, row numbers are those of one split, and which is not known.
+        """
+        if SPLIT in self.frame:
+            return bool((self.frame[SPLIT].astype(str) == split).any())
+        if FILE not in self.frame or FILE not in representation.factors:
+            return False
+        return bool(np.isin(representation.factors[FILE], self.frame[FILE].astype(str)).all())
+
+    def join(
+        self,
+        representation: Representation,
+        *,
+        split: str | None = None,
+        continuous: Sequence[str] = (),
+        periods: Mapping[str, float] | None = None,
+    ) -> Representation:
+        """Add the columns as factors, as `join_factors` does.
+
+        Parameters
+        ----------
+        representation, split, continuous, periods : Representation, str, sequence and mapping
+            As in `join_factors`.
+
+        Returns
+        -------
+        Representation
+            With the factors, and everything else unchanged.
+
+        Raises
+        ------
+        ValueError
+            As `join_factors`.
+        """
+        name, frame = self.name, self.frame
         split = representation.meta.get("split", "") if split is None else split
-        return bool((frame[SPLIT].astype(str) == split).any())
-    if FILE not in frame or FILE not in representation.factors:
-        return False
-    return bool(np.isin(representation.factors[FILE], frame[FILE].astype(str)).all())
+        if SPLIT in frame and split:
+            frame = frame[frame[SPLIT].astype(str) == split]
+        key, wanted = _key(frame, representation, name)
+        taken = _rows(frame[key].to_numpy(), wanted, key, name)
+        periods = dict(periods or {})
+        self.check_columns([*continuous, *periods])
+        factors = {}
+        for each in self.columns:
+            if each in representation.factors:
+                raise ValueError(
+                    f"columns of {name} must be new; got {each!r}, which is a factor already. "
+                    "Rename it."
+                )
+            numeric = each in continuous or each in periods
+            factors[each] = _values(frame[each].iloc[taken], each, name, numeric)
+        return replace(
+            representation,
+            factors={**representation.factors, **factors},
+            periods={**representation.periods, **periods},
+        )
 
 
 def _read(path: Path) -> Any:
@@ -197,14 +228,14 @@ def _read(path: Path) -> Any:
 def _key(frame: Any, representation: Representation, name: str) -> tuple[str, np.ndarray]:
     """Column to join on, and its value for each sample."""
     if FILE in frame and FILE in representation.factors:
-        frame[FILE] = frame[FILE].astype(str)
         return FILE, np.asarray(representation.factors[FILE])
     if ROW in frame:
         return ROW, np.arange(len(representation))
+    columns = [each for each in frame.columns if each != SPLIT]
     remedy = "the representation has no file names" if FILE in frame else "it has neither"
     raise ValueError(
         f"{name} must have a column 'row' (place in the split, from 0), or 'file' where the "
-        f"representation has file names; got {', '.join(map(repr, frame.columns))}: {remedy}."
+        f"representation has file names; got {', '.join(map(repr, columns))}: {remedy}."
     )
 
 

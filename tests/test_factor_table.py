@@ -4,8 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dimlab.factor_table import covers, join_factors
+from dimlab.factor_table import FactorTable, join_factors
 from dimlab.representation import Representation
+
+
+def covers(representation, path):
+    return FactorTable.read(path).covers(representation, representation.meta.get("split", ""))
 
 
 @pytest.fixture

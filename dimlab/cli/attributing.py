@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +44,7 @@ from dimlab.terminal import (
 )
 
 if TYPE_CHECKING:
+    from dimlab.factor_table import FactorTable
     from dimlab.mask import DimensionMask
     from dimlab.representation import Representation
 
@@ -119,8 +120,9 @@ def attribute(
     from dimlab.probes.erase import erase as erase_factor
 
     loading = Loading(data, data_dir, False, None, train_features, device, seed, quiet)
+    asked = _Asked.of(table, continuous, period)
     train, test = (
-        _with_table(role, each, table, continuous, period)
+        asked.joined(role, each)
         for role, each in zip(("train", "test"), loading.pair(source, views=views), strict=True)
     )
     if erase not in (LEADING, "none"):  # before anything long
@@ -128,7 +130,7 @@ def attribute(
             if erase not in each.factors:
                 raise ValueError(f"erase must name a factor of {name}; got {erase!r}.")
     test = loading.sampled(test, max_queries)  # rows of a table are those of all of test
-    held_out = _held_out(loading, source, in_distribution, (table, continuous, period))
+    held_out = _held_out(loading, source, in_distribution, asked)
     turned = replace(loading, basis=basis)
     bank, queries = turned.in_basis(train, [train, test])
     ablation = None
@@ -211,12 +213,13 @@ def erase(
     from dimlab.probes.erase import erase as erase_factor
 
     loading = Loading(data, data_dir, False, None, train_features, device, seed, quiet)
+    asked = _Asked.of(table, continuous, period)
     train, test = (
-        _with_table(role, each, table, continuous, period)
+        asked.joined(role, each)
         for role, each in zip(("train", "test"), loading.pair(source), strict=True)
     )
     test = loading.sampled(test, max_queries)
-    held_out = _held_out(loading, source, in_distribution, (table, continuous, period))
+    held_out = _held_out(loading, source, in_distribution, asked)
     with progress(f"erasing {factor}", quiet=quiet) as advance:
         result = erase_factor(
             train, test, factor=factor, in_distribution=held_out, n_removed=remove,
@@ -470,68 +473,73 @@ def _linked(loading: Loading, source: Path) -> dict[str, Any]:
         }  # fmt: skip
 
 
-def _with_table(
-    role: str,
-    representation: Representation,
-    table: Path | None,
-    continuous: str | None,
-    period: list[str] | None,
-) -> Representation:
-    """Join the user's factors, where the table is of this split; test must have them."""
-    from dimlab.factor_table import columns_of, covers, join_factors
+@dataclass(frozen=True)
+class _Asked:
+    """What the user's table is to add, read and checked once; no table: nothing."""
 
-    if table is None:
-        if continuous or period:
-            raise ValueError("factors must name a table for --continuous and --period; got none.")
-        return representation
-    split = str(representation.meta.get("split") or role)
-    periods = {}
-    for each in period or []:
-        name, equals, text = each.partition("=")
-        if not equals:
-            raise ValueError(f"period must be COLUMN=NUMBER; got {each!r}.")
-        periods[name] = numbers_in("period", text)[0]
-        if not 0 < periods[name] < np.inf:
-            raise ValueError(f"period must be a number > 0; got {text}.")
-    names = continuous.split(",") if continuous else []
-    with reading():
-        known = columns_of(table)
-        covered = role == "test" or covers(representation, table, split=split)
-    for name in [*names, *periods]:
-        if name not in known:
-            listed = ", ".join(map(repr, known)) or "none"
-            raise ValueError(f"columns of {table.name} must be among {listed}; got {name!r}.")
-    if not covered:
-        return representation
-    if role == "test":
-        _say_what_is_categorical(table, [*names, *periods], len(representation))
-    with reading():
-        return join_factors(representation, table, split=split, continuous=names, periods=periods)
+    table: FactorTable | None
+    continuous: list[str]
+    periods: dict[str, float]
 
+    @classmethod
+    def of(cls, path: Path | None, continuous: str | None, period: list[str] | None) -> _Asked:
+        from dimlab.factor_table import FactorTable
 
-def _say_what_is_categorical(table: Path, continuous: list[str], n_samples: int) -> None:
-    """Name whole numbers that are many categories, or so many that they are left out."""
-    from dimlab.factor_table import whole_numbers_of
+        names = continuous.split(",") if continuous else []
+        periods = {}
+        for each in period or []:
+            name, equals, text = each.partition("=")
+            if not equals:
+                raise ValueError(f"period must be COLUMN=NUMBER; got {each!r}.")
+            periods[name] = numbers_in("period", text)[0]
+            if not 0 < periods[name] < np.inf:
+                raise ValueError(f"period must be a number > 0; got {text}.")
+        if path is None:
+            if names or periods:
+                raise ValueError(
+                    "factors must name a table for --continuous and --period; got none."
+                )
+            return cls(None, [], {})
+        with reading():
+            table = FactorTable.read(path)
+        table.check_columns([*names, *periods])
+        return cls(table, names, periods)
 
-    for name, count in whole_numbers_of(table).items():
-        if name in continuous or count <= _MANY:
-            continue
-        taken = "left out" if count > n_samples / 2 else f"taken as {count} categories"
-        print(
-            f"dimlab: caution: {name} holds whole numbers and is {taken}; --continuous {name} "
-            "makes it continuous.",
-            file=sys.stderr,
-        )
+    def joined(self, role: str, representation: Representation) -> Representation:
+        """Join the factors, where the table is of this split; test must have them."""
+        if self.table is None:
+            return representation
+        split = str(representation.meta.get("split") or role)
+        if role != "test" and not self.table.covers(representation, split):
+            return representation
+        if role == "test":
+            self._say_what_is_categorical(self.table, len(representation))
+        with reading():
+            return self.table.join(
+                representation, split=split, continuous=self.continuous, periods=self.periods
+            )
+
+    def _say_what_is_categorical(self, table: FactorTable, n_samples: int) -> None:
+        """Name whole numbers that are many categories, or so many that they are left out."""
+        for name, count in table.whole_numbers.items():
+            if name in self.continuous or name in self.periods or count <= _MANY:
+                continue
+            taken = "left out" if count > n_samples / 2 else f"taken as {count} categories"
+            print(
+                f"dimlab: caution: {name} holds whole numbers and is {taken}; --continuous {name} "
+                "makes it continuous.",
+                file=sys.stderr,
+            )
 
 
 def _held_out(
-    loading: Loading, source: Path, in_distribution: Path | None, table: tuple[Any, Any, Any]
+    loading: Loading, source: Path, in_distribution: Path | None, asked: _Asked
 ) -> Representation | None:
     """Held-out samples like train: named, or a checkpoint's validation split."""
     if in_distribution is None and source.suffix == ".safetensors":
         return None
     held_out = loading.features(in_distribution or source, "validation")
-    return _with_table("validation", held_out, *table)
+    return asked.joined("validation", held_out)
 
 
 def _print_attribution(result: Any) -> None:

@@ -81,7 +81,7 @@ def write_report(
         files = write_result(folder, name, result, figure_format=figure_format)
         if type(result).__module__.startswith(HOUSE):
             files["result"] = save_result(folder / f"{name}{SUFFIX}", result)
-        sections.append(_section(name, result, files))
+        sections.append(_section(name, result, files, folder if figure_format == "svg" else None))
     frame, titles = dimensions_of(results)
     if len(frame):
         _write_text(folder / "dimensions.csv", frame.to_csv(index=False))
@@ -200,7 +200,7 @@ def write_result(
         path = folder / f"{name}-{table}.csv"
         files[table] = _write_text(path, frame.to_csv(index=False))
     for what, plot in _plots_of(result).items():
-        path = folder / f"{name}{what.replace('_', '-')}.{figure_format}"
+        path = folder / _figure_name(name, what, figure_format)
         with replacing(path) as temporary:
             temporary.write_bytes(_draw(plot, result, figure_format))
         files[f"{what}_{figure_format}".removeprefix("_")] = path
@@ -210,13 +210,26 @@ def write_result(
     return files
 
 
-def _section(name: str, result: Any, files: Mapping[str, Path]) -> dict[str, Any]:
-    """Collect what the page shows of a result: numbers, figures with a line on each, files."""
-    shown = [result, *getattr(result, "parts", dict)().values()]
+def _section(
+    name: str, result: Any, files: Mapping[str, Path], drawn: Path | None
+) -> dict[str, Any]:
+    """Collect what the page shows of a result: numbers, figures with a line on each, files.
+
+    Figures that lie in the folder ``drawn`` as SVG are not drawn again.
+    """
+    parts: dict[str, Any] = getattr(result, "parts", dict)()
+    shown = {name: result, **{f"{name}-{part}": inner for part, inner in parts.items()}}
     figures = [
-        {"data": _data_uri(_draw(plot, each, "svg")), "caption": _caption(plot)}
-        for each in shown
-        for plot in _plots_of(each).values()
+        {
+            "data": _data_uri(
+                _draw(plot, each, "svg")
+                if drawn is None
+                else (drawn / _figure_name(stem, what, "svg")).read_bytes()
+            ),
+            "caption": _caption(plot),
+        }
+        for stem, each in shown.items()
+        for what, plot in _plots_of(each).items()
     ]
     summary = result.summary()
     nested = {key: value for key, value in summary.items() if isinstance(value, Mapping)}
@@ -228,6 +241,10 @@ def _section(name: str, result: Any, files: Mapping[str, Path]) -> dict[str, Any
         "figures": figures,
         "files": sorted(path.name for path in files.values()),
     }
+
+
+def _figure_name(stem: str, what: str, figure_format: str) -> str:
+    return f"{stem}{what.replace('_', '-')}.{figure_format}"
 
 
 def _cell(value: Any) -> dict[str, str]:
