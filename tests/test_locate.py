@@ -14,7 +14,8 @@ from torch import nn
 from dimlab import ImageSet
 from dimlab.datasets import digits
 from dimlab.encode import encode
-from dimlab.figures import BLUE, ORANGE, plot_localisation
+from dimlab.figures import plot_localisation
+from dimlab.figures.house import BLUE, ORANGE
 from dimlab.locate import locate
 from dimlab.training.checkpoint import Checkpoint
 from dimlab.training.config import TrainConfig

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dimlab.explore.state import MaskState
-from dimlab.figures import BLUE, GREY, ORANGE
+from dimlab.figures.house import BLUE, GREY, ORANGE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,7 +15,7 @@ from dimlab.explore.background import WhenIdle
 from dimlab.explore.drawing import as_png, draw_classes, draw_spectrum, strip_of, tiles_of
 from dimlab.explore.state import Explorer
 from dimlab.explore.words import code_of, pages_of, parse_spans, reading_of, spans_of
-from dimlab.figures import BLUE, ORANGE
+from dimlab.figures.house import BLUE, ORANGE
 from dimlab.image_set import ImageSet
 from dimlab.mask import DimensionMask
 

@@ -1,0 +1,61 @@
+"""Figures of results: each draws on the axes it is given, and computes no more than a sort."""
+
+from dimlab.figures.contents import (
+    plot_attribution,
+    plot_attribution_effects,
+    plot_erasure,
+    plot_localisation,
+)
+from dimlab.figures.masks import (
+    plot_mask_evolution,
+    plot_mask_evolution_links,
+    plot_mask_evolution_quantiles,
+    plot_mask_trace,
+    plot_risk_bound,
+)
+from dimlab.figures.redundancy import (
+    plot_comparison,
+    plot_correlation,
+    plot_redundancy,
+    plot_representation,
+    plot_spectrum,
+)
+from dimlab.figures.removal import (
+    plot_ablation,
+    plot_ablation_per_class,
+    plot_cumulative_ablation,
+    plot_harmful_dimensions,
+    plot_masked_scores,
+)
+from dimlab.figures.runs import (
+    plot_baseline_comparison,
+    plot_checkpoint,
+    plot_evaluation,
+    plot_projector_widths,
+)
+
+__all__ = [
+    "plot_ablation",
+    "plot_ablation_per_class",
+    "plot_attribution",
+    "plot_attribution_effects",
+    "plot_baseline_comparison",
+    "plot_checkpoint",
+    "plot_comparison",
+    "plot_correlation",
+    "plot_cumulative_ablation",
+    "plot_erasure",
+    "plot_evaluation",
+    "plot_harmful_dimensions",
+    "plot_localisation",
+    "plot_mask_evolution",
+    "plot_mask_evolution_links",
+    "plot_mask_evolution_quantiles",
+    "plot_mask_trace",
+    "plot_masked_scores",
+    "plot_projector_widths",
+    "plot_redundancy",
+    "plot_representation",
+    "plot_risk_bound",
+    "plot_spectrum",
+]

@@ -1,0 +1,272 @@
+"""Figures of what dimensions carry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dimlab.figures.house import BLUE, GREEN, GREY, LEVEL, ORANGE, axes_or_current, titled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from dimlab.locate import Localisation
+    from dimlab.probes.attribute import Attribution
+    from dimlab.probes.erase import Erasure
+
+__all__ = ["plot_attribution", "plot_attribution_effects", "plot_erasure", "plot_localisation"]
+
+_MOSAIC = 2.0  # width / height of a mosaic of tiles
+
+
+def plot_attribution(result: Attribution, *, ax: Axes | None = None) -> Axes:
+    """Show what each dimension carries: its largest nuisance effect against the label's.
+
+    Parameters
+    ----------
+    result : Attribution
+        From `attribute`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        One point a dimension that is not dead, coloured by verdict; the largest nuisances are
+        named. Above the dotted line a factor explains more than the label does.
+    """
+    ax = axes_or_current(ax)
+    verdicts = np.array(result.verdicts())
+    nuisance = np.nan_to_num(result.nuisance_score)
+    label_effect = np.nan_to_num(result.label_effect)
+    colours = {"nuisance": ORANGE, "mixed": GREEN, "label": BLUE, "neither": GREY}
+    for word, colour in colours.items():
+        chosen = verdicts == word
+        ax.scatter(
+            label_effect[chosen], nuisance[chosen], s=12, c=colour, alpha=0.8, lw=0,
+            label=f"{word} ({chosen.sum()})", rasterized=len(nuisance) > 500,
+        )  # fmt: skip
+    limit = max(0.05, float(nuisance.max()), float(label_effect.max()))
+    named: list[tuple[float, float]] = []
+    for d in np.argsort(-nuisance, kind="stable")[:40]:
+        x, y = label_effect[d], nuisance[d]
+        crowded = any(abs(y - b) < limit / 16 and abs(x - a) < limit / 4 for a, b in named)
+        if not result.flagged[d] or crowded or len(named) == 5:
+            continue
+        named.append((x, y))
+        ax.annotate(
+            f"{d}: {result.factors[result.leading[d]]}", (x, y), xytext=(5, 2),
+            textcoords="offset points", fontsize="x-small",
+        )  # fmt: skip
+    ax.plot([0, limit], [0, limit], color="black", lw=0.8, ls=":")
+    ax.set_xlim(-0.02 * limit, 1.25 * limit)
+    ax.set_ylim(-0.03 * limit, 1.08 * limit)
+    ax.legend(frameon=False, fontsize="small", loc="upper right")
+    ax.set_xlabel("effect of the label, given the factors (share of error)")
+    ax.set_ylabel("largest effect of a factor,\ngiven the label (share of error)")
+    title = f"What dimensions carry: {len(result.factors)} factors, q ≤ 0.05"
+    ax.set_title(titled(title, result), loc="left")
+    return ax
+
+
+def plot_attribution_effects(result: Attribution, *, ax: Axes | None = None) -> Axes:
+    """Effect of every factor on the dimensions that carry most of any.
+
+    Parameters
+    ----------
+    result : Attribution
+        From `attribute`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        A heat map: one row a factor, those of larger effects first; one column for each of the (at
+        most 40) dimensions of largest nuisance score, largest first. A dot: q <= 0.05. White: not
+        identifiable.
+    """
+    ax = axes_or_current(ax)
+    order = np.argsort(-np.nan_to_num(result.nuisance_score, nan=-1.0), kind="stable")[:40]
+    total = np.nansum(np.where(result.q_value <= LEVEL, result.effect, 0.0), axis=0)
+    rows = np.argsort(-total, kind="stable")
+    shown = result.effect[np.ix_(order, rows)].T
+    top = max(float(np.nanmax(shown, initial=0.0)), 1e-6)
+    mesh = ax.pcolormesh(
+        np.ma.masked_invalid(shown), cmap="cividis", vmin=0, vmax=top, rasterized=True, linewidth=0
+    )
+    ax.figure.colorbar(mesh, ax=ax, label="effect given the label (share of error)")
+    y, x = np.nonzero((result.q_value[np.ix_(order, rows)].T <= LEVEL) & (shown > 0))
+    # dark on light and light on dark
+    dots = np.where(shown[y, x] > 0.6 * top, "black", "white")
+    ax.scatter(x + 0.5, y + 0.5, s=5, c=dots, lw=0)
+    every = max(1, len(order) // 20)
+    ax.set_xticks(np.arange(len(order))[::every] + 0.5, order[::every], rotation=90)
+    notes = ["" if each else " (not identifiable)" for each in result.identifiable]
+    names = [f"{result.factors[f]}{notes[f]}" for f in rows]
+    ax.set_yticks(np.arange(len(rows)) + 0.5, names)
+    ax.invert_yaxis()
+    ax.set_xlabel("dimension, largest nuisance score first")
+    ax.set_title(titled("Effects of factors (dot: q ≤ 0.05)", result), loc="left")
+    return ax
+
+
+def plot_erasure(result: Erasure, *, ax: Axes | None = None) -> Axes:
+    """Show what is left of the factor, and what becomes of the task, after each way of removal.
+
+    Parameters
+    ----------
+    result : Erasure
+        From `erase`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        Points are ways of removal with 95 % intervals (filled: test, open: in distribution); lines
+        lead over 1, 2, 4, ... dimensions or directions removed. To the left the factor is gone;
+        upwards the task is read better.
+    """
+    ax = axes_or_current(ax)
+    looks = {
+        "nothing": ("black", "o"), "dimensions": (BLUE, "s"), "random dimensions": (GREY, "s"),
+        "directions": (ORANGE, "D"), "random directions": (GREY, "D"), "LEACE": (GREEN, "^"),
+        "LEACE given label": (GREEN, "v"),
+    }  # fmt: skip
+    sweep = result.sweep
+    for s, split in enumerate(result.splits):
+        for way in ("random dimensions", "random directions", "dimensions", "directions"):
+            if not len(sweep["way"]):
+                continue
+            mine = (sweep["split"] == split) & np.isin(sweep["way"], [way, "nothing"])
+            order = np.argsort(sweep["n_removed"][mine], kind="stable")
+            ax.plot(
+                sweep["factor_r_squared"][mine][order], sweep["accuracy"][mine][order],
+                color=looks[way][0], lw=0.9, ls="-" if s == 0 else "--", alpha=0.6, zorder=1,
+            )  # fmt: skip
+        for w, way in enumerate(result.ways):
+            colour, marker = looks[way]
+            x, y = result.factor_r_squared[w, s], result.accuracy[w, s]
+            falls, changes = result.factor_lost[w, s], result.accuracy_change[w, s]
+            count = f" ({result.n_removed[w]})" if result.n_removed[w] else ""
+            ax.errorbar(
+                x, y,
+                xerr=np.nan_to_num([[falls[2] - falls[0]], [falls[0] - falls[1]]]).clip(0),
+                yerr=np.nan_to_num([[changes[0] - changes[1]], [changes[2] - changes[0]]]).clip(0),
+                fmt=marker, ms=5, color=colour, mfc=colour if s == 0 else "white", elinewidth=1,
+                label=f"{way}{count}" if s == 0 else None, zorder=3,
+            )  # fmt: skip
+    ax.set_xlim(-0.05, 1.05)
+    ax.legend(
+        frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.01, 0.5),
+        title="without", title_fontsize="small",
+    )  # fmt: skip
+    ax.set_xlabel(f"R² of {result.factor} that a refitted reader still finds")
+    ax.set_ylabel(f"accuracy of a refitted {result.reader} reader")
+    splits = "filled: test" + ("; open: in distribution" if len(result.splits) > 1 else "")
+    bars = "bars: 95 % (random: of the draws)"
+    ax.set_title(
+        f"Taking {result.factor} out (directions: {result.basis})\n{splits}; {bars}", loc="left"
+    )
+    return ax
+
+
+def plot_localisation(result: Localisation, *, ax: Axes | None = None) -> Axes:
+    """Show the images that drive each dimension most, and where in them: covered, and by gradient.
+
+    Parameters
+    ----------
+    result : Localisation
+        From `locate`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        One image of tiles. Each row: a dimension, at most the first six; its images (of more than
+        three dimensions the first four), their occlusion maps and their gradient maps, each kind on
+        one scale a dimension. Blue: covering the place lowers the activation; orange: it raises it.
+        The darker green, the larger the gradient.
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    ax = axes_or_current(ax)
+    n_shown = min(len(result), 6)
+    n_images = min(result.rows.shape[1], 6 if n_shown <= 3 else 4)
+    height, width = result.occlusion.shape[2:]
+    n_across = _tiles_across(n_shown, n_images, height / width)
+    fall = LinearSegmentedColormap.from_list("fall", [ORANGE, "white", BLUE])
+    slope = LinearSegmentedColormap.from_list("slope", ["white", GREEN, "#00281D"])
+    rows = []
+    for place in range(n_shown):
+        pixels = np.moveaxis(result.images[place, :n_images], 1, -1) / 255
+        images = np.broadcast_to(pixels, (*pixels.shape[:-1], 3))
+        occlusion = result.occlusion[place, :n_images]
+        gradient = result.gradient[place, :n_images]
+        limit = float(np.abs(occlusion).max()) or 1.0
+        parts = [
+            images,
+            fall((occlusion / limit + 1) / 2)[..., :3],
+            slope(gradient / (float(gradient.max()) or 1.0))[..., :3],
+        ]
+        rows.append(parts)
+    mosaic, x, y = _mosaic(rows, n_across)
+    ax.imshow(mosaic, interpolation="nearest", rasterized=True)
+    heads = ["image", "occlusion: fall of the activation", "input gradient, absolute"]
+    ax.set_xticks(x, heads)
+    ax.xaxis.tick_top()
+    shown = result.activations[:n_shown, :n_images]
+    names = [
+        f"dim. {dimension}\n{each[-1]:.3g} to {each[0]:.3g}"
+        for dimension, each in zip(result.dimensions[:n_shown], shown, strict=True)
+    ]
+    ax.set_yticks(y, names)
+    ax.tick_params(length=0, labelsize="small")
+    ax.spines[:].set_color("none")
+    ax.set_xlabel(
+        "blue: covering the place lowers the activation; orange: raises it\n"
+        "darker green: larger gradient; every dimension has scales of its own",
+        fontsize="small",
+    )
+    some = f"\nfirst {n_shown} of {len(result)} dimensions" if n_shown < len(result) else ""
+    cover = f"{result.patch} x {result.patch} {'black' if result.fill == 'zero' else 'mean'} pixels"
+    ax.set_title(f"Images of largest activation, covered by {cover}{some}", loc="left")
+    return ax
+
+
+def _tiles_across(n_dimensions: int, n_images: int, ratio: float) -> int:
+    """How many of n images stand side by side so that tiles are largest; ratio: height / width."""
+
+    def side(n_across: int) -> float:
+        n_down = n_dimensions * -(-n_images // n_across)
+        return min(_MOSAIC / (3 * n_across), 1 / (ratio * n_down))
+
+    return max(range(1, n_images + 1), key=side)
+
+
+def _mosaic(
+    rows: list[list[np.ndarray]], n_across: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lay out groups of tiles (n, H, W, 3), each in rows of n_across; the centres of the groups.
+
+    Gaps are grey within a group, and transparent and wider between groups.
+    """
+    n, height, width, _ = rows[0][0].shape
+    thin = max(1, round(width / 28))
+    down, across = height + thin, width + thin
+    group_down, group_across = -(-n // n_across) * down + 2 * thin, n_across * across + 4 * thin
+    tops, lefts = np.arange(len(rows)) * group_down, np.arange(len(rows[0])) * group_across
+    shape = len(rows) * group_down - 3 * thin, len(rows[0]) * group_across - 5 * thin
+    board = np.zeros((*shape, 4))
+    for top, groups in zip(tops, rows, strict=True):
+        for left, tiles in zip(lefts, groups, strict=True):
+            right, bottom = left + n_across * across - thin, top + -(-n // n_across) * down - thin
+            board[top:bottom, left:right] = (0.8, 0.8, 0.8, 1.0)
+            for number, tile in enumerate(tiles):
+                y, x = top + number // n_across * down, left + number % n_across * across
+                board[y : y + height, x : x + width, :3] = tile
+    centre_y, centre_x = (group_down - 3 * thin - 1) / 2, (group_across - 5 * thin - 1) / 2
+    return board, lefts + centre_x, tops + centre_y

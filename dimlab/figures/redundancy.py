@@ -1,0 +1,267 @@
+"""Figures of what dimensions share, and of the features themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dimlab.figures.house import BLUE, GREEN, GREY, ORANGE, axes_or_current, titled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from dimlab.probes.compare import Comparison
+    from dimlab.probes.correlate import Correlation
+    from dimlab.probes.decompose import Spectrum
+    from dimlab.probes.find_redundancy import Redundancy
+    from dimlab.representation import Representation
+
+__all__ = [
+    "plot_comparison",
+    "plot_correlation",
+    "plot_redundancy",
+    "plot_representation",
+    "plot_spectrum",
+]
+
+
+def plot_correlation(result: Correlation, *, ax: Axes | None = None) -> Axes:
+    """Show the correlation of every dimension with every other, in cluster order.
+
+    Parameters
+    ----------
+    result : Correlation
+        From `correlate`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        An image, blue: positive, red: negative. Its colours end at the 99.9 % quantile of the
+        absolute off-diagonal entries, or at 0.1; dead dimensions are grey and last.
+    """
+    ax = axes_or_current(ax)
+    matrix = result.matrix[np.ix_(result.order, result.order)]
+    n = len(matrix)
+    others = np.abs(matrix[~np.eye(n, dtype=bool)])
+    known = others[~np.isnan(others)]
+    limit = max(0.1, float(np.quantile(known, 0.999)) if len(known) else 1.0)
+    image = ax.imshow(
+        matrix, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="antialiased", rasterized=True
+    )
+    ax.set_facecolor("#C8C8C8")
+    ax.figure.colorbar(image, ax=ax, label="correlation", extend="both" if limit < 1 else "neither")
+    cross = result.kind == "cross-view"
+    unit = "dimensions in cluster order"
+    ax.set_xlabel(f"second view, {unit}" if cross else unit)
+    ax.set_ylabel(f"first view, {unit}" if cross else unit)
+    rms = f"off-diagonal rms {result.off_diagonal_rms:.3g}"
+    band = result.null_band.get("off_diagonal_rms")
+    if band:
+        rms += f"; independent: {band[0]:.3g} to {band[1]:.3g}"
+    ax.set_title(titled(f"{result.kind.capitalize()} correlation\n{rms}", result), loc="left")
+    return ax
+
+
+def plot_spectrum(result: Spectrum, *, ax: Axes | None = None) -> Axes:
+    """Singular values by rank, on logarithmic axes, with the power law and the effective rank.
+
+    Parameters
+    ----------
+    result : Spectrum
+        From `decompose`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        A line of singular values over the largest; values that rounding hides are left out.
+    """
+    ax = axes_or_current(ax)
+    shown = result.singular_values[result.singular_values > 0] / result.singular_values[0]
+    ranks = np.arange(1, len(shown) + 1)
+    ax.loglog(ranks, shown, color=BLUE, lw=1.5, marker="." if len(shown) < 30 else None)
+    first, last = result.power_law_range
+    if last:
+        fitted = np.arange(first, last + 1)
+        slope = -result.power_law_exponent / 2
+        level = np.log(shown[fitted - 1]).mean() - slope * np.log(fitted).mean()
+        ax.loglog(
+            fitted, np.exp(level + slope * np.log(fitted)), color=ORANGE, lw=1.2, ls="--",
+            label=f"power law of squares, exponent {result.power_law_exponent:.2f}",
+        )  # fmt: skip
+    low, high = result.intervals["effective_rank"]
+    if np.isfinite([low, high]).all():
+        ax.axvspan(low, high, color=GREEN, alpha=0.2, lw=0)
+    ax.axvline(
+        result.effective_rank, color=GREEN, lw=1.2,
+        label=f"effective rank {result.effective_rank:.1f}",
+    )  # fmt: skip
+    ax.legend(frameon=False, fontsize="small", loc="lower left")
+    ax.set_xlabel("rank of the singular value")
+    ax.set_ylabel("singular value / largest")
+    of = "centred" if result.centred else "uncentred"
+    size = f"{result.n_samples:,} samples x {result.n_dimensions:,} dimensions"
+    ax.set_title(titled(f"Spectrum of {of} features\n{size}", result), loc="left")
+    return ax
+
+
+def plot_redundancy(result: Redundancy, *, ax: Axes | None = None) -> Axes:
+    """Show what the others explain of each dimension, and what the first few explain of all.
+
+    Parameters
+    ----------
+    result : Redundancy
+        From `find_redundancy`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        Blue: R^2 of every dimension on the others, largest first. Orange: variance (or accuracy)
+        that the first dimensions of the pivot order keep; dotted where the subset ends.
+    """
+    ax = axes_or_current(ax)
+    ranked = np.sort(result.r_squared[~result.dead])[::-1]
+    ax.plot(
+        np.arange(1, len(ranked) + 1), ranked, color=BLUE, lw=1.5,
+        label="R² of a dimension on the others, ranked",
+    )  # fmt: skip
+    kept, what = result.kept_variance, "variance kept by the first n"
+    if result.kept_accuracy is not None:
+        kept, what = result.kept_accuracy, f"accuracy of a {result.reader} reader of the first n"
+    known = np.flatnonzero(~np.isnan(kept))
+    ax.plot(known + 1, kept[known], color=ORANGE, lw=1.5, label=what)
+    ax.axvline(
+        len(result.subset), color=ORANGE, lw=1, ls=":",
+        label=f"{len(result.subset)} keep {result.keep:.0%} of it",
+    )  # fmt: skip
+    ax.set_ylim(0, 1.02)
+    ax.legend(frameon=True, framealpha=1, edgecolor="none", fontsize="small", loc="lower right")
+    ax.set_xlabel("dimensions")
+    ax.set_ylabel("share")
+    shared = sum(len(group) > 1 for group in result.groups)
+    counts = f"{int(result.dead.sum())} dead, {int(result.is_duplicate.sum())} duplicate"
+    title = f"Redundancy: {counts}, {shared} groups of |r| ≥ {result.cut:g}"
+    ax.set_title(titled(title, result), loc="left")
+    return ax
+
+
+def plot_comparison(
+    result: Comparison, *, statistic: str = "effective_rank", ax: Axes | None = None
+) -> Axes:
+    """Compare a statistic of several representations, with 95 % intervals.
+
+    Parameters
+    ----------
+    result : Comparison
+        From `compare`.
+    statistic : str, default="effective_rank"
+        One of ``result.statistics``.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        One point a representation, in the order given; orange: the reference.
+
+    Raises
+    ------
+    ValueError
+        If there is no such statistic.
+    """
+    if statistic not in result.statistics:
+        known = ", ".join(map(repr, result.statistics))
+        raise ValueError(f"statistic must be one of {known}; got {statistic!r}.")
+    ax = axes_or_current(ax)
+    column = result.statistics.index(statistic)
+    value = result.values[:, column]
+    places = np.arange(len(value))
+    colours = [ORANGE if name == result.reference else BLUE for name in result.names]
+    ax.vlines(
+        places, result.ci_low[:, column], result.ci_high[:, column], colors=colours, lw=1.5,
+        alpha=0.6,
+    )  # fmt: skip
+    ax.plot(places, value, color=GREY, lw=0.8, zorder=1)
+    ax.scatter(places, value, c=colours, s=25, zorder=3)
+    long = max(map(len, result.names)) > 12 or len(result.names) > 6
+    ax.set_xticks(
+        places, result.names, rotation=30 if long else 0, ha="right" if long else "center"
+    )
+    ax.set_xlim(-0.5, len(value) - 0.5)
+    ax.set_ylabel(statistic.replace("_", " "))
+    ax.set_title(f"Comparison with {result.reference} (orange), 95 % intervals", loc="left")
+    return ax
+
+
+def plot_representation(
+    representation: Representation, *, n_rows: int = 64, ax: Axes | None = None
+) -> Axes:
+    """Show samples as strips of colour: three neighbouring dimensions are red, green and blue.
+
+    Parameters
+    ----------
+    representation : Representation
+        Features; with labels, the samples are grouped by class.
+    n_rows : int, default=64
+        Samples shown, the first of each class in turn, >= 1.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        An image of ``n_rows`` rows and D / 3 columns; one or two last dimensions are left out.
+
+    Raises
+    ------
+    ValueError
+        If ``n_rows`` < 1 or D < 3.
+
+    Notes
+    -----
+    After Figure 1(a) of [1]_. Each dimension is standardised over the samples shown and cut off at
+    two deviations, so dimensions that say the same give grey and decoupled ones give colours. Which
+    dimensions are neighbours is arbitrary: look at it, do not measure by it (`correlate` measures).
+
+    References
+    ----------
+    .. [1] Li et al., "MetaMask", NeurIPS 2022.
+    """
+    if n_rows < 1:
+        raise ValueError(f"n_rows must be >= 1; got {n_rows}.")
+    n_triples = representation.n_dimensions // 3
+    if n_triples == 0:
+        raise ValueError(
+            f"representation must have at least 3 dimensions; got {representation.n_dimensions}."
+        )
+    ax = axes_or_current(ax)
+    labels = representation.labels
+    rows = np.arange(min(n_rows, len(representation)))
+    if labels is not None:
+        order = np.argsort(labels, kind="stable")
+        _, first, counts = np.unique(labels[order], return_index=True, return_counts=True)
+        turn = np.empty(len(labels), dtype=np.int64)
+        turn[order] = np.arange(len(labels)) - np.repeat(first, counts)
+        rows = np.sort(np.argsort(turn, kind="stable")[: len(rows)])
+        rows = rows[np.argsort(labels[rows], kind="stable")]
+    shown = representation.features[rows].astype(np.float64)
+    deviation = shown.std(axis=0)
+    shown = (shown - shown.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+    colours = (np.clip(shown, -2, 2) + 2) / 4
+    ax.imshow(
+        colours[:, : 3 * n_triples].reshape(len(rows), n_triples, 3),
+        aspect="auto", interpolation="nearest", rasterized=True,
+    )  # fmt: skip
+    if labels is not None:
+        edges = np.flatnonzero(np.diff(labels[rows])) + 0.5
+        ax.hlines(edges, -0.5, n_triples - 0.5, color="white", lw=0.8)
+    ax.set_xlabel("dimensions, three to a pixel")
+    ax.set_ylabel("samples" if labels is None else "samples, grouped by class")
+    ax.set_title("Dimensions as colours: grey where three neighbours agree", loc="left")
+    return ax

@@ -1,0 +1,219 @@
+"""Figures of what removing dimensions does to a reader."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dimlab.figures.house import BLUE, GREEN, GREY, LEVEL, ORANGE, axes_or_current, titled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from dimlab.probes.ablate import Ablation
+    from dimlab.probes.ablate_cumulatively import CumulativeAblation
+    from dimlab.probes.confirm_harmful import HarmfulDimensions
+    from dimlab.probes.random_masks import MaskedScores
+
+__all__ = [
+    "plot_ablation",
+    "plot_ablation_per_class",
+    "plot_cumulative_ablation",
+    "plot_harmful_dimensions",
+    "plot_masked_scores",
+]
+
+
+def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
+    """Show the importance of every dimension, most needed first; below zero it hurts.
+
+    Parameters
+    ----------
+    result : Ablation
+        From `ablate`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        Points are importances, vertical lines their 95 % intervals; coloured where q <= 0.05.
+    """
+    ax = axes_or_current(ax)
+    order = np.argsort(-result.importance, kind="stable")
+    ranks = np.arange(1, len(order) + 1)
+    importance, q_value = result.importance[order], result.q_value[order]
+    colours = np.where(q_value > LEVEL, GREY, np.where(importance > 0, BLUE, ORANGE))
+    ax.vlines(
+        ranks,
+        result.ci_low[order],
+        result.ci_high[order],
+        colors=colours.tolist(),
+        alpha=0.45,
+        lw=1,
+    )
+    ax.scatter(ranks, importance, c=colours, s=9, zorder=3)
+    ax.axhline(0, color="black", lw=0.8)
+    for colour, text in (
+        (BLUE, "needed (q ≤ 0.05)"),
+        (ORANGE, "harmful (q ≤ 0.05)"),
+        (GREY, "undecided"),
+    ):
+        ax.scatter([], [], c=colour, s=12, label=text)
+    ax.legend(frameon=False, fontsize="small")
+    unit = "dimension" if all(len(group) == 1 for group in result.groups) else "group"
+    ax.set_xlabel(f"{unit}s, ranked by importance")
+    ax.set_ylabel(f"importance ({result.score.replace('_', ' ')} lost)")
+    ax.set_title(titled(f"Leave one {unit} out, {result.reader} reader", result), loc="left")
+    ax.set_xlim(0, len(ranks) + 1)
+    return ax
+
+
+def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes:
+    """Show the importance of the dimensions that matter most to some class, by class.
+
+    Parameters
+    ----------
+    result : Ablation
+        From `ablate`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        A heat map: one row a class of test, one column for each of the (at most 40) groups of the
+        largest effect within any class, by index; red: harmful, blue: needed.
+    """
+    ax = axes_or_current(ax)
+    known = np.flatnonzero(~np.isnan(result.per_class).all(axis=0))
+    effect = result.per_class[:, known]
+    chosen = np.sort(np.argsort(-np.abs(effect).max(axis=1), kind="stable")[:40])
+    limit = max(float(np.abs(effect[chosen]).max()), 1e-6)
+    mesh = ax.pcolormesh(
+        effect[chosen].T, cmap="RdBu", vmin=-limit, vmax=limit, rasterized=True, linewidth=0
+    )
+    ax.figure.colorbar(mesh, ax=ax, label=f"importance ({result.score.replace('_', ' ')} lost)")
+    single = all(len(group) == 1 for group in result.groups)
+    names = [str(result.groups[g][0]) if single else f"g{g}" for g in chosen]
+    every = max(1, len(chosen) // 20)
+    ax.set_xticks(np.arange(len(chosen))[::every] + 0.5, names[::every], rotation=90)
+    ax.set_yticks(np.arange(len(known)) + 0.5, [str(c) for c in result.classes[known]])
+    ax.set_xlabel("dimension" if single else "group")
+    ax.set_ylabel("class")
+    ax.set_title(titled(f"Effect within each class, {result.reader} reader", result), loc="left")
+    return ax
+
+
+def plot_cumulative_ablation(result: CumulativeAblation, *, ax: Axes | None = None) -> Axes:
+    """Accuracy while dimensions leave one after the other; the band is a 95 % interval.
+
+    Parameters
+    ----------
+    result : CumulativeAblation
+        From `ablate_cumulatively`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        One line; dashed: accuracy with all dimensions.
+    """
+    ax = axes_or_current(ax)
+    ax.fill_between(result.n_removed, result.ci_low, result.ci_high, color=BLUE, alpha=0.2, lw=0)
+    ax.plot(result.n_removed, result.scores, color=BLUE, lw=1.5, label=result.order_name)
+    ax.axhline(result.full_score, color="black", lw=0.8, ls="--", label="all dimensions")
+    ax.legend(frameon=False, fontsize="small")
+    single = all(len(group) == 1 for group in result.groups)
+    ax.set_xlabel(f"{'dimensions' if single else 'groups'} removed")
+    ax.set_ylabel("accuracy (share of test samples)")
+    ax.set_title(titled(f"Cumulative ablation, {result.reader} reader", result), loc="left")
+    return ax
+
+
+def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None) -> Axes:
+    """Show the importance of every group against its confirmed q-value; below zero it hurts.
+
+    Parameters
+    ----------
+    result : HarmfulDimensions
+        From `confirm_harmful`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        One point a group; coloured and named where q <= 0.05.
+    """
+    ax = axes_or_current(ax)
+    confirmed = result.q_value <= LEVEL
+    q_value = np.maximum(result.q_value, 1e-12)
+    ax.scatter(result.importance[~confirmed], q_value[~confirmed], c=GREY, s=12, label="undecided")
+    ax.scatter(
+        result.importance[confirmed], q_value[confirmed], c=ORANGE, s=18, label="harmful (q ≤ 0.05)"
+    )
+    for group in result.confirmed[:10]:
+        name = " ".join(map(str, result.groups[group][:4].tolist()))
+        ax.annotate(
+            name + (" ..." if len(result.groups[group]) > 4 else ""),
+            (result.importance[group], q_value[group]),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize="small",
+        )
+    ax.axvline(0, color="black", lw=0.8)
+    ax.axhline(LEVEL, color="black", lw=0.8, ls="--")
+    ax.set_yscale("log")
+    ax.set_ylim(min(0.01, float(q_value.min()) / 3), 1.6)
+    ax.legend(frameon=False, fontsize="small")
+    ax.set_xlabel("importance (accuracy lost)")
+    ax.set_ylabel("q-value on held-out halves")
+    ax.set_title(titled(f"Confirmed harm, {result.reader} reader", result), loc="left")
+    return ax
+
+
+def plot_masked_scores(result: MaskedScores, *, ax: Axes | None = None) -> Axes:
+    """Accuracy under random masks of each size, against all dimensions and against chance alone.
+
+    Parameters
+    ----------
+    result : MaskedScores
+        From `random_masks`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        Grey points: masks, judged on all samples. Orange: the best mask of one half, on the other
+        half, with its 95 % interval. Green bar: what the best of equal masks reaches by chance.
+    """
+    ax = axes_or_current(ax)
+    rng = np.random.default_rng(0)
+    for place, scores in enumerate(result.scores):
+        jitter = rng.uniform(-0.25, 0.25, size=len(scores))
+        label = "a mask (chosen and judged alike)" if place == 0 else None
+        ax.scatter(
+            place + jitter, scores - result.full_score, s=5, c=GREY, alpha=0.4, lw=0, label=label,
+            rasterized=True,
+        )  # fmt: skip
+    places = np.arange(len(result.drop))
+    ax.hlines(
+        result.null_gain, places - 0.3, places + 0.3, color=GREEN, lw=2,
+        label="best of equal masks, 95 %",
+    )  # fmt: skip
+    errors = np.stack([result.gain - result.ci_low, result.ci_high - result.gain])
+    ax.errorbar(
+        places, result.gain, errors, fmt="o", ms=5, color=ORANGE, capsize=3,
+        label="best of half A, judged on half B",
+    )  # fmt: skip
+    ax.axhline(0, color="black", lw=0.8)
+    ax.set_xticks(places, [f"{rate:g}" for rate in result.drop])
+    ax.legend(frameon=False, fontsize="small")
+    ax.set_xlabel("share of dimensions removed")
+    ax.set_ylabel("accuracy gained on all dimensions")
+    ax.set_title(titled(f"Random masks, {result.reader} reader", result), loc="left")
+    return ax

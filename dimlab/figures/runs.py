@@ -1,0 +1,159 @@
+"""Figures of runs: losses and accuracies."""
+
+from __future__ import annotations
+
+from itertools import cycle
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dimlab.figures.house import BLUE, GREEN, GREY, ORANGE, axes_or_current
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from dimlab.baselines import BaselineComparison
+    from dimlab.probes.evaluate import Evaluation
+    from dimlab.training.checkpoint import Checkpoint
+
+__all__ = [
+    "plot_baseline_comparison",
+    "plot_checkpoint",
+    "plot_evaluation",
+    "plot_projector_widths",
+]
+
+
+def plot_checkpoint(result: Checkpoint, *, ax: Axes | None = None) -> Axes:
+    """Loss terms over training, each divided by its first recorded value.
+
+    Parameters
+    ----------
+    result : Checkpoint
+        A run.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        One line a loss term.
+    """
+    ax = axes_or_current(ax)
+    metrics = result.to_frame()
+    terms = {"contrastive": ORANGE, "invariance": BLUE, "redundancy": GREEN}
+    for name, colour in terms.items():
+        if name in metrics:
+            relative = metrics[name] / metrics[name].iloc[0]
+            ax.plot(metrics["step"], relative, color=colour, label=name)
+    ax.axhline(1, color=GREY, lw=0.6)
+    ax.legend(frameon=False, fontsize="small")
+    ax.set_xlabel("training step")
+    ax.set_ylabel("loss term / its first value")
+    ax.set_title("Loss terms", loc="left")
+    return ax
+
+
+def plot_evaluation(result: Evaluation, *, ax: Axes | None = None) -> Axes:
+    """Accuracy of each reader on the features: unmasked, masked, and with control masks.
+
+    Parameters
+    ----------
+    result : Evaluation
+        From `evaluate`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        One row a reader and mask; horizontal lines are 95 % intervals.
+    """
+    ax = axes_or_current(ax)
+    frame = result.to_frame()
+    rows = np.arange(len(frame))[::-1]
+    for index, row in zip(rows, frame.itertuples(), strict=True):
+        colour = {"none": BLUE, "learned": ORANGE}.get(row.mask, GREY)
+        ax.hlines(index, row.ci_low, row.ci_high, color=colour, lw=1.5, alpha=0.6)
+        ax.plot([row.accuracy], [index], "o", color=colour, ms=5)
+    ax.set_yticks(rows, [f"{row.reader}, mask: {row.mask}" for row in frame.itertuples()])
+    ax.set_xlabel("accuracy (share of test samples)")
+    ax.set_title("Readers of the features, with 95 % intervals", loc="left")
+    ax.grid(axis="x", lw=0.4)
+    return ax
+
+
+def plot_baseline_comparison(result: BaselineComparison, *, ax: Axes | None = None) -> Axes:
+    """Accuracy without training and with it; every point is one seed, grey masks are controls.
+
+    Parameters
+    ----------
+    result : BaselineComparison
+        From `evaluate_baselines`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        One row a source, reader and mask; horizontal lines are 95 % intervals.
+    """
+    ax = axes_or_current(ax)
+    frame = result.to_frame()
+    names = frame["reader"] + ", " + frame["source"]
+    names += np.where(frame["mask"] == "none", "", ", mask: " + frame["mask"])
+    order = frame.assign(name=names).sort_values("reader", kind="stable")
+    labels = list(dict.fromkeys(order["name"]))
+    for row in order.itertuples():
+        height = len(labels) - 1 - labels.index(row.name)
+        control = row.mask not in ("none", "learned")
+        colour = GREY if control else {"trained": ORANGE}.get(row.source, BLUE)
+        ax.hlines(height, row.ci_low, row.ci_high, color=colour, lw=1.5, alpha=0.5)
+        ax.plot([row.accuracy], [height], "o", color=colour, ms=4)
+    ax.set_yticks(range(len(labels)), labels[::-1], fontsize="small")
+    ax.set_xlabel("accuracy (share of test samples)")
+    ax.set_title("With and without training, with 95 % intervals", loc="left")
+    ax.grid(axis="x", lw=0.4)
+    return ax
+
+
+def plot_projector_widths(table: Any, *, ax: Axes | None = None) -> Axes:
+    """Accuracy against projector width, every seed a point, as in Figure 1(b) of MetaMask.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns ``width`` and ``accuracy``, and ``method`` where there are several; one row a run.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        Points are runs, lines means over the runs of a width.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing.
+    """
+    for name in ("width", "accuracy"):
+        if name not in table.columns:
+            raise ValueError(f"table must have a column {name!r}; got {', '.join(table.columns)}.")
+    ax = axes_or_current(ax)
+    parts = table.groupby("method", sort=False) if "method" in table.columns else [("", table)]
+    palette = cycle((BLUE, ORANGE, GREEN, GREY, "black"))
+    for (name, part), colour in zip(parts, palette, strict=False):
+        ax.scatter(part["width"], part["accuracy"], s=14, color=colour, alpha=0.6, lw=0)
+        mean = part.groupby("width")["accuracy"].mean()
+        ax.plot(mean.index, mean, color=colour, lw=1.5, label=str(name) or None)
+    ax.set_xscale("log", base=2)
+    widths = np.unique(table["width"])
+    ax.set_xticks(widths, [str(width) for width in widths])
+    ax.minorticks_off()
+    if "method" in table.columns:
+        ax.legend(frameon=False, fontsize="small")
+    ax.set_xlabel("projector width (dimensions)")
+    ax.set_ylabel("accuracy (share of test samples)")
+    ax.set_title("Accuracy against projector width", loc="left")
+    return ax
