@@ -307,10 +307,13 @@ def test_attribution_figure_has_a_point_a_dimension(attribution, ax):
     points = np.concatenate([np.asarray(each.get_offsets()) for each in ax.collections])
     expected = np.stack([attribution.label_effect, attribution.nuisance_score], axis=1)
     np.testing.assert_allclose(np.sort(points, axis=0), np.sort(expected, axis=0))
-    assert ax.texts[0].get_text() == "0: x"
+    assert ax.texts[0].get_text() == "0"  # the largest nuisance, by its index
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    counts = attribution.summary()["verdicts"]
-    assert labels[0] == f"nuisance ({counts.get('nuisance', 0)})"
+    leads = attribution.flagged & (attribution.leading == 0)
+    assert labels[0] == f"x ({leads.sum()})"
+    drawn = np.asarray(ax.collections[0].get_offsets())[:, 1]
+    np.testing.assert_allclose(drawn, attribution.nuisance_score[leads])
+    assert sum(int(label.split("(")[-1][:-1]) for label in labels) == len(attribution)
     assert "given the label" in ax.get_ylabel()
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dimlab.figures.house import BLUE, GREEN, GREY, LEVEL, ORANGE, axes_or_current, titled
+from dimlab.figures.house import BLUE, FACTORS, GREEN, GREY, LEVEL, ORANGE, axes_or_current, titled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,36 +33,48 @@ def plot_attribution(result: Attribution, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        One point a dimension that is not dead, coloured by verdict; the largest nuisances are
-        named. Above the dotted line a factor explains more than the label does.
+        One point a dimension that is not dead. Coloured like its leading factor (of more than six
+        factors the five that lead most often); blue and grey lead none. Above the dotted line that
+        factor explains more than the label does (a nuisance), below it less (mixed). The
+        largest nuisances are named by their index.
     """
     ax = axes_or_current(ax)
     verdicts = np.array(result.verdicts())
     nuisance = np.nan_to_num(result.nuisance_score)
     label_effect = np.nan_to_num(result.label_effect)
-    colours = {"nuisance": ORANGE, "mixed": GREEN, "label": BLUE, "neither": GREY}
-    for word, colour in colours.items():
-        chosen = verdicts == word
+    leading = np.where(result.flagged, result.leading, -1)
+    counts = np.bincount(leading[leading >= 0], minlength=len(result.factors))
+    leaders = [int(f) for f in np.argsort(-counts, kind="stable") if counts[f]]
+    named = leaders if len(leaders) <= len(FACTORS) else leaders[: len(FACTORS) - 1]
+    looks = [(leading == f, result.factors[f], FACTORS[n]) for n, f in enumerate(named)]
+    others = np.isin(leading, leaders[len(named) :])
+    looks += [(others, "another factor", FACTORS[-1])] if others.any() else []
+    looks += [(verdicts == "label", "the label alone", BLUE)]
+    looks += [(verdicts == "neither", "neither", GREY)]
+    for chosen, words, colour in looks:
         ax.scatter(
             label_effect[chosen], nuisance[chosen], s=12, c=colour, alpha=0.8, lw=0,
-            label=f"{word} ({chosen.sum()})", rasterized=len(nuisance) > 500,
+            label=f"{words} ({chosen.sum()})", rasterized=len(nuisance) > 500,
         )  # fmt: skip
     limit = max(0.05, float(nuisance.max()), float(label_effect.max()))
-    named: list[tuple[float, float]] = []
+    placed: list[tuple[float, float]] = []
     for d in np.argsort(-nuisance, kind="stable")[:40]:
         x, y = label_effect[d], nuisance[d]
-        crowded = any(abs(y - b) < limit / 16 and abs(x - a) < limit / 4 for a, b in named)
-        if not result.flagged[d] or crowded or len(named) == 5:
+        crowded = any(abs(y - b) < limit / 16 and abs(x - a) < limit / 8 for a, b in placed)
+        if not result.flagged[d] or crowded or len(placed) == 5:
             continue
-        named.append((x, y))
+        placed.append((x, y))
         ax.annotate(
-            f"{d}: {result.factors[result.leading[d]]}", (x, y), xytext=(5, 2),
-            textcoords="offset points", fontsize="x-small",
+            str(d), (x, y), xytext=(4, 2), textcoords="offset points", fontsize="small",
+            bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
         )  # fmt: skip
     ax.plot([0, limit], [0, limit], color="black", lw=0.8, ls=":")
-    ax.set_xlim(-0.02 * limit, 1.25 * limit)
+    ax.set_xlim(-0.02 * limit, 1.05 * limit)
     ax.set_ylim(-0.03 * limit, 1.08 * limit)
-    ax.legend(frameon=False, fontsize="small", loc="upper right")
+    ax.legend(
+        frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0),
+        title="carries most of", title_fontsize="small", alignment="left",
+    )  # fmt: skip
     ax.set_xlabel("effect of the label, given the factors (share of error)")
     ax.set_ylabel("largest effect of a factor,\ngiven the label (share of error)")
     title = f"What dimensions carry: {len(result.factors)} factors, q ≤ 0.05"

@@ -1,15 +1,43 @@
-"""What all figures share: colours told apart by colour-blind readers, and how axes are found."""
+"""What all figures share: one style, colours told apart by colour-blind readers, size, axes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's palette
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
+FACTORS = (ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "black")
 LEVEL = 0.05
+SIZE = 7.5, 4.2  # inches, in reports
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw in the style of dimlab's reports; matplotlib's own settings come back afterwards."""
+    import matplotlib as mpl
+    import seaborn as sns
+
+    style: Any = {**sns.plotting_context("paper", font_scale=1.1), **sns.axes_style("ticks")}
+    style |= {"svg.hashsalt": "dimlab", "figure.dpi": 100, "axes.titlesize": "medium"}
+    with mpl.rc_context(style):
+        yield
+
+
+def figure_of(plot: Callable[..., Axes], result: Any) -> Figure:
+    """Draw a result as reports show it, on a figure that pyplot knows nothing of."""
+    import seaborn as sns
+    from matplotlib.figure import Figure
+
+    with house_style():
+        figure = Figure(figsize=SIZE, layout="constrained")
+        sns.despine(ax=plot(result, ax=figure.subplots()))
+    return figure
 
 
 def axes_or_current(ax: Axes | None) -> Axes:

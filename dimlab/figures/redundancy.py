@@ -78,7 +78,9 @@ def plot_spectrum(result: Spectrum, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        A line of singular values over the largest; values that rounding hides are left out.
+        A line of singular values over the largest; values that rounding hides are left out. The
+        green band is the effective rank's 95 % interval for endless samples, which lies above its
+        value where samples are few.
     """
     ax = axes_or_current(ax)
     shown = result.singular_values[result.singular_values > 0] / result.singular_values[0]
@@ -93,13 +95,14 @@ def plot_spectrum(result: Spectrum, *, ax: Axes | None = None) -> Axes:
             fitted, np.exp(level + slope * np.log(fitted)), color=ORANGE, lw=1.2, ls="--",
             label=f"power law of squares, exponent {result.power_law_exponent:.2f}",
         )  # fmt: skip
-    low, high = result.intervals["effective_rank"]
-    if np.isfinite([low, high]).all():
-        ax.axvspan(low, high, color=GREEN, alpha=0.2, lw=0)
     ax.axvline(
         result.effective_rank, color=GREEN, lw=1.2,
         label=f"effective rank {result.effective_rank:.1f}",
     )  # fmt: skip
+    low, high = result.intervals["effective_rank"]
+    if np.isfinite([low, high]).all():
+        label = f"of endless samples: {low:.1f} to {high:.1f} (95 %)"
+        ax.axvspan(low, high, color=GREEN, alpha=0.25, lw=0.5, label=label)
     ax.legend(frameon=False, fontsize="small", loc="lower left")
     ax.set_xlabel("rank of the singular value")
     ax.set_ylabel("singular value / largest")
@@ -189,14 +192,34 @@ def plot_comparison(
     )  # fmt: skip
     ax.plot(places, value, color=GREY, lw=0.8, zorder=1)
     ax.scatter(places, value, c=colours, s=25, zorder=3)
-    long = max(map(len, result.names)) > 12 or len(result.names) > 6
+    names = _told_apart(result.names)
+    long = max(map(len, names)) * len(names) > 75
+    every = -(-len(names) // 40)
     ax.set_xticks(
-        places, result.names, rotation=30 if long else 0, ha="right" if long else "center"
-    )
+        places[::every], names[::every], ha="right" if long else "center",
+        rotation=30 if long else 0, rotation_mode="anchor" if long else None,
+    )  # fmt: skip
     ax.set_xlim(-0.5, len(value) - 0.5)
     ax.set_ylabel(statistic.replace("_", " "))
-    ax.set_title(f"Comparison with {result.reference} (orange), 95 % intervals", loc="left")
+    reference = names[result.names.index(result.reference)]
+    lines = "lines: 95 % intervals for endless samples"
+    ax.set_title(f"Comparison with {reference} (orange)\n{lines}", loc="left")
     return ax
+
+
+def _told_apart(names: tuple[str, ...]) -> list[str]:
+    """Leave out the folders and file names that all names share, and the middle of long ones."""
+    parts = [name.replace("\\", "/").split("/") for name in names]
+    first = last = 0
+    if len(names) > 1:
+        shortest = min(map(len, parts))
+        while first < shortest - 1 and len({each[first] for each in parts}) == 1:
+            first += 1
+        while last < shortest - first - 1 and len({each[-1 - last] for each in parts}) == 1:
+            last += 1
+    short = ["/".join(each[first : len(each) - last]) for each in parts]
+    cut = [name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}" for name in short]
+    return cut if len(set(cut)) == len(set(short)) else short
 
 
 def plot_representation(

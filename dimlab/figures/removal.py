@@ -24,6 +24,8 @@ __all__ = [
     "plot_masked_scores",
 ]
 
+_MANY = 150  # dimensions
+
 
 def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
     """Show the importance of every dimension, most needed first; below zero it hurts.
@@ -38,22 +40,27 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        Points are importances, vertical lines their 95 % intervals; coloured where q <= 0.05.
+        Points are importances, vertical lines (of more than 150: bands) their 95 % intervals;
+        coloured where q <= 0.05.
     """
     ax = axes_or_current(ax)
     order = np.argsort(-result.importance, kind="stable")
     ranks = np.arange(1, len(order) + 1)
     importance, q_value = result.importance[order], result.q_value[order]
     colours = np.where(q_value > LEVEL, GREY, np.where(importance > 0, BLUE, ORANGE))
-    ax.vlines(
-        ranks,
-        result.ci_low[order],
-        result.ci_high[order],
-        colors=colours.tolist(),
-        alpha=0.45,
-        lw=1,
-    )
-    ax.scatter(ranks, importance, c=colours, s=9, zorder=3)
+    low, high = result.ci_low[order], result.ci_high[order]
+    if len(ranks) <= _MANY:
+        ax.vlines(ranks, low, high, colors=colours.tolist(), alpha=0.45, lw=1)
+    else:  # lines closer than pixels would make a pattern of their own
+        edges = np.repeat(ranks, 2) + np.tile([-0.5, 0.5], len(ranks))
+        for colour in (GREY, BLUE, ORANGE):
+            ax.fill_between(
+                edges, np.repeat(low, 2), np.repeat(high, 2),
+                where=np.repeat(colours == colour, 2), color=colour, alpha=0.35, lw=0,
+                rasterized=True,
+            )  # fmt: skip
+    size = 9 if len(ranks) <= _MANY else 3
+    ax.scatter(ranks, importance, c=colours, s=size, lw=0, zorder=3, rasterized=len(ranks) > 500)
     ax.axhline(0, color="black", lw=0.8)
     for colour, text in (
         (BLUE, "needed (q ≤ 0.05)"),
@@ -61,7 +68,7 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
         (GREY, "undecided"),
     ):
         ax.scatter([], [], c=colour, s=12, label=text)
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend(fontsize="small", framealpha=0.9, edgecolor="none", loc="upper right")
     unit = "dimension" if all(len(group) == 1 for group in result.groups) else "group"
     ax.set_xlabel(f"{unit}s, ranked by importance")
     ax.set_ylabel(f"importance ({result.score.replace('_', ' ')} lost)")
@@ -90,7 +97,7 @@ def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes
     known = np.flatnonzero(~np.isnan(result.per_class).all(axis=0))
     effect = result.per_class[:, known]
     chosen = np.sort(np.argsort(-np.abs(effect).max(axis=1), kind="stable")[:40])
-    limit = max(float(np.abs(effect[chosen]).max()), 1e-6)
+    limit = float(np.abs(effect[chosen]).max()) or 0.01
     mesh = ax.pcolormesh(
         effect[chosen].T, cmap="RdBu", vmin=-limit, vmax=limit, rasterized=True, linewidth=0
     )

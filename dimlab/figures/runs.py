@@ -10,6 +10,7 @@ import numpy as np
 from dimlab.figures.house import BLUE, GREEN, GREY, ORANGE, axes_or_current
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
 
     from dimlab.baselines import BaselineComparison
@@ -25,7 +26,7 @@ __all__ = [
 
 
 def plot_checkpoint(result: Checkpoint, *, ax: Axes | None = None) -> Axes:
-    """Loss terms over training, each divided by its first recorded value.
+    """Loss terms over training, each divided by its first recorded value, on a logarithmic axis.
 
     Parameters
     ----------
@@ -39,6 +40,8 @@ def plot_checkpoint(result: Checkpoint, *, ax: Axes | None = None) -> Axes:
     Axes
         One line a loss term.
     """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     ax = axes_or_current(ax)
     metrics = result.to_frame()
     terms = {"contrastive": ORANGE, "invariance": BLUE, "redundancy": GREEN}
@@ -47,6 +50,12 @@ def plot_checkpoint(result: Checkpoint, *, ax: Axes | None = None) -> Axes:
             relative = metrics[name] / metrics[name].iloc[0]
             ax.plot(metrics["step"], relative, color=colour, label=name)
     ax.axhline(1, color=GREY, lw=0.6)
+    ax.set_yscale("log")
+    low, high = ax.get_ylim()
+    if high / low < 30:  # a decade or less has hardly a tick of its own
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.legend(frameon=False, fontsize="small")
     ax.set_xlabel("training step")
     ax.set_ylabel("loss term / its first value")
@@ -71,15 +80,10 @@ def plot_evaluation(result: Evaluation, *, ax: Axes | None = None) -> Axes:
     """
     ax = axes_or_current(ax)
     frame = result.to_frame()
-    rows = np.arange(len(frame))[::-1]
-    for index, row in zip(rows, frame.itertuples(), strict=True):
-        colour = {"none": BLUE, "learned": ORANGE}.get(row.mask, GREY)
-        ax.hlines(index, row.ci_low, row.ci_high, color=colour, lw=1.5, alpha=0.6)
-        ax.plot([row.accuracy], [index], "o", color=colour, ms=5)
-    ax.set_yticks(rows, [f"{row.reader}, mask: {row.mask}" for row in frame.itertuples()])
-    ax.set_xlabel("accuracy (share of test samples)")
+    frame["name"] = frame["reader"] + ", mask: " + frame["mask"]
+    frame["colour"] = [{"none": BLUE, "learned": ORANGE}.get(mask, GREY) for mask in frame["mask"]]
+    _accuracies(frame, ax)
     ax.set_title("Readers of the features, with 95 % intervals", loc="left")
-    ax.grid(axis="x", lw=0.4)
     return ax
 
 
@@ -101,20 +105,34 @@ def plot_baseline_comparison(result: BaselineComparison, *, ax: Axes | None = No
     ax = axes_or_current(ax)
     frame = result.to_frame()
     names = frame["reader"] + ", " + frame["source"]
-    names += np.where(frame["mask"] == "none", "", ", mask: " + frame["mask"])
-    order = frame.assign(name=names).sort_values("reader", kind="stable")
-    labels = list(dict.fromkeys(order["name"]))
-    for row in order.itertuples():
-        height = len(labels) - 1 - labels.index(row.name)
-        control = row.mask not in ("none", "learned")
-        colour = GREY if control else {"trained": ORANGE}.get(row.source, BLUE)
-        ax.hlines(height, row.ci_low, row.ci_high, color=colour, lw=1.5, alpha=0.5)
-        ax.plot([row.accuracy], [height], "o", color=colour, ms=4)
-    ax.set_yticks(range(len(labels)), labels[::-1], fontsize="small")
-    ax.set_xlabel("accuracy (share of test samples)")
+    frame["name"] = names + np.where(frame["mask"] == "none", "", ", mask: " + frame["mask"])
+    frame["colour"] = np.where(frame["source"] == "trained", ORANGE, BLUE)
+    frame.loc[~frame["mask"].isin(["none", "learned"]), "colour"] = GREY
+    _accuracies(frame.sort_values("reader", kind="stable"), ax)
     ax.set_title("With and without training, with 95 % intervals", loc="left")
-    ax.grid(axis="x", lw=0.4)
     return ax
+
+
+def _accuracies(frame: pd.DataFrame, ax: Axes) -> None:
+    """Draw one line a name, readers apart from each other, the mean in figures at the right."""
+    grouped = frame.groupby("name", sort=False)
+    names, readers = list(grouped.groups), list(dict.fromkeys(frame["reader"]))
+    heights = [
+        place + 0.7 * readers.index(part["reader"].iloc[0])
+        for place, (_, part) in enumerate(grouped)
+    ]
+    for height, (_, part) in zip(heights, grouped, strict=True):
+        for row in part.itertuples():
+            ax.hlines(height, row.ci_low, row.ci_high, color=row.colour, lw=1.5, alpha=0.6)
+            ax.plot([row.accuracy], [height], "o", color=row.colour, ms=4.5)
+        ax.text(
+            1.01, height, f"{part['accuracy'].mean():.3f}", color=part["colour"].iloc[0],
+            va="center", fontsize="small", transform=ax.get_yaxis_transform(),
+        )  # fmt: skip
+    ax.set_yticks(heights, names, fontsize="small" if len(names) <= 24 else "x-small")
+    ax.set_ylim(heights[-1] + 0.7, -0.7)
+    ax.set_xlabel("accuracy (share of test samples)")
+    ax.grid(axis="x", lw=0.4)
 
 
 def plot_projector_widths(table: Any, *, ax: Axes | None = None) -> Axes:

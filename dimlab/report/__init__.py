@@ -22,8 +22,6 @@ __all__ = ["in_words", "redraw_report", "write_report", "write_result"]
 FORMATS = ("svg", "png", "pdf")
 CONTENTS = "report.json"
 
-_STYLE = {"svg.hashsalt": "dimlab", "figure.dpi": 100, "axes.titlesize": "medium"}
-
 
 def write_report(
     folder: str | os.PathLike[str],
@@ -199,7 +197,7 @@ def write_result(
     for table, frame in getattr(result, "tables", dict)().items():
         path = folder / f"{name}-{table}.csv"
         files[table] = _write_text(path, frame.to_csv(index=False))
-    for what, plot in _plots_of(result).items():
+    for what, plot in plots_of(result).items():
         path = folder / _figure_name(name, what, figure_format)
         with replacing(path) as temporary:
             temporary.write_bytes(_draw(plot, result, figure_format))
@@ -229,7 +227,7 @@ def _section(
             "caption": _caption(plot),
         }
         for stem, each in shown.items()
-        for what, plot in _plots_of(each).items()
+        for what, plot in plots_of(each).items()
     ]
     summary = result.summary()
     nested = {key: value for key, value in summary.items() if isinstance(value, Mapping)}
@@ -281,7 +279,7 @@ def _write_text(path: Path, text: str) -> Path:
     return path
 
 
-def _plots_of(result: Any) -> dict[str, Any]:
+def plots_of(result: Any) -> dict[str, Any]:
     """Figures of a result's class by what follows its name, the plain one first."""
     from dimlab import figures
 
@@ -291,26 +289,15 @@ def _plots_of(result: Any) -> dict[str, Any]:
 
 
 def _draw(plot: Any, result: Any, figure_format: str) -> bytes:
-    import matplotlib as mpl
-    import seaborn as sns
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_pdf import FigureCanvasPdf
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
+    from dimlab.figures.house import figure_of, house_style
 
-    style: Any = {**sns.plotting_context("paper", font_scale=1.1), **sns.axes_style("ticks")}
-    style |= _STYLE
-    with mpl.rc_context(style):
-        figure = Figure(figsize=(7.5, 4.2), layout="constrained")
-        canvas = {"svg": FigureCanvasSVG, "png": FigureCanvasAgg, "pdf": FigureCanvasPdf}
-        canvas[figure_format](figure)
-        axes = figure.subplots()
-        plot(result, ax=axes)
-        sns.despine(ax=axes)
-        buffer = io.BytesIO()
-        # no time of day, so that the same result gives the same bytes
-        metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-        figure.savefig(buffer, format=figure_format, metadata=metadata.get(figure_format), dpi=150)
+    buffer = io.BytesIO()
+    # no time of day, so that the same result gives the same bytes
+    metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with house_style():
+        figure_of(plot, result).savefig(
+            buffer, format=figure_format, metadata=metadata.get(figure_format), dpi=150
+        )
     return buffer.getvalue()
 
 

@@ -1,0 +1,179 @@
+"""Figures at the size that reports show: no text overlaps, leaves the figure, or is tiny."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
+
+from dimlab import datasets, figures
+from dimlab.baselines import evaluate_baselines
+from dimlab.figures.house import figure_of, house_style
+from dimlab.locate import locate
+from dimlab.mask import DimensionMask, MaskTrace
+from dimlab.probes.ablate import ablate
+from dimlab.probes.ablate_cumulatively import ablate_cumulatively
+from dimlab.probes.attribute import attribute
+from dimlab.probes.bound_risk import bound_risk
+from dimlab.probes.compare import compare
+from dimlab.probes.confirm_harmful import confirm_harmful
+from dimlab.probes.correlate import correlate
+from dimlab.probes.decompose import decompose
+from dimlab.probes.erase import erase
+from dimlab.probes.evaluate import evaluate
+from dimlab.probes.find_redundancy import find_redundancy
+from dimlab.probes.follow import follow
+from dimlab.probes.random_masks import random_masks
+from dimlab.report import plots_of
+from dimlab.representation import Representation
+from dimlab.training.config import TrainConfig
+from dimlab.training.loop import train
+
+SMALLEST = 6.0  # points
+
+
+def texts_of(figure):
+    """Text that is really drawn: (words, box in pixels, size in points, rotation)."""
+    renderer = figure.canvas.get_renderer()
+    hidden = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            slack = 1e-9 * max(abs(low), abs(high))
+            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+                if not low - slack <= tick.get_loc() <= high + slack:
+                    hidden |= {tick.label1, tick.label2}
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text().strip() and text not in hidden:
+            box = text.get_window_extent(renderer)
+            if box.width > 0:
+                yield text.get_text(), box, text.get_fontsize(), text.get_rotation()
+
+
+def faults_of(figure):
+    """What is wrong with the layout of a figure that has been drawn, in words."""
+    found = []
+    width, height = figure.get_size_inches() * figure.dpi
+    texts = list(texts_of(figure))
+    for place, (words, box, size, rotation) in enumerate(texts):
+        if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1:
+            found.append(f"{words!r} leaves the figure")
+        if size < SMALLEST:
+            found.append(f"{words!r} has {size:.1f} points")
+        for other, second, _, turned in texts[place + 1 :]:
+            if rotation % 90 or turned % 90:
+                continue  # slanted labels lie side by side though their boxes meet
+            across = min(box.x1, second.x1) - max(box.x0, second.x0)
+            down = min(box.y1, second.y1) - max(box.y0, second.y0)
+            if across > 1 and down > 1:
+                found.append(f"{words!r} and {other!r} overlap")
+    return found
+
+
+def drawn(plot, result):
+    with house_style():
+        figure = figure_of(plot, result)
+        FigureCanvasAgg(figure)
+        figure.savefig(io.BytesIO(), dpi=100)  # lays the figure out
+    return figure
+
+
+def split(n_dimensions, seed):
+    """Ten classes, a hue in half of the dimensions, another factor in a tenth, two views."""
+    weights, rng = np.random.default_rng(99), np.random.default_rng(seed)
+    n = n_dimensions + 400
+    labels, hue, brightness = rng.integers(0, 10, n), rng.uniform(0, 2 * np.pi, n), rng.random(n)
+    n_latent = min(n_dimensions // 2, 100)
+    latent = rng.normal(size=(n, n_latent)) * np.arange(1, n_latent + 1) ** -0.4
+    features = 2 * latent @ weights.normal(size=(n_latent, n_dimensions)) / np.sqrt(n_latent)
+    classes = weights.normal(size=(10, n_dimensions)) * (weights.random(n_dimensions) < 0.4)
+    features += 0.25 * np.sqrt(64 / n_dimensions) * classes[labels]
+    features += 0.4 * rng.normal(size=features.shape)
+    carry = weights.random(n_dimensions)
+    features += np.outer(np.cos(hue), carry * (carry > 0.5))
+    features += np.outer(brightness, 3 * (carry < 0.1))
+    return Representation(
+        features.astype(np.float32),
+        labels=labels,
+        factors={
+            "hue": hue, "brightness": brightness, "crop centre, horizontal": rng.random(n),
+            "site": rng.integers(0, 4, n),
+        },
+        periods={"hue": 2 * np.pi},
+        views=(features + 0.5 * rng.normal(size=(2, *features.shape))).astype(np.float32),
+    )  # fmt: skip
+
+
+def results_at(n_dimensions):
+    """A result of every kind that depends on the number of dimensions."""
+    bank, queries = split(n_dimensions, 1), split(n_dimensions, 2)
+    walk = np.random.default_rng(0).normal(size=(41, n_dimensions)) * 0.1
+    trace = MaskTrace(np.arange(0, 401, 10), 1 / (1 + np.exp(-np.cumsum(walk, axis=0))))
+    mask = DimensionMask(trace.weights[-1])
+    ablation = ablate(bank, queries, reader="ridge", n_bootstrap=50)
+    redundancy = find_redundancy(queries)
+    attribution = attribute(bank, queries, n_permutations=50)
+    names = [f"runs/epoch-{epoch:03d}/checkpoint.pt" for epoch in range(8)]
+    return [
+        ablation,
+        ablate_cumulatively(bank, queries, order="worst-first", reader="ridge"),
+        confirm_harmful(bank, queries, reader="ridge"),
+        random_masks(bank, queries, n_masks=20),
+        correlate(queries, n_draws=3, n_blocks=2),
+        decompose(queries, n_blocks=2),
+        redundancy,
+        attribution,
+        trace,
+        follow(trace, ablation=ablation, redundancy=redundancy, attribution=attribution),
+        bound_risk(queries, mask=mask),
+        erase(bank, queries, factor="hue"),
+        evaluate(bank, queries, mask=mask, readers=("knn", "ridge")),
+        compare({name: queries for name in names}, n_blocks=2),
+        queries,
+    ]
+
+
+def check(results):
+    seen = set()
+    for result in results:
+        for plot in plots_of(result).values():
+            assert faults_of(drawn(plot, result)) == [], plot.__name__
+            seen.add(plot.__name__)
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_dimensions", [512, 2048])
+def test_no_figure_is_crowded_at_many_dimensions(n_dimensions):
+    assert len(check(results_at(n_dimensions))) == 19
+
+
+def test_no_figure_is_crowded_at_64_dimensions():
+    images = datasets.digits("train").take(range(200))
+    checkpoint = train(replace(TrainConfig.small(), n_dimensions=16, steps=4), images)
+    table = pd.DataFrame({"width": [64, 128, 64, 128], "accuracy": [0.5, 0.6, 0.52, 0.61]})
+    table["method"] = ["simclr", "simclr", "barlow-twins", "barlow-twins"]
+    seen = check([
+        *results_at(64),
+        checkpoint,
+        evaluate_baselines([checkpoint], images, images),
+        locate(checkpoint, images, [0, 1, 2, 3]),
+    ])  # fmt: skip
+    assert faults_of(drawn(figures.plot_projector_widths, table)) == []
+    assert seen | {"plot_projector_widths"} == set(figures.__all__)
+
+
+def test_the_check_of_layouts_finds_faults():
+    def crowded(result, *, ax):
+        ax.set_xticks([0.5, 0.51], ["first label", "second label"])
+        ax.text(0.9, 0.5, result, transform=ax.transAxes, in_layout=False)
+        ax.text(0.1, 0.1, "tiny", fontsize=3)
+        return ax
+
+    faults = faults_of(drawn(crowded, "a text that is much too long to fit"))
+    assert any("overlap" in fault for fault in faults)
+    assert any("leaves" in fault for fault in faults)
+    assert any("3.0 points" in fault for fault in faults)
