@@ -20,8 +20,11 @@ FORMAT = "dimlab-representation-1"
 _DTYPES = {
     "F64": np.float64,
     "F32": np.float32,
+    "F16": np.float16,
     "I64": np.int64,
     "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
@@ -53,15 +56,16 @@ class Representation:
     Raises
     ------
     TypeError
-        If the features are not floating or the labels not integers.
+        If features or views are not floating, the labels not integers, or a factor of another type.
     ValueError
-        If a shape does not fit the features, or a value is NaN or infinite.
+        If a shape does not fit the features, a value is NaN or infinite, a label is negative, a
+        period is not positive or of no continuous factor, or view factors come without views.
 
     Examples
     --------
-    >>> features = np.eye(3, dtype=np.float32)
-    >>> representation = Representation(features, labels=np.array([0, 1, 1]))
-    >>> representation.select([0, 2]).features.shape
+    >>> features = np.array([[3.0, 4.0], [0.0, 1.0], [2.0, 2.0]])
+    >>> split = Representation(features, labels=np.array([0, 1, 1]), factors={"hue": np.ones(3)})
+    >>> len(split), split.n_dimensions
     (3, 2)
     """
 
@@ -124,7 +128,13 @@ class Representation:
         Raises
         ------
         ValueError
-            If a dimension is out of range or none is left.
+            If a dimension is no integer or out of range, or none is left.
+
+        Examples
+        --------
+        >>> chosen = Representation(np.array([[1.0, 2.0, 3.0]])).select([2, 0])
+        >>> chosen.features.tolist(), chosen.meta["dimensions"]
+        ([[3.0, 1.0]], [2, 0])
         """
         index = np.asarray(dimensions)
         if index.dtype == bool:
@@ -134,7 +144,7 @@ class Representation:
                     f"got {index.shape}."
                 )
             index = np.flatnonzero(index)
-        if index.ndim != 1 or index.size == 0:
+        if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
             raise ValueError(
                 f"dimensions must be a list of at least one index; got {dimensions!r}."
             )
@@ -163,15 +173,37 @@ class Representation:
         -------
         Representation
             With the labels, factors and views of the same samples.
+
+        Raises
+        ------
+        ValueError
+            If a row is no integer or out of range, or none is left.
+
+        Examples
+        --------
+        >>> split = Representation(np.array([[1.0], [2.0], [3.0]]), labels=np.array([0, 1, 1]))
+        >>> split.take(split.labels == 1).features.tolist()
+        [[2.0], [3.0]]
         """
-        rows = np.asarray(rows)
+        index = np.asarray(rows)
+        if index.dtype == bool and index.shape == (len(self),):
+            index = np.flatnonzero(index)
+        if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
+            raise ValueError(
+                f"rows must be a list of at least one index, or a mask of shape ({len(self)},); "
+                f"got {index.dtype} of shape {index.shape}."
+            )
+        if index.min() < 0 or index.max() >= len(self):
+            raise ValueError(
+                f"rows must lie in [0, {len(self)}); got {index.min()}..{index.max()}."
+            )
         return replace(
             self,
-            features=self.features[rows],
-            labels=None if self.labels is None else self.labels[rows],
-            factors={name: value[rows] for name, value in self.factors.items()},
-            views=None if self.views is None else self.views[:, rows],
-            view_factors={name: value[:, rows] for name, value in self.view_factors.items()},
+            features=self.features[index],
+            labels=None if self.labels is None else self.labels[index],
+            factors={name: value[index] for name, value in self.factors.items()},
+            views=None if self.views is None else self.views[:, index],
+            view_factors={name: value[:, index] for name, value in self.view_factors.items()},
         )
 
     def masked(self, mask: DimensionMask) -> Representation:
@@ -191,6 +223,13 @@ class Representation:
         ------
         ValueError
             If the mask has another number of dimensions.
+
+        Examples
+        --------
+        >>> from dimlab.mask import DimensionMask
+        >>> mask = DimensionMask(np.array([1.0, 0.25]))
+        >>> Representation(np.array([[3.0, 4.0]])).masked(mask).features
+        array([[3., 1.]])
         """
         if len(mask) != self.n_dimensions:
             raise ValueError(
@@ -215,6 +254,13 @@ class Representation:
         ------
         ValueError
             If there are no views.
+
+        Examples
+        --------
+        >>> views = np.array([[[1.0], [2.0]], [[1.1], [2.1]]])
+        >>> rows = Representation(views[0], views=views).per_view()
+        >>> rows.features.ravel().tolist(), rows.factors["sample"].tolist()
+        ([1.0, 2.0, 1.1, 2.1], [0, 1, 0, 1])
         """
         if self.views is None:
             raise ValueError(
@@ -251,6 +297,17 @@ class Representation:
         ------
         ValueError
             If the name has another ending.
+        TypeError
+            If ``meta`` holds what JSON cannot.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> split = Representation(np.eye(2), factors={"camera": np.array(["front", "rear"])})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     loaded = Representation.load(split.save(Path(folder) / "test.safetensors"))
+        >>> loaded.factors["camera"].tolist()
+        ['front', 'rear']
         """
         from safetensors.numpy import save_file
 
@@ -267,7 +324,10 @@ class Representation:
             for name, value in factors.items():
                 tensors[f"{kind}:{name}"] = _as_codes(value, f"{kind}:{name}", categories)
         header = {"periods": self.periods, "categories": categories, "meta": self.meta}
-        metadata = {"format": FORMAT, "dimlab": json.dumps(header)}
+        try:
+            metadata = {"format": FORMAT, "dimlab": json.dumps(header)}
+        except TypeError as error:
+            raise TypeError(f"meta must be serialisable as JSON; got: {error}.") from error
         tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
         with replacing(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
@@ -286,14 +346,17 @@ class Representation:
         Returns
         -------
         Representation
-            Features and views are read-only memory maps.
+            Features and views are read-only memory maps; half-precision ones are cast.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         ValueError
-            If it is not a safetensors file, is cut short, or holds no ``features``.
+            If it is not a safetensors file, is cut short, holds no ``features`` or a tensor of a
+            type that numpy lacks, or what it holds makes no representation.
+        TypeError
+            If the features are not floating or the labels not integers.
         """
         path = Path(path)
         arrays, metadata = _map_safetensors(path)
@@ -424,7 +487,13 @@ def _map_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
         arrays = {}
         for name, entry in header.items():
             begin, end = entry["data_offsets"]
-            dtype = np.dtype(_DTYPES[entry["dtype"]])
+            kind = entry["dtype"]
+            if kind not in _DTYPES:  # the refusal below says so
+                broken = (
+                    f"{path.name} must hold tensors of {', '.join(_DTYPES)}; got {kind} for "
+                    f"{name!r}. Save it in float32."
+                )
+            dtype = np.dtype(_DTYPES[kind])
             shape = tuple(entry["shape"])
             n_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
             if min(shape, default=0) < 0 or end - begin != n_bytes or 8 + length + end > size:

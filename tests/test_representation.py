@@ -50,6 +50,22 @@ def test_we_read_what_safetensors_writes(tmp_path, rng):
     np.testing.assert_array_equal(loaded.labels, [0, 1, 2])
 
 
+def test_half_precision_is_read_and_bfloat16_named(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    features = torch.tensor([[1.5, -2.0], [0.25, 4.0]])
+    path, labels = tmp_path / "r.safetensors", torch.tensor([1, 0], dtype=torch.int16)
+    save_file({"features": features.half(), "labels": labels}, path)
+    loaded = Representation.load(path)
+    assert loaded.features.dtype == np.float32
+    np.testing.assert_array_equal(loaded.features, features)
+    np.testing.assert_array_equal(loaded.labels, [1, 0])
+    save_file({"features": features.bfloat16()}, path)
+    with pytest.raises(ValueError, match=r"must hold tensors of F64, F32, .*; got BF16 for 'feat"):
+        Representation.load(path)
+
+
 def test_select_and_take_keep_everything_aligned(full):
     chosen = full.select([3, 1])
     np.testing.assert_array_equal(chosen.features, full.features[:, [3, 1]])
@@ -119,10 +135,23 @@ def test_bad_input_is_refused(arguments, error, message):
         Representation(features, **others)
 
 
-@pytest.mark.parametrize("dimensions", [[], [2], [-1], np.ones(3, bool)])
+@pytest.mark.parametrize("dimensions", [[], [2], [-1], [0.5], np.ones(3, bool)])
 def test_bad_selections_are_refused(dimensions):
     with pytest.raises(ValueError, match="dimensions must"):
         Representation(GOOD).select(dimensions)
+
+
+@pytest.mark.parametrize("rows", [[], [3], [-1], [0.5], np.ones(2, bool), [[0]]])
+def test_bad_rows_are_refused(rows):
+    with pytest.raises(ValueError, match="rows must"):
+        Representation(GOOD).take(rows)
+
+
+def test_meta_that_json_cannot_hold_is_refused(tmp_path):
+    bad = Representation(GOOD, meta={"mask": np.ones(2)})
+    with pytest.raises(TypeError, match=r"meta must be serialisable as JSON; got: .*ndarray"):
+        bad.save(tmp_path / "r.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 def test_per_view_needs_views():
