@@ -47,6 +47,27 @@ class Moments:
         Sums of products of deviations; for pairs of the first view's (rows) with the second's.
     meta : mapping of str to str, optional
         What is known of the rows, as ``basis``.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit the means, or V is neither 1 nor 2.
+
+    References
+    ----------
+    .. [1] Chan, Golub and LeVeque, "Algorithms for computing the sample variance", The American
+       Statistician 37, 1983.
+
+    Examples
+    --------
+    >>> rows = np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 1.0]])
+    >>> moments = Moments.of(rows, n_blocks=3)
+    >>> moments.n, moments.n_dimensions, moments.n_blocks, moments.has_views
+    (3, 2, 3, False)
+    >>> moments.mean.tolist(), moments.covariance.round(2).tolist()
+    ([[3.0, 1.0]], [[2.67, 0.67], [0.67, 0.67]])
+    >>> sum(moments.n - rest.n for rest in moments.without_each())  # each row is left out once
+    3
     """
 
     counts: np.ndarray
@@ -56,6 +77,8 @@ class Moments:
     meta: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.means.ndim != 3:
+            raise ValueError(f"means must have shape (B, V, D); got {self.means.shape}.")
         n_blocks, n_views, n_dimensions = self.means.shape
         expected = {
             "counts": (n_blocks,),
@@ -107,7 +130,8 @@ class Moments:
         Raises
         ------
         ValueError
-            If there are no rows, shapes differ, a value is NaN or infinite, or ``n_blocks`` < 1.
+            If there are no rows, shapes differ, a value is NaN, infinite or beyond 1e140 in size,
+            or ``n_blocks`` < 1.
         TypeError
             If the rows are not floating.
 
@@ -142,12 +166,23 @@ class Moments:
         Parameters
         ----------
         n_blocks, n_views, n_dimensions : int
-            B, V and D.
+            B, V (1, or 2 for pairs) and D.
 
         Returns
         -------
         Moments
             All zero.
+
+        Raises
+        ------
+        ValueError
+            If V is neither 1 nor 2.
+
+        Examples
+        --------
+        >>> rows = Moments.of(np.array([[1.0, 0.0], [3.0, 2.0]]), n_blocks=4)
+        >>> Moments.empty(4, 1, 2).merge(rows).mean
+        array([[2., 1.]])
         """
         means = np.zeros((n_blocks, n_views, n_dimensions))
         scatters = np.zeros((n_blocks, n_dimensions, n_dimensions))
@@ -160,12 +195,12 @@ class Moments:
 
     @property
     def n_dimensions(self) -> int:
-        """D."""
+        """Number of dimensions, D."""
         return self.means.shape[2]
 
     @property
     def n_blocks(self) -> int:
-        """B."""
+        """Number of blocks, B."""
         return len(self.counts)
 
     @property
@@ -180,14 +215,27 @@ class Moments:
         -------
         Moments
             With B = 1.
+
+        Raises
+        ------
+        ValueError
+            If there are no rows: their mean is undefined.
+
+        Examples
+        --------
+        >>> moments = Moments.of(np.array([[1.0], [2.0], [6.0]]), n_blocks=3)
+        >>> moments.whole().means.tolist(), moments.whole().squares.round(9).tolist()
+        ([[[3.0]]], [[[14.0]]])
         """
         return self._whole
 
     @cached_property
     def _whole(self) -> Moments:  # asked for by every measure: added up once
+        n = self.n
+        if n == 0:
+            raise ValueError("moments must be of at least one row; got none.")
         if self.n_blocks == 1:
             return self
-        n = self.n
         weights = self.counts / n
         mean = np.einsum("b,bvd->vd", weights, self.means)
         deviations = self.means - mean  # (B, V, D)
@@ -203,12 +251,23 @@ class Moments:
         Parameters
         ----------
         blocks : sequence of int
-            Which ones.
+            Which ones, in [0, B), at least one.
 
         Returns
         -------
         Moments
             With B = 1.
+
+        Raises
+        ------
+        ValueError
+            If there are no rows in them.
+
+        Examples
+        --------
+        >>> moments = Moments.of(np.arange(8.0)[:, None], n_blocks=2)
+        >>> moments.of_blocks([0]).n, moments.of_blocks([0, 1]).mean.round(9).tolist()
+        (4, [[3.5]])
         """
         index = np.asarray(blocks)
         counts, means, squares = (x[index] for x in (self.counts, self.means, self.squares))
@@ -221,6 +280,10 @@ class Moments:
         ------
         Moments
             With B = 1, by subtraction from the whole; one for each block that has rows.
+
+        References
+        ----------
+        Efron and Stein, "The jackknife estimate of variance", Annals of Statistics 9, 1981.
         """
         whole = self.whole()
         n = whole.n
@@ -245,12 +308,12 @@ class Moments:
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean of each view (V, D)."""
+        """Mean of each view, shape (V, D)."""
         return self.whole().means[0]
 
     @property
     def covariance(self) -> np.ndarray:
-        """Biased covariance (D, D): within, or of the first view with the second."""
+        """Biased covariance, shape (D, D): within, or of the first view with the second."""
         return self.whole().scatters[0] / self.n
 
     def merge(self, *others: Moments) -> Moments:
@@ -315,6 +378,12 @@ class Moments:
         Two sums over ranks, counts with means and then deviations from the common mean, so that
         nothing is lost to cancellation. Every process must have accumulated its own rows, with the
         same number of blocks.
+
+        Examples
+        --------
+        >>> moments = Moments.of(np.array([[1.0], [2.0]]))
+        >>> moments.over_ranks() is moments
+        True
         """
         import torch
         import torch.distributed as dist
@@ -359,6 +428,15 @@ class Moments:
         ------
         ValueError
             If the name has another ending.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> moments = Moments.of(np.array([[1.0], [2.0]]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = moments.save(Path(folder) / "moments.safetensors")
+        ...     Moments.is_state(path), Moments.load(path).mean.tolist()
+        (True, [[1.5]])
         """
         from safetensors.numpy import save_file
 

@@ -190,6 +190,18 @@ def test_bad_rows_are_refused(tmp_path):
     state = Moments.of(x)
     with pytest.raises(ValueError, match=r"^squares must have shape \(20, 1, 6\) to match means"):
         Moments(state.counts, state.means, state.squares[:, :, :2], state.scatters)
+    with pytest.raises(ValueError, match=r"^means must have shape \(B, V, D\); got \(20, 6\)\.$"):
+        Moments(state.counts, state.means[:, 0], state.squares, state.scatters)
+    with pytest.raises(ValueError, match="with V of 1 or 2; got V=3"):
+        Moments.empty(4, 3, 2)
+
+
+@pytest.mark.parametrize("n_blocks", [1, 4])
+def test_no_rows_have_no_mean(n_blocks):
+    nothing = Moments.empty(n_blocks, 1, 2)
+    for ask in (nothing.whole, lambda: nothing.mean, lambda: nothing.of_blocks([0])):
+        with pytest.raises(ValueError, match=r"^moments must be of at least one row; got none\.$"):
+            ask()
 
 
 @pytest.mark.parametrize("value", [0.1, 1000.3, -7e5])
