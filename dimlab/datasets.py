@@ -133,10 +133,16 @@ def digits(
     ValueError
         If the split is unknown or image_size < 1.
 
+    References
+    ----------
+    Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI repository, 1998.
+
     Examples
     --------
     >>> digits("validation")
     ImageSet('digits', validation, 145 images of 1 x 28 x 28, 10 classes)
+    >>> sum(len(digits(split)) for split in ("train", "validation", "test"))
+    1797
     """
     _check_split(split)
     from sklearn.datasets import load_digits
@@ -201,6 +207,17 @@ def fashion_mnist(
         If the split is unknown, image_size < 1, or a file is damaged or of another data set.
     FileNotFoundError
         If data_dir is no folder, or the files are nowhere and cannot be downloaded.
+
+    References
+    ----------
+    Xiao, Rasul and Vollgraf, "Fashion-MNIST", arXiv 1708.07747, 2017.
+
+    Examples
+    --------
+    >>> fashion_mnist("val")
+    Traceback (most recent call last):
+        ...
+    ValueError: split must be train, validation or test; got 'val'.
     """
     part = _check_split(split)
     remotes, n_images = _FASHION_FILES[part], _FASHION_SIZES[part]
@@ -289,6 +306,17 @@ def cifar10(
         If the split is unknown, image_size < 1, or a file is damaged or not what it should be.
     FileNotFoundError
         If data_dir is no folder, or the files are nowhere and cannot be downloaded.
+
+    References
+    ----------
+    Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
+
+    Examples
+    --------
+    >>> cifar10("test", data_dir="no such folder")  # nothing is downloaded in its place
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: data_dir must be an existing folder; got '...no such folder'.
     """
     return _resized(_cifar(_CIFAR10, split, data_dir), image_size)
 
@@ -322,6 +350,17 @@ def cifar100(
         If the split is unknown, image_size < 1, or a file is damaged or not what it should be.
     FileNotFoundError
         If data_dir is no folder, or the files are nowhere and cannot be downloaded.
+
+    References
+    ----------
+    Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
+
+    Examples
+    --------
+    >>> cifar100("test", data_dir="no such folder")  # nothing is downloaded in its place
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: data_dir must be an existing folder; got '...no such folder'.
     """
     return _resized(_cifar(_CIFAR100, split, data_dir), image_size)
 
@@ -406,6 +445,18 @@ def stl10(
         If the split is unknown, image_size < 1, or a file is damaged or not what it should be.
     FileNotFoundError
         If data_dir is no folder, or the files are nowhere and cannot be downloaded.
+
+    References
+    ----------
+    Coates, Lee and Ng, "An analysis of single-layer networks in unsupervised feature learning",
+    AISTATS 2011.
+
+    Examples
+    --------
+    >>> stl10("unlabeled")  # only the labelled part
+    Traceback (most recent call last):
+        ...
+    ValueError: split must be train, validation or test; got 'unlabeled'.
     """
     part = _check_split(split)
     files = (f"{part}_X.bin", f"{part}_y.bin", "class_names.txt")
@@ -462,6 +513,18 @@ def image_folder(
         class or a class no image, an image cannot be read, or a link leads out of data_dir.
     FileNotFoundError
         If data_dir is no folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("cat/1.png", "cat/2.png", "dog/1.png", "dog/2.png"):
+    ...         (Path(folder) / name).parent.mkdir(exist_ok=True)
+    ...         Image.new("RGB", (8, 4), "red").save(Path(folder) / name)
+    ...     images = image_folder("test", data_dir=folder, image_size=4)
+    >>> images, images.class_names, images.images[0, :, 0, 0].tolist()
+    (ImageSet('image-folder', test, 2 images of 3 x 4 x 4, 2 classes), ('cat', 'dog'), [255, 0, 0])
     """
     _check_split(split)
     if data_dir is None:
@@ -595,6 +658,17 @@ def npz(
         or needs pickle, or an array is missing or of the wrong shape.
     FileNotFoundError
         If there is no such file.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> arrays = {"images": np.zeros((3, 8, 8), np.uint8), "labels": np.array([0, 1, 1])}
+    >>> arrays |= {"split": np.array(["train", "test", "test"]), "hue": np.array([0.1, 0.2, 0.3])}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(Path(folder) / "own.npz", **arrays, period_hue=1.0)
+    ...     images = npz("test", data_dir=Path(folder) / "own.npz")
+    >>> images.images.shape, images.factors["hue"].tolist(), images.periods
+    ((2, 1, 8, 8), [0.2, 0.3], {'hue': 1.0})
     """
     _check_split(split)
     if data_dir is None:

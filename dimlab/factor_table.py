@@ -52,8 +52,21 @@ def join_factors(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it cannot be read, has neither column to join on, names a sample twice or not at all,
-        lacks a value, or a column is unknown, known already or no number where one is needed.
+        If it cannot be read (parquet needs pyarrow), has neither column to join on, names a sample
+        twice or not at all, lacks a value or has an infinite one, a column is unknown, known
+        already or no number where one is needed, or a period is not positive.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import pandas as pd
+    >>> split = Representation(np.eye(3))
+    >>> table = pd.DataFrame({"row": [2, 0, 1], "angle": [90.0, 0.0, 45.0]})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table.to_csv(Path(folder) / "table.csv", index=False)
+    ...     joined = join_factors(split, Path(folder) / "table.csv", periods={"angle": 360})
+    >>> joined.factors["angle"].tolist(), joined.periods
+    ([0.0, 45.0, 90.0], {'angle': 360.0})
     """
     return FactorTable.read(path).join(
         representation, split=split, continuous=continuous, periods=periods

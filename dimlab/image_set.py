@@ -19,7 +19,7 @@ class ImageSet:
     Parameters
     ----------
     images : ndarray of shape (N, C, H, W), uint8
-        N >= 1; C is 1 (grey) or 3 (RGB).
+        Pixels, 0..255. N >= 1; C is 1 (grey) or 3 (RGB).
     labels : ndarray of shape (N,), integer
         Class ids >= 0, stored as int64.
     factors : mapping of str to ndarray of shape (N,), optional
@@ -44,8 +44,13 @@ class ImageSet:
 
     Examples
     --------
-    >>> ImageSet(np.zeros((2, 1, 8, 8), np.uint8), np.array([0, 1]), name="blank")
-    ImageSet('blank', 2 images of 1 x 8 x 8, 2 classes)
+    >>> blank = ImageSet(np.zeros((2, 1, 8, 8), np.uint8), np.array([0, 2]), name="blank")
+    >>> blank
+    ImageSet('blank', 2 images of 1 x 8 x 8, 3 classes)
+    >>> blank.n_classes
+    3
+    >>> blank.labels_hash == hashlib.sha256(np.array([2, 0, 2], "<i8").tobytes()).hexdigest()
+    True
     """
 
     images: np.ndarray
@@ -119,7 +124,13 @@ class ImageSet:
         Raises
         ------
         ValueError
-            If a row is out of range or none is left.
+            If a row is no integer or out of range, or none is left.
+
+        Examples
+        --------
+        >>> blank = ImageSet(np.zeros((3, 1, 8, 8), np.uint8), np.array([0, 1, 1]), name="blank")
+        >>> blank.take(blank.labels == 1)
+        ImageSet('blank', 2 images of 1 x 8 x 8, 2 classes)
         """
         index = np.asarray(rows)
         if index.dtype == bool and index.shape == (len(self),):

@@ -29,17 +29,24 @@ class DimensionMask:
     Parameters
     ----------
     weights : ndarray of shape (D,), floating
-        Weights in [0, 1]: the sigmoid of the learned logits, or a raw mask.
+        Weights in [0, 1]: the sigmoid of the learned logits, or a raw mask. Kept as read-only
+        float64.
 
     Raises
     ------
     ValueError
         If the weights are not a vector, are empty, not finite, or leave [0, 1].
 
+    References
+    ----------
+    .. [1] Li et al., "MetaMask: Revisiting Dimensional Confounder for Self-Supervised Learning",
+       NeurIPS 2022.
+
     Examples
     --------
-    >>> DimensionMask(np.array([1.0, 0.25])).inverted().weights
-    array([0.  , 0.75])
+    >>> logits = np.array([-1.0, 0.0, 1.0])
+    >>> DimensionMask(1 / (1 + np.exp(-logits))).weights.round(2)
+    array([0.27, 0.5 , 0.73])
     """
 
     weights: np.ndarray
@@ -61,15 +68,54 @@ class DimensionMask:
         return len(self.weights)
 
     def constant(self) -> DimensionMask:
-        """Return the control with the mean weight everywhere: no dimension is preferred."""
+        """Return the control with the mean weight everywhere: no dimension is preferred.
+
+        Returns
+        -------
+        DimensionMask
+            Of D weights.
+
+        Examples
+        --------
+        >>> DimensionMask(np.array([1.0, 0.5])).constant().weights
+        array([0.75, 0.75])
+        """
         return DimensionMask(np.full(len(self), self.weights.mean()))
 
     def inverted(self) -> DimensionMask:
-        """Return the control ``1 - weights``: it prefers what this mask turns down."""
+        """Return the control ``1 - weights``: it prefers what this mask turns down.
+
+        Returns
+        -------
+        DimensionMask
+            Of D weights.
+
+        Examples
+        --------
+        >>> DimensionMask(np.array([1.0, 0.25])).inverted().weights
+        array([0.  , 0.75])
+        """
         return DimensionMask(1.0 - self.weights)
 
     def permuted(self, rng: np.random.Generator) -> DimensionMask:
-        """Return the control with the same weights on randomly chosen dimensions."""
+        """Return the control with the same weights on randomly chosen dimensions.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+            Chooses them; it moves on.
+
+        Returns
+        -------
+        DimensionMask
+            Of the same D weights.
+
+        Examples
+        --------
+        >>> mask = DimensionMask(np.array([0.1, 0.2, 0.9]))
+        >>> sorted(mask.permuted(np.random.default_rng(0)).weights.tolist())
+        [0.1, 0.2, 0.9]
+        """
         return DimensionMask(rng.permutation(self.weights))
 
 
@@ -93,6 +139,20 @@ class MaskTrace:
     ------
     ValueError
         If the shapes do not fit, the steps do not increase, or a value is not finite.
+
+    References
+    ----------
+    .. [1] Li et al., "MetaMask", NeurIPS 2022: the hypergradient's two parts.
+
+    Examples
+    --------
+    >>> trace = MaskTrace(np.array([0, 10]), np.array([[0.5, 0.5], [0.25, 0.75]]))
+    >>> len(trace), trace.spread.tolist(), trace.travelled.tolist()
+    (2, [0.0, 0.25], [0.25, 0.25])
+    >>> trace.to_frame()["weight"].tolist()
+    [0.5, 0.5, 0.25, 0.75]
+    >>> trace.summary()["largest_change"], trace.summary()["moved"]
+    (0.25, True)
     """
 
     steps: np.ndarray
@@ -189,6 +249,14 @@ class MaskTrace:
         ------
         ValueError
             If the name has another ending.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> trace = MaskTrace(np.array([0, 10]), np.array([[0.5, 0.5], [0.25, 0.75]]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     MaskTrace.load(trace.save(Path(folder) / "trace.npz")).weights[-1]
+        array([0.25, 0.75])
         """
         path = _npz_path(path)
         arrays = {name: getattr(self, name) for name in self.__dataclass_fields__}

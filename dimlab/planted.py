@@ -35,8 +35,8 @@ def coloured(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet
     Raises
     ------
     ValueError
-        If the images have three channels already, the correlation leaves [0, 1], or the seed is
-        negative.
+        If the images have three channels or a hue already, the correlation leaves [0, 1], or the
+        seed is negative.
 
     Notes
     -----
@@ -50,8 +50,12 @@ def coloured(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet
     Examples
     --------
     >>> from dimlab.datasets import digits
-    >>> coloured(digits("test"), correlation=0.8)
+    >>> planted = coloured(digits("test"), correlation=0.8)
+    >>> planted
     ImageSet('digits+hue:0.8:0.8', test, 359 images of 3 x 28 x 28, 10 classes)
+    >>> own = 2 * np.pi * planted.labels / 10
+    >>> round(np.cos(planted.factors["hue"] - own).mean().item(), 1)
+    0.8
     """
     if images.images.shape[1] != 1:
         raise ValueError(
@@ -75,7 +79,7 @@ def textured(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet
     images : ImageSet
         Light on dark: a pixel takes the stripes in as far as it is dark.
     correlation : float
-        In [0, 1], as in `coloured`, of the doubled angle.
+        In [0, 1], as in `coloured`, of the doubled angle; class k of K has the angle ``pi k / K``.
     seed : int, default=0
         Draws the orientations; other ones for each split.
 
@@ -87,13 +91,20 @@ def textured(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet
     Raises
     ------
     ValueError
-        If the correlation leaves [0, 1] or the seed is negative.
+        If the images have an orientation already, the correlation leaves [0, 1], or the seed is
+        negative.
+
+    References
+    ----------
+    Mardia and Jupp, "Directional Statistics", 2000, section 3.5.4.
 
     Examples
     --------
     >>> from dimlab.datasets import digits
-    >>> sorted(textured(digits("test"), correlation=0.5).factors)
-    ['orientation']
+    >>> planted = textured(digits("test"), correlation=0.5)
+    >>> apart = planted.factors["orientation"] - np.pi * planted.labels / 10
+    >>> round(np.cos(2 * apart).mean().item(), 1), planted.periods["orientation"] == np.pi
+    (0.5, True)
     """
     rng = _generator(images, correlation, seed, "orientation")
     own = np.pi * images.labels / images.n_classes
@@ -125,18 +136,24 @@ def patched(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet:
     Returns
     -------
     ImageSet
-        With the factor ``corner``: 0 top left, 1 top right, 2 bottom left, 3 bottom right.
+        With the factor ``corner``: 0 top left, 1 top right, 2 bottom left, 3 bottom right. The
+        square's side is a seventh of the image's shorter side, in pixels.
 
     Raises
     ------
     ValueError
-        If the correlation leaves [0, 1] or the seed is negative.
+        If the images have a corner already, the correlation leaves [0, 1], or the seed is negative.
+
+    References
+    ----------
+    Cramer, "Mathematical Methods of Statistics", 1946, chapter 21, p. 282.
 
     Examples
     --------
-    >>> from dimlab.datasets import digits
-    >>> patched(digits("test"), correlation=1.0).factors["corner"][:3]
-    array([2, 1, 2])
+    >>> blank = ImageSet(np.zeros((2, 1, 7, 7), np.uint8), np.array([1, 4]), name="blank")
+    >>> planted = patched(blank, correlation=1.0)
+    >>> planted.factors["corner"].tolist(), planted.images[:, 0, 0, [0, -1]].tolist()
+    ([1, 0], [[0, 255], [255, 0]])
     """
     rng = _generator(images, correlation, seed, "corner")
     own = images.labels % _CORNERS
