@@ -37,6 +37,20 @@ class Basis:
         Agreement of two fits on disjoint halves of train, in [0, 1]; see `fit_basis`.
     n_dropped : int
         Directions that were left out: train does not vary along them.
+
+    References
+    ----------
+    Those of `fit_basis`, which makes it.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> mixed = Representation(rng.normal(size=(400, 2)) * [3.0, 1.0] + [5.0, 0.0])
+    >>> basis = fit_basis(mixed, "whiten")
+    >>> basis.apply(mixed).features.std(axis=0).round(6).tolist()
+    [1.0, 1.0]
+    >>> basis.centred, basis.stable.tolist(), basis.summary()["n_stable"]
+    (True, [True, True], 2)
     """
 
     kind: str
@@ -53,7 +67,7 @@ class Basis:
 
     @property
     def stable(self) -> np.ndarray:
-        """Directions that two halves of train agree on: stability of at least 0.9, (R,) bool."""
+        """Directions that two halves of train agree on: stability of at least 0.9; (R,) bool."""
         return self.stability >= _STABLE
 
     def apply(self, representation: Representation) -> Representation:
@@ -95,7 +109,7 @@ class Basis:
         Returns
         -------
         dict
-            ``kind``, ``centred``, ``n_directions``, ``n_dropped``, ``n_stable`` and, in words,
+            ``kind``, ``centred``, ``n_directions``, ``n_dropped``, ``n_stable`` and, ``in_words``,
             what the basis does to a full score and whether its directions mean anything.
         """
         words = (
@@ -127,7 +141,7 @@ def fit_basis(
     Parameters
     ----------
     train : Representation
-        N >= 4 rows of D dimensions.
+        N >= 4 samples of D dimensions, in the axes' own basis.
     kind : {"pca", "whiten", "varimax", "ica"}
         ``pca``: eigenvectors of the covariance, largest variance first. ``whiten``: the same,
         centred and scaled to unit variance. ``varimax``: the leading principal axes, rotated so

@@ -68,11 +68,23 @@ def encode(
     Raises
     ------
     ValueError
-        If the layer is unknown, n_views is negative, or the images have another shape.
+        If the layer is unknown, n_views is negative, batch_size < 1, the images have another shape,
+        or the checkpoint's weights do not fit its configuration.
 
     Notes
     -----
     Under ``torchrun`` every process encodes its part of the rows, and all return the whole.
+
+    Examples
+    --------
+    >>> from dimlab.datasets import digits
+    >>> from dimlab.training.loop import untrained
+    >>> images = digits("validation", image_size=8).take(range(6))
+    >>> split = encode(untrained(TrainConfig.small(), images), images, n_views=2)
+    >>> split.features.shape, split.views.shape, set(split.meta["mask"])
+    ((6, 64), (2, 6, 64), {0.5})
+    >>> sorted(split.view_factors)
+    ['brightness', 'contrast', 'crop_scale', 'crop_x', 'crop_y', 'flip']
     """
     embed, meta = _embedding(checkpoint, images, layer, device)
     return _represent(
@@ -111,11 +123,22 @@ def encode_moments(
     Raises
     ------
     ValueError
-        As `encode`.
+        As `encode`, and if n_blocks < 1.
 
     Notes
     -----
     Under ``torchrun`` every process encodes its part of the rows, and all return the whole.
+
+    Examples
+    --------
+    >>> from dimlab.datasets import digits
+    >>> from dimlab.training.loop import untrained
+    >>> images = digits("validation", image_size=8).take(range(30))
+    >>> checkpoint = untrained(TrainConfig.small(), images)
+    >>> moments = encode_moments(checkpoint, images, n_blocks=2)
+    >>> features = encode(checkpoint, images).features
+    >>> moments.n, np.allclose(moments.mean[0], features.mean(axis=0), atol=1e-5)
+    (30, True)
     """
     _check_sizes(0, batch_size)
     embed, _ = _embedding(checkpoint, images, layer, device)
@@ -206,7 +229,7 @@ def encode_pixels(
     config : TrainConfig
         Its augmentation makes the views.
     n_views : int, default=0
-        V.
+        V, augmented views of every image.
     batch_size : int, default=512
         Images at a time.
     seed : int, default=0
@@ -220,7 +243,16 @@ def encode_pixels(
     Raises
     ------
     ValueError
-        If n_views is negative.
+        If n_views is negative or batch_size < 1.
+
+    Examples
+    --------
+    >>> from dimlab.image_set import ImageSet
+    >>> pixels = np.array([[0, 255], [51, 102]], np.uint8).reshape(2, 1, 1, 2)
+    >>> images = ImageSet(pixels, np.array([0, 1]), name="two")
+    >>> encode_pixels(images, TrainConfig.small()).features
+    array([[0. , 1. ],
+           [0.2, 0.4]], dtype=float32)
     """
     meta = {"source": "raw pixels", "layer": "pixels"}
     return _represent(

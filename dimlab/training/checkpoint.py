@@ -40,7 +40,7 @@ class Checkpoint:
     network : dict of str to Tensor
         State dict with the parts ``encoder.``, ``contrastive.`` and ``redundancy.`` (the two
         projectors).
-    mask_logits : Tensor of shape (D,)
+    mask_logits : Tensor of shape (D,), floating
         Logits of a sigmoid mask, or the raw mask; all ones where the method has no mask.
     trace : MaskTrace
         History of the mask weights.
@@ -50,6 +50,18 @@ class Checkpoint:
         State dicts of the optimisers, ``network`` and ``mask``.
     versions : dict of str to str
         Python, torch, numpy, dimlab, and the thread count that bit-for-bit equality needs.
+
+    Examples
+    --------
+    >>> from dimlab.datasets import digits
+    >>> from dimlab.training.loop import untrained
+    >>> checkpoint = untrained(TrainConfig.small(), digits("validation", image_size=8))
+    >>> checkpoint.has_mask, set(checkpoint.mask.weights.tolist())
+    (True, {0.5})
+    >>> checkpoint.encoder()(torch.zeros(2, 1, 8, 8)).shape
+    torch.Size([2, 64])
+    >>> checkpoint.summary()["data"], len(checkpoint.to_frame())
+    ('digits, 145 images', 0)
     """
 
     config: TrainConfig
@@ -85,7 +97,13 @@ class Checkpoint:
         Returns
         -------
         nn.Module
-            Maps images (B, C, H, W) in [0, 1] to features (B, D).
+            Maps images (B, C, H, W), normalised as in training (without that: in [0, 1]), to
+            features (B, D).
+
+        Raises
+        ------
+        ValueError
+            As `build_network`.
         """
         return self.build_network()["encoder"].eval()
 
@@ -101,6 +119,15 @@ class Checkpoint:
         ------
         ValueError
             If the weights do not fit the configuration.
+
+        Examples
+        --------
+        >>> from dimlab.datasets import digits
+        >>> from dimlab.training.loop import untrained
+        >>> checkpoint = untrained(TrainConfig.small(), digits("validation", image_size=8))
+        >>> network = checkpoint.build_network()
+        >>> network["redundancy"](network["encoder"](torch.zeros(2, 1, 8, 8))).shape
+        torch.Size([2, 128])
         """
         with torch.random.fork_rng(devices=[]):  # the fresh weights are about to be replaced
             network = build_network(self.config, self.data["shape"][0])
@@ -119,7 +146,8 @@ class Checkpoint:
         Returns
         -------
         pandas.DataFrame
-            Loss terms, hypergradient norms, mask mean and deviation, learning rates and seconds.
+            Loss terms (nats for NT-Xent), hypergradient norms, mask mean and deviation, learning
+            rates and seconds; no rows for an untrained network.
         """
         import pandas as pd
 
@@ -131,7 +159,8 @@ class Checkpoint:
         Returns
         -------
         dict
-            JSON-able.
+            Ready for JSON: ``method, encoder, data, step``, the loss terms of the last traced step,
+            ``mask_weight_std``, ``mask_largest_change`` and ``mask_moved``.
         """
         last = self.metrics[-1] if self.metrics else {}
         moved = self.trace.summary()
@@ -211,7 +240,18 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         If there is no such file.
     ValueError
         If it is damaged, asks for more than tensors and plain containers, or is no dimlab
-        checkpoint.
+        checkpoint of this format.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from dimlab.datasets import digits
+    >>> from dimlab.training.loop import untrained
+    >>> checkpoint = untrained(TrainConfig.small(), digits("validation", image_size=8))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     loaded = load_checkpoint(checkpoint.save(Path(folder) / "checkpoint.pt"))
+    >>> loaded.config == checkpoint.config, torch.equal(loaded.mask_logits, torch.zeros(64))
+    (True, True)
     """
     path = Path(path)
     payload = read_torch_file(path)

@@ -16,16 +16,27 @@ CUSTOM = "custom:"  # how a loss that dimlab does not ship stands in JSON
 class TrainConfig:
     """Configuration of a training run; change one field with ``dataclasses.replace``.
 
+    Every field has its docstring beneath it, with its range; what is said of the official code is
+    of that of [1]_. Rates and weights have no unit; lengths are in steps, epochs or images.
+
     Raises
     ------
     ValueError
-        If a field is outside the range that its docstring gives.
+        If a field is of another type, or outside the range that its docstring gives.
+
+    References
+    ----------
+    .. [1] Li et al., "MetaMask: Revisiting Dimensional Confounder for Self-Supervised Learning",
+       NeurIPS 2022, and its code.
 
     Examples
     --------
     >>> from dataclasses import replace
-    >>> replace(TrainConfig.small(), steps=10).steps
-    10
+    >>> short = replace(TrainConfig.small(), steps=10)
+    >>> short.steps, TrainConfig.medium() == TrainConfig(), TrainConfig.official().temperature
+    (10, True, 0.07)
+    >>> TrainConfig.from_dict(short.to_dict()) == short
+    True
     """
 
     method: str = "metamask"
@@ -263,14 +274,31 @@ class TrainConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the configuration as plain values; a loss of your own is named, not kept."""
+        """Return the configuration as plain values; a loss of your own is named, not kept.
+
+        Returns
+        -------
+        dict
+            One entry a field, in their order: str, int, float or bool.
+        """
         values = asdict(self)
         if callable(self.contrastive):
             values["contrastive"] = _name_of(self.contrastive)
         return values
 
     def to_json(self) -> str:
-        """Return the configuration as JSON, one key a field."""
+        """Return the configuration as JSON, one key a field.
+
+        Returns
+        -------
+        str
+            One line.
+
+        Examples
+        --------
+        >>> TrainConfig(steps=10, method="simclr").to_json()[:46]
+        '{"method": "simclr", "encoder": "convnet", "st'
+        """
         return json.dumps(self.to_dict())
 
     @classmethod
@@ -290,7 +318,12 @@ class TrainConfig:
         Raises
         ------
         ValueError
-            If a key is no field, or a value is out of range.
+            If a key is no field, or a value is of another type or out of range.
+
+        Examples
+        --------
+        >>> TrainConfig.from_dict({"method": "simclr", "steps": 10}).batch_size  # the default
+        256
         """
         known = {each.name for each in fields(cls)}
         unknown = sorted(set(values) - known)

@@ -81,12 +81,18 @@ def train(
     ------
     ValueError
         If there are fewer images than one batch, if ``resume`` is another run, if
-        ``validate_every`` is set without validation images, or if a loss is not finite.
+        ``validate_every`` is set without validation images, if grey images are to be normalised as
+        ImageNet's, or if a loss is not finite.
     OSError
         If the folder cannot be written or the disk has no room for two checkpoints and those to be
         kept; before the first step.
     TrainingStopped
         After SIGTERM or Ctrl-C, when the step is finished and saved.
+
+    Warns
+    -----
+    UserWarning
+        If a run is resumed with other versions, threads or processes: not bit for bit the same.
 
     Notes
     -----
@@ -100,7 +106,18 @@ def train(
     References
     ----------
     .. [1] Li et al., "MetaMask: Revisiting Dimensional Confounder for Self-Supervised Learning",
-    NeurIPS 2022.
+       NeurIPS 2022.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from dimlab.datasets import digits
+    >>> config = replace(TrainConfig.small(), steps=2, batch_size=16, n_dimensions=4)
+    >>> checkpoint = train(config, digits("validation", image_size=8))
+    >>> checkpoint.step, checkpoint.trace.steps.tolist(), checkpoint.trace.weights[0].tolist()
+    (2, [0, 1, 2], [0.5, 0.5, 0.5, 0.5])
+    >>> bool((checkpoint.trace.travelled > 0).all())  # every weight left its start
+    True
     """
     _check(config, images, validation, resume)
     world = current_world()
