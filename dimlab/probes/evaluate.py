@@ -12,12 +12,12 @@ import numpy as np
 from dimlab.kernels.paired import wilson_interval
 from dimlab.mask import DimensionMask
 from dimlab.probes._outcomes import Progress, labelled
+from dimlab.probes._reading import coded
 from dimlab.readers import (
     KnnReader,
     LinearReader,
     check_knn,
     check_penalty,
-    class_codes,
     fit_knn,
     fit_logistic,
     fit_ridge,
@@ -42,6 +42,21 @@ class Evaluation:
         Test samples read correctly.
     n_test, n_train, n_dimensions : int
         Sizes.
+
+    References
+    ----------
+    Those of `evaluate`, which measures it.
+
+    Examples
+    --------
+    >>> evaluation = Evaluation(
+    ...     ("knn", "knn"), ("none", "learned"), np.array([80, 90]), n_test=100, n_train=500,
+    ...     n_dimensions=8,
+    ... )
+    >>> evaluation.accuracy.tolist(), evaluation.summary()["accuracy"]
+    ([0.8, 0.9], {'knn': {'none': 0.8, 'learned': 0.9}})
+    >>> evaluation.to_frame()[["ci_low", "ci_high"]].round(3).values.tolist()[0]
+    [0.711, 0.867]
     """
 
     reader: tuple[str, ...]
@@ -56,7 +71,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Share of test samples read correctly, shape (R,)."""
+        """Share of test samples read correctly, in [0, 1], shape (R,)."""
         return self.n_correct / self.n_test
 
     def to_frame(self) -> Any:
@@ -151,8 +166,9 @@ def evaluate(
     Raises
     ------
     ValueError
-        If labels are missing, D differs, a reader is unknown or none is named, a number is out of
-        its range, or test has a class that train lacks.
+        If labels are missing, D or the basis differs, a reader is unknown or none is named, a
+        number is out of its range, the mask has another number of dimensions, or test has a class
+        that train lacks.
 
     Notes
     -----
@@ -173,7 +189,7 @@ def evaluate(
     train_labels, test_labels = labelled(train, test, "evaluate")
     check_knn(k if "knn" in readers else 1, temperature, len(train))
     check_penalty(penalty)
-    class_codes(test_labels, np.unique(train_labels))
+    coded(train, test, "evaluate")  # refuses two bases, and classes that train lacks
     masks: dict[str, DimensionMask | None] = {"none": None}
     if mask is not None:
         permuted = mask.permuted(np.random.default_rng(seed))

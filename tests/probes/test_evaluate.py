@@ -154,6 +154,9 @@ def test_unusable_splits_are_refused(splits):
     train, test = splits
     with pytest.raises(ValueError, match=r"^evaluate needs labels: build the Representation"):
         evaluate(train, Representation(test.features))
+    turned = Representation(test.features, labels=test.labels, meta={"basis": "pca"})
+    with pytest.raises(ValueError, match=r"^test must be in the basis of train, axes; got pca\."):
+        evaluate(train, turned)
     with pytest.raises(ValueError, match=r"^test must have 6 dimensions to match train; got 2"):
         evaluate(train, test.select([0, 1]))
     strange = Representation(test.features, labels=test.labels + 5)
