@@ -29,6 +29,28 @@ class BaselineComparison:
     ----------
     evaluations : tuple of (str, int, Evaluation)
         Source (``raw pixels``, ``untrained``, ``trained``), seed of the run, and its evaluation.
+
+    References
+    ----------
+    Those of `evaluate`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> def retrieved(n_correct):
+    ...     return Evaluation(("view-retrieval",), ("none",), np.array([n_correct]), 100, 500, 8)
+    >>> comparison = BaselineComparison(
+    ...     (
+    ...         ("raw pixels", 0, retrieved(20)),
+    ...         ("untrained", 0, retrieved(40)),
+    ...         ("trained", 0, retrieved(70)),
+    ...         ("trained", 1, retrieved(90)),
+    ...     )
+    ... )
+    >>> comparison.over_seeds()[["accuracy", "lowest", "highest"]].round(2).values.tolist()[-1]
+    [0.8, 0.7, 0.9]
+    >>> comparison.summary()["view_retrieval_ratio"], comparison.to_frame()["seed"].tolist()
+    (2.0, [0, 0, 0, 1])
     """
 
     evaluations: tuple[tuple[str, int, Evaluation], ...]
@@ -105,7 +127,7 @@ def evaluate_baselines(
         Runs that differ in their seed, at least one.
     train_images, test_images : ImageSet
         Readers are fitted on the first and scored on the second.
-    readers : sequence of str, default=("knn", "ridge")
+    readers : sequence of {"knn", "ridge", "logistic"}, default=("knn", "ridge")
         As in `evaluate`.
     k : int, default=5
         Neighbours of the kNN reader.
@@ -124,7 +146,23 @@ def evaluate_baselines(
     Raises
     ------
     ValueError
-        If there is no checkpoint, or two differ in more than their seed.
+        If there is no checkpoint, or two differ in more than their seed; as `encode`, for images of
+        another size; as `evaluate`, for readers.
+
+    References
+    ----------
+    Those of `evaluate`.
+
+    Examples
+    --------
+    >>> from dimlab.datasets import digits
+    >>> from dimlab.training.config import TrainConfig
+    >>> images = digits("validation", image_size=8)
+    >>> fit, judge = images.take(range(40)), images.take(range(40, 60))
+    >>> comparison = evaluate_baselines([untrained(TrainConfig.small(), fit)], fit, judge)
+    >>> frame = comparison.to_frame().query("mask == 'none'").set_index("source")
+    >>> frame["accuracy"]["untrained"].tolist() == frame["accuracy"]["trained"].tolist()
+    True
     """
     if not checkpoints:
         raise ValueError("checkpoints must hold at least one checkpoint; got none.")

@@ -69,6 +69,23 @@ def examine(
     ------
     ValueError
         As the probes do.
+
+    References
+    ----------
+    Those of the probes, each of which names its own.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> labels = np.arange(60) % 2
+    >>> features = rng.normal(size=(60, 3)) + np.outer(labels, [4, 0, 0])
+    >>> split = Representation(features, labels=labels)
+    >>> results = examine(split, split)
+    >>> list(results)
+    ['evaluation', 'ablation', 'harmful', 'correlation', 'spectrum', 'redundancy']
+    >>> results["ablation"].needed.tolist(), results["harmful"].confirmed.tolist()
+    ([0], [])
     """
     quietly: Working = working or (lambda text: nullcontext())
     views = test.views is not None and len(test.views) > 1

@@ -56,6 +56,25 @@ class Localisation:
         What covers: ``mean`` or ``zero``.
     n_samples : int
         N, the images that the n were chosen from.
+
+    References
+    ----------
+    Those of `locate`, which makes it.
+
+    Examples
+    --------
+    >>> occlusion, gradient = np.zeros((2, 1, 1, 8, 8), np.float32)
+    >>> occlusion[0, 0, 0, 7] = 2.0  # covering the upper right corner costs 2
+    >>> found = Localisation(
+    ...     np.array([3]), np.array([[5]]), np.array([[4.0]]), occlusion, gradient,
+    ...     np.array([[np.nan]]), np.zeros((1, 1, 1, 8, 8), np.uint8), np.array([[1]]), (),
+    ...     mean_activation=np.array([1.0]), std_activation=np.array([1.5]), patch=2, stride=1,
+    ...     fill="mean", n_samples=20,
+    ... )
+    >>> found.z_score.tolist(), found.peak.tolist(), found.to_frame()["peak_x"].tolist()
+    ([[2.0]], [[[0, 7]]], [7])
+    >>> found.border_share.tolist(), found.border_area, list(found.summary()["dimensions"])
+    ([1.0], 0.75, ['3'])
     """
 
     dimensions: np.ndarray

@@ -51,8 +51,8 @@ def explore(
         Offers the order by mask weight; by default ``test.meta["mask"]``, if there is one.
     removed : sequence of int, optional
         Dimensions removed at first.
-    k, temperature, penalty
-        As in `fit_knn` and `fit_ridge`.
+    k, temperature, penalty : int, float and float, default=5, 1.0 and 1e-3
+        As in `ablate`.
     seed : int, default=0
         Draws test rows where all would make a step slow; passed on to the probes.
 
@@ -75,6 +75,23 @@ def explore(
     Ridge accuracy and spectrum are exact at every step. kNN votes among each test row's 64 nearest
     train rows until the exact accuracy takes its place; those were nearest in the dimensions of the
     last exact answer, so after a large change the number is optimistic.
+
+    References
+    ----------
+    Roy & Vetterli, "The effective rank", EUSIPCO 2007, of the spectrum; those of `ablate` and
+    `find_redundancy`, of the orders.
+
+    Examples
+    --------
+    >>> labels = np.arange(40) % 2
+    >>> features = np.column_stack([2.0 * labels - 1, np.cos(np.arange(40))])
+    >>> split = Representation(features, labels=labels)
+    >>> view = explore(split, split, removed=[1])  # in a notebook: the cell's last value
+    >>> view.removed.tolist(), view.mask.weights.tolist()
+    ([1], [1.0, 0.0])
+    >>> view.explorer.state().ridge_accuracy
+    1.0
+    >>> view.close()
     """
     load_ipywidgets()
     explorer = Explorer(train, test, k=k, temperature=temperature, penalty=penalty, seed=seed)

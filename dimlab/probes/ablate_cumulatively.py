@@ -49,20 +49,35 @@ class CumulativeAblation:
     n_removed : ndarray of shape (P,), int
         Groups that are gone at each point.
     scores : ndarray of shape (P,)
-        Accuracy; the mean over orders where there are several.
+        Accuracy in [0, 1]; the mean over orders where there are several.
     ci_low, ci_high : ndarray of shape (P,)
         Wilson's 95 % interval of the accuracy. With several random orders: the range that 95 % of
         the orders lie in.
     loss_low, loss_high : ndarray of shape (P,)
         Tango's 95 % interval of what is lost against all dimensions; of the first order.
-    groups : tuple of ndarray of int
-        Dimensions of each group.
+    groups : tuple of ndarray of shape (n,), int
+        Dimensions of each of the G groups.
     n_orders, n_train, n_test, n_dimensions : int
         Sizes.
     basis : str
         Basis that the dimensions belong to.
     sample : str
         Which part of the test split was used; empty: all of it.
+
+    References
+    ----------
+    Wilson, JASA 22, 1927; Tango, Statistics in Medicine 17, 1998; those of `ablate_cumulatively`.
+
+    Examples
+    --------
+    >>> labels = np.arange(40) % 2
+    >>> features = np.column_stack([2.0 * labels - 1, np.cos(np.arange(40))])
+    >>> split = Representation(features, labels=labels)
+    >>> curve = ablate_cumulatively(split, split, order=[1, 0])
+    >>> curve.to_frame()[["n_removed", "group", "accuracy"]].values.tolist()
+    [[0.0, -1.0, 1.0], [1.0, 1.0, 1.0], [2.0, 0.0, 0.5]]
+    >>> curve.full_score, curve.n_dispensable, curve.summary()["best_score"]
+    (1.0, 1, 1.0)
     """
 
     reader: str

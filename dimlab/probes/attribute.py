@@ -72,6 +72,27 @@ class Attribution:
         What the leading factor's removal does.
     basis, sample : str
         Basis of the dimensions; which part of the test split was used, empty: all of it.
+
+    References
+    ----------
+    Kraskov, Stoegbauer and Grassberger, "Estimating mutual information", Physical Review E 69,
+    2004; those of `attribute`, which measures it.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> labels, size = np.arange(200) % 2, rng.normal(size=200)
+    >>> features = rng.normal(size=(200, 2)) + np.outer(size, [2, 0]) + np.outer(labels, [0, 3])
+    >>> split = Representation(features, labels=labels, factors={"size": size})
+    >>> attribution = attribute(split, split, n_permutations=99)
+    >>> attribution.leading_factor, attribution.leading.tolist(), attribution.flagged.tolist()
+    ('size', [0, 0], [True, False])
+    >>> attribution.verdicts(), (attribution.effect[:, 0] > 0.5).tolist()
+    (['nuisance', 'label'], [True, False])
+    >>> list(attribution.tables()), list(attribution.parts()), len(attribution.to_frame())
+    (['effects'], ['erasure'], 2)
+    >>> attribution.summary()["factors"]["size"]["n_flagged"]
+    1
     """
 
     factors: tuple[str, ...]

@@ -88,6 +88,24 @@ class RiskBound:
         What inner products are divided by.
     basis, sample : str
         Basis of the features, and which samples they are of; empty: all.
+
+    References
+    ----------
+    Those of `bound_risk`, which measures it.
+
+    Examples
+    --------
+    >>> rows = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
+    >>> split = Representation(rows, labels=np.array([0, 0, 1, 1]), views=np.stack([rows, rows]))
+    >>> bound = bound_risk(split, mask=DimensionMask(np.array([1.0, 0.0])), n_negatives=[64])
+    >>> bound.of("class_variance")[:2].round(6).tolist(), bound.masks[:2]
+    ([0.1, 0.125], ('none', 'learned'))
+    >>> bound.held[0].tolist(), bound.balanced, bound.p_value("class_variance") > 0.05
+    ([True], True, True)
+    >>> list(bound.tables()), bound.to_frame()["n_negatives"].unique().tolist()
+    (['terms', 'dimensions', 'controls'], [64])
+    >>> bound.summary()["assumption"][:32]
+    'met: classes are equally likely '
     """
 
     masks: tuple[str, ...]

@@ -76,6 +76,22 @@ class Comparison:
         95 % quantile of the mean match when samples are permuted.
     basis : tuple of str
         Basis of each representation.
+
+    References
+    ----------
+    Those of `compare`, which measures it.
+
+    Examples
+    --------
+    >>> features = np.random.default_rng(0).normal(size=(300, 2))
+    >>> turned = Representation(features @ np.array([[0.6, 0.8], [-0.8, 0.6]]))
+    >>> comparison = compare({"a": Representation(features), "b": turned})
+    >>> comparison.similarities()[["cka", "procrustes"]].round(6).values.tolist()
+    [[1.0, 1.0]]
+    >>> comparison.matches()["match"].round(1).tolist()  # a rotation keeps no dimension
+    [0.8, 0.8]
+    >>> comparison.summary()["reference"], list(comparison.tables()), len(comparison.to_frame())
+    ('a', ['similarities', 'matches'], 12)
     """
 
     names: tuple[str, ...]

@@ -40,17 +40,34 @@ class HarmfulDimensions:
     importance : ndarray of shape (G,)
         Accuracy lost without each group, on all test samples; negative: better without.
     selected_share : ndarray of shape (G,)
-        Share of the runs whose first half chose the group.
+        Share, in [0, 1], of the runs whose first half chose the group.
     q_value : ndarray of shape (G,)
         One-sided, from the halves that did not choose, aggregated over runs.
-    groups : tuple of ndarray of int
-        Dimensions of each group.
+    groups : tuple of ndarray of shape (n,), int
+        Dimensions of each of the G groups.
     n_splits, n_train, n_test, n_dimensions : int
         Sizes; every split is used both ways.
     basis : str
         Basis that the dimensions belong to.
     sample : str
         Which part of the test split was used; empty: all of it.
+
+    References
+    ----------
+    Those of `confirm_harmful`, which finds them.
+
+    Examples
+    --------
+    >>> found = HarmfulDimensions(
+    ...     reader="knn", refit=True, full_score=0.8, importance=np.array([0.1, -0.05]),
+    ...     selected_share=np.array([0.0, 1.0]), q_value=np.array([1.0, 0.01]),
+    ...     groups=(np.array([0]), np.array([1])), n_splits=20, n_train=100, n_test=100,
+    ...     n_dimensions=2,
+    ... )
+    >>> found.confirmed.tolist(), found.to_frame()["confirmed"].tolist()
+    ([1], [False, True])
+    >>> found.summary()["verdict"]
+    '1 of 2 confirmed as harmful (q <= 0.05).'
     """
 
     reader: str
@@ -72,7 +89,7 @@ class HarmfulDimensions:
 
     @property
     def confirmed(self) -> np.ndarray:
-        """Groups with q <= 0.05, smallest q first."""
+        """Groups with q <= 0.05, smallest q first; (n,) int."""
         order = np.lexsort((self.importance, self.q_value))
         return order[self.q_value[order] <= _SIGNIFICANT]
 

@@ -74,6 +74,21 @@ class Correlation:
         How the null was drawn, or why not.
     basis, sample : str
         Basis of the dimensions; which part of the split was used, empty: all of it.
+
+    References
+    ----------
+    Those of `correlate`, which measures it.
+
+    Examples
+    --------
+    >>> x = np.arange(8.0) - 3.5
+    >>> correlation = correlate(Representation(np.column_stack([x, -x, x**2])), n_draws=0)
+    >>> correlation.matrix.round(6).tolist()
+    [[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+    >>> round(correlation.largest_entry, 6), correlation.to_frame()["partner"][:2].tolist()
+    (1.0, [1, 0])
+    >>> correlation.summary()["kind"], list(correlation.tables())
+    ('within-view', ['top-pairs'])
     """
 
     kind: str
@@ -124,6 +139,13 @@ class Correlation:
         ------
         ValueError
             If ``n`` < 1.
+
+        Examples
+        --------
+        >>> x = np.arange(8.0) - 3.5
+        >>> correlation = correlate(Representation(np.column_stack([x, -x, x**2])), n_draws=0)
+        >>> correlation.top_pairs(1).round(6).values.tolist()
+        [[0.0, 1.0, -1.0]]
         """
         import pandas as pd
 

@@ -69,6 +69,23 @@ class Spectrum:
         Basis of the dimensions; which part of the split was used, empty: all of it.
     caution : str
         Why the numbers are biased, where they are; else empty.
+
+    References
+    ----------
+    Those of `decompose`, which measures it.
+
+    Examples
+    --------
+    >>> rows = np.vstack([np.diag([2.0, 1.0, 1.0]), -np.diag([2.0, 1.0, 1.0])])
+    >>> spectrum = decompose(Representation(rows))
+    >>> (spectrum.singular_values**2).round(6).tolist(), round(spectrum.participation_ratio, 6)
+    ([8.0, 2.0, 2.0], 2.0)
+    >>> (6 * spectrum.variance_share).round(6).tolist(), spectrum.summary()["numerical_rank"]
+    ([4.0, 1.0, 1.0], 3)
+    >>> spectrum.statistics()["statistic"][:2].tolist(), list(spectrum.tables())
+    (['effective_rank', 'entropy'], ['statistics'])
+    >>> spectrum.to_frame()["cumulative_share"].round(2).tolist()
+    [0.67, 0.83, 1.0]
     """
 
     singular_values: np.ndarray
@@ -93,7 +110,7 @@ class Spectrum:
 
     @property
     def variance_share(self) -> np.ndarray:
-        """Share of the summed squares in each component (R,)."""
+        """Share of the summed squares in each component, in [0, 1], shape (R,)."""
         energy = (self.singular_values / self.singular_values[0]) ** 2
         return energy / energy.sum()
 

@@ -44,7 +44,7 @@ class Redundancy:
         Dimensions that do not vary.
     mean : ndarray of shape (D,)
         Mean of each dimension: the constant, for a dead one.
-    duplicates : tuple of ndarray of int
+    duplicates : tuple of ndarray of shape (n,), int
         Groups of affine copies: every |correlation| within is at least 1 - 1e-6.
     order : ndarray of shape (D,), int
         Dimensions by pivoted QR: each time the one of which those before explain least.
@@ -55,7 +55,7 @@ class Redundancy:
         and scored on the other. NaN where it was not evaluated.
     keep : float
         Share of the variance (or of the reader's full accuracy) that ``subset`` keeps.
-    subset : ndarray of int
+    subset : ndarray of shape (n,), int
         The shortest beginning of ``order`` that keeps it.
     reader : str
         The reader; empty: the subset keeps variance.
@@ -63,6 +63,20 @@ class Redundancy:
         N.
     basis, sample : str
         Basis of the dimensions; which part of the split was used, empty: all of it.
+
+    References
+    ----------
+    Those of `find_redundancy`, which finds it.
+
+    Examples
+    --------
+    >>> features = np.random.default_rng(0).normal(size=(200, 4))
+    >>> features[:, 3] = 1 - 2 * features[:, 0]  # a copy in other units
+    >>> found = find_redundancy(Representation(features))
+    >>> [group.tolist() for group in found.groups], found.is_duplicate.tolist()
+    ([[0, 3], [1], [2]], [True, False, False, True])
+    >>> found.to_frame()["r_squared"].round(1).tolist(), found.summary()["n_subset"]
+    ([1.0, 0.0, 0.0, 1.0], 3)
     """
 
     variance_inflation_factor: np.ndarray
@@ -89,7 +103,7 @@ class Redundancy:
 
     @property
     def groups(self) -> tuple[np.ndarray, ...]:
-        """Dimensions of each group, as `ablate` takes them."""
+        """Dimensions of each group, each of shape (n,), int, as `ablate` takes them."""
         return tuple(groups_of(self.group))
 
     @property

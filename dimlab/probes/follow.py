@@ -132,6 +132,28 @@ class MaskEvolution:
         Norms of the two parts of the hypergradient, where recorded.
     gradient_share : ndarray of shape (T, D) or None
         Mean absolute gradient of the contrastive loss for each dimension, where recorded.
+
+    References
+    ----------
+    Kendall, "The treatment of ties in ranking problems", Biometrika 33, 1945; those of `follow`,
+    which measures it.
+
+    Examples
+    --------
+    >>> trace = MaskTrace(np.array([0, 10]), np.array([[0.5, 0.5, 0.5], [1.0, 0.5, 0.0]]))
+    >>> evolution = follow(trace)
+    >>> evolution.moved, evolution.movers.tolist(), evolution.final_rank.tolist()
+    (True, [0, 2, 1], [1, 2, 3])
+    >>> evolution.effective_number.round(2).tolist(), evolution.n_dimensions
+    ([3.0, 1.89], 3)
+    >>> evolution.movement()[:50]
+    'The mask moved: between steps 0 and 10 its weights'
+    >>> evolution.to_frame()["change"].tolist(), evolution.steps_frame()["q50"].tolist()
+    ([0.5, 0.0, -0.5], [0.5, 0.5])
+    >>> list(evolution.tables()), len(evolution.links_frame()), evolution.verdicts
+    (['steps', 'links'], 0, {})
+    >>> evolution.summary()["largest_change"]
+    0.5
     """
 
     steps: np.ndarray
