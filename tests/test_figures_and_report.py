@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from dimlab import figures
 from dimlab.basis import fit_basis
+from dimlab.datasets import digits
 from dimlab.mask import MaskTrace
 from dimlab.probes.ablate import ablate
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
@@ -24,6 +25,8 @@ from dimlab.probes.find_redundancy import find_redundancy
 from dimlab.probes.random_masks import random_masks
 from dimlab.report import in_words, write_report, write_result
 from dimlab.representation import Representation
+from dimlab.training.config import TrainConfig
+from dimlab.training.loop import untrained
 
 
 @pytest.fixture(scope="module")
@@ -352,3 +355,15 @@ def test_results_within_results_are_written_too(attribution, tmp_path):
     assert {"attribute-erasure.svg", "attribute-effects.svg", "attribute-effects.csv"} <= {
         path.name for path in files.values()
     }
+
+
+def test_losses_are_relative_to_the_first_and_an_untrained_run_has_none(ax):
+    images = digits("validation", image_size=8)
+    checkpoint = untrained(TrainConfig.small(), images)
+    figures.plot_checkpoint(checkpoint, ax=ax)  # and no warning that there is nothing to name
+    assert ax.get_legend() is None
+    metrics = ({"step": 1, "contrastive": 4.0}, {"step": 9, "contrastive": 1.0})
+    other = figures.plot_checkpoint(replace(checkpoint, metrics=metrics), ax=Figure().subplots())
+    np.testing.assert_array_equal(other.lines[0].get_xdata(), [1, 9])
+    np.testing.assert_array_equal(other.lines[0].get_ydata(), [1.0, 0.25])
+    assert [text.get_text() for text in other.get_legend().get_texts()] == ["contrastive"]

@@ -39,6 +39,19 @@ def plot_checkpoint(result: Checkpoint, *, ax: Axes | None = None) -> Axes:
     -------
     Axes
         One line a loss term.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import TrainConfig
+    >>> from dimlab.datasets import digits
+    >>> from dimlab.training.loop import untrained
+    >>> checkpoint = untrained(TrainConfig.small(), digits("validation", image_size=8))
+    >>> metrics = ({"step": 1, "contrastive": 4.0}, {"step": 2, "contrastive": 2.0})
+    >>> axes = plot_checkpoint(replace(checkpoint, metrics=metrics), ax=Figure().subplots())
+    >>> axes.lines[0].get_label(), axes.lines[0].get_ydata().tolist()
+    ('contrastive', [1.0, 0.5])
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -56,7 +69,8 @@ def plot_checkpoint(result: Checkpoint, *, ax: Axes | None = None) -> Axes:
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.yaxis.set_minor_formatter(NullFormatter())
-    ax.legend(frameon=False, fontsize="small")
+    if set(terms) & set(metrics):  # an untrained network has none
+        ax.legend(frameon=False, fontsize="small")
     ax.set_xlabel("training step")
     ax.set_ylabel("loss term / its first value")
     ax.set_title("Loss terms", loc="left")
@@ -77,6 +91,18 @@ def plot_evaluation(result: Evaluation, *, ax: Axes | None = None) -> Axes:
     -------
     Axes
         One row a reader and mask; horizontal lines are 95 % intervals.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Evaluation
+    >>> evaluation = Evaluation(
+    ...     ("knn", "knn"), ("none", "learned"), np.array([80, 90]), n_test=100, n_train=500,
+    ...     n_dimensions=8,
+    ... )
+    >>> axes = plot_evaluation(evaluation, ax=Figure().subplots())
+    >>> [text.get_text() for text in axes.get_yticklabels()], axes.lines[1].get_xdata().tolist()
+    (['knn, mask: none', 'knn, mask: learned'], [0.9])
     """
     ax = axes_or_current(ax)
     frame = result.to_frame()
@@ -101,6 +127,17 @@ def plot_baseline_comparison(result: BaselineComparison, *, ax: Axes | None = No
     -------
     Axes
         One row a source, reader and mask; horizontal lines are 95 % intervals.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import BaselineComparison, Evaluation
+    >>> def read(n_correct):
+    ...     return Evaluation(("knn",), ("none",), np.array([n_correct]), 100, 500, 8)
+    >>> parts = (("raw pixels", 0, read(70)), ("trained", 0, read(90)), ("trained", 1, read(92)))
+    >>> axes = plot_baseline_comparison(BaselineComparison(parts), ax=Figure().subplots())
+    >>> [text.get_text() for text in axes.get_yticklabels()], axes.texts[-1].get_text()
+    (['knn, raw pixels', 'knn, trained'], '0.910')
     """
     ax = axes_or_current(ax)
     frame = result.to_frame()
@@ -154,6 +191,15 @@ def plot_projector_widths(table: Any, *, ax: Axes | None = None) -> Axes:
     ------
     ValueError
         If a column is missing.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from matplotlib.figure import Figure
+    >>> table = pd.DataFrame({"width": [64, 64, 128], "accuracy": [0.5, 0.7, 0.8]})
+    >>> axes = plot_projector_widths(table, ax=Figure().subplots())
+    >>> axes.lines[0].get_ydata().round(6).tolist(), axes.get_xscale()
+    ([0.6, 0.8], 'log')
     """
     for name in ("width", "accuracy"):
         if name not in table.columns:
