@@ -37,6 +37,19 @@ def plot_attribution(result: Attribution, *, ax: Axes | None = None) -> Axes:
         factors the five that lead most often); blue and grey lead none. Above the dotted line that
         factor explains more than the label does (a nuisance), below it less (mixed). The
         largest nuisances are named by their index.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Representation, attribute
+    >>> rng = np.random.default_rng(0)
+    >>> labels, size = np.arange(200) % 2, rng.normal(size=200)
+    >>> features = rng.normal(size=(200, 2)) + np.outer(size, [2, 0]) + np.outer(labels, [0, 3])
+    >>> split = Representation(features, labels=labels, factors={"size": size})
+    >>> attribution = attribute(split, split, n_permutations=99, erased=None)
+    >>> axes = plot_attribution(attribution, ax=Figure().subplots())
+    >>> [text.get_text() for text in axes.get_legend().get_texts()]
+    ['size (1)', 'the label alone (1)', 'neither (0)']
     """
     ax = axes_or_current(ax)
     verdicts = np.array(result.verdicts())
@@ -98,6 +111,19 @@ def plot_attribution_effects(result: Attribution, *, ax: Axes | None = None) -> 
         A heat map: one row a factor, those of larger effects first; one column for each of the (at
         most 40) dimensions of largest nuisance score, largest first. A dot: q <= 0.05. White: not
         identifiable.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Representation, attribute
+    >>> rng = np.random.default_rng(0)
+    >>> labels, size = np.arange(200) % 2, rng.normal(size=200)
+    >>> features = rng.normal(size=(200, 2)) + np.outer(size, [2, 0]) + np.outer(labels, [0, 3])
+    >>> split = Representation(features, labels=labels, factors={"size": size})
+    >>> attribution = attribute(split, split, n_permutations=99, erased=None)
+    >>> axes = plot_attribution_effects(attribution, ax=Figure().subplots())
+    >>> [text.get_text() for text in axes.get_yticklabels()], axes.collections[0].get_array().shape
+    (['size'], (1, 2))
     """
     ax = axes_or_current(ax)
     order = np.argsort(-np.nan_to_num(result.nuisance_score, nan=-1.0), kind="stable")[:40]
@@ -140,6 +166,19 @@ def plot_erasure(result: Erasure, *, ax: Axes | None = None) -> Axes:
         Points are ways of removal with 95 % intervals (filled: test, open: in distribution); lines
         lead over 1, 2, 4, ... dimensions or directions removed. To the left the factor is gone;
         upwards the task is read better.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Representation, erase
+    >>> rng = np.random.default_rng(0)
+    >>> labels, size = np.arange(200) % 2, rng.normal(size=200)
+    >>> features = rng.normal(size=(200, 2)) + np.outer(size, [2, 0]) + np.outer(labels, [0, 3])
+    >>> split = Representation(features, labels=labels, factors={"size": size})
+    >>> erasure = erase(split, split, factor="size", n_random=2)
+    >>> axes = plot_erasure(erasure, ax=Figure().subplots())
+    >>> [text.get_text() for text in axes.get_legend().get_texts()][:2], axes.get_ylabel()
+    (['nothing', 'dimensions (1)'], 'accuracy of a refitted ridge reader')
     """
     ax = axes_or_current(ax)
     looks = {
@@ -202,6 +241,20 @@ def plot_localisation(result: Localisation, *, ax: Axes | None = None) -> Axes:
         three dimensions the first four), their occlusion maps and their gradient maps, each kind on
         one scale a dimension. Blue: covering the place lowers the activation; orange: it raises it.
         The darker green, the larger the gradient.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Localisation
+    >>> maps = np.ones((2, 1, 1, 8, 8), np.float32)  # of one dimension and one image
+    >>> found = Localisation(
+    ...     np.array([3]), np.array([[5]]), np.array([[4.0]]), *maps, np.array([[np.nan]]),
+    ...     np.zeros((1, 1, 1, 8, 8), np.uint8), np.array([[1]]), (), np.array([1.0]),
+    ...     np.array([1.5]), patch=2, stride=1, fill="mean", n_samples=20,
+    ... )
+    >>> axes = plot_localisation(found, ax=Figure().subplots())
+    >>> [text.get_text() for text in axes.get_xticklabels()][:2], len(axes.images)
+    (['image', 'occlusion: fall of the activation'], 1)
     """
     from matplotlib.colors import LinearSegmentedColormap
 

@@ -38,6 +38,15 @@ def plot_mask_trace(trace: MaskTrace, *, ax: Axes | None = None) -> Axes:
     -------
     Axes
         Coloured lines: the three dimensions that end highest and the three that end lowest.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import MaskTrace
+    >>> trace = MaskTrace(np.array([0, 10]), np.array([[0.5, 0.5], [0.25, 0.5]]))
+    >>> axes = plot_mask_trace(trace, ax=Figure().subplots())
+    >>> len(axes.lines), axes.lines[-1].get_ydata().tolist()  # two dimensions and the mean
+    (3, [0.5, 0.375])
     """
     ax = axes_or_current(ax)
     order = np.argsort(trace.weights[-1], kind="stable")
@@ -70,6 +79,15 @@ def plot_mask_evolution(result: MaskEvolution, *, ax: Axes | None = None) -> Axe
     Axes
         A heat map: one row a dimension; columns meet halfway between records. A mask with negative
         weights has colours centred at 0 (blue: positive, red: negative).
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import MaskTrace, follow
+    >>> trace = MaskTrace(np.array([0, 10]), np.array([[0.5, 0.5], [0.25, 0.75]]))
+    >>> axes = plot_mask_evolution(follow(trace), ax=Figure().subplots())
+    >>> axes.collections[0].get_array().tolist()  # the second dimension ends on top
+    [[0.5, 0.75], [0.5, 0.25]]
     """
     ax = axes_or_current(ax)
     steps = np.asarray(result.steps, dtype=np.float64)
@@ -119,6 +137,15 @@ def plot_mask_evolution_quantiles(result: MaskEvolution, *, ax: Axes | None = No
     Axes
         Grey bands: central 90 % and 50 % of the dimensions; dashed: the median; coloured: the at
         most six dimensions of the largest change.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import MaskTrace, follow
+    >>> trace = MaskTrace(np.array([0, 10]), np.array([[0.5, 0.5], [0.25, 0.5]]))
+    >>> axes = plot_mask_evolution_quantiles(follow(trace), ax=Figure().subplots())
+    >>> [text.get_text() for text in axes.get_legend().get_texts()]
+    ['central 90 %', 'central 50 %', 'median', 'dim. 0 (-0.25)']
     """
     ax = axes_or_current(ax)
     steps, quantiles = result.steps, result.quantiles.T
@@ -163,6 +190,20 @@ def plot_mask_evolution_links(result: MaskEvolution, *, ax: Axes | None = None) 
     Axes
         One row a measurement and mask, orange: the learned one. Horizontal lines: 95 % intervals;
         for random and permuted masks the central 95 % of the draws.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import MaskTrace, follow
+    >>> from dimlab.probes.follow import MaskLink
+    >>> trace = MaskTrace(np.array([0, 10]), np.array([[0.5, 0.5], [0.25, 0.75]]))
+    >>> link = MaskLink("importance", "learned", 0.8, 0.5, 0.95, 0.01, 32, expected_sign=1)
+    >>> axes = plot_mask_evolution_links(
+    ...     replace(follow(trace), links=(link,)), ax=Figure().subplots()
+    ... )
+    >>> axes.get_yticklabels()[0].get_text(), axes.texts[0].get_text().split()[-1]
+    ('importance, mask: learned', 'agrees')
     """
     ax = axes_or_current(ax)
     ax.set_title("What the final mask goes with", loc="left")
@@ -221,6 +262,18 @@ def plot_risk_bound(result: RiskBound, *, ax: Axes | None = None) -> Axes:
         that they bound, their markers filled where it lies between. Grey: the risk under controls.
         All less log M, with which they grow. This is the form inferred for the paper, not its
         verbatim theorem.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Representation, bound_risk
+    >>> rows = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
+    >>> split = Representation(rows, labels=np.array([0, 0, 1, 1]), views=np.stack([rows, rows]))
+    >>> bound = bound_risk(split, n_negatives=[16, 64])
+    >>> axes = plot_risk_bound(bound, ax=Figure().subplots())
+    >>> risk = axes.lines[2].get_ydata()  # between the two bounds
+    >>> bool((axes.lines[0].get_ydata() <= risk).all()), axes.get_xscale()
+    (True, 'log')
     """
     ax = axes_or_current(ax)
     numbers = result.n_negatives

@@ -41,6 +41,17 @@ def plot_correlation(result: Correlation, *, ax: Axes | None = None) -> Axes:
     Axes
         An image, blue: positive, red: negative. Its colours end at the 99.9 % quantile of the
         absolute off-diagonal entries, or at 0.1; dead dimensions are grey and last.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Representation, correlate
+    >>> x = np.arange(8.0) - 3.5
+    >>> correlation = correlate(Representation(np.column_stack([x, x**2, -x])), n_draws=0)
+    >>> axes = plot_correlation(correlation, ax=Figure().subplots())
+    >>> neighbours = np.abs(np.diagonal(axes.images[0].get_array(), 1))
+    >>> sorted(neighbours.round(6).tolist())  # x and -x are side by side
+    [0.0, 1.0]
     """
     ax = axes_or_current(ax)
     matrix = result.matrix[np.ix_(result.order, result.order)]
@@ -81,6 +92,15 @@ def plot_spectrum(result: Spectrum, *, ax: Axes | None = None) -> Axes:
         A line of singular values over the largest; values that rounding hides are left out. The
         green band is the effective rank's 95 % interval for endless samples, which lies above its
         value where samples are few.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Representation, decompose
+    >>> rows = np.vstack([np.diag([2.0, 1.0, 1.0]), -np.diag([2.0, 1.0, 1.0])])
+    >>> axes = plot_spectrum(decompose(Representation(rows)), ax=Figure().subplots())
+    >>> axes.lines[0].get_ydata().round(6).tolist(), axes.get_xscale(), axes.get_yscale()
+    ([1.0, 0.5, 0.5], 'log', 'log')
     """
     ax = axes_or_current(ax)
     shown = result.singular_values[result.singular_values > 0] / result.singular_values[0]
@@ -127,6 +147,16 @@ def plot_redundancy(result: Redundancy, *, ax: Axes | None = None) -> Axes:
     Axes
         Blue: R^2 of every dimension on the others, largest first. Orange: variance (or accuracy)
         that the first dimensions of the pivot order keep; dotted where the subset ends.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Representation, find_redundancy
+    >>> features = np.random.default_rng(0).normal(size=(200, 4))
+    >>> features[:, 3] = 1 - 2 * features[:, 0]  # a copy in other units
+    >>> axes = plot_redundancy(find_redundancy(Representation(features)), ax=Figure().subplots())
+    >>> axes.get_title(loc="left")
+    'Redundancy: 0 dead, 2 duplicate, 1 groups of |r| ≥ 0.5'
     """
     ax = axes_or_current(ax)
     ranked = np.sort(result.r_squared[~result.dead])[::-1]
@@ -177,6 +207,18 @@ def plot_comparison(
     ------
     ValueError
         If there is no such statistic.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Representation, compare
+    >>> features = np.random.default_rng(0).normal(size=(300, 3))
+    >>> both = {"three": Representation(features), "one": Representation(features[:, :1])}
+    >>> axes = plot_comparison(compare(both), ax=Figure().subplots())
+    >>> [text.get_text() for text in axes.get_xticklabels()], axes.get_ylabel()
+    (['three', 'one'], 'effective rank')
+    >>> axes.lines[0].get_ydata().round(1).tolist()
+    [3.0, 1.0]
     """
     if statistic not in result.statistics:
         known = ", ".join(map(repr, result.statistics))
@@ -255,6 +297,17 @@ def plot_representation(
     References
     ----------
     .. [1] Li et al., "MetaMask", NeurIPS 2022.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Representation
+    >>> features = np.random.default_rng(0).normal(size=(5, 7))
+    >>> features[:, 1:3] = features[:, :1]  # the first three agree
+    >>> axes = plot_representation(Representation(features), n_rows=4, ax=Figure().subplots())
+    >>> colours = axes.images[0].get_array()
+    >>> colours.shape, (np.ptp(colours, axis=2).max(axis=0) > 0.2).tolist()  # grey, coloured
+    ((4, 2, 3), [False, True])
     """
     if n_rows < 1:
         raise ValueError(f"n_rows must be >= 1; got {n_rows}.")

@@ -42,6 +42,17 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
     Axes
         Points are importances, vertical lines (of more than 150: bands) their 95 % intervals;
         coloured where q <= 0.05.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Representation, ablate
+    >>> labels = np.arange(40) % 2
+    >>> features = np.column_stack([2.0 * labels - 1, np.cos(np.arange(40))])
+    >>> split = Representation(features, labels=labels)
+    >>> axes = plot_ablation(ablate(split, split, reader="ridge"), ax=Figure().subplots())
+    >>> axes.collections[1].get_offsets()[:, 1].round(2).tolist(), axes.get_ylabel()
+    ([0.45, 0.0], 'importance (accuracy lost)')
     """
     ax = axes_or_current(ax)
     order = np.argsort(-result.importance, kind="stable")
@@ -92,6 +103,17 @@ def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes
     Axes
         A heat map: one row a class of test, one column for each of the (at most 40) groups of the
         largest effect within any class, by index; red: harmful, blue: needed.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Representation, ablate
+    >>> labels = np.arange(40) % 2
+    >>> features = np.column_stack([2.0 * labels - 1, np.cos(np.arange(40))])
+    >>> split = Representation(features, labels=labels)
+    >>> axes = plot_ablation_per_class(ablate(split, split, reader="ridge"), ax=Figure().subplots())
+    >>> [text.get_text() for text in axes.get_yticklabels()], axes.collections[0].get_array().shape
+    (['0', '1'], (2, 2))
     """
     ax = axes_or_current(ax)
     known = np.flatnonzero(~np.isnan(result.per_class).all(axis=0))
@@ -127,6 +149,18 @@ def plot_cumulative_ablation(result: CumulativeAblation, *, ax: Axes | None = No
     -------
     Axes
         One line; dashed: accuracy with all dimensions.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Representation, ablate_cumulatively
+    >>> labels = np.arange(40) % 2
+    >>> features = np.column_stack([2.0 * labels - 1, np.cos(np.arange(40))])
+    >>> split = Representation(features, labels=labels)
+    >>> curve = ablate_cumulatively(split, split, order=[1, 0])
+    >>> axes = plot_cumulative_ablation(curve, ax=Figure().subplots())
+    >>> axes.lines[0].get_ydata().tolist(), axes.get_xlabel()
+    ([1.0, 1.0, 0.5], 'dimensions removed')
     """
     ax = axes_or_current(ax)
     ax.fill_between(result.n_removed, result.ci_low, result.ci_high, color=BLUE, alpha=0.2, lw=0)
@@ -154,6 +188,20 @@ def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None
     -------
     Axes
         One point a group; coloured and named where q <= 0.05.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import HarmfulDimensions
+    >>> found = HarmfulDimensions(
+    ...     reader="knn", refit=True, full_score=0.8, importance=np.array([0.1, -0.05]),
+    ...     selected_share=np.array([0.0, 1.0]), q_value=np.array([1.0, 0.01]),
+    ...     groups=(np.array([4]), np.array([7])), n_splits=20, n_train=100, n_test=100,
+    ...     n_dimensions=8,
+    ... )
+    >>> axes = plot_harmful_dimensions(found, ax=Figure().subplots())
+    >>> [text.get_text() for text in axes.texts], axes.get_yscale()  # the confirmed one is named
+    (['7'], 'log')
     """
     ax = axes_or_current(ax)
     confirmed = result.q_value <= LEVEL
@@ -197,6 +245,18 @@ def plot_masked_scores(result: MaskedScores, *, ax: Axes | None = None) -> Axes:
     Axes
         Grey points: masks, judged on all samples. Orange: the best mask of one half, on the other
         half, with its 95 % interval. Green bar: what the best of equal masks reaches by chance.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Representation, random_masks
+    >>> labels = np.arange(40) % 2
+    >>> features = np.column_stack([2.0 * labels - 1, np.cos(np.arange(40))])
+    >>> split = Representation(features, labels=labels)
+    >>> scores = random_masks(split, split, drop=[0.5], n_masks=20)
+    >>> axes = plot_masked_scores(scores, ax=Figure().subplots())
+    >>> sorted(set(axes.collections[0].get_offsets()[:, 1].round(2).tolist()))  # gains
+    [-0.45, 0.0]
     """
     ax = axes_or_current(ax)
     rng = np.random.default_rng(0)
