@@ -60,12 +60,28 @@ def write_report(
     ------
     ValueError
         If there is no result, or the format is unknown.
+    TypeError
+        If a summary or the provenance holds what JSON cannot.
+    OSError
+        If the folder cannot be written.
 
     Notes
     -----
     Verdicts come first, each with the rule that gave it; then the numbers and figures of each
     result; then one table of all dimensions, to sort and filter. Results that are dimlab's own are
     kept whole as ``<name>.result.npz``: `redraw_report` makes the page of them again.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from dimlab.mask import MaskTrace
+    >>> trace = MaskTrace(np.array([0, 10]), np.array([[0.5, 0.5], [0.25, 0.75]]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = write_report(folder, {"trace": trace}, title="One mask", provenance={"seed": 0})
+    ...     "One mask" in page.read_text(encoding="utf-8")
+    ...     sorted(path.name for path in page.parent.glob("trace*"))
+    True
+    ['trace.csv', 'trace.json', 'trace.result.npz', 'trace.svg']
     """
     import jinja2
 
@@ -134,7 +150,19 @@ def redraw_report(
     FileNotFoundError
         If the folder holds no report.
     ValueError
-        If it is damaged or the format is unknown.
+        If it is damaged or of another version of dimlab, keeps no result, or the format is unknown.
+    OSError
+        If the new folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from dimlab.mask import MaskTrace
+    >>> trace = MaskTrace(np.array([0, 10]), np.array([[0.5, 0.5], [0.25, 0.75]]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     written = write_report(folder, {"trace": trace}).read_bytes()
+    ...     redraw_report(folder).read_bytes() == written
+    True
     """
     folder = Path(folder)
     if not (folder / CONTENTS).is_file():
