@@ -56,8 +56,8 @@ class Correlation:
         Root mean square of the correlations of different dimensions.
     off_diagonal_rms_interval : tuple of float
         95 % jackknife interval of it.
-    singular_values : ndarray of shape (number of live dimensions,)
-        Of the matrix, descending.
+    singular_values : ndarray of shape (n,)
+        Of the matrix of the n dimensions that are not dead, descending.
     null_band : dict of str to tuple of float
         What independence gives, by permutation: 95 % band of ``off_diagonal_rms`` (pointwise), and
         0 to the 95 % quantile of ``largest_singular_value`` and ``largest_entry`` (off the

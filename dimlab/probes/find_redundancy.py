@@ -35,9 +35,9 @@ class Redundancy:
         numbered in order of their lowest dimension; a dead dimension is alone.
     cut : float
         Mean |correlation| down to which groups were merged.
-    group_stability : ndarray of shape (number of groups,)
-        For each group, the mean Jaccard overlap with its best match in random halves of the
-        samples. NaN where halves could not be made.
+    group_stability : ndarray of shape (G,)
+        For each of the G groups, the mean Jaccard overlap with its best match in random halves of
+        the samples. NaN where halves could not be made.
     stability : float
         Mean adjusted Rand index of all groups with those of random halves.
     dead : ndarray of shape (D,), bool

@@ -37,7 +37,7 @@ class Checkpoint:
         images.
     step : int
         Steps taken; 0 is an untrained network.
-    network : dict of str to Tensor
+    network : dict of str to Tensor of any shape
         State dict with the parts ``encoder.``, ``contrastive.`` and ``redundancy.`` (the two
         projectors).
     mask_logits : Tensor of shape (D,), floating
@@ -192,6 +192,16 @@ class Checkpoint:
         ------
         OSError
             If the folder is not there or the disk is full; an older file stands.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from dimlab.datasets import digits
+        >>> from dimlab.training.loop import untrained
+        >>> checkpoint = untrained(TrainConfig.small(), digits("validation", image_size=8))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     checkpoint.save(Path(folder) / "checkpoint.pt").name
+        'checkpoint.pt'
         """
         trace = {
             each.name: torch.from_numpy(np.ascontiguousarray(getattr(self.trace, each.name)))

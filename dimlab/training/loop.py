@@ -88,6 +88,8 @@ def train(
         kept; before the first step.
     TrainingStopped
         After SIGTERM or Ctrl-C, when the step is finished and saved.
+    KeyboardInterrupt
+        At the second Ctrl-C, in the middle of a step.
 
     Warns
     -----
