@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from dimlab.mask import DimensionMask
 
 FORMAT = "dimlab-representation-1"
+ENDINGS = (".safetensors", ".npz")  # of files that `Representation.load` reads
 _DTYPES = {
     "F64": np.float64,
     "F32": np.float32,
@@ -335,34 +338,36 @@ class Representation:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Representation:
-        """Read a ``.safetensors`` file; the arrays stay memory-mapped.
+        """Read a ``.safetensors`` file, whose arrays stay memory-mapped, or a numpy ``.npz``.
 
         Parameters
         ----------
         path : path
-            A file written by `save`, or any safetensors file with a tensor ``features`` and, if
-            there are any, ``labels`` and ``views``.
+            A file written by `save`, or any file of these two kinds with an array ``features`` and,
+            if there are any, ``labels``, ``views``, ``factor:<name>`` and ``view_factor:<name>``.
 
         Returns
         -------
         Representation
-            Features and views are read-only memory maps; half-precision ones are cast.
+            Features and views are read-only memory maps, of a ``.npz`` arrays; half-precision ones
+            are cast.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         ValueError
-            If it is not a safetensors file, is cut short, holds no ``features`` or a tensor of a
-            type that numpy lacks, or what it holds makes no representation.
+            If it is no such file, is cut short, holds no ``features``, a tensor of a type that
+            numpy lacks or Python objects, or what it holds makes no representation.
         TypeError
             If the features are not floating or the labels not integers.
         """
         path = Path(path)
-        arrays, metadata = _map_safetensors(path)
+        arrays, metadata = _read_npz(path) if path.suffix == ".npz" else _map_safetensors(path)
         if "features" not in arrays:
+            what = "an array" if path.suffix == ".npz" else "a tensor"
             raise ValueError(
-                f"{path.name} must hold a tensor named 'features'; got {sorted(arrays)[:8]}."
+                f"{path.name} must hold {what} named 'features'; got {sorted(arrays)[:8]}."
             )
         try:
             header = json.loads(metadata.get("dimlab", "{}"))
@@ -468,6 +473,24 @@ def _as_codes(value: np.ndarray, name: str, categories: dict[str, list[str]]) ->
     names, codes = np.unique(value, return_inverse=True)
     categories[name] = [str(each) for each in names]
     return codes.reshape(value.shape).astype(np.int64)
+
+
+def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read every array into memory; a file that could run code is refused."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} must be a .npz file; got nothing there.")
+    try:
+        # opened here: numpy leaves a file open that it cannot read
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}, {}
+    except (
+        *(zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError),
+        *(TypeError, AttributeError),  # a single array under this name is no context manager
+    ) as error:
+        raise ValueError(
+            f"{path.name} must be a complete .npz file of numbers and text; got a damaged one, or "
+            "Python objects."
+        ) from error
 
 
 def _map_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

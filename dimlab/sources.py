@@ -236,6 +236,29 @@ def names_of(sources: list[Path]) -> list[str]:
     return names
 
 
+def holds_features(source: Path) -> bool:
+    """Say whether a file is one of features, by its ending; what is none is a checkpoint.
+
+    Parameters
+    ----------
+    source : Path
+        Any file.
+
+    Returns
+    -------
+    bool
+        Whether `Representation.load` reads files of this ending.
+
+    Examples
+    --------
+    >>> holds_features(Path("test.npz")), holds_features(Path("checkpoint.pt"))
+    (True, False)
+    """
+    from dimlab.representation import ENDINGS
+
+    return source.suffix in ENDINGS
+
+
 @dataclass(frozen=True)
 class Loading:
     """How named files are loaded.
@@ -324,7 +347,7 @@ class Loading:
         Parameters
         ----------
         source : Path
-            ``.safetensors``, or a checkpoint.
+            ``.safetensors`` or ``.npz``, or a checkpoint.
         split : str
             What to encode.
         views : int, default=0
@@ -344,7 +367,7 @@ class Loading:
         from dimlab.representation import Representation
         from dimlab.terminal import progress
 
-        if source.suffix == ".safetensors":
+        if holds_features(source):
             if self.masked:
                 raise ValueError("masked must be left out for a file of features; got --masked.")
             with reading():
@@ -419,11 +442,12 @@ class Loading:
         return replace(test, meta={**test.meta, "sample": note})
 
     def _train_of(self, source: Path) -> Representation:
-        if source.suffix != ".safetensors":
+        if not holds_features(source):
             return self.features(source, "train")
         if self.train is None:
             raise ValueError(
-                "train must name the train features; got nothing. Pass --train train.safetensors."
+                "train must name the train features; got nothing. Pass --train "
+                f"train{source.suffix}."
             )
         return self.features(self.train, "train")
 

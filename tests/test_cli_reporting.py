@@ -55,6 +55,28 @@ def test_features_alone_make_a_page_and_several_are_compared(dimlab, tmp_path):
     assert "mask" not in out  # there is none
 
 
+def test_a_npz_of_features_and_labels_makes_a_page_in_one_command(dimlab, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(150) % 3
+    for name in ("train", "test"):
+        features = rng.normal(size=(150, 6)) + np.outer(labels, [2, 0, 0, 0, 0, 0])
+        np.savez(tmp_path / f"{name}.npz", features=features, labels=labels)
+        Representation(features, labels=labels).save(tmp_path / f"{name}.safetensors")
+    code, out, err = dimlab("report", "test.npz", "--train", "train.npz")
+    assert (code, err) == (0, "")
+    same = dimlab("report", "test.safetensors", "--train", "train.safetensors", "--out", "same")
+    assert same[0] == 0
+    assert same[1].replace("same/", "report/") == out
+    assert (tmp_path / "report" / "ablation.csv").read_text() == (
+        tmp_path / "same" / "ablation.csv"
+    ).read_text()
+    code, _, err = dimlab("report", "test.npz")
+    assert (code, "Pass --train train.npz." in err) == (2, True)
+    code, _, err = dimlab("ablate", "test.npz", "--masked", "--train", "train.npz")
+    assert (code, "masked must be left out for a file of features" in err) == (2, True)
+    assert dimlab("correlate", "test.npz", "--within", "--draws", 5)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -181,6 +183,56 @@ def test_bad_files_are_refused(tmp_path):
     save_file({"features": GOOD}, path, metadata={"dimlab": "{"})
     with pytest.raises(ValueError, match="must hold a valid dimlab header"):
         Representation.load(path)
+
+
+def test_a_npz_of_named_arrays_is_read_as_a_safetensors_file_is(tmp_path):
+    rng = np.random.default_rng(0)
+    full = Representation(
+        rng.normal(size=(4, 3)).astype(np.float32), labels=np.array([0, 1, 1, 0]),
+        factors={"hue": rng.normal(size=4), "camera": np.array(["a", "b", "b", "a"])},
+        views=rng.normal(size=(2, 4, 3)), view_factors={"flip": np.zeros((2, 4), dtype=bool)},
+    )  # fmt: skip
+    names = {"features": full.features.astype(np.float16), "labels": full.labels}
+    names |= {"views": full.views, "view_factor:flip": full.view_factors["flip"], "other": GOOD}
+    names |= {f"factor:{name}": value for name, value in full.factors.items()}
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "r.npz", **names)
+        loaded = Representation.load(tmp_path / "r.npz")
+        np.testing.assert_array_equal(loaded.features, full.features.astype(np.float16))
+        assert loaded.features.dtype == np.float32
+        np.testing.assert_array_equal(loaded.labels, full.labels)
+        np.testing.assert_array_equal(loaded.views, full.views)
+        assert set(loaded.factors) == {"hue", "camera"}
+        for name, value in full.factors.items():
+            np.testing.assert_array_equal(loaded.factors[name], value)
+        np.testing.assert_array_equal(loaded.view_factors["flip"], full.view_factors["flip"])
+
+
+def test_bad_npz_files_are_refused_and_run_no_code(tmp_path):
+    path = tmp_path / "r.npz"
+    with pytest.raises(FileNotFoundError, match=r"r\.npz must be a \.npz file; got nothing there"):
+        Representation.load(path)
+    np.savez(path, other=GOOD)
+    with pytest.raises(ValueError, match="must hold an array named 'features'; got \\['other'\\]"):
+        Representation.load(path)
+    np.savez(path, features=GOOD)
+    whole = path.read_bytes()
+    with (tmp_path / "one.npy").open("wb") as file:
+        np.save(file, GOOD)
+    alone = (tmp_path / "one.npy").read_bytes()
+    for damaged in (b"", whole[:30], whole[:-1], alone):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"r\.npz must be a complete \.npz file of numbers"):
+            Representation.load(path)
+
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "exploded",))
+
+    np.savez(path, features=np.array([Bomb()], dtype=object))
+    with pytest.raises(ValueError, match="or Python objects"):
+        Representation.load(path)
+    assert not (tmp_path / "exploded").exists()
 
 
 def test_a_factor_of_samples_keeps_its_name_beside_one_of_views():

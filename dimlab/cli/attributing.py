@@ -33,7 +33,7 @@ from dimlab.cli.options import (
     TrainFeatures,
     numbers_in,
 )
-from dimlab.sources import Loading, read_checkpoint, read_trace, reading
+from dimlab.sources import Loading, holds_features, read_checkpoint, read_trace, reading
 from dimlab.terminal import (
     presented,
     print_rows,
@@ -141,7 +141,7 @@ def attribute(
                 device=device, progress=advance,
             )  # fmt: skip
     trace = None
-    if source.suffix != ".safetensors" and basis is None:
+    if not holds_features(source) and basis is None:
         trace = read_checkpoint(source).trace
     with progress("permuting", quiet=quiet) as advance:
         result = attribute_dimensions(
@@ -536,7 +536,7 @@ def _held_out(
     loading: Loading, source: Path, in_distribution: Path | None, asked: _Asked
 ) -> Representation | None:
     """Held-out samples like train: named, or a checkpoint's validation split."""
-    if in_distribution is None and source.suffix == ".safetensors":
+    if in_distribution is None and holds_features(source):
         return None
     held_out = loading.features(in_distribution or source, "validation")
     return asked.joined("validation", held_out)

@@ -48,7 +48,8 @@ FailIf = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 K = Annotated[int, typer.Option("--k", help="Neighbours of the kNN reader.")]
 Probed = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A checkpoint, or test features (.safetensors).")
+    Path,
+    typer.Argument(metavar="FILE", help="A checkpoint, or test features (.safetensors or .npz)."),
 ]
 TrainFeatures = Annotated[
     Path | None, typer.Option("--train", help="Train features, when FILE holds features.")

@@ -23,7 +23,7 @@ from dimlab.cli.options import (
     Seed,
     TrainFeatures,
 )
-from dimlab.sources import Loading, names_of, read_checkpoint, reading
+from dimlab.sources import Loading, holds_features, names_of, read_checkpoint, reading
 from dimlab.terminal import console, progress
 
 _SHOWN = ("numpy", "scipy", "sklearn", "torch", "matplotlib")
@@ -96,7 +96,7 @@ def _examined(
 
     train, test = loading.pair(source, max_queries, views=2)
     trace = held_out = None
-    if source.suffix != ".safetensors":
+    if not holds_features(source):
         checkpoint = read_checkpoint(source)
         held_out = loading.features(source, "validation")
         trace = checkpoint.trace if checkpoint.has_mask else None
