@@ -24,6 +24,7 @@ from dimlab.probes.evaluate import evaluate
 from dimlab.probes.find_redundancy import find_redundancy
 from dimlab.probes.random_masks import random_masks
 from dimlab.report import in_words, write_report, write_result
+from dimlab.report.saved import load_result
 from dimlab.representation import Representation
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import untrained
@@ -106,8 +107,16 @@ def test_a_report_of_nothing_is_refused(tmp_path):
 
 def test_result_files_are_readable_by_others(trace, tmp_path):
     files = write_result(tmp_path / "new", "trace", trace)
-    assert {path.suffix for path in files.values()} == {".csv", ".json", ".svg"}
+    assert {path.suffix for path in files.values()} == {".csv", ".json", ".svg", ".npz"}
     assert all(path.stat().st_mode & 0o400 for path in files.values())
+
+
+def test_a_result_is_kept_whole_beside_its_figures_and_only_once(attribution, tmp_path):
+    files = write_result(tmp_path / "a", "attribute", attribution)
+    again = write_result(tmp_path / "b", "attribute", load_result(files["result"]))
+    assert [path.name for path in (tmp_path / "a").glob("*.npz")] == ["attribute.result.npz"]
+    for kind, path in files.items():
+        assert path.read_bytes() == again[kind].read_bytes(), kind
 
 
 def test_values_in_words():

@@ -93,8 +93,6 @@ def write_report(
     sections = []
     for name, result in results.items():
         files = write_result(folder, name, result, figure_format=figure_format)
-        if type(result).__module__.startswith(HOUSE):
-            files["result"] = save_result(folder / f"{name}{SUFFIX}", result)
         sections.append(_section(name, result, files, folder if figure_format == "svg" else None))
     frame, titles = dimensions_of(results)
     if len(frame):
@@ -190,7 +188,7 @@ def redraw_report(
 def write_result(
     folder: str | os.PathLike[str], name: str, result: Any, *, figure_format: str = "svg"
 ) -> dict[str, Path]:
-    """Write a result as ``<name>.csv`` and ``.json``, its other tables, and figures.
+    """Write a result whole, as ``<name>.csv`` and ``.json``, its other tables, and figures.
 
     Parameters
     ----------
@@ -202,6 +200,7 @@ def write_result(
         With ``to_frame()`` and ``summary()``; where it has ``tables()``, each is a
         ``<name>-<table>.csv``; where it has ``parts()``, each is a result of its own,
         ``<name>-<part>``. Figures are all ``plot_<class name>`` and ``plot_<class name>_<what>``.
+        What dimlab itself measured is also kept whole, as ``<name>.result.npz``.
     figure_format : {"svg", "png", "pdf"}, default="svg"
         Of the figures.
 
@@ -218,6 +217,14 @@ def write_result(
     check_format(figure_format)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    files = _write_shown(folder, name, result, figure_format)
+    if type(result).__module__.startswith(HOUSE):
+        files["result"] = save_result(folder / f"{name}{SUFFIX}", result)
+    return files
+
+
+def _write_shown(folder: Path, name: str, result: Any, figure_format: str) -> dict[str, Path]:
+    """Write tables, summary and figures of a result and of its parts."""
     files = {
         "csv": _write_text(folder / f"{name}.csv", result.to_frame().to_csv(index=False)),
         "json": _write_text(folder / f"{name}.json", _json(result.summary())),
@@ -231,7 +238,7 @@ def write_result(
             temporary.write_bytes(_draw(plot, result, figure_format))
         files[f"{what}_{figure_format}".removeprefix("_")] = path
     for part, inner in getattr(result, "parts", dict)().items():
-        written = write_result(folder, f"{name}-{part}", inner, figure_format=figure_format)
+        written = _write_shown(folder, f"{name}-{part}", inner, figure_format)
         files |= {f"{part}_{kind}": path for kind, path in written.items()}
     return files
 
