@@ -6,6 +6,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,6 @@ from dimlab.representation import Representation
 
 @pytest.fixture(scope="module")
 def checkpoint_path(tmp_path_factory):
-    from dataclasses import replace
-
     from dimlab.datasets import digits
     from dimlab.training.config import TrainConfig
     from dimlab.training.loop import train
@@ -42,12 +41,24 @@ def test_train_then_ablate_with_nothing_else(dimlab, tmp_path):
     assert "out must be a folder without a checkpoint.pt" in err
 
 
+def test_digits_train_small_whatever_is_planted_in_them(dimlab, tmp_path):
+    arguments = ("--data", "digits+hue:0.8", "--steps", 2, "--batch-size", 16, "--out", "r")
+    from dimlab.training.checkpoint import load_checkpoint
+    from dimlab.training.config import TrainConfig
+
+    assert dimlab("train", *arguments)[0] == 0
+    found = load_checkpoint(tmp_path / "r" / "checkpoint.pt").config
+    assert found == replace(TrainConfig.small(), steps=2, batch_size=16)
+
+
 def test_ablate_writes_csv_json_and_figure_and_prints_json(dimlab, checkpoint_path, tmp_path):
     code, out, _ = dimlab("ablate", checkpoint_path, "--reader", "ridge", "--out", "here", "--json")
     assert code == 0
     assert json.loads(out)["reader"] == "ridge"
     names = sorted(file.name for file in (tmp_path / "here").iterdir())
-    assert names == ["ablate-per-class.svg", "ablate.csv", "ablate.json", "ablate.svg"]
+    assert names == [
+        "ablate-per-class.svg", "ablate.csv", "ablate.json", "ablate.result.npz", "ablate.svg",
+    ]  # fmt: skip
     assert json.loads((tmp_path / "here" / "ablate.json").read_text()) == json.loads(out)
 
 

@@ -72,7 +72,11 @@ def train(
         Path | None, typer.Option("--config", help="TOML file of TrainConfig fields; flags win.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="small, medium or official: where the other fields start.")
+        str,
+        typer.Option(
+            help="small, medium or official: where the other fields start; by default small for "
+            "digits, else medium."
+        ),
     ] = "",
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder; runs/... by default.")
@@ -103,7 +107,8 @@ def train(
         **{"mask_learning_rate": mask_learning_rate, "precision": precision},
         **{"validate_every": validate_every, "seed": seed, **_fields(fields or [])},
     }
-    settings = _config(preset or ("small" if data == "digits" else "medium"), config, chosen)
+    usual = "small" if data.partition("+")[0] == "digits" else "medium"  # whatever is planted
+    settings = _config(preset or usual, config, chosen)
     name = f"{data}-{settings.encoder}-{settings.method}-seed{seed}"
     folder = _run_folder(out, name, overwrite or resume)
     before = folder / "checkpoint.pt"
