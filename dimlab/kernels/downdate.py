@@ -22,6 +22,7 @@ _CACHED = 1 << 17  # elements of arrays that a processor's cache holds
 _SAFE_EXPONENT = 300.0  # exponentials of these neither overflow nor vanish together
 # Rounding times the condition number stays below 1e-8.
 _LARGEST_CONDITION = 1e-8 / np.finfo(np.float64).eps
+_TIED = 1e-9  # of a sample's largest logit: a lead that is rounding, and would follow the truth
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,7 +275,7 @@ def leave_out_predictions(logits: np.ndarray, u: np.ndarray, v: np.ndarray) -> n
     Returns
     -------
     ndarray of shape (N, D), int64
-        Index of the largest logit, the first of equal ones.
+        Index of the largest logit, the first of equal ones; see `tied_within`.
 
     Notes
     -----
@@ -282,13 +283,13 @@ def leave_out_predictions(logits: np.ndarray, u: np.ndarray, v: np.ndarray) -> n
     prediction; only the others' logits are formed.
     """
     n_samples, n_groups = u.shape
-    full = first_largest(logits.T)
+    slack = tied_within(logits)
+    full = first_largest(logits.T, slack)
     predicted = np.repeat(full[:, None], n_groups, axis=1)
     if logits.shape[1] == 1:
         return predicted
     ranked = np.partition(logits, -2, axis=1)[:, -2:]
-    # a hair less than the lead, for the rounding of both sides
-    lead = (ranked[:, 1] - ranked[:, 0]) - 1e-12 * np.abs(logits).max(axis=1)
+    lead = ranked[:, 1] - ranked[:, 0] - slack
     spread = (v.max(axis=1) - v.min(axis=1)) * (1 + 1e-12)
     step = max(1, _CACHED // n_groups)
     for start in range(0, n_samples, step):
@@ -296,7 +297,8 @@ def leave_out_predictions(logits: np.ndarray, u: np.ndarray, v: np.ndarray) -> n
         row, dimension = np.nonzero(np.abs(u[part]) * spread >= lead[part, None])
         for some in _pieces(len(row), logits.shape[1]):
             n, d = row[some] + start, dimension[some]
-            predicted[n, d] = first_largest((logits[n] - u[n, d][:, None] * v[d]).T)
+            without = (logits[n] - u[n, d][:, None] * v[d]).T
+            predicted[n, d] = first_largest(without, slack[n])
     return predicted
 
 
@@ -351,13 +353,33 @@ def leave_out_losses(
     return loss
 
 
-def first_largest(scores: np.ndarray) -> np.ndarray:
+def tied_within(logits: np.ndarray) -> np.ndarray:
+    """Lead of one class over another that counts as none once something was subtracted.
+
+    Parameters
+    ----------
+    logits : ndarray of shape (N, K)
+        Full logits.
+
+    Returns
+    -------
+    ndarray of shape (N,)
+        1e-9 of each sample's largest absolute logit. Where all that tells classes apart has left,
+        the reader that is left gives every class the same; what the subtraction leaves of the
+        difference is rounding, with the sign of the truth.
+    """
+    return _TIED * np.abs(logits).max(axis=1)
+
+
+def first_largest(scores: np.ndarray, slack: np.ndarray | None = None) -> np.ndarray:
     """Index along the first axis of the largest value, the first of equal ones.
 
     Parameters
     ----------
     scores : ndarray of shape (K, ...)
         Class first: K running maxima read the memory in order, where ``argmax`` jumps.
+    slack : ndarray that broadcasts to shape (...), optional
+        Values that lead by no more count as equal; by default 0.
 
     Returns
     -------
@@ -367,7 +389,7 @@ def first_largest(scores: np.ndarray) -> np.ndarray:
     best = scores[0].copy()
     winner = np.zeros(best.shape, dtype=np.int64)
     for index in range(1, len(scores)):
-        better = scores[index] > best
+        better = scores[index] > (best if slack is None else best + slack)
         winner[better] = index
         np.maximum(best, scores[index], out=best)
     return winner

@@ -19,6 +19,7 @@ from dimlab.kernels.downdate import (
     refuse_ill_conditioned,
     resolved_group_logits,
     single_removal_factors,
+    tied_within,
 )
 from dimlab.readers import LinearReader, fit_logistic, fit_ridge
 from dimlab.representation import Representation
@@ -224,12 +225,12 @@ def _collect(
 ) -> Outcomes:
     """Predictions and calibrated losses of logits that come class first, in blocks of groups."""
     ablated = np.empty((len(logits), n_groups), dtype=np.int64)
-    loss = np.empty(ablated.shape)
+    loss, slack = np.empty(ablated.shape), tied_within(logits)
     for part, without in parts:
-        ablated[:, part] = first_largest(without)
+        ablated[:, part] = first_largest(without, slack[:, None])
         loss[:, part] = log_losses(without / temperature, truth)
     full_loss = log_losses(logits.T / temperature, truth)
-    return Outcomes(first_largest(logits.T), ablated, full_loss, loss)
+    return Outcomes(first_largest(logits.T, slack), ablated, full_loss, loss)
 
 
 def _ridge_without(
@@ -279,7 +280,7 @@ def _collect_singles(
         calibrated, np.zeros((len(u), 1)), np.zeros((1, v.shape[1])), truth
     )
     return Outcomes(
-        first_largest(logits.T),
+        first_largest(logits.T, tied_within(logits)),
         leave_out_predictions(logits, u, v),
         full_loss[:, 0],
         leave_out_losses(calibrated, u, weights, truth),

@@ -296,6 +296,17 @@ def test_logistic_refits_really_refit(splits, capsys):
     assert ablation.scores[3] == (test.labels == majority).mean()
 
 
+@pytest.mark.parametrize("refit", [True, False])
+@pytest.mark.parametrize("groups", [None, [[0], [1], [0, 1]]])
+def test_what_rounding_leaves_of_a_class_does_not_predict_it(groups, refit):
+    labels = np.arange(40) % 2
+    features = np.column_stack([2.0 * labels - 1, np.ones(40)])  # the second says nothing
+    split = Representation(features, labels=labels)
+    ablation = ablate(split, split, reader="ridge", groups=groups, refit=refit)
+    assert ablation.scores[:2].tolist() == [0.5, 1.0]  # equal classes: always the lower one
+    assert (ablation.scores[2:] == 0.5).all()
+
+
 @pytest.mark.parametrize("reader", ["knn", "ridge"])
 def test_a_group_of_all_dimensions_is_defined(splits, reader):
     train, test = splits
