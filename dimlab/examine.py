@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from dimlab.mask import DimensionMask, MaskTrace
@@ -14,6 +15,7 @@ from dimlab.probes.bound_risk import bound_risk
 from dimlab.probes.confirm_harmful import confirm_harmful
 from dimlab.probes.correlate import correlate
 from dimlab.probes.decompose import decompose
+from dimlab.probes.erase import erase
 from dimlab.probes.evaluate import evaluate
 from dimlab.probes.find_redundancy import find_redundancy
 from dimlab.probes.follow import follow
@@ -113,10 +115,19 @@ def examine(
     if test.factors or test.view_factors:
         rows = test.per_view() if views and test.view_factors else test
         with quietly("attributing") as advance:
-            results["attribution"] = attribute(
-                train, rows, n_permutations=n_permutations, in_distribution=in_distribution,
+            found = attribute(
+                train, rows, erased=None, n_permutations=n_permutations,
                 ablation=results["ablation"], trace=trace, seed=seed, progress=advance,
             )  # fmt: skip
+        factor = found.leading_factor
+        if factor is not None and factor in train.factors and factor in test.factors:
+            with quietly(f"erasing {factor}") as advance:  # of the samples, not of their views
+                erasure = erase(
+                    train, test, factor=factor, in_distribution=in_distribution, seed=seed,
+                    progress=advance,
+                )  # fmt: skip
+            found = replace(found, erasure=erasure)
+        results["attribution"] = found
     if trace is not None:
         results["mask_evolution"] = follow(
             trace, ablation=results["ablation"], redundancy=results["redundancy"],

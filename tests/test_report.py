@@ -56,6 +56,19 @@ def results():
     )  # fmt: skip
 
 
+def test_a_factor_of_samples_is_taken_out_where_views_have_factors_too():
+    train, test = splits()
+    crops = np.random.default_rng(2).normal(size=(2, len(test)))
+    with_views = examine(
+        train, replace(test, view_factors={"crop": crops}), in_distribution=train, n_permutations=20
+    )
+    plain = examine(train, replace(test, views=None), in_distribution=train, n_permutations=20)
+    assert with_views["attribution"].factors == (EVIL, "crop")
+    same(with_views["attribution"].erasure, plain["attribution"].erasure)
+    questions = [each.question for each in verdicts_of(with_views)]
+    assert f"Does taking {EVIL} out help the task on test?" in questions
+
+
 def same(first, second):
     """Whether two results hold the same values, arrays and results within them included."""
     if hasattr(first, "__dataclass_fields__"):
