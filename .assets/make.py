@@ -341,7 +341,10 @@ def stale_drawings(readme: str) -> Iterator[str]:
             for path in folder.glob("*.result.npz"):
                 stem = path.name.partition(".")[0]
                 if any(f"{Path(name).stem}-".startswith(f"{stem}-") for name in names):
-                    write_result(again, stem, load_result(path))
+                    try:
+                        write_result(again, stem, load_result(path))
+                    except ValueError as error:
+                        yield f"{run.folder}/{path.name} can be read no more: {error}"
             for name in names:
                 drawn, path = Path(again, Path(name).name), ASSETS / name
                 if path.suffix == ".png":
