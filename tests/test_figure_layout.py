@@ -1,7 +1,7 @@
 """Figures at the size that reports show: no text overlaps, leaves the figure, or is tiny."""
 
 import io
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -107,21 +107,33 @@ def split(n_dimensions, seed):
     )  # fmt: skip
 
 
+def tiled(attribution, times):
+    """The same effects on so many times more dimensions: what a figure shows, not how it is got."""
+    d = len(attribution)
+    arrays = {
+        each.name: np.concatenate([getattr(attribution, each.name)] * times)
+        for each in fields(attribution)
+        if np.shape(getattr(attribution, each.name))[:1] == (d,)
+    }
+    return replace(attribution, **arrays)
+
+
 def results_at(n_dimensions):
-    """A result of every kind that depends on the number of dimensions."""
-    bank, queries = split(n_dimensions, 1), split(n_dimensions, 2)
+    """A result of every kind; those whose figures show dimensions are of so many."""
+    few = split(64, 1), split(64, 2)
+    bank, queries = (split(n_dimensions, 1), split(n_dimensions, 2)) if n_dimensions > 64 else few
     walk = np.random.default_rng(0).normal(size=(41, n_dimensions)) * 0.1
     trace = MaskTrace(np.arange(0, 401, 10), 1 / (1 + np.exp(-np.cumsum(walk, axis=0))))
     mask = DimensionMask(trace.weights[-1])
     ablation = ablate(bank, queries, reader="ridge", n_bootstrap=50)
     redundancy = find_redundancy(queries)
-    attribution = attribute(bank, queries, n_permutations=50)
+    attribution = tiled(attribute(*few, n_permutations=50), n_dimensions // 64)
     names = [f"runs/epoch-{epoch:03d}/checkpoint.pt" for epoch in range(8)]
     return [
         ablation,
         ablate_cumulatively(bank, queries, order="worst-first", reader="ridge"),
         confirm_harmful(bank, queries, reader="ridge"),
-        random_masks(bank, queries, n_masks=20),
+        random_masks(*few, n_masks=20),
         correlate(queries, n_draws=3, n_blocks=2),
         decompose(queries, n_blocks=2),
         redundancy,
@@ -129,9 +141,9 @@ def results_at(n_dimensions):
         trace,
         follow(trace, ablation=ablation, redundancy=redundancy, attribution=attribution),
         bound_risk(queries, mask=mask),
-        erase(bank, queries, factor="hue"),
-        evaluate(bank, queries, mask=mask, readers=("knn", "ridge")),
-        compare({name: queries for name in names}, n_blocks=2),
+        erase(*few, factor="hue"),
+        evaluate(*few, mask=DimensionMask(trace.weights[-1, :64]), readers=("knn", "ridge")),
+        compare({name: few[1] for name in names}, n_blocks=2),
         queries,
     ]
 
