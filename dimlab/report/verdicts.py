@@ -86,12 +86,13 @@ def _collapsed(spectrum: Spectrum) -> Verdict:
     low, high = (low, high) if known else (spectrum.effective_rank, spectrum.effective_rank)
     below, above = max(spectrum.effective_rank, high), min(spectrum.effective_rank, low)
     answer = "yes" if below < limit else "no" if above >= limit else "undecided"
-    interval = f" [{low:.1f}, {high:.1f}]" if known else ""
+    # the sample's own rank may lie below the interval: few samples hide directions
+    interval = f"; of endless samples {low:.1f} to {high:.1f} (95 %)" if known else ""
     return Verdict(
         "Are the features collapsed?",
         answer,
-        f"Effective rank {spectrum.effective_rank:.1f}{interval} of {spectrum.n_dimensions} "
-        "dimensions.",
+        f"Effective rank {spectrum.effective_rank:.1f} of {spectrum.n_dimensions} "
+        f"dimensions{interval}.",
         f"Yes: effective rank and its interval below a tenth of the dimensions ({limit:g}); no: "
         "both at or above it; else undecided.",
     )
