@@ -40,7 +40,7 @@ RECORD = "record.json"
 KEPT = ("*.result.npz", "knn/*.result.npz", "*/verdicts.json")  # what its numbers are of
 THREADS = 2  # another number sums in another order, and training ends elsewhere
 TOLERANCE = 0.5  # points, of pictures 540 points wide: what a patch of matplotlib may move
-PALETTE = 64  # colours of a picture of a page
+PALETTE = 256  # colours of a picture of a page
 PACKAGES = ("matplotlib", "seaborn", "numpy", "scipy", "scikit-learn", "torch", "kornia")
 
 

@@ -194,7 +194,8 @@ def print_extremes(result: Ablation, count: int = 10) -> None:
     formats = dict.fromkeys(("importance", "ci_low", "ci_high", "log_loss_lost"), "+.4f")
     formats |= {"score": ".4f", "p": ".2g", "q": ".2g", "its_p": ".2g"}
     sample = f" ({result.sample})" if result.sample else ""
-    unit = "dimensions" if "dimension" in frame else "groups"
+    unit = "groups" if "dimension" not in frame else "dimensions"
+    unit = unit if unit == "groups" or result.basis == "axes" else f"{result.basis} directions"
     count = min(count, len(frame))
     title = f"{count} most helpful {unit}{sample}"
     print_table(frame.head(count), title=title, formats=formats)

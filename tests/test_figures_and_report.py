@@ -181,7 +181,7 @@ def test_titles_name_basis_and_sample(ax, two_splits):
     train, test = (basis.apply(each) for each in two_splits)
     test = replace(test, meta={**test.meta, "sample": "120 of 500"})
     figures.plot_ablation(ablate(train, test, reader="ridge"), ax=ax)
-    title = "Leave one dimension out, ridge reader, pca basis\n120 of 500"
+    title = "Leave one direction out, ridge reader, pca basis\n120 of 500"
     assert ax.get_title(loc="left") == title
 
 

@@ -25,6 +25,8 @@ def house_style() -> Iterator[None]:
 
     style: Any = {**sns.plotting_context("paper", font_scale=1.1), **sns.axes_style("ticks")}
     style |= {"svg.hashsalt": "dimlab", "figure.dpi": 100, "axes.titlesize": "medium"}
+    # matplotlib brings this font: the same result gives the same picture on every machine
+    style |= {"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"]}
     with mpl.rc_context(style):
         yield
 
@@ -53,3 +55,10 @@ def titled(title: str, result: Any) -> str:
     """Name the basis and the sample wherever they are not the axes and all of test."""
     basis = "" if result.basis == "axes" else f", {result.basis} basis"
     return title + basis + (f"\n{result.sample}" if result.sample else "")
+
+
+def unit_of(result: Any) -> str:
+    """Say what is left out at a time: a dimension, a direction of another basis, or a group."""
+    if any(len(group) > 1 for group in result.groups):
+        return "group"
+    return "dimension" if result.basis == "axes" else "direction"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dimlab.figures.house import BLUE, GREEN, GREY, LEVEL, ORANGE, axes_or_current, titled
+from dimlab.figures.house import BLUE, GREEN, GREY, LEVEL, ORANGE, axes_or_current, titled, unit_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +80,7 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
     ):
         ax.scatter([], [], c=colour, s=12, label=text)
     ax.legend(fontsize="small", framealpha=0.9, edgecolor="none", loc="upper right")
-    unit = "dimension" if all(len(group) == 1 for group in result.groups) else "group"
+    unit = unit_of(result)
     ax.set_xlabel(f"{unit}s, ranked by importance")
     ax.set_ylabel(f"importance ({result.score.replace('_', ' ')} lost)")
     ax.set_title(titled(f"Leave one {unit} out, {result.reader} reader", result), loc="left")
@@ -129,7 +129,7 @@ def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes
     every = max(1, len(chosen) // 20)
     ax.set_xticks(np.arange(len(chosen))[::every] + 0.5, names[::every], rotation=90)
     ax.set_yticks(np.arange(len(known)) + 0.5, [str(c) for c in result.classes[known]])
-    ax.set_xlabel("dimension" if single else "group")
+    ax.set_xlabel(unit_of(result))
     ax.set_ylabel("class")
     ax.set_title(titled(f"Effect within each class, {result.reader} reader", result), loc="left")
     return ax
@@ -167,8 +167,7 @@ def plot_cumulative_ablation(result: CumulativeAblation, *, ax: Axes | None = No
     ax.plot(result.n_removed, result.scores, color=BLUE, lw=1.5, label=result.order_name)
     ax.axhline(result.full_score, color="black", lw=0.8, ls="--", label="all dimensions")
     ax.legend(frameon=False, fontsize="small")
-    single = all(len(group) == 1 for group in result.groups)
-    ax.set_xlabel(f"{'dimensions' if single else 'groups'} removed")
+    ax.set_xlabel(f"{unit_of(result)}s removed")
     ax.set_ylabel("accuracy (share of test samples)")
     ax.set_title(titled(f"Cumulative ablation, {result.reader} reader", result), loc="left")
     return ax
