@@ -1,8 +1,10 @@
 """What every command owes a shell: help with an example, gates, plain text, a stable JSON."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -124,6 +126,30 @@ def test_output_without_a_terminal_is_plain(features, tmp_path):
         )  # fmt: skip
         assert output.returncode == 0
         assert "\x1b" not in output.stdout + output.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("dimlab rep", "report"), ("dimlab ablate --rea", "--reader")]
+)
+def test_a_shell_completes_commands_and_options(typed, offered):
+    asked = {
+        "_DIMLAB_COMPLETE": "complete_bash",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(typed.count(" ")),
+    }
+    answer = subprocess.run(
+        [Path(sys.executable).with_name("dimlab")],
+        capture_output=True, text=True, check=True, env={**os.environ, **asked},
+    )  # fmt: skip
+    assert answer.stdout.split() == [offered]
+
+
+def test_help_fits_a_narrow_terminal():
+    answer = subprocess.run(
+        [sys.executable, "-m", "dimlab", "ablate", "--help"],
+        capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "44"},
+    )  # fmt: skip
+    assert max(map(len, answer.stdout.splitlines())) <= 44
 
 
 def test_figures_come_in_the_format_asked_for(dimlab, features, tmp_path):
