@@ -363,7 +363,7 @@ class Representation:
             If the features are not floating or the labels not integers.
         """
         path = Path(path)
-        arrays, metadata = _read_npz(path) if path.suffix == ".npz" else _map_safetensors(path)
+        arrays, metadata = read_npz(path) if path.suffix == ".npz" else map_safetensors(path)
         if "features" not in arrays:
             what = "an array" if path.suffix == ".npz" else "a tensor"
             raise ValueError(
@@ -475,7 +475,7 @@ def _as_codes(value: np.ndarray, name: str, categories: dict[str, list[str]]) ->
     return codes.reshape(value.shape).astype(np.int64)
 
 
-def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Read every array into memory; a file that could run code is refused."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} must be a .npz file; got nothing there.")
@@ -493,7 +493,7 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         ) from error
 
 
-def _map_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def map_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Memory-map every tensor: safetensors' own numpy reader would copy the features."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} must be a .safetensors file; got nothing there.")
