@@ -25,6 +25,7 @@ _HOME = {
     "TrainConfig": "dimlab.training.config",
     "Checkpoint": "dimlab.training.checkpoint",
     "load_checkpoint": "dimlab.training.checkpoint",
+    "load_features": "dimlab.interop.features",
     "train": "dimlab.training.loop",
     "encode": "dimlab.encode",
     "encode_moments": "dimlab.encode",

@@ -42,8 +42,9 @@ def examine(
     Parameters
     ----------
     train, test : Representation
-        Labelled splits of the same D dimensions. With two views of test, correlations are between
-        views, the risk is bounded, and the parameters of the augmentation are factors.
+        Splits of the same D dimensions; without labels in both, what dimensions share is measured,
+        and nothing that needs a task. With two views of test, correlations are between views, the
+        risk is bounded, and the parameters of the augmentation are factors.
     in_distribution : Representation, optional
         Held-out samples like train, for erasure.
     trace : MaskTrace, optional
@@ -66,6 +67,7 @@ def examine(
     dict of str to result
         ``evaluation, ablation, harmful, correlation, spectrum, redundancy``; where there are
         factors ``attribution``; with a trace ``mask_evolution``; with two views ``risk_bound``.
+        Without labels ``correlation, spectrum, redundancy`` and ``mask_evolution``.
 
     Raises
     ------
@@ -92,19 +94,21 @@ def examine(
     quietly: Working = working or (lambda text: nullcontext())
     views = test.views is not None and len(test.views) > 1
     results: dict[str, Any] = {}
-    with quietly("evaluating") as advance:
-        results["evaluation"] = evaluate(
-            train, test, mask=mask, readers=("knn", "ridge"), seed=seed, device=device,
-            progress=advance,
-        )  # fmt: skip
-    with quietly("ablating") as advance:
-        results["ablation"] = ablate(
-            train, test, reader=reader, seed=seed, device=device, progress=advance
-        )
-    with quietly("confirming") as advance:
-        results["harmful"] = confirm_harmful(
-            train, test, reader=reader, seed=seed, device=device, progress=advance
-        )
+    labelled = train.labels is not None and test.labels is not None
+    if labelled:
+        with quietly("evaluating") as advance:
+            results["evaluation"] = evaluate(
+                train, test, mask=mask, readers=("knn", "ridge"), seed=seed, device=device,
+                progress=advance,
+            )  # fmt: skip
+        with quietly("ablating") as advance:
+            results["ablation"] = ablate(
+                train, test, reader=reader, seed=seed, device=device, progress=advance
+            )
+        with quietly("confirming") as advance:
+            results["harmful"] = confirm_harmful(
+                train, test, reader=reader, seed=seed, device=device, progress=advance
+            )
     with quietly("correlating") as advance, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the summaries say it: few samples, dead ones
         results["correlation"] = correlate(
@@ -112,7 +116,7 @@ def examine(
         )
         results["spectrum"] = decompose(test, seed=seed, device=device)
     results["redundancy"] = find_redundancy(test, seed=seed, device=device)
-    if test.factors or test.view_factors:
+    if labelled and (test.factors or test.view_factors):
         rows = test.per_view() if views and test.view_factors else test
         with quietly("attributing") as advance:
             found = attribute(
@@ -130,10 +134,10 @@ def examine(
         results["attribution"] = found
     if trace is not None:
         results["mask_evolution"] = follow(
-            trace, ablation=results["ablation"], redundancy=results["redundancy"],
+            trace, ablation=results.get("ablation"), redundancy=results["redundancy"],
             attribution=results.get("attribution"), seed=seed,
         )  # fmt: skip
-    if views:
+    if labelled and views:
         with quietly("bounding the risk") as advance:
             results["risk_bound"] = bound_risk(
                 test, mask=mask, seed=seed, device=device, progress=advance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -41,6 +42,21 @@ def reading() -> Iterator[None]:
         yield
     except ValueError as error:
         raise Unreadable(str(error)) from error
+
+
+@contextmanager
+def said_on_stderr() -> Iterator[None]:
+    """Say warnings as sentences on stderr.
+
+    Yields
+    ------
+    None
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for each in caught:
+        print(f"note: {each.message}", file=sys.stderr)
 
 
 def load_data(name: str, split: str, data_dir: Path | None) -> ImageSet:
@@ -236,29 +252,6 @@ def names_of(sources: list[Path]) -> list[str]:
     return names
 
 
-def holds_features(source: Path) -> bool:
-    """Say whether a file is one of features, by its ending; what is none is a checkpoint.
-
-    Parameters
-    ----------
-    source : Path
-        Any file.
-
-    Returns
-    -------
-    bool
-        Whether `Representation.load` reads files of this ending.
-
-    Examples
-    --------
-    >>> holds_features(Path("test.npz")), holds_features(Path("checkpoint.pt"))
-    (True, False)
-    """
-    from dimlab.representation import ENDINGS
-
-    return source.suffix in ENDINGS
-
-
 @dataclass(frozen=True)
 class Loading:
     """How named files are loaded.
@@ -281,6 +274,10 @@ class Loading:
         Draws views, samples and the deal of moments.
     quiet : bool, default=False
         No progress.
+    array : str or None
+        Name of the array of features in files of other tools.
+    labels : str or None
+        Name of the array of labels there, or a file of them.
 
     Raises
     ------
@@ -296,6 +293,8 @@ class Loading:
     device: str = "cpu"
     seed: int = 0
     quiet: bool = False
+    array: str | None = None
+    labels: str | None = None
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -347,7 +346,7 @@ class Loading:
         Parameters
         ----------
         source : Path
-            ``.safetensors`` or ``.npz``, or a checkpoint.
+            Features, as `load_features` reads them, or a checkpoint.
         split : str
             What to encode.
         views : int, default=0
@@ -364,14 +363,14 @@ class Loading:
             If a mask is asked of a file of features.
         """
         from dimlab.encode import encode
-        from dimlab.representation import Representation
+        from dimlab.interop.features import holds_features, part_of
         from dimlab.terminal import progress
 
         if holds_features(source):
             if self.masked:
                 raise ValueError("masked must be left out for a file of features; got --masked.")
-            with reading():
-                return Representation.load(source)
+            with reading(), said_on_stderr():
+                return part_of(source, split, features=self.array, labels=self.labels)
         checkpoint = read_checkpoint(source)
         images = self.images(checkpoint, split)
         with progress(f"encoding {split}", quiet=self.quiet) as advance:
@@ -382,7 +381,12 @@ class Loading:
         return representation.masked(checkpoint.mask) if self.masked else representation
 
     def pair(
-        self, source: Path, max_queries: int | None = None, *, views: int = 0
+        self,
+        source: Path,
+        max_queries: int | None = None,
+        *,
+        views: int = 0,
+        labelled: bool = True,
     ) -> tuple[Representation, Representation]:
         """Load train and test, in the basis asked for, test cut down to the samples asked for.
 
@@ -394,6 +398,8 @@ class Loading:
             Test samples to draw.
         views : int, default=0
             Augmented views of test that a checkpoint encodes.
+        labelled : bool, default=True
+            Whether both must have labels.
 
         Returns
         -------
@@ -403,11 +409,35 @@ class Loading:
         Raises
         ------
         ValueError
-            If ``max_queries`` < 1, or the train features are not named.
+            If ``max_queries`` < 1, the train features are not named though the file is known to be
+            a test split, labels are missing, or only one of the two has class names.
+
+        Notes
+        -----
+        A file that names no split is cut in halves, class by class: one is train, one is test.
         """
+        from dimlab.interop.classes import aligned
+
         if max_queries is not None and max_queries < 1:  # before anything long
             raise ValueError(f"max-queries must be >= 1; got {max_queries}.")
-        train, test = self._train_of(source), self.features(source, "test", views=views)
+        test = self.features(source, "test", views=views)
+        train = self._train_of(source, test)
+        if train is None:
+            train, test = self.halves(test)
+            print(
+                f"{source.name} names no split: {len(train)} of its {len(train) + len(test)} "
+                f"samples are train, the others test (seed {self.seed}; --train names another "
+                "file).",
+                file=sys.stderr,
+            )
+        if labelled and (train.labels is None or test.labels is None):
+            file = self.train if test.labels is not None and self.train else source
+            vectors = ", ".join((test if file == source else train).factors)
+            raise ValueError(
+                f"labels must stand in {file.name} or be named; got none. Pass --labels FILE, or "
+                f"the name of an array there ({vectors or 'it has none of one value a sample'})."
+            )
+        train, test = aligned(train, test)
         test = self.sampled(test, max_queries)
         train, test = self.in_basis(train, [train, test])
         return train, test
@@ -441,7 +471,57 @@ class Loading:
         test = test.take(np.sort(rows))
         return replace(test, meta={**test.meta, "sample": note})
 
-    def _train_of(self, source: Path) -> Representation:
+    def halves(self, whole: Representation) -> tuple[Representation, Representation]:
+        """Cut a representation in two, class by class, and note in ``meta["sample"]`` that it is.
+
+        Parameters
+        ----------
+        whole : Representation
+            At least two samples.
+
+        Returns
+        -------
+        tuple of Representation
+            Train and test, each in the order of the whole.
+
+        Raises
+        ------
+        ValueError
+            If there are fewer than two samples.
+        """
+        if len(whole) < 2:
+            raise ValueError(f"features must have at least 2 samples; got {len(whole)}.")
+        shuffled = np.random.default_rng(self.seed).permutation(len(whole))
+        if whole.labels is not None:  # a class gives every other of its samples to train
+            shuffled = shuffled[np.argsort(whole.labels[shuffled], kind="stable")]
+        note = f"half of {len(whole)} samples, the others are train (seed {self.seed})"
+        test = whole.take(np.sort(shuffled[1::2]))
+        return (
+            whole.take(np.sort(shuffled[::2])),
+            replace(test, meta={**test.meta, "sample": note}),
+        )
+
+    def _train_of(self, source: Path, test: Representation) -> Representation | None:
+        """Train features: named, of a checkpoint, in the file itself; None if a half would do."""
+        from dimlab.interop.features import holds_features, splits_of
+
+        if not holds_features(source):
+            return self.features(source, "train")
+        if self.train is not None:
+            return self.features(self.train, "train")
+        if test.meta.get("split") != "test":
+            return None
+        if "train" not in splits_of(source):
+            raise ValueError(
+                "train must name the train features, as these are test; got nothing. Pass --train "
+                f"train{source.suffix}."
+            )
+        return self.features(source, "train")
+
+    def _basis_train(self, source: Path) -> Representation:
+        """Train features for a basis: named, or of a checkpoint."""
+        from dimlab.interop.features import holds_features
+
         if not holds_features(source):
             return self.features(source, "train")
         if self.train is None:
@@ -541,7 +621,7 @@ class Loading:
                 parts = [loading.features(each, split, views=views) for each in sources]
                 parts = [each.per_view() for each in parts] if stacked else parts
                 if self.basis is not None:
-                    parts = loading.in_basis(loading._train_of(sources[0]), parts)
+                    parts = loading.in_basis(loading._basis_train(sources[0]), parts)
                 alone = len(parts) == 1 and world.size == 1
                 measured = parts[0] if alone else loading._moments(parts, pairs, world)
             if save_moments is not None and world.rank == 0:

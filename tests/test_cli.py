@@ -86,7 +86,7 @@ def test_evaluate_prints_every_source(dimlab, checkpoint_path):
     ("arguments", "code", "sentence"),
     [
         (["ablate", "nowhere.pt"], 2, "dimlab ablate: checkpoint must be a file; got nowhere.pt"),
-        (["ablate", "x.safetensors"], 2, "Pass --train train.safetensors"),
+        (["ablate", "x.safetensors"], 2, "features must be a file; got x.safetensors, nothing there"),
         (["ablate"], 2, "Missing argument"),
         (["ablate", "x.pt", "--nonsense"], 2, "No such option"),
         (["ablate", "x.pt", "--k", "many"], 2, "--k"),
@@ -155,7 +155,7 @@ def test_features_without_labels_say_what_to_do(dimlab, tmp_path):
     Representation(np.eye(4)).save(tmp_path / "a.safetensors")
     code, _, err = dimlab("ablate", "a.safetensors", "--train", "a.safetensors")
     assert code == 2
-    assert "needs labels" in err
+    assert "labels must stand in a.safetensors or be named; got none. Pass --labels FILE" in err
 
 
 def test_help_is_quick_to_reach_and_python_m_works():

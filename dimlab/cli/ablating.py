@@ -8,6 +8,7 @@ import typer
 
 from dimlab.cli.app import app
 from dimlab.cli.options import (
+    ArrayName,
     AsJson,
     BasisName,
     Data,
@@ -17,6 +18,7 @@ from dimlab.cli.options import (
     Format,
     GroupsOf,
     K,
+    LabelsOf,
     Masked,
     MaxQueries,
     Memory,
@@ -39,6 +41,8 @@ from dimlab.terminal import presented, print_extremes, print_rows, progress
 def ablate(
     source: Probed,
     train_features: TrainFeatures = None,
+    array: ArrayName = None,
+    labels: LabelsOf = None,
     reader: Reader = "knn",
     refit: Annotated[
         bool | None, typer.Option("--refit/--frozen", help="Fit the reader again without it.")
@@ -71,7 +75,9 @@ def ablate(
     """
     from dimlab.probes.ablate import ablate as ablate_dimensions
 
-    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    loading = Loading(
+        data, data_dir, masked, basis, train_features, device, seed, quiet, array, labels
+    )
     train, test = loading.pair(source, max_queries)
     with progress("ablating", quiet=quiet) as advance:
         result = ablate_dimensions(
@@ -90,6 +96,8 @@ def ablate(
 def random_masks(
     source: Probed,
     train_features: TrainFeatures = None,
+    array: ArrayName = None,
+    labels: LabelsOf = None,
     reader: Reader = "ridge",
     drop: Annotated[
         str, typer.Option(help="Shares of the dimensions to remove, separated by commas.")
@@ -118,7 +126,9 @@ def random_masks(
     """
     from dimlab.probes.random_masks import random_masks as score_random_masks
 
-    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    loading = Loading(
+        data, data_dir, masked, basis, train_features, device, seed, quiet, array, labels
+    )
     train, test = loading.pair(source, max_queries)
     with progress("masking", quiet=quiet) as advance:
         result = score_random_masks(
@@ -137,6 +147,8 @@ def random_masks(
 def ablate_cumulatively(
     source: Probed,
     train_features: TrainFeatures = None,
+    array: ArrayName = None,
+    labels: LabelsOf = None,
     order: Annotated[
         str,
         typer.Option(
@@ -172,7 +184,9 @@ def ablate_cumulatively(
     from dimlab.probes.ablate_cumulatively import ablate_cumulatively as cumulate
 
     given = order in ORDERS or not order.replace(",", "").replace(" ", "").isdigit()
-    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    loading = Loading(
+        data, data_dir, masked, basis, train_features, device, seed, quiet, array, labels
+    )
     train, test = loading.pair(source, max_queries)
     with progress("removing", quiet=quiet) as advance:
         result = cumulate(
@@ -192,6 +206,8 @@ def ablate_cumulatively(
 def confirm_harmful(
     source: Probed,
     train_features: TrainFeatures = None,
+    array: ArrayName = None,
+    labels: LabelsOf = None,
     reader: Reader = "knn",
     n_splits: Annotated[int, typer.Option(help="Random halvings of the test samples.")] = 20,
     groups: GroupsOf = None,
@@ -218,7 +234,9 @@ def confirm_harmful(
     """
     from dimlab.probes.confirm_harmful import confirm_harmful as confirm
 
-    loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
+    loading = Loading(
+        data, data_dir, masked, basis, train_features, device, seed, quiet, array, labels
+    )
     train, test = loading.pair(source, max_queries)
     with progress("confirming", quiet=quiet) as advance:
         result = confirm(

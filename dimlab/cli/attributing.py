@@ -12,6 +12,7 @@ import typer
 
 from dimlab.cli.app import app
 from dimlab.cli.options import (
+    ArrayName,
     AsJson,
     BasisName,
     Data,
@@ -20,6 +21,7 @@ from dimlab.cli.options import (
     FailIf,
     Format,
     K,
+    LabelsOf,
     MaxQueries,
     Out,
     Penalty,
@@ -33,7 +35,7 @@ from dimlab.cli.options import (
     TrainFeatures,
     numbers_in,
 )
-from dimlab.sources import Loading, holds_features, read_checkpoint, read_trace, reading
+from dimlab.sources import Loading, read_checkpoint, read_trace, reading
 from dimlab.terminal import (
     presented,
     print_rows,
@@ -79,6 +81,8 @@ Directions = Annotated[
 def attribute(
     source: Probed,
     train_features: TrainFeatures = None,
+    array: ArrayName = None,
+    labels: LabelsOf = None,
     in_distribution: InDistribution = None,
     views: Annotated[
         int,
@@ -114,12 +118,15 @@ def attribute(
     With --views the augmentation's parameters are factors too. Example:
     dimlab attribute checkpoint.pt --views 2 --factors scanners.csv
     """
+    from dimlab.interop.features import holds_features
     from dimlab.probes.ablate import ablate
     from dimlab.probes.attribute import LEADING
     from dimlab.probes.attribute import attribute as attribute_dimensions
     from dimlab.probes.erase import erase as erase_factor
 
-    loading = Loading(data, data_dir, False, None, train_features, device, seed, quiet)
+    loading = Loading(
+        data, data_dir, False, None, train_features, device, seed, quiet, array, labels
+    )
     asked = _Asked.of(table, continuous, period)
     train, test = (
         asked.joined(role, each)
@@ -141,7 +148,7 @@ def attribute(
                 device=device, progress=advance,
             )  # fmt: skip
     trace = None
-    if not holds_features(source) and basis is None:
+    if basis is None and not holds_features(source):
         trace = read_checkpoint(source).trace
     with progress("permuting", quiet=quiet) as advance:
         result = attribute_dimensions(
@@ -181,6 +188,8 @@ def erase(
     source: Probed,
     factor: Annotated[str, typer.Option(help="Factor to take out.")],
     train_features: TrainFeatures = None,
+    array: ArrayName = None,
+    labels: LabelsOf = None,
     in_distribution: InDistribution = None,
     table: Table = None,
     continuous: Continuous = None,
@@ -212,7 +221,9 @@ def erase(
     """
     from dimlab.probes.erase import erase as erase_factor
 
-    loading = Loading(data, data_dir, False, None, train_features, device, seed, quiet)
+    loading = Loading(
+        data, data_dir, False, None, train_features, device, seed, quiet, array, labels
+    )
     asked = _Asked.of(table, continuous, period)
     train, test = (
         asked.joined(role, each)
@@ -536,6 +547,8 @@ def _held_out(
     loading: Loading, source: Path, in_distribution: Path | None, asked: _Asked
 ) -> Representation | None:
     """Held-out samples like train: named, or a checkpoint's validation split."""
+    from dimlab.interop.features import holds_features
+
     if in_distribution is None and holds_features(source):
         return None
     held_out = loading.features(in_distribution or source, "validation")

@@ -49,10 +49,29 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
 K = Annotated[int, typer.Option("--k", help="Neighbours of the kNN reader.")]
 Probed = Annotated[
     Path,
-    typer.Argument(metavar="FILE", help="A checkpoint, or test features (.safetensors or .npz)."),
+    typer.Argument(
+        metavar="FILE",
+        help="A checkpoint, or features: .safetensors, .npz, .npy, .pt, .csv, .tsv, .parquet.",
+    ),
 ]
 TrainFeatures = Annotated[
-    Path | None, typer.Option("--train", help="Train features, when FILE holds features.")
+    Path | None,
+    typer.Option(
+        "--train",
+        help="Train features, when FILE holds features; else half of a FILE that names no split.",
+    ),
+]
+ArrayName = Annotated[
+    str | None,
+    typer.Option("--features", help="Name of the array of features in FILE, where it is unusual."),
+]
+LabelsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        help="Name of the labels in FILE, or a file of them, joined by file name or row "
+        "(labels.csv:COLUMN).",
+    ),
 ]
 Reader = Annotated[str, typer.Option(help="knn, ridge or logistic.")]
 Masked = Annotated[bool, typer.Option("--masked", help="Multiply by the learned mask.")]

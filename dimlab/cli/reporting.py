@@ -13,17 +13,19 @@ import typer
 
 from dimlab.cli.app import app
 from dimlab.cli.options import (
+    ArrayName,
     Data,
     DataDir,
     Device,
     Format,
+    LabelsOf,
     MaxQueries,
     Quiet,
     Reader,
     Seed,
     TrainFeatures,
 )
-from dimlab.sources import Loading, holds_features, names_of, read_checkpoint, reading
+from dimlab.sources import Loading, names_of, read_checkpoint, reading
 from dimlab.terminal import console, progress
 
 _SHOWN = ("numpy", "scipy", "sklearn", "torch", "matplotlib")
@@ -40,6 +42,8 @@ def report(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("report"),
     train_features: TrainFeatures = None,
+    array: ArrayName = None,
+    labels: LabelsOf = None,
     reader: Reader = "ridge",
     permutations: Annotated[int, typer.Option(help="Permutations of factors.")] = 1000,
     figure_format: Format = "svg",
@@ -62,7 +66,9 @@ def report(
         console().print(f"Open {page} (drawn again, nothing measured).")
         return
     names = names_of(sources)
-    loading = Loading(data, data_dir, False, None, train_features, device, seed, quiet)
+    loading = Loading(
+        data, data_dir, False, None, train_features, device, seed, quiet, array, labels
+    )
     results: dict[str, Any] = {}
     tested = {}
     for name, source in zip(names, sources, strict=True):
@@ -92,9 +98,10 @@ def _examined(
 ) -> tuple[dict[str, Any], Any]:
     """All results of a checkpoint, or of features, and the test split they are of."""
     from dimlab.examine import examine
+    from dimlab.interop.features import holds_features
     from dimlab.mask import DimensionMask
 
-    train, test = loading.pair(source, max_queries, views=2)
+    train, test = loading.pair(source, max_queries, views=2, labelled=False)
     trace = held_out = None
     if not holds_features(source):
         checkpoint = read_checkpoint(source)

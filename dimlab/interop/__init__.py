@@ -1,0 +1,1 @@
+"""What other tools wrote: their features and their checkpoints."""

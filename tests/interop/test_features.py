@@ -1,0 +1,304 @@
+"""Files of features that other tools wrote: the right array, the right labels, or a sentence."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.numpy import save_file
+
+from dimlab.interop.arrays import read_arrays
+from dimlab.interop.classes import aligned
+from dimlab.interop.features import holds_features, identify_features, load_features, splits_of
+from dimlab.representation import Representation
+
+N, D = 12, 3
+FEATURES = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
+LABELS = np.arange(N) % 3
+NAMES = np.array(["cat", "dog", "owl"])[LABELS]
+SITE = np.linspace(0, 1, N)
+
+
+def table(features="embedding_", label="labels", names=False):
+    frame = pd.DataFrame({f"{features}{d}": FEATURES[:, d] for d in reversed(range(D))})
+    frame.insert(0, "filenames", [f"{row}.png" for row in range(N)])
+    frame[label] = NAMES if names else LABELS
+    frame["site"] = SITE
+    return frame
+
+
+def writers():
+    arrays = {"embeddings": FEATURES, "targets": LABELS, "site": SITE}
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {
+        "a.npz": lambda path: np.savez(path, **arrays),
+        "b.npz": lambda path: np.savez_compressed(path, X=FEATURES, y=NAMES, site=SITE),
+        "a.pt": lambda path: torch.save(tensors, path),
+        "b.pt": lambda path: torch.save({"data": {"x": tensors["embeddings"],
+                                                  "label": NAMES.tolist()},
+                                         "site": tensors["site"], "epoch": 3}, path),
+        "a.safetensors": lambda path: save_file(arrays, path),
+        "a.csv": lambda path: table().to_csv(path, index=False),
+        "b.csv": lambda path: table("f.", "class", names=True).to_csv(path),
+        "a.tsv": lambda path: table().to_csv(path, index=False, sep="\t"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", writers())
+def test_every_container_gives_the_same_features_labels_and_factors(name, tmp_path):
+    writers()[name](tmp_path / name)
+    found = load_features(tmp_path / name)
+    np.testing.assert_allclose(found.features, FEATURES, rtol=1e-6)
+    np.testing.assert_array_equal(found.labels, LABELS)
+    np.testing.assert_allclose(found.factors["site"], SITE)
+    assert set(found.factors) <= {"site", "file"}
+    assert holds_features(tmp_path / name)
+    layout = identify_features(tmp_path / name)[0]
+    assert layout.shape == (N, D)
+    assert layout.in_words().startswith("features 12 x 3 under")
+    if name in ("b.npz", "b.pt", "b.csv"):
+        assert found.meta["class_names"] == ["cat", "dog", "owl"]
+    if name.endswith("csv"):
+        assert found.factors["file"].tolist()[:2] == ["0.png", "1.png"]
+
+
+def test_parquet_with_a_column_of_lists(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"embedding": list(FEATURES), "label": NAMES})
+    frame.to_parquet(tmp_path / "a.parquet")
+    found = load_features(tmp_path / "a.parquet")
+    np.testing.assert_allclose(found.features, FEATURES)
+    np.testing.assert_array_equal(found.labels, LABELS)
+
+
+@pytest.mark.parametrize("payload", ["tensor", "tuple", "npy"])
+def test_a_lone_array(payload, tmp_path):
+    path = tmp_path / ("a.npy" if payload == "npy" else "a.pt")
+    if payload == "npy":
+        np.save(path, FEATURES)
+    else:
+        one = torch.from_numpy(FEATURES)
+        torch.save(one if payload == "tensor" else (one, torch.from_numpy(LABELS)), path)
+    found = load_features(path)
+    np.testing.assert_array_equal(found.features, FEATURES)
+    assert (found.labels is not None) == (payload == "tuple")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "uint8", "int64", "bool"])
+def test_other_types_are_cast_to_float32(dtype, tmp_path):
+    whole = torch.arange(6).reshape(3, 2).to(getattr(torch, dtype))
+    torch.save({"features": whole}, tmp_path / "a.pt")
+    found = load_features(tmp_path / "a.pt").features
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, whole.float().numpy())
+
+
+def test_views_come_either_way_round(tmp_path):
+    views = np.stack([FEATURES, FEATURES + 1])
+    for name, array in (("vnd", views), ("nvd", views.swapaxes(0, 1))):
+        np.savez(tmp_path / f"{name}.npz", features=FEATURES, views=array)
+        np.testing.assert_array_equal(load_features(tmp_path / f"{name}.npz").views, views)
+
+
+def test_numbered_columns_are_ordered_by_number_not_by_text(tmp_path):
+    wide = np.arange(24.0).reshape(2, 12)
+    frame = pd.DataFrame(wide, columns=[f"f{d}" for d in range(12)])
+    frame = frame[sorted(frame.columns)]  # f0, f1, f10, f11, f2, ...
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    np.testing.assert_array_equal(load_features(tmp_path / "a.csv").features, wide)
+    frame.drop(columns="f7").to_csv(tmp_path / "gap.csv", index=False)
+    with pytest.raises(ValueError, match="must be numbered without gaps; got 11 of 'f', and none"):
+        load_features(tmp_path / "gap.csv")
+
+
+@pytest.mark.parametrize("style", ["prefix", "suffix", "nested", "column"])
+def test_splits_of_one_file(style, tmp_path):
+    path = tmp_path / ("a.pt" if style == "nested" else "a.csv" if style == "column" else "a.npz")
+    half = N // 2
+    parts = {"train": slice(0, half), "test": slice(half, N)}
+    if style == "prefix":
+        np.savez(
+            path,
+            **{f"{split}_features": FEATURES[rows] for split, rows in parts.items()},
+            **{f"{split}_labels": NAMES[rows] for split, rows in parts.items()},
+        )
+    elif style == "suffix":
+        np.savez(
+            path,
+            **{f"X_{split}": FEATURES[rows] for split, rows in parts.items()},
+            **{f"y_{split}": NAMES[rows] for split, rows in parts.items()},
+        )
+    elif style == "nested":
+        torch.save(
+            {
+                split: {
+                    "features": torch.from_numpy(FEATURES[rows]),
+                    "labels": NAMES[rows].tolist(),
+                }
+                for split, rows in parts.items()
+            },
+            path,
+        )
+    else:
+        frame = table(names=True)
+        frame["split"] = ["train"] * half + ["test"] * half
+        frame.to_csv(path, index=False)
+    assert set(splits_of(path)) == {"train", "test"}
+    for split, rows in parts.items():
+        found = load_features(path, split=split)
+        np.testing.assert_allclose(found.features, FEATURES[rows], rtol=1e-6)
+        np.testing.assert_array_equal(found.labels, LABELS[rows])
+        assert found.meta["split"] == split
+    with pytest.raises(ValueError, match=r"split must be one of .*train.*; got none"):
+        load_features(path)
+    with pytest.raises(ValueError, match=r"split must be one of .*; got validation"):
+        load_features(path, split="validation")
+    with pytest.raises(ValueError, match="split must be train, validation or test; got 'dev'"):
+        load_features(path, split="dev")
+
+
+def test_a_class_that_one_split_lacks_keeps_its_id():
+    train = Representation(np.eye(3), labels=[0, 1, 2], meta={"class_names": ["a", "b", "c"]})
+    test = Representation(np.eye(2), labels=[0, 1], meta={"class_names": ["a", "c"]})
+    assert aligned(train, test)[1].labels.tolist() == [0, 2]
+    with pytest.raises(ValueError, match="class names in all files, or class ids in all"):
+        aligned(train, Representation(np.eye(2), labels=[0, 1]))
+
+
+def test_labels_from_another_file(tmp_path):
+    np.save(tmp_path / "a.npy", FEATURES)
+    np.save(tmp_path / "y.npy", LABELS)
+    order = np.random.default_rng(1).permutation(N)
+    by_row = pd.DataFrame({"row": np.arange(N), "kind": NAMES, "age": SITE}).iloc[order]
+    by_row.to_csv(tmp_path / "rows.csv", index=False)
+    pd.DataFrame({"label": NAMES}).to_csv(tmp_path / "plain.csv", index=False)
+    for where in ("y.npy", "rows.csv:kind", "plain.csv"):
+        found = load_features(tmp_path / "a.npy", labels=f"{tmp_path}/{where}")
+        np.testing.assert_array_equal(found.labels, LABELS)
+    with pytest.raises(ValueError, match=r"labels must name a column of rows\.csv, one of"):
+        load_features(tmp_path / "a.npy", labels=tmp_path / "rows.csv")
+    by_row.iloc[1:].to_csv(tmp_path / "short.csv", index=False)
+    with pytest.raises(ValueError, match="must have a row for each of the 12 samples"):
+        load_features(tmp_path / "a.npy", labels=f"{tmp_path}/short.csv:kind")
+
+
+def test_labels_are_joined_by_file_name(tmp_path):
+    table().drop(columns="labels").to_csv(tmp_path / "a.csv", index=False)
+    names = pd.DataFrame({"filename": [f"{row}.png" for row in range(N)], "kind": NAMES})
+    names.iloc[::-1].to_csv(tmp_path / "names.csv", index=False)
+    found = load_features(tmp_path / "a.csv", labels=tmp_path / "names.csv")
+    np.testing.assert_array_equal(found.labels, LABELS)
+
+
+def test_one_hot_and_whole_floats_are_classes_but_fractions_are_not(tmp_path):
+    np.savez(tmp_path / "a.npz", features=FEATURES, labels=np.eye(3)[LABELS])
+    np.testing.assert_array_equal(load_features(tmp_path / "a.npz").labels, LABELS)
+    np.savez(tmp_path / "b.npz", features=FEATURES, labels=LABELS.astype(float))
+    np.testing.assert_array_equal(load_features(tmp_path / "b.npz").labels, LABELS)
+    np.savez(tmp_path / "c.npz", features=FEATURES, labels=SITE)
+    with pytest.raises(ValueError, match="labels must be class ids or class names; got numbers wi"):
+        load_features(tmp_path / "c.npz")
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "sentence"),
+    [
+        ({"a": FEATURES, "b": FEATURES}, {}, "features must name one of the arrays of a.npz, 'a'"),
+        ({"a": SITE}, {}, "a.npz must hold features (N, D); got 'a' (12,)"),
+        ({"a": FEATURES}, {"features": "b"}, "features must be one of 'a' (12, 3); got 'b'"),
+        ({"a": FEATURES}, {"labels": "b"}, "labels must be a file, or one of nothing; got 'b'"),
+        ({"a": np.array([[1.0, np.nan]])}, {}, "features must be finite; got nan in dimension 1"),
+        ({"a": FEATURES + 1j}, {}, "a.npz must hold arrays of numbers; got none"),
+        ({"features": FEATURES, "labels": LABELS - 1}, {}, "labels must be >= 0; got -1"),
+    ],
+)
+def test_what_is_not_plain_is_refused(arrays, options, sentence, tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        load_features(tmp_path / "a.npz", **options)
+
+
+def test_what_does_not_fit_is_left_out_and_said(tmp_path):
+    np.savez(tmp_path / "a.npz", features=FEATURES, centres=np.ones(5))
+    with pytest.warns(UserWarning, match=r"left out, as they do not fit 12 samples: 'centres' \(5"):
+        found = load_features(tmp_path / "a.npz")
+    assert found.factors == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("a.h5", "features must be a file of .safetensors, .npz"),
+        ("none.npz", "features must be a file; got"),
+        ("a.csv", "a.csv must be a readable table"),
+        ("a.npy", "a.npy must be a complete .npy file"),
+        ("a.pt", "a.pt must be a complete torch file"),
+    ],
+)
+def test_files_that_cannot_be_read(name, sentence, tmp_path):
+    if name != "none.npz":
+        (tmp_path / name).write_bytes(b'a,b\n1,2,3\n"x')
+    with pytest.raises((ValueError, FileNotFoundError), match=sentence):
+        load_features(tmp_path / name)
+
+
+def test_python_objects_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match="Python objects"):
+        load_features(tmp_path / "a.npy")
+    torch.save({"features": Path(".")}, tmp_path / "a.pt")
+    with pytest.raises(ValueError, match="runs no code from a file"):
+        load_features(tmp_path / "a.pt")
+
+
+def test_weights_are_no_features(tmp_path):
+    weights = {"conv1.weight": np.ones((4, 4)), "fc.bias": np.ones(4)}
+    save_file(weights, tmp_path / "w.safetensors")
+    torch.save({name: torch.from_numpy(w) for name, w in weights.items()}, tmp_path / "w.pt")
+    assert not holds_features(tmp_path / "w.safetensors")
+    assert not holds_features(tmp_path / "w.pt")
+    assert set(read_arrays(tmp_path / "w.pt")) == set(weights)
+
+
+def test_dimlab_s_own_file_is_read_as_it_was_written(tmp_path):
+    own = Representation(FEATURES, labels=LABELS, factors={"site": SITE}, meta={"split": "test"})
+    path = own.save(tmp_path / "own.safetensors")
+    found = load_features(path, split="test")
+    assert found.meta == own.meta
+    assert splits_of(path) == ("test",)
+    with pytest.raises(ValueError, match=r"split must be test for own.safetensors; got 'train'"):
+        load_features(path, split="train")
+
+
+def test_the_command_line_reads_them(dimlab, tmp_path):
+    rng = np.random.default_rng(3)
+    labels = np.arange(200) % 2
+    features = rng.normal(size=(200, 5)) + 3 * np.eye(2, 5)[labels]
+    np.savez("one.npz", foo=features, bar=np.array(["cat", "dog"])[labels])
+    code, out, err = dimlab("ablate", "one.npz", "--labels", "bar", "--reader", "ridge", "--json")
+    assert code == 0, err
+    assert "one.npz names no split: 100 of its 200 samples are train" in err
+    summary = json.loads(out)
+    assert summary["n_train"] == summary["n_test"] == 100
+    assert summary["full_score"] > 0.9
+    code, _, err = dimlab("ablate", "one.npz")
+    assert (code, "or the name of an array there (bar)" in err) == (2, True)
+    np.savez("two.npz", train_x=features[:100], train_y=labels[:100], test_x=features[100:],
+             test_y=labels[100:])  # fmt: skip
+    code, out, err = dimlab("ablate", "two.npz", "--reader", "ridge", "--json")
+    assert (code, "names no split" in err) == (0, False), err
+    assert json.loads(out)["n_train"] == 100
+    pd.DataFrame(features).add_prefix("e_").to_csv("bare.csv", index=False)
+    code, out, err = dimlab("report", "bare.csv", "--out", "r")  # no labels: what needs none
+    assert code == 0, err
+    assert (tmp_path / "r" / "redundancy.csv").is_file()
+    assert not (tmp_path / "r" / "ablation.csv").exists()
+
+
+def test_a_test_split_is_not_cut_in_halves(dimlab):
+    Representation(FEATURES, labels=LABELS, meta={"split": "test"}).save("test.safetensors")
+    code, _, err = dimlab("ablate", "test.safetensors")
+    assert (code, "train must name the train features, as these are test" in err) == (2, True)
