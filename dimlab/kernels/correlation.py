@@ -9,7 +9,7 @@ import numpy as np
 from dimlab.kernels.moments import Moments
 
 CONSTANT = 1e-12  # of a dimension's size: what varies less than this does not vary
-_POWER_TOLERANCE = 1e-6
+_POWER_TOLERANCE = 1e-12
 _ELEMENTS = 1 << 22
 
 
@@ -150,7 +150,7 @@ def permuted_correlations(
 
     Yields
     ------
-    ndarray of shape (D, D), float32
+    ndarray of shape (D, D), float64
         Correlations.
     """
     import torch
@@ -223,15 +223,15 @@ def gaussian_correlations(
 
     Yields
     ------
-    ndarray of shape (D, D), float32
+    ndarray of shape (D, D), float64
         The law of permuted rows for N without end; the cost does not grow with N.
     """
     import torch
 
-    a, b = (torch.from_numpy(_root(each).astype(np.float32)) for each in within)
+    a, b = (torch.from_numpy(_root(each)) for each in within)
     for _ in range(n_draws):
         noise = rng.normal(size=a.shape) / np.sqrt(n_samples - 1)
-        yield (a @ torch.from_numpy(noise.astype(np.float32)) @ b).numpy()
+        yield (a @ torch.from_numpy(noise) @ b).numpy()
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:
@@ -241,7 +241,7 @@ def _root(matrix: np.ndarray) -> np.ndarray:
 
 
 def _standardised(view: np.ndarray) -> np.ndarray:
-    """Columns of mean 0 and norm 1, float32; a few rows at a time in float64."""
+    """Columns of mean 0 and norm 1, float64: no sum of theirs depends on who adds it up."""
     mean, norms = view.mean(axis=0, dtype=np.float64), np.zeros(view.shape[1])
     step = max(1, _ELEMENTS // view.shape[1])
     parts = [slice(start, start + step) for start in range(0, len(view), step)]
@@ -249,7 +249,7 @@ def _standardised(view: np.ndarray) -> np.ndarray:
     for part in parts:
         rows = (view[part] - mean) / scale
         norms += np.einsum("nd,nd->d", rows, rows)
-    columns = np.empty(view.shape, dtype=np.float32)
+    columns = np.empty(view.shape)
     for part in parts:
         columns[part] = (view[part] - mean) / (scale * np.sqrt(norms))
     return columns

@@ -10,7 +10,8 @@ import numpy as np
 SPLINE_FREEDOM = 4  # columns of a continuous factor
 _KNOTS_APART = 1e-9  # of the range: nearer quartiles count as one
 HARMONICS = 2  # of a factor that wraps
-_TOGETHER = 1 << 25  # elements of permuted columns that are multiplied at once
+_TOGETHER = 1 << 24  # elements of permuted columns that are multiplied at once
+_SAME = 1e-6  # of a statistic: above the rounding of a null that is kept in float32
 _RANK = 1e-9  # of the largest singular value: what less a column adds is nothing
 
 Progress = Callable[[int, int], None]
@@ -276,8 +277,8 @@ def permutation_p_values(
     Notes
     -----
     A permutation within classes leaves class means alone, so the permuted columns are still
-    orthonormal and without class means: one product a permutation is all it takes. It runs in
-    float32.
+    orthonormal and without class means: one product a permutation is all it takes, in float64:
+    a value of the null that is equal to an observed one counts, whatever the rounding.
     """
     import torch
 
@@ -291,8 +292,8 @@ def permutation_p_values(
     )
     alive = total > 0
     total = total[alive]
-    kept = torch.from_numpy(np.ascontiguousarray(features[:, alive], dtype=np.float32))
-    source = torch.from_numpy(joined.astype(np.float32))
+    kept = torch.from_numpy(np.ascontiguousarray(features[:, alive], dtype=np.float64))
+    source = torch.from_numpy(np.asarray(joined, dtype=np.float64))
     strata = _exchangeable(codes, samples)
     null = np.empty((len(columns), n_permutations, int(alive.sum())), dtype=np.float32)
     step = max(1, _TOGETHER // source.numel())
@@ -317,9 +318,8 @@ def permutation_p_values(
     p_value = np.full(observed.shape, np.nan)
     for f, draws in enumerate(null):
         values = np.sort(draws, axis=None)
-        at_least = len(values) - np.searchsorted(
-            values, observed[alive, f].astype(np.float32), side="left"
-        )
+        least = (observed[alive, f] * (1 - _SAME)).astype(np.float32)
+        at_least = len(values) - np.searchsorted(values, least, side="left")
         p_value[alive, f] = (1 + at_least) / (1 + len(values))
     return p_value
 

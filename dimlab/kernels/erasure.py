@@ -8,6 +8,7 @@ import numpy as np
 
 from dimlab.kernels.correlation import CONSTANT
 
+_ELEMENTS = 1 << 23  # of centred rows at once
 _RANK = 1e-10  # of the largest eigenvalue or singular value: less is rounding
 _GONE = 1e-7  # of a dimension's deviation before the map: less is rounding
 
@@ -106,7 +107,7 @@ class RidgeMoments:
         mean, target_mean = features.mean(axis=0, dtype=np.float64), targets.mean(axis=0)
         gram = np.zeros((features.shape[1],) * 2)
         cross = np.zeros((features.shape[1], targets.shape[1]))
-        step = max(1, (1 << 23) // features.shape[1])
+        step = max(1, _ELEMENTS // features.shape[1])
         for start in range(0, len(features), step):
             rows = slice(start, start + step)
             centred = features[rows].astype(np.float64) - mean

@@ -235,8 +235,9 @@ def sign_flip_test(differences: np.ndarray, rng: np.random.Generator, n_draws: i
     n_samples, n_groups = differences.shape
     step = max(1, min(_ELEMENTS * 16 // n_samples, _ELEMENTS // n_groups))
     for start in range(0, n_draws, step):
-        size = (min(step, n_draws - start), n_samples)
-        signs = 2 * rng.integers(0, 2, size=size, dtype=np.int8) - 1
+        # whole words of four signs: what is left of a word would be lost between two blocks
+        size = (min(step, n_draws - start), -(-n_samples // 4) * 4)
+        signs = 2 * rng.integers(0, 2, size=size, dtype=np.int8)[:, :n_samples] - 1
         sums = torch.zeros(size[0], n_groups, dtype=torch.float64)
         for rows in _row_blocks(n_samples):
             sums += torch.from_numpy(signs[:, rows]).to(numbers.dtype) @ numbers[rows]
