@@ -14,6 +14,7 @@ from dimlab.representation import Representation
 KINDS = ("pca", "whiten", "varimax", "ica")
 _STABLE = 0.9  # correlation of a direction's scores between two halves of train
 _ICA_ROWS = 20_000
+_DECIMALS = 10  # entries that agree to so many are equal
 _ITERATIONS = 1000
 _SWEEPS = 100
 _SMALL_ANGLE = 1e-7
@@ -234,7 +235,7 @@ def _fit(
     if not 1 <= n_kept <= n_axes:
         raise ValueError(f"n_directions must lie in 1..{n_axes}; got {n_directions}.")
     variances, axes = eigenvalues[:n_kept], vectors[:, :n_kept]
-    axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(n_kept)] < 0, -1.0, 1.0)
+    axes = axes * _signs(axes)
     n_dropped = len(mean) - n_axes
     if kind == "whiten":
         return mean, axes / np.sqrt(variances), np.ones(n_kept), n_dropped
@@ -251,6 +252,12 @@ def _fit(
             axes = np.column_stack([axes, left / np.linalg.norm(left)])
             variances, n_dropped = np.append(variances, 0.0), n_dropped - 1
     return np.zeros_like(mean), axes, variances, n_dropped
+
+
+def _signs(axes: np.ndarray) -> np.ndarray:
+    """Signs that make the largest entry of each column positive, the first of equal ones."""
+    largest = np.abs(axes).round(_DECIMALS).argmax(axis=0)
+    return np.where(axes[largest, np.arange(axes.shape[1])] < 0, -1.0, 1.0)
 
 
 def _varimax(loadings: np.ndarray) -> np.ndarray:
@@ -312,7 +319,7 @@ def _independent(whitened: np.ndarray, seed: int) -> np.ndarray:
 def _best_matches(covariance: np.ndarray, directions: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Columns of ``other`` whose scores correlate best with those of each direction, (D, R)."""
     correlation = _unit(covariance, directions).T @ covariance @ _unit(covariance, other)
-    return other[:, np.abs(correlation).argmax(axis=1)]
+    return other[:, np.abs(correlation).round(_DECIMALS).argmax(axis=1)]
 
 
 def _correlations(covariance: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -223,8 +223,8 @@ def greedy_order(system: RidgeSystem, *, backward: bool) -> np.ndarray:
     vectors = (system.weights if backward else system.moments).copy()
     for step in range(n_columns):
         gain = (vectors**2).sum(axis=1) / np.maximum(np.diagonal(matrix), 1e-300)
-        gain[~left] = np.inf if backward else -np.inf
-        chosen = int(gain.argmin() if backward else gain.argmax())
+        best = gain[left].min() * (1 + _TIED) if backward else gain[left].max() * (1 - _TIED)
+        chosen = int((left & (gain <= best if backward else gain >= best)).argmax())
         order[step], left[chosen] = chosen, False
         factor = matrix[:, chosen] / matrix[chosen, chosen]
         vectors -= factor[:, None] * vectors[chosen]

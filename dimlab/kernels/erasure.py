@@ -149,6 +149,9 @@ class RidgeMoments:
         before = np.sqrt(np.maximum(self.gram.diagonal(), 0) / self.n_samples)
         deviation = np.sqrt(np.maximum(gram.diagonal(), 0) / self.n_samples)
         alive = deviation > np.maximum(_GONE * before, CONSTANT * np.abs(self.mean))
+        if map_ is not None:  # what never varied may hold the rounding of a map, and no more
+            least = CONSTANT * np.abs(map_).max(initial=0.0) * before.max(initial=0.0)
+            alive &= (before > CONSTANT * np.abs(self.mean)) | (deviation > least)
         scale = np.zeros_like(deviation)
         scale[alive] = 1 / deviation[alive]
         system = scale[:, None] * gram * scale

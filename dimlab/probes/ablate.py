@@ -29,6 +29,7 @@ _LOSS_SEED = 20_131  # signs of their own: the other draws stay what they were
 _SIGNIFICANT = 0.05
 _N_LOOKED_AT = 1_000
 _N_NAMED = 10
+_DECIMALS = 10  # of what is put in order: equal ones stay in the order of the call
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,13 +127,13 @@ class Ablation:
     @property
     def needed(self) -> np.ndarray:
         """Groups with q <= 0.05 and positive importance, most important first; (n,) int."""
-        order = np.argsort(-self.importance, kind="stable")
+        order = np.argsort(-self.importance.round(_DECIMALS), kind="stable")
         return order[(self.q_value[order] <= _SIGNIFICANT) & (self.importance[order] > 0)]
 
     @property
     def harmful(self) -> np.ndarray:
         """Groups with q <= 0.05 and negative importance, most harmful first; (n,) int."""
-        order = np.argsort(self.importance, kind="stable")
+        order = np.argsort(self.importance.round(_DECIMALS), kind="stable")
         return order[(self.q_value[order] <= _SIGNIFICANT) & (self.importance[order] < 0)]
 
     def to_frame(self) -> Any:
@@ -178,7 +179,7 @@ class Ablation:
             their q), ``certified_share``, ``constant_dimensions``, ``basis``, what the intervals
             mean and, where redundancy hides what a group does, ``hidden_groups`` and a warning.
         """
-        order = np.argsort(-self.importance, kind="stable")
+        order = np.argsort(-self.importance.round(_DECIMALS), kind="stable")
         most_needed = [g for g in order[:_N_NAMED] if self.importance[g] > 0]
         most_harmful = [g for g in order[::-1][:_N_NAMED] if self.importance[g] < 0]
         warning = {

@@ -13,6 +13,7 @@ from dimlab.kernels.downdate import (
     greedy_order,
     nested_logits,
     refuse_ill_conditioned,
+    tied_within,
 )
 from dimlab.kernels.paired import tango_interval, wilson_interval
 from dimlab.probes._outcomes import Progress, Split
@@ -34,6 +35,7 @@ _HELD_OUT = 0.2
 _MOST_HELD_OUT = 10_000
 _N_POINTS = 33
 _ROWS = 4096
+_DECIMALS = 10  # of what is put in order
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,6 +331,7 @@ def _orders(
         rank = {dimension: position for position, dimension in enumerate(mine.tolist())}
         return [np.array([rank[d] for d in found.tolist() if d in rank])]
     importance = _importance_on_train(bank, groups, reading, rng)
+    importance = importance.round(_DECIMALS)  # copies are equal, whatever the rounding
     return [np.argsort(importance if order == "worst-first" else -importance, kind="stable")]
 
 
@@ -406,9 +409,10 @@ def _ridge_curve(
     right = np.empty((len(queries[1]), len(points)), dtype=bool)
     for rows in _blocks(len(right)):
         columns = reader.standardise(queries[0][rows])
+        slack = tied_within(reader.logits(queries[0][rows]))
         for n_kept, logits in enumerate(nested_logits(columns, reader.solved, kept_order)):
             if n_kept in wanted:
-                predicted = first_largest((logits + reader.intercept).T)
+                predicted = first_largest((logits + reader.intercept).T, slack)
                 right[rows, wanted[n_kept]] = predicted == queries[1][rows]
     return right
 

@@ -21,6 +21,7 @@ from dimlab.representation import Representation
 LEADING = "leading"
 _SIGNIFICANT = 0.05
 _N_NAMED = 10
+_DECIMALS = 10  # of effects that are put in order
 _N_INFORMATIVE, _INFORMATIVE_ROWS = (
     10,
     5000,
@@ -129,7 +130,7 @@ class Attribution:
         with np.errstate(invalid="ignore"):
             sure = (self.q_value <= _SIGNIFICANT) & (self.effect > 0)
         ranked = np.where(known, self.effect, -1.0) + 2.0 * sure
-        best = ranked.argmax(axis=1) if self.factors else 0
+        best = ranked.round(_DECIMALS).argmax(axis=1) if self.factors else 0
         return np.where(known.any(axis=1), best, -1)
 
     @property
@@ -138,7 +139,7 @@ class Attribution:
         with np.errstate(invalid="ignore"):
             counted = np.where((self.q_value <= _SIGNIFICANT) & (self.effect > 0), self.effect, 0.0)
         total = counted.sum(axis=0)
-        return self.factors[int(total.argmax())] if total.any() else None
+        return self.factors[int(total.round(_DECIMALS).argmax())] if total.any() else None
 
     @property
     def flagged(self) -> np.ndarray:
@@ -248,7 +249,7 @@ class Attribution:
             dimensions of the largest nuisance score, counts of verdicts, and what erasure found.
         """
         verdicts = self.verdicts()
-        order = np.argsort(-np.nan_to_num(self.nuisance_score, nan=-1.0), kind="stable")
+        order = _descending(self.nuisance_score)
         each = {}
         for f, name in enumerate(self.factors):
             known = self.effect[:, f][~np.isnan(self.effect[:, f])]
@@ -468,7 +469,7 @@ def _mutual_information(
     if len(rows) < 10:  # the estimator asks for neighbours
         return found
     for f, name in enumerate(known.names):
-        ranked = np.argsort(-np.nan_to_num(effect[:, f], nan=-1.0), kind="stable")
+        ranked = _descending(effect[:, f])
         leading = ranked[:_N_INFORMATIVE]
         leading = leading[~np.isnan(effect[leading, f])]
         if len(leading) == 0:
@@ -543,6 +544,11 @@ def _view_invariance(test: Representation) -> np.ndarray | None:
     size = [CONSTANT * np.sqrt(len(each)) * np.abs(each).max(axis=0) for each in (first, second)]
     varies = (norms[0] > size[0]) & (norms[1] > size[1])
     return np.where(varies, product / np.where(varies, norms[0] * norms[1], 1.0), np.nan)
+
+
+def _descending(values: np.ndarray) -> np.ndarray:
+    """Order of values, the largest first, NaN last; equal ones, to 10 decimals, by index."""
+    return np.argsort(-np.nan_to_num(values, nan=-1.0).round(_DECIMALS), kind="stable")
 
 
 def _largest(effect: np.ndarray) -> np.ndarray:

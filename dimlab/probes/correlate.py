@@ -29,6 +29,7 @@ from dimlab.representation import Representation
 
 CROSS, WITHIN = "cross-view", "within-view"
 _LEVEL = 0.95
+_DECIMALS = 12  # of correlations that are put in order: equal ones go by index
 _PERMUTED = 3e13  # products up to which rows are permuted: some 5 minutes on two cores
 
 
@@ -160,6 +161,7 @@ class Correlation:
         flat = size.ravel()
         if count == 0:
             return pd.DataFrame({"first": [], "second": [], "correlation": []})
+        flat = flat.round(_DECIMALS)
         cut = np.partition(flat, flat.size - count)[flat.size - count]
         chosen = np.flatnonzero(flat >= cut)  # all ties: the first of them by index stay
         chosen = chosen[np.argsort(-flat[chosen], kind="stable")][:count]
@@ -193,7 +195,7 @@ class Correlation:
         others = self.matrix.copy()
         np.fill_diagonal(others, np.nan)
         size = np.where(np.isnan(others), -1.0, np.abs(others))
-        partner = size.argmax(axis=1)
+        partner = size.round(_DECIMALS).argmax(axis=1)
         known = size.max(axis=1) >= 0
         rows = np.arange(len(self))
         return pd.DataFrame(

@@ -32,6 +32,8 @@ _FOLDS = 5
 _EXTREME = 100  # of two: squares of features beyond are not trusted to float64
 _SIGNIFICANT = 0.05
 _ELEMENTS = 1 << 22  # of predictions at once
+_TIED = 1e-9  # lead of a class's one-hot reading that is rounding once what told them apart is out
+_DECIMALS = 10  # of effects that are put in order
 _OF_SWEEP = 5  # draws of the random ways at each size of the sweep
 
 
@@ -454,7 +456,7 @@ def _by_effect(
         np.nan_to_num(each) for each in factors.effects(features, within, factors.deal(_FOLDS, rng))
     )
     effect = effect[:, 0]
-    order = np.argsort(-effect, kind="stable")
+    order = np.argsort(-effect.round(_DECIMALS), kind="stable")
     if n_removed is not None:
         return _Order(order, min(n_removed, len(order) - 1))
     columns = orthonormal(without_class_means(factors.columns[0], factors.codes))
@@ -570,7 +572,9 @@ class _Readings:
                     -1, n_maps, n_targets
                 )
                 errors[:, rows, 1] = (gap**2).sum(axis=2).T
-                right[:, rows] = logits[..., n_targets:].argmax(axis=2).T == truth[rows]
+                task = logits[..., n_targets:]
+                first = (task >= task.max(axis=2, keepdims=True) - _TIED).argmax(axis=2)
+                right[:, rows] = first.T == truth[rows]
             for each in range(n_maps):
                 correct = self._predicted[each][place] == truth if self._predicted else right[each]
                 found[each].append(_Read(errors[each], spread, correct))
