@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import platform
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +11,7 @@ import typer
 from dimlab.cli.app import app
 from dimlab.cli.options import (
     ArrayName,
+    AsJson,
     Data,
     DataDir,
     Device,
@@ -25,10 +23,10 @@ from dimlab.cli.options import (
     Seed,
     TrainFeatures,
 )
-from dimlab.sources import Loading, names_of, read_checkpoint, reading
-from dimlab.terminal import console, progress
+from dimlab.sources import Loading, load_data, names_of, read_checkpoint, reading
+from dimlab.terminal import GateMet, console, print_summary, progress
 
-_SHOWN = ("numpy", "scipy", "sklearn", "torch", "matplotlib")
+_MARKS = {"same": "same", "other": "other", "gone": "no", "unknown": "not known", "note": "note"}
 
 
 @app.command()
@@ -37,7 +35,8 @@ def report(
         list[Path],
         typer.Argument(
             metavar="FILE...",
-            help="Checkpoints, test features, or the folder of a report to be drawn again.",
+            help="Checkpoints, test features, or the folder of a report to be drawn again (or "
+            "checked).",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("report"),
@@ -53,13 +52,21 @@ def report(
     device: Device = "cpu",
     seed: Seed = 0,
     quiet: Quiet = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Say whether the report in FILE can be reproduced here."),
+    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run every probe and write one HTML page: verdicts, numbers, figures, all dimensions.
 
     Example: dimlab report checkpoint.pt --out report
     """
     from dimlab.report import redraw_report, write_report
+    from dimlab.report.provenance import provenance_of
 
+    if check:
+        return _check(sources, as_json)
     if sources[0].is_dir():
         with reading():
             page = redraw_report(sources[0], out=out, figure_format=figure_format)
@@ -70,9 +77,13 @@ def report(
         data, data_dir, False, None, train_features, device, seed, quiet, array, labels
     )
     results: dict[str, Any] = {}
-    tested = {}
+    tested: dict[str, Any] = {}
+    splits: dict[str, Any] = {}
     for name, source in zip(names, sources, strict=True):
-        found, tested[name] = _examined(loading, source, reader, permutations, max_queries)
+        found, train, tested[name] = _examined(loading, source, reader, permutations, max_queries)
+        splits |= {f"test, {name}": tested[name]} | (
+            {} if train is None else {f"train, {name}": train}
+        )
         prefix = f"{name}-" if len(sources) > 1 else ""
         results |= {f"{prefix}{key}": each for key, each in found.items()}
     if len(sources) > 1:
@@ -83,20 +94,32 @@ def report(
         out,
         results,
         title=f"dimlab report: {', '.join(names)}",
-        provenance=_provenance(sources, tested, seed, device),
+        provenance=provenance_of(
+            [*sources, *_named(train_features, labels)],
+            splits,
+            seed=seed,
+            device=device,
+            data=_data_of(names, sources, data, data_dir),
+        ),
         figure_format=figure_format,
     )
     from dimlab.report.verdicts import verdicts_of
 
-    for verdict in verdicts_of(results):
+    verdicts = verdicts_of(results)
+    if as_json:
+        print_summary(
+            {"report": str(page), "verdicts": [vars(each) for each in verdicts]}, as_json=True
+        )
+        return
+    for verdict in verdicts:
         console().print(f"- {verdict.question} {verdict.answer}. {verdict.because}", markup=False)
     console().print(f"Open {page} (numbers beside it as CSV and JSON).")
 
 
 def _examined(
     loading: Loading, source: Path, reader: str, permutations: int, max_queries: int | None
-) -> tuple[dict[str, Any], Any]:
-    """All results of a checkpoint, or of features, and the test split they are of."""
+) -> tuple[dict[str, Any], Any, Any]:
+    """All results of a checkpoint, or of features, and the splits they are of."""
     from dimlab.examine import examine
     from dimlab.interop.features import holds_features
     from dimlab.mask import DimensionMask
@@ -114,32 +137,54 @@ def _examined(
         n_permutations=permutations, seed=loading.seed, device=loading.device,
         working=lambda text: progress(text, quiet=loading.quiet),
     )  # fmt: skip
-    return results, test
+    return results, train, test
 
 
-def _provenance(
-    sources: list[Path], tested: dict[str, Any], seed: int, device: str
-) -> dict[str, Any]:
-    import importlib
+def _named(train_features: Path | None, labels: str | None) -> list[Path]:
+    """Files that options name; labels may be those of a column, or of no file at all."""
+    column = (labels or "").rpartition(":")[0]
+    options = [train_features, *(Path(each) for each in (labels, column) if each)]
+    return [each for each in options if each is not None and each.is_file()]
 
-    from dimlab import __version__
 
-    versions = {name: importlib.import_module(name).__version__ for name in _SHOWN}
-    hashes = {}
-    for name, test in tested.items():
-        digest = hashlib.sha256()
-        for start in range(0, len(test), 4096):
-            digest.update(np.ascontiguousarray(test.features[start : start + 4096]).tobytes())
-        hashes[f"features of test, {name} (SHA-256)"] = digest.hexdigest()
-    return {
-        "command": " ".join(["dimlab", *sys.argv[1:]]),
-        "files": ", ".join(map(str, sources)),
-        **hashes,
-        "seed": seed,
-        "device": device,
-        "dimlab": __version__,
-        "python": platform.python_version(),
-        **versions,
-        "platform": sys.platform,
-        "definitions": "docstrings of the probes (help(dimlab.ablate) and so on)",
-    }
+def _data_of(
+    names: list[str], sources: list[Path], data: str | None, data_dir: Path | None
+) -> dict[str, dict[str, Any]]:
+    """Name the data and versions of the checkpoints among the sources."""
+    from dimlab.interop.features import holds_features
+
+    found = {}
+    for name, source in zip(names, sources, strict=True):
+        if not holds_features(source):
+            checkpoint = read_checkpoint(source)
+            own = dict(checkpoint.data)
+            if data is not None:
+                own = {"name": data, "split": "test", "folder": ""}
+                own["labels_hash"] = load_data(data, "test", data_dir).labels_hash
+            if data_dir is not None:
+                own["folder"] = str(data_dir)
+            found[name] = {"data": own, "versions": checkpoint.versions}
+    return found
+
+
+def _check(folders: list[Path], as_json: bool) -> None:
+    """Say whether a report can be reproduced here: the answer first, then a line a point."""
+    from dimlab.report.provenance import check_provenance
+
+    if len(folders) != 1 or folders[0].is_file():
+        raise ValueError(
+            f"check must have one folder of a report; got {' '.join(map(str, folders))}."
+        )
+    with reading():
+        found = check_provenance(folders[0])
+    if as_json:
+        print_summary(found.summary(), as_json=True)
+    else:
+        show = console()
+        show.print(f"{folders[0]} {found.answer}", markup=False)
+        for point in found.points:
+            show.print(f"- {point.name}: {_MARKS[point.state]}, {point.text}", markup=False)
+        if found.command:
+            show.print(f"Run again: {found.command}", markup=False, soft_wrap=True)
+    if not found.can:
+        raise GateMet(f"{folders[0]} {found.answer}")

@@ -1,0 +1,390 @@
+"""Where a result is from, as it is recorded, and whether that can be had here once more."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from dimlab.representation import Representation
+
+NAME = "provenance.json"
+SAME, OTHER, GONE, UNKNOWN, NOTE = "same", "other", "gone", "unknown", "note"
+_PACKAGES = {"numpy": "numpy", "scipy": "scipy", "sklearn": "scikit-learn", "torch": "torch"}
+_SHOWN = {**_PACKAGES, "matplotlib": "matplotlib"}  # figures alone depend on the last
+_FILE, _SPLIT, _DATA, _HASH = "file ", "features of ", "labels of data set ", " (SHA-256)"
+_LABELS, _TRAINED, _FOLDER = "labels of ", "trained with, ", "folder of data set "
+_ROUNDING = ("machine", "processor", "threads", "platform")
+_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Point:
+    """One thing that a result depends on, then and here.
+
+    Parameters
+    ----------
+    name : str
+        What it is.
+    state : {"same", "other", "gone", "unknown", "note"}
+        ``other``: numbers agree up to rounding at best; ``gone``: the result cannot be had;
+        ``unknown``: it was not recorded; ``note``: nothing depends on it here.
+    text : str
+        What was recorded and what is here.
+    """
+
+    name: str
+    state: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Reproducibility:
+    """Whether a result can be had here once more, and why.
+
+    Parameters
+    ----------
+    points : tuple of Point
+        Everything that was looked at.
+    command : str
+        What to run again; empty where it was not recorded.
+
+    Examples
+    --------
+    >>> Reproducibility((Point("seed", "same", "0"),), "dimlab report a.pt").answer
+    'can be reproduced here.'
+    >>> Reproducibility((Point("a.pt", "gone", "a.pt is not there"),), "").answer
+    'cannot be reproduced here: a.pt is not there.'
+    """
+
+    points: tuple[Point, ...]
+    command: str
+
+    @property
+    def can(self) -> bool:
+        """Whether it can, at least up to rounding."""
+        return not any(point.state in (GONE, UNKNOWN) for point in self.points)
+
+    @property
+    def answer(self) -> str:
+        """One sentence."""
+        states: dict[str, list[Point]] = {}
+        for point in self.points:
+            states.setdefault(point.state, []).append(point)
+        if GONE in states:
+            return f"cannot be reproduced here: {'; '.join(each.text for each in states[GONE])}."
+        if UNKNOWN in states:
+            said = "; ".join(each.text for each in states[UNKNOWN])
+            return f"cannot be said to be reproducible here: {said}."
+        if OTHER in states:
+            said = "; ".join(f"{each.name} {each.text}" for each in states[OTHER])
+            return f"can be reproduced here up to rounding: {said}."
+        return "can be reproduced here."
+
+    def summary(self) -> dict[str, Any]:
+        """Return answer, points and command, ready for JSON.
+
+        Returns
+        -------
+        dict
+            ``reproducible``, ``answer``, ``points`` and ``command``.
+        """
+        return {
+            "reproducible": self.can,
+            "answer": self.answer,
+            "points": [vars(point) for point in self.points],
+            "command": self.command,
+        }
+
+
+def environment() -> dict[str, Any]:
+    """Name versions, machine and threads: what rounding depends on.
+
+    Returns
+    -------
+    dict
+        Ready for JSON.
+
+    Examples
+    --------
+    >>> sorted(set(environment()) & {"dimlab", "threads", "torch"})
+    ['dimlab', 'threads', 'torch']
+    """
+    from dimlab import __version__
+
+    return {
+        "dimlab": __version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(package) for name, package in _SHOWN.items()},
+        "platform": sys.platform,
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "threads": int(importlib.import_module("torch").get_num_threads()),
+    }
+
+
+def provenance_of(
+    files: Sequence[Path],
+    splits: Mapping[str, Representation],
+    *,
+    seed: int,
+    device: str,
+    data: Mapping[str, Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Record where a result is from.
+
+    Parameters
+    ----------
+    files : sequence of Path
+        What was named on the command line and read; folders are left out.
+    splits : mapping of str to Representation
+        What was measured, by names such as ``test, a``.
+    seed : int
+        Of all randomness.
+    device : str
+        Where it was computed.
+    data : mapping of str to mapping, optional
+        By checkpoint: its ``data`` and ``versions``.
+
+    Returns
+    -------
+    dict
+        Ready for JSON: the command, hashes of files, of features and labels, seed, versions.
+    """
+    known: dict[str, Any] = {}
+    for path in dict.fromkeys(files):
+        if path.is_file():
+            known[f"{_FILE}{path}{_HASH}"] = hash_of_file(path)
+    for name, split in splits.items():
+        known[f"{_SPLIT}{name}{_HASH}"] = hash_of_rows(split.features)
+        if split.labels is not None:
+            known[f"{_LABELS}{name}{_HASH}"] = hash_of_rows(np.asarray(split.labels, "<i8"))
+    for name, each in (data or {}).items():
+        own = each["data"]
+        known[f"{_DATA}{own['name']}, {own['split']}{_HASH}"] = own["labels_hash"]
+        if own.get("folder"):
+            known[f"{_FOLDER}{own['name']}"] = str(own["folder"])
+        trained = ", ".join(f"{key} {value}" for key, value in each["versions"].items())
+        known[f"{_TRAINED}{name}"] = trained
+    return {
+        "command": shlex.join(["dimlab", *sys.argv[1:]]),
+        "files": ", ".join(map(str, files)),
+        **known,
+        "seed": seed,
+        "device": device,
+        **environment(),
+        "definitions": "docstrings of the probes (help(dimlab.ablate) and so on)",
+    }
+
+
+def check_provenance(folder: str | os.PathLike[str]) -> Reproducibility:
+    """Say whether the report in a folder can be had here once more.
+
+    Parameters
+    ----------
+    folder : path
+        Of a report.
+
+    Returns
+    -------
+    Reproducibility
+        Files are looked for where the command named them, seen from here or from beside the folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no provenance.
+    ValueError
+        If that is damaged, or not of dimlab.
+
+    Notes
+    -----
+    Probes agree to 1e-9 for any thread count; other processors and versions of packages change
+    roundings. Another version of dimlab may define a number otherwise: that is not reproducing it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     recorded = provenance_of([], {}, seed=0, device="cpu") | {"command": "dimlab demo"}
+    ...     _ = Path(folder, NAME).write_text(json.dumps(recorded))
+    ...     found = check_provenance(folder)
+    >>> found.can, found.command
+    (True, 'dimlab demo')
+    """
+    path = Path(folder) / NAME
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"folder must hold a report of dimlab, with {NAME}; got {folder}, without one."
+        )
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(recorded, dict):
+            raise ValueError
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{path} must be whole; got a damaged file. Run dimlab report again."
+        ) from error
+    if "dimlab" not in recorded:
+        raise ValueError(f"{path} must be written by dimlab report; got one without its version.")
+    points = [
+        *_files(recorded, Path(folder)),
+        *_data_sets(recorded),
+        _device(recorded),
+        *_versions(recorded),
+    ]
+    return Reproducibility(tuple(points), str(recorded.get("command", "")))
+
+
+def _files(recorded: Mapping[str, Any], folder: Path) -> Iterator[Point]:
+    hashes = {_between(key, _FILE): str(value) for key, value in recorded.items()}
+    hashes.pop("", None)
+    if not hashes and recorded.get("files"):
+        yield Point(
+            "files", UNKNOWN, f"no hash of {recorded['files']} was recorded; run the command again"
+        )
+    for name, digest in hashes.items():
+        places = [Path(name), *([] if Path(name).is_absolute() else [folder.parent / name])]
+        there = [place for place in places if place.is_file()]
+        if not there:
+            yield Point(name, GONE, f"{name} is not there")
+        elif any(hash_of_file(place) == digest for place in there):
+            yield Point(name, SAME, f"has the content recorded ({digest[:12]})")
+        else:
+            now = hash_of_file(there[0])
+            yield Point(name, GONE, f"{name} differs ({now[:12]}, recorded {digest[:12]})")
+
+
+def _data_sets(recorded: Mapping[str, Any]) -> Iterator[Point]:
+    from dimlab.datasets import load_images
+
+    for key, digest in recorded.items():
+        data = _between(key, _DATA)
+        if not data:
+            continue
+        name, _, split = data.rpartition(", ")
+        try:
+            found = load_images(name, split, data_dir=recorded.get(f"{_FOLDER}{name}"))
+        except (ValueError, OSError) as error:
+            yield Point(f"data set {name}", GONE, f"data set {name}: {str(error).rstrip('.')}")
+            continue
+        if found.labels_hash == digest:
+            yield Point(f"data set {name}", SAME, f"labels of {split} have the hash recorded")
+        else:
+            yield Point(f"data set {name}", GONE, f"data set {name} has other labels of {split}")
+
+
+def _device(recorded: Mapping[str, Any]) -> Point:
+    device = str(recorded.get("device", "cpu"))
+    if not device.startswith("cuda"):
+        return Point("device", SAME, device)
+    cuda = importlib.import_module("torch").cuda
+    number = int(device.partition(":")[2] or 0)
+    if cuda.is_available() and number < cuda.device_count():
+        return Point("device", SAME, device)
+    return Point("device", GONE, f"device {device} is not there")
+
+
+def _versions(recorded: Mapping[str, Any]) -> Iterator[Point]:
+    here = environment()
+    for name in ("dimlab", "python", *_SHOWN, *_ROUNDING):
+        if name not in recorded:
+            if name != "matplotlib":
+                yield Point(name, NOTE, "not recorded")
+        elif recorded[name] == here[name]:
+            yield Point(name, SAME, str(here[name]))
+        elif name == "dimlab":
+            yield Point(
+                name, GONE,
+                f"dimlab is {here[name]} here, and the report of {recorded[name]}; pip install "
+                f"dimlab=={recorded[name]}",
+            )  # fmt: skip
+        elif name == "matplotlib":
+            yield Point(name, NOTE, f"{here[name]} here, {recorded[name]} then: figures alone")
+        else:
+            yield Point(name, OTHER, f"{here[name]} here, {recorded[name]} then")
+    for key, value in recorded.items():
+        if key.startswith(_TRAINED):
+            yield _training(key.removeprefix(_TRAINED), str(value), here)
+
+
+def _training(name: str, recorded: str, here: Mapping[str, Any]) -> Point:
+    """Whether training the checkpoint again would give its bits: beside the question, a note."""
+    known = dict(each.split(" ", 1) for each in recorded.split(", ") if " " in each)
+    other = [
+        f"{key} {here[key]} here, {value} then"
+        for key, value in known.items()
+        if key in here and str(here[key]) != value
+    ]
+    if other:
+        text = f"would not be trained again bit for bit: {'; '.join(other)}"
+    else:
+        text = "would be trained again bit for bit on the machine that trained it"
+    return Point(f"checkpoint {name}", NOTE, text)
+
+
+def _between(key: str, start: str) -> str:
+    return key[len(start) : -len(_HASH)] if key.startswith(start) and key.endswith(_HASH) else ""
+
+
+def hash_of_file(path: Path) -> str:
+    """Hash a file's bytes.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    str
+        SHA-256, hexadecimal.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def hash_of_rows(rows: np.ndarray) -> str:
+    """Hash the rows of an array, a few at a time.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (N, ...)
+        Memory-mapped or not.
+
+    Returns
+    -------
+    str
+        SHA-256 of the values in memory order, hexadecimal.
+    """
+    digest = hashlib.sha256()
+    for start in range(0, len(rows), 4096):
+        digest.update(np.ascontiguousarray(rows[start : start + 4096]).tobytes())
+    return digest.hexdigest()
+
+
+@cache
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
