@@ -13,7 +13,52 @@ _RANK = 1e-10  # of the largest eigenvalue or singular value: less is rounding
 _GONE = 1e-7  # of a dimension's deviation before the map: less is rounding
 
 
-def without_directions(directions: np.ndarray, back: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True, eq=False)
+class Removal:
+    """A linear map that takes a few directions out: A = I - left @ right.T.
+
+    Parameters
+    ----------
+    left, right : ndarray of shape (D, R)
+        What goes of a centred row x is ``left @ (right.T @ x)``.
+    """
+
+    left: np.ndarray
+    right: np.ndarray
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """A, (D, D)."""
+        return np.eye(len(self.left)) - self.left @ self.right.T
+
+    @property
+    def rank(self) -> int:
+        """Directions that go: the trace of a projection is its rank."""
+        return round(float((self.left * self.right).sum()))
+
+    @property
+    def largest(self) -> float:
+        """No entry of A is larger."""
+        rows = (float(np.linalg.norm(each, axis=1).max()) for each in (self.left, self.right))
+        return 1.0 + float(np.prod(list(rows)))
+
+    def of_rows(self, centred: np.ndarray) -> np.ndarray:
+        """Take the directions out of centred rows (N, D)."""
+        return centred - (centred @ self.right) @ self.left.T
+
+    def of_gram(self, gram: np.ndarray) -> np.ndarray:
+        """Return A @ gram @ A.T for a symmetric gram (D, D), in D^2 R operations."""
+        turned = gram @ self.right
+        half = (turned - self.left @ (self.right.T @ turned) / 2) @ self.left.T
+        return gram - half - half.T
+
+    def of_columns(self, columns: np.ndarray, *, transposed: bool = False) -> np.ndarray:
+        """Return A @ columns, or A.T @ columns, for columns (D, T)."""
+        left, right = (self.right, self.left) if transposed else (self.left, self.right)
+        return columns - left @ (right.T @ columns)
+
+
+def without_directions(directions: np.ndarray, back: np.ndarray, chosen: np.ndarray) -> Removal:
     """Map that takes a basis's chosen scores to their mean and leaves the others.
 
     Parameters
@@ -27,13 +72,13 @@ def without_directions(directions: np.ndarray, back: np.ndarray, chosen: np.ndar
 
     Returns
     -------
-    ndarray of shape (D, D)
-        A: an orthogonal projection where the directions are orthonormal, else an oblique one.
+    Removal
+        An orthogonal projection where the directions are orthonormal, else an oblique one.
     """
-    return np.eye(len(directions)) - back[chosen].T @ directions[:, chosen].T
+    return Removal(back[chosen].T, directions[:, chosen])
 
 
-def least_squares_eraser(covariance: np.ndarray, cross: np.ndarray) -> np.ndarray:
+def least_squares_eraser(covariance: np.ndarray, cross: np.ndarray) -> Removal:
     """Map of least squared change after which no linear reader finds a concept: LEACE.
 
     Parameters
@@ -45,7 +90,7 @@ def least_squares_eraser(covariance: np.ndarray, cross: np.ndarray) -> np.ndarra
 
     Returns
     -------
-    ndarray of shape (D, D)
+    Removal
         ``A = I - W^+ P W`` with W the whitening matrix and P the projection onto the span of
         ``W cross``: ``A cross`` is 0.
 
@@ -57,7 +102,8 @@ def least_squares_eraser(covariance: np.ndarray, cross: np.ndarray) -> np.ndarra
     Examples
     --------
     >>> covariance = np.diag([4.0, 1.0, 1.0])
-    >>> least_squares_eraser(covariance, np.array([[2.0], [0.0], [0.0]])).round(6).diagonal()
+    >>> eraser = least_squares_eraser(covariance, np.array([[2.0], [0.0], [0.0]]))
+    >>> eraser.matrix.round(6).diagonal()
     array([0., 1., 1.])
     """
     # the same map in units in which every dimension has variance 1: no scale hides a direction
@@ -73,8 +119,7 @@ def least_squares_eraser(covariance: np.ndarray, cross: np.ndarray) -> np.ndarra
     colour = (vectors[:, kept] * root) @ vectors[:, kept].T
     left, size, _ = np.linalg.svd(whiten @ cross, full_matrices=False)
     span = left[:, size > _RANK * max(float(size.max(initial=0.0)), 1e-300)]
-    taken = colour @ span @ (span.T @ whiten)
-    return np.eye(len(covariance)) - deviation[:, None] * taken * unit
+    return Removal(deviation[:, None] * (colour @ span), unit[:, None] * (whiten @ span))
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,12 +160,12 @@ class RidgeMoments:
             cross += centred.T @ (targets[rows] - target_mean)
         return cls(mean, gram, cross, target_mean, len(features))
 
-    def weights_behind(self, map_: np.ndarray | None, penalty: float) -> np.ndarray:
+    def weights_behind(self, map_: Removal | np.ndarray | None, penalty: float) -> np.ndarray:
         """Weights, on centred features before the map, of a ridge fitted behind it.
 
         Parameters
         ----------
-        map_ : ndarray of shape (D, D), or (K,) of int, or None
+        map_ : Removal, ndarray of shape (K,) of int, or None
             A; or the dimensions that are kept, the others set to their mean; None: nothing is taken
             out.
         penalty : float
@@ -132,7 +177,7 @@ class RidgeMoments:
             ``(features - mean) @ weights + target_mean`` is what the reader says: equal to fitting
             it on mapped features. A dimension that the map leaves without variance counts as 0.
         """
-        if map_ is not None and map_.ndim == 1:  # kept dimensions
+        if isinstance(map_, np.ndarray):  # kept dimensions
             weights = np.zeros_like(self.cross)
             part = RidgeMoments(
                 self.mean[map_],
@@ -145,12 +190,12 @@ class RidgeMoments:
             return weights
         gram, cross = self.gram, self.cross
         if map_ is not None:
-            gram, cross = map_ @ gram @ map_.T, map_ @ cross
+            gram, cross = map_.of_gram(gram), map_.of_columns(cross)
         before = np.sqrt(np.maximum(self.gram.diagonal(), 0) / self.n_samples)
         deviation = np.sqrt(np.maximum(gram.diagonal(), 0) / self.n_samples)
         alive = deviation > np.maximum(_GONE * before, CONSTANT * np.abs(self.mean))
         if map_ is not None:  # what never varied may hold the rounding of a map, and no more
-            least = CONSTANT * np.abs(map_).max(initial=0.0) * before.max(initial=0.0)
+            least = CONSTANT * map_.largest * before.max(initial=0.0)
             alive &= (before > CONSTANT * np.abs(self.mean)) | (deviation > least)
         scale = np.zeros_like(deviation)
         scale[alive] = 1 / deviation[alive]
@@ -158,4 +203,4 @@ class RidgeMoments:
         system[np.diag_indices_from(system)] += penalty * self.n_samples
         # numpy's own solver: scipy's threads and numpy's would wait for each other
         weights = scale[:, None] * np.linalg.solve(system, scale[:, None] * cross)
-        return weights if map_ is None else map_.T @ weights
+        return weights if map_ is None else map_.of_columns(weights, transposed=True)

@@ -11,6 +11,7 @@ import numpy as np
 from dimlab.basis import KINDS, Basis, fit_basis
 from dimlab.kernels.effects import f_statistics, orthonormal, without_class_means
 from dimlab.kernels.erasure import (
+    Removal,
     RidgeMoments,
     least_squares_eraser,
     without_directions,
@@ -349,11 +350,7 @@ def erase(
     for done, job in enumerate(jobs):
         map_ = job.map_of(readings, space, back)
         readings.fit_behind(map_)
-        # a projection's trace is its rank
-        if job.way in (LEACE, LEACE_GIVEN_LABEL) and map_ is not None:
-            taken.append(round(len(map_) - float(np.trace(map_))))
-        else:
-            taken.append(len(job.chosen))
+        taken.append(map_.rank if isinstance(map_, Removal) else len(job.chosen))
         if progress is not None:
             progress(done + 1, len(jobs))
     done_jobs = list(zip(jobs, taken, readings.read(), strict=True))
@@ -396,7 +393,7 @@ class _Job:
 
     def map_of(
         self, readings: _Readings, space: Basis | None, back: np.ndarray
-    ) -> np.ndarray | None:
+    ) -> Removal | np.ndarray | None:
         if self.way == NOTHING:
             return None
         if self.way in (LEACE, LEACE_GIVEN_LABEL):
@@ -531,13 +528,13 @@ class _Readings:
             self._fit = lambda bank: fit_logistic(bank, codes, penalty=chosen, seed=seed)
         self._train = features
 
-    def eraser(self, *, given_label: bool) -> np.ndarray:
+    def eraser(self, *, given_label: bool) -> Removal:
         """Map that LEACE gives on train."""
         moments = self._within if given_label else self._joint
         cross = moments.cross[:, : self._n_targets]
         return least_squares_eraser(moments.gram / moments.n_samples, cross / moments.n_samples)
 
-    def fit_behind(self, map_: np.ndarray | None) -> None:
+    def fit_behind(self, map_: Removal | np.ndarray | None) -> None:
         """Fit all readers behind one more map."""
         self._weights.append(self._joint.weights_behind(map_, self._penalty))
         self._own.append(self._within.weights_behind(map_, self._penalty))
@@ -580,14 +577,14 @@ class _Readings:
                 found[each].append(_Read(errors[each], spread, correct))
         return found
 
-    def _mapped(self, features: np.ndarray, map_: np.ndarray | None) -> np.ndarray:
+    def _mapped(self, features: np.ndarray, map_: Removal | np.ndarray | None) -> np.ndarray:
         if map_ is None:
             return features
-        if map_.ndim == 1:
+        if isinstance(map_, np.ndarray):
             left = np.tile(self._joint.mean, (len(features), 1))
             left[:, map_] = features[:, map_]
             return left
-        return (features - self._joint.mean) @ map_.T + self._joint.mean
+        return map_.of_rows(features - self._joint.mean) + self._joint.mean
 
 
 def _in_common_units(

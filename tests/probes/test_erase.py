@@ -11,6 +11,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 
 from dimlab.basis import fit_basis
 from dimlab.kernels.erasure import (
+    Removal,
     RidgeMoments,
     least_squares_eraser,
     without_directions,
@@ -49,7 +50,7 @@ def test_leace_is_the_closed_form_of_the_constrained_problem():
         covariance, cross = random_moments(np.random.default_rng(seed))
         solved = np.linalg.solve(covariance, cross)
         expected = np.eye(7) - cross @ np.linalg.solve(cross.T @ solved, solved.T)
-        found = least_squares_eraser(covariance, cross)
+        found = least_squares_eraser(covariance, cross).matrix
         np.testing.assert_allclose(found, expected, atol=1e-8)
         np.testing.assert_allclose(found @ cross, 0, atol=1e-9)
 
@@ -60,11 +61,13 @@ def test_leace_leaves_what_does_not_covary_and_works_where_features_are_collinea
     concept = features @ rng.normal(size=6) + rng.normal(size=500)
     centred, concept = features - features.mean(axis=0), concept - concept.mean()
     eraser = least_squares_eraser(centred.T @ centred / 500, (centred.T @ concept / 500)[:, None])
-    left = centred @ eraser.T
+    left = eraser.of_rows(centred)
+    np.testing.assert_allclose(left, centred @ eraser.matrix.T, atol=1e-9)
     fit = LinearRegression().fit(left, concept)
     assert fit.score(left, concept) < 1e-10
     assert LinearRegression().fit(centred, concept).score(centred, concept) > 0.3
-    np.testing.assert_allclose(np.trace(np.eye(6) - eraser), 1, atol=1e-6)
+    assert eraser.rank == 1
+    np.testing.assert_allclose(np.trace(eraser.matrix), 5, atol=1e-6)
 
 
 def test_no_scale_hides_a_direction_from_leace():
@@ -73,8 +76,9 @@ def test_no_scale_hides_a_direction_from_leace():
         units = np.array([scale, 1.0, 1.0, 1 / scale])
         root = rng.normal(size=(4, 4))
         covariance, cross = root @ root.T, rng.normal(size=(4, 1))
-        plain = least_squares_eraser(covariance, cross)
-        found = least_squares_eraser(covariance * np.outer(units, units), units[:, None] * cross)
+        plain = least_squares_eraser(covariance, cross).matrix
+        eraser = least_squares_eraser(covariance * np.outer(units, units), units[:, None] * cross)
+        found = eraser.matrix
         np.testing.assert_allclose(found / np.outer(units, 1 / units), plain, atol=1e-6)
         left = found @ (units[:, None] * cross)
         assert np.abs(left / units[:, None]).max() < 1e-6 * np.abs(cross).max()
@@ -102,7 +106,7 @@ def test_directions_go_and_the_other_scores_stay():
         back = np.linalg.pinv(basis.directions)
         map_ = without_directions(basis.directions, back, np.array([1, 3]))
         centred = train.features - train.features.mean(axis=0)
-        before, after = centred @ basis.directions, centred @ map_.T @ basis.directions
+        before, after = centred @ basis.directions, map_.of_rows(centred) @ basis.directions
         np.testing.assert_allclose(after[:, [1, 3]], 0, atol=1e-9)
         np.testing.assert_allclose(after[:, [0, 2, 4]], before[:, [0, 2, 4]], atol=1e-9)
 
@@ -112,9 +116,11 @@ def test_a_ridge_behind_a_map_is_one_fitted_on_mapped_features():
     features = rng.normal(size=(200, 6)) * [1, 3, 0.1, 5, 1, 0] + 2
     targets = features[:, :2] @ rng.normal(size=(2, 3)) + rng.normal(size=(200, 3))
     moments = RidgeMoments.of(features, targets)
-    oblique = rng.normal(size=(6, 6))
+    removal = Removal(*rng.normal(size=(2, 6, 2)))
+    assert np.abs(removal.matrix).max() <= removal.largest
     kept = np.array([1, 2, 3, 5])
-    for map_, dense in ((None, np.eye(6)), (kept, np.diag([0, 1, 1, 1, 0, 1])), (oblique, oblique)):
+    of_kept = np.diag([0, 1, 1, 1, 0, 1])
+    for map_, dense in ((None, np.eye(6)), (kept, of_kept), (removal, removal.matrix)):
         mapped = (features - moments.mean) @ dense.T
         scale = mapped.std(axis=0)
         scaled = mapped / np.where(scale > 1e-12, scale, 1)
