@@ -6,7 +6,6 @@ whole and its md5 fits, and members of an archive are read in memory. No pickle 
 
 from __future__ import annotations
 
-import gzip
 import http.client
 import io
 import logging
@@ -26,13 +25,12 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.containers import DAMAGED
+
 TIMEOUT_SECONDS = 30.0
 _CHUNK = 1 << 18  # bytes
-_DAMAGED = (  # what unpickling noise can raise
-    pickle.UnpicklingError,
-    *(ArithmeticError, AttributeError, EOFError, LookupError),
-    *(MemoryError, RecursionError, TypeError, ValueError),
-)
+_LARGEST = 1 << 28  # bytes of a member: the largest official one is STL-10's test_X.bin
+_MOST_OPERATIONS = 1 << 21  # of a pickle: the largest official batch takes a tenth
 _SCHEMES = ("http://", "https://", "file://")
 
 
@@ -281,10 +279,12 @@ def _contents(shape: tuple[int, ...]) -> str:
 
 def _unpacked(path: Path, n_bytes: int) -> bytes:
     # not gzip.open: of a file cut short, a decompressor returns what there is to be counted
-    packed = path.read_bytes()
-    if path.suffix != ".gz":
-        return packed[:n_bytes]
-    return zlib.decompressobj(wbits=31).decompress(packed, n_bytes)
+    with path.open("rb") as file:
+        if path.suffix != ".gz":
+            return file.read(n_bytes)
+        # deflate never takes more room than this: what lies behind is not needed
+        packed = file.read(n_bytes + n_bytes // 8 + _CHUNK)
+        return zlib.decompressobj(wbits=31).decompress(packed, n_bytes)
 
 
 def read_members(source: Path, names: Sequence[str]) -> dict[str, bytes]:
@@ -307,25 +307,36 @@ def read_members(source: Path, names: Sequence[str]) -> dict[str, bytes]:
     ValueError
         If the archive is damaged or cut short, or a file is missing.
     """
-    contents = {}
+    contents: dict[str, bytes] = {}
+    sizes = {}
     if source.is_dir():
         there = [name for name in names if (source / name).is_file()]
-        contents = {name: (source / name).read_bytes() for name in there}
+        sizes = {name: (source / name).stat().st_size for name in there}
+        if all(size <= _LARGEST for size in sizes.values()):
+            contents = {name: (source / name).read_bytes() for name in sizes}
     else:
         try:
             with tarfile.open(source, "r|gz") as archive:
                 for member in archive:
                     name = member.name.removeprefix("./")
                     if name in names and member.isfile() and (file := archive.extractfile(member)):
+                        sizes[name] = member.size
+                        if member.size > _LARGEST:
+                            break
                         contents[name] = file.read()
                     if len(contents) == len(names):
                         break
-        except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except (tarfile.TarError, *DAMAGED) as error:
             raise ValueError(
                 f"{source.name} must be a whole tar.gz archive; got a damaged one ({error}). "
                 f"Delete {source} and download it again."
             ) from error
     missing = [name for name in names if name not in contents]
+    if missing and sizes.get(missing[0], 0) > _LARGEST:
+        raise ValueError(
+            f"{source} must hold files of at most {_LARGEST} bytes; got {sizes[missing[0]]} for "
+            f"{missing[0]}. Download it again."
+        )
     if missing:
         raise ValueError(f"{source} must hold {missing[0]}; got no such file. Download it again.")
     return contents
@@ -342,7 +353,20 @@ class _Inert:
         self.state = state
 
 
-class _Unpickler(pickle.Unpickler):
+class _Operations(dict[int, Any]):
+    """Operations of a pickle, which may not go on for ever: a byte may stand for 60."""
+
+    left = _MOST_OPERATIONS
+
+    def __getitem__(self, key: int) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(f"more than {_MOST_OPERATIONS} operations")
+        return super().__getitem__(key)
+
+
+# in Python: the one in C allocates what a damaged byte claims, before it looks whether it is there
+class _Unpickler(pickle._Unpickler):
     _ADMITTED = (  # what an array of bytes is made of, as numpy 1 and numpy 2 name it
         "numpy.core.multiarray._reconstruct",
         "numpy._core.multiarray._reconstruct",
@@ -350,11 +374,42 @@ class _Unpickler(pickle.Unpickler):
         "numpy.dtype",
         "_codecs.encode",
     )
+    _REFUSED = b"\x8f\x90\x91\x96\x97\x98"  # sets, bytearrays and buffers
+
+    def __init__(self, payload: bytes) -> None:
+        super().__init__(io.BytesIO(payload), encoding="latin1")
+        own = {"s": _Unpickler.load_setitem, "u": _Unpickler.load_setitems}
+        own["d"] = _Unpickler.load_dict
+        operations = {**pickle._Unpickler.dispatch, **{ord(code): own[code] for code in own}}
+        for code in self._REFUSED:
+            del operations[code]
+        self.dispatch: Any = _Operations(operations)  # type: ignore[misc]
 
     def find_class(self, module: str, name: str) -> type[_Inert]:
         if f"{module}.{name}" not in self._ADMITTED:
             raise PermissionError(f"{module}.{name}")
         return _Inert
+
+    stack: list[Any]
+    pop_mark: Any
+
+    def load_dict(self) -> None:
+        items = self.pop_mark()
+        self.stack.append({})
+        self._set(items)
+
+    def load_setitem(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._set([key, value])
+
+    def load_setitems(self) -> None:
+        self._set(self.pop_mark())
+
+    def _set(self, items: list[Any]) -> None:
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if not isinstance(key, (str, bytes, int)):  # tuples of tuples take for ever to hash
+                raise ValueError("a key that is no text")
+            self.stack[-1][key] = value
 
 
 def read_pickle(name: str, payload: bytes) -> dict[str, Any]:
@@ -383,7 +438,7 @@ def read_pickle(name: str, payload: bytes) -> dict[str, Any]:
     {'labels': [3, 1]}
     """
     try:
-        content = _Unpickler(io.BytesIO(payload), encoding="latin1").load()
+        content = _Unpickler(payload).load()
         return {
             str(key): _array(value) if isinstance(value, _Inert) else value
             for key, value in content.items()
@@ -393,7 +448,7 @@ def read_pickle(name: str, payload: bytes) -> dict[str, Any]:
             f"{name} must hold only numbers, text and uint8 arrays; got a pickle that asks for "
             f"{error}, which was not run. Do not trust this file: delete it."
         ) from error
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise ValueError(
             f"{name} must be a whole pickled dict; got a damaged one ({error}). Download it again."
         ) from error

@@ -13,10 +13,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
-import struct
 import warnings
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -27,6 +24,7 @@ import numpy as np
 
 from dimlab import archives
 from dimlab.archives import RemoteFile
+from dimlab.containers import DAMAGED, naming, read_npz
 from dimlab.image_set import SPLITS, ImageSet
 from dimlab.planted import check_plants, coloured, patched, plant, textured  # noqa: F401
 
@@ -371,6 +369,8 @@ def _cifar(kind: _Cifar, split: str, data_dir: str | os.PathLike[str] | None) ->
     contents, folder = _archived(kind.name, kind.remote, names, data_dir)
     *batches, meta = (archives.read_pickle(name, contents[name]) for name in names)
     class_names = meta.get(f"{kind.label}_names", ())
+    if not isinstance(class_names, list) or not all(isinstance(each, str) for each in class_names):
+        class_names = ()
     keys = [key for key in (f"{kind.label}s", "coarse_labels") if key in batches[0]]
     if not class_names or keys[:1] != [f"{kind.label}s"]:
         raise ValueError(
@@ -384,15 +384,16 @@ def _cifar(kind: _Cifar, split: str, data_dir: str | os.PathLike[str] | None) ->
             f"{kind.inner} must hold {kind.sizes[part]} {part} images; got {len(images)}."
         )
     labels = {key: np.concatenate([batch[key] for batch in batches]) for key in keys}
-    whole = ImageSet(
-        images,
-        labels[keys[0]],
-        factors={key.removesuffix("s"): labels[key] for key in keys[1:]},
-        name=kind.name,
-        split=split,
-        folder=str(folder),
-        class_names=class_names,
-    )
+    with naming(folder / kind.inner):
+        whole = ImageSet(
+            images,
+            labels[keys[0]],
+            factors={key.removesuffix("s"): labels[key] for key in keys[1:]},
+            name=kind.name,
+            split=split,
+            folder=str(folder),
+            class_names=class_names,
+        )
     return whole.take(_rows(whole.labels, split, part))
 
 
@@ -402,12 +403,12 @@ def _cifar_pixels(name: str, batch: Mapping[str, Any], keys: Sequence[str]) -> n
         got = getattr(pixels, "shape", type(pixels).__name__)
         raise ValueError(f"{name} must hold data of shape (n, 3072); got {got}.")
     for key in keys:
-        labels = np.asarray(batch.get(key, ()))
-        if labels.shape != (len(pixels),) or labels.dtype.kind != "i":
-            raise ValueError(
-                f"{name} must hold {len(pixels)} {key} to match its data; "
-                f"got {labels.dtype} of shape {labels.shape}."
-            )
+        labels = batch.get(key, ())
+        # not as an array: lists within lists may stand for more numbers than there is room for
+        plain = isinstance(labels, list) and all(type(each) is int for each in labels)
+        if not plain or len(labels) != len(pixels) or not 0 <= min(labels) <= max(labels) < 100:
+            got = f"{len(labels)}" if plain and len(labels) != len(pixels) else "other values"
+            raise ValueError(f"{name} must hold {len(pixels)} {key} (class ids); got {got}.")
     return pixels
 
 
@@ -470,18 +471,21 @@ def stl10(
             raise ValueError(f"{name} must hold {size} bytes; got {n_bytes}. Download it again.")
     if labels.min() < 1 or labels.max() > 10:
         raise ValueError(f"{names[1]} must hold labels 1..10; got {labels.min()}..{labels.max()}.")
-    whole = ImageSet(
-        pixels.reshape(-1, 3, 96, 96).transpose(0, 1, 3, 2),  # the files go down the columns
-        labels.astype(np.int64) - 1,
-        name="stl10",
-        split=split,
-        folder=str(folder),
-        class_names=contents[names[2]].decode("utf-8", "replace").split(),
-    )
+    with naming(folder / "stl10_binary"):
+        whole = ImageSet(
+            pixels.reshape(-1, 3, 96, 96).transpose(0, 1, 3, 2),  # the files go down the columns
+            labels.astype(np.int64) - 1,
+            name="stl10",
+            split=split,
+            folder=str(folder),
+            class_names=contents[names[2]].decode("utf-8", "replace").split(),
+        )
     return _resized(whole.take(_rows(whole.labels, split, part)), image_size)
 
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+# whatever a file is called: Pillow would run Ghostscript for one that begins as PostScript does
+_PILLOW = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def image_folder(
@@ -597,12 +601,15 @@ def _refuse_way_out(path: Path, root: Path) -> None:
 
 
 def _read_images(paths: Sequence[Path], size: int) -> np.ndarray:
+    from PIL import Image
+
     images = np.empty((len(paths), 3, size, size), np.uint8)
     many = len(paths) > 2000
     quiet = nullcontext(lambda n_steps: None)
     bar = archives.progress("reading images", len(paths)) if many else quiet
     with bar as advance, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's about metadata and palettes
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         for row, path in enumerate(paths):
             images[row] = _read_image(path, size)
             advance(1)
@@ -613,15 +620,12 @@ def _read_image(path: Path, size: int) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_PILLOW) as image:
             if image.mode[0] in "IF":  # conversion to RGB would cut off everything above 255
                 raise ValueError(f"mode {image.mode}")
             square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
             return np.asarray(square).transpose(2, 0, 1)
-    except (
-        *(OSError, EOFError, SyntaxError, ValueError, struct.error, zlib.error),
-        Image.DecompressionBombError,
-    ) as error:
+    except (*DAMAGED, Image.DecompressionBombError) as error:
         raise ValueError(
             f"{path} must be a whole image of 8 bits a channel; got a file that cannot be read "
             f"as one ({error})."
@@ -675,8 +679,13 @@ def npz(
         raise ValueError("npz needs data_dir: pass an .npz file with images and labels.")
     path = Path(data_dir).expanduser().absolute()
     arrays = _npz_arrays(path)
+    with naming(path):
+        return _resized(_npz_split(arrays, split, str(path)), image_size)
+
+
+def _npz_split(arrays: dict[str, np.ndarray], split: str, folder: str) -> ImageSet:
     parts = arrays.pop("split", None)
-    class_names = arrays.pop("class_names", np.array([])).tolist()
+    class_names = arrays.pop("class_names", np.array([])).ravel().tolist()
     periods = {name: arrays.pop(name) for name in list(arrays) if name.startswith("period_")}
     scalars = {name.removeprefix("period_"): period for name, period in periods.items()}
     for name, period in scalars.items():
@@ -689,12 +698,12 @@ def npz(
         periods={name: float(period) for name, period in scalars.items()},
         name="npz",
         split=split,
-        folder=str(path),
+        folder=folder,
         class_names=class_names,
     )
     if parts is not None:
         _check_parts(parts, len(whole))
-    return _resized(whole.take(_rows(whole.labels, split, parts)), image_size)
+    return whole.take(_rows(whole.labels, split, parts))
 
 
 def _check_parts(parts: np.ndarray, n_images: int) -> None:
@@ -708,14 +717,7 @@ def _check_parts(parts: np.ndarray, n_images: int) -> None:
 def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"data_dir must be an .npz file; got {str(path)!r}, which is none.")
-    try:
-        with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path} must be an .npz file of plain arrays; got a file that cannot be read as one "
-            f"({error})."
-        ) from error
+    arrays, _ = read_npz(path)
     missing = [name for name in ("images", "labels") if name not in arrays]
     if missing:
         raise ValueError(f"{path} must hold images and labels; got no {' and no '.join(missing)}.")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +11,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.atomic import replacing
-
-_DAMAGED = (  # what reading noise as an .npz can raise
-    zipfile.BadZipFile,
-    zlib.error,
-    *(EOFError, KeyError, MemoryError, NotImplementedError, OSError, RuntimeError),
-    *(OverflowError, SyntaxError, TypeError, ValueError),
-)
+from dimlab.containers import naming, read_npz
 
 
 @dataclass(frozen=True, eq=False)
@@ -290,19 +282,8 @@ class MaskTrace:
         path = _npz_path(path)
         if not path.is_file():
             raise FileNotFoundError(f"path must be an .npz file; got {path}, which is not there.")
-        try:
-            with zipfile.ZipFile(path) as archive:
-                damaged = archive.testzip()
-            if damaged is not None:
-                raise zipfile.BadZipFile(f"bad checksum of {damaged}")
-            with np.load(path, allow_pickle=False) as file:
-                known = [name for name in cls.__dataclass_fields__ if name in file.files]
-                arrays = {name: file[name] for name in known}
-        except _DAMAGED as error:
-            raise ValueError(
-                f"{path.name} must be a complete .npz file of plain arrays; got a damaged one "
-                f"({error})."
-            ) from error
+        found = read_npz(path)[0]
+        arrays = {name: found[name] for name in cls.__dataclass_fields__ if name in found}
         missing = [name for name in ("steps", "weights") if name not in arrays]
         if missing:
             raise ValueError(
@@ -312,7 +293,8 @@ class MaskTrace:
             kinds, what = ("iu", "integers") if name == "steps" else ("iuf", "numbers")
             if array.dtype.kind not in kinds:
                 raise ValueError(f"{name} in {path.name} must be {what}; got {array.dtype}.")
-        return cls(**arrays)
+        with naming(path):
+            return cls(**arrays)
 
     @property
     def spread(self) -> np.ndarray:

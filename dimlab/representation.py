@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,23 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dimlab.atomic import replacing
+from dimlab.containers import (
+    check_unpacked,
+    json_of,
+    map_safetensors,
+    naming,
+    read_npz,
+    write_safetensors,
+)
 
 if TYPE_CHECKING:
     from dimlab.mask import DimensionMask
 
 FORMAT = "dimlab-representation-1"
 ENDINGS = (".safetensors", ".npz")  # of files that `Representation.load` reads
-_DTYPES = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "I64": np.int64,
-    "I32": np.int32,
-    "I16": np.int16,
-    "I8": np.int8,
-    "U8": np.uint8,
-    "BOOL": np.bool_,
-}
 _BLOCK = 1 << 22  # elements looked at together: memory-mapped features are never copied whole
 
 
@@ -105,6 +100,8 @@ class Representation:
         if self.views is not None:
             shape = self.views.shape[:2]
             put(self, "view_factors", _factors(self.view_factors, shape, "view_factors"))
+        if not isinstance(self.meta or {}, Mapping):
+            raise TypeError(f"meta must be a mapping; got {type(self.meta).__name__}.")
         put(self, "meta", dict(self.meta or {}))
 
     def __len__(self) -> int:
@@ -312,8 +309,6 @@ class Representation:
         >>> loaded.factors["camera"].tolist()
         ['front', 'rear']
         """
-        from safetensors.numpy import save_file
-
         path = Path(path)
         if path.suffix != ".safetensors":
             raise ValueError(f"path must end in .safetensors; got {path.name!r}.")
@@ -331,9 +326,8 @@ class Representation:
             metadata = {"format": FORMAT, "dimlab": json.dumps(header)}
         except TypeError as error:
             raise TypeError(f"meta must be serialisable as JSON; got: {error}.") from error
-        tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
         with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
+            write_safetensors(temporary, tensors, metadata)
         return path
 
     @classmethod
@@ -369,29 +363,56 @@ class Representation:
             raise ValueError(
                 f"{path.name} must hold {what} named 'features'; got {sorted(arrays)[:8]}."
             )
-        try:
-            header = json.loads(metadata.get("dimlab", "{}"))
-            categories = header.get("categories", {})
-            for name, names in categories.items():
-                arrays[name] = np.asarray(names)[arrays[name]]
-        except (ValueError, KeyError, IndexError, AttributeError) as error:
-            raise ValueError(
-                f"{path.name} must hold a valid dimlab header; got a damaged one. Save it again."
-            ) from error
+        header = _header(path, metadata)
+        for name, names in header["categories"].items():
+            arrays[name] = _decoded(path, arrays.get(name), names)
         named: dict[str, dict[str, np.ndarray]] = {"factor": {}, "view_factor": {}}
         for name, value in arrays.items():
             kind, _, rest = name.partition(":")
             if rest and kind in named:
                 named[kind][rest] = value
-        return cls(
-            arrays["features"],
-            labels=arrays.get("labels"),
-            factors=named["factor"],
-            periods=header.get("periods", {}),
-            views=arrays.get("views"),
-            view_factors=named["view_factor"],
-            meta=header.get("meta", {}),
+        with naming(path):
+            return cls(
+                arrays["features"],
+                labels=arrays.get("labels"),
+                factors=named["factor"],
+                periods=header["periods"],
+                views=arrays.get("views"),
+                view_factors=named["view_factor"],
+                meta=header["meta"],
+            )
+
+
+def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Read what stands in a file beside the arrays: three mappings."""
+    try:
+        header = json_of(metadata.get("dimlab", "{}"))
+        parts = {name: header.get(name, {}) for name in ("periods", "categories", "meta")}
+    except (ValueError, AttributeError):
+        parts = {"header": None}
+    if all(isinstance(each, dict) for each in parts.values()):
+        return parts
+    raise ValueError(
+        f"{path.name} must hold a valid dimlab header; got a damaged one. Save it again."
+    )
+
+
+def _decoded(path: Path, codes: np.ndarray | None, names: Any) -> np.ndarray:
+    """Text of a factor that is stored as codes."""
+    if (
+        codes is None
+        or codes.dtype.kind not in "iu"
+        or not isinstance(names, list)
+        or not all(isinstance(each, str) for each in names)
+        or (codes.size and not 0 <= codes.min() <= codes.max() < len(names))
+    ):
+        raise ValueError(
+            f"{path.name} must hold a valid dimlab header; got codes without their names. Save it "
+            "again."
         )
+    longest = max(map(len, names), default=0)
+    check_unpacked(path, 4 * longest * max(codes.size, len(names)))
+    return np.asarray(names, dtype=np.str_)[codes]
 
 
 def _floating(name: str, value: Any, *, ndim: int) -> np.ndarray:
@@ -458,7 +479,12 @@ def _factors(factors: Any, shape: tuple[int, ...], what: str) -> dict[str, np.nd
 
 
 def _periods(periods: Any, factors: Mapping[str, Any]) -> dict[str, float]:
-    checked = {name: float(period) for name, period in dict(periods or {}).items()}
+    checked = {}
+    for name, period in dict(periods or {}).items():
+        try:
+            checked[name] = float(period)
+        except (TypeError, ValueError):
+            raise ValueError(f"periods[{name!r}] must be a number; got {period!r}.") from None
     for name, period in checked.items():
         if name not in factors or np.asarray(factors[name]).dtype.kind != "f":
             raise ValueError(f"periods must name continuous factors; got {name!r}.")
@@ -473,60 +499,3 @@ def _as_codes(value: np.ndarray, name: str, categories: dict[str, list[str]]) ->
     names, codes = np.unique(value, return_inverse=True)
     categories[name] = [str(each) for each in names]
     return codes.reshape(value.shape).astype(np.int64)
-
-
-def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Read every array into memory; a file that could run code is refused."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} must be a .npz file; got nothing there.")
-    try:
-        # opened here: numpy leaves a file open that it cannot read
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}, {}
-    except (
-        *(zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError),
-        *(TypeError, AttributeError),  # a single array under this name is no context manager
-    ) as error:
-        raise ValueError(
-            f"{path.name} must be a complete .npz file of numbers and text; got a damaged one, or "
-            "Python objects."
-        ) from error
-
-
-def map_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Memory-map every tensor: safetensors' own numpy reader would copy the features."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} must be a .safetensors file; got nothing there.")
-    broken = f"{path.name} must be a complete safetensors file; got a damaged or truncated one."
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise ValueError(broken)
-        raw = file.read(length)
-    try:
-        header = json.loads(raw)
-        metadata = header.pop("__metadata__", {})
-        arrays = {}
-        for name, entry in header.items():
-            begin, end = entry["data_offsets"]
-            kind = entry["dtype"]
-            if kind not in _DTYPES:  # the refusal below says so
-                broken = (
-                    f"{path.name} must hold tensors of {', '.join(_DTYPES)}; got {kind} for "
-                    f"{name!r}. Save it in float32."
-                )
-            dtype = np.dtype(_DTYPES[kind])
-            shape = tuple(entry["shape"])
-            n_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
-            if min(shape, default=0) < 0 or end - begin != n_bytes or 8 + length + end > size:
-                raise ValueError(broken)
-            if n_bytes == 0:
-                arrays[name] = np.zeros(shape, dtype)
-                continue
-            arrays[name] = np.memmap(
-                path, dtype=dtype, mode="r", offset=8 + length + begin, shape=shape
-            )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(broken) from error
-    return arrays, metadata

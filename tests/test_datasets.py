@@ -480,8 +480,8 @@ PIXELS = np.zeros((20, 3072), np.uint8)
         ({"labels": [1]}, r"test_batch must hold data of shape \(n, 3072\); got NoneType"),
         ({"data": [1], "labels": [1]}, "got list"),
         ({"data": PIXELS[:, 1:], "labels": [1]}, r"got \(20, 3071\)"),
-        ({"data": PIXELS, "labels": [1] * 19}, r"hold 20 labels .* got int64 of shape \(19,\)"),
-        ({"data": PIXELS, "labels": ["a"] * 20}, r"must hold 20 labels to match its data; got <U1"),
+        ({"data": PIXELS, "labels": [1] * 19}, r"hold 20 labels \(class ids\); got 19\."),
+        ({"data": PIXELS, "labels": ["a"] * 20}, "must hold 20 labels .*; got other values"),
         ({"data": PIXELS}, "cifar-10-batches-py must hold labels and label_names; got none"),
         ({"data": PIXELS[:19], "labels": [1] * 19}, "must hold 20 test images; got 19"),
         ({"data": PIXELS, "labels": [10] * 20}, "class_names must name 11 classes .*; got 10"),
@@ -828,7 +828,7 @@ def test_npz_images_may_have_channels_last_or_none(tmp_path, shape, axes):
         ({"split": ["test"] * 19}, ValueError, r"split must have shape \(20,\) .* got \(19,\)"),
         ({"split": ["val"] * 20}, ValueError, "must hold train, validation or test; got 'val'"),
         ({"split": ["train"] * 20}, ValueError, "test must hold at least one image; got none"),
-        ({"hue": [None] * 20}, ValueError, r"a.npz must be an .npz file of plain arrays.*pickle"),
+        ({"hue": [None] * 20}, ValueError, r"a.npz must be a complete .npz file.*Python objects"),
     ],
 )
 def test_npz_arrays_that_do_not_fit_are_refused(tmp_path, changes, error, message):
@@ -843,7 +843,7 @@ def test_a_file_that_is_no_npz_is_refused(tmp_path):
     np.save(tmp_path / "b.npy", np.zeros(3))
     for content in (whole[:-200], b"", b"PK", (tmp_path / "b.npy").read_bytes()):
         (tmp_path / "a.npz").write_bytes(content)
-        with pytest.raises(ValueError, match=r"a.npz must be an .npz file of plain arrays; got"):
+        with pytest.raises(ValueError, match=r"a.npz must be a complete .npz file of numbers"):
             datasets.npz("test", data_dir=tmp_path / "a.npz")
     (tmp_path / "a.npz").write_bytes(whole)
     assert len(datasets.npz("test", data_dir=tmp_path / "a.npz")) == 40

@@ -117,7 +117,7 @@ def test_every_cut_of_a_file_is_refused(whole_trace, tmp_path):
     content = path.read_bytes()
     for length in range(0, len(content), 97):
         path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r"^trace\.npz must be a complete \.npz file of plain"):
+        with pytest.raises(ValueError, match=r"^trace\.npz must be a complete \.npz file of"):
             MaskTrace.load(path)
 
 
@@ -127,7 +127,7 @@ def test_a_changed_byte_of_the_weights_is_noticed(whole_trace, tmp_path):
     content[content.index(whole_trace.weights.tobytes()) + 5] ^= 1
     path.write_bytes(content)
     with pytest.raises(
-        ValueError, match=r"complete \.npz file .* got a damaged one \(bad checksum"
+        ValueError, match=r"complete \.npz file .* got a damaged one.* \(Bad CRC"
     ):
         MaskTrace.load(path)
 
@@ -139,8 +139,8 @@ def test_a_changed_byte_of_the_weights_is_noticed(whole_trace, tmp_path):
         ({"other": [0]}, r"^t\.npz must hold .*; got no steps and no weights\.$"),
         ({"steps": [0.0], "weights": [[1]]}, r"^steps in t\.npz must be integers; got float64\.$"),
         ({"steps": [0], "weights": [["a"]]}, r"^weights in t\.npz must be numbers; got <U1\.$"),
-        ({"steps": [0], "weights": np.array([[None]])}, r"^t\.npz must be .* of plain arrays"),
-        ({"steps": [0, 0], "weights": np.ones((2, 2))}, "^steps must be a strictly increasing"),
+        ({"steps": [0], "weights": np.array([[None]])}, r"^t\.npz must be .*, or Python objects"),
+        ({"steps": [0, 0], "weights": np.ones((2, 2))}, r"^t\.npz: steps must be a strictly"),
     ],
 )
 def test_files_without_a_trace_are_refused(arrays, message, tmp_path):

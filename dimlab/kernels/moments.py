@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.atomic import replacing
+from dimlab.containers import map_safetensors, write_safetensors
 
 FORMAT = "dimlab-moments-1"
 N_BLOCKS = 20
@@ -24,6 +25,8 @@ _CHUNK = 1 << 24  # elements worked on together: 128 MB in float64
 _DEALT = 4096  # rows that are dealt to the blocks together
 _LARGEST = 1e140  # of an entry: float64 holds sums of its squares
 _ROUNDING = 1e-11  # of a sum of squares: what less a difference is nothing
+_MOST_ROWS = 1 << 48  # in a state that is read: float64 counts them exactly
+_STORED = {"counts": "int64", "means": "float64", "squares": "float64", "scatters": "float64"}
 _TILE = 256  # columns that fit a processor's cache
 
 Progress = Callable[[int, int], None]
@@ -428,6 +431,8 @@ class Moments:
         ------
         ValueError
             If the name has another ending.
+        TypeError
+            If the arrays were put there by hand and are of another type.
 
         Examples
         --------
@@ -438,15 +443,12 @@ class Moments:
         ...     Moments.is_state(path), Moments.load(path).mean.tolist()
         (True, [[1.5]])
         """
-        from safetensors.numpy import save_file
-
         path = Path(path)
         if path.suffix != ".safetensors":
             raise ValueError(f"path must end in .safetensors; got {path.name!r}.")
-        names = ("counts", "means", "squares", "scatters")
-        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in names}
         with replacing(path) as temporary:
-            save_file(tensors, temporary, metadata={**self.meta, "format": FORMAT})
+            tensors = {name: getattr(self, name) for name in _STORED}
+            write_safetensors(temporary, tensors, {**self.meta, "format": FORMAT})
         return path
 
     @staticmethod
@@ -463,12 +465,9 @@ class Moments:
         bool
             False too for what is no safetensors file.
         """
-        from safetensors import SafetensorError, safe_open
-
         try:
-            with safe_open(path, framework="numpy") as file:
-                return (file.metadata() or {}).get("format") == FORMAT
-        except (SafetensorError, OSError):
+            return map_safetensors(Path(path))[1].get("format") == FORMAT
+        except (ValueError, OSError):
             return False
 
     @classmethod
@@ -492,23 +491,24 @@ class Moments:
         ValueError
             If it is not such a state, or is damaged.
         """
-        from safetensors import SafetensorError, safe_open
-
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"moments must be a file; got {path}, which is not there.")
         try:
-            with safe_open(path, framework="numpy") as file:
-                meta = {k: v for k, v in (file.metadata() or {}).items() if k != "format"}
-                names = ("counts", "means", "squares", "scatters")
-                state = cls(**{name: file.get_tensor(name) for name in names}, meta=meta)
-        except (SafetensorError, KeyError, ValueError) as error:
+            arrays, metadata = map_safetensors(path)
+            meta = {key: value for key, value in metadata.items() if key != "format"}
+            if any(arrays[name].dtype != dtype for name, dtype in _STORED.items()):
+                raise TypeError("numbers of another type")
+            state = cls(**{name: np.array(arrays[name]) for name in _STORED}, meta=meta)
+        except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path.name} must be a state of moments that dimlab saved; got something else."
             ) from error
         parts = (state.means, state.squares, state.scatters)
         if not all(np.isfinite(each).all() for each in parts) or (state.counts < 0).any():
             raise ValueError(f"{path.name} must hold finite moments; got NaN or infinity.")
+        if (state.squares < 0).any() or (state.counts > _MOST_ROWS).any():
+            raise ValueError(f"{path.name} must hold sums of squares of rows; got other numbers.")
         return state
 
 

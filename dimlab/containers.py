@@ -1,0 +1,379 @@
+"""Containers of arrays: what a file claims is held against its size before memory is spent on it.
+
+A file that comes from anywhere may be cut, damaged or made to harm. Each reader here refuses it in
+one sentence, runs no code of it, and never allocates what the file could not fill.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pickle
+import struct
+import tokenize
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DAMAGED = (  # what reading noise can raise
+    *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError),
+    *(LookupError, MemoryError, OSError, RuntimeError, SyntaxError, TypeError, ValueError),
+    *(Warning, pickle.UnpicklingError, struct.error, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+DTYPES = {  # of safetensors, as far as numpy has them
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "I64": np.int64,
+    "I32": np.int32,
+    "I16": np.int16,
+    "I8": np.int8,
+    "U8": np.uint8,
+    "BOOL": np.bool_,
+}
+_FREE = 1 << 28  # bytes that any file may unpack to
+_RATIO = 100  # what a larger one may unpack to, times its own size
+_HEADER = 100_000_000  # bytes: safetensors' own limit
+_STEP = 1 << 20  # bytes read at a time
+_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+def check_unpacked(path: Path, n_bytes: int) -> None:
+    """Refuse a file that would take far more memory than disk.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    n_bytes : int
+        What it unpacks to.
+
+    Raises
+    ------
+    ValueError
+        If that is more than 256 MiB and more than 100 times the file's size.
+    """
+    size = path.stat().st_size
+    if n_bytes > max(_FREE, _RATIO * size):
+        raise ValueError(
+            f"{path.name} must unpack to at most {_RATIO} times its size; got {n_bytes} bytes in a "
+            f"file of {size}. Save it uncompressed if it is yours."
+        )
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the file's name before what is wrong with its content.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    ValueError, TypeError
+        With the sentence that was raised, behind the name.
+    """
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        kind = ValueError if isinstance(error, ValueError) else TypeError
+        raise kind(f"{path.name}: {error}") from error
+
+
+def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Read every array into memory; a file that could run code is refused.
+
+    Parameters
+    ----------
+    path : Path
+        A numpy ``.npz``.
+
+    Returns
+    -------
+    arrays : dict of str to ndarray
+        By their names. Checksums are verified.
+    metadata : dict
+        Empty: the format has none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged, holds Python objects, or claims more than it could hold.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} must be a .npz file; got nothing there.")
+    arrays = {}
+    try:
+        with warnings.catch_warnings(), zipfile.ZipFile(path) as archive:
+            warnings.simplefilter("ignore")  # numpy's about headers of Python 2
+            n_bytes = _claimed(archive)
+            if n_bytes <= max(_FREE, _RATIO * path.stat().st_size):
+                for entry in archive.infolist():
+                    if entry.filename.endswith(".npy"):
+                        arrays[entry.filename[: -len(".npy")]] = _member(archive, entry)
+    except DAMAGED as error:
+        raise ValueError(
+            f"{path.name} must be a complete .npz file of numbers and text; got a damaged one, or "
+            f"Python objects ({_reason(error)})."
+        ) from error
+    check_unpacked(path, n_bytes)
+    return arrays, {}
+
+
+def check_zip(path: Path) -> None:
+    """Refuse a zip file that unpacks to far more than it takes on disk.
+
+    Parameters
+    ----------
+    path : Path
+        A zip file, such as torch writes.
+
+    Raises
+    ------
+    ValueError
+        If it is damaged, or claims more than it could hold.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            n_bytes = _claimed(archive)
+    except DAMAGED as error:
+        raise ValueError(
+            f"{path.name} must be a complete zip file; got a damaged one ({_reason(error)})."
+        ) from error
+    check_unpacked(path, n_bytes)
+
+
+def _claimed(archive: zipfile.ZipFile) -> int:
+    """Bytes that the members unpack to, of which each could hold as many."""
+    entries = archive.infolist()
+    for entry in entries:
+        stored = entry.compress_type == zipfile.ZIP_STORED
+        if entry.compress_type not in _PLAIN or entry.flag_bits & 1:
+            raise ValueError(f"{entry.filename!r} is packed in a way that numpy and torch are not")
+        if stored and entry.file_size != entry.compress_size:
+            raise ValueError(f"{entry.filename!r} has two sizes")
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise ValueError("a name stands twice")
+    return sum(entry.file_size for entry in entries)
+
+
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+    """Array of a member; allocated only when its header fits the member's size."""
+    with archive.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version if version[0] < 3 else (2, 0)]
+        shape, is_fortran, dtype = read_header(file)
+        check_claim(shape, dtype, entry.file_size - file.tell())
+        flat = np.empty(math.prod(shape), dtype)
+        if flat.nbytes:
+            _fill(file, flat.view(np.uint8).data)
+        if file.read(1):  # at the end the checksum is verified
+            raise ValueError(f"{entry.filename!r} is longer than its header says")
+    return flat.reshape(shape, order="F" if is_fortran else "C")
+
+
+def check_claim(shape: tuple[int, ...], dtype: np.dtype, n_bytes: int) -> None:
+    """Refuse a header of numpy's that does not fit what follows it.
+
+    Parameters
+    ----------
+    shape, dtype : tuple of int and dtype
+        What the header says.
+    n_bytes : int
+        What follows.
+
+    Raises
+    ------
+    ValueError
+        If they differ, or the dtype is of Python objects.
+    """
+    if dtype.hasobject:
+        raise ValueError("an array of Python objects")
+    claimed = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or claimed != n_bytes:
+        raise ValueError(f"shape {shape} of {dtype} takes {claimed} bytes, and there are {n_bytes}")
+
+
+def _fill(file: Any, buffer: memoryview) -> None:
+    start = 0
+    while start < len(buffer):
+        piece = file.read(min(_STEP, len(buffer) - start))
+        if not piece:
+            raise EOFError("a member is cut short")
+        buffer[start : start + len(piece)] = piece
+        start += len(piece)
+
+
+def map_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Memory-map every tensor: safetensors' own numpy reader would copy the features.
+
+    Parameters
+    ----------
+    path : Path
+        A safetensors file.
+
+    Returns
+    -------
+    arrays : dict of str to ndarray
+        Read-only memory maps.
+    metadata : dict of str to str
+        What the header holds beside them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is damaged or cut short, its tensors overlap or leave gaps, or one is of a type that
+        numpy lacks.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} must be a .safetensors file; got nothing there.")
+    broken = f"{path.name} must be a complete safetensors file; got a damaged or truncated one."
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, _HEADER):
+            raise ValueError(broken)
+        raw = file.read(length)
+    start = 8 + length
+    try:
+        header = json.loads(raw)
+        metadata = header.pop("__metadata__", {})
+        if not all(isinstance(each, str) for pair in metadata.items() for each in pair):
+            raise ValueError(broken)
+        for name, entry in header.items():
+            if entry["dtype"] not in DTYPES:  # the refusal below says so
+                broken = (
+                    f"{path.name} must hold tensors of {', '.join(DTYPES)}; got "
+                    f"{str(entry['dtype'])[:20]} for {name!r}. Save it in float32."
+                )
+        laid = sorted(header, key=lambda name: (header[name]["data_offsets"][0], name))
+        spans = [_span(header[name]) for name in laid]
+        ends = [0, *(end for _, end in spans)]
+        if [begin for begin, _ in spans] != ends[:-1] or ends[-1] != size - start:
+            raise ValueError(broken)
+        arrays = {name: _mapped(path, header[name], start) for name in header}
+    except DAMAGED as error:
+        raise ValueError(broken) from error
+    return arrays, metadata
+
+
+def _span(entry: Mapping[str, Any]) -> tuple[int, int]:
+    begin, end = entry["data_offsets"]
+    numbers = [begin, end, *entry["shape"]]
+    if not all(type(each) is int and each >= 0 for each in numbers):
+        raise ValueError("an offset or a shape that is none")
+    check_claim(tuple(entry["shape"]), np.dtype(DTYPES[entry["dtype"]]), end - begin)
+    return begin, end
+
+
+def _mapped(path: Path, entry: Mapping[str, Any], start: int) -> np.ndarray:
+    dtype, shape = np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"])
+    begin, end = entry["data_offsets"]
+    if begin == end:
+        return np.zeros(shape, dtype)
+    return np.memmap(path, dtype=dtype, mode="r", offset=start + begin, shape=shape)
+
+
+def write_safetensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, np.ndarray],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write a safetensors file in place, without a temporary file of its own.
+
+    Parameters
+    ----------
+    path : path
+        The file, which may be there.
+    tensors : mapping of str to ndarray
+        Of types that the format has.
+    metadata : mapping of str to str
+        What the header holds beside them.
+
+    Raises
+    ------
+    TypeError
+        If a tensor is of another type.
+    OSError
+        If the disk is full.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "a.safetensors"
+    ...     write_safetensors(path, {"a": np.arange(3.0)}, {"by": "hand"})
+    ...     arrays, metadata = map_safetensors(path)
+    >>> arrays["a"].tolist(), metadata
+    ([0.0, 1.0, 2.0], {'by': 'hand'})
+    """
+    names = {np.dtype(dtype): name for name, dtype in DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    # wide ones first, so that each is aligned
+    laid = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    end = 0
+    for name in laid:
+        begin, end = end, end + tensors[name].nbytes
+        kind = names.get(tensors[name].dtype)
+        if kind is None:
+            raise TypeError(f"{name} must be of {', '.join(DTYPES)}; got {tensors[name].dtype}.")
+        header[name] = {
+            "dtype": kind, "shape": list(tensors[name].shape), "data_offsets": [begin, end],
+        }  # fmt: skip
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    with open(path, "wb") as file:
+        file.write(len(raw).to_bytes(8, "little") + raw)
+        for name in laid:
+            file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
+
+
+def _reason(error: BaseException) -> str:
+    """One short line of whatever a library says."""
+    said = " ".join(str(error).split())[:150]
+    return said.rstrip(".") or type(error).__name__
+
+
+def json_of(text: str | bytes) -> Any:
+    """Read JSON; nesting that Python cannot follow is an error like any other.
+
+    Parameters
+    ----------
+    text : str or bytes
+        What is there.
+
+    Returns
+    -------
+    object
+        What it says.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("lists within lists too deep to be read") from error
