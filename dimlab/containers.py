@@ -136,27 +136,34 @@ def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     return arrays, {}
 
 
-def check_zip(path: Path) -> None:
-    """Refuse a zip file that unpacks to far more than it takes on disk.
+def check_stored(path: Path, *, checksums: bool = False) -> None:
+    """Refuse a zip file that does not hold its members whole and as they are, as torch writes them.
 
     Parameters
     ----------
     path : Path
-        A zip file, such as torch writes.
+        The file.
+    checksums : bool, default=False
+        Verify those too.
 
     Raises
     ------
     ValueError
-        If it is damaged, or claims more than it could hold.
+        If it is damaged, or a member is packed.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            n_bytes = _claimed(archive)
+            _claimed(archive)
+            packed = [each.filename for each in archive.infolist() if each.compress_type]
+            damaged = packed[0] if packed else archive.testzip() if checksums else None
     except DAMAGED as error:
         raise ValueError(
-            f"{path.name} must be a complete zip file; got a damaged one ({_reason(error)})."
+            f"{path.name} must be a complete torch file; got a damaged one ({_reason(error)})."
         ) from error
-    check_unpacked(path, n_bytes)
+    if damaged is not None:
+        raise ValueError(
+            f"{path.name} must hold its parts whole and unpacked; got {damaged!r} otherwise."
+        )
 
 
 def _claimed(archive: zipfile.ZipFile) -> int:

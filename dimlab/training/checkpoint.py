@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import pickle
 import warnings
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from dimlab.atomic import replacing
+from dimlab.containers import DAMAGED, check_stored, check_unpacked, json_of, naming
 from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.training.config import TrainConfig
 from dimlab.training.encoders import build_encoder, build_projector, mask_weights
@@ -129,9 +133,12 @@ class Checkpoint:
         >>> network["redundancy"](network["encoder"](torch.zeros(2, 1, 8, 8))).shape
         torch.Size([2, 128])
         """
-        with torch.random.fork_rng(devices=[]):  # the fresh weights are about to be replaced
-            network = build_network(self.config, self.data["shape"][0])
+        n_channels = self.data["shape"][0]
         try:
+            with torch.device("meta"):  # before memory is spent on what may not fit
+                build_network(self.config, n_channels).load_state_dict(self.network, assign=True)
+            with torch.random.fork_rng(devices=[]):  # the fresh weights are about to be replaced
+                network = build_network(self.config, n_channels)
             network.load_state_dict(self.network)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300]
@@ -274,9 +281,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{path.name} must have format {FORMAT}; got {payload['format']!r}. "
             "Use the version of dimlab that wrote it."
         )
+    check_stored(path, checksums=True)
     try:
-        return _from_payload(payload)
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        with naming(path):
+            return _from_payload(payload)
+    except (KeyError, AttributeError, TypeError, OverflowError) as error:
         raise ValueError(
             f"{path.name} must be a complete dimlab checkpoint; got a damaged part ({error})."
         ) from error
@@ -304,46 +313,87 @@ def read_torch_file(path: Path) -> Any:
     """
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint must be a file; got {path}, which is not there.")
+    is_zip = zipfile.is_zipfile(path)
+    if is_zip:
+        check_stored(path)
     try:
+        _refuse_bytearrays(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the refusal below says it in one sentence
-            return torch.load(path, map_location="cpu", weights_only=True)
+            # mapped: a tensor can then not reach beyond what the file holds of it
+            payload = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        n_bytes = sum(each.numel() * each.element_size() for each in _tensors_in(payload))
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path.name} must hold only tensors and plain containers; got a pickle that asks "
             "for more, and dimlab runs no code from a file. Save its tensors again."
         ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        TypeError,
-    ) as error:
+    except DAMAGED as error:
         raise ValueError(
             f"{path.name} must be a complete torch file; got a damaged one."
         ) from error
+    check_unpacked(path, n_bytes)
+    return payload
+
+
+def _refuse_bytearrays(path: Path) -> None:
+    """Refuse what torch lets through: a ``bytearray(n)`` takes n bytes, whatever the file has."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for module in (b"builtins", b"__builtin__"):
+            if content.find(b"c" + module + b"\nbytearray\n") >= 0:
+                raise pickle.UnpicklingError("bytearray")
+
+
+def _tensors_in(payload: Any) -> Iterator[Tensor]:
+    """Yield each tensor of nested containers, once for each that holds it."""
+    waiting, seen = [payload], set()
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Tensor):
+            yield each
+        elif isinstance(each, (dict, list, tuple)) and id(each) not in seen:
+            seen.add(id(each))
+            waiting += each.values() if isinstance(each, dict) else each
 
 
 def _from_payload(payload: dict[str, Any]) -> Checkpoint:
-    data = json.loads(payload["data"])
+    texts = {name: json_of(payload[name]) for name in ("config", "data", "metrics", "versions")}
+    logits, network = payload["mask_logits"], dict(payload["network"])
+    _check_data(texts["data"])
+    if not all(isinstance(each, Tensor) for each in (logits, *network.values())):
+        raise TypeError("weights that are no tensors")
+    if logits.ndim != 1 or not logits.is_floating_point() or not logits.isfinite().all():
+        raise ValueError("mask_logits must be a vector of finite numbers; got something else.")
+    if not isinstance(payload["step"], int) or payload["step"] < 0:
+        raise ValueError(f"step must be an integer >= 0; got {payload['step']!r}.")
+    trace = MaskTrace(**{name: value.numpy() for name, value in payload["trace"].items()})
+    if trace.weights.shape[1] != len(logits) or trace.steps.dtype.kind not in "iu":
+        raise ValueError(
+            f"trace must be of {len(logits)} weights, as mask_logits is; got {trace.weights.shape}."
+        )
+    return Checkpoint(
+        config=TrainConfig.from_dict(texts["config"]),
+        data=texts["data"],
+        step=payload["step"],
+        network=network,
+        mask_logits=logits,
+        trace=trace,
+        metrics=tuple(dict(each) for each in texts["metrics"]),
+        optimisers=dict(payload["optimisers"]),
+        versions=dict(texts["versions"]),
+    )
+
+
+def _check_data(data: Any) -> None:
+    """Refuse a record of the training images that does not say what it must."""
     missing = [key for key in _DATA_KEYS if key not in data]
     if missing:
         raise KeyError(f"data has no {missing[0]!r}")
-    return Checkpoint(
-        config=TrainConfig.from_dict(json.loads(payload["config"])),
-        data=data,
-        step=int(payload["step"]),
-        network=dict(payload["network"]),
-        mask_logits=payload["mask_logits"],
-        trace=MaskTrace(**{name: value.numpy() for name, value in payload["trace"].items()}),
-        metrics=tuple(json.loads(payload["metrics"])),
-        optimisers=dict(payload["optimisers"]),
-        versions=json.loads(payload["versions"]),
-    )
+    numbers = [data["n_images"], data["n_classes"], *data["shape"]]
+    texts = [data[name] for name in ("name", "folder", "split", "labels_hash")]
+    whole = all(type(each) is int and each > 0 for each in numbers)
+    if len(data["shape"]) != 3 or not whole or not all(isinstance(each, str) for each in texts):
+        raise ValueError("data must say of what name, split, shape and count it is; got no such.")
 
 
 def build_network(config: TrainConfig, n_channels: int) -> nn.ModuleDict:
