@@ -1,12 +1,22 @@
-"""Writing a file so that a reader sees the old one or the new one, never half of it."""
+"""Writing files so that a reader sees the old ones or the new ones, never half of them."""
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows has none: nothing is locked there
+    fcntl = None  # type: ignore[assignment]
+
+TEMPORARY = ".tmp"
+_SETTLED = 10.0  # seconds without a write, after which a temporary file that is not locked is stale
 
 
 @contextmanager
@@ -21,7 +31,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Yields
     ------
     Path
-        The temporary file. After an error it is removed and the old file stands.
+        The temporary file, ``.<name>.<random>.tmp``. After an error it is removed and the old file
+        stands. What a killed process leaves of it is removed by whoever writes the same file next.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses, with the name of the file.
 
     Examples
     --------
@@ -32,17 +48,129 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     ['a.txt']
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    _sweep(path)
+    handle: int | None
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
     temporary = Path(name)
     try:
+        _lock(handle)  # says that somebody is at work on it
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        os.fsync(handle)
         temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private
+        os.close(handle)  # Windows renames no open file
+        handle = None
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename in (None, name, temporary):
+            error.filename = str(path)
+        raise
     finally:
+        if handle is not None:
+            os.close(handle)
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def holding(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold a folder, so that files that belong together are written, or read, together.
+
+    Parameters
+    ----------
+    folder : path
+        Which must exist. Whoever else holds it is waited for.
+
+    Yields
+    ------
+    None
+
+    Notes
+    -----
+    The lock is advisory, on the folder itself: it leaves no file behind, and ends with the process.
+    Where a file system has no locks, nothing is held.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle, wait=True)
+        yield
+    finally:
+        os.close(handle)
+
+
+def write_together(
+    folder: str | os.PathLike[str], contents: Mapping[str, bytes]
+) -> dict[str, Path]:
+    """Write files that belong together: all are whole on the disk before the first gets its name.
+
+    Parameters
+    ----------
+    folder : path
+        Made if missing.
+    contents : mapping of str to bytes
+        By file name, in the order in which they get their names.
+
+    Returns
+    -------
+    dict of str to Path
+        The files, by name.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses; the old files stand.
+
+    Notes
+    -----
+    Processes that write into one folder wait for each other: at the end, all of its files are of
+    one of them.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = write_together(folder, {"a.csv": b"1", "a.json": b"[1]"})
+    ...     sorted(files), files["a.csv"].read_bytes()
+    (['a.csv', 'a.json'], b'1')
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with holding(folder), ExitStack() as stack:
+        for name in reversed(list(contents)):  # the last one entered gets its name first
+            temporary = stack.enter_context(replacing(folder / name))
+            with temporary.open("wb") as file:
+                file.write(contents[name])
+                file.flush()
+                os.fsync(file.fileno())
+    return {name: folder / name for name in contents}
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left of this file."""
+    for each in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY}"):
+        try:
+            handle = os.open(each, os.O_RDONLY)
+        except OSError:  # somebody else was faster, or may not be disturbed
+            continue
+        try:
+            settled = time.time() - os.fstat(handle).st_mtime > _SETTLED
+            if settled and _lock(handle):
+                each.unlink(missing_ok=True)
+        except OSError:
+            pass
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int, *, wait: bool = False) -> bool:
+    """Lock an open file for oneself, and say whether that went well."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
 
 
 def _umask() -> int:

@@ -6,15 +6,17 @@ import base64
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dimlab.atomic import replacing
+from dimlab.atomic import holding, write_together
+from dimlab.containers import DAMAGED, json_of
 from dimlab.report.dimensions import dimensions_of
-from dimlab.report.saved import HOUSE, SUFFIX, load_result, save_result
+from dimlab.report.saved import HOUSE, SUFFIX, load_result, result_bytes
 from dimlab.report.verdicts import verdicts_of
 
 __all__ = ["in_words", "redraw_report", "write_report", "write_result"]
@@ -88,20 +90,20 @@ def write_report(
     if not results:
         raise ValueError("results must hold at least one result; got none.")
     check_format(figure_format)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     sections = []
+    contents: dict[str, bytes] = {}
     for name, result in results.items():
-        files = write_result(folder, name, result, figure_format=figure_format)
-        sections.append(_section(name, result, files, folder if figure_format == "svg" else None))
+        files = _files_of(name, result, figure_format)
+        sections.append(_section(name, result, files))
+        contents |= dict(files.values())
     frame, titles = dimensions_of(results)
     if len(frame):
-        _write_text(folder / "dimensions.csv", frame.to_csv(index=False))
+        contents["dimensions.csv"] = frame.to_csv(index=False).encode()
     verdicts = verdicts_of(results)
     if verdicts:
-        _write_text(folder / "verdicts.json", _json([vars(each) for each in verdicts]))
+        contents["verdicts.json"] = _json([vars(each) for each in verdicts])
     order = {"title": title, "headline": list(headline), "results": list(results)}
-    _write_text(folder / CONTENTS, _json(order))
+    contents[CONTENTS] = _json(order)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dimlab.report", "."), autoescape=True, trim_blocks=True
     )
@@ -117,8 +119,9 @@ def write_report(
         rows=[[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)],
         provenance=dict(provenance or {}),
     )
-    _write_text(folder / "provenance.json", _json(dict(provenance or {})))
-    return _write_text(folder / "report.html", page)
+    contents["provenance.json"] = _json(dict(provenance or {}))
+    contents["report.html"] = page.encode()
+    return write_together(folder, contents)["report.html"]
 
 
 def redraw_report(
@@ -165,24 +168,52 @@ def redraw_report(
     folder = Path(folder)
     if not (folder / CONTENTS).is_file():
         raise FileNotFoundError(f"folder must hold a report of dimlab; got {folder}, without one.")
+    with holding(folder):  # nobody writes into it meanwhile
+        try:
+            contents = json_of((folder / CONTENTS).read_bytes())
+            names, headline = _texts(contents["results"]), _texts(contents["headline"])
+            (title,) = _texts([contents["title"]])
+            if any(Path(name).name != name for name in names):
+                raise ValueError("a result in another folder")
+            provenance = dict(json_of((folder / "provenance.json").read_bytes()))
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise ValueError(
+                f"{folder / CONTENTS} must be whole; got a damaged file. Run dimlab report again."
+            ) from error
+        kept = [name for name in names if (folder / f"{name}{SUFFIX}").is_file()]
+        results = {name: load_result(folder / f"{name}{SUFFIX}") for name in kept}
+    check_format(figure_format)
+    with _of_a_file(folder, results):
+        return write_report(
+            folder if out is None else out,
+            results,
+            title=title,
+            headline=headline,
+            provenance=provenance,
+            figure_format=figure_format,
+        )
+
+
+def _texts(texts: Any) -> list[str]:
+    if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
+        raise TypeError("no list of texts")
+    return texts
+
+
+@contextmanager
+def _of_a_file(folder: Path, results: Mapping[str, Any]) -> Iterator[None]:
+    """Say of results that were read, and that cannot be shown, that they are damaged."""
     try:
-        contents = json.loads((folder / CONTENTS).read_text(encoding="utf-8"))
-        names = [str(name) for name in contents["results"]]
-        title, headline = str(contents["title"]), [str(each) for each in contents["headline"]]
-        provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        yield
+    except OSError:
+        raise
+    except DAMAGED as error:
+        if not results:
+            raise
         raise ValueError(
-            f"{folder / CONTENTS} must be whole; got a damaged file. Run dimlab report again."
+            f"{folder} must hold results that fit together; got others ({error}). Run dimlab "
+            "report again."
         ) from error
-    kept = [name for name in names if (folder / f"{name}{SUFFIX}").is_file()]
-    return write_report(
-        folder if out is None else out,
-        {name: load_result(folder / f"{name}{SUFFIX}") for name in kept},
-        title=title,
-        headline=headline,
-        provenance=provenance,
-        figure_format=figure_format,
-    )
 
 
 def write_result(
@@ -215,49 +246,51 @@ def write_result(
         If the format is unknown.
     """
     check_format(figure_format)
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    files = _write_shown(folder, name, result, figure_format)
+    files = _files_of(name, result, figure_format)
+    written = write_together(folder, dict(files.values()))
+    return {kind: written[file] for kind, (file, _) in files.items()}
+
+
+def _files_of(name: str, result: Any, figure_format: str) -> dict[str, tuple[str, bytes]]:
+    """Names and contents of all files of a result, by kind."""
+    files = _shown(name, result, figure_format)
     if type(result).__module__.startswith(HOUSE):
-        files["result"] = save_result(folder / f"{name}{SUFFIX}", result)
+        files["result"] = f"{name}{SUFFIX}", result_bytes(result)
     return files
 
 
-def _write_shown(folder: Path, name: str, result: Any, figure_format: str) -> dict[str, Path]:
-    """Write tables, summary and figures of a result and of its parts."""
+def _shown(name: str, result: Any, figure_format: str) -> dict[str, tuple[str, bytes]]:
+    """Tables, summary and figures of a result and of its parts."""
     files = {
-        "csv": _write_text(folder / f"{name}.csv", result.to_frame().to_csv(index=False)),
-        "json": _write_text(folder / f"{name}.json", _json(result.summary())),
+        "csv": (f"{name}.csv", result.to_frame().to_csv(index=False).encode()),
+        "json": (f"{name}.json", _json(result.summary())),
     }
     for table, frame in getattr(result, "tables", dict)().items():
-        path = folder / f"{name}-{table}.csv"
-        files[table] = _write_text(path, frame.to_csv(index=False))
+        files[table] = f"{name}-{table}.csv", frame.to_csv(index=False).encode()
     for what, plot in plots_of(result).items():
-        path = folder / _figure_name(name, what, figure_format)
-        with replacing(path) as temporary:
-            temporary.write_bytes(_draw(plot, result, figure_format))
-        files[f"{what}_{figure_format}".removeprefix("_")] = path
+        drawn = _draw(plot, result, figure_format)
+        kind = f"{what}_{figure_format}".removeprefix("_")
+        files[kind] = _figure_name(name, what, figure_format), drawn
     for part, inner in getattr(result, "parts", dict)().items():
-        written = _write_shown(folder, f"{name}-{part}", inner, figure_format)
-        files |= {f"{part}_{kind}": path for kind, path in written.items()}
+        shown = _shown(f"{name}-{part}", inner, figure_format)
+        files |= {f"{part}_{kind}": file for kind, file in shown.items()}
     return files
 
 
 def _section(
-    name: str, result: Any, files: Mapping[str, Path], drawn: Path | None
+    name: str, result: Any, files: Mapping[str, tuple[str, bytes]]
 ) -> dict[str, Any]:
     """Collect what the page shows of a result: numbers, figures with a line on each, files.
 
-    Figures that lie in the folder ``drawn`` as SVG are not drawn again.
+    Figures that are there as SVG are not drawn again.
     """
+    there = dict(files.values())
     parts: dict[str, Any] = getattr(result, "parts", dict)()
     shown = {name: result, **{f"{name}-{part}": inner for part, inner in parts.items()}}
     figures = [
         {
             "data": _data_uri(
-                _draw(plot, each, "svg")
-                if drawn is None
-                else (drawn / _figure_name(stem, what, "svg")).read_bytes()
+                there.get(_figure_name(stem, what, "svg")) or _draw(plot, each, "svg")
             ),
             "caption": _caption(plot),
         }
@@ -272,7 +305,7 @@ def _section(
         "summary": {key: in_words(each) for key, each in summary.items() if key not in nested},
         "nested": [{"name": key, "text": in_words(each)} for key, each in nested.items() if each],
         "figures": figures,
-        "files": sorted(path.name for path in files.values()),
+        "files": sorted(there),
     }
 
 
@@ -306,12 +339,6 @@ def check_format(figure_format: str) -> None:
     """
     if figure_format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {figure_format!r}.")
-
-
-def _write_text(path: Path, text: str) -> Path:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
 
 
 def plots_of(result: Any) -> dict[str, Any]:
@@ -383,10 +410,10 @@ def _member(value: Any) -> str:
     return inner if len(value) == 1 else f"({inner})"
 
 
-def _json(value: Any) -> str:
+def _json(value: Any) -> bytes:
     def plain(each: Any) -> Any:
         if isinstance(each, (np.generic, np.ndarray)):
             return each.tolist()
         raise TypeError(f"cannot write {type(each).__name__} as JSON")
 
-    return json.dumps(value, indent=2, default=plain) + "\n"
+    return (json.dumps(value, indent=2, default=plain) + "\n").encode()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import zipfile
-import zlib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.atomic import replacing
+from dimlab.containers import DAMAGED, json_of, read_npz
 
 FORMAT = "dimlab-result-1"
 SUFFIX = ".result.npz"
@@ -54,19 +55,41 @@ def save_result(path: str | os.PathLike[str], result: Any) -> Path:
     path = Path(path)
     if not path.name.endswith(SUFFIX):
         raise ValueError(f"path must end in {SUFFIX}; got {path.name!r}.")
+    content = result_bytes(result)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def result_bytes(result: Any) -> bytes:
+    """Return what `save_result` writes.
+
+    Parameters
+    ----------
+    result : result
+        A frozen dataclass of dimlab's.
+
+    Returns
+    -------
+    bytes
+        A ``.npz``; the same result gives the same bytes.
+
+    Raises
+    ------
+    TypeError
+        If the result, or a part of it, is nothing that dimlab makes.
+    """
     arrays: dict[str, np.ndarray] = {}
     tree = json.dumps({"format": FORMAT, "result": _to_tree(result, arrays)})
-    with (
-        replacing(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in {"tree": np.array(tree), **arrays}.items():
             # without the time of day: the same result gives the same bytes
             entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
             with archive.open(entry, "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
-    return path
+    return buffer.getvalue()
 
 
 def load_result(path: str | os.PathLike[str]) -> Any:
@@ -93,17 +116,12 @@ def load_result(path: str | os.PathLike[str]) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"result must be a file; got {path}, which is not there.")
     try:
-        # opened here: numpy leaves a file open that it cannot read
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        tree = json.loads(str(arrays.pop("tree")))
+        arrays, _ = read_npz(path)
+        tree = json_of(str(arrays.pop("tree")))
         if tree["format"] != FORMAT:
             raise ValueError(tree["format"])
         return _from_tree(tree["result"], arrays)
-    except (
-        *(zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError, TypeError),
-        *(AttributeError, ImportError),
-    ) as error:
+    except DAMAGED as error:
         raise ValueError(
             f"{path.name} must be a whole result of this version of dimlab; got a damaged or other "
             "one. Measure it again."
