@@ -130,7 +130,7 @@ def read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     except DAMAGED as error:
         raise ValueError(
             f"{path.name} must be a complete .npz file of numbers and text; got a damaged one, or "
-            f"Python objects ({_reason(error)})."
+            f"Python objects ({reason_of(error)})."
         ) from error
     check_unpacked(path, n_bytes)
     return arrays, {}
@@ -158,7 +158,7 @@ def check_stored(path: Path, *, checksums: bool = False) -> None:
             damaged = packed[0] if packed else archive.testzip() if checksums else None
     except DAMAGED as error:
         raise ValueError(
-            f"{path.name} must be a complete torch file; got a damaged one ({_reason(error)})."
+            f"{path.name} must be a complete torch file; got a damaged one ({reason_of(error)})."
         ) from error
     if damaged is not None:
         raise ValueError(
@@ -356,10 +356,51 @@ def write_safetensors(
             file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
 
 
-def _reason(error: BaseException) -> str:
-    """One short line of whatever a library says."""
+def reason_of(error: BaseException) -> str:
+    """Return one short line of whatever a library says.
+
+    Parameters
+    ----------
+    error : BaseException
+        What it raised.
+
+    Returns
+    -------
+    str
+        Without a full stop at the end.
+    """
     said = " ".join(str(error).split())[:150]
     return said.rstrip(".") or type(error).__name__
+
+
+def read_parquet(path: Path) -> Any:
+    """Read a table; what its columns take is known before they are unpacked.
+
+    Parameters
+    ----------
+    path : Path
+        A ``.parquet`` file.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The table.
+
+    Raises
+    ------
+    ImportError
+        If there is no pyarrow.
+    ValueError
+        If it claims far more rows than it could hold.
+    """
+    import pandas as pd
+    from pyarrow import parquet
+
+    found = parquet.read_metadata(path)
+    groups = [found.row_group(number) for number in range(found.num_row_groups)]
+    unpacked = sum(max(group.total_byte_size, 0) for group in groups)
+    check_unpacked(path, max(unpacked, 8 * found.num_rows * found.num_columns))
+    return pd.read_parquet(path)
 
 
 def json_of(text: str | bytes) -> Any:

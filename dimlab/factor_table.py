@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.containers import DAMAGED, read_parquet, reason_of
 from dimlab.representation import Representation
 
 ROW, FILE, SPLIT = "row", "file", "split"
@@ -221,20 +223,25 @@ def _read(path: Path) -> Any:
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"factors must be a .csv or .parquet file; got {path.name!r}.")
     try:
-        frame = (
-            pd.read_csv(path, keep_default_na=False, na_values=[""])
-            if path.suffix == ".csv"
-            else pd.read_parquet(path)
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # columns of mixed types, rows of other lengths
+            if path.suffix == ".csv":
+                frame = pd.read_csv(
+                    path, keep_default_na=False, na_values=[""], low_memory=False, index_col=False
+                )
+            else:
+                frame = read_parquet(path)
     except ImportError as error:
         raise ValueError(
             "factors must be a .csv file unless pyarrow is installed; got a .parquet one. Run pip "
             'install "dimlab[parquet]".'
         ) from error
-    except (ValueError, OSError, KeyError) as error:  # pandas' own errors are ValueErrors
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} must be a readable table; got: {reason}") from error
+    except DAMAGED as error:
+        raise ValueError(f"{path} must be a readable table; got: {reason_of(error)}.") from error
     frame.columns = [str(each) for each in frame.columns]
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"{path} must name its columns differently; got {twice!r} twice.")
     return frame
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Iterator
@@ -13,11 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from dimlab.sources import Unreadable
+from dimlab.containers import json_of
+from dimlab.sources import reading
 from dimlab.terminal import Gate
 
 if TYPE_CHECKING:
     from dimlab.representation import Representation
+
+_MOST = 1 << 31  # no dimension has such a number
 
 Source = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint of dimlab train.")]
 Data = Annotated[
@@ -175,13 +177,21 @@ def groups_in(text: str | None, train: Representation) -> Any:
         raise FileNotFoundError(
             f"groups must be 'redundant' or a JSON file; got {text}, which is not there."
         )
+    with reading():
+        return _groups_of(path)
+
+
+def _groups_of(path: Path) -> Any:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json_of(path.read_bytes())
     except ValueError as error:
-        raise Unreadable(f"{path} must hold JSON; got {error}.") from error
+        raise ValueError(f"{path} must hold JSON; got {error}.") from error
     if not isinstance(found, list):
-        raise Unreadable(f"{path} must hold a list of groups; got {type(found).__name__}.")
-    ids = bool(found) and all(isinstance(each, int) for each in found)
+        raise ValueError(f"{path} must hold a list of groups; got {type(found).__name__}.")
+    ids = bool(found) and not any(isinstance(each, list) for each in found)
+    for each in [found] if ids else found:
+        if not isinstance(each, list) or not all(type(i) is int and abs(i) < _MOST for i in each):
+            raise ValueError(f"{path} must hold lists of dimensions; got {str(each)[:40]!r}.")
     return np.array(found) if ids else found
 
 
