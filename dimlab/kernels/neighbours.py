@@ -306,28 +306,37 @@ def _look(
 
 @dataclass(eq=False)
 class _Entrants:
-    """Rows that may enter, collected until there are enough to score together."""
+    """Rows that may enter, collected until there are enough to score together.
+
+    They wait in one array: thousands of small ones between large temporary ones would keep the
+    allocator from ever using the same memory twice.
+    """
 
     bank: Rows
     queries: Rows
     groups: Groups
     search: Search
     best: Best
-    waiting: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
+    waiting: Tensor = field(init=False)  # (3, capacity): pairs, groups, rows
     n_waiting: int = 0
 
+    def __post_init__(self) -> None:
+        self.waiting = torch.empty((3, _MOST), dtype=torch.int64, device=self.bank.device)
+
     def add(self, pair: Tensor, group: Tensor, row: Tensor) -> None:
-        if len(row):
-            self.waiting.append((pair, group, row))
-            self.n_waiting += len(row)
-        if self.n_waiting > _MOST:
-            self.flush()
+        for some in zip(*(each.split(_MOST) for each in (pair, group, row)), strict=True):
+            if self.n_waiting + len(some[0]) > _MOST:
+                self.flush()
+            place = slice(self.n_waiting, self.n_waiting + len(some[0]))
+            for kept, each in zip(self.waiting, some, strict=True):
+                kept[place] = each
+            self.n_waiting = place.stop
 
     def flush(self) -> None:
-        if self.waiting:
-            pair, group, row = (torch.cat(each) for each in zip(*self.waiting, strict=True))
-            _enter(self.bank, self.queries, self.groups, self.search, self.best, pair, group, row)
-        self.waiting, self.n_waiting = [], 0
+        if self.n_waiting:
+            found = self.waiting[:, : self.n_waiting]
+            _enter(self.bank, self.queries, self.groups, self.search, self.best, *found)
+        self.n_waiting = 0
 
 
 def _search_again(
