@@ -14,6 +14,7 @@ from scipy.stats import kstest, rankdata, spearmanr
 from scipy.stats import t as student
 
 from dimlab import figures
+from dimlab.figures import house
 from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.probes.ablate import ablate
 from dimlab.probes.attribute import attribute
@@ -676,7 +677,7 @@ def test_link_figure_shows_every_row(evolution, ax):
     heights = dict(zip(labels, ax.get_yticks(), strict=True))
     for point, row in zip(points, known.itertuples(), strict=True):
         assert point.get_ydata()[0] == heights[f"{row.link}, mask: {row.mask}"]
-        colour = figures.ORANGE if row.mask == "learned" else figures.GREY
+        colour = house.ORANGE if row.mask == "learned" else house.GREY
         assert to_hex(point.get_color()) == colour.lower()
     texts = [text.get_text() for text in ax.texts]
     assert texts.count("undefined") == 2
