@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.containers import DAMAGED
+from dimlab.containers import DAMAGED, reason_of
 
 TIMEOUT_SECONDS = 30.0
 _CHUNK = 1 << 18  # bytes
@@ -328,8 +328,8 @@ def read_members(source: Path, names: Sequence[str]) -> dict[str, bytes]:
                         break
         except (tarfile.TarError, *DAMAGED) as error:
             raise ValueError(
-                f"{source.name} must be a whole tar.gz archive; got a damaged one ({error}). "
-                f"Delete {source} and download it again."
+                f"{source.name} must be a whole tar.gz archive; got a damaged one "
+                f"({reason_of(error)}). Delete {source} and download it again."
             ) from error
     missing = [name for name in names if name not in contents]
     if missing and sizes.get(missing[0], 0) > _LARGEST:
@@ -450,7 +450,8 @@ def read_pickle(name: str, payload: bytes) -> dict[str, Any]:
         ) from error
     except DAMAGED as error:
         raise ValueError(
-            f"{name} must be a whole pickled dict; got a damaged one ({error}). Download it again."
+            f"{name} must be a whole pickled dict; got a damaged one ({reason_of(error)}). "
+            "Download it again."
         ) from error
 
 

@@ -85,11 +85,13 @@ def naming(path: Path) -> Iterator[None]:
     Raises
     ------
     ValueError, TypeError
-        With the sentence that was raised, behind the name.
+        With the sentence that was raised, behind the name where it is not there.
     """
     try:
         yield
     except (ValueError, TypeError) as error:
+        if path.name in str(error):
+            raise
         kind = ValueError if isinstance(error, ValueError) else TypeError
         raise kind(f"{path.name}: {error}") from error
 
@@ -195,6 +197,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
             _fill(file, flat.view(np.uint8).data)
         if file.read(1):  # at the end the checksum is verified
             raise ValueError(f"{entry.filename!r} is longer than its header says")
+    check_text(flat)
     return flat.reshape(shape, order="F" if is_fortran else "C")
 
 
@@ -218,6 +221,28 @@ def check_claim(shape: tuple[int, ...], dtype: np.dtype, n_bytes: int) -> None:
     claimed = math.prod(shape) * dtype.itemsize
     if min(shape, default=0) < 0 or claimed != n_bytes:
         raise ValueError(f"shape {shape} of {dtype} takes {claimed} bytes, and there are {n_bytes}")
+
+
+def check_text(array: np.ndarray) -> None:
+    """Refuse text of characters that there are none of, which Python cannot even show.
+
+    Parameters
+    ----------
+    array : ndarray
+        Of any dtype.
+
+    Raises
+    ------
+    ValueError
+        If it is of text, and holds such.
+    """
+    if array.dtype.kind == "V" and array.dtype.names:
+        raise ValueError("an array of records")
+    if array.dtype.kind != "U" or array.nbytes == 0:
+        return
+    codes = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}u4")
+    if (codes > 0x10FFFF).any() or ((codes >= 0xD800) & (codes < 0xE000)).any():
+        raise ValueError("text with characters that there are none of")
 
 
 def _fill(file: Any, buffer: memoryview) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.containers import DAMAGED, read_parquet, reason_of
+from dimlab.containers import DAMAGED, naming, read_parquet, reason_of
 from dimlab.representation import Representation
 
 ROW, FILE, SPLIT = "row", "file", "split"
@@ -208,11 +208,12 @@ class FactorTable:
                 )
             numeric = each in continuous or each in periods
             factors[each] = _values(frame[each].iloc[taken], each, name, numeric)
-        return replace(
-            representation,
-            factors={**representation.factors, **factors},
-            periods={**representation.periods, **periods},
-        )
+        with naming(Path(name)):
+            return replace(
+                representation,
+                factors={**representation.factors, **factors},
+                periods={**representation.periods, **periods},
+            )
 
 
 def _read(path: Path) -> Any:

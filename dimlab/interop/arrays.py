@@ -10,12 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.representation import map_safetensors, read_npz
+from dimlab.containers import (
+    DAMAGED,
+    check_text,
+    map_safetensors,
+    read_npz,
+    read_parquet,
+    reason_of,
+)
 
 TABLES = (".csv", ".tsv", ".parquet")
 TORCH = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 ENDINGS = (".safetensors", ".npz", ".npy", *TABLES, *TORCH)
-_NUMBERED = re.compile(r"^(.*?)[_.\-\[ ]?(\d+)\]?$")
+_NUMBERED = re.compile(r"^(.*?)[_.\-\[ ]?(\d{1,9})\]?$")
 _FEWEST = 2  # numbered columns that make a matrix
 
 
@@ -97,8 +104,12 @@ def plain(name: str) -> str:
 
 def _read_npy(path: Path) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpy's about headers of Python 2
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            check_text(array)
+            return array
+    except DAMAGED as error:
         raise ValueError(
             f"{path.name} must be a complete .npy file of numbers or text; got a damaged one, or "
             "Python objects."
@@ -133,7 +144,7 @@ def read_table(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # columns of mixed types, rows of other lengths
             if path.suffix == ".parquet":
-                frame = pd.read_parquet(path)
+                frame = read_parquet(path)
             else:
                 frame = pd.read_csv(
                     path, sep="\t" if path.suffix == ".tsv" else ",", keep_default_na=False,
@@ -144,9 +155,10 @@ def read_table(path: Path) -> Any:
             f"{path.name} needs pyarrow to be read; got none. Run pip install "
             '"dimlab[parquet]", or write a .csv.'
         ) from error
-    except (ValueError, OSError, KeyError, TypeError, Warning, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path.name} must be a readable table; got: {reason}.") from error
+    except DAMAGED as error:
+        raise ValueError(
+            f"{path.name} must be a readable table; got: {reason_of(error)}."
+        ) from error
     frame.columns = [str(each) for each in frame.columns]
     if len(frame) == 0:
         raise ValueError(f"{path.name} must have at least one row; got none.")
@@ -203,9 +215,9 @@ def gathered(frame: Any) -> dict[str, np.ndarray]:
         if len(family) < _FEWEST:
             continue
         numbers = sorted(family)
-        gaps = np.setdiff1d(np.arange(numbers[0], numbers[-1] + 1), numbers)
-        if len(gaps) or numbers[0] > 1:
-            missing = f"{name}_{gaps[0] if len(gaps) else 0}"
+        gap = next((n + 1 for n in numbers[:-1] if n + 1 not in family), None)
+        if gap is not None or numbers[0] > 1:
+            missing = f"{name}_{gap or 0}"
             raise ValueError(
                 f"columns must be numbered without gaps; got {len(numbers)} of {name!r}, and none "
                 f"for {missing}."

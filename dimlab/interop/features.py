@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.containers import naming
 from dimlab.factor_table import FILE, ROW
 from dimlab.interop.arrays import (
     TABLES,
@@ -186,7 +187,8 @@ def part_of(
                 "name of an array."
             )
     else:
-        found = _chosen(path, split, features, None if other_file else labels)
+        with naming(path):
+            found = _chosen(path, split, features, None if other_file else labels)
     return with_labels(found, os.fspath(labels)) if labels is not None and other_file else found
 
 

@@ -182,8 +182,10 @@ def redraw_report(
             ) from error
         kept = [name for name in names if (folder / f"{name}{SUFFIX}").is_file()]
         results = {name: load_result(folder / f"{name}{SUFFIX}") for name in kept}
+    if not results:
+        raise ValueError(f"{folder} must keep at least one result; got none to draw again.")
     check_format(figure_format)
-    with _of_a_file(folder, results):
+    with _that_were_read(folder):
         return write_report(
             folder if out is None else out,
             results,
@@ -201,15 +203,13 @@ def _texts(texts: Any) -> list[str]:
 
 
 @contextmanager
-def _of_a_file(folder: Path, results: Mapping[str, Any]) -> Iterator[None]:
+def _that_were_read(folder: Path) -> Iterator[None]:
     """Say of results that were read, and that cannot be shown, that they are damaged."""
     try:
         yield
     except OSError:
         raise
     except DAMAGED as error:
-        if not results:
-            raise
         raise ValueError(
             f"{folder} must hold results that fit together; got others ({error}). Run dimlab "
             "report again."
