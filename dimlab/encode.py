@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dimlab.kernels.moments import N_BLOCKS, Moments
+from dimlab.memory import Shapes, foresee
 from dimlab.representation import Representation
 from dimlab.training.augment import Augmentation, derived_seed, normalised
 from dimlab.training.config import TrainConfig
@@ -276,15 +277,19 @@ def _represent(
     mine = world.rows(n_samples)
     starts = range(mine.start, mine.stop, batch_size)
     total, done = len(starts) * (1 + n_views), 0
+    width = 0
 
     def run(transform: Callable[..., Tensor]) -> np.ndarray:
-        nonlocal done
+        nonlocal done, width
         blocks = []
         for start in starts:
             rows = slice(start, min(start + batch_size, mine.stop))
             batch = _pixels(images, rows, device)
             with torch.inference_mode():
                 blocks.append(embed(transform(batch, rows=rows)).float())
+            if width == 0:  # one batch says how wide the features are
+                width = blocks[0].shape[1]
+                foresee("encode", Shapes(0, n_samples, width, n_views=n_views))
             done += 1
             if progress is not None:
                 progress(done, total)

@@ -60,5 +60,5 @@ def _explain(error: BaseException) -> tuple[str, int]:
             return str(error), FAILED
         return f"{error.filename}: {error.strerror or error}.", FAILED
     if isinstance(error, MemoryError):
-        return "out of memory.", FAILED
+        return str(error) or "out of memory.", FAILED
     return f"internal error, {type(error).__name__}: {error} (--debug shows where).", FAILED

@@ -31,6 +31,14 @@ from dimlab.cli.options import (
 from dimlab.sources import Loading, names_of
 from dimlab.terminal import presented, print_rows, print_table, progress, with_bounds
 
+N_BLOCKS = 20  # as `kernels.moments` has it, whose import would cost a start
+Blocks = Annotated[
+    int,
+    typer.Option(
+        "--blocks", help="Blocks of samples behind the intervals; memory grows with them."
+    ),
+]
+
 
 @app.command()
 def correlate(
@@ -45,6 +53,7 @@ def correlate(
     train_features: FittedOn = None,
     masked: Masked = False,
     save_moments: SaveMoments = None,
+    blocks: Blocks = N_BLOCKS,
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
@@ -69,7 +78,13 @@ def correlate(
     ) as (measured, is_first):
         with cautions("correlate"), progress("drawing the null", quiet=quiet) as advance:
             result = correlate_dimensions(
-                measured, within=within, n_draws=draws, seed=seed, device=device, progress=advance
+                measured,
+                within=within,
+                n_draws=draws,
+                n_blocks=blocks,
+                seed=seed,
+                device=device,
+                progress=advance,
             )
         if not is_first:
             return
@@ -97,6 +112,7 @@ def decompose(
     train_features: FittedOn = None,
     masked: Masked = False,
     save_moments: SaveMoments = None,
+    blocks: Blocks = N_BLOCKS,
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
@@ -120,7 +136,12 @@ def decompose(
     ):
         with cautions("decompose"), progress("decomposing", quiet=quiet) as advance:
             result = decompose_features(
-                measured, centred=centred, seed=seed, device=device, progress=advance
+                measured,
+                centred=centred,
+                n_blocks=blocks,
+                seed=seed,
+                device=device,
+                progress=advance,
             )
         if not is_first:
             return
@@ -152,6 +173,7 @@ def find_redundancy(
     train_features: FittedOn = None,
     masked: Masked = False,
     save_moments: SaveMoments = None,
+    blocks: Blocks = N_BLOCKS,
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
@@ -174,8 +196,8 @@ def find_redundancy(
     ) as (measured, is_first):
         with progress("halving", quiet=quiet) as advance:
             result = find(
-                measured, cut=cut, keep=keep, reader=reader, seed=seed, device=device,
-                progress=advance,
+                measured, cut=cut, keep=keep, reader=reader, n_blocks=blocks, seed=seed,
+                device=device, progress=advance,
             )  # fmt: skip
         if not is_first:
             return
@@ -200,6 +222,7 @@ def compare(
     split: Split = "test",
     basis: BasisName = None,
     masked: Masked = False,
+    blocks: Blocks = N_BLOCKS,
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
@@ -226,7 +249,7 @@ def compare(
         found[name] = loading.in_basis(representation, [representation])[0]
     with cautions("compare"), progress("comparing", quiet=quiet) as advance:
         result = compare_representations(
-            found, reference=reference, seed=seed, device=device, progress=advance
+            found, reference=reference, n_blocks=blocks, seed=seed, device=device, progress=advance
         )
     with presented(
         result, "compare", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format

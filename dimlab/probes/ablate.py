@@ -9,6 +9,7 @@ import numpy as np
 
 from dimlab.kernels.collinearity import redundant_groups
 from dimlab.kernels.paired import bootstrap_interval, mcnemar, sign_flip_test, tango_interval
+from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Outcomes, Progress
 from dimlab.probes._reading import (
     GroupsLike,
@@ -319,6 +320,12 @@ def ablate(
     chosen = None if groups is None else checked_groups(groups, train.n_dimensions)
     if n_bootstrap < 1:
         raise ValueError(f"n_bootstrap must be >= 1; got {n_bootstrap}.")
+    n_groups = train.n_dimensions if chosen is None else len(chosen)
+    foresee(
+        f"ablate {reader if reader != 'logistic' or not reading.refit else 'logistic refitted'}",
+        Shapes(len(train), len(test), train.n_dimensions, n_groups, budget=memory),
+        device=device if reader == "knn" else "cpu",
+    )
     together = _worth_a_look(train, chosen, reading)
     apart = reading.reader == "knn" and len(test) > _N_LOOKED_AT
     parts = [chosen, *([together] if together and not apart else [])]

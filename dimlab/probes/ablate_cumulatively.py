@@ -16,6 +16,7 @@ from dimlab.kernels.downdate import (
     tied_within,
 )
 from dimlab.kernels.paired import tango_interval, wilson_interval
+from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress, Split
 from dimlab.probes._reading import (
     GroupsLike,
@@ -248,8 +249,18 @@ def ablate_cumulatively(
             raise ValueError(f"{name} must be >= {least}; got {value}.")
     rng = np.random.default_rng(seed)
     name = order if isinstance(order, str) else "given"
-    orders = _orders(order, bank, chosen, reading, n_random if reader == "ridge" else 1, rng)
     points = _points(len(chosen), n_points, None if reader == "ridge" else _N_POINTS)
+    n_orders = n_random if reader == "ridge" else 1
+    ranked = " ranked" if reader == "ridge" and name in ("worst-first", "best-first") else ""
+    foresee(
+        f"ablate_cumulatively {reader}{ranked}",
+        Shapes(
+            len(train), len(test), train.n_dimensions, len(points),
+            n_orders if name == "random" else 1, budget=memory,
+        ),
+        device=device if reader == "knn" else "cpu",
+    )  # fmt: skip
+    orders = _orders(order, bank, chosen, reading, n_orders, rng)
     right = _right(reading, bank, queries, chosen, orders, points, progress)  # (O, N, P)
     counts = right.sum(axis=1)
     low, high = wilson_interval(counts[0], len(test))

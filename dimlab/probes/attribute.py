@@ -11,6 +11,7 @@ import numpy as np
 from dimlab.kernels.correlation import CONSTANT
 from dimlab.kernels.effects import orthonormal, permutation_p_values, without_class_means
 from dimlab.mask import MaskTrace
+from dimlab.memory import Shapes, foresee
 from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, mean_of_each_sample
 from dimlab.probes._outcomes import Progress, labelled
 from dimlab.probes._reading import AXES, basis_of, plain, sample_of
@@ -385,6 +386,13 @@ def attribute(
             f"attribute needs more than {int((known.n_columns + 1) / (1 - 1 / n_folds))} samples "
             f"for {len(known.names)} factors and {known.codes.max() + 1} classes; got {n_rows}."
         )
+    foresee(
+        "attribute",
+        Shapes(
+            0, len(test), test.n_dimensions, sum(each.shape[1] for each in known.columns),
+            n_permutations, n_views=-(-len(test) // n_rows),
+        ),
+    )  # fmt: skip
     beside = _beside(test, ablation, trace)
     rng = np.random.default_rng(seed)
     features, within, dead = centred_features(test, known.codes)

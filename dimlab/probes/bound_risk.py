@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dimlab.mask import DimensionMask
+from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, plain, sample_of
 from dimlab.representation import Representation
@@ -439,6 +440,10 @@ def bound_risk(
     if n_permuted < 1:
         raise ValueError(f"n_permuted must be >= 1; got {n_permuted}.")
     views, codes = _labelled_views(representation)
+    foresee(
+        "bound_risk",
+        Shapes(0, len(codes), representation.n_dimensions, n_draws=n_bootstrap),
+    )
     masks = _masks(mask, representation.n_dimensions, seed)
     found = _measure(
         (views, codes), masks, numbers, temperature, n_bootstrap, seed, device, progress

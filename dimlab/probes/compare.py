@@ -25,6 +25,7 @@ from dimlab.kernels.similarity import (
     nuclear_similarity,
 )
 from dimlab.kernels.spectra import entropy_rank, participation_ratio, stable_rank
+from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of
 from dimlab.probes.decompose import caution_of, replicates, singular_values_of
@@ -294,6 +295,11 @@ def compare(
     """
     names, base = _checked(representations, reference, n_blocks)
     splits = list(representations.values())
+    largest = max(splits, key=lambda split: split.n_dimensions)
+    foresee(
+        "compare",
+        Shapes(0, len(largest), largest.n_dimensions, n_draws=len(splits), n_blocks=n_blocks),
+    )
     for name, split in zip(names, splits, strict=True):
         caution = caution_of(*split.features.shape)
         if caution:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.kernels.paired import aggregate_p_values, mcnemar_one_sided
+from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import (
     GroupsLike,
@@ -222,6 +223,12 @@ def confirm_harmful(
         raise ValueError(f"n_splits must be >= 1; got {n_splits}.")
     _, bank, queries = coded(train, test, "confirm_harmful")
     chosen = None if groups is None else checked_groups(groups, train.n_dimensions)
+    n_groups = train.n_dimensions if chosen is None else len(chosen)
+    foresee(
+        f"confirm_harmful {reader}",
+        Shapes(len(train), len(test), train.n_dimensions, n_groups, budget=memory),
+        device=device if reader == "knn" else "cpu",
+    )
     outcomes = reading.outcomes(bank, queries, [chosen], progress)[0]
     right = outcomes.full == queries[1]
     change = right[:, None].astype(np.int8) - (outcomes.ablated == queries[1][:, None])

@@ -22,6 +22,7 @@ from dimlab.kernels.correlation import (
 )
 from dimlab.kernels.jackknife import jackknife_interval
 from dimlab.kernels.moments import N_BLOCKS, Moments
+from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, plain, sample_of
 from dimlab.probes.decompose import replicates
@@ -347,6 +348,14 @@ def correlate(
     else:
         rows = rows_of(representation, within)
         _enough(len(rows[0]))
+        n_samples, n_dimensions = rows[0].shape
+        permuted = n_draws if 2.0 * n_draws * n_samples * n_dimensions**2 <= _PERMUTED else 0
+        foresee(
+            "correlate",
+            Shapes(
+                0, n_samples, n_dimensions, n_draws=permuted, n_blocks=n_blocks, n_views=len(rows),
+            ),
+        )  # fmt: skip
         moments = Moments.of(
             rows if len(rows) == 2 else rows[0], n_blocks=n_blocks, seed=seed, device=device
         )

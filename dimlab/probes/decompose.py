@@ -21,6 +21,7 @@ from dimlab.kernels.spectra import (
     power_law,
     stable_rank,
 )
+from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, plain, sample_of
 from dimlab.representation import Representation
@@ -301,6 +302,11 @@ def decompose(
     else:
         features = representation.features
         _enough(len(features), "decompose")
+        views = representation.views is not None and len(representation.views) > 1
+        foresee(
+            "decompose views" if views else "decompose",
+            Shapes(0, len(features), features.shape[1], n_blocks=n_blocks),
+        )
         moments = Moments.of(
             features, n_blocks=n_blocks, seed=seed, device=device, progress=progress
         )

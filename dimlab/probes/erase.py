@@ -17,6 +17,7 @@ from dimlab.kernels.erasure import (
     without_directions,
 )
 from dimlab.kernels.paired import bootstrap_sums, tango_interval
+from dimlab.memory import Shapes, foresee
 from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, kind_of
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import AXES, READERS, basis_of, check_choice, coded, plain
@@ -322,6 +323,7 @@ def erase(
             f"n_removed must lie in 1..{train.n_dimensions - 1}, to leave a dimension; got "
             f"{n_removed}."
         )
+    foresee("erase", Shapes(len(train), len(test), train.n_dimensions))
     judged = {"test": test}
     if in_distribution is not None:
         judged["in distribution"] = in_distribution

@@ -11,6 +11,7 @@ import numpy as np
 
 from dimlab.kernels.paired import wilson_interval
 from dimlab.mask import DimensionMask
+from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress, labelled
 from dimlab.probes._reading import coded
 from dimlab.readers import (
@@ -190,6 +191,9 @@ def evaluate(
     check_knn(k if "knn" in readers else 1, temperature, len(train))
     check_penalty(penalty)
     coded(train, test, "evaluate")  # refuses two bases, and classes that train lacks
+    foresee(
+        "evaluate", Shapes(len(train), len(test), train.n_dimensions, n_draws=int(mask is not None))
+    )
     masks: dict[str, DimensionMask | None] = {"none": None}
     if mask is not None:
         permuted = mask.permuted(np.random.default_rng(seed))

@@ -11,6 +11,7 @@ import numpy as np
 from dimlab.kernels.collinearity import group_ids, groups_of, pivot_order, variance_inflation
 from dimlab.kernels.correlation import correlation_of, dead_dimensions
 from dimlab.kernels.moments import N_BLOCKS, Moments
+from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, sample_of, stratified_half
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
@@ -261,6 +262,11 @@ def find_redundancy(
         raise ValueError(
             "reader must come with a Representation that has labels; got "
             + ("moments." if known is None else "no labels.")
+        )
+    if known is not None:
+        foresee(
+            "find_redundancy" if reader is None else "find_redundancy reader",
+            Shapes(0, len(known), known.n_dimensions, n_blocks=n_blocks),
         )
     moments = _moments_of(representation, n_blocks, seed, device)
     dead = dead_dimensions(moments)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.kernels.paired import tango_interval
+from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import Reading, basis_of, coded, sample_of, stratified_half
 from dimlab.representation import Representation
@@ -228,6 +229,13 @@ def random_masks(
             f"{n_dimensions} and {len(test)}."
         )
     _, bank, queries = coded(train, test, "random_masks")
+    foresee(
+        f"random_masks {reader}",
+        Shapes(
+            len(train), len(test), n_dimensions, n_masks * len(rates), len(rates), budget=memory
+        ),
+        device=device if reader == "knn" else "cpu",
+    )
     truth, rng = queries[1], np.random.default_rng(seed)
     n_dropped = np.clip(np.rint(rates * n_dimensions), 1, n_dimensions - 1).astype(np.int64)
     removed = [rng.permutation(n_dimensions)[:count] for count in n_dropped for _ in range(n_masks)]

@@ -1,0 +1,155 @@
+"""Foreseen and measured peaks of memory, beside the features, of every probe that foresees its own.
+
+Run by hand: ``python tests/benchmarks/memory.py [NAME ...]``. Each case is a process of its own,
+which runs the probe small, so that everything is imported, and then as named; Linux alone says what
+a process's peak was since it was last asked.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parent.parent.parent
+SIZES = {  # train rows, test rows, dimensions
+    "ablate knn": [(20_000, 2_000, 256), (60_000, 1_000, 512)],
+    "ablate knn groups": [(20_000, 2_000, 256)],
+    "ablate ridge": [(20_000, 10_000, 256), (40_000, 10_000, 512)],
+    "ablate ridge groups": [(20_000, 10_000, 256)],
+    "ablate frozen log_loss": [(20_000, 10_000, 256)],
+    "ablate logistic": [(20_000, 10_000, 256), (40_000, 20_000, 128)],
+    "ablate_cumulatively ridge": [(20_000, 10_000, 256), (40_000, 10_000, 512)],
+    "ablate_cumulatively random": [(20_000, 10_000, 256)],
+    "ablate_cumulatively worst": [(20_000, 10_000, 256)],
+    "ablate_cumulatively knn": [(20_000, 2_000, 128)],
+    "random_masks ridge": [(20_000, 10_000, 256), (40_000, 20_000, 128)],
+    "random_masks knn": [(20_000, 1_000, 128)],
+    "confirm_harmful ridge": [(20_000, 10_000, 256), (40_000, 20_000, 256)],
+    "confirm_harmful knn": [(20_000, 2_000, 256)],
+    "correlate": [(20_000, 0, 512), (10_000, 0, 1024)],
+    "correlate within": [(20_000, 0, 512), (10_000, 0, 1024)],
+    "decompose": [(20_000, 0, 512), (10_000, 0, 1024)],
+    "decompose views": [(20_000, 0, 512), (10_000, 0, 1024)],
+    "find_redundancy": [(20_000, 0, 512), (10_000, 0, 1024)],
+    "find_redundancy ridge": [(20_000, 0, 256)],
+    "attribute": [(0, 20_000, 256), (0, 40_000, 512)],
+    "erase": [(20_000, 5_000, 256), (40_000, 10_000, 512)],
+    "bound_risk": [(0, 10_000, 256), (0, 20_000, 512)],
+    "compare": [(0, 10_000, 256), (0, 10_000, 1024)],
+    "evaluate": [(20_000, 5_000, 256), (60_000, 5_000, 512)],
+    "evaluate mask": [(20_000, 5_000, 256)],
+}
+
+
+def split(rng, n, d, views):
+    from dimlab import Representation
+
+    labels = np.arange(n) % 10
+    features = rng.standard_normal((n, d), dtype="f4")
+    features += rng.standard_normal((10, d), dtype="f4")[labels] / 4
+    pair = None
+    if views:
+        pair = np.stack([features, features])
+        pair += rng.standard_normal(pair.shape, dtype="f4")
+    factors = {"a": rng.normal(size=n), "b": rng.integers(0, 4, n)}
+    features[:, 0] += factors["a"]
+    return Representation(features, labels=labels, views=pair, factors=factors)
+
+
+def run(name, train, test):
+    """Run a probe on these splits, and return nothing."""
+    from dimlab import DimensionMask, probes
+
+    probe, _, way = name.partition(" ")
+    call = getattr(__import__(f"dimlab.probes.{probe}", fromlist=[probe]), probe)
+    assert probe in probes.__all__
+    d = (test or train).n_dimensions
+    reader = {"reader": next((each for each in ("knn", "ridge", "logistic") if each in way), None)}
+    if reader["reader"] is None:
+        reader = {}
+    if "groups" in way:
+        reader["groups"] = [list(range(g, g + 4)) for g in range(0, d, 4)]
+    if probe == "ablate" and "frozen" in way:
+        reader |= {"reader": "ridge", "refit": False, "score": "log_loss", "n_bootstrap": 200}
+    if probe == "ablate_cumulatively":
+        order = "random" if "random" in way else "worst-first" if "worst" in way else np.arange(d)
+        call(train, test, order=order, **reader)
+    elif probe == "random_masks":
+        call(train, test, n_masks=50, **reader)
+    elif "mask" in way:
+        call(train, test, mask=DimensionMask(np.linspace(0, 1, d)))
+    elif probe in ("ablate", "confirm_harmful", "evaluate"):
+        call(train, test, **reader)
+    elif probe == "erase":
+        call(train, test, factor="a", n_bootstrap=100)
+    elif probe == "attribute":
+        call(test, test, n_permutations=50, erased=None)
+    elif probe == "bound_risk":
+        call(test, n_bootstrap=50, n_permuted=19)
+    elif probe == "compare":
+        call({"a": test, "b": test})
+    elif probe == "correlate":
+        call(train, within="within" in way, n_draws=5)
+    else:
+        call(train, **reader)
+
+
+def peak_of(name, n_train, n_test, d):
+    """Peak and foreseen bytes beside the features, in this process."""
+    import warnings
+
+    import dimlab.memory as memory
+
+    warnings.simplefilter("ignore")
+    rng = np.random.default_rng(0)
+    views = name.split()[0] in ("correlate", "bound_risk", "compare") or "views" in name
+    small = [split(rng, 300 if n else 0, 12, views) if n else None for n in (n_train, n_test)]
+    run(name, *small)
+    splits = [split(rng, n, d, views) if n else None for n in (n_train, n_test)]
+    foreseen = []
+    needed = memory.bytes_needed
+
+    def listened(case, shapes):
+        foreseen.append(needed(case, shapes))
+        return foreseen[-1]
+
+    memory.bytes_needed = listened
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    run(name, *splits)
+    return status("VmHWM") - before, max(foreseen, default=0)
+
+
+def status(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+def measured(name, size):
+    """Peak and foreseen bytes of a case, in a process of its own."""
+    ran = subprocess.run(
+        [sys.executable, __file__, "--case", name, *map(str, size)],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    peak, foreseen = map(int, ran.stdout.split())
+    return peak, foreseen
+
+
+def main(names):
+    print(f"{'case':28} {'train':>8} {'test':>8} {'D':>6} {'GB':>7} {'foreseen':>9} {'ratio':>6}")
+    for name, sizes in SIZES.items():
+        for size in sizes if not names or name in names or name.split()[0] in names else ():
+            peak, foreseen = measured(name, size)
+            print(
+                f"{name:28} {size[0]:8,} {size[1]:8,} {size[2]:6,} {peak / 1e9:7.3f} "
+                f"{foreseen / 1e9:9.3f} {foreseen / peak:6.2f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--case"]:
+        print(*peak_of(sys.argv[2], *map(int, sys.argv[3:])))
+    else:
+        main(sys.argv[1:])
