@@ -3,6 +3,7 @@
 from dimlab.cli import (  # noqa: F401 - they register
     ablating,
     attributing,
+    inspecting,
     measuring,
     reporting,
     training,
@@ -12,7 +13,7 @@ from dimlab.cli.app import app, run
 __all__ = ["COMMANDS", "app", "run"]
 
 COMMANDS = (
-    *("demo", "train", "encode", "evaluate", "report"),
+    *("demo", "train", "encode", "evaluate", "report", "inspect"),
     *("ablate", "confirm", "cumulate", "random-masks"),
     *("correlate", "decompose", "redundancy", "compare"),
     *("attribute", "erase", "locate", "follow", "bound"),

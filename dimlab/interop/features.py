@@ -266,7 +266,7 @@ def holds_features(path: str | os.PathLike[str]) -> bool:
             names = list(map_safetensors(path)[0])
         except (ValueError, OSError):
             return True  # whoever reads it says what is wrong
-        return not any(name.endswith((".weight", ".bias")) for name in names)
+        return not any(plain(name) in ("weight", "bias") for name in names)
     if path.suffix not in TORCH or not path.is_file():
         return False
     try:
@@ -278,7 +278,7 @@ def holds_features(path: str | os.PathLike[str]) -> bool:
     if isinstance(payload, Mapping) and "format" in payload:
         return False  # dimlab's own checkpoint
     arrays = read_arrays(path)
-    if any(name.endswith((".weight", ".bias")) for name in arrays):
+    if any(plain(name) in ("weight", "bias") for name in arrays):
         return False
     return len(identify_features(path)) > 0
 

@@ -1,0 +1,267 @@
+"""The encoders that weights may belong to: their keys and shapes, and how they are built."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+
+from dimlab.interop.layouts import Shape
+from dimlab.training.encoders import NAMES, build_encoder
+
+TIMM = "timm:"
+NEEDS_TIMM = 'needs the package timm: pip install "dimlab[timm]"'
+_STEMS = {3: "cifar", 7: "imagenet"}
+_WIDTHS = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
+_ANCHOR = "patch_embed.proj.weight"
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """An encoder to be built.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`, or ``timm:`` and a name there.
+    in_channels : int, default=3
+        C.
+    stem : str or None
+        Of a ResNet: ``cifar`` or ``imagenet``.
+    stem_relu : bool, default=True
+        Whether a ResNet's stem ends in its ReLU.
+    width : int, default=128
+        D of the convnet.
+    image_size : int or None
+        Side of the images, where the encoder takes only one.
+    """
+
+    name: str
+    in_channels: int = 3
+    stem: str | None = None
+    stem_relu: bool = True
+    width: int = 128
+    image_size: int | None = None
+
+    def build(self) -> nn.Module:
+        """Build it; its weights are drawn from a generator of its own.
+
+        Returns
+        -------
+        nn.Module
+            Maps (B, C, H, W) to (B, D), in evaluation mode.
+
+        Raises
+        ------
+        ValueError
+            If timm is needed and not there, or does not know the name.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            if self.name.startswith(TIMM):
+                sized = {} if self.image_size is None else {"img_size": self.image_size}
+                return build_timm(self.name, in_chans=self.in_channels, **sized).eval()
+            return build_encoder(
+                self.name,
+                in_channels=self.in_channels,
+                stem=self.stem or "imagenet",
+                stem_relu=self.stem_relu,
+                n_dimensions=self.width,
+            ).eval()
+
+    def shapes(self) -> dict[str, Shape]:
+        """Keys and shapes of its weights.
+
+        Returns
+        -------
+        dict of str to tuple of int
+            The state dict, without values.
+
+        Raises
+        ------
+        ValueError
+            As `build`.
+        """
+        return dict(_shapes(self))
+
+    def in_words(self) -> str:
+        """Say what it is."""
+        parts = [f"{self.stem} stem"] if self.stem else []
+        parts += [] if self.stem_relu else ["no stem ReLU"]
+        parts += [f"{self.in_channels} channel" + "s" * (self.in_channels != 1)]
+        parts += [f"images of {self.image_size}"] if self.image_size else []
+        return f"{self.name} ({', '.join(parts)})"
+
+
+@cache
+def _shapes(blueprint: Blueprint) -> tuple[tuple[str, Shape], ...]:
+    if blueprint.name.startswith(TIMM):
+        module = blueprint.build()
+    else:
+        with torch.device("meta"):
+            module = blueprint.build()
+    return tuple((key, tuple(each.shape)) for key, each in module.state_dict().items())
+
+
+def build_timm(name: str, **options: Any) -> nn.Module:
+    """Build a model of timm without its classifier.
+
+    Parameters
+    ----------
+    name : str
+        ``timm:`` and a name there.
+    **options
+        For ``timm.create_model``.
+
+    Returns
+    -------
+    nn.Module
+        Maps (B, C, H, W) to pooled features (B, D).
+
+    Raises
+    ------
+    ValueError
+        If timm is not there, or does not know the name.
+    """
+    short = name.removeprefix(TIMM)
+    if not has_timm():
+        raise ValueError(f"encoder {name!r} {NEEDS_TIMM}.")
+    timm: Any = importlib.import_module("timm")
+
+    if not timm.is_model(short):
+        close = timm.list_models(f"*{short.split('_')[0]}*")[:3]
+        known = f" Close ones: {', '.join(close)}." if close else ""
+        raise ValueError(f"encoder must be a model of timm; got {name!r}.{known}")
+    return timm.create_model(short, num_classes=0, **options)
+
+
+def has_timm() -> bool:
+    """Whether timm can be imported."""
+    if importlib.util.find_spec("timm") is None:
+        return False
+    try:
+        importlib.import_module("timm")
+    except Exception:  # beside another torch than torchvision was built for it breaks in many ways
+        return False
+    return True
+
+
+def normalised_name(name: str) -> str:
+    """Give an encoder its full name.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`, ``timm:NAME``, or the name of a ViT of timm's.
+
+    Returns
+    -------
+    str
+        With ``timm:`` where it is one of timm's.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these.
+
+    Examples
+    --------
+    >>> normalised_name("vit_small_patch16_224"), normalised_name("resnet18")
+    ('timm:vit_small_patch16_224', 'resnet18')
+    """
+    if name in NAMES or name.startswith(TIMM):
+        return name
+    if name.startswith(("vit_", "deit")):
+        return TIMM + name
+    raise ValueError(f"encoder must be one of {', '.join(NAMES)}, or timm:NAME; got {name!r}.")
+
+
+def blueprint_at(
+    name: str, shapes: Mapping[str, Shape], found: Mapping[str, str], stem: str | None = None
+) -> Blueprint:
+    """Read what an encoder's name leaves open from shapes.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`.
+    shapes : mapping of str to tuple of int
+        Keys of the file.
+    found : mapping of str to str
+        The encoder's keys, and the file's.
+    stem : str or None
+        Wanted stem.
+
+    Returns
+    -------
+    Blueprint
+        With the channels, the stem and the width that the shapes show; the usual ones where they
+        do not.
+    """
+    first = shapes.get(found.get("conv1.weight", ""), ())
+    channels = first[1] if len(first) == 4 else 3
+    if name == "convnet":
+        last = shapes.get(found.get("conv3.weight", ""), (128,))[0]
+        return Blueprint(name, channels, width=last if last >= 4 and last % 4 == 0 else 128)
+    seen = _STEMS.get(first[2] if len(first) == 4 else 0, "imagenet")
+    return Blueprint(name, channels, stem or seen)
+
+
+def vit_prefixes(shapes: Mapping[str, Shape]) -> list[str]:
+    """Find vision transformers with timm's names.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Keys of the file.
+
+    Returns
+    -------
+    list of str
+        Prefixes of ``patch_embed.proj.weight``, where blocks stand beside it.
+    """
+    found = [key.removesuffix(_ANCHOR) for key in shapes if key.endswith(_ANCHOR)]
+    return [each for each in found if any(key.startswith(f"{each}blocks.0.") for key in shapes)]
+
+
+def vit_at(prefix: str, shapes: Mapping[str, Shape]) -> Blueprint:
+    """Tell a vision transformer by its shapes.
+
+    Parameters
+    ----------
+    prefix : str
+        One of `vit_prefixes`.
+    shapes : mapping of str to tuple of int
+        Keys of the file.
+
+    Returns
+    -------
+    Blueprint
+        Of timm.
+
+    Raises
+    ------
+    ValueError
+        If no model of timm's has this width and these patches.
+    """
+    width, channels, patch, _ = shapes[f"{prefix}{_ANCHOR}"]
+    position = shapes.get(f"{prefix}pos_embed", (1, 0, width))
+    side = math.isqrt(position[1])  # a class token makes one more than a square
+    size, family = _WIDTHS.get(width, f"width {width}"), "224"
+    if f"{prefix}blocks.0.ls1.gamma" in shapes:
+        registers = any(f"{prefix}{name}" in shapes for name in ("reg_token", "register_tokens"))
+        family = "reg4_dinov2" if registers else "dinov2"
+    name = f"{TIMM}vit_{size}_patch{patch}_{family}"
+    if has_timm() and not importlib.import_module("timm").is_model(name.removeprefix(TIMM)):
+        raise ValueError(
+            f"encoder must be named for a ViT of width {width} with patches of {patch}, as "
+            "timm:vit_small_patch16_224; got none, and timm has no usual one."
+        )
+    return Blueprint(name, channels, image_size=side * patch if side else None)

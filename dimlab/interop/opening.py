@@ -1,0 +1,202 @@
+"""A file of weights becomes named tensors, read from the disk only where they are looked at."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_DAMAGED = (  # what reading noise as a torch file can raise
+    *(RuntimeError, EOFError, OSError, ValueError, KeyError),
+    *(IndexError, AttributeError, TypeError, AssertionError),
+)
+_VERSIONS = (
+    *("pytorch-lightning_version", "torch_version", "version", "mmengine_version"),
+    *("mmcv_version", "torch", "dimlab", "python", "numpy"),
+)
+FLAG = "trust_pickle=True (--trust-pickle)"
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """Tensors of a file, and what stands beside them.
+
+    Parameters
+    ----------
+    kind : str
+        ``torch`` or ``safetensors``.
+    tensors : dict of str to Tensor of any shape
+        Nested names are joined by dots.
+    values : dict of str
+        Numbers and text beside them, named in the same way.
+    containers : tuple of str
+        Names of the mappings; the empty one is the file itself.
+    """
+
+    kind: str
+    tensors: dict[str, Tensor]
+    values: dict[str, Any] = field(default_factory=dict)
+    containers: tuple[str, ...] = ("",)
+
+    @property
+    def marks(self) -> set[str]:
+        """Every name in the file, and everything that stands before a dot."""
+        names = {*self.tensors, *self.values, *self.containers}
+        return names | {name[:at] for name in names for at, each in enumerate(name) if each == "."}
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions that the file records of the software that wrote it."""
+        last = {name.rsplit(".", 1)[-1]: value for name, value in self.values.items()}
+        return {name: str(last[name]) for name in _VERSIONS if isinstance(last.get(name), str)}
+
+
+def open_weights(path: Path, *, trust_pickle: bool = False) -> Opened:
+    """Open a file of weights, whatever its ending.
+
+    Parameters
+    ----------
+    path : Path
+        A torch file or a safetensors file.
+    trust_pickle : bool, default=False
+        Run code of a torch file that asks for more than tensors and plain containers.
+
+    Returns
+    -------
+    Opened
+        Tensors on the CPU, memory-mapped where the format allows it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is of another kind, is damaged, or asks for code and is not trusted.
+    """
+    if not path.is_file():
+        what = "which is a folder" if path.is_dir() else "which is not there"
+        raise FileNotFoundError(f"checkpoint must be a file; got {path}, {what}.")
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head[8:9] == b"{":
+        return _open_safetensors(path)
+    if head[:2] in (b"PK", b"\x80\x02", b"\x80\x04") or path.suffix == ".tar":
+        return _open_torch(path, trust_pickle)
+    what = "an empty one" if not head else f"one that begins with {head[:8]!r}"
+    raise ValueError(f"{path.name} must be a torch or safetensors file; got {what}.")
+
+
+def _open_safetensors(path: Path) -> Opened:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            return Opened("safetensors", tensors, dict(file.metadata() or {}))
+    except (SafetensorError, *_DAMAGED) as error:
+        raise ValueError(
+            f"{path.name} must be a complete safetensors file; got a damaged or truncated one."
+        ) from error
+
+
+def _open_torch(path: Path, trust_pickle: bool) -> Opened:
+    try:
+        payload = _load(path, weights_only=True)
+    except pickle.UnpicklingError as error:
+        asked = _asked_for(path)
+        if not trust_pickle:
+            raise ValueError(
+                f"{path.name} must hold only tensors and plain containers; got a pickle that asks "
+                f"for {asked}, and dimlab runs no code from a file. If you trust who wrote it, "
+                f"pass {FLAG}."
+            ) from error
+        payload = _load_trusted(path, asked)
+    except _DAMAGED as error:
+        raise ValueError(
+            f"{path.name} must be a complete torch file; got a damaged or cut-off one."
+        ) from error
+    return _opened(payload, path)
+
+
+def _load(path: Path, *, weights_only: bool) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # every refusal is one sentence of our own
+        return torch.load(
+            path, map_location="cpu", weights_only=weights_only, mmap=zipfile.is_zipfile(path)
+        )
+
+
+def _load_trusted(path: Path, asked: str) -> Any:
+    warnings.warn(
+        f"{path.name} asked for {asked}, and was trusted: code in it was run.",
+        UserWarning,
+        stacklevel=5,
+    )
+    try:
+        return _load(path, weights_only=False)
+    except ImportError as error:
+        raise ValueError(
+            f"{path.name} needs the package {error.name!r}, which its pickle asks for. Install it."
+        ) from error
+    except (pickle.UnpicklingError, *_DAMAGED) as error:
+        raise ValueError(
+            f"{path.name} must be a complete torch file; got one whose pickle fails ({error})."
+        ) from error
+
+
+def _asked_for(path: Path) -> str:
+    """Say what a pickle asks for beyond tensors, without running it."""
+    try:
+        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # an old format, which torch does not list
+        names = []
+    if not names:
+        return "Python objects"
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _opened(payload: Any, path: Path) -> Opened:
+    if hasattr(payload, "state_dict") and callable(payload.state_dict):  # a whole module, trusted
+        payload = payload.state_dict()
+    if isinstance(payload, (list, tuple)):
+        payload = dict(enumerate(payload))
+    if not isinstance(payload, Mapping):
+        raise ValueError(
+            f"{path.name} must hold a mapping of names to tensors; got {type(payload).__name__}."
+        )
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+    containers: list[str] = []
+    for name, value in _walk(payload, ""):
+        if isinstance(value, Mapping):
+            containers.append(name)
+        elif isinstance(value, Tensor):
+            tensors[name] = value.detach()
+        elif isinstance(value, (bool, int, float, str)):
+            values[name] = value
+    return Opened("torch", tensors, values, tuple(containers))
+
+
+def _walk(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
+    """Nodes of nested mappings, lists and plain objects, with dotted names."""
+    if isinstance(tree, Mapping):
+        yield name, tree
+        inner: Any = tree.items()
+    elif isinstance(tree, (list, tuple)) and any(
+        isinstance(each, (Tensor, Mapping)) for each in tree
+    ):
+        inner = enumerate(tree)
+    elif type(tree).__name__ == "Namespace":  # hyper-parameters of old scripts, trusted by now
+        inner = vars(tree).items()
+    else:
+        yield name, tree
+        return
+    for key, value in inner:
+        yield from _walk(value, f"{name}.{key}" if name else str(key))

@@ -1,0 +1,217 @@
+"""Encoders from checkpoints that other tools wrote: loaded whole and proved, or refused."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dimlab.interop.families import TIMM, Blueprint, build_timm
+from dimlab.interop.inspecting import Inspection, lacking, mask_of, of_match
+from dimlab.interop.layouts import OPTIONAL
+from dimlab.interop.matching import Match, find_encoder
+from dimlab.interop.opening import Opened, open_weights
+from dimlab.mask import DimensionMask
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedEncoder:
+    """An encoder with the weights of a file.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Maps images (B, C, H, W) to features (B, D), in evaluation mode.
+    inspection : Inspection
+        What the file is, and what of it was taken.
+    n_dimensions : int
+        D.
+    mask : DimensionMask or None
+        The mask beside it, of D weights.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from dimlab.training.encoders import build_encoder
+    >>> weights = build_encoder("resnet18").state_dict()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     torch.save({"state_dict": weights}, f"{folder}/a.pth")
+    ...     loaded = load_encoder(f"{folder}/a.pth", allow_untrained=True)
+    >>> loaded.n_dimensions, loaded.inspection.facts["layout"], loaded.mask
+    (512, 'container', None)
+    """
+
+    module: nn.Module
+    inspection: Inspection
+    n_dimensions: int
+    mask: DimensionMask | None = None
+
+
+def load_encoder(
+    path: str | os.PathLike[str],
+    *,
+    encoder: str | None = None,
+    stem: str | None = None,
+    layout: str | None = None,
+    branch: str | None = None,
+    allow_partial: Sequence[str] = (),
+    allow_untrained: bool = False,
+    trust_pickle: bool = False,
+) -> LoadedEncoder:
+    """Load an encoder from a checkpoint of any common tool, and prove that all of it was there.
+
+    Parameters
+    ----------
+    path : path
+        A torch or safetensors file; or ``timm:NAME``, whose pretrained weights timm fetches.
+    encoder : str, optional
+        ``convnet``, ``resnet18``, ``resnet34``, ``resnet50`` or ``timm:NAME``; told by the shapes
+        by default.
+    stem : {"cifar", "imagenet"}, optional
+        First layers of a ResNet; told by the shapes by default.
+    layout : str, optional
+        How the file is laid out, a name in ``dimlab.interop.layouts.NAMES``.
+    branch : str, optional
+        Which of several copies: ``teacher``, ``student``, ``ema``, ``online``, ``momentum``, or a
+        part of the prefix. By default the one that its authors evaluate.
+    allow_partial : sequence of str
+        Keys of the encoder, or what they begin with, that may be missing, of another shape, or
+        beyond it; they keep the values of a fresh encoder.
+    allow_untrained : bool, default=False
+        Accept weights that show no sign of training; for ``timm:NAME`` random ones, where no
+        pretrained ones can be had.
+    trust_pickle : bool, default=False
+        Run code that a torch file asks for. Only for files whose author you trust.
+
+    Returns
+    -------
+    LoadedEncoder
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it cannot be read or asks for code, holds no known encoder or two, anything of the
+        encoder is missing, of another shape or not finite, or nothing shows that it was trained.
+
+    Warns
+    -----
+    UserWarning
+        If a pickle was trusted, weights of the encoder stay random as allowed, or timm could fetch
+        none.
+
+    Notes
+    -----
+    Running statistics of 0 and 1 in any BatchNorm are the sign of an untrained network; where there
+    is no BatchNorm, all normalisation weights at 1 and biases at 0. Shapes do not tell everything:
+    a stem of 3 x 3 is taken to have stride 1 and no pooling, and a bottleneck its stride in the
+    3 x 3 convolution, as in torchvision.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from dimlab.training.encoders import build_encoder
+    >>> source = build_encoder("resnet18").train()
+    >>> images = torch.rand(8, 3, 32, 32)
+    >>> features = source(images)  # moves the running statistics
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     moco = {f"module.encoder_q.{key}": each for key, each in source.state_dict().items()}
+    ...     torch.save({"state_dict": moco}, f"{folder}/moco.pth.tar")
+    ...     loaded = load_encoder(f"{folder}/moco.pth.tar")
+    >>> torch.equal(loaded.module(images), source.eval()(images))
+    True
+    """
+    if os.fspath(path).startswith(TIMM):
+        return _of_timm(os.fspath(path), allow_untrained)
+    path = Path(path)
+    opened = open_weights(path, trust_pickle=trust_pickle)
+    match = find_encoder(opened, encoder=encoder, stem=stem, layout=layout, branch=branch)
+    _check_whole(path, opened, match, allow_partial)
+    inspection = of_match(path, opened, match)
+    if inspection.facts["trained"] in ("no", "in part") and not allow_untrained:
+        which = "" if inspection.facts["trained"] == "no" else "some "
+        raise ValueError(
+            f"{path.name} must hold trained weights; got {which}normalisation layers that no image "
+            "has moved. Pass allow_untrained=True (--allow-untrained) to take them all the same."
+        )
+    module = match.blueprint.build()
+    weights = {key: opened.tensors[name] for key, name in match.candidate.found.items()}
+    for key, each in weights.items():
+        if each.is_floating_point() and not bool(torch.isfinite(each).all()):
+            name = match.candidate.found[key]
+            raise ValueError(f"{path.name} must hold finite weights; got NaN or inf in {name}.")
+    left = [key for key in match.blueprint.shapes() if key not in weights and OPTIONAL not in key]
+    if left:
+        warnings.warn(
+            f"{path.name}: {len(left)} weights of {match.blueprint.name} stay random, as allowed: "
+            f"{left[0]}{', ...' if len(left) > 1 else ''}.",
+            UserWarning,
+            stacklevel=2,
+        )
+    module.load_state_dict(weights, strict=False)  # what is missing was allowed by name
+    n_dimensions = _width(module)
+    mask = mask_of(opened, n_dimensions)
+    return LoadedEncoder(
+        module, inspection, n_dimensions, None if mask is None else mask.mask()
+    )  # fmt: skip
+
+
+def _check_whole(path: Path, opened: Opened, match: Match, allowed: Sequence[str]) -> None:
+    lacks = lacking(match, allowed)
+    if not lacks:
+        return
+    place, key = match.candidate, lacks[0]
+    n_wanted = len(place.found) + len(place.missing) + len(place.mismatched)
+    if key in place.mismatched:
+        name = place.mismatched[key]
+        shape = tuple(opened.tensors[name].shape)
+        wanted = match.blueprint.shapes()[key]
+        what = f"{name} of shape {shape} instead of {wanted}"
+    elif key in place.missing:
+        inside = [name for name in opened.tensors if name.startswith(place.prefix)]
+        free = [name for name in inside if name not in place.found.values()]
+        close = difflib.get_close_matches(f"{place.prefix}{key}", free or inside, 1, 0.5)
+        what = f"none for {key}" + (f" (closest: {close[0]})" if close else "")
+    else:
+        what = f"{place.prefix}{key}, which {match.blueprint.name} has no place for"
+    raise ValueError(
+        f"{path.name} must hold every weight of {match.blueprint.name}; got {len(place.found)} of "
+        f"{n_wanted} under {place.prefix!r}, {len(lacks)} do not fit: {what}. Name another "
+        f"--encoder, --stem, --layout or --branch, or pass --allow-partial {key}."
+    )
+
+
+def _of_timm(name: str, allow_untrained: bool) -> LoadedEncoder:
+    """Build a model of timm's with the weights that timm can fetch; without them on request."""
+    why, is_trained = "timm fetched its pretrained weights.", "yes"
+    try:
+        module = build_timm(name, pretrained=True)
+    except (OSError, RuntimeError) as error:  # offline, or nobody has published any
+        reason = " ".join(str(error).split())[:160].rstrip(".")
+        if not allow_untrained:
+            raise ValueError(
+                f"{name} must have weights that timm can fetch; got: {reason}. Name a file and "
+                f"encoder={name!r}, or pass allow_untrained=True for random weights."
+            ) from error
+        why, is_trained = f"Random weights, as timm could not fetch any: {reason}.", "no"
+        warnings.warn(f"{name} has random weights: {reason}.", UserWarning, stacklevel=3)
+        module = Blueprint(name).build()
+    facts = {"encoder": name, "layout": "timm", "trained": is_trained, "why": why}
+    return LoadedEncoder(module.eval(), Inspection(name, "checkpoint", facts), _width(module))
+
+
+def _width(module: nn.Module) -> int:
+    known = getattr(module, "n_dimensions", None) or getattr(module, "num_features", None)
+    if not isinstance(known, int):
+        raise ValueError(
+            f"encoder must say how wide its features are; got {type(module).__name__}."
+        )
+    return known

@@ -1,0 +1,299 @@
+"""Checkpoints of other tools: one fixture a layout, all of the encoder or a sentence."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dimlab.datasets import digits
+from dimlab.interop.inspecting import inspect_file
+from dimlab.interop.layouts import NAMES
+from dimlab.interop.weights import load_encoder
+from dimlab.training.config import TrainConfig
+from dimlab.training.encoders import build_encoder
+from dimlab.training.loop import untrained
+
+
+def fresh(name, **options):
+    with torch.random.fork_rng():
+        return build_encoder(name, **options)
+
+
+def encoder_of(seed, **options):
+    """A ResNet-18 whose running statistics have moved, and its features of some images."""
+    generator = torch.Generator().manual_seed(seed)
+    module = fresh("resnet18", **options)
+    with torch.no_grad():
+        for each in module.state_dict().values():
+            if each.is_floating_point():
+                noise = torch.randn(each.shape, generator=generator)
+                each.copy_(0.1 * noise if each.ndim == 4 else 1 + 0.1 * noise.abs())
+            else:
+                each.fill_(7)
+    return module.eval()
+
+
+@pytest.fixture(scope="module")
+def source():
+    return encoder_of(0, stem="imagenet")
+
+
+@pytest.fixture(scope="module")
+def other():
+    return encoder_of(1, stem="imagenet")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+
+
+def under(prefix, weights):
+    return {f"{prefix}{key}": each for key, each in weights.items()}
+
+
+HEADS = {
+    "projection_head.layers.0.weight": torch.ones(8, 512),
+    "prototypes.weight": torch.ones(4, 8),
+}
+LIGHTNING = {
+    "pytorch-lightning_version": "2.5.0", "epoch": 3, "global_step": 9,
+    "hyper_parameters": {"k": 1},
+    "optimizer_states": [{"state": {0: {"momentum_buffer": torch.ones(3)}}}],
+}  # fmt: skip
+
+
+def numbered(weights, layer1, shortcut=False):
+    first = {"conv1": "0", "bn1": "1"} | {f"layer{n}": str(layer1 + n - 1) for n in (1, 2, 3, 4)}
+    found = {}
+    for key, each in weights.items():
+        head, rest = key.split(".", 1)
+        rest = rest.replace("downsample", "shortcut") if shortcut else rest
+        found[f"{first[head]}.{rest}"] = each
+    return found
+
+
+def layouts(source, other):
+    """What the tools write: (payload, layout, prefix in it, options of load_encoder)."""
+    w, o = source.state_dict(), other.state_dict()
+    classifier = {"fc.weight": torch.ones(10, 512), "fc.bias": torch.ones(10)}
+    return {
+        "bare torchvision": (w | classifier, "bare", "", {}),
+        "ddp": ({"epoch": 1, "model": under("module.", w) | under("module.fc.", HEADS)},
+                "ddp", "module.", {}),
+        "ddp backbone": ({"model": under("module.backbone.", w)}, "ddp", "module.backbone.", {}),
+        "lightly": (LIGHTNING | {"state_dict": under("backbone.", numbered(w, 4)) | HEADS},
+                    "lightning", "backbone.", {}),
+        "solo-learn": (LIGHTNING | {"state_dict": under("backbone.", w) | HEADS}, "lightning",
+                       "backbone.", {}),
+        "solo-learn old": (LIGHTNING | {"state_dict": under("encoder.", w)}, "lightning",
+                           "encoder.", {}),
+        "moco": ({"arch": "resnet18", "state_dict": under("module.encoder_q.", w)
+                  | under("module.encoder_k.", o) | {"module.queue": torch.ones(8, 4)}},
+                 "moco", "module.encoder_q.", {}),
+        "moco, the other": ({"state_dict": under("module.encoder_q.", o)
+                             | under("module.encoder_k.", w)},
+                            "moco", "module.encoder_k.", {"branch": "momentum"}),
+        "dino": ({"teacher": under("module.backbone.", w), "student": under("module.backbone.", o)},
+                 "dino", "module.backbone.", {}),
+        "dino student": ({"teacher": under("backbone.", o), "student": under("backbone.", w)},
+                         "dino", "backbone.", {"branch": "student"}),
+        "vissl": ({"classy_state_dict": {"base_model": {"model": {
+            "trunk": under("_feature_blocks.", w), "heads": {"0.clf.weight": torch.ones(2, 2)}}}}},
+            "vissl", "_feature_blocks.", {}),
+        "openmmlab": ({"meta": {"mmcls_version": "1.0"}, "state_dict": under("backbone.", w)
+                       | {"neck.fc.weight": torch.ones(2, 2), "head.fc.weight": torch.ones(2, 2)}},
+                      "openmmlab", "backbone.", {}),
+        "compiled": ({"model": under("_orig_mod.", w)}, "container", "", {}),
+        "ema": ({"model": o, "model_ema": under("module.", w)}, "ema", "module.", {}),
+        "plain container": ({"state_dict": w}, "container", "", {}),
+    }  # fmt: skip
+
+
+LAYOUT_NAMES = [
+    "bare torchvision", "ddp", "ddp backbone", "lightly", "solo-learn", "solo-learn old", "moco",
+    "moco, the other", "dino", "dino student", "vissl", "openmmlab", "compiled", "ema",
+    "plain container",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUT_NAMES)
+def test_every_layout_gives_the_same_features(name, source, other, images, tmp_path):
+    every = layouts(source, other)
+    assert list(every) == LAYOUT_NAMES
+    payload, layout, prefix, options = every[name]
+    torch.save(payload, tmp_path / "a.pth")
+    loaded = load_encoder(tmp_path / "a.pth", **options)
+    facts = loaded.inspection.facts
+    assert (facts["layout"], facts["prefix"]) == (layout, prefix)
+    assert facts["layout"] in NAMES
+    counts = [facts[f"n_{each}"] for each in ("missing", "mismatched", "unexpected")]
+    assert (facts["n_matched"], counts) == (len(source.state_dict()), [0, 0, 0])
+    assert facts["trained"] == "yes"
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.module(images), source(images), rtol=0, atol=0)
+    assert loaded.n_dimensions == 512
+    frame = loaded.inspection.to_frame()
+    assert (frame["role"] == "encoder").sum() == len(source.state_dict())
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_safetensors(prefix, source, images, tmp_path):
+    save_file(under(prefix, source.state_dict()), tmp_path / "a.safetensors")
+    loaded = load_encoder(tmp_path / "a.safetensors")
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.module(images), source(images), rtol=0, atol=0)
+
+
+def test_the_official_metamask_checkpoint(images, tmp_path):
+    """Sequential backbone without a stem ReLU, twice under two names, a copy of the trial step."""
+    source, trial = (encoder_of(seed, stem="cifar", stem_relu=False) for seed in (0, 1))
+    weights = numbered(source.state_dict(), 2, shortcut=True)
+    mask = torch.linspace(-1, 1, 512)
+    state = {
+        **under("backbone.", weights),
+        **under("resnet_simsiam.backbone.", weights),
+        **under("resnet_simsiam_.backbone.", numbered(trial.state_dict(), 2, shortcut=True)),
+        "auto_mask.mask": mask,
+        "resnet_simsiam.projection_mlp.layers.0.weight": torch.ones(4, 512),
+    }
+    torch.save({"state_dict": state, "hyper_parameters": {"disable_sigmoid": False}} | LIGHTNING,
+               tmp_path / "a.ckpt")  # fmt: skip
+    loaded = load_encoder(tmp_path / "a.ckpt")
+    facts = loaded.inspection.facts
+    assert (facts["layout"], facts["prefix"]) == ("metamask", "backbone.")
+    assert facts["n_aliases"] == len(source.state_dict())
+    assert facts["n_unexpected"] == 0
+    assert "no stem ReLU" in facts["encoder"]
+    assert any("resnet_simsiam_" in each for each in facts["copies_not_taken"])
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.module(images), source(images), rtol=0, atol=0)
+    np.testing.assert_allclose(loaded.mask.weights, mask.sigmoid().numpy(), atol=1e-7)
+
+
+def test_dimlab_s_own_checkpoint(tmp_path):
+    checkpoint = untrained(TrainConfig.small(), digits("validation", image_size=8))
+    path = checkpoint.save(tmp_path / "checkpoint.pt")
+    loaded = load_encoder(path, allow_untrained=True)
+    assert loaded.inspection.facts["layout"] == "dimlab"
+    pixels = torch.full((2, 1, 8, 8), 0.3)
+    torch.testing.assert_close(loaded.module(pixels), checkpoint.encoder()(pixels), rtol=0, atol=0)
+    np.testing.assert_array_equal(loaded.mask.weights, 0.5)
+
+
+def test_a_renamed_key_is_named(source, tmp_path):
+    weights = dict(source.state_dict())
+    weights["layer3.0.conv1.wieght"] = weights.pop("layer3.0.conv1.weight")
+    torch.save({"state_dict": under("backbone.", weights)}, tmp_path / "a.pth")
+    sentence = r"none for layer3.0.conv1.weight \(closest: state_dict.backbone.layer3.0.conv1.wi"
+    with pytest.raises(ValueError, match=sentence):
+        load_encoder(tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="got 119 of 120"):
+        load_encoder(tmp_path / "a.pth", allow_partial=["layer2"])
+    loaded = load_encoder(tmp_path / "a.pth", allow_partial=["layer3.0"])
+    assert loaded.inspection.facts["n_missing"] == 1
+
+
+def test_a_shape_that_differs_is_named(source, tmp_path):
+    weights = source.state_dict() | {"layer1.0.bn1.weight": torch.ones(65)}
+    torch.save(weights, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"layer1.0.bn1.weight of shape \(65,\) instead of"):
+        load_encoder(tmp_path / "a.pth")
+
+
+def test_a_larger_encoder_is_not_read_as_a_smaller_one(tmp_path):
+    large = fresh("resnet34", stem="imagenet")
+    for each in large.buffers():
+        each.add_(1)
+    torch.save(large.state_dict(), tmp_path / "a.pth")
+    assert "resnet34" in load_encoder(tmp_path / "a.pth").inspection.facts["encoder"]
+    with pytest.raises(ValueError, match="which resnet18 has no place for"):
+        load_encoder(tmp_path / "a.pth", encoder="resnet18")
+
+
+def test_random_weights_cannot_pass_for_trained_ones(tmp_path):
+    torch.save(fresh("resnet18").state_dict(), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"must hold trained weights; got .*--allow-untrained"):
+        load_encoder(tmp_path / "a.pth")
+    assert load_encoder(tmp_path / "a.pth", allow_untrained=True).n_dimensions == 512
+
+
+def test_nan_is_refused_by_name(source, tmp_path):
+    weights = {key: each.clone() for key, each in source.state_dict().items()}
+    weights["layer4.1.bn2.bias"][3] = float("nan")
+    torch.save(weights, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"finite weights; got NaN or inf in layer4\.1\.bn2\.bias"):
+        load_encoder(tmp_path / "a.pth")
+
+
+def test_a_vision_transformer_is_recognised_and_needs_timm(tmp_path):
+    weights = {
+        "patch_embed.proj.weight": torch.ones(384, 3, 16, 16),
+        "cls_token": torch.ones(1, 1, 384), "pos_embed": torch.ones(1, 197, 384),
+        "blocks.0.norm1.weight": torch.ones(384),
+    }  # fmt: skip
+    torch.save({"teacher": under("backbone.", weights)}, tmp_path / "a.pth")
+    sentence = r"vision transformer \(timm:vit_small_patch16_224\), which needs the package timm"
+    with pytest.raises(ValueError, match=sentence):
+        load_encoder(tmp_path / "a.pth")
+    assert "vit_small_patch16_224" in inspect_file(tmp_path / "a.pth").facts["why"]
+
+
+def test_code_in_a_file_is_run_only_on_request(source, tmp_path):
+    payload = {"state_dict": source.state_dict(), "hyper_parameters": argparse.Namespace(lr=1.0)}
+    torch.save(payload, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"asks for .*Namespace.*--trust-pickle"):
+        load_encoder(tmp_path / "a.ckpt")
+    with pytest.warns(UserWarning, match="was trusted: code in it was run"):
+        assert load_encoder(tmp_path / "a.ckpt", trust_pickle=True).n_dimensions == 512
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"layout": "x"}, "layout must be one of dimlab, metamask"),
+        ({"layout": "vissl"}, "layout must be 'container' for this file; got 'vissl'"),
+        ({"branch": "teacher"}, "branch must be one of online .*; got 'teacher'"),
+        ({"stem": "x"}, "stem must be 'cifar' or 'imagenet'; got 'x'"),
+        ({"encoder": "vgg"}, "encoder must be one of convnet, resnet18"),
+        ({"stem": "cifar"}, r"conv1.weight of shape \(64, 3, 7, 7\) instead of \(64, 3, 3, 3\)"),
+    ],
+)
+def test_names_that_do_not_fit(options, sentence, source, tmp_path):
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=sentence):
+        load_encoder(tmp_path / "a.pth", **options)
+
+
+def test_damaged_files(source, tmp_path):
+    torch.save(source.state_dict(), tmp_path / "a.pth")
+    whole = (tmp_path / "a.pth").read_bytes()
+    (tmp_path / "a.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"a.pth must be a complete torch file"):
+        load_encoder(tmp_path / "a.pth")
+    (tmp_path / "b.pth").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"b.pth must be a torch or safetensors file"):
+        load_encoder(tmp_path / "b.pth")
+    with pytest.raises(FileNotFoundError, match="checkpoint must be a file"):
+        load_encoder(tmp_path / "c.pth")
+
+
+def test_the_command_says_what_a_file_is(source, other, dimlab):
+    payload, *_ = layouts(source, other)["moco"]
+    torch.save(payload, "moco.pth.tar")
+    code, out, _ = dimlab("inspect", "moco.pth.tar")
+    assert code == 0
+    assert "layout: moco" in out
+    assert "n matched: 120" in out
+    code, out, _ = dimlab("inspect", "moco.pth.tar", "--json", "--tensors")
+    found = json.loads(out)
+    assert (code, found["prefix"], found["branch"]) == (0, "module.encoder_q.", "online")
+    assert len(found["tensors"]) == found["n_tensors"]
+    torch.save({"weight": torch.ones(3, 3)}, "x.pt")
+    code, out, _ = dimlab("inspect", "x.pt", "--json")
+    assert (code, json.loads(out)["kind"]) == (0, "tensors")
+    code, _, err = dimlab("inspect", "nowhere.pt")
+    assert (code, "checkpoint must be a file; got nowhere.pt" in err) == (2, True)
