@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dimlab.kernels.moments import N_BLOCKS, Moments
 from dimlab.memory import Shapes, foresee
@@ -28,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 
 def encode(
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | nn.Module,
     images: ImageSet,
     *,
     layer: str = "encoder",
@@ -36,14 +37,16 @@ def encode(
     batch_size: int = 512,
     seed: int = 0,
     device: str = "cpu",
+    normalisation: str = "none",
     progress: Progress | None = None,
 ) -> Representation:
     """Encode images, and augmented views of them, with a checkpoint's network in evaluation mode.
 
     Parameters
     ----------
-    checkpoint : Checkpoint
-        A trained or untrained network.
+    checkpoint : Checkpoint or nn.Module
+        A trained or untrained network; or any module that maps images (B, C, H, W) to features
+        (B, D), such as the ``module`` of `load_encoder`.
     images : ImageSet
         N images of the size that the network was trained on.
     layer : {"encoder", "projector-contrastive", "projector-redundancy"}, default="encoder"
@@ -57,6 +60,8 @@ def encode(
         Seed of the views: the same views for every checkpoint with the same augmentation.
     device : str, default="cpu"
         Where to encode.
+    normalisation : {"none", "imagenet"}, default="none"
+        What a module's pixels in [0, 1] go through first; a checkpoint knows its own.
     progress : callable, optional
         Called with (batches done, batches in all).
 
@@ -71,6 +76,8 @@ def encode(
     ValueError
         If the layer is unknown, n_views is negative, batch_size < 1, the images have another shape,
         or the checkpoint's weights do not fit its configuration.
+    MemoryError
+        If it would not fit into the memory that is free; the sentence says what would.
 
     Notes
     -----
@@ -87,10 +94,127 @@ def encode(
     >>> sorted(split.view_factors)
     ['brightness', 'contrast', 'crop_scale', 'crop_x', 'crop_y', 'flip']
     """
+    if isinstance(checkpoint, nn.Module):
+        if layer != "encoder":
+            raise ValueError(f"layer must be 'encoder' for a module; got {layer!r}.")
+        config = TrainConfig(normalisation=normalisation)
+        meta = {"source": type(checkpoint).__name__, "layer": layer}
+        with _evaluating(checkpoint, device) as module:
+            return _represent(
+                lambda batch: _pooled(module, normalised(batch, normalisation)), config, images,
+                n_views, batch_size, seed, device, progress, meta,
+            )  # fmt: skip
     embed, meta = _embedding(checkpoint, images, layer, device)
     return _represent(
         embed, checkpoint.config, images, n_views, batch_size, seed, device, progress, meta
     )
+
+
+def encode_loader(
+    module: nn.Module,
+    loader: Iterable[Any],
+    *,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Representation:
+    """Encode what any data loader yields with any module: no image set, no checkpoint.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Maps a batch (B, ...) to features (B, D); put into evaluation mode, and back.
+    loader : iterable
+        Yields batches: inputs alone, ``(inputs, labels, ...)``, or mappings with ``image`` (or
+        ``images, inputs, pixel_values, x``) and perhaps ``label`` (``labels, target, targets, y``).
+    device : str, default="cpu"
+        Where to encode.
+    progress : callable, optional
+        Called with (batches done, batches in all; 0 where the loader does not know).
+
+    Returns
+    -------
+    Representation
+        Rows in the order of the loader: do not shuffle it.
+
+    Raises
+    ------
+    ValueError
+        If the loader yields nothing, a batch has no inputs, only some have labels, or the features
+        have not two dimensions.
+
+    Examples
+    --------
+    >>> batches = [(torch.eye(2), torch.tensor([0, 1])), (torch.ones(1, 2), torch.tensor([1]))]
+    >>> split = encode_loader(nn.Linear(2, 3), batches)
+    >>> split.features.shape, split.labels.tolist()
+    ((3, 3), [0, 1, 1])
+    """
+    n_batches = len(loader) if isinstance(loader, Sized) else 0
+    blocks: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    with _evaluating(module, device) as evaluated, torch.inference_mode():
+        for batch in loader:
+            inputs, ids = _parts_of(batch)
+            blocks.append(_pooled(evaluated, inputs.to(device)).float().cpu().numpy())
+            if ids is not None:
+                labels.append(torch.as_tensor(ids).cpu().numpy().astype(np.int64))
+            if progress is not None:
+                progress(len(blocks), n_batches)
+    if not blocks:
+        raise ValueError("loader must yield at least one batch; got none.")
+    if len(labels) not in (0, len(blocks)):
+        raise ValueError(
+            f"loader must yield labels in each batch or in none; got them in {len(labels)} of "
+            f"{len(blocks)}."
+        )
+    return Representation(
+        np.concatenate(blocks),
+        labels=np.concatenate(labels) if labels else None,
+        meta={"source": type(module).__name__, "layer": "encoder"},
+    )
+
+
+_INPUTS = ("image", "images", "inputs", "pixel_values", "x")
+_TARGETS = ("label", "labels", "target", "targets", "y")
+
+
+def _parts_of(batch: Any) -> tuple[Tensor, Any]:
+    """Take inputs and labels out of a loader's batch."""
+    if isinstance(batch, Mapping):
+        inputs = next((batch[name] for name in _INPUTS if name in batch), None)
+        ids = next((batch[name] for name in _TARGETS if name in batch), None)
+    elif isinstance(batch, (list, tuple)):
+        inputs, ids = batch[0] if batch else None, batch[1] if len(batch) > 1 else None
+    else:
+        inputs, ids = batch, None
+    if not isinstance(inputs, Tensor):
+        raise ValueError(
+            f"loader must yield tensors, tuples or mappings with {', '.join(_INPUTS)}; got "
+            f"{type(batch).__name__}."
+        )
+    return inputs, ids
+
+
+@contextmanager
+def _evaluating(module: nn.Module, device: str) -> Iterator[nn.Module]:
+    """Put a module into evaluation mode on a device, and every part of it back afterwards."""
+    modes = [(each, each.training) for each in module.modules()]
+    try:
+        yield module.to(device).eval()
+    finally:
+        for each, mode in modes:
+            each.training = mode
+
+
+def _pooled(module: nn.Module, batch: Tensor) -> Tensor:
+    features = module(batch)
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(
+            f"module must give features of shape (B, D); got {shape}. Pool them, as by "
+            "features.mean((2, 3))."
+        )
+    return features
 
 
 def encode_moments(

@@ -77,8 +77,8 @@ def _ridge_fit(s: Shapes) -> float:
 def _search(s: Shapes, *, wide: bool = False) -> float:
     fixed = 1.65 * s.n_train * (8 * s.n_dimensions + 24)
     if wide:  # most of a row may leave: the rest is searched by itself
-        fixed += 24 * s.train + 4 * s.n_train * (s.n_groups + s.n_dimensions) + 25 * _MB
-    whole = fixed + 175 * _MB
+        fixed += 24 * s.train + 4 * s.n_train * (s.n_groups + s.n_dimensions) + 35 * _MB
+    whole = fixed + 165 * _MB
     return whole if s.budget is None else min(whole, max(s.budget * 1e9, fixed))
 
 
@@ -138,7 +138,7 @@ _PEAKS: dict[str, tuple[Callable[[Shapes], float], ...]] = {
     ),
     "bound_risk": (lambda s: 53 * s.test + 24 * s.n_test * s.n_draws + 120 * _MB,),
     "compare": (lambda s: min(32 * s.test, 160 * _MB) + 15.6 * s.n_draws * s.n_blocks * s.square,),
-    "evaluate": (lambda s: (17.2 + 8 * s.n_draws) * s.train + 40 * _MB,),
+    "evaluate": (lambda s: (17.2 + 8 * s.n_draws) * s.train + 60 * _MB,),
     "encode": (lambda s: 4 * max(2, 1 + 2 * s.n_views) * s.test,),
 }
 

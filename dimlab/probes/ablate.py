@@ -278,6 +278,8 @@ def ablate(
         range, a group is empty or out of range, test has a class that train lacks, ``fill`` comes
         with a refit, ``refit=False`` with kNN, the splits are in different bases, ``memory`` is too
         little, or rounding would spoil the ridge's closed form.
+    MemoryError
+        If it would not fit into the memory that is free; the sentence says what would.
 
     Notes
     -----

@@ -216,6 +216,8 @@ def ablate_cumulatively(
     ValueError
         As `ablate`; if the order is unknown or no permutation of the groups, a greedy order is
         asked of another reader or with groups, a dimension is in two groups, or a count is too low.
+    MemoryError
+        If it would not fit into the memory that is free; the sentence says what would.
 
     Notes
     -----

@@ -339,6 +339,8 @@ def attribute(
         If labels are missing, D differs, the splits are in different bases, a factor is unknown,
         named twice or there is none, a number is out of its range, there are too few samples, or
         an ablation or a trace is of other dimensions.
+    MemoryError
+        If it would not fit into the memory that is free; the sentence says what would.
 
     Notes
     -----

@@ -387,6 +387,8 @@ def bound_risk(
         number of dimensions, or a number is out of its range.
     ArithmeticError
         If the inequality that is proved fails by more than rounding: an error of this program.
+    MemoryError
+        If it would not fit into the memory that is free; the sentence says what would.
 
     Notes
     -----

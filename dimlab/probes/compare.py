@@ -261,6 +261,8 @@ def compare(
     ValueError
         If there are fewer than two, the reference is not among them, a representation has fewer
         than four samples or does not vary, or ``n_blocks`` < 2.
+    MemoryError
+        If it would not fit into the memory that is free; the sentence says what would.
 
     Warns
     -----

@@ -190,6 +190,8 @@ def confirm_harmful(
     ------
     ValueError
         As `ablate`, and if ``n_splits`` is not positive.
+    MemoryError
+        If it would not fit into the memory that is free; the sentence says what would.
 
     Notes
     -----

@@ -297,6 +297,8 @@ def correlate(
     ValueError
         If there are fewer than three samples, no dimension varies, a number is out of its range, or
         ``within`` is asked of moments of pairs.
+    MemoryError
+        If it would not fit into the memory that is free; the sentence says what would.
 
     Warns
     -----

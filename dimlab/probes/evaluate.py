@@ -170,6 +170,8 @@ def evaluate(
         If labels are missing, D or the basis differs, a reader is unknown or none is named, a
         number is out of its range, the mask has another number of dimensions, or test has a class
         that train lacks.
+    MemoryError
+        If it would not fit into the memory that is free; the sentence says what would.
 
     Notes
     -----
