@@ -117,8 +117,8 @@ def find_encoder(
     places = [candidate for _, candidate in pairs]
     marks = opened.marks
     kept = {id(each) for each in narrowed(places, branch, layout, opened.containers, marks)}
-    pairs = [pair for pair in pairs if id(pair[1]) in kept]
-    chosen, equals = _choose(pairs, lambda a, b: _same(opened, a, b))
+    asked = [pair for pair in pairs if id(pair[1]) in kept]
+    chosen, equals = _choose(asked, lambda a, b: _same(opened, a, b))
     return _match(opened, chosen, equals, pairs, branch)
 
 

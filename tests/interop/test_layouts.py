@@ -1,0 +1,243 @@
+"""The table of layouts and the rules of choice, on keys and shapes alone: no weights are stored."""
+
+import re
+
+import pytest
+import torch
+
+from dimlab.interop.families import Blueprint, blueprint_at, vit_at, vit_prefixes
+from dimlab.interop.inspecting import trained
+from dimlab.interop.layouts import (
+    BRANCHES,
+    LAYOUTS,
+    NAMES,
+    SPELLINGS,
+    branch_of,
+    candidates,
+    split_prefix,
+)
+from dimlab.interop.matching import find_encoder
+from dimlab.interop.opening import Opened
+from dimlab.interop.roles import ROLES, find_mask, role_of
+
+RESNET18 = Blueprint("resnet18", stem="imagenet")
+
+
+def weights(blueprint=RESNET18, prefix="", value=1.0, spelling="names"):
+    """Tensors of the right shapes that take no memory."""
+    spell = SPELLINGS[spelling].of
+    return {
+        f"{prefix}{spell(key)}": torch.full((1,) * len(shape), value).expand(shape)
+        for key, shape in blueprint.shapes().items()
+    }
+
+
+def found_in(tensors, *containers, **options):
+    return find_encoder(Opened("torch", tensors, {}, ("", *containers)), **options)
+
+
+def test_every_row_of_the_table_says_why():
+    assert len(set(NAMES)) == len(LAYOUTS)
+    for each in LAYOUTS:
+        assert re.fullmatch(r"\w.*[^.]\.", each.why)
+        assert set(each.spellings) <= set(SPELLINGS)
+        re.compile(each.prefixes)
+    words = [word for each in BRANCHES.values() for word in each]
+    assert len(words) == len(set(words))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "container", "layout"),
+    [
+        ("", "", "bare"),
+        ("backbone.", "", "bare"),
+        ("module.", "", "ddp"),
+        ("model.module.backbone.", "model", "ddp"),
+        ("state_dict.", "state_dict", "container"),
+        ("net.", "net", "container"),
+        ("encoder.", "encoder", "container"),
+        ("state_dict.module.encoder_q.", "state_dict", "moco"),
+        ("online_encoder.net.", "", "moco"),
+        ("teacher.module.backbone.", "teacher", "dino"),
+        ("student.backbone.", "student", "dino"),
+        ("model_ema.module.", "model_ema", "ema"),
+        ("ema_model.", "", "ema"),
+        ("classy_state_dict.base_model.model.trunk._feature_blocks.",
+         "classy_state_dict.base_model.model.trunk", "vissl"),
+        ("some.unknown_place.", "", "other"),
+    ],
+)  # fmt: skip
+def test_a_prefix_has_its_layout(prefix, container, layout):
+    match = found_in(weights(prefix=prefix), *filter(None, [container]))
+    assert (match.layout.name, match.container) == (layout, container)
+    assert match.candidate.is_whole
+    assert "100 of 100 keys of resnet18" in match.why  # without BatchNorm's counts of batches
+    assert match.layout.why in match.why
+
+
+@pytest.mark.parametrize("spelling", list(SPELLINGS))
+def test_every_spelling_is_told_from_the_others(spelling):
+    match = found_in(weights(prefix="backbone.", spelling=spelling))
+    assert match.candidate.spelling == spelling
+    assert match.candidate.is_whole
+    assert match.blueprint.stem_relu == (spelling != "lightly-sequential")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+@pytest.mark.parametrize(("stem", "channels"), [("cifar", 1), ("imagenet", 3)])
+def test_depth_stem_and_channels_are_told_by_the_shapes(name, stem, channels):
+    blueprint = Blueprint(name, channels, stem)
+    assert found_in(weights(blueprint, "module.")).blueprint == blueprint
+
+
+def test_the_width_of_a_convnet_is_told_by_the_shapes():
+    blueprint = Blueprint("convnet", 1, width=64)
+    assert found_in(weights(blueprint)).blueprint == blueprint
+    # the three convolutions of a bottleneck have a convnet's names, and other shapes
+    assert found_in(weights(Blueprint("resnet50", stem="cifar"))).blueprint.name == "resnet50"
+    assert blueprint_at("convnet", {}, {}).width == 128
+
+
+def test_a_smaller_encoder_inside_a_larger_one_is_not_whole():
+    large = Blueprint("resnet34", stem="imagenet")
+    shapes = {key: tuple(each.shape) for key, each in weights(large).items()}
+    best = candidates(shapes, RESNET18.shapes())[0]
+    assert not best.missing
+    assert not best.mismatched
+    assert "layer1.2.conv1.weight" in best.unexpected
+    assert not best.is_whole
+
+
+def test_what_lies_outside_the_encoder_s_parts_is_no_matter():
+    match = found_in(weights() | {"fc.weight": torch.ones(2), "queue": torch.ones(3)})
+    assert match.candidate.is_whole
+
+
+def test_old_files_without_counts_of_batches_are_whole():
+    tensors = {k: each for k, each in weights().items() if not k.endswith("num_batches_tracked")}
+    assert found_in(tensors).candidate.is_whole
+
+
+@pytest.mark.parametrize(
+    ("taken", "left"),
+    [("teacher", "student"), ("encoder_q", "encoder_k"), ("online_encoder", "target_encoder"),
+     ("backbone", "backbone_momentum"), ("ema", "model"), ("backbone", "resnet_simsiam_.backbone")],
+)  # fmt: skip
+def test_of_two_branches_the_rule_takes_the_one_that_is_evaluated(taken, left):
+    both = weights(prefix=f"{left}.", value=2.0) | weights(prefix=f"{taken}.")
+    match = found_in(both)
+    assert match.candidate.prefix == f"{taken}."
+    assert match.copies == (f"{left}.",)
+    assert "by the rule: the branch that its authors evaluate" in match.why
+    asked = found_in(both, branch=left)
+    assert asked.candidate.prefix == f"{left}."
+    assert "as asked for" in asked.why
+
+
+def test_a_damaged_branch_is_not_replaced_by_another():
+    both = weights(prefix="encoder_q.") | weights(prefix="encoder_k.", value=2.0)
+    both["encoder_q.conv1.wieght"] = both.pop("encoder_q.conv1.weight")
+    match = found_in(both)
+    assert match.candidate.prefix == "encoder_q."
+    assert match.candidate.missing == ("conv1.weight",)
+
+
+def test_equal_copies_are_aliases():
+    both = weights(prefix="backbone.") | weights(prefix="simsiam.backbone.")
+    match = found_in(both)
+    assert match.candidate.prefix == "backbone."
+    assert set(match.aliases) == {key for key in both if key.startswith("simsiam.")}
+    assert "Equal copies stand under 'simsiam.backbone.'" in match.why
+
+
+def test_two_encoders_are_refused_with_the_flag_that_chooses():
+    both = weights(prefix="left.") | weights(prefix="right.", value=2.0)
+    sentence = r"branch must say which .* 'left' or 'right'; got none\. .*\(--branch right\)"
+    with pytest.raises(ValueError, match=sentence):
+        found_in(both)
+    assert found_in(both, branch="right").candidate.prefix == "right."
+
+
+def test_an_encoder_that_two_depths_explain_equally_must_be_named():
+    few = {k: each for k, each in weights().items() if k.startswith(("conv1", "bn1"))}
+    exact = found_in(few, encoder="resnet18")
+    assert len(exact.candidate.missing) > 90
+    with pytest.raises(ValueError, match="got 2 tensors without a key of it: a, b"):
+        found_in({"a": torch.ones(2), "b": torch.ones(3)})
+
+
+def test_compiled_modules_are_read_wherever_the_word_stands():
+    tensors = {f"module.{k.replace('layer1.', 'layer1._orig_mod.')}": v
+               for k, v in weights().items()}  # fmt: skip
+    assert found_in(tensors).candidate.is_whole
+    assert found_in(weights(prefix="_orig_mod.module.")).layout.name == "ddp"
+
+
+def test_containers_and_branches_by_name():
+    assert split_prefix("a.b.c.", ["", "a", "a.b"]) == ("a.b", "c.")
+    assert split_prefix("ab.c.", ["", "a"]) == ("", "ab.c.")
+    assert [branch_of(each) for each in ("", "teacher.x.", "y.encoder_k.")] == [
+        "online", "teacher", "momentum",
+    ]  # fmt: skip
+
+
+def test_vision_transformers_are_told_by_their_shapes():
+    shapes = {
+        "t.patch_embed.proj.weight": (384, 3, 14, 14), "t.pos_embed": (1, 1370, 384),
+        "t.blocks.0.ls1.gamma": (384,),
+    }  # fmt: skip
+    assert vit_prefixes(shapes) == ["t."]
+    vit = vit_at("t.", shapes)
+    assert (vit.name, vit.image_size) == ("timm:vit_small_patch14_dinov2", 518)
+    assert vit_prefixes({"x.patch_embed.proj.weight": (1, 1, 1, 1)}) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "role"),
+    [
+        ("optimizer_states.0.state.0.momentum_buffer", "optimiser"),
+        ("optimizer.state.0.exp_avg", "optimiser"),
+        ("state_dict.auto_mask.mask", "mask"),
+        ("mask_logits", "mask"),
+        ("state_dict.projector.0.weight", "projector"),
+        ("model.module.bn.running_mean", "projector"),
+        ("network.contrastive.0.weight", "projector"),
+        ("state_dict.prototypes.weight", "head"),
+        ("fc.weight", "head"),
+        ("head.weight", "head"),
+        ("state_dict.prediction_mlp.layers.0.weight", "head"),
+        ("queue", "other"),
+    ],
+)
+def test_names_tell_what_tensors_are_for(key, role):
+    assert role_of(key) == role
+    assert role in ROLES
+
+
+@pytest.mark.parametrize(
+    ("recorded", "start", "kind"),
+    [({}, 0.05, "logits"), ({}, 0.95, "weights"),
+     ({"hyper_parameters.disable_sigmoid": True}, 0.05, "weights"),
+     ({"hyper_parameters.disable_sigmoid": False}, 0.95, "logits")],
+)  # fmt: skip
+def test_a_mask_holds_logits_or_weights(recorded, start, kind):
+    values = torch.tensor([start, start + 0.2, start - 0.1])
+    mask = find_mask(Opened("torch", {"state_dict.auto_mask.mask": values}, recorded))
+    assert mask.kind == kind
+    scale = max(values.abs().max(), 1) if values.min() >= 0 else values.abs().max()
+    expected = values.sigmoid() if kind == "logits" else values.abs() / scale
+    torch.testing.assert_close(torch.tensor(mask.mask().weights).float(), expected)
+    assert mask.summary()["n"] == 3
+
+
+def test_a_layer_that_no_image_has_moved_is_seen():
+    two = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2))
+    assert trained(two.state_dict()) == "no"
+    two[1](torch.eye(2))
+    assert trained(two.state_dict()) == "in part"
+    two[0](torch.eye(2))
+    assert trained(two.state_dict()) == "yes"
+    norm = torch.nn.Sequential(torch.nn.LayerNorm(2))
+    assert trained(norm.state_dict()) == "no"
+    assert trained({k: each + 0.1 for k, each in norm.state_dict().items()}) == "yes"
+    assert trained({"weight": torch.ones(2, 2)}) == "unknown"
