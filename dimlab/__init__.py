@@ -32,6 +32,7 @@ _HOME = {
     "Inspection": "dimlab.interop.inspecting",
     "train": "dimlab.training.loop",
     "encode": "dimlab.encode",
+    "encode_loader": "dimlab.encode",
     "encode_moments": "dimlab.encode",
     "encode_pixels": "dimlab.encode",
     "Basis": "dimlab.basis",

@@ -15,6 +15,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
+    from dimlab.interop.weights import LoadedEncoder
     from dimlab.mask import MaskTrace
     from dimlab.representation import Representation
     from dimlab.training.checkpoint import Checkpoint
@@ -252,6 +253,90 @@ def names_of(sources: list[Path]) -> list[str]:
     return names
 
 
+def is_own(source: Path) -> bool:
+    """Say whether a file is a checkpoint that dimlab wrote, not another tool.
+
+    Parameters
+    ----------
+    source : Path
+        Any file.
+
+    Returns
+    -------
+    bool
+        True also for a file that is not there or cannot be read: whoever reads it says so.
+    """
+    from dimlab.training.checkpoint import read_torch_file
+
+    if source.suffix == ".safetensors" or str(source).startswith("timm:"):
+        return False
+    try:
+        payload = read_torch_file(source)
+    except FileNotFoundError:
+        return True
+    except ValueError:
+        return False
+    return isinstance(payload, Mapping) and "format" in payload
+
+
+def encode_with(
+    loaded: LoadedEncoder,
+    images: ImageSet,
+    *,
+    views: int = 0,
+    normalisation: str = "none",
+    seed: int = 0,
+    device: str = "cpu",
+    quiet: bool = False,
+) -> Representation:
+    """Encode images with another tool's encoder, and keep its mask.
+
+    Parameters
+    ----------
+    loaded : LoadedEncoder
+        From `load_encoder`.
+    images : ImageSet
+        N images; grey ones are given to three channels alike.
+    views : int, default=0
+        Augmented views.
+    normalisation : {"none", "imagenet"}, default="none"
+        What the encoder was trained with.
+    seed : int, default=0
+        Of the views.
+    device : str, default="cpu"
+        Where to encode.
+    quiet : bool, default=False
+        No progress.
+
+    Returns
+    -------
+    Representation
+        Unmasked; ``meta`` says which file, layout and prefix.
+    """
+    from dimlab.encode import encode
+    from dimlab.terminal import progress
+
+    channels = next(each.shape[1] for each in loaded.module.parameters() if each.ndim == 4)
+    if channels == 3 and images.images.shape[1] == 1:
+        images = replace(images, images=np.repeat(images.images, 3, axis=1))
+    if images.images.shape[1] != channels:
+        raise ValueError(
+            f"data must have images of {channels} channels, as the encoder has; got "
+            f"{images.images.shape[1]}."
+        )
+    with progress(f"encoding {images.split or images.name}", quiet=quiet) as advance:
+        found = encode(
+            loaded.module, images, n_views=views, seed=seed, device=device,
+            normalisation=normalisation, progress=advance,
+        )  # fmt: skip
+    facts = loaded.inspection.facts
+    known = ("encoder", "layout", "prefix", "branch")
+    told = {name: facts[name] for name in known if name in facts}
+    mask = {} if loaded.mask is None else {"mask": [float(each) for each in loaded.mask.weights]}
+    meta = {**found.meta, **told, **mask, "source": loaded.inspection.name}
+    return replace(found, meta=meta)
+
+
 @dataclass(frozen=True)
 class Loading:
     """How named files are loaded.
@@ -371,6 +456,8 @@ class Loading:
                 raise ValueError("masked must be left out for a file of features; got --masked.")
             with reading(), said_on_stderr():
                 return part_of(source, split, features=self.array, labels=self.labels)
+        if not is_own(source):
+            return self._of_others(source, split, views)
         checkpoint = read_checkpoint(source)
         images = self.images(checkpoint, split)
         with progress(f"encoding {split}", quiet=self.quiet) as advance:
@@ -379,6 +466,28 @@ class Loading:
                 progress=advance,
             )  # fmt: skip
         return representation.masked(checkpoint.mask) if self.masked else representation
+
+    def _of_others(self, source: Path, split: str, views: int) -> Representation:
+        """Encode with another tool's encoder, where its file is plain."""
+        from dimlab.interop.weights import load_encoder
+        from dimlab.mask import DimensionMask
+
+        with reading(), said_on_stderr():
+            loaded = load_encoder(source)
+        if self.data is None:
+            raise ValueError(
+                f"data must name what {source.name} shall encode, as only dimlab's own checkpoints "
+                "know it; got nothing. Pass --data."
+            )
+        found = encode_with(
+            loaded, load_data(self.data, split, self.data_dir), views=views, seed=self.seed,
+            device=self.device, quiet=self.quiet,
+        )  # fmt: skip
+        if not self.masked:
+            return found
+        if "mask" not in found.meta:
+            raise ValueError(f"masked must be left out for {source.name}, which has no mask.")
+        return found.masked(DimensionMask(np.array(found.meta["mask"])))
 
     def pair(
         self,

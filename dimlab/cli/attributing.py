@@ -35,7 +35,7 @@ from dimlab.cli.options import (
     TrainFeatures,
     numbers_in,
 )
-from dimlab.sources import Loading, read_checkpoint, read_trace, reading
+from dimlab.sources import Loading, is_own, read_checkpoint, read_trace, reading
 from dimlab.terminal import (
     presented,
     print_rows,
@@ -118,7 +118,6 @@ def attribute(
     With --views the augmentation's parameters are factors too. Example:
     dimlab attribute checkpoint.pt --views 2 --factors scanners.csv
     """
-    from dimlab.interop.features import holds_features
     from dimlab.probes.ablate import ablate
     from dimlab.probes.attribute import LEADING
     from dimlab.probes.attribute import attribute as attribute_dimensions
@@ -148,7 +147,7 @@ def attribute(
                 device=device, progress=advance,
             )  # fmt: skip
     trace = None
-    if basis is None and not holds_features(source):
+    if basis is None and is_own(source):
         trace = read_checkpoint(source).trace
     with progress("permuting", quiet=quiet) as advance:
         result = attribute_dimensions(
@@ -547,9 +546,7 @@ def _held_out(
     loading: Loading, source: Path, in_distribution: Path | None, asked: _Asked
 ) -> Representation | None:
     """Held-out samples like train: named, or a checkpoint's validation split."""
-    from dimlab.interop.features import holds_features
-
-    if in_distribution is None and holds_features(source):
+    if in_distribution is None and not is_own(source):
         return None
     held_out = loading.features(in_distribution or source, "validation")
     return asked.joined("validation", held_out)

@@ -23,7 +23,7 @@ from dimlab.cli.options import (
     Seed,
     TrainFeatures,
 )
-from dimlab.sources import Loading, load_data, names_of, read_checkpoint, reading
+from dimlab.sources import Loading, is_own, load_data, names_of, read_checkpoint, reading
 from dimlab.terminal import GateMet, console, print_summary, progress
 
 _MARKS = {"same": "same", "other": "other", "gone": "no", "unknown": "not known", "note": "note"}
@@ -121,12 +121,11 @@ def _examined(
 ) -> tuple[dict[str, Any], Any, Any]:
     """All results of a checkpoint, or of features, and the splits they are of."""
     from dimlab.examine import examine
-    from dimlab.interop.features import holds_features
     from dimlab.mask import DimensionMask
 
     train, test = loading.pair(source, max_queries, views=2, labelled=False)
     trace = held_out = None
-    if not holds_features(source):
+    if is_own(source):
         checkpoint = read_checkpoint(source)
         held_out = loading.features(source, "validation")
         trace = checkpoint.trace if checkpoint.has_mask else None
@@ -151,11 +150,9 @@ def _data_of(
     names: list[str], sources: list[Path], data: str | None, data_dir: Path | None
 ) -> dict[str, dict[str, Any]]:
     """Name the data and versions of the checkpoints among the sources."""
-    from dimlab.interop.features import holds_features
-
     found = {}
     for name, source in zip(names, sources, strict=True):
-        if not holds_features(source):
+        if is_own(source):
             checkpoint = read_checkpoint(source)
             own = dict(checkpoint.data)
             if data is not None:

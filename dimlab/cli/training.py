@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dimlab.cli.app import app
+from dimlab.cli.inspecting import Branch, EncoderName, LayoutName, Stem, TrustPickle
 from dimlab.cli.options import (
     AsJson,
     Data,
@@ -24,7 +25,15 @@ from dimlab.cli.options import (
     Seed,
     Source,
 )
-from dimlab.sources import Loading, load_data, read_checkpoint, reading
+from dimlab.sources import (
+    Loading,
+    encode_with,
+    is_own,
+    load_data,
+    read_checkpoint,
+    reading,
+    said_on_stderr,
+)
 from dimlab.terminal import (
     console,
     presented,
@@ -147,6 +156,21 @@ def encode(
         str, typer.Option(help="encoder, projector-contrastive or projector-redundancy.")
     ] = "encoder",
     views: Annotated[int, typer.Option("--views", help="Augmented views of every image.")] = 0,
+    encoder: EncoderName = None,
+    stem: Stem = None,
+    layout: LayoutName = None,
+    branch: Branch = None,
+    normalisation: Annotated[
+        str, typer.Option(help="Of another tool's encoder: none or imagenet.")
+    ] = "none",
+    allow_partial: Annotated[
+        list[str] | None,
+        typer.Option("--allow-partial", help="Keys that may be missing or differ; repeatable."),
+    ] = None,
+    allow_untrained: Annotated[
+        bool, typer.Option("--allow-untrained", help="Accept weights without a sign of training.")
+    ] = False,
+    trust_pickle: TrustPickle = False,
     moments: Annotated[
         bool,
         typer.Option("--moments", help="Store moments only (of two views with --views 2)."),
@@ -159,14 +183,38 @@ def encode(
 ) -> None:
     """Encode splits of the checkpoint's data set into <split>.safetensors files.
 
-    Example: dimlab encode checkpoint.pt --views 2 --out features
+    Checkpoints of other tools need --data; the options from --encoder on are for them. Example:
+    dimlab encode checkpoint.pt --views 2 --out features
     """
     from dimlab.encode import encode as encode_images
     from dimlab.encode import encode_moments
+    from dimlab.interop.weights import load_encoder
     from dimlab.training.distributed import joined
 
     if moments and views not in (0, 2):
         raise ValueError(f"views must be 0 or 2 with --moments; got {views}.")
+    if not is_own(source):
+        if moments or layer != "encoder" or data is None:
+            raise ValueError(
+                f"data must name what {source.name} shall encode, without --moments and --layer; "
+                "got a checkpoint of another tool. Pass --data."
+            )
+        with reading(), said_on_stderr():
+            loaded = load_encoder(
+                source, encoder=encoder, stem=stem, layout=layout, branch=branch,
+                allow_partial=allow_partial or (), allow_untrained=allow_untrained,
+                trust_pickle=trust_pickle,
+            )  # fmt: skip
+        print(loaded.inspection.facts["why"], file=sys.stderr)
+        out.mkdir(parents=True, exist_ok=True)
+        for name in split or ["train", "test"]:
+            images = load_data(data, name, data_dir)
+            found = encode_with(
+                loaded, images, views=views, normalisation=normalisation, seed=seed,
+                device=device, quiet=quiet,
+            )  # fmt: skip
+            print(found.save(out / f"{name}.safetensors"))
+        return
     checkpoint = read_checkpoint(source)
     out.mkdir(parents=True, exist_ok=True)
     with joined(device) as (world, place):

@@ -9,9 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 from dimlab.datasets import digits
+from dimlab.encode import encode_loader
 from dimlab.interop.inspecting import inspect_file
 from dimlab.interop.layouts import NAMES
 from dimlab.interop.weights import load_encoder
+from dimlab.representation import Representation
 from dimlab.training.config import TrainConfig
 from dimlab.training.encoders import build_encoder
 from dimlab.training.loop import untrained
@@ -30,7 +32,7 @@ def encoder_of(seed, **options):
         for each in module.state_dict().values():
             if each.is_floating_point():
                 noise = torch.randn(each.shape, generator=generator)
-                each.copy_(0.1 * noise if each.ndim == 4 else 1 + 0.1 * noise.abs())
+                each.copy_(0.03 * noise if each.ndim == 4 else 1 + 0.1 * noise.abs())
             else:
                 each.fill_(7)
     return module.eval()
@@ -193,7 +195,9 @@ def test_a_renamed_key_is_named(source, tmp_path):
         load_encoder(tmp_path / "a.pth")
     with pytest.raises(ValueError, match="got 119 of 120"):
         load_encoder(tmp_path / "a.pth", allow_partial=["layer2"])
-    loaded = load_encoder(tmp_path / "a.pth", allow_partial=["layer3.0"])
+    sentence = r"1 weights of resnet18 stay random, as allowed: layer3.0.conv1.weight\."
+    with pytest.warns(UserWarning, match=sentence):
+        loaded = load_encoder(tmp_path / "a.pth", allow_partial=["layer3.0"])
     assert loaded.inspection.facts["n_missing"] == 1
 
 
@@ -297,3 +301,52 @@ def test_the_command_says_what_a_file_is(source, other, dimlab):
     assert (code, json.loads(out)["kind"]) == (0, "tensors")
     code, _, err = dimlab("inspect", "nowhere.pt")
     assert (code, "checkpoint must be a file; got nowhere.pt" in err) == (2, True)
+
+
+def test_images_are_encoded_and_probed_with_another_tool_s_encoder(dimlab):
+    source = fresh("convnet", in_channels=1, n_dimensions=16)
+    for each in source.buffers():
+        each.add_(1)
+    torch.save({"state_dict": under("backbone.", source.state_dict())}, "a.pth")
+    common = ("--data", "digits", "--quiet")
+    code, out, err = dimlab("encode", "a.pth", *common, "--split", "test", "--views", 2)
+    assert code == 0, err
+    assert "of convnet stand under" in err
+    split = Representation.load("test.safetensors")
+    images = torch.from_numpy(digits("test").images).float() / 255
+    with torch.inference_mode():
+        expected = source.eval()(images[:20]).numpy()
+    np.testing.assert_allclose(split.features[:20], expected, rtol=1e-4, atol=1e-4)
+    assert split.views.shape == (2, *split.features.shape)
+    assert split.meta["prefix"] == "backbone."
+    code, out, err = dimlab("decompose", "a.pth", *common, "--json")
+    assert (code, json.loads(out)["n_dimensions"]) == (0, 16), err
+    code, _, err = dimlab("decompose", "a.pth")
+    assert (code, "data must name what a.pth shall encode" in err) == (2, True)
+    torch.save({"state_dict": under("backbone.", fresh("convnet").state_dict())}, "b.pth")
+    code, _, err = dimlab("encode", "b.pth", *common)
+    assert (code, "--allow-untrained" in err) == (1, True)
+
+
+def test_any_module_and_any_loader():
+    source = encoder_of(0, stem="cifar").train()
+    pixels = torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    rows = [(pixels[n], n % 2) for n in range(5)]
+    loader = torch.utils.data.DataLoader(rows, batch_size=2, generator=torch.Generator())
+    split = encode_loader(source, loader)
+    assert source.training
+    with torch.inference_mode():
+        expected = source.eval()(pixels).numpy()
+    np.testing.assert_allclose(split.features, expected, rtol=1e-3, atol=1e-3)
+    assert split.labels.tolist() == [0, 1, 0, 1, 0]
+    named = encode_loader(source, [{"pixel_values": pixels, "label": torch.zeros(5)}])
+    np.testing.assert_allclose(named.features, expected, rtol=1e-3, atol=1e-3)
+    assert encode_loader(source, [pixels]).labels is None
+    for module, loader, sentence in (
+        (source, [], "at least one batch"),
+        (source, [{"a": 1}], "must yield tensors, tuples or mappings"),
+        (torch.nn.Identity(), [pixels], r"module must give features of shape \(B, D\); got \(5, 3"),
+        (source, [pixels, (pixels, [0] * 5)], "labels in each batch or in none"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            encode_loader(module, loader)
