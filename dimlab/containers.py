@@ -419,13 +419,16 @@ def read_parquet(path: Path) -> Any:
         If it claims far more rows than it could hold.
     """
     import pandas as pd
-    from pyarrow import parquet
+    from pyarrow import ArrowException, parquet
 
-    found = parquet.read_metadata(path)
-    groups = [found.row_group(number) for number in range(found.num_row_groups)]
-    unpacked = sum(max(group.total_byte_size, 0) for group in groups)
-    check_unpacked(path, max(unpacked, 8 * found.num_rows * found.num_columns))
-    return pd.read_parquet(path)
+    try:
+        found = parquet.read_metadata(path)
+        groups = [found.row_group(number) for number in range(found.num_row_groups)]
+        unpacked = sum(max(group.total_byte_size, 0) for group in groups)
+        check_unpacked(path, max(unpacked, 8 * found.num_rows * found.num_columns))
+        return pd.read_parquet(path)
+    except ArrowException as error:  # not all of them are ValueErrors
+        raise ValueError(reason_of(error)) from error
 
 
 def json_of(text: str | bytes) -> Any:

@@ -13,6 +13,8 @@ import numpy as np
 from dimlab.atomic import replacing
 from dimlab.containers import naming, read_npz
 
+_LARGEST = 1e15  # of a weight: float32 holds the sums of its squares
+
 
 @dataclass(frozen=True, eq=False)
 class DimensionMask:
@@ -130,7 +132,8 @@ class MaskTrace:
     Raises
     ------
     ValueError
-        If the shapes do not fit, the steps do not increase, or a value is not finite.
+        If the shapes do not fit, the steps do not increase, or a value is not finite or beyond 1e15
+        in size.
 
     References
     ----------
@@ -156,6 +159,7 @@ class MaskTrace:
     def __post_init__(self) -> None:
         steps = np.asarray(self.steps)
         weights = np.asarray(self.weights)
+        weights = weights.astype(np.float32) if weights.dtype == np.float16 else weights
         if steps.ndim != 1 or (len(steps) > 1 and not (np.diff(steps) > 0).all()):
             raise ValueError(
                 f"steps must be a strictly increasing vector; got shape {steps.shape}."
@@ -177,6 +181,8 @@ class MaskTrace:
             value = getattr(self, name)
             if value is not None and not np.isfinite(value).all():
                 raise ValueError(f"{name} must be finite; got a NaN or an infinity.")
+            if value is not None and np.size(value) and np.abs(value).max() > _LARGEST:
+                raise ValueError(f"{name} must be at most {_LARGEST:g} in size; got more.")
 
     def __len__(self) -> int:
         return len(self.steps)

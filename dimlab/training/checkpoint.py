@@ -140,9 +140,9 @@ class Checkpoint:
                 network = build_network(self.config, n_channels)
             network.load_state_dict(self.network)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = " ".join(str(error).split())[:300].rstrip(".")
             raise ValueError(
-                f"network must fit the configuration {self.config.encoder!r}; got: {reason}"
+                f"network must fit the configuration {self.config.encoder!r}; got: {reason}."
             ) from error
         return network
 
