@@ -328,7 +328,9 @@ if importlib.util.find_spec("dimlab.interop.weights"):
         found = load_encoder(path, allow_untrained=True)
         assert all(np.isfinite(each.numpy()).all() for each in found.module.state_dict().values())
 
-    FORMATS["weights.pt"] = Format(make_checkpoint, read_weights)
+    FORMATS["weights.pt"] = Format(
+        make_checkpoint, read_weights, called=("network must fit the configuration",)
+    )
     FORMATS["weights.safetensors"] = Format(make_weights, read_weights)
 
 if importlib.util.find_spec("pyarrow"):

@@ -122,7 +122,12 @@ def find_mask(opened: Opened) -> FoundMask | None:
     if values.size == 0 or not np.isfinite(values).all():
         return None
     if "config" in opened.values:
-        config = json.loads(opened.values["config"])
+        try:
+            config = dict(json.loads(opened.values["config"]))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "network must fit the configuration beside it; got one that is damaged."
+            ) from error
         if config.get("method") != "metamask":
             return None
         kind = "logits" if config.get("mask") == "sigmoid" else "weights"
