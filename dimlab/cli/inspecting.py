@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dimlab.cli.app import app
-from dimlab.cli.options import AsJson
+from dimlab.cli.options import AsJson, FailIf
 from dimlab.sources import reading, said_on_stderr
-from dimlab.terminal import console, print_table
+from dimlab.terminal import Gate, console, print_table
 
 EncoderName = Annotated[
     str | None,
@@ -28,6 +28,15 @@ Branch = Annotated[
 TrustPickle = Annotated[
     bool, typer.Option("--trust-pickle", help="Run code that the file asks for. Know its author.")
 ]
+AllowPartial = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-partial", help="Key of the encoder, or its beginning, that may be missing."
+    ),
+]
+AllowUntrained = Annotated[
+    bool, typer.Option("--allow-untrained", help="Weights may show no sign of training.")
+]
 
 
 @app.command()
@@ -37,32 +46,45 @@ def inspect(
     stem: Stem = None,
     layout: LayoutName = None,
     branch: Branch = None,
+    allow_partial: AllowPartial = None,
+    allow_untrained: AllowUntrained = False,
     trust_pickle: TrustPickle = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
     as_json: AsJson = False,
+    fail_if: FailIf = None,
 ) -> None:
     """Say what a file is: layout, prefix and why, what matches the encoder, the mask.
+
+    It says so of files that cannot be loaded too, and why they cannot.
 
     Example: dimlab inspect moco_v2_800ep.pth.tar
     """
     from dimlab.interop.inspecting import inspect_file
+    from dimlab.interop.matching import check_names
 
+    check_names(encoder, stem, layout)  # misuses, where what does not fit is a failure
     with reading(), said_on_stderr():
         found = inspect_file(
             source, encoder=encoder, stem=stem, layout=layout, branch=branch,
+            allow_partial=allow_partial or [], allow_untrained=allow_untrained,
             trust_pickle=trust_pickle,
         )  # fmt: skip
     summary = found.summary()
     if as_json:
-        frame = found.to_frame().to_dict("records") if tensors else None
-        print(json.dumps(summary | ({"tensors": frame} if tensors else {}), indent=2))
-        return
-    for name, value in summary.items():
-        if value in (None, [], {}, ""):
-            continue
-        if isinstance(value, dict):
-            value = ", ".join(f"{key} {each}" for key, each in value.items())
-        text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        console().print(f"{name.replace('_', ' ')}: {text}", markup=False, highlight=False)
-    if tensors:
-        print_table(found.to_frame(), title="Tensors", formats={})
+        rows = {"tensors": found.to_frame().to_dict("records")} if tensors else {}
+        print(json.dumps(summary | rows, indent=2))
+    else:
+        for name, value in summary.items():
+            if value not in (None, [], {}, ""):
+                line = f"{name.replace('_', ' ')}: {_in_words(value)}"
+                console().print(line, markup=False, highlight=False)
+        if tensors:
+            print_table(found.to_frame(), title="Tensors", formats={})
+    for gate in fail_if or []:
+        Gate.of(gate).check(summary)
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {each}" for key, each in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

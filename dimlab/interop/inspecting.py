@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimlab.interop.features import holds_features, identify_features
-from dimlab.interop.layouts import OPTIONAL
 from dimlab.interop.matching import Match, find_encoder
 from dimlab.interop.opening import Opened, open_weights
+from dimlab.interop.own import own_kind
+from dimlab.interop.refusing import refusal, trained
 from dimlab.interop.roles import FoundMask, find_mask, role_of
 
 if TYPE_CHECKING:
@@ -86,17 +88,19 @@ def inspect_file(
     stem: str | None = None,
     layout: str | None = None,
     branch: str | None = None,
+    allow_partial: Sequence[str] = (),
+    allow_untrained: bool = False,
     trust_pickle: bool = False,
 ) -> Inspection:
-    """Say what a file is: features, a checkpoint of some tool, or tensors of unknown use.
+    """Say what a file is: a checkpoint of some tool, features, or anything that dimlab writes.
 
     Parameters
     ----------
     path : path
-        Any file that dimlab reads.
+        Any file that dimlab reads, or the folder of a report or a run.
     encoder, stem, layout, branch : str, optional
         As in `load_encoder`.
-    trust_pickle : bool, default=False
+    allow_partial, allow_untrained, trust_pickle
         As in `load_encoder`.
 
     Returns
@@ -124,6 +128,9 @@ def inspect_file(
     ('ddp', 'module.', 0, 'no')
     """
     path = Path(path)
+    own = own_kind(path)
+    if own is not None:
+        return Inspection(path.name, *own)
     if path.is_file() and holds_features(path):
         return _of_features(path)
     opened = open_weights(path, trust_pickle=trust_pickle)
@@ -135,10 +142,13 @@ def inspect_file(
         facts = {"container": opened.kind, "n_tensors": len(opened.tensors), "why": str(error)}
         rows = tuple(_row(key, each, role_of(key)) for key, each in opened.tensors.items())
         return Inspection(path.name, "tensors", facts, rows)
-    return of_match(path, opened, match)
+    reason = refusal(
+        path.name, opened, match, allow_partial=allow_partial, allow_untrained=allow_untrained
+    )
+    return of_match(path, opened, match, loads=reason or "yes")
 
 
-def of_match(path: Path, opened: Opened, match: Match) -> Inspection:
+def of_match(path: Path, opened: Opened, match: Match, *, loads: str) -> Inspection:
     """Describe a checkpoint whose encoder is found.
 
     Parameters
@@ -149,6 +159,8 @@ def of_match(path: Path, opened: Opened, match: Match) -> Inspection:
         Its tensors.
     match : Match
         Where the encoder lies.
+    loads : str
+        ``yes``, or why `load_encoder` refuses it.
 
     Returns
     -------
@@ -168,6 +180,8 @@ def of_match(path: Path, opened: Opened, match: Match) -> Inspection:
             rows.append(_row(name, tensor, role_of(name), wrong.get(name, "")))
     unexpected = [name for name in place.unexpected if role_of(name) == "other"]
     facts: dict[str, Any] = {
+        "loads": loads,
+        "bytes": path.stat().st_size,
         "container": opened.kind,
         "encoder": match.blueprint.in_words(),
         "layout": match.layout.name,
@@ -187,86 +201,27 @@ def of_match(path: Path, opened: Opened, match: Match) -> Inspection:
         "copies_not_taken": list(match.copies),
         "trained": trained({key: opened.tensors[name] for key, name in place.found.items()}),
         "mask": None if mask is None else mask.summary(),
+        "normalisation": _recorded(opened, "normalisation"),
+        "method": _recorded(opened, "method"),
+        "step": opened.values.get("step", opened.values.get("global_step")),
+        "epoch": opened.values.get("epoch"),
+        "trace": _trace(opened),
         "versions": opened.versions,
     }
     return Inspection(path.name, "checkpoint", facts, tuple(rows))
 
 
-def trained(weights: Mapping[str, Tensor]) -> str:
-    """Say whether weights were ever trained, by their normalisation layers.
-
-    Parameters
-    ----------
-    weights : mapping of str to Tensor
-        Of an encoder, of any shapes.
-
-    Returns
-    -------
-    str
-        ``yes``; ``no``: every running mean is 0 and variance 1, or, without BatchNorm, every
-        normalisation has weight 1 and bias 0; ``in part``: some running means and variances are 0
-        and 1; ``unknown``: there is no normalisation.
-
-    Examples
-    --------
-    >>> import torch
-    >>> layer = torch.nn.BatchNorm1d(2)
-    >>> trained(layer.state_dict())
-    'no'
-    >>> _ = layer(torch.eye(2))
-    >>> trained(layer.state_dict()), trained({"weight": torch.ones(2)})
-    ('yes', 'unknown')
-    """
-    layers = [key.removesuffix("running_mean") for key in weights if key.endswith("running_mean")]
-    if layers:
-        moved = [_moved(weights, layer) for layer in layers]
-        return "yes" if all(moved) else "in part" if any(moved) else "no"
-    lines = [key for key, each in weights.items() if key.endswith(".weight") and each.ndim == 1]
-    norms = [key.removesuffix("weight") for key in lines]
-    norms = [name for name in norms if f"{name}bias" in weights]
-    if not norms:
-        return "unknown"
-    fresh = all(
-        bool((weights[f"{name}weight"] == 1).all()) and not bool(weights[f"{name}bias"].any())
-        for name in norms
-    )
-    return "no" if fresh else "yes"
+def _recorded(opened: Opened, name: str) -> str | None:
+    """Field of the configuration, which only dimlab's own checkpoints have."""
+    try:
+        return str(json.loads(opened.values["config"])[name])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
-def _moved(weights: Mapping[str, Tensor], layer: str) -> bool:
-    """Whether a BatchNorm has seen an image in training."""
-    mean, variance = weights[f"{layer}running_mean"], weights.get(f"{layer}running_var")
-    count = weights.get(f"{layer}{OPTIONAL}")
-    return (
-        bool(mean.any())
-        or (variance is not None and bool((variance != 1).any()))
-        or (count is not None and bool(count.any()))
-    )
-
-
-def lacking(match: Match, allowed: Sequence[str]) -> list[str]:
-    """List what an encoder misses in a file, or finds there beyond itself, and is not allowed.
-
-    Parameters
-    ----------
-    match : Match
-        Where the encoder lies.
-    allowed : sequence of str
-        Keys of the encoder, or what they begin with.
-
-    Returns
-    -------
-    list of str
-        Keys of the encoder.
-    """
-    place = match.candidate
-    beyond = [name.removeprefix(place.prefix) for name in place.unexpected
-              if role_of(name) == "other" and not name.endswith(OPTIONAL)]  # fmt: skip
-    return [
-        key
-        for key in [*place.missing, *place.mismatched, *beyond]
-        if not any(key == each or key.startswith(f"{each.rstrip('.')}.") for each in allowed)
-    ]
+def _trace(opened: Opened) -> str | None:
+    weights = opened.tensors.get("trace.weights")
+    return None if weights is None else f"{weights.shape[0]} records of {weights.shape[-1]} weights"
 
 
 def mask_of(opened: Opened, n_dimensions: int) -> FoundMask | None:

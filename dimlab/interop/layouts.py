@@ -409,10 +409,8 @@ def narrowed(
     Raises
     ------
     ValueError
-        If the layout is unknown, or nothing is left.
+        If nothing is left.
     """
-    if layout is not None and layout not in NAMES:
-        raise ValueError(f"layout must be one of {', '.join(NAMES)}; got {layout!r}.")
     containers, marks, kept = list(containers), list(marks), found
     if layout is not None:
         kept = [each for each in kept if layout_of(each, containers, marks).name == layout]

@@ -33,6 +33,7 @@ from dimlab.interop.layouts import (
     placed,
     split_prefix,
 )
+from dimlab.interop.layouts import NAMES as LAYOUT_NAMES
 from dimlab.interop.opening import Opened
 from dimlab.training.encoders import NAMES
 
@@ -100,8 +101,7 @@ def find_encoder(
         If a name is unknown, no key of any encoder is there, the encoder or its copy is not plain,
         or the encoder needs timm.
     """
-    if stem not in (None, "cifar", "imagenet"):
-        raise ValueError(f"stem must be 'cifar' or 'imagenet'; got {stem!r}.")
+    check_names(encoder, stem, layout)
     shapes = {key: tuple(each.shape) for key, each in opened.tensors.items()}
     name = None if encoder is None else normalised_name(encoder)
     if name is None:
@@ -120,6 +120,27 @@ def find_encoder(
     asked = [pair for pair in pairs if id(pair[1]) in kept]
     chosen, equals = _choose(asked, lambda a, b: _same(opened, a, b))
     return _match(opened, chosen, equals, pairs, branch)
+
+
+def check_names(encoder: str | None, stem: str | None, layout: str | None) -> None:
+    """Refuse names that fit no file.
+
+    Parameters
+    ----------
+    encoder, stem, layout : str or None
+        As in `find_encoder`.
+
+    Raises
+    ------
+    ValueError
+        If one is unknown.
+    """
+    if encoder is not None:
+        normalised_name(encoder)
+    if stem not in (None, "cifar", "imagenet"):
+        raise ValueError(f"stem must be 'cifar' or 'imagenet'; got {stem!r}.")
+    if layout is not None and layout not in LAYOUT_NAMES:
+        raise ValueError(f"layout must be one of {', '.join(LAYOUT_NAMES)}; got {layout!r}.")
 
 
 def _check_vit(shapes: dict[str, Shape]) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dimlab.training.checkpoint import read_torch_file
+
 _DAMAGED = (  # what reading noise as a torch file can raise
     *(RuntimeError, EOFError, OSError, ValueError, KeyError),
     *(IndexError, AttributeError, TypeError, AssertionError),
@@ -108,8 +110,10 @@ def _open_safetensors(path: Path) -> Opened:
 
 def _open_torch(path: Path, trust_pickle: bool) -> Opened:
     try:
-        payload = _load(path, weights_only=True)
-    except pickle.UnpicklingError as error:
+        payload = read_torch_file(path)
+    except ValueError as error:
+        if not isinstance(error.__cause__, pickle.UnpicklingError):
+            raise
         asked = _asked_for(path)
         if not trust_pickle:
             raise ValueError(
@@ -118,19 +122,7 @@ def _open_torch(path: Path, trust_pickle: bool) -> Opened:
                 f"pass {FLAG}."
             ) from error
         payload = _load_trusted(path, asked)
-    except _DAMAGED as error:
-        raise ValueError(
-            f"{path.name} must be a complete torch file; got a damaged or cut-off one."
-        ) from error
     return _opened(payload, path)
-
-
-def _load(path: Path, *, weights_only: bool) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # every refusal is one sentence of our own
-        return torch.load(
-            path, map_location="cpu", weights_only=weights_only, mmap=zipfile.is_zipfile(path)
-        )
 
 
 def _load_trusted(path: Path, asked: str) -> Any:
@@ -140,7 +132,10 @@ def _load_trusted(path: Path, asked: str) -> Any:
         stacklevel=5,
     )
     try:
-        return _load(path, weights_only=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # every refusal is one sentence of our own
+            is_zip = zipfile.is_zipfile(path)
+            return torch.load(path, map_location="cpu", weights_only=False, mmap=is_zip)
     except ImportError as error:
         raise ValueError(
             f"{path.name} needs the package {error.name!r}, which its pickle asks for. Install it."

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from dimlab.interop.families import TIMM, Blueprint, build_timm
-from dimlab.interop.inspecting import Inspection, lacking, mask_of, of_match
+from dimlab.interop.inspecting import Inspection, mask_of, of_match
 from dimlab.interop.layouts import OPTIONAL
-from dimlab.interop.matching import Match, find_encoder
-from dimlab.interop.opening import Opened, open_weights
+from dimlab.interop.matching import find_encoder
+from dimlab.interop.opening import open_weights
+from dimlab.interop.refusing import refusal
 from dimlab.mask import DimensionMask
 
 
@@ -38,6 +37,7 @@ class LoadedEncoder:
     Examples
     --------
     >>> import tempfile
+    >>> import torch
     >>> from dimlab.training.encoders import build_encoder
     >>> weights = build_encoder("resnet18").state_dict()
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -118,6 +118,7 @@ def load_encoder(
     Examples
     --------
     >>> import tempfile
+    >>> import torch
     >>> from dimlab.training.encoders import build_encoder
     >>> source = build_encoder("resnet18").train()
     >>> images = torch.rand(8, 3, 32, 32)
@@ -134,20 +135,14 @@ def load_encoder(
     path = Path(path)
     opened = open_weights(path, trust_pickle=trust_pickle)
     match = find_encoder(opened, encoder=encoder, stem=stem, layout=layout, branch=branch)
-    _check_whole(path, opened, match, allow_partial)
-    inspection = of_match(path, opened, match)
-    if inspection.facts["trained"] in ("no", "in part") and not allow_untrained:
-        which = "" if inspection.facts["trained"] == "no" else "some "
-        raise ValueError(
-            f"{path.name} must hold trained weights; got {which}normalisation layers that no image "
-            "has moved. Pass allow_untrained=True (--allow-untrained) to take them all the same."
-        )
+    reason = refusal(
+        path.name, opened, match, allow_partial=allow_partial, allow_untrained=allow_untrained
+    )
+    if reason is not None:
+        raise ValueError(reason)
+    inspection = of_match(path, opened, match, loads="yes")
     module = match.blueprint.build()
     weights = {key: opened.tensors[name] for key, name in match.candidate.found.items()}
-    for key, each in weights.items():
-        if each.is_floating_point() and not bool(torch.isfinite(each).all()):
-            name = match.candidate.found[key]
-            raise ValueError(f"{path.name} must hold finite weights; got NaN or inf in {name}.")
     left = [key for key in match.blueprint.shapes() if key not in weights and OPTIONAL not in key]
     if left:
         warnings.warn(
@@ -162,31 +157,6 @@ def load_encoder(
     return LoadedEncoder(
         module, inspection, n_dimensions, None if mask is None else mask.mask()
     )  # fmt: skip
-
-
-def _check_whole(path: Path, opened: Opened, match: Match, allowed: Sequence[str]) -> None:
-    lacks = lacking(match, allowed)
-    if not lacks:
-        return
-    place, key = match.candidate, lacks[0]
-    n_wanted = len(place.found) + len(place.missing) + len(place.mismatched)
-    if key in place.mismatched:
-        name = place.mismatched[key]
-        shape = tuple(opened.tensors[name].shape)
-        wanted = match.blueprint.shapes()[key]
-        what = f"{name} of shape {shape} instead of {wanted}"
-    elif key in place.missing:
-        inside = [name for name in opened.tensors if name.startswith(place.prefix)]
-        free = [name for name in inside if name not in place.found.values()]
-        close = difflib.get_close_matches(f"{place.prefix}{key}", free or inside, 1, 0.5)
-        what = f"none for {key}" + (f" (closest: {close[0]})" if close else "")
-    else:
-        what = f"{place.prefix}{key}, which {match.blueprint.name} has no place for"
-    raise ValueError(
-        f"{path.name} must hold every weight of {match.blueprint.name}; got {len(place.found)} of "
-        f"{n_wanted} under {place.prefix!r}, {len(lacks)} do not fit: {what}. Name another "
-        f"--encoder, --stem, --layout or --branch, or pass --allow-partial {key}."
-    )
 
 
 def _of_timm(name: str, allow_untrained: bool) -> LoadedEncoder:

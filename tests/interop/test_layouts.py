@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from dimlab.interop.families import Blueprint, blueprint_at, vit_at, vit_prefixes
-from dimlab.interop.inspecting import trained
 from dimlab.interop.layouts import (
     BRANCHES,
     LAYOUTS,
@@ -18,6 +17,7 @@ from dimlab.interop.layouts import (
 )
 from dimlab.interop.matching import find_encoder
 from dimlab.interop.opening import Opened
+from dimlab.interop.refusing import trained
 from dimlab.interop.roles import ROLES, find_mask, role_of
 
 RESNET18 = Blueprint("resnet18", stem="imagenet")
