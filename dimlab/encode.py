@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from dimlab.training.distributed import all_gather, current_world
 
 if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
+    from dimlab.interop.weights import LoadedEncoder
     from dimlab.training.checkpoint import Checkpoint
 
 LAYERS = ("encoder", "projector-contrastive", "projector-redundancy")
@@ -29,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 
 def encode(
-    checkpoint: Checkpoint | nn.Module,
+    checkpoint: Checkpoint | LoadedEncoder | nn.Module,
     images: ImageSet,
     *,
     layer: str = "encoder",
@@ -37,31 +38,33 @@ def encode(
     batch_size: int = 512,
     seed: int = 0,
     device: str = "cpu",
-    normalisation: str = "none",
+    normalisation: str | None = None,
     progress: Progress | None = None,
 ) -> Representation:
     """Encode images, and augmented views of them, with a checkpoint's network in evaluation mode.
 
     Parameters
     ----------
-    checkpoint : Checkpoint or nn.Module
-        A trained or untrained network; or any module that maps images (B, C, H, W) to features
-        (B, D), such as the ``module`` of `load_encoder`.
+    checkpoint : Checkpoint, LoadedEncoder or nn.Module
+        A trained or untrained network; what `load_encoder` made of another tool's; or any module
+        that maps images (B, C, H, W) to features (B, D).
     images : ImageSet
         N images of the size that the network was trained on.
     layer : {"encoder", "projector-contrastive", "projector-redundancy"}, default="encoder"
         Features before the projector, or one projector's output (of masked features, as in
         training).
     n_views : int, default=0
-        V, augmented views of every image, drawn as in training.
+        V, augmented views of every image, drawn as in training; for what is no checkpoint as
+        `TrainConfig` draws them by default.
     batch_size : int, default=512
         Images at a time. The result does not depend on it beyond rounding.
     seed : int, default=0
         Seed of the views: the same views for every checkpoint with the same augmentation.
     device : str, default="cpu"
         Where to encode.
-    normalisation : {"none", "imagenet"}, default="none"
-        What a module's pixels in [0, 1] go through first; a checkpoint knows its own.
+    normalisation : {"none", "imagenet"}, optional
+        What pixels in [0, 1] go through first. dimlab's checkpoints record it; for others name what
+        the encoder was trained with, else it is ``none``.
     progress : callable, optional
         Called with (batches done, batches in all).
 
@@ -74,8 +77,9 @@ def encode(
     Raises
     ------
     ValueError
-        If the layer is unknown, n_views is negative, batch_size < 1, the images have another shape,
-        or the checkpoint's weights do not fit its configuration.
+        If the layer is unknown or not there, n_views is negative, batch_size < 1, the images have
+        another shape, the normalisation is unknown or not the one recorded, the features are no
+        matrix, or the checkpoint's weights do not fit its configuration.
     MemoryError
         If it would not fit into the memory that is free; the sentence says what would.
 
@@ -94,15 +98,25 @@ def encode(
     >>> sorted(split.view_factors)
     ['brightness', 'contrast', 'crop_scale', 'crop_x', 'crop_y', 'flip']
     """
-    if isinstance(checkpoint, nn.Module):
+    recorded, meta = _recorded(checkpoint)
+    if recorded is not None and normalisation not in (None, recorded):
+        raise ValueError(
+            f"normalisation must be {recorded!r}, which the checkpoint records; got "
+            f"{normalisation!r}."
+        )
+    if isinstance(checkpoint, nn.Module) or hasattr(checkpoint, "inspection"):
         if layer != "encoder":
-            raise ValueError(f"layer must be 'encoder' for a module; got {layer!r}.")
-        config = TrainConfig(normalisation=normalisation)
-        meta = {"source": type(checkpoint).__name__, "layer": layer}
-        with _evaluating(checkpoint, device) as module:
+            raise ValueError(f"layer must be 'encoder' for what is no checkpoint; got {layer!r}.")
+        config = TrainConfig(normalisation=recorded or normalisation or "none")
+        inner = (
+            checkpoint
+            if isinstance(checkpoint, nn.Module)
+            else cast("LoadedEncoder", checkpoint).module
+        )
+        with _evaluating(inner, device) as module:
             return _represent(
-                lambda batch: _pooled(module, normalised(batch, normalisation)), config, images,
-                n_views, batch_size, seed, device, progress, meta,
+                lambda batch: _pooled(module, normalised(batch, config.normalisation)), config,
+                images, n_views, batch_size, seed, device, progress, meta,
             )  # fmt: skip
     embed, meta = _embedding(checkpoint, images, layer, device)
     return _represent(
@@ -111,7 +125,7 @@ def encode(
 
 
 def encode_loader(
-    module: nn.Module,
+    module: nn.Module | LoadedEncoder,
     loader: Iterable[Any],
     *,
     device: str = "cpu",
@@ -121,7 +135,7 @@ def encode_loader(
 
     Parameters
     ----------
-    module : nn.Module
+    module : nn.Module or LoadedEncoder
         Maps a batch (B, ...) to features (B, D); put into evaluation mode, and back.
     loader : iterable
         Yields batches: inputs alone, ``(inputs, labels, ...)``, or mappings with ``image`` (or
@@ -139,8 +153,8 @@ def encode_loader(
     Raises
     ------
     ValueError
-        If the loader yields nothing, a batch has no inputs, only some have labels, or the features
-        have not two dimensions.
+        If the loader yields nothing, a batch has no inputs, only some have labels, labels are no
+        class ids, or the features have not two dimensions.
 
     Examples
     --------
@@ -152,12 +166,13 @@ def encode_loader(
     n_batches = len(loader) if isinstance(loader, Sized) else 0
     blocks: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    with _evaluating(module, device) as evaluated, torch.inference_mode():
+    inner = module if isinstance(module, nn.Module) else module.module
+    with _evaluating(inner, device) as evaluated, torch.inference_mode():
         for batch in loader:
             inputs, ids = _parts_of(batch)
             blocks.append(_pooled(evaluated, inputs.to(device)).float().cpu().numpy())
             if ids is not None:
-                labels.append(torch.as_tensor(ids).cpu().numpy().astype(np.int64))
+                labels.append(_class_ids(ids, len(inputs)))
             if progress is not None:
                 progress(len(blocks), n_batches)
     if not blocks:
@@ -170,8 +185,36 @@ def encode_loader(
     return Representation(
         np.concatenate(blocks),
         labels=np.concatenate(labels) if labels else None,
-        meta={"source": type(module).__name__, "layer": "encoder"},
+        meta=_recorded(module)[1],
     )
+
+
+def _class_ids(found: Any, n_samples: int) -> np.ndarray:
+    try:
+        ids = torch.as_tensor(found).cpu().numpy()
+    except (TypeError, ValueError, RuntimeError) as error:  # names of classes, or of files
+        raise ValueError(
+            f"loader must yield class ids (B,) as labels; got {type(found).__name__}: {error}."
+        ) from error
+    if ids.shape != (n_samples,) or (ids != ids.astype(np.int64)).any():
+        raise ValueError(
+            f"loader must yield class ids (B,) as labels; got {ids.dtype} {ids.shape}."
+        )
+    return ids.astype(np.int64)
+
+
+def _recorded(checkpoint: Any) -> tuple[str | None, dict[str, Any]]:
+    """Normalisation that is recorded, and where features come from."""
+    if isinstance(checkpoint, nn.Module):
+        return None, {"source": type(checkpoint).__name__, "layer": "encoder"}
+    if not hasattr(checkpoint, "inspection"):
+        return checkpoint.config.normalisation, {}
+    facts = checkpoint.inspection.facts
+    meta = {"source": checkpoint.inspection.name, "layer": "encoder", "encoder": facts["encoder"]}
+    meta |= {name: facts[name] for name in ("prefix", "branch") if name in facts}
+    if checkpoint.mask is not None:
+        meta["mask"] = [float(weight) for weight in checkpoint.mask.weights]
+    return facts.get("normalisation"), meta
 
 
 _INPUTS = ("image", "images", "inputs", "pixel_values", "x")
@@ -199,11 +242,14 @@ def _parts_of(batch: Any) -> tuple[Tensor, Any]:
 def _evaluating(module: nn.Module, device: str) -> Iterator[nn.Module]:
     """Put a module into evaluation mode on a device, and every part of it back afterwards."""
     modes = [(each, each.training) for each in module.modules()]
+    home = next((each.device for each in module.parameters()), None)
     try:
         yield module.to(device).eval()
     finally:
         for each, mode in modes:
             each.training = mode
+        if home is not None:
+            module.to(home)
 
 
 def _pooled(module: nn.Module, batch: Tensor) -> Tensor:

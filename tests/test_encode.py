@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from dimlab.baselines import evaluate_baselines
-from dimlab.datasets import digits
-from dimlab.encode import encode, encode_moments, encode_pixels
+from dimlab.datasets import ImageSet, digits
+from dimlab.encode import encode, encode_loader, encode_moments, encode_pixels
 from dimlab.kernels.moments import Moments
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import train, untrained
@@ -70,8 +70,6 @@ def test_projector_layers_take_masked_features(layer, width, checkpoint, images)
 
 
 def test_bad_input_is_refused(checkpoint, images, rng):
-    from dimlab.datasets import ImageSet
-
     with pytest.raises(ValueError, match="layer must be one of encoder, projector-contrastive"):
         encode(checkpoint, images, layer="logits")
     with pytest.raises(ValueError, match="n_views must be >= 0"):
@@ -126,3 +124,44 @@ def test_moments_without_storing_features_are_those_of_the_features(
     np.testing.assert_allclose(found.mean, expected.mean, atol=1e-5)
     with pytest.raises(ValueError, match=r"^layer must be one of"):
         encode_moments(checkpoint, images, layer="none")
+
+
+def test_what_load_encoder_gives_is_encoded_as_its_checkpoint_is(images, tmp_path):
+    from dimlab.interop.weights import load_encoder
+
+    colour = ImageSet(np.repeat(images.images, 3, axis=1), images.labels, name="grey")
+    config = replace(TINY, normalisation="imagenet")
+    checkpoint = train(config, colour)
+    loaded = load_encoder(checkpoint.save(tmp_path / "checkpoint.pt"))
+    ours = encode(checkpoint, colour, n_views=1)
+    theirs = encode(loaded, colour, n_views=1)  # the normalisation that the file records
+    np.testing.assert_allclose(theirs.features, ours.features, atol=1e-6)
+    np.testing.assert_allclose(theirs.meta["mask"], ours.meta["mask"], atol=1e-6)
+    assert theirs.views.shape == ours.views.shape
+    module = checkpoint.encoder().train()
+    named = encode(module, colour, normalisation="imagenet")
+    np.testing.assert_allclose(named.features, ours.features, atol=1e-6)
+    assert module.training
+    assert np.abs(encode(module, colour).features - ours.features).max() > 1e-3
+    for source in (checkpoint, loaded):
+        with pytest.raises(ValueError, match="normalisation must be 'imagenet', which the checkpo"):
+            encode(source, colour, normalisation="none")
+    with pytest.raises(ValueError, match="layer must be 'encoder' for what is no checkpoint"):
+        encode(module, colour, layer="projector-redundancy")
+    with pytest.raises(ValueError, match="normalisation must be one of none, imagenet"):
+        encode(module, colour, normalisation="unit")
+
+
+def test_a_loader_s_labels_are_class_ids_or_refused(checkpoint):
+    pixels = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    module = checkpoint.encoder()
+    split = encode_loader(module, [(pixels, torch.tensor([3, 1]), torch.tensor([7, 8]))])
+    assert split.labels.tolist() == [3, 1]
+    for labels in ([0.5, 1.0], torch.zeros(2, 10), ["cat", "dog"]):
+        with pytest.raises(ValueError, match=r"loader must yield class ids \(B,\) as labels; got"):
+            encode_loader(module, [(pixels, labels)])
+    conv = torch.nn.Identity()
+    with pytest.raises(
+        ValueError, match=r"features of shape \(B, D\); got \(2, 1, 28, 28\)\. Pool"
+    ):
+        encode_loader(conv, [pixels])
