@@ -283,12 +283,18 @@ def candidates(
         if name != "names" and list(spelled.values()) == list(spelled):
             continue  # an encoder that this spelling leaves as it is
         for key in shapes:
-            clean = key.replace(COMPILED, "")
-            for at in (0, *(dot.end() for dot in re.finditer(r"\.", clean))):
-                if clean[at:] in spelled:
-                    place = found.setdefault((clean[:at], name), {})
-                    place.setdefault(spelled[clean[at:]], key)
-    every = [placed(*at, place, shapes, wanted) for at, place in found.items()]
+            rest, prefix = key.replace(COMPILED, ""), ""
+            while rest:
+                if rest in spelled:
+                    found.setdefault((prefix, name), {}).setdefault(spelled[rest], key)
+                first, dot, rest = rest.partition(".")
+                prefix += first + dot
+    most = max(map(len, found.values()), default=0)
+    every = [
+        placed(*at, place, shapes, wanted)
+        for at, place in found.items()
+        if 2 * len(place) >= most  # with fewer keys it is no copy of the encoder's: save the time
+    ]
     return sorted(every, key=lambda each: (-each.score, len(each.prefix), each.prefix))
 
 
@@ -316,7 +322,7 @@ def placed(
         What agrees and what does not.
     """
     agree = {key: name for key, name in place.items() if shapes[name] == wanted[key]}
-    parts = {SPELLINGS[spelling].of(key).split(".")[0] for key in wanted}
+    parts = {SPELLINGS[spelling].of(first) for first in {key.split(".")[0] for key in wanted}}
     taken = set(place.values())
     return Candidate(
         prefix,
