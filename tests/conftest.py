@@ -1,5 +1,8 @@
+import os
 import random
 import sys
+import tempfile
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -16,6 +19,17 @@ mpl.use("agg")
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def in_memory(tmp_path_factory):
+    """A folder in memory, where there is one: thousands of files need no disk."""
+    memory = Path("/dev/shm")
+    if not (memory.is_dir() and os.access(memory, os.W_OK)):
+        yield tmp_path_factory.mktemp("files")
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="dimlab-tests-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -86,9 +86,11 @@ def lost(counts):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_damaged_files_are_read_or_refused(name, tmp_path):
+def test_damaged_files_are_read_or_refused(name, in_memory):
+    folder = in_memory / name
+    folder.mkdir()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    counts = tried(name, tmp_path, FAST)
+    counts = tried(name, folder, FAST)
     assert lost(counts) == {}
     assert counts["refused"] > 0
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
@@ -96,10 +98,10 @@ def test_damaged_files_are_read_or_refused(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_2000_damaged_files_of_each_format_are_read_or_refused(tmp_path):
+def test_2000_damaged_files_of_each_format_are_read_or_refused(in_memory):
     rows = []
     for name in FORMATS:
-        folder = tmp_path / name
+        folder = in_memory / f"{name} {SLOW}"
         folder.mkdir()
         counts = tried(name, folder, SLOW, seed=1)
         rows.append((name, counts["valid"], counts["refused"], lost(counts)))
@@ -110,15 +112,16 @@ def test_2000_damaged_files_of_each_format_are_read_or_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_noise_is_refused(name, tmp_path_factory):
+def test_noise_is_refused(name, in_memory):
     form = FORMATS[name]
-    folder = tmp_path_factory.mktemp("noise")
+    folder = in_memory / f"{name} noise"
+    folder.mkdir()
     path = form.make(folder)
     file = path / form.damaged[0] if form.damaged else path
     whole = file.read_bytes()
 
     @settings(
-        max_examples=25,
+        max_examples=15,
         deadline=None,
         database=None,
         derandomize=True,

@@ -6,6 +6,7 @@ PART=CASES ...` prints what became of each case, which the tests below judge.
 
 import contextlib
 import json
+import multiprocessing
 import os
 import resource
 import signal
@@ -32,7 +33,7 @@ from dimlab.training.config import TrainConfig
 from dimlab.training.loop import untrained
 
 ROOT = Path(__file__).parent.parent
-FAST, SLOW = 4, 100  # kills of each writer
+FAST, SLOW = 4, 60  # kills of each writer
 TINY = TrainConfig(n_dimensions=4, hidden=4, contrastive_width=4, redundancy_width=4, steps=2)
 STAGES = ("tempfile.mkstemp", "os.fsync", "pathlib.Path.chmod", "os.close", "os.replace")
 PARTS = ("trace.csv", "trace.json", "trace.svg", "trace.result.npz")
@@ -303,23 +304,30 @@ def together(folder, n_cases):
         write_result(out, version)
 
     def without_waiting(out, version):
-        atomic.holding = lambda folder: contextlib.nullcontext()
+        atomic.holding = lambda folder: all_there() or contextlib.nullcontext()
         slowly(out, version)
 
+    def all_there():
+        if barrier is not None:
+            barrier.wait(10)
+
+
     for name, work in (("ablate", ablate), ("report", slowly), ("control", without_waiting)):
-        alone = []
-        for version in range(1, 5):
+        barrier = None
+        alone, versions = [], (1, 2) if name == "ablate" else (1, 2, 3, 4)
+        for version in versions:
             out = folder / f"{name}-{version}"
             os.waitpid(forked(work, out, version), 0)
             alone.append(contents(out))
         counts = Counter()
         for case in range(1 + n_cases // 20 if name == "ablate" else n_cases):
             out = folder / f"{name}-all-{case}"
-            children = [forked(work, out, version) for version in range(1, 5)]
+            barrier = multiprocessing.Barrier(len(versions))
+            children = [forked(work, out, version) for version in versions]
             codes = [os.waitpid(child, 0)[1] for child in children]
             found = contents(out)
             counts["tried"] += 1
-            counts["done"] += codes == [0] * 4
+            counts["done"] += codes == [0] * len(versions)
             counts["of one"] += found in alone
             counts["whole"] += all(
                 any(found[each] == one[each] for one in alone) for each in found
@@ -344,8 +352,9 @@ def told(folder, **n_cases):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("interruptions")
+def found(in_memory):
+    folder = in_memory / "fast"
+    folder.mkdir()
     return folder, told(folder, killed=FAST, full=4, command=1, together=4)
 
 
@@ -397,13 +406,13 @@ def test_processes_that_write_into_one_folder_leave_the_files_of_one(found):
 
 
 @pytest.mark.slow
-def test_killed_or_interrupted_a_file_is_whole_every_time(tmp_path):
-    check_kills(told(tmp_path, killed=SLOW), SLOW)
+def test_killed_or_interrupted_a_file_is_whole_every_time(in_memory):
+    check_kills(told(in_memory, killed=SLOW), SLOW)
 
 
 @pytest.mark.slow
-def test_processes_that_write_into_one_folder_leave_the_files_of_one_every_time(tmp_path):
-    check_together(told(tmp_path, together=60))
+def test_processes_that_write_into_one_folder_leave_the_files_of_one_every_time(in_memory):
+    check_together(told(in_memory, together=25))
 
 
 if __name__ == "__main__":
