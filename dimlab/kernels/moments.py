@@ -507,8 +507,10 @@ class Moments:
         parts = (state.means, state.squares, state.scatters)
         if not all(np.isfinite(each).all() for each in parts) or (state.counts < 0).any():
             raise ValueError(f"{path.name} must hold finite moments; got NaN or infinity.")
-        large = (np.abs(state.means) > _LARGEST, state.counts > _MOST_ROWS)
-        large += (state.squares > _LARGEST**2, np.abs(state.scatters) > _LARGEST**2)
+        large = [
+            *(np.abs(state.means) > _LARGEST, state.counts > _MOST_ROWS),
+            *(state.squares > _LARGEST**2, np.abs(state.scatters) > _LARGEST**2),
+        ]
         if (state.squares < 0).any() or any(each.any() for each in large):
             raise ValueError(
                 f"{path.name} must hold moments of rows of at most {_LARGEST:g} in size; got other "
