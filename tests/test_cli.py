@@ -86,7 +86,7 @@ def test_evaluate_prints_every_source(dimlab, checkpoint_path):
     ("arguments", "code", "sentence"),
     [
         (["ablate", "nowhere.pt"], 2, "dimlab ablate: checkpoint must be a file; got nowhere.pt"),
-        (["ablate", "x.safetensors"], 2, "features must be a file; got x.safetensors, nothing there"),
+        (["ablate", "x.safetensors"], 2, "features must be a file; got x.safetensors, nothing"),
         (["ablate"], 2, "Missing argument"),
         (["ablate", "x.pt", "--nonsense"], 2, "No such option"),
         (["ablate", "x.pt", "--k", "many"], 2, "--k"),
