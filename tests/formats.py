@@ -328,7 +328,7 @@ if importlib.util.find_spec("dimlab.interop.weights"):
         found = load_encoder(path, allow_untrained=True)
         assert all(np.isfinite(each.numpy()).all() for each in found.module.state_dict().values())
 
-    NAMED = ("network must fit the configuration", "branch must say which of two encoders")
+    NAMED = ("network must fit the configuration",)
     FORMATS["weights.pt"] = Format(make_checkpoint, read_weights, called=NAMED)
     FORMATS["weights.safetensors"] = Format(make_weights, read_weights, called=NAMED)
 

@@ -412,7 +412,7 @@ def test_killed_or_interrupted_a_file_is_whole_every_time(in_memory):
 
 @pytest.mark.slow
 def test_processes_that_write_into_one_folder_leave_the_files_of_one_every_time(in_memory):
-    check_together(told(in_memory, together=25))
+    check_together(told(in_memory, together=12))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
+from dimlab.containers import naming
 from dimlab.interop.families import TIMM, Blueprint, build_timm
 from dimlab.interop.inspecting import Inspection, mask_of, of_match
 from dimlab.interop.layouts import OPTIONAL
@@ -134,7 +135,8 @@ def load_encoder(
         return _of_timm(os.fspath(path), allow_untrained)
     path = Path(path)
     opened = open_weights(path, trust_pickle=trust_pickle)
-    match = find_encoder(opened, encoder=encoder, stem=stem, layout=layout, branch=branch)
+    with naming(path):
+        match = find_encoder(opened, encoder=encoder, stem=stem, layout=layout, branch=branch)
     reason = refusal(
         path.name, opened, match, allow_partial=allow_partial, allow_untrained=allow_untrained
     )
