@@ -77,7 +77,7 @@ def _ridge_fit(s: Shapes) -> float:
 def _search(s: Shapes, *, wide: bool = False) -> float:
     fixed = 1.65 * s.n_train * (8 * s.n_dimensions + 24)
     if wide:  # most of a row may leave: the rest is searched by itself
-        fixed += 24 * s.train + 4 * s.n_train * (s.n_groups + s.n_dimensions) + 35 * _MB
+        fixed += 24 * s.train + 4 * s.n_train * (s.n_groups + s.n_dimensions)
     whole = fixed + 165 * _MB
     return whole if s.budget is None else min(whole, max(s.budget * 1e9, fixed))
 
@@ -103,7 +103,7 @@ _PEAKS: dict[str, tuple[Callable[[Shapes], float], ...]] = {
         lambda s: 1.35 * s.n_draws * s.outcomes + 90 * _MB,
     ),
     "ablate_cumulatively logistic": (lambda s: 36 * s.train + 50 * s.outcomes + 60 * _MB,),
-    "random_masks knn": (lambda s: _search(s, wide=True) + 25 * s.outcomes,),
+    "random_masks knn": (lambda s: _search(s, wide=True) + 25 * s.outcomes + 35 * _MB,),
     "random_masks ridge": (_ridge_fit, lambda s: 25 * s.outcomes + 175 * _MB),
     "random_masks logistic": (lambda s: 36 * s.train + 25 * s.outcomes + 60 * _MB,),
     "confirm_harmful knn": (lambda s: _search(s) + 36 * s.outcomes,),
