@@ -233,6 +233,7 @@ def assert_agree(mine, other):
     assert not far
 
 
+@pytest.mark.slow
 def test_two_threads_and_small_blocks_change_nothing(tmp_path):
     quick = ",".join(name for name in runs(401, 24, None) if name != "ablate logistic")
     one = measured_by(1, "default", 401, 24, tmp_path, quick)

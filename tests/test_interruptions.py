@@ -32,6 +32,8 @@ from dimlab.training.checkpoint import load_checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import untrained
 
+pytestmark = pytest.mark.slow  # a minute of killed children
+
 ROOT = Path(__file__).parent.parent
 FAST, SLOW = 4, 60  # kills of each writer
 TINY = TrainConfig(n_dimensions=4, hidden=4, contrastive_width=4, redundancy_width=4, steps=2)
