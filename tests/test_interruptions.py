@@ -32,15 +32,16 @@ from dimlab.training.checkpoint import load_checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import untrained
 
-pytestmark = pytest.mark.slow  # a minute of killed children
-
 ROOT = Path(__file__).parent.parent
 FAST, SLOW = 4, 60  # kills of each writer
 TINY = TrainConfig(n_dimensions=4, hidden=4, contrastive_width=4, redundancy_width=4, steps=2)
 STAGES = ("tempfile.mkstemp", "os.fsync", "pathlib.Path.chmod", "os.close", "os.replace")
 PARTS = ("trace.csv", "trace.json", "trace.svg", "trace.result.npz")
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, kills and limits files")
+pytestmark = [
+    pytest.mark.slow,  # a minute of killed children
+    pytest.mark.skipif(sys.platform != "linux", reason="forks, kills and limits files"),
+]
 
 
 # writers: each writes a version (a number) into a folder, and reads it back where it is whole
