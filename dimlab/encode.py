@@ -211,7 +211,7 @@ def _recorded(checkpoint: Any) -> tuple[str | None, dict[str, Any]]:
         return checkpoint.config.normalisation, {}
     facts = checkpoint.inspection.facts
     meta = {"source": checkpoint.inspection.name, "layer": "encoder", "encoder": facts["encoder"]}
-    meta |= {name: facts[name] for name in ("prefix", "branch") if name in facts}
+    meta |= {name: facts[name] for name in ("layout", "prefix", "branch") if name in facts}
     if checkpoint.mask is not None:
         meta["mask"] = [float(weight) for weight in checkpoint.mask.weights]
     return facts.get("normalisation"), meta

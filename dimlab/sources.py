@@ -266,17 +266,16 @@ def is_own(source: Path) -> bool:
     bool
         True also for a file that is not there or cannot be read: whoever reads it says so.
     """
-    from dimlab.training.checkpoint import read_torch_file
+    from dimlab.training.checkpoint import has_format, read_torch_file
 
     if source.suffix == ".safetensors" or str(source).startswith("timm:"):
         return False
     try:
-        payload = read_torch_file(source)
+        return has_format(read_torch_file(source))
     except FileNotFoundError:
         return True
     except ValueError:
         return False
-    return isinstance(payload, Mapping) and "format" in payload
 
 
 def encode_with(
@@ -284,12 +283,12 @@ def encode_with(
     images: ImageSet,
     *,
     views: int = 0,
-    normalisation: str = "none",
+    normalisation: str | None = None,
     seed: int = 0,
     device: str = "cpu",
     quiet: bool = False,
 ) -> Representation:
-    """Encode images with another tool's encoder, and keep its mask.
+    """Encode images with another tool's encoder.
 
     Parameters
     ----------
@@ -299,8 +298,8 @@ def encode_with(
         N images; grey ones are given to three channels alike.
     views : int, default=0
         Augmented views.
-    normalisation : {"none", "imagenet"}, default="none"
-        What the encoder was trained with.
+    normalisation : {"none", "imagenet"}, optional
+        As in `encode`.
     seed : int, default=0
         Of the views.
     device : str, default="cpu"
@@ -325,16 +324,10 @@ def encode_with(
             f"{images.images.shape[1]}."
         )
     with progress(f"encoding {images.split or images.name}", quiet=quiet) as advance:
-        found = encode(
-            loaded.module, images, n_views=views, seed=seed, device=device,
-            normalisation=normalisation, progress=advance,
+        return encode(
+            loaded, images, n_views=views, seed=seed, device=device, normalisation=normalisation,
+            progress=advance,
         )  # fmt: skip
-    facts = loaded.inspection.facts
-    known = ("encoder", "layout", "prefix", "branch")
-    told = {name: facts[name] for name in known if name in facts}
-    mask = {} if loaded.mask is None else {"mask": [float(each) for each in loaded.mask.weights]}
-    meta = {**found.meta, **told, **mask, "source": loaded.inspection.name}
-    return replace(found, meta=meta)
 
 
 @dataclass(frozen=True)
@@ -470,7 +463,6 @@ class Loading:
     def _of_others(self, source: Path, split: str, views: int) -> Representation:
         """Encode with another tool's encoder, where its file is plain."""
         from dimlab.interop.weights import load_encoder
-        from dimlab.mask import DimensionMask
 
         with reading(), said_on_stderr():
             loaded = load_encoder(source)
@@ -485,9 +477,9 @@ class Loading:
         )  # fmt: skip
         if not self.masked:
             return found
-        if "mask" not in found.meta:
+        if loaded.mask is None:
             raise ValueError(f"masked must be left out for {source.name}, which has no mask.")
-        return found.masked(DimensionMask(np.array(found.meta["mask"])))
+        return found.masked(loaded.mask)
 
     def pair(
         self,

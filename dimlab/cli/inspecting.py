@@ -9,34 +9,19 @@ from typing import Annotated, Any
 import typer
 
 from dimlab.cli.app import app
-from dimlab.cli.options import AsJson, FailIf
+from dimlab.cli.options import (
+    AllowPartial,
+    AllowUntrained,
+    AsJson,
+    Branch,
+    EncoderName,
+    FailIf,
+    LayoutName,
+    Stem,
+    TrustPickle,
+)
 from dimlab.sources import reading, said_on_stderr
 from dimlab.terminal import Gate, console, print_table
-
-EncoderName = Annotated[
-    str | None,
-    typer.Option("--encoder", help="resnet18, resnet34, resnet50, convnet or timm:NAME."),
-]
-Stem = Annotated[str | None, typer.Option("--stem", help="Of a ResNet: cifar or imagenet.")]
-LayoutName = Annotated[
-    str | None, typer.Option("--layout", help="How the file is laid out, where it is not plain.")
-]
-Branch = Annotated[
-    str | None,
-    typer.Option("--branch", help="Which copy: teacher, student, ema, online, momentum."),
-]
-TrustPickle = Annotated[
-    bool, typer.Option("--trust-pickle", help="Run code that the file asks for. Know its author.")
-]
-AllowPartial = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-partial", help="Key of the encoder, or its beginning, that may be missing."
-    ),
-]
-AllowUntrained = Annotated[
-    bool, typer.Option("--allow-untrained", help="Weights may show no sign of training.")
-]
 
 
 @app.command()

@@ -110,6 +110,32 @@ SaveMoments = Annotated[
     Path | None,
     typer.Option("--save-moments", help="Keep the moments (.safetensors), to merge later."),
 ]
+# checkpoints of other tools
+EncoderName = Annotated[
+    str | None,
+    typer.Option("--encoder", help="resnet18, resnet34, resnet50, convnet or timm:NAME."),
+]
+Stem = Annotated[str | None, typer.Option("--stem", help="Of a ResNet: cifar or imagenet.")]
+LayoutName = Annotated[
+    str | None, typer.Option("--layout", help="How the file is laid out, where it is not plain.")
+]
+Branch = Annotated[
+    str | None,
+    typer.Option("--branch", help="Which copy: teacher, student, ema, online, momentum."),
+]
+TrustPickle = Annotated[
+    bool, typer.Option("--trust-pickle", help="Run code that the file asks for. Know its author.")
+]
+AllowPartial = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-partial",
+        help="Key of the encoder, or its beginning, that may be missing or differ; repeatable.",
+    ),
+]
+AllowUntrained = Annotated[
+    bool, typer.Option("--allow-untrained", help="Weights may show no sign of training.")
+]
 Memory = Annotated[float | None, typer.Option("--memory", help="GB that the kNN search may take.")]
 
 

@@ -11,19 +11,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dimlab.cli.app import app
-from dimlab.cli.inspecting import Branch, EncoderName, LayoutName, Stem, TrustPickle
 from dimlab.cli.options import (
+    AllowPartial,
+    AllowUntrained,
     AsJson,
+    Branch,
     Data,
     DataDir,
     Device,
+    EncoderName,
     FailIf,
     Format,
     K,
+    LayoutName,
     Out,
     Quiet,
     Seed,
     Source,
+    Stem,
+    TrustPickle,
 )
 from dimlab.sources import (
     Loading,
@@ -161,15 +167,11 @@ def encode(
     layout: LayoutName = None,
     branch: Branch = None,
     normalisation: Annotated[
-        str, typer.Option(help="Of another tool's encoder: none or imagenet.")
-    ] = "none",
-    allow_partial: Annotated[
-        list[str] | None,
-        typer.Option("--allow-partial", help="Keys that may be missing or differ; repeatable."),
+        str | None,
+        typer.Option(help="Of another tool's encoder: none or imagenet; none by default."),
     ] = None,
-    allow_untrained: Annotated[
-        bool, typer.Option("--allow-untrained", help="Accept weights without a sign of training.")
-    ] = False,
+    allow_partial: AllowPartial = None,
+    allow_untrained: AllowUntrained = False,
     trust_pickle: TrustPickle = False,
     moments: Annotated[
         bool,

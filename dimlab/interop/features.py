@@ -270,13 +270,12 @@ def holds_features(path: str | os.PathLike[str]) -> bool:
     if path.suffix not in TORCH or not path.is_file():
         return False
     try:
-        from dimlab.training.checkpoint import read_torch_file
+        from dimlab.training.checkpoint import has_format, read_torch_file
 
-        payload = read_torch_file(path)
+        if has_format(read_torch_file(path)):
+            return False  # dimlab's own checkpoint
     except (ValueError, OSError):
         return False
-    if isinstance(payload, Mapping) and "format" in payload:
-        return False  # dimlab's own checkpoint
     arrays = read_arrays(path)
     if any(plain(name) in ("weight", "bias") for name in arrays):
         return False

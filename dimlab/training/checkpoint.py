@@ -271,7 +271,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
     path = Path(path)
     payload = read_torch_file(path)
-    if not isinstance(payload, dict) or "format" not in payload:
+    if not has_format(payload):
         raise ValueError(
             f"{path.name} must be a checkpoint written by dimlab train; got another kind of file."
         )
@@ -334,6 +334,11 @@ def read_torch_file(path: Path) -> Any:
         ) from error
     check_unpacked(path, n_bytes)
     return payload
+
+
+def has_format(payload: Any) -> bool:
+    """Whether what a torch file holds names a format, as dimlab's own checkpoints do."""
+    return isinstance(payload, dict) and "format" in payload
 
 
 def _refuse_bytearrays(path: Path) -> None:
