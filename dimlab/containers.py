@@ -15,7 +15,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -429,6 +429,51 @@ def read_parquet(path: Path) -> Any:
         return pd.read_parquet(path)
     except ArrowException as error:  # not all of them are ValueErrors
         raise ValueError(reason_of(error)) from error
+
+
+def read_table(path: Path, *, missing: Sequence[str] = ("",)) -> Any:
+    """Read a table with a row of names on top.
+
+    Parameters
+    ----------
+    path : Path
+        ``.csv``, ``.tsv`` or ``.parquet``.
+    missing : sequence of str
+        What stands for no value in text.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Its columns have different names, all text.
+
+    Raises
+    ------
+    ImportError
+        If it is parquet and there is no pyarrow.
+    ValueError
+        If it cannot be read or names a column twice.
+    """
+    import pandas as pd
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # columns of mixed types, rows of other lengths
+            if path.suffix == ".parquet":
+                frame = read_parquet(path)
+            else:
+                frame = pd.read_csv(
+                    path, sep="\t" if path.suffix == ".tsv" else ",", keep_default_na=False,
+                    na_values=list(missing), low_memory=False, index_col=False,
+                )  # fmt: skip
+    except ImportError:
+        raise
+    except DAMAGED as error:
+        raise ValueError(f"{path} must be a readable table; got: {reason_of(error)}.") from error
+    frame.columns = [str(each) for each in frame.columns]
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"{path} must name its columns differently; got {twice!r} twice.")
+    return frame
 
 
 def json_of(text: str | bytes) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.containers import DAMAGED, naming, read_parquet, reason_of
+from dimlab.containers import naming, read_table
 from dimlab.representation import Representation
 
 ROW, FILE, SPLIT = "row", "file", "split"
@@ -217,33 +216,17 @@ class FactorTable:
 
 
 def _read(path: Path) -> Any:
-    import pandas as pd
-
     if not path.is_file():
         raise FileNotFoundError(f"factors must be a .csv or .parquet file; got {path}, not there.")
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"factors must be a .csv or .parquet file; got {path.name!r}.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # columns of mixed types, rows of other lengths
-            if path.suffix == ".csv":
-                frame = pd.read_csv(
-                    path, keep_default_na=False, na_values=[""], low_memory=False, index_col=False
-                )
-            else:
-                frame = read_parquet(path)
+        return read_table(path)
     except ImportError as error:
         raise ValueError(
             "factors must be a .csv file unless pyarrow is installed; got a .parquet one. Run pip "
             'install "dimlab[parquet]".'
         ) from error
-    except DAMAGED as error:
-        raise ValueError(f"{path} must be a readable table; got: {reason_of(error)}.") from error
-    frame.columns = [str(each) for each in frame.columns]
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise ValueError(f"{path} must name its columns differently; got {twice!r} twice.")
-    return frame
 
 
 def _key(frame: Any, representation: Representation, name: str) -> tuple[str, np.ndarray]:

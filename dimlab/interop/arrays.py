@@ -10,14 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.containers import (
-    DAMAGED,
-    check_text,
-    map_safetensors,
-    read_npz,
-    read_parquet,
-    reason_of,
-)
+from dimlab import containers
+from dimlab.containers import DAMAGED, check_text, map_safetensors, read_npz
 
 TABLES = (".csv", ".tsv", ".parquet")
 TORCH = (".pt", ".pth", ".ckpt", ".bin", ".tar")
@@ -136,35 +130,17 @@ def read_table(path: Path) -> Any:
     ValueError
         If it cannot be read, is empty or names a column twice; parquet needs pyarrow.
     """
-    import pandas as pd
-
     if not path.is_file():
         raise FileNotFoundError(f"{path} must be a table; got nothing there.")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # columns of mixed types, rows of other lengths
-            if path.suffix == ".parquet":
-                frame = read_parquet(path)
-            else:
-                frame = pd.read_csv(
-                    path, sep="\t" if path.suffix == ".tsv" else ",", keep_default_na=False,
-                    na_values=["", "nan", "NaN"], low_memory=False, index_col=False,
-                )  # fmt: skip
+        frame = containers.read_table(path, missing=("", "nan", "NaN"))
     except ImportError as error:
         raise ValueError(
             f"{path.name} needs pyarrow to be read; got none. Run pip install "
             '"dimlab[parquet]", or write a .csv.'
         ) from error
-    except DAMAGED as error:
-        raise ValueError(
-            f"{path.name} must be a readable table; got: {reason_of(error)}."
-        ) from error
-    frame.columns = [str(each) for each in frame.columns]
     if len(frame) == 0:
         raise ValueError(f"{path.name} must have at least one row; got none.")
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise ValueError(f"{path.name} must name its columns differently; got {twice!r} twice.")
     return frame
 
 
