@@ -61,7 +61,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         handle = None
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename in (None, name, temporary):
+        # an error without a number is a sentence already: a name would take its place
+        if error.errno is not None and error.filename in (None, name, temporary):
             error.filename = str(path)
         raise
     finally:

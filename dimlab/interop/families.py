@@ -206,7 +206,7 @@ def blueprint_at(
         do not.
     """
     first = shapes.get(found.get("conv1.weight", ""), ())
-    channels = first[1] if len(first) == 4 else 3
+    channels = first[1] if len(first) == 4 and first[1] else 3
     if name == "convnet":
         last = shapes.get(found.get("conv3.weight", ""), (128,))[0]
         return Blueprint(name, channels, width=last if last >= 4 and last % 4 == 0 else 128)

@@ -183,7 +183,7 @@ def _timm_pairs(name: str, shapes: dict[str, Shape]) -> Iterator[Pair]:
     for rough in candidates(shapes, wanted, ["names"]):
         place = rough.found | rough.mismatched
         at = shapes.get(place.get(first, ""), ())
-        exact = Blueprint(name, in_channels=at[1] if len(at) == 4 else 3)
+        exact = Blueprint(name, in_channels=at[1] if len(at) == 4 and at[1] else 3)
         if "pos_embed" in rough.mismatched and "patch_embed.proj.weight" in place:
             exact = replace(exact, image_size=vit_at(rough.prefix, shapes).image_size)
         yield exact, placed(rough.prefix, "names", place, shapes, exact.shapes())
