@@ -1,0 +1,182 @@
+"""The search: eight configurations a family, on the validation split, once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dimlab.atomic import replacing
+from dimlab.encode import encode
+from dimlab.mask import DimensionMask
+from dimlab.probes.evaluate import evaluate
+from dimlab.study.families import FAMILIES, FIELDS, Family, tried_configurations
+from dimlab.study.sweep import Images, Run, Study
+from dimlab.training.checkpoint import Checkpoint
+
+SEED = 1000  # of the search's runs; no study uses it
+_ROUNDS, _TIMED = 5, 12  # of the timing: alternating rounds, steps in each
+
+
+def validated(checkpoint: Checkpoint, images: Images) -> dict[str, Any]:
+    """Measure what a choice rests on: kNN on the validation split, masked where a mask is learned.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        A run.
+    images : callable
+        Of the split's name.
+
+    Returns
+    -------
+    dict
+        ``accuracy`` of kNN, ``ridge``, and ``mask_spread``: the standard deviation of the logits.
+    """
+    train, held = (encode(checkpoint, images(split)) for split in ("train", "validation"))
+    mask: DimensionMask | None = checkpoint.mask if checkpoint.has_mask else None
+    used = (train, held) if mask is None else (train.masked(mask), held.masked(mask))
+    accuracy = evaluate(*used, readers=("knn", "ridge")).accuracy
+    return {
+        "accuracy": float(accuracy[0]),
+        "ridge": float(accuracy[1]),
+        "mask_spread": float(np.std(checkpoint.mask_logits.double().numpy())),
+    }
+
+
+def search(study: Study, families: Sequence[str]) -> dict[str, Any]:
+    """Try every family's configurations and choose the best on validation.
+
+    Parameters
+    ----------
+    study : Study
+        Data, steps, processes; its seeds and its choices are not looked at.
+    families : sequence of str
+        Of `FAMILIES`, those with knobs of their own.
+
+    Returns
+    -------
+    dict
+        By family: ``chosen`` (fields that were drawn), ``accuracy``, ``mask_spread``,
+        ``seconds_per_step`` (measured side by side, alternating, one thread), and ``tried``, the
+        list of all that were tried with their accuracies.
+
+    Raises
+    ------
+    OutOfTime
+        If the minutes are over; what is done is kept.
+    """
+    runs = []
+    for family in families:
+        for place, config in enumerate(tried_configurations(FAMILIES[family], study.config)):
+            labels = {"family": family, "place": place}
+            runs.append(Run(replace(config, seed=SEED), study.data, labels))
+    table = study.table(runs, validated)
+    found: dict[str, Any] = {}
+    for family, rows in table.groupby("family", sort=False):
+        tried = [
+            _drawn(FAMILIES[str(family)], runs[place])
+            | {name: float(rows.loc[place, name]) for name in ("accuracy", "ridge", "mask_spread")}
+            for place in rows.index
+        ]
+        best = max(tried, key=lambda each: each["accuracy"])
+        chosen = {name: best[name] for name in _drawn(FAMILIES[str(family)], runs[0])}
+        found[str(family)] = {
+            "chosen": chosen, "accuracy": best["accuracy"], "mask_spread": best["mask_spread"],
+            "tried": tried,
+        }  # fmt: skip
+    for family, seconds in _seconds_per_step(study, found).items():
+        found[family]["seconds_per_step"] = seconds
+    return found
+
+
+def _drawn(family: Family, run: Run) -> dict[str, Any]:
+
+    return {FIELDS.get(knob, knob): getattr(run.config, FIELDS.get(knob, knob)) for knob in family.knobs}
+
+
+def _seconds_per_step(study: Study, found: dict[str, Any]) -> dict[str, float]:
+    """Median seconds of a step, families alternating so that all feel the machine the same."""
+    from dimlab.datasets import load_images
+    from dimlab.study.sweep import one_thread
+    from dimlab.training.loop import train
+
+    images = load_images(study.data, "train", data_dir=study.data_dir)
+    taken: dict[str, list[float]] = {family: [] for family in found}
+    with one_thread(study.device):
+        for _ in range(_ROUNDS):
+            for family, each in found.items():
+                config = replace(
+                    study.config, **{**each["chosen"], **FAMILIES[family].fixed, "steps": _TIMED}
+                )
+                seconds: list[float] = []
+                train(
+                    config, images, device=study.device,
+                    sink=lambda record, seconds=seconds: seconds.append(record["seconds"]),
+                )  # fmt: skip
+                taken[family] += seconds[2:]
+    return {family: float(np.median(seconds)) for family, seconds in taken.items()}
+
+
+def read_search(path: Path) -> dict[str, dict[str, Any]]:
+    """Read what a search chose.
+
+    Parameters
+    ----------
+    path : Path
+        ``search.json``.
+
+    Returns
+    -------
+    dict of str to dict
+        Fields of `TrainConfig` by family, with ``mask_spread`` and ``seconds_per_step``, as
+        `Study` takes them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"search must be done first; got no {path}. Run with --search.")
+    found = json.loads(path.read_text(encoding="utf-8"))["families"]
+    return {
+        family: {
+            **each["chosen"],
+            "mask_spread": each["mask_spread"],
+            "seconds_per_step": each["seconds_per_step"],
+        }
+        for family, each in found.items()
+    }
+
+
+def write_search(path: Path, study: Study, found: dict[str, Any], *, started: float) -> None:
+    """Write what a search tried and chose, beside what it knew of other families.
+
+    Parameters
+    ----------
+    path : Path
+        ``search.json``.
+    study : Study
+        What it was done on.
+    found : dict
+        As `search` returns.
+    started : float
+        ``time.monotonic()`` of the start.
+    """
+    from dimlab.report.provenance import environment
+
+    known = json.loads(path.read_text(encoding="utf-8"))["families"] if path.is_file() else {}
+    payload = {
+        "data": study.data, "split": "validation", "seed": SEED, "steps": study.config.steps,
+        "batch_size": study.config.batch_size, "seconds": round(time.monotonic() - started, 1),
+        "environment": environment(), "families": {**known, **found},
+    }  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(payload, indent=1) + "\n", encoding="utf-8")

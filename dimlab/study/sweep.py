@@ -1,0 +1,277 @@
+"""Runs of a study: trained once, measured once, kept, spread over processes."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dimlab.atomic import replacing
+from dimlab.datasets import load_images
+from dimlab.image_set import ImageSet
+from dimlab.study.families import FAMILIES, Family
+from dimlab.training.checkpoint import Checkpoint, load_checkpoint
+from dimlab.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Images = Callable[[str], ImageSet]
+Measure = Callable[[Checkpoint, Images], "dict[str, Any] | list[dict[str, Any]]"]
+Trainer = Callable[..., Checkpoint]
+
+
+class OutOfTime(InterruptedError):
+    """The minutes are over; the message says how many runs are done, and how to go on."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, and how its rows are labelled.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Everything of the training, its seed too.
+    data : str
+        Name of a data set, as `load_images` takes it.
+    labels : mapping of str to value
+        Columns of its rows, as ``{"family": "simclr"}``; they are no part of what is trained.
+    random_mask : float, default=0.0
+        Standard deviation of the logits of a mask that is drawn once and never moves.
+    """
+
+    config: TrainConfig
+    data: str
+    labels: Mapping[str, Any] = field(default_factory=dict)
+    random_mask: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """Name of its folder: equal for equal trainings."""
+        return _hash([self.config.to_dict(), self.data, self.random_mask])
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where, on what and how long a claim is put to the test.
+
+    Parameters
+    ----------
+    size : {"small", "medium", "paper"}
+        Which of the three.
+    data : str
+        Name of a data set, as `load_images` takes it.
+    config : TrainConfig
+        Configuration that families are made of.
+    seeds : tuple of int
+        One run of every family each.
+    chosen : mapping of str to mapping, optional
+        Fields that the search chose, by family; see `dimlab.study.search`.
+    folder : path, default="runs"
+        Runs are kept in it, each in a folder of its own, for every script that asks for the same.
+    n_jobs : int, default=1
+        Processes; each trains with one thread.
+    minutes : float, default=inf
+        After these no run is begun.
+    device : str, default="cpu"
+        Where to train and encode.
+    data_dir : path, optional
+        Where the data set lies.
+    trainer : callable, optional
+        In the place of `dimlab.train`: planted worlds of the tests.
+    quiet : bool, default=True
+        Whether to show no progress.
+    """
+
+    size: str
+    data: str
+    config: TrainConfig
+    seeds: tuple[int, ...]
+    chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    folder: Path = Path("runs")
+    n_jobs: int = 1
+    minutes: float = float("inf")
+    device: str = "cpu"
+    data_dir: Path | None = None
+    trainer: Trainer | None = None
+    quiet: bool = True
+
+    def runs(self, family: str, *, labels: Mapping[str, Any] | None = None, **changes: Any) -> list[Run]:
+        """Return one run a seed of a family, with what the search chose for it.
+
+        Parameters
+        ----------
+        family : str
+            Of `FAMILIES`.
+        labels : mapping, optional
+            Further columns.
+        **changes
+            Fields that differ from the family's choice.
+
+        Returns
+        -------
+        list of Run
+            In the order of the seeds.
+        """
+        known = FAMILIES[family]
+        config = replace(self.config, **{**self._choice(known), **known.fixed, **changes})
+        spread = self.chosen.get("exact", {}).get("mask_spread", 1.0) if known.random_mask else 0.0
+        return [
+            Run(
+                replace(config, seed=seed), self.data,
+                {"family": family, **(labels or {}), "seed": seed}, spread,
+            )
+            for seed in self.seeds
+        ]  # fmt: skip
+
+    def steps_at_equal_seconds(self, family: str, *, reference: str = "exact") -> int:
+        """Return how many steps of a family take the seconds of the reference's.
+
+        Parameters
+        ----------
+        family, reference : str
+            Of `FAMILIES`.
+
+        Returns
+        -------
+        int
+            By the seconds a step that the search measured side by side; where it did not, as
+            many steps.
+        """
+        own, other = (
+            self.chosen.get(FAMILIES[each].like or each, {}).get("seconds_per_step", 1.0)
+            for each in (family, reference)
+        )
+        return max(1, round(self.config.steps * other / own))
+
+    def table(self, runs: Sequence[Run], measure: Measure) -> DataFrame:
+        """Train and measure what is not kept yet; one row (or several) a run, as `measure` gives.
+
+        Parameters
+        ----------
+        runs : sequence of Run
+            In the order of the rows.
+        measure : callable
+            ``measure(checkpoint, images) -> dict or list of dict`` of plain values; ``images`` is
+            a function of the split's name. Its source is a part of the key that a row is kept
+            under.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns: labels of the run, ``step_seconds`` (median of the recorded steps), then what
+            was measured.
+
+        Raises
+        ------
+        OutOfTime
+            If the minutes are over before all is done; what is done is kept.
+        ValueError
+            If a training or a measurement refuses its input.
+        """
+        import pandas as pd
+        from joblib import Parallel, delayed
+
+        from dimlab.terminal import progress
+
+        name = f"{measure.__name__}-{_hash(inspect.getsource(measure))[:8]}.json"
+        jobs = {run.key: run for run in runs if self._kept(run, name) is None}
+        deadline = time.monotonic() + 60 * self.minutes
+
+        def in_time() -> Iterator[Any]:
+            for run in jobs.values():
+                if time.monotonic() > deadline:
+                    return
+                yield delayed(_trained_and_measured)(self, run, measure, name)
+
+        with progress(f"{len(jobs)} of {len(runs)} runs", quiet=self.quiet) as advance:
+            done = 0
+            pool = Parallel(n_jobs=self.n_jobs, return_as="generator_unordered", pre_dispatch="1*n_jobs", batch_size=1)
+            for _ in pool(in_time()):
+                done += 1
+                advance(done, len(jobs))
+        if done < len(jobs):
+            raise OutOfTime(
+                f"{len(runs) - len(jobs) + done} of {len(runs)} runs are done and kept in "
+                f"{self.folder}; the same command goes on."
+            )
+        rows = []
+        for run in runs:
+            rows += [{**run.labels, **row} for row in self._kept(run, name) or []]
+        return pd.DataFrame(rows)
+
+    def _choice(self, family: Family) -> dict[str, Any]:
+        fields = TrainConfig.__annotations__
+        chosen = self.chosen.get(family.like or family.name, {})
+        return {name: value for name, value in chosen.items() if name in fields}
+
+    def _kept(self, run: Run, name: str) -> list[dict[str, Any]] | None:
+        path = self.folder / run.key / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _trained_and_measured(study: Study, run: Run, measure: Measure, name: str) -> None:
+    """Take one run to its end, in a process of its own."""
+    folder = study.folder / run.key
+    with one_thread(study.device):
+        images = lru_cache(maxsize=None)(lambda split: _images(run.data, split, study.data_dir))
+        checkpoint = _trained(study, run, folder, images)
+        measured = measure(checkpoint, images)
+    seconds = [record["seconds"] for record in checkpoint.metrics]
+    row = {"step_seconds": float(np.median(seconds)) if seconds else float("nan")}
+    rows = [{**row, **each} for each in (measured if isinstance(measured, list) else [measured])]
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / name) as path:
+        path.write_text(json.dumps(rows, default=float), encoding="utf-8")
+
+
+def _trained(study: Study, run: Run, folder: Path, images: Images) -> Checkpoint:
+    from dimlab.training.loop import train, untrained
+
+    path = folder / "checkpoint.pt"
+    kept = load_checkpoint(path) if path.is_file() else None
+    if kept is not None and kept.step == run.config.steps:
+        return kept
+    if kept is None and run.random_mask:
+        kept = untrained(run.config, images("train"))
+        drawn = np.random.default_rng([run.config.seed, 7]).normal(size=len(kept.mask_logits))
+        logits = kept.mask_logits.new_tensor(run.random_mask * drawn)
+        kept = replace(kept, mask_logits=logits)
+    trainer = study.trainer or train
+    return trainer(
+        run.config, images("train"), out=folder, resume=kept, device=study.device
+    )
+
+
+@lru_cache(maxsize=8)
+def _images(data: str, split: str, data_dir: Path | None) -> ImageSet:
+    return load_images(data, split, data_dir=data_dir)
+
+
+@contextmanager
+def one_thread(device: str) -> Iterator[None]:
+    """Make a CPU run's numbers the same for any number of processes."""
+    import torch
+
+    before = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _hash(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,219 @@
+"""Verdicts over seeds: does a claim hold, fail, or is it undecided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+_LEVEL = 0.95
+_MOST_SEEDS = 10_000
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer to a claim, with the effect that it rests on.
+
+    Parameters
+    ----------
+    claim : str
+        What was claimed, so that a positive effect speaks for it.
+    answer : str
+        ``holds``, ``fails`` or ``undecided``.
+    effect : float
+        Mean over seeds of the paired differences.
+    ci_low, ci_high : float
+        Student's 95 % interval over seeds; infinite for one seed.
+    smallest_effect : float
+        Smallest effect of interest, stated before the runs.
+    unit : str
+        Of the effect.
+    differences : tuple of float
+        One a seed.
+    n_needed : int or None
+        For ``undecided``: seeds that would decide it if mean and spread stayed; None where even
+        10,000 would not.
+    because : str
+        What else the answer rests on: the control, how things were chosen.
+    parts : tuple of Verdict
+        Other questions that the same runs answer.
+
+    Examples
+    --------
+    >>> judged("a > b", [0.02, 0.03, 0.025], smallest_effect=0.01, unit="accuracy").answer
+    'holds'
+    """
+
+    claim: str
+    answer: str
+    effect: float
+    ci_low: float
+    ci_high: float
+    smallest_effect: float
+    unit: str
+    differences: tuple[float, ...]
+    n_needed: int | None = None
+    because: str = ""
+    parts: tuple[Verdict, ...] = ()
+
+    @property
+    def n_seeds(self) -> int:
+        """Number of seeds."""
+        return len(self.differences)
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the effect over seeds; NaN for one seed."""
+        if self.n_seeds < 2:
+            return float("nan")
+        return float(np.std(self.differences, ddof=1) / np.sqrt(self.n_seeds))
+
+    def never_decided(self) -> Verdict:
+        """Return the same numbers without an answer: what a run of the small size may say.
+
+        Returns
+        -------
+        Verdict
+            ``undecided``, its parts too.
+        """
+        parts = tuple(part.never_decided() for part in self.parts)
+        return replace(self, answer="undecided", n_needed=None, parts=parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON.
+
+        Returns
+        -------
+        dict
+            One entry a field.
+        """
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Verdict:
+        """Build a verdict from what `to_dict` gave.
+
+        Parameters
+        ----------
+        values : dict
+            As read from JSON.
+
+        Returns
+        -------
+        Verdict
+            The same one.
+
+        Examples
+        --------
+        >>> verdict = judged("a > b", [0.0, 0.1], smallest_effect=0.01, unit="accuracy")
+        >>> Verdict.from_dict(verdict.to_dict()) == verdict
+        True
+        """
+        parts = tuple(cls.from_dict(part) for part in values["parts"])
+        return cls(**{**values, "differences": tuple(values["differences"]), "parts": parts})
+
+    def summary(self) -> str:
+        """Return the answer in one line.
+
+        Returns
+        -------
+        str
+            Answer, effect, interval, seeds.
+        """
+        needed = ""
+        if self.answer == "undecided" and self.n_needed is not None:
+            needed = f"; {self.n_needed} seeds would decide it"
+        return (
+            f"{self.answer}: {self.effect:+.4f} [{self.ci_low:+.4f}, {self.ci_high:+.4f}] "
+            f"{self.unit}, {self.n_seeds} seeds, smallest effect of interest "
+            f"{self.smallest_effect:g}{needed}"
+        )
+
+
+def judged(
+    claim: str,
+    differences: Sequence[float],
+    *,
+    smallest_effect: float,
+    unit: str,
+    because: str = "",
+    parts: Sequence[Verdict] = (),
+) -> Verdict:
+    """Judge a claim by paired differences, one a seed, positive where they speak for it.
+
+    Parameters
+    ----------
+    claim : str
+        What was claimed.
+    differences : sequence of float
+        One a seed.
+    smallest_effect : float
+        Smallest effect of interest, > 0.
+    unit : str
+        Of the differences.
+    because : str, default=""
+        What else the answer rests on.
+    parts : sequence of Verdict, default=()
+        Other questions that the same runs answer.
+
+    Returns
+    -------
+    Verdict
+        ``holds``: Student's 95 % interval lies above 0 and the mean is at least the smallest
+        effect. ``fails``: the interval lies below the smallest effect. Else ``undecided``.
+
+    Raises
+    ------
+    ValueError
+        If there are no differences, one is not finite, or the smallest effect is not > 0.
+
+    References
+    ----------
+    Lakens, "Equivalence tests", Social Psychological and Personality Science 8, 2017.
+
+    Examples
+    --------
+    >>> judged("a > b", [0.001, -0.001, 0.0], smallest_effect=0.01, unit="accuracy").answer
+    'fails'
+    >>> judged("a > b", [0.1, -0.05, 0.02], smallest_effect=0.01, unit="accuracy").answer
+    'undecided'
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
+        raise ValueError(f"differences must be finite numbers, at least one; got {differences}.")
+    if not smallest_effect > 0:
+        raise ValueError(f"smallest_effect must be > 0; got {smallest_effect}.")
+    effect = float(values.mean())
+    spread = float(values.std(ddof=1)) if len(values) > 1 else float("inf")
+    half = _half_width(spread, len(values))
+    answer = _answer(effect, half, smallest_effect)
+    needed = _needed(effect, spread, smallest_effect) if answer == "undecided" else None
+    return Verdict(
+        claim, answer, effect, effect - half, effect + half, smallest_effect, unit,
+        tuple(values.tolist()), needed, because, tuple(parts),
+    )  # fmt: skip
+
+
+def _half_width(spread: float, n_seeds: int) -> float:
+    from scipy.stats import t
+
+    if n_seeds < 2:
+        return float("inf")
+    return float(t.ppf(0.5 + _LEVEL / 2, n_seeds - 1) * spread / np.sqrt(n_seeds))
+
+
+def _answer(effect: float, half: float, smallest_effect: float) -> str:
+    if effect - half > 0 and effect >= smallest_effect:
+        return "holds"
+    return "fails" if effect + half < smallest_effect else "undecided"
+
+
+def _needed(effect: float, spread: float, smallest_effect: float) -> int | None:
+    if not np.isfinite(spread):
+        return None
+    for n_seeds in range(2, _MOST_SEEDS + 1):
+        if _answer(effect, _half_width(spread, n_seeds), smallest_effect) != "undecided":
+            return n_seeds
+    return None
