@@ -97,7 +97,9 @@ def search(study: Study, families: Sequence[str]) -> dict[str, Any]:
 
 def _drawn(family: Family, run: Run) -> dict[str, Any]:
 
-    return {FIELDS.get(knob, knob): getattr(run.config, FIELDS.get(knob, knob)) for knob in family.knobs}
+    return {
+        FIELDS.get(knob, knob): getattr(run.config, FIELDS.get(knob, knob)) for knob in family.knobs
+    }
 
 
 def _seconds_per_step(study: Study, found: dict[str, Any]) -> dict[str, float]:

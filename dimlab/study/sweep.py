@@ -106,7 +106,9 @@ class Study:
     trainer: Trainer | None = None
     quiet: bool = True
 
-    def runs(self, family: str, *, labels: Mapping[str, Any] | None = None, **changes: Any) -> list[Run]:
+    def runs(
+        self, family: str, *, labels: Mapping[str, Any] | None = None, **changes: Any
+    ) -> list[Run]:
         """Return one run a seed of a family, with what the search chose for it.
 
         Parameters
@@ -196,7 +198,12 @@ class Study:
 
         with progress(f"{len(jobs)} of {len(runs)} runs", quiet=self.quiet) as advance:
             done = 0
-            pool = Parallel(n_jobs=self.n_jobs, return_as="generator_unordered", pre_dispatch="1*n_jobs", batch_size=1)
+            pool = Parallel(
+                n_jobs=self.n_jobs,
+                return_as="generator_unordered",
+                pre_dispatch="1*n_jobs",
+                batch_size=1,
+            )
             for _ in pool(in_time()):
                 done += 1
                 advance(done, len(jobs))
@@ -248,9 +255,7 @@ def _trained(study: Study, run: Run, folder: Path, images: Images) -> Checkpoint
         logits = kept.mask_logits.new_tensor(run.random_mask * drawn)
         kept = replace(kept, mask_logits=logits)
     trainer = study.trainer or train
-    return trainer(
-        run.config, images("train"), out=folder, resume=kept, device=study.device
-    )
+    return trainer(run.config, images("train"), out=folder, resume=kept, device=study.device)
 
 
 @lru_cache(maxsize=8)
