@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 try:
     import fcntl
@@ -100,6 +102,91 @@ def holding(folder: str | os.PathLike[str]) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def claiming(path: str | os.PathLike[str], refusal: str) -> Iterator[TextIO]:
+    """Open a text file to be written by nobody else while the block runs; its content stands.
+
+    Parameters
+    ----------
+    path : path
+        The file, made if missing. Its folder must exist.
+    refusal : str
+        What to say where somebody else has it.
+
+    Yields
+    ------
+    TextIO
+        At its end; ``truncate(0)`` empties it. A file that is still empty at the end is removed.
+
+    Raises
+    ------
+    OSError
+        With the refusal, and nothing is touched; or if the disk refuses.
+
+    Notes
+    -----
+    The lock is advisory, on the file itself, and ends with the process, however that ends. Where a
+    file system has no locks, nobody is refused.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with claiming(f"{folder}/log", "log must be free; got one in use.") as log:
+    ...         is_claimed(f"{folder}/log")
+    ...     is_claimed(f"{folder}/log"), os.listdir(folder)
+    True
+    (False, [])
+    """
+    path = Path(path)
+    while True:
+        file = path.open("a", encoding="utf-8")
+        try:
+            if not _try_lock(file.fileno(), alone=True):
+                raise OSError(refusal)
+            if _is_at(file.fileno(), path):
+                break
+        except BaseException:
+            file.close()
+            raise
+        file.close()  # whoever had it before has removed it meanwhile
+    with file:
+        try:
+            yield file
+        finally:
+            file.flush()
+            if os.fstat(file.fileno()).st_size == 0:
+                with suppress(OSError):  # Windows removes no open file
+                    path.unlink()  # before anybody else can have it
+
+
+def is_claimed(path: str | os.PathLike[str]) -> bool:
+    """Say whether a file is somebody's, by `claiming`; nothing is made or changed.
+
+    Parameters
+    ----------
+    path : path
+        It need not be there.
+
+    Returns
+    -------
+    bool
+        True while the other's block runs.
+
+    Raises
+    ------
+    OSError
+        If it is there and cannot be opened.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        return not _try_lock(handle, alone=False)
+    finally:
+        os.close(handle)
+
+
 def write_together(
     folder: str | os.PathLike[str], contents: Mapping[str, bytes]
 ) -> dict[str, Path]:
@@ -172,6 +259,25 @@ def _lock(handle: int, *, wait: bool = False) -> bool:
     except OSError:
         return False
     return True
+
+
+def _try_lock(handle: int, *, alone: bool) -> bool:
+    """Lock an open file until it is closed, alone or with others; not where somebody else has."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+    except OSError as error:  # any other one: the file system has no locks
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file still has its name."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _umask() -> int:

@@ -357,13 +357,15 @@ def _tensorboard(folder: Path) -> Iterator[Any]:
             "tensorboard must be installed for --tensorboard; got no such package. "
             'Run pip install "dimlab[tensorboard]".'
         ) from error
-    folder.mkdir(parents=True, exist_ok=True)
-    with SummaryWriter(str(folder)) as writer:
+    writers: list[Any] = []
+    with ExitStack() as stack:
 
         def write(record: dict[str, Any]) -> None:
+            if not writers:  # only now: the folder may be another run's
+                writers.append(stack.enter_context(SummaryWriter(str(folder))))
             for name, value in record.items():
                 if name != "step":
-                    writer.add_scalar(name, value, record["step"])
+                    writers[0].add_scalar(name, value, record["step"])
 
         yield write
 
@@ -380,7 +382,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _run_folder(out: Path | None, name: str, overwrite: bool) -> Path:
+    from dimlab.training.loop import check_free
+
     folder = out or Path("runs") / name
+    check_free(folder)  # first: whoever is told of --overwrite would use it
     if (folder / "checkpoint.pt").exists() and not overwrite:
         raise ValueError(
             f"out must be a folder without a checkpoint.pt; got {folder}. "
