@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
+import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
@@ -18,6 +20,7 @@ except ImportError:  # Windows has none: nothing is locked there
     fcntl = None  # type: ignore[assignment]
 
 TEMPORARY = ".tmp"
+_JOURNAL = f".together{TEMPORARY}"
 _SETTLED = 10.0  # seconds without a write, after which a temporary file that is not locked is stale
 
 
@@ -49,28 +52,43 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     >>> [file.name for file in folder.iterdir()]
     ['a.txt']
     """
-    path = Path(path)
-    _sweep(path)
-    handle: int | None
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
-    temporary = Path(name)
-    try:
-        _lock(handle)  # says that somebody is at work on it
+    with _beside(Path(path)) as (temporary, settle):
         yield temporary
+        settle()
+        os.replace(temporary, path)
+
+
+@contextmanager
+def _beside(
+    path: Path, *, journal: Path | None = None
+) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """Give a temporary file, and what brings it to the disk; it is gone at the end, if it is there.
+
+    A journal that is there at the end keeps it.
+    """
+    _sweep(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+    temporary, handles = Path(name), [handle]
+
+    def settle() -> None:
         os.fsync(handle)
         temporary.chmod(0o666 & ~_umask())  # mkstemp's files are private
-        os.close(handle)  # Windows renames no open file
-        handle = None
-        os.replace(temporary, path)
+        if fcntl is None:
+            os.close(handles.pop())  # Windows renames no open file
+
+    try:
+        _lock(handle)  # says that somebody is at work on it
+        yield temporary, settle
     except OSError as error:
         # an error without a number is a sentence already: a name would take its place
         if error.errno is not None and error.filename in (None, name, temporary):
             error.filename = str(path)
         raise
     finally:
-        if handle is not None:
-            os.close(handle)
-        temporary.unlink(missing_ok=True)
+        for each in handles:
+            os.close(each)
+        if journal is None or not journal.exists():
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -89,14 +107,17 @@ def holding(folder: str | os.PathLike[str]) -> Iterator[None]:
     Notes
     -----
     The lock is advisory, on the folder itself: it leaves no file behind, and ends with the process.
-    Where a file system has no locks, nothing is held.
+    Where a file system has no locks, nothing is held. What a killed process had begun to put in
+    place (`write_together`) is put in place first.
     """
     if fcntl is None:
+        _go_on(Path(folder))
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         _lock(handle, wait=True)
+        _go_on(Path(folder))
         yield
     finally:
         os.close(handle)
@@ -188,9 +209,12 @@ def is_claimed(path: str | os.PathLike[str]) -> bool:
 
 
 def write_together(
-    folder: str | os.PathLike[str], contents: Mapping[str, bytes]
+    folder: str | os.PathLike[str],
+    contents: Mapping[str, bytes],
+    *,
+    outdated: Callable[[], Mapping[str, str]] | None = None,
 ) -> dict[str, Path]:
-    """Write files that belong together: all are whole on the disk before the first gets its name.
+    """Write files that belong together: the folder has all the old ones, then all the new ones.
 
     Parameters
     ----------
@@ -198,6 +222,9 @@ def write_together(
         Made if missing.
     contents : mapping of str to bytes
         By file name, in the order in which they get their names.
+    outdated : callable, optional
+        Asked when the folder is held: old files that are to go, by name, with the `digest` of their
+        contents. One with another content is somebody else's, and stays.
 
     Returns
     -------
@@ -212,25 +239,100 @@ def write_together(
     Notes
     -----
     Processes that write into one folder wait for each other: at the end, all of its files are of
-    one of them.
+    one of them. When the new files are whole on the disk, a journal (``.together.tmp``) says which
+    get which names; a process that is killed behind that point leaves the rest to whoever holds the
+    folder next, one that is killed before it leaves the old files.
 
     Examples
     --------
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     files = write_together(folder, {"a.csv": b"1", "a.json": b"[1]"})
     ...     sorted(files), files["a.csv"].read_bytes()
+    ...     old = {"a.json": digest(b"[1]"), "a.csv": digest(b"of mine")}
+    ...     _ = write_together(folder, {"b.csv": b"2"}, outdated=lambda: old)
+    ...     sorted(os.listdir(folder))
     (['a.csv', 'a.json'], b'1')
+    ['a.csv', 'b.csv']
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    journal = folder / _JOURNAL
     with holding(folder), ExitStack() as stack:
-        for name in reversed(list(contents)):  # the last one entered gets its name first
-            temporary = stack.enter_context(replacing(folder / name))
-            with temporary.open("wb") as file:
-                file.write(contents[name])
-                file.flush()
-                os.fsync(file.fileno())
+        moves: dict[str, str] = {}
+        for name, content in contents.items():
+            temporary, settle = stack.enter_context(_beside(folder / name, journal=journal))
+            if (folder / name).is_dir():  # while there is a way back
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / name))
+            temporary.write_bytes(content)
+            settle()
+            moves[temporary.name] = name
+        leaving = dict(outdated() if outdated is not None else {})
+        leaving = {name: each for name, each in leaving.items() if name not in contents}
+        with replacing(journal) as begun:
+            begun.write_text(json.dumps({"moves": moves, "leaving": leaving}), encoding="utf-8")
+        try:
+            _put_in_place(folder, moves, leaving)
+        except KeyboardInterrupt:
+            _put_in_place(folder, moves, leaving)
+            raise
     return {name: folder / name for name in contents}
+
+
+def digest(content: bytes) -> str:
+    """Return what tells one content of a file from another.
+
+    Parameters
+    ----------
+    content : bytes
+        All of it.
+
+    Returns
+    -------
+    str
+        SHA-256, hexadecimal.
+    """
+    return hashlib.sha256(content).hexdigest()
+
+
+def _go_on(folder: Path) -> None:
+    """Put in place what a killed process left in the folder, its journal says under which names."""
+    try:
+        found = json.loads((folder / _JOURNAL).read_text(encoding="utf-8"))
+        moves, leaving = dict(found["moves"]), dict(found["leaving"])
+        for name in (*moves.values(), *leaving):
+            if not name or Path(name).name != name or name.startswith("."):
+                raise ValueError(name)
+        for temporary, name in moves.items():
+            if not (temporary.startswith(f".{name}.") and temporary.endswith(TEMPORARY)):
+                raise ValueError(temporary)
+            if Path(temporary).name != temporary:
+                raise ValueError(temporary)
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        moves, leaving = {}, {}  # nobody of dimlab wrote it
+    _put_in_place(folder, moves, leaving)
+
+
+def _put_in_place(folder: Path, moves: Mapping[str, str], leaving: Mapping[str, str]) -> None:
+    """Give files their names, remove what leaves, then the journal; what is done stays done."""
+    refused: OSError | None = None
+    for temporary, name in moves.items():
+        try:
+            os.replace(folder / temporary, folder / name)
+        except FileNotFoundError:  # it has its name already
+            continue
+        except OSError as error:
+            refused = error
+    for name, known in leaving.items():
+        try:
+            if not (folder / name).is_symlink() and digest((folder / name).read_bytes()) == known:
+                (folder / name).unlink()
+        except OSError:  # it has gone, or is no file
+            continue
+    (folder / _JOURNAL).unlink(missing_ok=True)
+    if refused is not None:
+        raise refused
 
 
 def _sweep(path: Path) -> None:
