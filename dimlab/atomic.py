@@ -262,7 +262,7 @@ def write_together(
         for name, content in contents.items():
             temporary, settle = stack.enter_context(_beside(folder / name, journal=journal))
             if (folder / name).is_dir():  # while there is a way back
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / name))
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / name))
             temporary.write_bytes(content)
             settle()
             moves[temporary.name] = name

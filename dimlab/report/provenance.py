@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dimlab.representation import Representation
 
 NAME = "provenance.json"
+RECORD = f".{NAME}"  # of a single result, behind its name
 SAME, OTHER, GONE, UNKNOWN, NOTE = "same", "other", "gone", "unknown", "note"
 _PACKAGES = {"numpy": "numpy", "scipy": "scipy", "sklearn": "scikit-learn", "torch": "torch"}
 _SHOWN = {**_PACKAGES, "matplotlib": "matplotlib"}  # figures alone depend on the last
