@@ -31,6 +31,7 @@ from dimlab.cli.options import (
     Stem,
     TrustPickle,
 )
+from dimlab.cli.recording import recording
 from dimlab.sources import (
     Loading,
     encode_with,
@@ -264,7 +265,7 @@ def evaluate(
     from dimlab.baselines import evaluate_baselines
 
     checkpoints = [read_checkpoint(source) for source in sources]
-    loading = Loading(data, data_dir)
+    loading = Loading(data, data_dir, seed=seed, device=device)
     train_images = loading.images(checkpoints[0], "train")
     test_images = _first(loading.images(checkpoints[0], "test"), max_queries)
     with progress("evaluating", quiet=quiet) as advance:
@@ -273,7 +274,13 @@ def evaluate(
             device=device, progress=advance,
         )  # fmt: skip
     with presented(
-        result, "evaluate", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+        result,
+        "evaluate",
+        out,
+        as_json=as_json,
+        fail_if=fail_if,
+        figure_format=figure_format,
+        record=recording(loading, sources),
     ) as for_people:
         if for_people:
             means = dict.fromkeys(("accuracy", "lowest", "highest"), ".4f")
