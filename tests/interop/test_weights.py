@@ -2,6 +2,11 @@
 
 import argparse
 import json
+import pickle
+import struct
+import warnings
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -17,6 +22,26 @@ from dimlab.representation import Representation
 from dimlab.training.config import TrainConfig
 from dimlab.training.encoders import build_encoder
 from dimlab.training.loop import untrained
+
+
+class Raising:
+    """What raises when it is unpickled, or asked for its weights."""
+
+    def __init__(self, error, *, late=False):
+        self.error, self.late = error, late
+
+    def __reduce__(self):
+        return (_raising_later if self.late else _raised), (self.error,)
+
+
+def _raised(error):
+    raise error
+
+
+def _raising_later(error):
+    module = torch.nn.Module()
+    module.state_dict = lambda: _raised(error)
+    return module
 
 
 def fresh(name, **options):
@@ -349,3 +374,62 @@ def test_any_module_and_any_loader():
     ):
         with pytest.raises(ValueError, match=sentence):
             encode_loader(module, loader)
+
+
+ERRORS = (
+    zipfile.BadZipFile("File is not a zip file"), zlib.error("invalid\ndata"), MemoryError(),
+    struct.error("unpack"), pickle.PickleError("no"), KeyError("a"), Exception("anything"),
+    StopIteration(), ArithmeticError(), RecursionError("deep"), EOFError(), OSError(5, "disk"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda each: type(each).__name__)
+def test_a_trusted_file_whose_code_fails_is_refused_in_one_sentence(dimlab, tmp_path, error, late):
+    torch.save({"a": Raising(error)} if not late else Raising(error, late=True), tmp_path / "a.pth")
+    code, out, err = dimlab("inspect", "a.pth", "--trust-pickle")
+    said = err.splitlines()
+    assert (code, out) == (1, "")
+    assert said[-1].startswith(
+        "dimlab inspect: a.pth must be a complete torch file; got one whose pickle fails ("
+    )
+    assert all("was trusted: code in it was run" in each for each in said[:-1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="whose pickle fails"):
+            load_encoder(tmp_path / "a.pth", trust_pickle=True)
+
+
+def test_a_zip_file_glued_behind_a_pickle_is_no_traceback(tmp_path):
+    """`zipfile` finds an archive at the end of a file, torch one at its beginning."""
+    args = {"weights": torch.ones(2), "args": argparse.Namespace(a=1)}
+    torch.save(args, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    with zipfile.ZipFile(tmp_path / "a.pth", "a") as archive:
+        archive.writestr("x/data.pkl", b"no pickle")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match=r"^a\.pth must be a complete torch file; got"):
+            load_encoder(tmp_path / "a.pth", trust_pickle=True)
+
+
+def test_containers_without_an_end_are_refused(dimlab, tmp_path):
+    itself = {"w": torch.ones(2)}
+    itself["itself"] = itself
+    listed = [torch.ones(2)]
+    listed.append(listed)
+    deep = many = {"w": torch.ones(2)}
+    for _ in range(60):  # 2 ** 60 members in a small file
+        many = {"a": many, "b": many}
+    for _ in range(220):
+        deep = [deep]
+    for payload in (itself, {"x": listed}, many, {"x": deep}):
+        torch.save(payload, tmp_path / "a.pth")
+        for command in (("inspect",), ("follow", "--key", "w"), ("ablate",)):
+            code, out, err = dimlab(*command, "a.pth")
+            assert (code, out, len(err.splitlines())) == (1, "", 1)
+            assert err.endswith(
+                "a.pth must hold at most 4194304 containers, at most 200 deep; got more, or one "
+                "within itself.\n"
+            )
+    torch.save({"a": {"w": torch.ones(2)}, "shared": [itself["w"]] * 3}, tmp_path / "a.pth")
+    assert dimlab("inspect", "a.pth")[0] == 0  # control
