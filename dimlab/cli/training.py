@@ -37,6 +37,7 @@ from dimlab.sources import (
     encode_with,
     is_own,
     load_data,
+    normalisation_note,
     read_checkpoint,
     reading,
     said_on_stderr,
@@ -209,6 +210,9 @@ def encode(
                 trust_pickle=trust_pickle,
             )  # fmt: skip
         print(loaded.inspection.facts["why"], file=sys.stderr)
+        note = normalisation_note(loaded, source, normalisation)
+        if note is not None and not quiet:
+            print(note, file=sys.stderr)
         out.mkdir(parents=True, exist_ok=True)
         for name in split or ["train", "test"]:
             images = load_data(data, name, data_dir)

@@ -7,6 +7,7 @@ import struct
 import warnings
 import zipfile
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -433,3 +434,65 @@ def test_containers_without_an_end_are_refused(dimlab, tmp_path):
             )
     torch.save({"a": {"w": torch.ones(2)}, "shared": [itself["w"]] * 3}, tmp_path / "a.pth")
     assert dimlab("inspect", "a.pth")[0] == 0  # control
+
+
+@pytest.fixture
+def colour_and_grey(dimlab):
+    """Trained-looking encoders of three channels and of one, beside a checkpoint of dimlab's."""
+    for name, channels in (("colour", 3), ("grey", 1)):
+        module = fresh("convnet", in_channels=channels, n_dimensions=8).train()
+        module(torch.rand(4, channels, 28, 28, generator=torch.Generator().manual_seed(0)))
+        torch.save({"state_dict": under("backbone.", module.state_dict())}, f"{name}.pth")
+    small = digits("validation")
+    checkpoint = untrained(TrainConfig.small(), small)
+    moved = {
+        key: each + 1 if each.is_floating_point() else each
+        for key, each in checkpoint.network.items()
+    }
+    replace(checkpoint, network=moved).save("own.pt")
+    return dimlab
+
+
+NOTE = (
+    "note: colour.pth does not record how pixels were normalised; they go in as they are, from 0 "
+    "to 1 (none). For weights trained on ImageNet's normalised pixels: dimlab encode colour.pth "
+    "--normalisation imagenet."
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        (["encode", "colour.pth"], 1),  # of two splits
+        (["encode", "colour.pth", "--quiet"], 0),
+        (["encode", "colour.pth", "--normalisation", "imagenet"], 0),
+        (["encode", "colour.pth", "--normalisation", "none"], 0),
+        (["encode", "grey.pth"], 0),
+        (["encode", "own.pt"], 0),
+        (["ablate", "colour.pth", "--reader", "ridge"], 1),  # of train and test
+        (["ablate", "colour.pth", "--reader", "ridge", "--quiet"], 0),
+        (["decompose", "colour.pth", "--basis", "pca"], 1),
+        (["decompose", "grey.pth"], 0),
+        (["decompose", "own.pt"], 0),
+        (["compare", "colour.pth", "grey.pth", "own.pt"], 1),
+    ],
+)
+def test_a_normalisation_that_nobody_recorded_or_chose_is_said_once(
+    colour_and_grey, arguments, count
+):
+    code, _, err = colour_and_grey(*arguments, "--data", "digits")
+    assert code == 0, err
+    assert err.splitlines().count(NOTE) == count
+    assert err.count("normalis") == 3 * count  # and in no other words
+    assert "Traceback" not in err
+
+
+def test_the_note_is_right_about_what_was_used(colour_and_grey):
+    features = {}
+    for name, more in (("silent", ()), ("none", ("none",)), ("imagenet", ("imagenet",))):
+        flags = ("--normalisation", *more) if more else ()
+        arguments = ("encode", "colour.pth", "--data", "digits", "--split", "test", "--out", name)
+        assert colour_and_grey(*arguments, *flags)[0] == 0
+        features[name] = Representation.load(f"{name}/test.safetensors").features
+    np.testing.assert_array_equal(features["silent"], features["none"])
+    assert np.abs(features["silent"] - features["imagenet"]).max() > 1e-3
