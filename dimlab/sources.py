@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -315,7 +315,7 @@ def encode_with(
     from dimlab.encode import encode
     from dimlab.terminal import progress
 
-    channels = next(each.shape[1] for each in loaded.module.parameters() if each.ndim == 4)
+    channels = _channels(loaded)
     if channels == 3 and images.images.shape[1] == 1:
         images = replace(images, images=np.repeat(images.images, 3, axis=1))
     if images.images.shape[1] != channels:
@@ -328,6 +328,38 @@ def encode_with(
             loaded, images, n_views=views, seed=seed, device=device, normalisation=normalisation,
             progress=advance,
         )  # fmt: skip
+
+
+def normalisation_note(loaded: LoadedEncoder, source: Path, chosen: str | None) -> str | None:
+    """Say that nobody said how an encoder's pixels are normalised, where nobody did.
+
+    Parameters
+    ----------
+    loaded : LoadedEncoder
+        From `load_encoder`.
+    source : Path
+        As it was named.
+    chosen : str or None
+        What the user chose.
+
+    Returns
+    -------
+    str or None
+        One line; None where it is recorded or chosen, and for an encoder of other than three
+        channels, which ImageNet has no normalisation for.
+    """
+    known = chosen is not None or loaded.inspection.facts.get("normalisation") is not None
+    if known or _channels(loaded) != 3:
+        return None
+    return (
+        f"note: {source.name} does not record how pixels were normalised; they go in as they are, "
+        "from 0 to 1 (none). For weights trained on ImageNet's normalised pixels: dimlab encode "
+        f"{source} --normalisation imagenet."
+    )
+
+
+def _channels(loaded: LoadedEncoder) -> int:
+    return next(each.shape[1] for each in loaded.module.parameters() if each.ndim == 4)
 
 
 @dataclass(frozen=True)
@@ -356,6 +388,8 @@ class Loading:
         Name of the array of features in files of other tools.
     labels : str or None
         Name of the array of labels there, or a file of them.
+    said : set of str
+        Notes on stderr that need not be said again.
 
     Raises
     ------
@@ -373,6 +407,7 @@ class Loading:
     quiet: bool = False
     array: str | None = None
     labels: str | None = None
+    said: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -471,6 +506,10 @@ class Loading:
                 f"data must name what {source.name} shall encode, as only dimlab's own checkpoints "
                 "know it; got nothing. Pass --data."
             )
+        note = normalisation_note(loaded, source, None)
+        if note is not None and note not in self.said and not self.quiet:
+            print(note, file=sys.stderr)
+            self.said.add(note)
         found = encode_with(
             loaded, load_data(self.data, split, self.data_dir), views=views, seed=self.seed,
             device=self.device, quiet=self.quiet,

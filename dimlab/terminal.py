@@ -352,6 +352,8 @@ def presented(
     fail_if: Sequence[str] | None = None,
     figure_format: str = "svg",
     shown: Sequence[str] = (),
+    beside: Callable[[], Mapping[str, bytes]] | None = None,
+    record: Callable[[], Mapping[str, Any]] | None = None,
 ) -> Iterator[bool]:
     """Write a result into a folder, if one is named; then let tables be printed; then its summary.
 
@@ -372,6 +374,10 @@ def presented(
         Of the figures.
     shown : sequence of str
         Entries of the summary that a table shows; JSON has them all the same.
+    beside : callable, optional
+        Gives contents of further files, by ending; asked where a folder is named.
+    record : callable, optional
+        Gives where the result is from; asked where a folder is named.
 
     Yields
     ------
@@ -387,7 +393,13 @@ def presented(
     """
     from dimlab.report import write_result
 
-    files = {} if out is None else write_result(out, name, result, figure_format=figure_format)
+    files = {}
+    if out is not None:
+        files = write_result(
+            out, name, result, figure_format=figure_format,
+            beside=None if beside is None else beside(),
+            provenance=None if record is None else record(),
+        )  # fmt: skip
     yield not as_json
     summary = whole = result.summary()
     if not as_json:

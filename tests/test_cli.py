@@ -57,7 +57,8 @@ def test_ablate_writes_csv_json_and_figure_and_prints_json(dimlab, checkpoint_pa
     assert json.loads(out)["reader"] == "ridge"
     names = sorted(file.name for file in (tmp_path / "here").iterdir())
     assert names == [
-        "ablate-per-class.svg", "ablate.csv", "ablate.json", "ablate.result.npz", "ablate.svg",
+        "ablate-per-class.svg", "ablate.csv", "ablate.json", "ablate.provenance.json",
+        "ablate.result.npz", "ablate.svg",
     ]  # fmt: skip
     assert json.loads((tmp_path / "here" / "ablate.json").read_text()) == json.loads(out)
 

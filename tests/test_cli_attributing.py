@@ -64,7 +64,8 @@ def test_a_checkpoint_alone_says_which_dimensions_carry_the_hue(dimlab, checkpoi
     assert names == {
         "attribute.csv", "attribute.json", "attribute.svg", "attribute-effects.csv",
         "attribute-effects.svg", "attribute-erasure.csv", "attribute-erasure.json",
-        "attribute-erasure.svg", "attribute-erasure-sweep.csv", "attribute.result.npz",
+        "attribute-erasure.svg", "attribute-erasure-sweep.csv", "attribute.provenance.json",
+        "attribute.result.npz",
     }  # fmt: skip
     found = json.loads((tmp_path / "here" / "attribute.json").read_text())
     assert found["leading_factor"] == "hue"
@@ -158,7 +159,8 @@ def test_erase_prints_all_ways_beside_each_other(dimlab, features, tmp_path):
     for way in ("nothing", "dimensions", "random dimensions", "directions", "LEACE given label"):
         assert way in out
     assert {file.name for file in (tmp_path / "e").iterdir()} == {
-        "erase.csv", "erase.json", "erase.result.npz", "erase.svg", "erase-sweep.csv",
+        "erase.csv", "erase.json", "erase.provenance.json", "erase.result.npz", "erase.svg",
+        "erase-sweep.csv",
     }  # fmt: skip
 
 
@@ -170,7 +172,7 @@ def test_locate_shows_images_and_places(dimlab, checkpoint_path, tmp_path):
     assert (code, err) == (0, "")
     assert "Images of largest activation" in out
     assert {file.name for file in (tmp_path / "l").iterdir()} == {
-        "locate.csv", "locate.json", "locate.result.npz", "locate.svg",
+        "locate.csv", "locate.json", "locate.provenance.json", "locate.result.npz", "locate.svg",
     }  # fmt: skip
     code, out, _ = dimlab("locate", checkpoint_path, "--max-queries", 40, "--json")
     assert len(json.loads(out)["dimensions"]) == 6
@@ -183,7 +185,7 @@ def test_follow_links_the_mask_to_what_dimensions_do(dimlab, checkpoint_path, tm
         assert word in out
     assert {file.name for file in (tmp_path / "f").iterdir()} == {
         "follow.csv", "follow.json", "follow.svg", "follow-links.csv", "follow-links.svg",
-        "follow-quantiles.svg", "follow-steps.csv", "follow.result.npz",
+        "follow-quantiles.svg", "follow-steps.csv", "follow.provenance.json", "follow.result.npz",
     }  # fmt: skip
 
 
@@ -281,7 +283,7 @@ def test_bound_reports_what_was_proved_what_was_inferred_and_whether_it_held(
         assert word in " ".join(out.split())
     assert {file.name for file in (tmp_path / "b").iterdir()} == {
         "bound.csv", "bound.json", "bound.svg", "bound-terms.csv", "bound-controls.csv",
-        "bound-dimensions.csv", "bound.result.npz",
+        "bound-dimensions.csv", "bound.provenance.json", "bound.result.npz",
     }  # fmt: skip
     code, out, _ = dimlab("bound", checkpoint_path, "--bootstrap", 5, "--json")
     assert code == 0

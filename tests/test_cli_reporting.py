@@ -192,7 +192,7 @@ def test_check_of_a_checkpoint_looks_at_its_data_and_training(dimlab, checkpoint
         (None, 2, "folder must hold a report of dimlab, with provenance.json"),
         ("{", 1, "must be whole; got a damaged file"),
         ("[1]", 1, "must be whole; got a damaged file"),
-        ('{"a": 1}', 1, "must be written by dimlab report"),
+        ('{"a": 1}', 1, "must be written by dimlab; got one without its version"),
     ],
 )
 def test_check_refuses_what_is_no_report(dimlab, tmp_path, text, code, sentence):

@@ -166,6 +166,10 @@ def left_over(folder):
 
 
 def judged(folder, write, read, counts):
+    counts["begun"] += (folder / ".together.tmp").exists()
+    with atomic.holding(folder):  # as whoever of dimlab reads or writes there next
+        pass
+    counts["still begun"] += (folder / ".together.tmp").exists()
     try:
         versions = read(folder)
         counts["survived"] += 1
@@ -291,7 +295,9 @@ def command(folder, n_cases):
 
 
 def contents(folder):
-    return {each.name: each.read_bytes() for each in folder.iterdir()}
+    """Of each file, wherever the folder is."""
+    own = os.fsencode(folder)
+    return {each.name: each.read_bytes().replace(own, b"OUT") for each in folder.iterdir()}
 
 
 def together(folder, n_cases):
@@ -314,7 +320,6 @@ def together(folder, n_cases):
         if barrier is not None:
             barrier.wait(10)
 
-
     for name, work in (("ablate", ablate), ("report", slowly), ("control", without_waiting)):
         barrier = None
         alone, versions = [], (1, 2) if name == "ablate" else (1, 2, 3, 4)
@@ -332,9 +337,7 @@ def together(folder, n_cases):
             counts["tried"] += 1
             counts["done"] += codes == [0] * len(versions)
             counts["of one"] += found in alone
-            counts["whole"] += all(
-                any(found[each] == one[each] for one in alone) for each in found
-            )
+            counts["whole"] += all(any(found[each] == one[each] for one in alone) for each in found)
         print(json.dumps([name, "together", counts]), flush=True)
 
 
@@ -365,10 +368,12 @@ def check_kills(found, n_cases):
     assert len(found) == 3 * len(WRITERS)
     for name, kind, counts in found:
         assert not any(key.startswith("lost") for key in counts), (name, kind, counts)
-        assert counts["never cleaned"] == 0, (name, kind, counts)
+        assert counts["never cleaned"] == counts["still begun"] == 0, (name, kind, counts)
+        assert counts["mixed"] == 0, (name, kind, counts)  # all the old files, or all the new ones
         assert counts["tried"] >= (n_cases if kind != "steps" else 8), (name, kind, counts)
         if kind == "steps":
             assert counts["left over"] > 0, name  # control: it was killed with work half done
+            assert (counts["begun"] > 0) == (name == "report"), name  # and so was this
 
 
 def check_together(found):

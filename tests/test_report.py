@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dimlab.atomic import digest
 from dimlab.examine import examine
 from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.probes.ablate import ablate
@@ -154,6 +155,61 @@ def test_a_report_is_drawn_again_from_what_it_kept(results, tmp_path):
     (tmp_path / "b" / "report.json").write_text("{")
     with pytest.raises(ValueError, match="must be whole; got a damaged file"):
         redraw_report(tmp_path / "b")
+
+
+def names_in(folder):
+    return {each.name for each in folder.iterdir()}
+
+
+def test_what_an_older_report_wrote_leaves_unless_it_is_somebody_elses(results, tmp_path):
+    folder, alone = tmp_path / "a", tmp_path / "b"
+    write_report(folder, results)
+    old = names_in(folder)
+    fewer = {"spectrum": results["spectrum"]}
+    write_report(alone, fewer)
+    (folder / "ablation.csv").write_text("changed by hand")
+    (folder / "mine.svg").write_text("mine")
+    write_result(folder, "redundancy", results["redundancy"], provenance={"seed": 0})
+    kept = {name for name in names_in(folder) if name.startswith("redundancy")}
+    write_report(folder, fewer)
+    assert names_in(folder) == names_in(alone) | {"ablation.csv", "mine.svg"} | kept
+    assert len(old - names_in(folder)) > 10  # control
+    for name in names_in(alone):
+        assert (folder / name).read_bytes() == (alone / name).read_bytes(), name
+    write_report(folder, results)  # and back
+    assert names_in(folder) == old | {"mine.svg", "redundancy.provenance.json"}
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [None, [], {}, "a", {"../outside.csv": digest(b"outside")}, {"mine.csv": digest(b"other")},
+     {"": digest(b"")}, {"mine.csv": 1}, [["mine.csv", "a"]], {".": digest(b"")}],
+)  # fmt: skip
+def test_a_list_of_files_that_is_not_dimlabs_removes_nothing(results, tmp_path, listed):
+    fewer, folder = {"spectrum": results["spectrum"]}, tmp_path / "a"
+    write_report(folder, fewer)
+    (tmp_path / "outside.csv").write_bytes(b"outside")
+    (folder / "mine.csv").write_bytes(b"mine")
+    before = names_in(folder)
+    path = folder / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"files": listed}))
+    write_report(folder, fewer)
+    assert (names_in(folder), names_in(tmp_path)) == (before, {"a", "outside.csv"})
+
+
+def test_drawn_again_in_place_nothing_leaves(results, tmp_path):
+    class Other(type(results["spectrum"])):  # none of dimlab's own: not kept whole
+        pass
+
+    other = Other(**vars(results["spectrum"]))
+    write_report(tmp_path, {"spectrum": results["spectrum"], "other": other})
+    before = names_in(tmp_path)
+    assert "other.result.npz" not in before
+    redraw_report(tmp_path, figure_format="png")
+    assert before < names_in(tmp_path)
+    assert "other.csv" in before
+    write_report(tmp_path, {"trace": results["mask_evolution"]})  # it knows of all of them
+    assert {name.partition(".")[0] for name in names_in(tmp_path)}.isdisjoint({"other", "spectrum"})
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,7 @@ from dimlab.cli.options import (
     groups_in,
     numbers_in,
 )
+from dimlab.cli.recording import recording
 from dimlab.sources import Loading
 from dimlab.terminal import presented, print_extremes, print_rows, progress
 
@@ -86,7 +87,13 @@ def ablate(
             seed=seed, device=device, memory=memory, progress=advance,
         )  # fmt: skip
     with presented(
-        result, "ablate", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+        result,
+        "ablate",
+        out,
+        as_json=as_json,
+        fail_if=fail_if,
+        figure_format=figure_format,
+        record=recording(loading, [source], {"train": train, "test": test}, beside=[groups]),
     ) as for_people:
         if for_people:
             print_extremes(result)
@@ -137,7 +144,13 @@ def random_masks(
             progress=advance,
         )  # fmt: skip
     with presented(
-        result, "random-masks", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+        result,
+        "random-masks",
+        out,
+        as_json=as_json,
+        fail_if=fail_if,
+        figure_format=figure_format,
+        record=recording(loading, [source], {"train": train, "test": test}),
     ) as for_people:
         if for_people:
             print_rows(result, "Random masks, one row a share removed")
@@ -196,7 +209,13 @@ def ablate_cumulatively(
             progress=advance,
         )  # fmt: skip
     with presented(
-        result, "cumulate", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+        result,
+        "cumulate",
+        out,
+        as_json=as_json,
+        fail_if=fail_if,
+        figure_format=figure_format,
+        record=recording(loading, [source], {"train": train, "test": test}, beside=[groups]),
     ) as for_people:
         if for_people:
             print_rows(result, f"Accuracy while dimensions leave, {result.order_name}")
@@ -245,7 +264,13 @@ def confirm_harmful(
             device=device, memory=memory, progress=advance,
         )  # fmt: skip
     with presented(
-        result, "confirm", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+        result,
+        "confirm",
+        out,
+        as_json=as_json,
+        fail_if=fail_if,
+        figure_format=figure_format,
+        record=recording(loading, [source], {"train": train, "test": test}, beside=[groups]),
     ) as for_people:
         if for_people:
             print_rows(result, "Most harmful first", by=["q_value", "importance"])

@@ -35,6 +35,7 @@ from dimlab.cli.options import (
     TrainFeatures,
     numbers_in,
 )
+from dimlab.cli.recording import recording
 from dimlab.sources import Loading, is_own, read_checkpoint, read_trace, reading
 from dimlab.terminal import (
     presented,
@@ -174,6 +175,9 @@ def attribute(
         fail_if=fail_if,
         figure_format=figure_format,
         shown=["factors", "erasure"],
+        record=recording(
+            loading, [source], {"train": train, "test": test}, beside=[table, in_distribution]
+        ),
     ) as for_people:
         if for_people:
             _print_attribution(result)
@@ -244,6 +248,9 @@ def erase(
         fail_if=fail_if,
         figure_format=figure_format,
         shown=["splits", "in_words"],
+        record=recording(
+            loading, [source], {"train": train, "test": test}, beside=[table, in_distribution]
+        ),
     ) as for_people:
         if for_people:
             _print_erasure(result)
@@ -282,7 +289,8 @@ def locate(
     from dimlab.locate import locate as locate_dimensions
 
     checkpoint = read_checkpoint(source)
-    shown = Loading(data, data_dir).images(checkpoint, split)
+    loading = Loading(data, data_dir, device=device)
+    shown = loading.images(checkpoint, split)
     if max_queries is not None:
         if max_queries < 1:
             raise ValueError(f"max-queries must be >= 1; got {max_queries}.")
@@ -298,7 +306,13 @@ def locate(
             device=device, progress=advance,
         )  # fmt: skip
     with presented(
-        result, "locate", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+        result,
+        "locate",
+        out,
+        as_json=as_json,
+        fail_if=fail_if,
+        figure_format=figure_format,
+        record=recording(loading, [source]),
     ) as for_people:
         if for_people:
             print_rows(result, "Images of largest activation", count=3 * len(chosen))
@@ -346,8 +360,8 @@ def follow(
 
     trace = read_trace(sources, key=key, sigmoid=sigmoid)
     linked: dict[str, Any] = {}
+    loading = Loading(data, data_dir, device=device, seed=seed, quiet=quiet)
     if links and key is None and sources[-1].suffix != ".npz":
-        loading = Loading(data, data_dir, device=device, seed=seed, quiet=quiet)
         last = max(sources, key=lambda path: read_checkpoint(path).step)
         linked = _linked(loading, last)
     result = follow_mask(trace, **linked, tolerance=tolerance, seed=seed)
@@ -359,6 +373,7 @@ def follow(
         fail_if=fail_if,
         figure_format=figure_format,
         shown=["links", "verdicts"],
+        record=recording(loading, sources),
     ) as for_people:
         if for_people:
             frame = result.to_frame().iloc[result.movers[:12]]
@@ -430,6 +445,7 @@ def bound_risk(
         fail_if=fail_if,
         figure_format=figure_format,
         shown=["terms", "risk", "held", "verdict"],
+        record=recording(loading, [source], {split: views}),
     ) as for_people:
         if for_people:
             _print_bound(result)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,8 +20,9 @@ from dimlab.cli.options import (
     Stem,
     TrustPickle,
 )
-from dimlab.sources import reading, said_on_stderr
-from dimlab.terminal import Gate, console, print_table
+from dimlab.cli.recording import recording
+from dimlab.sources import Loading, reading, said_on_stderr
+from dimlab.terminal import console, presented, print_table
 
 
 @app.command()
@@ -35,6 +36,7 @@ def inspect(
     allow_untrained: AllowUntrained = False,
     trust_pickle: TrustPickle = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for CSV and JSON.")] = None,
     as_json: AsJson = False,
     fail_if: FailIf = None,
 ) -> None:
@@ -55,18 +57,20 @@ def inspect(
             trust_pickle=trust_pickle,
         )  # fmt: skip
     summary = found.summary()
-    if as_json:
-        rows = {"tensors": found.to_frame().to_dict("records")} if tensors else {}
-        print(json.dumps(summary | rows, indent=2))
-    else:
-        for name, value in summary.items():
-            if value not in (None, [], {}, ""):
-                line = f"{name.replace('_', ' ')}: {_in_words(value)}"
-                console().print(line, markup=False, highlight=False)
-        if tensors:
-            print_table(found.to_frame(), title="Tensors", formats={})
-    for gate in fail_if or []:
-        Gate.of(gate).check(summary)
+    if tensors and as_json:
+        rows = found.to_frame().to_dict("records")
+        found = replace(found, facts={**found.facts, "tensors": rows})
+    with presented(
+        found, "inspect", out, as_json=as_json, fail_if=fail_if, shown=list(summary),
+        record=recording(Loading(), [], beside=[source]),
+    ) as for_people:  # fmt: skip
+        if for_people:
+            for name, value in summary.items():
+                if value not in (None, [], {}, ""):
+                    line = f"{name.replace('_', ' ')}: {_in_words(value)}"
+                    console().print(line, markup=False, highlight=False)
+            if tensors:
+                print_table(found.to_frame(), title="Tensors", formats={})
 
 
 def _in_words(value: Any) -> str:

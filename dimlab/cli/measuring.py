@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,7 @@ from dimlab.cli.options import (
     Views,
     cautions,
 )
+from dimlab.cli.recording import recording
 from dimlab.sources import Loading, names_of
 from dimlab.terminal import presented, print_rows, print_table, progress, with_bounds
 
@@ -68,7 +70,6 @@ def correlate(
 
     Example: dimlab correlate checkpoint.pt --out correlation
     """
-    from dimlab.atomic import replacing
     from dimlab.probes.correlate import correlate as correlate_dimensions
 
     loading = Loading(data, data_dir, masked, basis, train_features, device, seed, quiet)
@@ -88,12 +89,15 @@ def correlate(
             )
         if not is_first:
             return
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            with replacing(out / "correlate.npy") as temporary, temporary.open("wb") as file:
-                np.save(file, result.matrix)
         with presented(
-            result, "correlate", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+            result,
+            "correlate",
+            out,
+            as_json=as_json,
+            fail_if=fail_if,
+            figure_format=figure_format,
+            beside=lambda: {".npy": _npy(result.matrix)},
+            record=recording(loading, sources, {split: measured}),
         ) as for_people:
             if for_people:
                 title = f"Strongest {result.kind} correlations"
@@ -146,7 +150,13 @@ def decompose(
         if not is_first:
             return
         with presented(
-            result, "decompose", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+            result,
+            "decompose",
+            out,
+            as_json=as_json,
+            fail_if=fail_if,
+            figure_format=figure_format,
+            record=recording(loading, sources, {split: measured}),
         ) as for_people:
             if for_people:
                 numbers = dict.fromkeys(("value", "ci_low", "ci_high"), ".4g")
@@ -202,7 +212,13 @@ def find_redundancy(
         if not is_first:
             return
         with presented(
-            result, "redundancy", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+            result,
+            "redundancy",
+            out,
+            as_json=as_json,
+            fail_if=fail_if,
+            figure_format=figure_format,
+            record=recording(loading, sources, {split: measured}),
         ) as for_people:
             if for_people:
                 order = ["dead", "r_squared"]
@@ -252,7 +268,15 @@ def compare(
             found, reference=reference, n_blocks=blocks, seed=seed, device=device, progress=advance
         )
     with presented(
-        result, "compare", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+        result,
+        "compare",
+        out,
+        as_json=as_json,
+        fail_if=fail_if,
+        figure_format=figure_format,
+        record=recording(
+            loading, sources, {f"{split}, {name}": each for name, each in found.items()}
+        ),
     ) as for_people:
         if for_people:
             frame = result.to_frame().dropna(subset=["value"])
@@ -264,3 +288,9 @@ def compare(
             print_table(shown, title=f"Statistics, and differences to {result.reference}")
             numbers = dict.fromkeys(("cka", "cka_biased", "procrustes"), ".4f")
             print_table(result.similarities(), title="\nSimilarity", formats=numbers)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -23,8 +24,12 @@ from dimlab.cli.options import (
     Seed,
     TrainFeatures,
 )
-from dimlab.sources import Loading, is_own, load_data, names_of, read_checkpoint, reading
+from dimlab.cli.recording import recording
+from dimlab.sources import Loading, is_own, names_of, read_checkpoint, reading
 from dimlab.terminal import GateMet, console, print_summary, progress
+
+if TYPE_CHECKING:
+    from dimlab.report.provenance import Reproducibility
 
 _MARKS = {"same": "same", "other": "other", "gone": "no", "unknown": "not known", "note": "note"}
 
@@ -36,7 +41,7 @@ def report(
         typer.Argument(
             metavar="FILE...",
             help="Checkpoints, test features, or the folder of a report to be drawn again (or "
-            "checked).",
+            "of any results to be checked).",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("report"),
@@ -54,7 +59,9 @@ def report(
     quiet: Quiet = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Say whether the report in FILE can be reproduced here."),
+        typer.Option(
+            "--check", help="Say whether what is in the folder FILE can be reproduced here."
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -63,7 +70,6 @@ def report(
     Example: dimlab report checkpoint.pt --out report
     """
     from dimlab.report import redraw_report, write_report
-    from dimlab.report.provenance import provenance_of
 
     if check:
         return _check(sources, as_json)
@@ -94,13 +100,7 @@ def report(
         out,
         results,
         title=f"dimlab report: {', '.join(names)}",
-        provenance=provenance_of(
-            [*sources, *_named(train_features, labels)],
-            splits,
-            seed=seed,
-            device=device,
-            data=_data_of(names, sources, data, data_dir),
-        ),
+        provenance=recording(loading, sources, splits)(),
         figure_format=figure_format,
     )
     from dimlab.report.verdicts import verdicts_of
@@ -139,49 +139,39 @@ def _examined(
     return results, train, test
 
 
-def _named(train_features: Path | None, labels: str | None) -> list[Path]:
-    """Files that options name; labels may be those of a column, or of no file at all."""
-    column = (labels or "").rpartition(":")[0]
-    options = [train_features, *(Path(each) for each in (labels, column) if each)]
-    return [each for each in options if each is not None and each.is_file()]
-
-
-def _data_of(
-    names: list[str], sources: list[Path], data: str | None, data_dir: Path | None
-) -> dict[str, dict[str, Any]]:
-    """Name the data and versions of the checkpoints among the sources."""
-    found = {}
-    for name, source in zip(names, sources, strict=True):
-        if is_own(source):
-            checkpoint = read_checkpoint(source)
-            own = dict(checkpoint.data)
-            if data is not None:
-                own = {"name": data, "split": "test", "folder": ""}
-                own["labels_hash"] = load_data(data, "test", data_dir).labels_hash
-            if data_dir is not None:
-                own["folder"] = str(data_dir)
-            found[name] = {"data": own, "versions": checkpoint.versions}
-    return found
-
-
 def _check(folders: list[Path], as_json: bool) -> None:
-    """Say whether a report can be reproduced here: the answer first, then a line a point."""
-    from dimlab.report.provenance import check_provenance
+    """Say whether results can be reproduced here: for each record the answer, then its points."""
+    from dimlab.report.provenance import check_provenance, records_in
 
     if len(folders) != 1 or folders[0].is_file():
         raise ValueError(
             f"check must have one folder of a report; got {' '.join(map(str, folders))}."
         )
+    folder = folders[0]
     with reading():
-        found = check_provenance(folders[0])
+        found = {name: check_provenance(path) for name, path in records_in(folder).items()}
     if as_json:
-        print_summary(found.summary(), as_json=True)
+        print_summary(_joined(found), as_json=True)
     else:
-        show = console()
-        show.print(f"{folders[0]} {found.answer}", markup=False)
-        for point in found.points:
-            show.print(f"- {point.name}: {_MARKS[point.state]}, {point.text}", markup=False)
-        if found.command:
-            show.print(f"Run again: {found.command}", markup=False, soft_wrap=True)
-    if not found.can:
-        raise GateMet(f"{folders[0]} {found.answer}")
+        for name, each in found.items():
+            _print_check(folder / name, each)
+    cannot = [f"{folder / name} {each.answer}" for name, each in found.items() if not each.can]
+    if cannot:
+        raise GateMet(" ".join(cannot))
+
+
+def _print_check(what: Path, found: Reproducibility) -> None:
+    show = console()
+    show.print(f"{what} {found.answer}", markup=False)
+    for point in found.points:
+        show.print(f"- {point.name}: {_MARKS[point.state]}, {point.text}", markup=False)
+    if found.command:
+        show.print(f"Run again: {found.command}", markup=False, soft_wrap=True)
+
+
+def _joined(found: Mapping[str, Reproducibility]) -> dict[str, Any]:
+    """One record as it is; of several whether all can be reproduced, and each by its name."""
+    summaries = {name or "report": each.summary() for name, each in found.items()}
+    if len(summaries) == 1:
+        return next(iter(summaries.values()))
+    return {"reproducible": all(each.can for each in found.values()), "results": summaries}

@@ -31,11 +31,13 @@ from dimlab.cli.options import (
     Stem,
     TrustPickle,
 )
+from dimlab.cli.recording import recording
 from dimlab.sources import (
     Loading,
     encode_with,
     is_own,
     load_data,
+    normalisation_note,
     read_checkpoint,
     reading,
     said_on_stderr,
@@ -208,6 +210,9 @@ def encode(
                 trust_pickle=trust_pickle,
             )  # fmt: skip
         print(loaded.inspection.facts["why"], file=sys.stderr)
+        note = normalisation_note(loaded, source, normalisation)
+        if note is not None and not quiet:
+            print(note, file=sys.stderr)
         out.mkdir(parents=True, exist_ok=True)
         for name in split or ["train", "test"]:
             images = load_data(data, name, data_dir)
@@ -264,7 +269,7 @@ def evaluate(
     from dimlab.baselines import evaluate_baselines
 
     checkpoints = [read_checkpoint(source) for source in sources]
-    loading = Loading(data, data_dir)
+    loading = Loading(data, data_dir, seed=seed, device=device)
     train_images = loading.images(checkpoints[0], "train")
     test_images = _first(loading.images(checkpoints[0], "test"), max_queries)
     with progress("evaluating", quiet=quiet) as advance:
@@ -273,7 +278,13 @@ def evaluate(
             device=device, progress=advance,
         )  # fmt: skip
     with presented(
-        result, "evaluate", out, as_json=as_json, fail_if=fail_if, figure_format=figure_format
+        result,
+        "evaluate",
+        out,
+        as_json=as_json,
+        fail_if=fail_if,
+        figure_format=figure_format,
+        record=recording(loading, sources),
     ) as for_people:
         if for_people:
             means = dict.fromkeys(("accuracy", "lowest", "highest"), ".4f")
@@ -357,13 +368,15 @@ def _tensorboard(folder: Path) -> Iterator[Any]:
             "tensorboard must be installed for --tensorboard; got no such package. "
             'Run pip install "dimlab[tensorboard]".'
         ) from error
-    folder.mkdir(parents=True, exist_ok=True)
-    with SummaryWriter(str(folder)) as writer:
+    writers: list[Any] = []
+    with ExitStack() as stack:
 
         def write(record: dict[str, Any]) -> None:
+            if not writers:  # only now: the folder may be another run's
+                writers.append(stack.enter_context(SummaryWriter(str(folder))))
             for name, value in record.items():
                 if name != "step":
-                    writer.add_scalar(name, value, record["step"])
+                    writers[0].add_scalar(name, value, record["step"])
 
         yield write
 
@@ -380,7 +393,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _run_folder(out: Path | None, name: str, overwrite: bool) -> Path:
+    from dimlab.training.loop import check_free
+
     folder = out or Path("runs") / name
+    check_free(folder)  # first: whoever is told of --overwrite would use it
     if (folder / "checkpoint.pt").exists() and not overwrite:
         raise ValueError(
             f"out must be a folder without a checkpoint.pt; got {folder}. "

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dimlab.training.checkpoint import read_torch_file
+from dimlab.containers import reason_of
+from dimlab.training.checkpoint import check_nesting, read_torch_file
 
 _DAMAGED = (  # what reading noise as a torch file can raise
     *(RuntimeError, EOFError, OSError, ValueError, KeyError),
@@ -140,10 +141,15 @@ def _load_trusted(path: Path, asked: str) -> Any:
         raise ValueError(
             f"{path.name} needs the package {error.name!r}, which its pickle asks for. Install it."
         ) from error
-    except (pickle.UnpicklingError, *_DAMAGED) as error:
-        raise ValueError(
-            f"{path.name} must be a complete torch file; got one whose pickle fails ({error})."
-        ) from error
+    except Exception as error:  # code of the file may raise anything
+        raise _failing(path, error) from error
+
+
+def _failing(path: Path, error: BaseException) -> ValueError:
+    return ValueError(
+        f"{path.name} must be a complete torch file; got one whose pickle fails "
+        f"({reason_of(error)})."
+    )
 
 
 def _asked_for(path: Path) -> str:
@@ -158,10 +164,14 @@ def _asked_for(path: Path) -> str:
 
 
 def _opened(payload: Any, path: Path) -> Opened:
-    if hasattr(payload, "state_dict") and callable(payload.state_dict):  # a whole module, trusted
-        payload = payload.state_dict()
+    try:
+        if hasattr(payload, "state_dict") and callable(payload.state_dict):
+            payload = payload.state_dict()  # a whole module, trusted
+    except Exception as error:  # code of the file, or of a class that has changed since
+        raise _failing(path, error) from error
     if isinstance(payload, (list, tuple)):
         payload = dict(enumerate(payload))
+    check_nesting(path, payload)
     if not isinstance(payload, Mapping):
         raise ValueError(
             f"{path.name} must hold a mapping of names to tensors; got {type(payload).__name__}."

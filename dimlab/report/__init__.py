@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.atomic import holding, write_together
+from dimlab.atomic import digest, holding, write_together
 from dimlab.containers import DAMAGED, json_of
 from dimlab.report.dimensions import dimensions_of
+from dimlab.report.provenance import RECORD
 from dimlab.report.saved import HOUSE, SUFFIX, load_result, result_bytes
 from dimlab.report.verdicts import verdicts_of
 
@@ -39,7 +40,8 @@ def write_report(
     Parameters
     ----------
     folder : path
-        Made if missing. Files of the same names are replaced.
+        Made if missing. Files of the same names are replaced; those that an older report wrote, and
+        this one does not, leave with them, unless somebody has changed them since.
     results : mapping of str to result
         Results with ``to_frame()`` and ``summary()``; figures are all ``plot_<class name>...`` of
         ``dimlab.figures``. The keys name the files.
@@ -85,6 +87,20 @@ def write_report(
     True
     ['trace.csv', 'trace.json', 'trace.result.npz', 'trace.svg']
     """
+    order = {"title": title, "headline": list(headline), "results": list(results)}
+    contents = _contents(results, order, provenance or {}, figure_format)
+    written = write_together(folder, contents, outdated=lambda: _written_before(Path(folder)))
+    return written["report.html"]
+
+
+def _contents(
+    results: Mapping[str, Any],
+    order: dict[str, Any],
+    provenance: Mapping[str, Any],
+    figure_format: str,
+    before: Mapping[str, str] | None = None,
+) -> dict[str, bytes]:
+    """All files of a report by name; ``report.json`` lists them, and those before that stay."""
     import jinja2
 
     if not results:
@@ -102,14 +118,15 @@ def write_report(
     verdicts = verdicts_of(results)
     if verdicts:
         contents["verdicts.json"] = _json([vars(each) for each in verdicts])
-    order = {"title": title, "headline": list(headline), "results": list(results)}
+    # the others are of every report
+    order["files"] = {**(before or {}), **{name: digest(each) for name, each in contents.items()}}
     contents[CONTENTS] = _json(order)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dimlab.report", "."), autoescape=True, trim_blocks=True
     )
     page = environment.get_template("template.html").render(
-        title=title,
-        headline=headline,
+        title=order["title"],
+        headline=order["headline"],
         verdicts=verdicts,
         sections=sections,
         columns=[
@@ -117,11 +134,29 @@ def write_report(
             for name, text in titles.items()
         ],
         rows=[[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)],
-        provenance=dict(provenance or {}),
+        provenance=dict(provenance),
     )
-    contents["provenance.json"] = _json(dict(provenance or {}))
+    contents["provenance.json"] = _json(dict(provenance))
     contents["report.html"] = page.encode()
-    return write_together(folder, contents)["report.html"]
+    return contents
+
+
+def _written_before(folder: Path) -> dict[str, str]:
+    """Files that the report in a folder lists as its own, with digests; none where it is damaged.
+
+    Those of a single result that was written there since are left out.
+    """
+    try:
+        listed = dict(json_of((folder / CONTENTS).read_bytes())["files"])
+    except (OSError, ValueError, KeyError, TypeError):  # no report, or one of old
+        return {}
+    single = [each.name.removesuffix(RECORD) for each in folder.glob(f"?*{RECORD}")]
+    stems = tuple(f"{name}{mark}" for name in single for mark in ".-")
+    return {
+        name: each
+        for name, each in listed.items()
+        if Path(name).name == name and not name.startswith((".", *stems)) and isinstance(each, str)
+    }
 
 
 def redraw_report(
@@ -185,15 +220,18 @@ def redraw_report(
     if not results:
         raise ValueError(f"{folder} must keep at least one result; got none to draw again.")
     check_format(figure_format)
+    order = {"title": title, "headline": headline, "results": list(results)}
+    place = folder if out is None else Path(out)
+    in_place = place.exists() and place.samefile(folder)
     with _that_were_read(folder):
-        return write_report(
-            folder if out is None else out,
-            results,
-            title=title,
-            headline=headline,
-            provenance=provenance,
-            figure_format=figure_format,
+        # in place nothing leaves: what is not drawn again was measured all the same
+        contents = _contents(
+            results, order, provenance, figure_format, _written_before(folder) if in_place else {}
         )
+    written = write_together(
+        place, contents, outdated=None if in_place else lambda: _written_before(place)
+    )
+    return written["report.html"]
 
 
 def _texts(texts: Any) -> list[str]:
@@ -217,7 +255,13 @@ def _that_were_read(folder: Path) -> Iterator[None]:
 
 
 def write_result(
-    folder: str | os.PathLike[str], name: str, result: Any, *, figure_format: str = "svg"
+    folder: str | os.PathLike[str],
+    name: str,
+    result: Any,
+    *,
+    figure_format: str = "svg",
+    beside: Mapping[str, bytes] | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Path]:
     """Write a result whole, as ``<name>.csv`` and ``.json``, its other tables, and figures.
 
@@ -234,6 +278,10 @@ def write_result(
         What dimlab itself measured is also kept whole, as ``<name>.result.npz``.
     figure_format : {"svg", "png", "pdf"}, default="svg"
         Of the figures.
+    beside : mapping of str to bytes, optional
+        Contents of further files that belong to it, by ending, such as ``.npy``.
+    provenance : mapping, optional
+        Where it is from, kept as ``<name>.provenance.json``.
 
     Returns
     -------
@@ -244,9 +292,24 @@ def write_result(
     ------
     ValueError
         If the format is unknown.
+    TypeError
+        If the summary or the provenance holds what JSON cannot.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from dimlab.mask import MaskTrace
+    >>> trace = MaskTrace(np.array([0, 10]), np.array([[0.5, 0.5], [0.25, 0.75]]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = write_result(folder, "mask", trace, beside={".txt": b"moved"})
+    ...     files["csv"].name, files[".txt"].read_bytes()
+    ('mask.csv', b'moved')
     """
     check_format(figure_format)
     files = _files_of(name, result, figure_format)
+    files |= {ending: (f"{name}{ending}", content) for ending, content in (beside or {}).items()}
+    if provenance is not None:
+        files["provenance"] = f"{name}{RECORD}", _json(dict(provenance))
     written = write_together(folder, dict(files.values()))
     return {kind: written[file] for kind, (file, _) in files.items()}
 
@@ -277,9 +340,7 @@ def _shown(name: str, result: Any, figure_format: str) -> dict[str, tuple[str, b
     return files
 
 
-def _section(
-    name: str, result: Any, files: Mapping[str, tuple[str, bytes]]
-) -> dict[str, Any]:
+def _section(name: str, result: Any, files: Mapping[str, tuple[str, bytes]]) -> dict[str, Any]:
     """Collect what the page shows of a result: numbers, figures with a line on each, files.
 
     Figures that are there as SVG are not drawn again.

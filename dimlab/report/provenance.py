@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import json
 import os
 import platform
 import shlex
@@ -18,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dimlab.containers import json_of
+
 if TYPE_CHECKING:
     from dimlab.representation import Representation
 
 NAME = "provenance.json"
+RECORD = f".{NAME}"  # of a single result, behind its name
 SAME, OTHER, GONE, UNKNOWN, NOTE = "same", "other", "gone", "unknown", "note"
 _PACKAGES = {"numpy": "numpy", "scipy": "scipy", "sklearn": "scikit-learn", "torch": "torch"}
 _SHOWN = {**_PACKAGES, "matplotlib": "matplotlib"}  # figures alone depend on the last
@@ -157,7 +159,7 @@ def provenance_of(
     device : str
         Where it was computed.
     data : mapping of str to mapping, optional
-        By checkpoint: its ``data`` and ``versions``.
+        By checkpoint: its ``data``, and ``versions`` that trained it, empty if not known.
 
     Returns
     -------
@@ -178,7 +180,8 @@ def provenance_of(
         if own.get("folder"):
             known[f"{_FOLDER}{own['name']}"] = str(own["folder"])
         trained = ", ".join(f"{key} {value}" for key, value in each["versions"].items())
-        known[f"{_TRAINED}{name}"] = trained
+        if trained:  # another tool's checkpoint does not say
+            known[f"{_TRAINED}{name}"] = trained
     return {
         "command": shlex.join(["dimlab", *sys.argv[1:]]),
         "files": ", ".join(map(str, files)),
@@ -190,13 +193,52 @@ def provenance_of(
     }
 
 
-def check_provenance(folder: str | os.PathLike[str]) -> Reproducibility:
-    """Say whether the report in a folder can be had here once more.
+def records_in(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """Find what records where results are from: a report's record, and those of single results.
 
     Parameters
     ----------
     folder : path
-        Of a report.
+        Of a report, or of single results.
+
+    Returns
+    -------
+    dict of str to Path
+        By the name of the result, that of the report being empty; the report first.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("ablate.provenance.json", "provenance.json"):
+    ...         _ = Path(folder, name).write_text("{}")
+    ...     list(records_in(folder))
+    ['', 'ablate']
+    """
+    found = {each.name.removesuffix(RECORD): each for each in Path(folder).glob(f"?*{RECORD}")}
+    report = {"": Path(folder) / NAME}
+    records = {**report, **dict(sorted(found.items()))}
+    records = {name: path for name, path in records.items() if path.is_file()}
+    if not records:
+        raise FileNotFoundError(
+            f"folder must hold a report of dimlab, with {NAME}, or results with records of their "
+            f"own; got {folder}, without one."
+        )
+    return records
+
+
+def check_provenance(record: str | os.PathLike[str]) -> Reproducibility:
+    """Say whether what a record is of can be had here once more.
+
+    Parameters
+    ----------
+    record : path
+        Of a report or a single result, as `records_in` finds it.
 
     Returns
     -------
@@ -206,9 +248,9 @@ def check_provenance(folder: str | os.PathLike[str]) -> Reproducibility:
     Raises
     ------
     FileNotFoundError
-        If the folder holds no provenance.
+        If it is not there.
     ValueError
-        If that is damaged, or not of dimlab.
+        If it is damaged, or not of dimlab.
 
     Notes
     -----
@@ -217,31 +259,29 @@ def check_provenance(folder: str | os.PathLike[str]) -> Reproducibility:
 
     Examples
     --------
-    >>> import tempfile
+    >>> import json, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     recorded = provenance_of([], {}, seed=0, device="cpu") | {"command": "dimlab demo"}
     ...     _ = Path(folder, NAME).write_text(json.dumps(recorded))
-    ...     found = check_provenance(folder)
+    ...     found = check_provenance(Path(folder, NAME))
     >>> found.can, found.command
     (True, 'dimlab demo')
     """
-    path = Path(folder) / NAME
+    path = Path(record)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"folder must hold a report of dimlab, with {NAME}; got {folder}, without one."
-        )
+        raise FileNotFoundError(f"record must be a file; got {path}, which is not there.")
     try:
-        recorded = json.loads(path.read_text(encoding="utf-8"))
+        recorded = json_of(path.read_bytes())
         if not isinstance(recorded, dict):
             raise ValueError
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"{path} must be whole; got a damaged file. Run dimlab report again."
+            f"{path} must be whole; got a damaged file. Run the command again."
         ) from error
     if "dimlab" not in recorded:
-        raise ValueError(f"{path} must be written by dimlab report; got one without its version.")
+        raise ValueError(f"{path} must be written by dimlab; got one without its version.")
     points = [
-        *_files(recorded, Path(folder)),
+        *_files(recorded, path.parent),
         *_data_sets(recorded),
         _device(recorded),
         *_versions(recorded),
@@ -309,7 +349,7 @@ def _versions(recorded: Mapping[str, Any]) -> Iterator[Point]:
         elif name == "dimlab":
             yield Point(
                 name, GONE,
-                f"dimlab is {here[name]} here, and the report of {recorded[name]}; pip install "
+                f"dimlab is {here[name]} here, and this is of {recorded[name]}; pip install "
                 f"dimlab=={recorded[name]}",
             )  # fmt: skip
         elif name == "matplotlib":

@@ -23,6 +23,7 @@ from dimlab.training.config import TrainConfig
 from dimlab.training.encoders import build_encoder, build_projector, mask_weights
 
 FORMAT = 1
+_MOST, _DEEPEST = 1 << 22, 200  # containers of a file that can be walked through
 _LAST_OF = ("loss", "contrastive", "invariance", "redundancy")
 _DATA_KEYS = ("name", "folder", "split", "labels_hash", "n_images", "shape", "n_classes")
 
@@ -308,7 +309,8 @@ def read_torch_file(path: Path) -> Any:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is damaged, or asks for more than tensors and plain containers.
+        If it is damaged, asks for more than tensors and plain containers, or nests them without an
+        end.
     """
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint must be a file; got {path}, which is not there.")
@@ -333,7 +335,51 @@ def read_torch_file(path: Path) -> Any:
             f"{path.name} must be a complete torch file; got a damaged one."
         ) from error
     check_unpacked(path, n_bytes)
+    check_nesting(path, payload)
     return payload
+
+
+def check_nesting(path: Path, payload: Any) -> None:
+    """Refuse containers that nobody could walk through: in themselves, too deep, or too many.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    payload : object
+        What it holds.
+
+    Raises
+    ------
+    ValueError
+        If they are nested more than 200 deep, or a walk meets more than four million of them.
+
+    Notes
+    -----
+    One container may stand in many: sixty of them, each twice within the next one, are a small
+    file, and a walk through 2^60.
+    """
+    found: dict[int, tuple[int, int]] = {}  # containers that a walk meets in one, and its depth
+    waiting: list[tuple[Any, bool]] = [([payload], False)]
+    begun: set[int] = set()
+    while waiting:
+        each, is_done = waiting.pop()
+        inner = each.values() if isinstance(each, dict) else each
+        parts = [part for part in inner if isinstance(part, (dict, list, tuple))]
+        if not is_done:
+            if id(each) not in begun:
+                begun.add(id(each))
+                waiting += [(each, True), *((part, False) for part in parts)]
+            continue
+        known = [found.get(id(part), (0, _DEEPEST)) for part in parts]  # not yet: it holds itself
+        size = len(parts) + sum(n for n, _ in known)
+        depth = 1 + max((depth for _, depth in known), default=0)
+        if size > _MOST or depth > _DEEPEST:
+            raise ValueError(
+                f"{path.name} must hold at most {_MOST} containers, at most {_DEEPEST} deep; got "
+                "more, or one within itself."
+            )
+        found[id(each)] = size, depth
 
 
 def has_format(payload: Any) -> bool:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dimlab.atomic import claiming, is_claimed
 from dimlab.mask import MaskTrace
 from dimlab.training.augment import Augmentation, derived_seed, normalised
 from dimlab.training.checkpoint import Checkpoint, build_network
@@ -32,6 +33,7 @@ from dimlab.training.step import Record, Stepper, Views
 if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
 
+METRICS = "metrics.jsonl"
 # streams of randomness derived from the run's seed
 _WEIGHTS, _ORDER, _VIEWS = 0, 1, 2
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
@@ -84,8 +86,8 @@ def train(
         ``validate_every`` is set without validation images, if grey images are to be normalised as
         ImageNet's, or if a loss is not finite.
     OSError
-        If the folder cannot be written or the disk has no room for two checkpoints and those to be
-        kept; before the first step.
+        If another run trains into the folder, it cannot be written, or the disk has no room for
+        two checkpoints and those to be kept; before the first step, and nothing is touched.
     TrainingStopped
         After SIGTERM or Ctrl-C, when the step is finished and saved.
     KeyboardInterrupt
@@ -127,10 +129,7 @@ def train(
     monitor = Monitor(config, images, validation) if validation and config.validate_every else None
     folder = Path(out) if out is not None and world.rank == 0 else None
     with ExitStack() as stack:
-        if folder is not None:
-            _check_room(folder, run.checkpoint())
-            log = stack.enter_context((folder / "metrics.jsonl").open("w", encoding="utf-8"))
-            run.write_metrics_to(log)
+        _prepare(folder, out, run, stack)
         stop = stack.enter_context(_signals())
         if folder is not None and run.step == 0:
             for stale in folder.glob("checkpoint-*.pt"):  # of the run that this one replaces
@@ -141,7 +140,7 @@ def train(
             record = run.advance(step, monitor, folder)
             if sink is not None:
                 sink(record)
-            if _anyone(stop, run) and run.step < config.steps:
+            if _anyone(bool(stop), run) and run.step < config.steps:
                 raise TrainingStopped(run.stopped(folder))
             if folder is not None and run.step % config.checkpoint_every == 0:
                 run.save(folder)
@@ -400,9 +399,55 @@ def _check(
         )
 
 
+def check_free(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder that another run trains into at this moment.
+
+    Parameters
+    ----------
+    folder : path
+        It need not be there, and nothing in it is touched.
+
+    Raises
+    ------
+    OSError
+        If another run is at work there.
+    """
+    if is_claimed(Path(folder) / METRICS):
+        raise OSError(_taken(folder))
+
+
+def _taken(folder: str | os.PathLike[str]) -> str:
+    return (
+        f"out must be a folder that no other run trains into; got {os.fspath(folder)}, where one "
+        "is at work. Stop that one, wait for it, or pass another --out."
+    )
+
+
+def _prepare(
+    folder: Path | None, out: str | os.PathLike[str] | None, run: _Run, stack: ExitStack
+) -> None:
+    """Claim the folder for this run, see that there is room, and begin its log, before any step.
+
+    Rank 0 alone has the folder; where it fails, all ranks do.
+    """
+    refused: OSError | None = None
+    if folder is not None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            log = stack.enter_context(claiming(folder / METRICS, _taken(folder)))
+            _check_room(folder, run.checkpoint())
+            log.truncate(0)
+            run.write_metrics_to(log)
+        except OSError as error:
+            refused = error
+    if _anyone(refused is not None, run):
+        raise refused or OSError(
+            f"out must be a folder that rank 0 can begin in; got {out}, and rank 0 says why not."
+        )
+
+
 def _check_room(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint on trial: an unwritable folder or a full disk shows now, not later."""
-    folder.mkdir(parents=True, exist_ok=True)
     trial = folder / f".room-{os.getpid()}.pt"
     try:
         size = checkpoint.save(trial).stat().st_size
@@ -440,11 +485,11 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _anyone(stop: list[int], run: _Run) -> bool:
-    """Whether any rank has caught a signal: all must leave the loop at the same step."""
+def _anyone(mine: bool, run: _Run) -> bool:
+    """Whether it is so on any rank (has caught a signal, say): all must leave at the same step."""
     if run.world.size == 1:
-        return bool(stop)
-    return all_reduce(torch.tensor(float(len(stop)), device=run.device), run.world).item() > 0
+        return mine
+    return all_reduce(torch.tensor(float(mine), device=run.device), run.world).item() > 0
 
 
 def _described(images: ImageSet) -> dict[str, Any]:

@@ -151,3 +151,22 @@ def test_the_command_exits_as_it_should(small, dimlab, tmp_path):
         code, _, err = dimlab("inspect", *arguments)
         assert code == expected, err
         assert sentence in err
+
+
+def test_out_writes_what_it_says_and_a_row_a_tensor(small, dimlab, tmp_path):
+    import pandas as pd
+
+    torch.save(small.state_dict(), tmp_path / "a.pth")
+    code, out, err = dimlab("inspect", "a.pth", "--out", "o", "--fail-if", "n_missing > 0")
+    assert (code, err) == (0, "")
+    said = dimlab("inspect", "a.pth")[1]
+    assert out == said + ("wrote o/inspect.csv o/inspect.json o/inspect.provenance.json\n")
+    table = pd.read_csv(tmp_path / "o" / "inspect.csv", keep_default_na=False)
+    assert list(table["key"]) == list(small.state_dict())
+    assert set(table["role"]) == {"encoder"}
+    found = json.loads((tmp_path / "o" / "inspect.json").read_text())
+    assert found == json.loads(dimlab("inspect", "a.pth", "--json")[1])
+    code, out, _ = dimlab("inspect", "a.pth", "--json", "--tensors", "--out", "o")
+    assert [row["key"] for row in json.loads(out)["tensors"]] == list(table["key"])
+    code, _, err = dimlab("inspect", "a.pth", "--out", "met", "--fail-if", "n_matched > 0")
+    assert (code, (tmp_path / "met" / "inspect.json").is_file()) == (3, True)

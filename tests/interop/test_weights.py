@@ -2,6 +2,12 @@
 
 import argparse
 import json
+import pickle
+import struct
+import warnings
+import zipfile
+import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +23,26 @@ from dimlab.representation import Representation
 from dimlab.training.config import TrainConfig
 from dimlab.training.encoders import build_encoder
 from dimlab.training.loop import untrained
+
+
+class Raising:
+    """What raises when it is unpickled, or asked for its weights."""
+
+    def __init__(self, error, *, late=False):
+        self.error, self.late = error, late
+
+    def __reduce__(self):
+        return (_raising_later if self.late else _raised), (self.error,)
+
+
+def _raised(error):
+    raise error
+
+
+def _raising_later(error):
+    module = torch.nn.Module()
+    module.state_dict = lambda: _raised(error)
+    return module
 
 
 def fresh(name, **options):
@@ -349,3 +375,124 @@ def test_any_module_and_any_loader():
     ):
         with pytest.raises(ValueError, match=sentence):
             encode_loader(module, loader)
+
+
+ERRORS = (
+    zipfile.BadZipFile("File is not a zip file"), zlib.error("invalid\ndata"), MemoryError(),
+    struct.error("unpack"), pickle.PickleError("no"), KeyError("a"), Exception("anything"),
+    StopIteration(), ArithmeticError(), RecursionError("deep"), EOFError(), OSError(5, "disk"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("error", ERRORS, ids=lambda each: type(each).__name__)
+def test_a_trusted_file_whose_code_fails_is_refused_in_one_sentence(dimlab, tmp_path, error, late):
+    torch.save({"a": Raising(error)} if not late else Raising(error, late=True), tmp_path / "a.pth")
+    code, out, err = dimlab("inspect", "a.pth", "--trust-pickle")
+    said = err.splitlines()
+    assert (code, out) == (1, "")
+    assert said[-1].startswith(
+        "dimlab inspect: a.pth must be a complete torch file; got one whose pickle fails ("
+    )
+    assert all("was trusted: code in it was run" in each for each in said[:-1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="whose pickle fails"):
+            load_encoder(tmp_path / "a.pth", trust_pickle=True)
+
+
+def test_a_zip_file_glued_behind_a_pickle_is_no_traceback(tmp_path):
+    """`zipfile` finds an archive at the end of a file, torch one at its beginning."""
+    args = {"weights": torch.ones(2), "args": argparse.Namespace(a=1)}
+    torch.save(args, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
+    with zipfile.ZipFile(tmp_path / "a.pth", "a") as archive:
+        archive.writestr("x/data.pkl", b"no pickle")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match=r"^a\.pth must be a complete torch file; got"):
+            load_encoder(tmp_path / "a.pth", trust_pickle=True)
+
+
+def test_containers_without_an_end_are_refused(dimlab, tmp_path):
+    itself = {"w": torch.ones(2)}
+    itself["itself"] = itself
+    listed = [torch.ones(2)]
+    listed.append(listed)
+    deep = many = {"w": torch.ones(2)}
+    for _ in range(60):  # 2 ** 60 members in a small file
+        many = {"a": many, "b": many}
+    for _ in range(220):
+        deep = [deep]
+    for payload in (itself, {"x": listed}, many, {"x": deep}):
+        torch.save(payload, tmp_path / "a.pth")
+        for command in (("inspect",), ("follow", "--key", "w"), ("ablate",)):
+            code, out, err = dimlab(*command, "a.pth")
+            assert (code, out, len(err.splitlines())) == (1, "", 1)
+            assert err.endswith(
+                "a.pth must hold at most 4194304 containers, at most 200 deep; got more, or one "
+                "within itself.\n"
+            )
+    torch.save({"a": {"w": torch.ones(2)}, "shared": [itself["w"]] * 3}, tmp_path / "a.pth")
+    assert dimlab("inspect", "a.pth")[0] == 0  # control
+
+
+@pytest.fixture
+def colour_and_grey(dimlab):
+    """Trained-looking encoders of three channels and of one, beside a checkpoint of dimlab's."""
+    for name, channels in (("colour", 3), ("grey", 1)):
+        module = fresh("convnet", in_channels=channels, n_dimensions=8).train()
+        module(torch.rand(4, channels, 28, 28, generator=torch.Generator().manual_seed(0)))
+        torch.save({"state_dict": under("backbone.", module.state_dict())}, f"{name}.pth")
+    small = digits("validation")
+    checkpoint = untrained(TrainConfig.small(), small)
+    moved = {
+        key: each + 1 if each.is_floating_point() else each
+        for key, each in checkpoint.network.items()
+    }
+    replace(checkpoint, network=moved).save("own.pt")
+    return dimlab
+
+
+NOTE = (
+    "note: colour.pth does not record how pixels were normalised; they go in as they are, from 0 "
+    "to 1 (none). For weights trained on ImageNet's normalised pixels: dimlab encode colour.pth "
+    "--normalisation imagenet."
+)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        (["encode", "colour.pth"], 1),  # of two splits
+        (["encode", "colour.pth", "--quiet"], 0),
+        (["encode", "colour.pth", "--normalisation", "imagenet"], 0),
+        (["encode", "colour.pth", "--normalisation", "none"], 0),
+        (["encode", "grey.pth"], 0),
+        (["encode", "own.pt"], 0),
+        (["ablate", "colour.pth", "--reader", "ridge"], 1),  # of train and test
+        (["ablate", "colour.pth", "--reader", "ridge", "--quiet"], 0),
+        (["decompose", "colour.pth", "--basis", "pca"], 1),
+        (["decompose", "grey.pth"], 0),
+        (["decompose", "own.pt"], 0),
+        (["compare", "colour.pth", "grey.pth", "own.pt"], 1),
+    ],
+)
+def test_a_normalisation_that_nobody_recorded_or_chose_is_said_once(
+    colour_and_grey, arguments, count
+):
+    code, _, err = colour_and_grey(*arguments, "--data", "digits")
+    assert code == 0, err
+    assert err.splitlines().count(NOTE) == count
+    assert err.count("normalis") == 3 * count  # and in no other words
+    assert "Traceback" not in err
+
+
+def test_the_note_is_right_about_what_was_used(colour_and_grey):
+    features = {}
+    for name, more in (("silent", ()), ("none", ("none",)), ("imagenet", ("imagenet",))):
+        flags = ("--normalisation", *more) if more else ()
+        arguments = ("encode", "colour.pth", "--data", "digits", "--split", "test", "--out", name)
+        assert colour_and_grey(*arguments, *flags)[0] == 0
+        features[name] = Representation.load(f"{name}/test.safetensors").features
+    np.testing.assert_array_equal(features["silent"], features["none"])
+    assert np.abs(features["silent"] - features["imagenet"]).max() > 1e-3

@@ -1,0 +1,184 @@
+"""What is written beside single results: where they are from, and whether that can be had again."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dimlab import cli
+from dimlab.report.provenance import hash_of_file, hash_of_rows
+from dimlab.representation import Representation
+
+TEST, TRAIN = "test.safetensors", "train.safetensors"
+PAIR = (TEST, "--train", TRAIN)
+CALLS = {
+    "ablate": (*PAIR, "--reader", "ridge", "--groups", "groups.json"),
+    "confirm": (*PAIR, "--reader", "ridge"),
+    "cumulate": PAIR,
+    "random-masks": (*PAIR, "--n-masks", 5),
+    "correlate": (TEST, "--draws", 5),
+    "decompose": (TEST,),
+    "redundancy": (TEST,),
+    "compare": (TEST, TRAIN),
+    "attribute": (*PAIR, "--permutations", 5, "--factors", "factors.csv"),
+    "erase": (*PAIR, "--factor", "x", "--random", 2),
+    "bound": (TEST, "--bootstrap", 5),
+    "evaluate": ("run/checkpoint.pt", "--max-queries", 100),
+    "locate": ("run/checkpoint.pt", "--max-queries", 20),
+    "follow": ("run/checkpoint.pt", "--no-links"),
+    "inspect": ("run/checkpoint.pt",),
+}
+NO_RESULTS = {"demo", "train", "encode", "report"}
+
+
+@pytest.fixture(scope="module")
+def checkpoint():
+    from dimlab.datasets import digits
+    from dimlab.training.config import TrainConfig
+    from dimlab.training.loop import train
+
+    config = replace(TrainConfig.small(), n_dimensions=8, steps=3, batch_size=16, trace_every=1)
+    return train(config, digits("train"))
+
+
+@pytest.fixture
+def files(tmp_path, checkpoint):
+    (tmp_path / "run").mkdir()
+    checkpoint.save(tmp_path / "run" / "checkpoint.pt")
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    for name in (TRAIN, TEST):
+        features = rng.normal(size=(90, 5)) + np.outer(labels, [2, 0, 0, 0, 0])
+        views = features + 0.3 * rng.normal(size=(2, 90, 5))
+        x = features[:, 1] + rng.normal(size=90)
+        Representation(features, labels=labels, views=views, factors={"x": x}).save(tmp_path / name)
+    (tmp_path / "groups.json").write_text("[[0, 1], [2]]")
+    rows = "".join(f"{row},{row % 7 / 3}\n" for row in range(90))
+    (tmp_path / "factors.csv").write_text(f"row,scanner\n{rows}")
+    return tmp_path
+
+
+def call(dimlab, command, *more):
+    quiet = () if command == "inspect" else ("--quiet",)
+    return dimlab(command, *CALLS[command], *quiet, *more)
+
+
+def test_every_command_that_writes_results_is_looked_at():
+    assert set(CALLS) | NO_RESULTS == set(cli.COMMANDS)
+
+
+@pytest.mark.parametrize("command", CALLS)
+def test_a_result_has_its_record_and_the_check_reads_it(dimlab, files, command):
+    code, _, err = call(dimlab, command, "--out", "o")
+    assert (code, err) == (0, ""), err
+    record = json.loads((files / "o" / f"{command}.provenance.json").read_text())
+    assert record["command"].startswith(f"dimlab {command} ")
+    assert {"seed", "device", "dimlab", "numpy", "threads"} <= set(record)
+    named = [each for each in map(str, CALLS[command]) if (files / each).is_file()]
+    for name in named:
+        assert record[f"file {name} (SHA-256)"] == hash_of_file(files / name)
+    if named[0] == TEST:
+        digests = {value for key, value in record.items() if key.startswith("features of ")}
+        assert hash_of_rows(Representation.load(files / TEST).features) in digests
+    elif command != "inspect":
+        assert "labels of data set digits, train (SHA-256)" in record
+    code, out, err = dimlab("report", "--check", "o")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0] == f"o/{command} can be reproduced here."
+    (files / named[-1]).write_bytes(b"another")
+    code, out, err = dimlab("report", "--check", "o")
+    assert (code, f"{named[-1]} differs" in " ".join(out.split())) == (3, True)
+    assert len(err.splitlines()) == 1
+
+
+def test_several_results_of_a_folder_are_checked_one_by_one(dimlab, files):
+    for command in ("correlate", "ablate"):
+        assert call(dimlab, command, "--out", "o")[0] == 0
+    code, out, err = dimlab("report", "--check", "o")
+    assert (code, err) == (0, "")
+    answers = [line for line in out.splitlines() if "can be reproduced" in line]
+    assert answers == [f"o/{name} can be reproduced here." for name in ("ablate", "correlate")]
+    assert out.count("Run again: dimlab ") == 2
+    (files / TRAIN).unlink()
+    code, out, err = dimlab("report", "--check", "o")
+    assert code == 3
+    assert out.startswith("o/ablate cannot be reproduced here: train.safetensors is not there.")
+    assert "o/correlate can be reproduced here." in out
+    assert err == (
+        "dimlab report: o/ablate cannot be reproduced here: train.safetensors is not there.\n"
+    )
+    code, out, _ = dimlab("report", "--check", "o", "--json")
+    found = json.loads(out)
+    assert (code, found["reproducible"], list(found["results"])) == (
+        3, False, ["ablate", "correlate"],
+    )  # fmt: skip
+    assert found["results"]["correlate"]["reproducible"]
+
+
+def test_a_report_and_results_in_one_folder_have_both_their_records(dimlab, files):
+    arguments = ("report", *PAIR, "--permutations", 5, "--quiet", "--out", "o")
+    assert dimlab(*arguments)[0] == 0
+    assert call(dimlab, "redundancy", "--out", "o")[0] == 0
+    code, out, _ = dimlab("report", "--check", "o")
+    answers = [line for line in out.splitlines() if "can be reproduced" in line]
+    assert (code, answers) == (
+        0, ["o can be reproduced here.", "o/redundancy can be reproduced here."],
+    )  # fmt: skip
+
+
+def test_a_damaged_record_is_named(dimlab, files):
+    assert call(dimlab, "decompose", "--out", "o")[0] == 0
+    (files / "o" / "decompose.provenance.json").write_text("[" * 5000)
+    code, out, err = dimlab("report", "--check", "o")
+    assert (code, out) == (1, "")
+    assert err == (
+        "dimlab report: o/decompose.provenance.json must be whole; got a damaged file. Run the "
+        "command again.\n"
+    )
+
+
+def test_without_out_nothing_is_hashed_or_written(dimlab, files, monkeypatch):
+    from dimlab.report import provenance
+
+    monkeypatch.setattr(provenance, "provenance_of", lambda *_, **__: pytest.fail("was asked for"))
+    before = sorted(files.rglob("*"))
+    assert call(dimlab, "decompose")[0] == 0
+    assert sorted(files.rglob("*")) == before
+
+
+def test_the_matrix_of_correlate_is_written_with_its_other_files_or_not_at_all(dimlab, files):
+    assert call(dimlab, "correlate", "--out", "o")[0] == 0
+    matrix = np.load(files / "o" / "correlate.npy")
+    assert matrix.shape == (5, 5)
+    (files / "o" / "correlate.svg").unlink()
+    (files / "o" / "correlate.svg").mkdir()  # in the way
+    before = {each: each.read_bytes() for each in (files / "o").iterdir() if each.is_file()}
+    code, _, err = dimlab("correlate", TRAIN, "--draws", 5, "--quiet", "--out", "o")
+    assert (code, err) == (1, "dimlab correlate: o/correlate.svg: Is a directory.\n")
+    after = {each: each.read_bytes() for each in (files / "o").iterdir() if each.is_file()}
+    assert after == before
+    (files / "o" / "correlate.svg").rmdir()
+    assert dimlab("correlate", TRAIN, "--draws", 5, "--quiet", "--out", "o")[0] == 0
+    assert not np.array_equal(np.load(files / "o" / "correlate.npy"), matrix)
+
+
+def test_a_smaller_report_over_a_larger_one_leaves_nothing_of_it_and_all_of_mine(dimlab, files):
+    arguments = ("--permutations", 5, "--quiet", "--out", "o")
+    assert dimlab("report", *PAIR, *arguments)[0] == 0
+    first = {each.name for each in (files / "o").iterdir()}
+    assert {"ablation.csv", "ablation.result.npz", "attribution.svg", "verdicts.json"} <= first
+    for name in ("notes.txt", "ablation-mine.csv"):
+        (files / "o" / name).write_text("mine")
+    (files / "o" / "harmful.csv").write_text("edited")
+    assert call(dimlab, "decompose", "--out", "o")[0] == 0
+    bare = Representation(np.random.default_rng(1).normal(size=(80, 5)))
+    bare.save(files / "bare.safetensors")
+    assert dimlab("report", "bare.safetensors", *arguments)[0] == 0
+    assert dimlab("report", "bare.safetensors", *arguments[:-1], "alone")[0] == 0
+    mine = {"notes.txt", "ablation-mine.csv", "harmful.csv"}
+    own = {each.name for each in (files / "o").glob("decompose*")}
+    alone = {each.name for each in (files / "alone").iterdir()}
+    assert {each.name for each in (files / "o").iterdir()} == alone | mine | own
+    assert len(first - alone) > 10  # control: that much had to leave
+    assert [(files / "o" / name).read_text() for name in sorted(mine)] == ["mine", "edited", "mine"]
