@@ -119,9 +119,9 @@ _PEAKS: dict[str, tuple[Callable[[Shapes], float], ...]] = {
     ),
     "decompose": (lambda s: 22 * s.n_blocks * s.square,),
     "decompose views": (lambda s: 40 * s.n_blocks * s.square + 11 * s.test + 85 * _MB,),
-    "find_redundancy": (lambda s: 22 * s.n_blocks * s.square,),
+    "find_redundancy": (lambda s: 22 * s.n_blocks * s.square + 20 * _MB,),
     "find_redundancy reader": (
-        lambda s: 22 * s.n_blocks * s.square,
+        lambda s: 22 * s.n_blocks * s.square + 20 * _MB,
         lambda s: 17 * s.test + 14 * s.n_blocks * s.square,
     ),
     "attribute": (
@@ -138,7 +138,7 @@ _PEAKS: dict[str, tuple[Callable[[Shapes], float], ...]] = {
     ),
     "bound_risk": (lambda s: 53 * s.test + 24 * s.n_test * s.n_draws + 120 * _MB,),
     "compare": (lambda s: min(32 * s.test, 160 * _MB) + 15.6 * s.n_draws * s.n_blocks * s.square,),
-    "evaluate": (lambda s: (17.2 + 10 * s.n_draws) * s.train + 60 * _MB,),
+    "evaluate": (lambda s: (17.2 + 10 * s.n_draws) * s.train + 75 * _MB,),
     "encode": (lambda s: 4 * max(2, 1 + 2 * s.n_views) * s.test,),
 }
 

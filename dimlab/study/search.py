@@ -18,6 +18,7 @@ from dimlab.probes.evaluate import evaluate
 from dimlab.study.families import FAMILIES, FIELDS, Family, tried_configurations
 from dimlab.study.sweep import Images, Run, Study
 from dimlab.training.checkpoint import Checkpoint
+from dimlab.training.step import Record
 
 SEED = 1000  # of the search's runs; no study uses it
 _ROUNDS, _TIMED = 5, 12  # of the timing: alternating rounds, steps in each
@@ -116,12 +117,9 @@ def _seconds_per_step(study: Study, found: dict[str, Any]) -> dict[str, float]:
                 config = replace(
                     study.config, **{**each["chosen"], **FAMILIES[family].fixed, "steps": _TIMED}
                 )
-                seconds: list[float] = []
-                train(
-                    config, images, device=study.device,
-                    sink=lambda record, seconds=seconds: seconds.append(record["seconds"]),
-                )  # fmt: skip
-                taken[family] += seconds[2:]
+                records: list[Record] = []
+                train(config, images, device=study.device, sink=records.append)
+                taken[family] += [record["seconds"] for record in records[2:]]
     return {family: float(np.median(seconds)) for family, seconds in taken.items()}
 
 

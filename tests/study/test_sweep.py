@@ -1,0 +1,98 @@
+"""Runs of a study: trained once, kept, resumed, the same for any number of processes."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dimlab import TrainConfig
+from dimlab.study import FAMILIES, OutOfTime, Study, tried_configurations
+from dimlab.training.loop import train
+
+CONFIG = replace(TrainConfig.small(), steps=2, batch_size=16, n_dimensions=8, hidden=16)
+
+
+def measure(checkpoint, images):
+    return {"step": checkpoint.step, "mask": float(np.std(checkpoint.mask.weights))}
+
+
+@pytest.fixture
+def study(tmp_path):
+    return Study("small", "digits", CONFIG, (0, 1), folder=tmp_path)
+
+
+def test_a_run_is_trained_once_and_its_row_is_kept(study):
+    taken = []
+
+    def counted(config, images, **options):
+        taken.append(config.seed)
+        return train(config, images, **options)
+
+    study = replace(study, trainer=counted)
+    first = study.table(study.runs("simclr"), measure)
+    again = study.table(study.runs("simclr", labels={"width": 3}), measure)
+    assert taken == [0, 1]
+    assert first.to_dict("list") == again.drop(columns="width").to_dict("list")
+    assert first[["family", "seed", "step"]].values.tolist() == [["simclr", 0, 2], ["simclr", 1, 2]]
+
+
+def test_what_is_done_stays_where_the_minutes_are_over(study):
+    with pytest.raises(OutOfTime, match=r"^0 of 2 runs are done and kept in .*; the same command"):
+        replace(study, minutes=-1.0).table(study.runs("simclr"), measure)
+    study.table(study.runs("simclr")[:1], measure)
+    with pytest.raises(OutOfTime, match=r"^1 of 2 runs"):
+        replace(study, minutes=-1.0).table(study.runs("simclr"), measure)
+
+
+def test_two_families_with_one_configuration_are_one_run(study):
+    keys = {run.key for run in study.runs("simclr")}
+    assert {run.key for run in study.runs("simclr", learning_rate=0.15)} == keys
+    assert not {run.key for run in study.runs("simclr", learning_rate=0.2)} & keys
+    assert not {run.key for run in study.runs("both")} & keys
+
+
+def test_a_random_mask_is_drawn_once_and_never_moves(study):
+    chosen = {"exact": {"mask_spread": 2.0}}
+    runs = replace(study, chosen=chosen).runs("random mask")
+    assert runs[0].random_mask == 2.0
+    table = study.table(runs, measure)
+    assert (table["mask"] > 0.05).all()
+    assert table["mask"].nunique() == 2
+    still = study.table(study.runs("frozen mask"), measure)
+    assert (still["mask"] == 0).all()
+
+
+def test_equal_seconds_are_steps_by_the_seconds_of_a_step(study):
+    chosen = {"simclr": {"seconds_per_step": 0.1}, "exact": {"seconds_per_step": 0.35}}
+    assert replace(study, chosen=chosen).steps_at_equal_seconds("simclr") == 7
+    assert study.steps_at_equal_seconds("simclr") == CONFIG.steps
+
+
+@pytest.mark.slow
+def test_processes_change_nothing(study, tmp_path):
+    alone = study.table(study.runs("both"), measure)
+    two = replace(study, folder=tmp_path / "two", n_jobs=2)
+    assert alone.drop(columns="step_seconds").equals(
+        two.table(two.runs("both"), measure).drop(columns="step_seconds")
+    )
+
+
+def test_families_draw_the_same_shared_numbers():
+    tried = {
+        name: tried_configurations(family, CONFIG)
+        for name, family in FAMILIES.items()
+        if family.knobs
+    }
+    assert {len(each) for each in tried.values()} == {8}
+    for place in range(8):
+        assert len({each[place].learning_rate for each in tried.values()}) == 1
+    masked = [tried[name] for name in ("joint", "first-order", "exact", "lookahead")]
+    assert len({tuple(config.mask_learning_rate for config in each) for each in masked}) == 1
+    for each in tried.values():
+        assert len({json.dumps(config.to_dict()) for config in each}) == 8
+
+
+def test_a_family_without_knobs_is_not_searched():
+    with pytest.raises(ValueError, match=r"^family must have knobs; got 'frozen mask'"):
+        tried_configurations(FAMILIES["frozen mask"], CONFIG)
