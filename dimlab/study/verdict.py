@@ -197,11 +197,13 @@ def judged(
 
 
 def _half_width(spread: float, n_seeds: int) -> float:
+    return float(_half_widths(spread, np.array([n_seeds]))[0]) if n_seeds > 1 else float("inf")
+
+
+def _half_widths(spread: float, n_seeds: np.ndarray) -> np.ndarray:
     from scipy.stats import t
 
-    if n_seeds < 2:
-        return float("inf")
-    return float(t.ppf(0.5 + _LEVEL / 2, n_seeds - 1) * spread / np.sqrt(n_seeds))
+    return t.ppf(0.5 + _LEVEL / 2, n_seeds - 1) * spread / np.sqrt(n_seeds)
 
 
 def _answer(effect: float, half: float, smallest_effect: float) -> str:
@@ -213,7 +215,8 @@ def _answer(effect: float, half: float, smallest_effect: float) -> str:
 def _needed(effect: float, spread: float, smallest_effect: float) -> int | None:
     if not np.isfinite(spread):
         return None
-    for n_seeds in range(2, _MOST_SEEDS + 1):
-        if _answer(effect, _half_width(spread, n_seeds), smallest_effect) != "undecided":
-            return n_seeds
-    return None
+    counts = np.arange(2, _MOST_SEEDS + 1)
+    halves = _half_widths(spread, counts)
+    holds = (effect - halves > 0) & (effect >= smallest_effect)
+    decided = counts[holds | (effect + halves < smallest_effect)]
+    return int(decided[0]) if len(decided) else None

@@ -38,7 +38,7 @@ def test_answers(differences, answer):
 
 def test_seeds_that_would_decide_do_decide():
     rng = np.random.default_rng(0)
-    few = np.array([0.03, -0.02, 0.02, 0.01])
+    few = np.array([0.035, -0.02, 0.02, 0.01])
     verdict = answer_of(few)
     assert verdict.answer == "undecided"
     for n_seeds, decided in ((verdict.n_needed, True), (verdict.n_needed - 1, False)):

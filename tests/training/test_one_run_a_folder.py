@@ -136,6 +136,7 @@ def at_work(folder, *flags):
         process.communicate()
 
 
+@pytest.mark.slow
 @linux
 def test_a_second_command_is_refused_and_a_killed_run_goes_on_at_once(dimlab, tmp_path):
     folder = tmp_path / "run"
