@@ -127,7 +127,7 @@ def make_report(folder):
 
 def redraw(folder):
     # figures of what is whole take long, and nothing more is read for them
-    with mock.patch.object(report, "_draw", return_value=b"<svg/>"):
+    with mock.patch.object(report, "picture_of", return_value=b"<svg/>"):
         page = report.redraw_report(folder)
     assert page.read_text("utf-8").rstrip().endswith("</html>")
 

@@ -93,7 +93,7 @@ def trace_of(version):
 
 def write_result(folder, version):
     drawn = f"<svg>{version}</svg>".encode() * 1000
-    with mock.patch.object(report, "_draw", return_value=drawn):
+    with mock.patch.object(report, "picture_of", return_value=drawn):
         report.write_report(folder, {"trace": trace_of(version)}, provenance={"seed": version})
 
 

@@ -126,9 +126,7 @@ def test_a_changed_byte_of_the_weights_is_noticed(whole_trace, tmp_path):
     content = bytearray(path.read_bytes())
     content[content.index(whole_trace.weights.tobytes()) + 5] ^= 1
     path.write_bytes(content)
-    with pytest.raises(
-        ValueError, match=r"complete \.npz file .* got a damaged one.* \(Bad CRC"
-    ):
+    with pytest.raises(ValueError, match=r"complete \.npz file .* got a damaged one.* \(Bad CRC"):
         MaskTrace.load(path)
 
 

@@ -32,6 +32,7 @@ from dimlab.figures.runs import (
     plot_checkpoint,
     plot_evaluation,
     plot_projector_widths,
+    plot_verdict,
 )
 
 __all__ = [
@@ -58,4 +59,5 @@ __all__ = [
     "plot_representation",
     "plot_risk_bound",
     "plot_spectrum",
+    "plot_verdict",
 ]

@@ -42,6 +42,20 @@ def figure_of(plot: Callable[..., Axes], result: Any) -> Figure:
     return figure
 
 
+def picture_of(plot: Callable[..., Axes], result: Any, figure_format: str) -> bytes:
+    """Draw a result as reports show it, as the bytes of a file: the same for the same result."""
+    import io
+
+    buffer = io.BytesIO()
+    # no time of day
+    metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    with house_style():
+        figure_of(plot, result).savefig(
+            buffer, format=figure_format, metadata=metadata.get(figure_format), dpi=150
+        )
+    return buffer.getvalue()
+
+
 def axes_or_current(ax: Axes | None) -> Axes:
     """Draw on the axes given, or on the current ones of pyplot."""
     if ax is not None:

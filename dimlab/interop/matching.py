@@ -35,6 +35,7 @@ from dimlab.interop.layouts import (
 )
 from dimlab.interop.layouts import NAMES as LAYOUT_NAMES
 from dimlab.interop.opening import Opened
+from dimlab.training.config import TrainConfig
 from dimlab.training.encoders import NAMES
 
 _RIVAL = 0.5  # a copy of the encoder has at least this share of its keys
@@ -192,15 +193,19 @@ def _timm_pairs(name: str, shapes: dict[str, Shape]) -> Iterator[Pair]:
 def _own(opened: Opened) -> Blueprint | None:
     """Read the encoder of a dimlab checkpoint off its configuration."""
     try:
-        config = json.loads(opened.values["config"])
+        config = TrainConfig.from_dict(json.loads(opened.values["config"]))
         channels = json.loads(opened.values["data"])["shape"][0]
-        return Blueprint(
-            config["encoder"],
+        if type(channels) is not int or channels < 1:
+            return None
+        own = Blueprint(
+            config.encoder,
             channels,
-            stem=None if config["encoder"] == "convnet" else config["stem"],
-            stem_relu=config["stem_relu"],
-            width=config["n_dimensions"],
+            stem=None if config.encoder == "convnet" else config.stem,
+            stem_relu=config.stem_relu,
+            width=config.n_dimensions,
         )
+        own.shapes()  # refuses what cannot be built
+        return own
     except (KeyError, TypeError, ValueError, IndexError):
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from dimlab.atomic import digest, holding, write_together
 from dimlab.containers import DAMAGED, json_of
+from dimlab.figures.house import picture_of
 from dimlab.report.dimensions import dimensions_of
 from dimlab.report.provenance import RECORD
 from dimlab.report.saved import HOUSE, SUFFIX, load_result, result_bytes
@@ -331,7 +331,7 @@ def _shown(name: str, result: Any, figure_format: str) -> dict[str, tuple[str, b
     for table, frame in getattr(result, "tables", dict)().items():
         files[table] = f"{name}-{table}.csv", frame.to_csv(index=False).encode()
     for what, plot in plots_of(result).items():
-        drawn = _draw(plot, result, figure_format)
+        drawn = picture_of(plot, result, figure_format)
         kind = f"{what}_{figure_format}".removeprefix("_")
         files[kind] = _figure_name(name, what, figure_format), drawn
     for part, inner in getattr(result, "parts", dict)().items():
@@ -351,7 +351,7 @@ def _section(name: str, result: Any, files: Mapping[str, tuple[str, bytes]]) -> 
     figures = [
         {
             "data": _data_uri(
-                there.get(_figure_name(stem, what, "svg")) or _draw(plot, each, "svg")
+                there.get(_figure_name(stem, what, "svg")) or picture_of(plot, each, "svg")
             ),
             "caption": _caption(plot),
         }
@@ -409,19 +409,6 @@ def plots_of(result: Any) -> dict[str, Any]:
     words = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(result).__name__)
     names = [name for name in figures.__all__ if f"{name}_".startswith(f"plot{words}_")]
     return {name.removeprefix(f"plot{words}"): getattr(figures, name) for name in sorted(names)}
-
-
-def _draw(plot: Any, result: Any, figure_format: str) -> bytes:
-    from dimlab.figures.house import figure_of, house_style
-
-    buffer = io.BytesIO()
-    # no time of day, so that the same result gives the same bytes
-    metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    with house_style():
-        figure_of(plot, result).savefig(
-            buffer, format=figure_format, metadata=metadata.get(figure_format), dpi=150
-        )
-    return buffer.getvalue()
 
 
 def _caption(plot: Any) -> str:

@@ -21,12 +21,14 @@ from dimlab.image_set import ImageSet
 from dimlab.study.families import FAMILIES, Family
 from dimlab.training.checkpoint import Checkpoint, load_checkpoint
 from dimlab.training.config import TrainConfig
+from dimlab.training.distributed import current_world, wait_for_all
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 Images = Callable[[str], ImageSet]
-Measure = Callable[[Checkpoint, Images], "dict[str, Any] | list[dict[str, Any]]"]
+Row = dict[str, Any]
+Measure = Callable[[Any, Images], "Row | list[Row]"]
 Trainer = Callable[..., Checkpoint]
 
 
@@ -106,6 +108,64 @@ class Study:
     trainer: Trainer | None = None
     quiet: bool = True
 
+    @classmethod
+    def small(cls, data: str = "digits", **changes: Any) -> Study:
+        """Return the study that runs in the test suite: digits, three seeds, some seconds.
+
+        Parameters
+        ----------
+        data : str, default="digits"
+            Name of a data set.
+        **changes
+            Fields of the configuration that differ.
+
+        Returns
+        -------
+        Study
+            It shows that a script runs; its verdict is always undecided.
+        """
+        config = replace(TrainConfig.small(), steps=40, batch_size=64, trace_every=10)
+        return cls("small", data, replace(config, **changes), (0, 1, 2))
+
+    @classmethod
+    def medium(cls, data: str = "fashion-mnist", **changes: Any) -> Study:
+        """Return the study of the table: Fashion-MNIST, the small convnet, five seeds.
+
+        Parameters
+        ----------
+        data : str, default="fashion-mnist"
+            Name of a data set.
+        **changes
+            Fields of the configuration that differ.
+
+        Returns
+        -------
+        Study
+            1,000 steps of 128 images a run; two processes on two cores.
+        """
+        config = replace(
+            TrainConfig.medium(), batch_size=128, checkpoint_every=1000, trace_every=20
+        )
+        return cls("medium", data, replace(config, **changes), tuple(range(5)), n_jobs=2)
+
+    @classmethod
+    def paper(cls, data: str = "cifar10", **changes: Any) -> Study:
+        """Return the study at the paper's size: CIFAR-10, ResNet-18, the official configuration.
+
+        Parameters
+        ----------
+        data : str, default="cifar10"
+            Name of a data set.
+        **changes
+            Fields of the configuration that differ.
+
+        Returns
+        -------
+        Study
+            800 epochs a run, five seeds: for GPUs.
+        """
+        return cls("paper", data, replace(TrainConfig.official(), **changes), tuple(range(5)))
+
     def runs(
         self, family: str, *, labels: Mapping[str, Any] | None = None, **changes: Any
     ) -> list[Run]:
@@ -136,7 +196,7 @@ class Study:
             for seed in self.seeds
         ]  # fmt: skip
 
-    def steps_at_equal_seconds(self, family: str, *, reference: str = "exact") -> int:
+    def steps_at_equal_seconds(self, family: str, *, reference: str = "both") -> int:
         """Return how many steps of a family take the seconds of the reference's.
 
         Parameters
@@ -151,12 +211,14 @@ class Study:
             many steps.
         """
         own, other = (
-            self.chosen.get(FAMILIES[each].like or each, {}).get("seconds_per_step", 1.0)
+            self.chosen.get(FAMILIES[each].like or each, {}).get("seconds_per_step")
             for each in (family, reference)
         )
+        if own is None or other is None:
+            return self.config.steps
         return max(1, round(self.config.steps * other / own))
 
-    def table(self, runs: Sequence[Run], measure: Measure) -> DataFrame:
+    def table(self, runs: Sequence[Run], measure: Measure, *, along: bool = False) -> DataFrame:
         """Train and measure what is not kept yet; one row (or several) a run, as `measure` gives.
 
         Parameters
@@ -167,12 +229,15 @@ class Study:
             ``measure(checkpoint, images) -> dict or list of dict`` of plain values; ``images`` is
             a function of the split's name. Its source is a part of the key that a row is kept
             under.
+        along : bool, default=False
+            Whether it is given the list of the checkpoints that a run kept on its way instead,
+            in their order; the configuration has ``keep_checkpoints``.
 
         Returns
         -------
         pandas.DataFrame
-            Columns: labels of the run, ``step_seconds`` (median of the recorded steps), then what
-            was measured.
+            Columns: labels of the run, ``step_seconds`` (median of the recorded steps),
+            ``train_seconds`` and ``measure_seconds`` (each row's share), then what was measured.
 
         Raises
         ------
@@ -194,7 +259,7 @@ class Study:
             for run in jobs.values():
                 if time.monotonic() > deadline:
                     return
-                yield delayed(_trained_and_measured)(self, run, measure, name)
+                yield delayed(_trained_and_measured)(self, run, measure, name, along)
 
         with progress(f"{len(jobs)} of {len(runs)} runs", quiet=self.quiet) as advance:
             done = 0
@@ -227,19 +292,39 @@ class Study:
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
-def _trained_and_measured(study: Study, run: Run, measure: Measure, name: str) -> None:
-    """Take one run to its end, in a process of its own."""
-    folder = study.folder / run.key
+def _trained_and_measured(study: Study, run: Run, measure: Measure, name: str, along: bool) -> None:
+    """Take one run to its end, in a process of its own, or in all of ``torchrun``'s together."""
+    folder, world = study.folder / run.key, current_world()
     with one_thread(study.device):
         images = lru_cache(maxsize=None)(lambda split: _images(run.data, split, study.data_dir))
         checkpoint = _trained(study, run, folder, images)
-        measured = measure(checkpoint, images)
-    seconds = [record["seconds"] for record in checkpoint.metrics]
-    row = {"step_seconds": float(np.median(seconds)) if seconds else float("nan")}
-    rows = [{**row, **each} for each in (measured if isinstance(measured, list) else [measured])]
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / name) as path:
-        path.write_text(json.dumps(rows, default=float), encoding="utf-8")
+        if world.rank == 0:
+            started = time.monotonic()
+            measured = measure(kept_along(folder) if along else checkpoint, images)
+            taken = time.monotonic() - started
+            _write(folder / name, run, checkpoint, measured, taken)
+    wait_for_all(world)
+
+
+def kept_along(folder: Path) -> list[Checkpoint]:
+    """Read the checkpoints that a run kept on its way, in their order."""
+    return [load_checkpoint(path) for path in sorted(folder.glob("checkpoint-*.pt"))]
+
+
+def _write(
+    path: Path, run: Run, checkpoint: Checkpoint, measured: Row | list[Row], seconds: float
+) -> None:
+    taken = [record["seconds"] for record in checkpoint.metrics]
+    step = float(np.median(taken)) if taken else 0.0
+    row = {"step_seconds": step, "train_seconds": step * run.config.steps}
+    rows = measured if isinstance(measured, list) else [measured]
+    share = {"measure_seconds": seconds / max(len(rows), 1)}
+    share["train_seconds"] = row["train_seconds"] / max(len(rows), 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as whole:
+        whole.write_text(
+            json.dumps([{**row, **share, **each} for each in rows], default=float), encoding="utf-8"
+        )
 
 
 def _trained(study: Study, run: Run, folder: Path, images: Images) -> Checkpoint:

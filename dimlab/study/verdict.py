@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -197,13 +198,20 @@ def judged(
 
 
 def _half_width(spread: float, n_seeds: int) -> float:
-    return float(_half_widths(spread, np.array([n_seeds]))[0]) if n_seeds > 1 else float("inf")
-
-
-def _half_widths(spread: float, n_seeds: np.ndarray) -> np.ndarray:
     from scipy.stats import t
 
-    return t.ppf(0.5 + _LEVEL / 2, n_seeds - 1) * spread / np.sqrt(n_seeds)
+    if n_seeds < 2:
+        return float("inf")
+    return float(t.ppf(0.5 + _LEVEL / 2, n_seeds - 1) * spread / np.sqrt(n_seeds))
+
+
+@cache
+def _half_widths() -> tuple[np.ndarray, np.ndarray]:
+    """Return numbers of seeds, and half the interval of each at a spread of 1."""
+    from scipy.stats import t
+
+    counts = np.arange(2, _MOST_SEEDS + 1)
+    return counts, t.ppf(0.5 + _LEVEL / 2, counts - 1) / np.sqrt(counts)
 
 
 def _answer(effect: float, half: float, smallest_effect: float) -> str:
@@ -215,8 +223,8 @@ def _answer(effect: float, half: float, smallest_effect: float) -> str:
 def _needed(effect: float, spread: float, smallest_effect: float) -> int | None:
     if not np.isfinite(spread):
         return None
-    counts = np.arange(2, _MOST_SEEDS + 1)
-    halves = _half_widths(spread, counts)
+    counts, halves = _half_widths()
+    halves = halves * spread
     holds = (effect - halves > 0) & (effect >= smallest_effect)
     decided = counts[holds | (effect + halves < smallest_effect)]
     return int(decided[0]) if len(decided) else None

@@ -88,8 +88,22 @@ def joined(device: str) -> Iterator[tuple[World, str]]:
     dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield current_world(), device
+        # a process that leaves first would abort the others' last collectives
+        wait_for_all(current_world())
     finally:
         dist.destroy_process_group()
+
+
+def wait_for_all(world: World) -> None:
+    """Wait until every process is here; alone, do nothing.
+
+    Parameters
+    ----------
+    world : World
+        The processes.
+    """
+    if world.size > 1:
+        dist.barrier()
 
 
 class _AllReduce(torch.autograd.Function):

@@ -52,13 +52,15 @@ def build_encoder(
     Raises
     ------
     ValueError
-        If the name or the stem is unknown.
+        If the name or the stem is unknown, or there are no channels.
 
     Examples
     --------
     >>> build_encoder("resnet18")(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 512])
     """
+    if in_channels < 1:
+        raise ValueError(f"in_channels must be >= 1; got {in_channels}.")
     if name == "convnet":
         return convnet(in_channels, n_dimensions)
     if name not in _LAYERS:

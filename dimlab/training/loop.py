@@ -27,6 +27,7 @@ from dimlab.training.checkpoint import Checkpoint, build_network
 from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import World, all_reduce, current_world, make_statistics_global
 from dimlab.training.encoders import mask_weights
+from dimlab.training.hypergradient import Trial
 from dimlab.training.monitor import Monitor
 from dimlab.training.step import Record, Stepper, Views
 
@@ -172,6 +173,32 @@ def untrained(config: TrainConfig, images: ImageSet) -> Checkpoint:
     return _Run(config, images, "cpu", None, World()).checkpoint()
 
 
+def trial_of(checkpoint: Checkpoint, images: ImageSet, *, device: str = "cpu") -> Trial:
+    """Return the trial step that a run stands before: the one that its mask would be judged by.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        Before its last step.
+    images : ImageSet
+        Its training images.
+    device : str, default="cpu"
+        Where to step.
+
+    Returns
+    -------
+    Trial
+        At the checkpoint's weights and mask, with the views and the learning rate of its next step.
+
+    Raises
+    ------
+    ValueError
+        If the images are others.
+    """
+    run = _Run(checkpoint.config, images, device, checkpoint, World())
+    return run.trial()
+
+
 class _Run:
     """The mutable state of one run."""
 
@@ -292,6 +319,11 @@ class _Run:
         if traced:
             self._trace(record, share)
         return record
+
+    def trial(self) -> Trial:
+        """Return the trial step from here; nothing moves."""
+        self.stepper.set_rates(self._scale(self.step))
+        return self.stepper.trial(self._views(self.step), lambda: self._views(self.step + 1))
 
     def _trace(self, record: Record, share: Tensor | None) -> None:
         weights = self._mask_now()

@@ -218,6 +218,30 @@ class Stepper:
     def _unrolled(
         self, views: Views, next_views: Callable[[], Views], shared: _Regular | None
     ) -> Hypergradient:
+        trial = self.trial(views, next_views, shared)
+        if self.mode == "finite_difference":
+            return finite_difference_hypergradient(
+                trial, radius=self.config.finite_difference_radius
+            )
+        return (exact_hypergradient if self.mode == "exact" else first_order_hypergradient)(trial)
+
+    def trial(
+        self, views: Views, next_views: Callable[[], Views], shared: _Regular | None = None
+    ) -> Trial:
+        """Return the trial step from where network and mask stand now; nothing moves.
+
+        Parameters
+        ----------
+        views, next_views
+            As in `take`.
+        shared : regular step, optional
+            The one that is being taken, whose forward pass the trial shares.
+
+        Returns
+        -------
+        Trial
+            Its learning rate is that of the optimiser's next step.
+        """
         config, learning_rate = self.config, self.optimiser.param_groups[0]["lr"]
         passed, gradient = None, None
         if shared is not None:
@@ -231,7 +255,7 @@ class Stepper:
         if config.trial_step == "optimiser" and config.optimiser == "sgd":
             drift = self._drift()
             learning_rate *= _momentum_factor(config)
-        trial = Trial(
+        return Trial(
             self.objective,
             self.weights,
             self.mask_logits,
@@ -245,9 +269,6 @@ class Stepper:
             gradient=gradient,
             moves_statistics=config.meta_moves_statistics,
         )
-        if self.mode == "finite_difference":
-            return finite_difference_hypergradient(trial, radius=config.finite_difference_radius)
-        return (exact_hypergradient if self.mode == "exact" else first_order_hypergradient)(trial)
 
     def _drift(self) -> Weights:
         """Return what SGD adds to the gradient: weight decay, and what its buffer still holds."""

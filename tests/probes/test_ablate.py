@@ -395,6 +395,7 @@ def softmax_loss(logits, labels, classes):
     return log_loss(labels, probability, labels=classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", ["balanced_accuracy", "log_loss"])
 def test_bootstrap_intervals_cover(score, monkeypatch):
     """The importance over a large test split is inside about 95 % of small ones' intervals."""

@@ -515,6 +515,7 @@ def test_a_rotated_nuisance_is_found_in_a_fitted_basis(kind):
     assert np.median([basis.stable.mean() for _, _, basis in found]) >= 0.5
 
 
+@pytest.mark.slow
 def test_where_nothing_tells_directions_apart_the_tool_says_so():
     found = [cosine_in_basis(seed, "pca", gaussian=True) for seed in range(20)]
     assert np.median([cosine for cosine, _, _ in found]) < 0.95

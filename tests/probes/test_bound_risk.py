@@ -426,6 +426,7 @@ def test_single_precision_views_are_measured_in_double(rng):
 # Intervals -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_intervals_cover_what_other_samples_give():
     n, wanted = 120, ["cross_entropy", "nce_limit", "jensen_gap", "class_variance", "width"]
     mask = DimensionMask(np.array([1.0, 1.0, 0.2]))

@@ -64,8 +64,9 @@ def test_a_random_mask_is_drawn_once_and_never_moves(study):
 
 
 def test_equal_seconds_are_steps_by_the_seconds_of_a_step(study):
-    chosen = {"simclr": {"seconds_per_step": 0.1}, "exact": {"seconds_per_step": 0.35}}
+    chosen = {"simclr": {"seconds_per_step": 0.1}, "both": {"seconds_per_step": 0.35}}
     assert replace(study, chosen=chosen).steps_at_equal_seconds("simclr") == 7
+    assert replace(study, chosen=chosen).steps_at_equal_seconds("exact") == CONFIG.steps
     assert study.steps_at_equal_seconds("simclr") == CONFIG.steps
 
 

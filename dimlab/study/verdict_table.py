@@ -1,0 +1,137 @@
+"""The table of verdicts in ``analyses/README.md``, made of the results that are kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dimlab.atomic import replacing
+from dimlab.study.analysis import RESULTS, SEARCH
+from dimlab.study.verdict import Verdict
+
+BEGIN, END = "<!-- verdicts -->", "<!-- end of verdicts -->"
+_HEAD = (
+    "claim", "verdict", "effect with 95 % interval", "smallest effect", "seeds", "data", "figure",
+    "command",
+)  # fmt: skip
+
+
+def verdict_table(folder: Path) -> str:
+    """Make the table, and the parts below it, of the results in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        With ``results/*.json``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    results = [
+        json.loads(path.read_text(encoding="utf-8")) | {"stem": path.stem}
+        for path in sorted((folder / RESULTS).glob("*.json"))
+        if path.name != SEARCH
+    ]
+    lines = [_row(_HEAD), _row(["---"] * len(_HEAD)), *(_row(_cells(each)) for each in results)]
+    for each in results:
+        lines += ["", *_section(each)]
+    return "\n".join(lines)
+
+
+def _row(cells: Any) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _number(verdict: Verdict) -> str:
+    return f"{verdict.effect:+.4f} [{verdict.ci_low:+.4f}, {verdict.ci_high:+.4f}] {verdict.unit}"
+
+
+def _cells(result: dict[str, Any]) -> list[str]:
+    verdict = Verdict.from_dict(result["verdict"])
+    script, stem = result["script"], result["stem"]
+    return [
+        f"[{result['claim']}]({script})", f"**{verdict.answer}**", _number(verdict),
+        f"{verdict.smallest_effect:g}", str(verdict.n_seeds), result["data"],
+        f"[figure]({RESULTS}/{stem}.svg), [numbers]({RESULTS}/{stem}.json)",
+        f"`python analyses/{script} --{result['size']}`",
+    ]  # fmt: skip
+
+
+def _section(result: dict[str, Any]) -> list[str]:
+    verdict = Verdict.from_dict(result["verdict"])
+    needed = "" if verdict.n_needed is None else f" {verdict.n_needed} seeds would decide it."
+    seeds = ", ".join(map(str, result["seeds"]))
+    machine = result["environment"]
+    lines = [
+        f"### {result['claim']}", "",
+        f"**{verdict.answer}**: {_number(verdict)}.{needed} Seeds {seeds}; {result['data']}; "
+        f"{result['seconds'] / 60:.0f} minutes of one thread "
+        f"({machine['processor'] or machine['machine']}, torch {machine['torch']}).",
+    ]  # fmt: skip
+    lines += ["", verdict.because] if verdict.because else []
+    lines += [""] if verdict.parts else []
+    for part in verdict.parts:
+        lines.append(
+            f"- {part.claim}: **{part.answer}**, {_number(part)}, smallest effect "
+            f"{part.smallest_effect:g}." + (f" {part.because}" if part.because else "")
+        )
+    return lines
+
+
+def write_verdict_table(folder: Path) -> Path:
+    """Write the table between its two marks in the folder's README.
+
+    Parameters
+    ----------
+    folder : Path
+        With ``README.md`` and ``results/``.
+
+    Returns
+    -------
+    Path
+        The README.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no README.
+    ValueError
+        If the marks are not in it.
+    """
+    readme = folder / "README.md"
+    if not readme.is_file():
+        raise FileNotFoundError(f"folder must have a README.md; got {folder}.")
+    text = with_table(readme.read_text(encoding="utf-8"), verdict_table(folder))
+    with replacing(readme) as path:
+        path.write_text(text, encoding="utf-8")
+    return readme
+
+
+def with_table(text: str, table: str) -> str:
+    """Put a table between the two marks of a text.
+
+    Parameters
+    ----------
+    text : str
+        With both marks.
+    table : str
+        Markdown.
+
+    Returns
+    -------
+    str
+        The text, what stood between the marks replaced.
+
+    Raises
+    ------
+    ValueError
+        If the marks are not in it.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"README.md must have the marks {BEGIN} and {END}; got none.")
+    return f"{before}{BEGIN}\n{table}\n{END}{after}"
