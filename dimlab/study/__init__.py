@@ -1,11 +1,12 @@
 """What the analyses share: a study's runs, verdicts over seeds, the search, the command line."""
 
+from dimlab.study.analysis import main
 from dimlab.study.families import FAMILIES, KNOBS, Family, tried_configurations
 from dimlab.study.search import read_search, search
 from dimlab.study.sweep import OutOfTime, Run, Study
-from dimlab.study.verdict import Verdict, judged
+from dimlab.study.verdict import Verdict, judged, paired
 
 __all__ = [
-    "FAMILIES", "KNOBS", "Family", "OutOfTime", "Run", "Study", "Verdict", "judged", "read_search",
-    "search", "tried_configurations",
+    "FAMILIES", "KNOBS", "Family", "OutOfTime", "Run", "Study", "Verdict", "judged", "main",
+    "paired", "read_search", "search", "tried_configurations",
 ]  # fmt: skip

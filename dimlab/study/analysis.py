@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dimlab.atomic import write_together
 from dimlab.study.families import FAMILIES
-from dimlab.study.search import read_search, search, write_search
+from dimlab.study.search import search, write_search
 from dimlab.study.sweep import OutOfTime, Study
 from dimlab.study.verdict import Verdict
 from dimlab.training.distributed import current_world, joined
@@ -93,7 +93,7 @@ class Analysis:
             If the search has not been done.
         """
         study = self.sizes[size]
-        return replace(study, chosen=read_search(self.search)) if size == "medium" else study
+        return study.with_search(self.search) if size == "medium" else study
 
     def result(self, study: Study) -> dict[str, Any]:
         """Run and judge.

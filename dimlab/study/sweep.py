@@ -166,6 +166,28 @@ class Study:
         """
         return cls("paper", data, replace(TrainConfig.official(), **changes), tuple(range(5)))
 
+    def with_search(self, path: str | Path) -> Study:
+        """Return the study with what the search chose for each family.
+
+        Parameters
+        ----------
+        path : path
+            ``search.json``.
+
+        Returns
+        -------
+        Study
+            With ``chosen``.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        """
+        from dimlab.study.search import read_search
+
+        return replace(self, chosen=read_search(Path(path)))
+
     def runs(
         self, family: str, *, labels: Mapping[str, Any] | None = None, **changes: Any
     ) -> list[Run]:
@@ -352,14 +374,17 @@ def _images(data: str, split: str, data_dir: Path | None) -> ImageSet:
 def one_thread(device: str) -> Iterator[None]:
     """Make a CPU run's numbers the same for any number of processes."""
     import torch
+    from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    # numpy's and scikit-learn's threads too: beside another process they wait for each other
+    with threadpool_limits(1 if device == "cpu" else None):
+        if device == "cpu":
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def _hash(value: Any) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _LEVEL = 0.95
 _MOST_SEEDS = 10_000
@@ -195,6 +198,52 @@ def judged(
         claim, answer, effect, effect - half, effect + half, smallest_effect, unit,
         tuple(values.tolist()), needed, because, tuple(parts),
     )  # fmt: skip
+
+
+def paired(
+    table: DataFrame, column: str, better: Any, worse: Any, *, label: str = "family"
+) -> list[float]:
+    """Subtract one kind of run from another, seed by seed.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With the columns ``seed``, ``label`` and ``column``; one row a kind and seed.
+    column : str
+        What was measured.
+    better, worse : str or number
+        Values of ``label``: what is claimed to be greater, and what it is compared with.
+    label : str, default="family"
+        Column that tells kinds apart.
+
+    Returns
+    -------
+    list of float
+        ``better - worse``, one a seed, in their order.
+
+    Raises
+    ------
+    ValueError
+        If the two do not have the same seeds, once each.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> rows = {"family": ["a", "b"] * 2, "seed": [0, 0, 1, 1], "knn": [0.5, 0.25, 0.75, 0.25]}
+    >>> paired(pd.DataFrame(rows), "knn", "a", "b")
+    [0.25, 0.5]
+    """
+    sides = [
+        table[table[label] == value].set_index("seed")[column].sort_index()
+        for value in (better, worse)
+    ]
+    seeds = [side.index.tolist() for side in sides]
+    if seeds[0] != seeds[1] or len(set(seeds[0])) != len(seeds[0]):
+        raise ValueError(
+            f"table must have {better!r} and {worse!r} with the same seeds, once each; got "
+            f"{seeds[0]} and {seeds[1]}."
+        )
+    return [float(value) for value in sides[0].to_numpy() - sides[1].to_numpy()]
 
 
 def _half_width(spread: float, n_seeds: int) -> float:

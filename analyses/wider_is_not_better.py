@@ -1,0 +1,74 @@
+"""Beyond some width, a wider projector of Barlow Twins stops helping and hurts.
+
+Claim: Fig. 1b of MetaMask (NeurIPS 2022): the dimensionality of Barlow Twins' projection head is
+increased on CIFAR-10 and ImageNet. Its caption was read; that accuracy first rises and then falls
+on CIFAR-10 is inferred, and the widths and values are unknown. Barlow Twins itself (Zbontar et al.,
+2021) reports the opposite for ImageNet: wider is better.
+
+Measured: kNN accuracy (k = 5, cosine) of the encoder's features, by width of the redundancy
+projector.
+
+Effect: the width that is best on the *validation* split (mean over seeds) less the widest, both on
+the test split, paired by seed; 0 where the widest is best. Smallest effect of interest, stated
+beforehand: 0.01. Refuted by: an interval below 0.01.
+Control: the same difference to the narrowest, which shows whether width matters at all here.
+
+Departures from the paper: Fashion-MNIST and a small convnet (D = 128), 1,000 steps of 128 images.
+The loss is a sum over projection dimensions, so its weight is divided by the width: the diagonal
+part pulls equally hard at every width. The learning rate is the one the search chose at width 256.
+"""
+
+from dimlab import encode, evaluate
+from dimlab.study import Study, judged, main, paired
+
+CLAIM = "The best projector of Barlow Twins is narrower than the widest, and better than it."
+SMALLEST = 0.01
+UNIT = "kNN accuracy"
+WIDTHS = {"small": (8, 32, 128), "medium": (16, 64, 256, 1024), "paper": (128, 512, 2048, 8192)}
+SMALL, MEDIUM, PAPER = Study.small(), Study.medium(), Study.paper()
+
+
+def measure(checkpoint, images):
+    """Accuracy on validation, which chooses, and on test, which judges."""
+    train = encode(checkpoint, images("train"))
+    others = {split: encode(checkpoint, images(split)) for split in ("validation", "test")}
+    return {
+        split: float(evaluate(train, other, readers=("knn",)).accuracy[0])
+        for split, other in others.items()
+    }
+
+
+def run(study):
+    """One row a width and seed."""
+    start = study.runs("barlow-twins")[0].config
+    runs = []
+    for width in WIDTHS[study.size]:
+        weight = start.redundancy_weight * start.redundancy_width / width
+        changes = {"redundancy_width": width, "redundancy_weight": weight}
+        runs += study.runs("barlow-twins", labels={"width": width}, **changes)
+    return study.table(runs, measure)
+
+
+def judge(table):
+    """Compare the width that is best on validation with the widest."""
+    means = table.groupby("width")[["validation", "test"]].mean()
+    best, narrowest, widest = means["validation"].idxmax(), means.index[0], means.index[-1]
+    parts = [
+        judged("The best width is better than the narrowest",
+               paired(table, "test", best, narrowest, label="width"),
+               smallest_effect=SMALLEST, unit=UNIT),
+        judged("The widest is better than the narrowest",
+               paired(table, "test", widest, narrowest, label="width"),
+               smallest_effect=SMALLEST, unit=UNIT),
+    ]  # fmt: skip
+    return judged(
+        CLAIM, paired(table, "test", best, widest, label="width"), smallest_effect=SMALLEST,
+        unit=UNIT, parts=parts,
+        because=f"Width {best} was chosen on validation; test accuracy by width: "
+        + ", ".join(f"{width} {mean:.4f}" for width, mean in means["test"].items())
+        + ".",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main(CLAIM, run, judge, SMALL, MEDIUM, PAPER)
