@@ -42,10 +42,10 @@ def measure(checkpoint, images):
     alive = np.isfinite(found.nuisance_score)
     weights, nuisance = checkpoint.mask.weights[alive], found.nuisance_score[alive]
     label = found.label_effect[alive]
-    moved = np.ptp(weights) > 0
 
     def suppressed(scores):
-        return float(-spearmanr(weights, scores).statistic) if moved else 0.0
+        varies = np.ptp(weights) > 0 and np.ptp(scores) > 0
+        return float(-spearmanr(weights, scores).statistic) if varies else 0.0
 
     def knn(split, mask=None):
         sides = (train, split) if mask is None else (train.masked(mask), split.masked(mask))

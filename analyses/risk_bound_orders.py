@@ -47,7 +47,7 @@ def measure(checkpoint, images):
     row["held"] = bool(found.held[place].all())
     permuted = found.permuted_variance, found.permuted_cross_entropy
     for name, values in zip(("class_variance", "cross_entropy"), permuted, strict=True):
-        row[f"permuted_{name}"] = float(np.mean(values)) if learned else float("nan")
+        row[f"permuted_{name}"] = float(np.mean(values)) if learned else row[name]
     return row
 
 

@@ -29,6 +29,7 @@ CLAIM = "Masks that drop a tenth of the dimensions beat the whole on images that
 SMALLEST = 0.005
 UNIT = "accuracy"
 DROP = (0.1, 0.25, 0.5)
+N_MASKS = {"ridge": 200, "knn": 50}  # a rate
 FAMILIES = ("simclr", "barlow-twins", "both")
 SMALL, MEDIUM, PAPER = Study.small(), Study.medium(), Study.paper()
 
@@ -45,8 +46,9 @@ def measure(checkpoint, images):
             split.take(few(len(split.features))[:most])
             for split, most in zip(sides, (10_000, 2_000), strict=True)
         ]
-        for reader, (fitted, read), n_masks in (("ridge", sides, 200), ("knn", some, 50)):
-            found = random_masks(fitted, read, reader=reader, drop=DROP, n_masks=n_masks)
+        for reader, n_masks in N_MASKS.items():
+            read = some if reader == "knn" else sides
+            found = random_masks(*read, reader=reader, drop=DROP, n_masks=n_masks)
             harmful = confirm_harmful(*sides, reader=reader)
             rows += [
                 {
