@@ -275,6 +275,7 @@ class Study:
 
         name = f"{measure.__name__}-{_hash(inspect.getsource(measure))[:8]}.json"
         jobs = {run.key: run for run in runs if self._kept(run, name) is None}
+        n_runs = len({run.key for run in runs})  # two labels may ask for the same one
         deadline = time.monotonic() + 60 * self.minutes
 
         def in_time() -> Iterator[Any]:
@@ -283,7 +284,7 @@ class Study:
                     return
                 yield delayed(_trained_and_measured)(self, run, measure, name, along)
 
-        with progress(f"{len(jobs)} of {len(runs)} runs", quiet=self.quiet) as advance:
+        with progress(f"{len(jobs)} of {n_runs} runs", quiet=self.quiet) as advance:
             done = 0
             pool = Parallel(
                 n_jobs=self.n_jobs,
@@ -296,7 +297,7 @@ class Study:
                 advance(done, len(jobs))
         if done < len(jobs):
             raise OutOfTime(
-                f"{len(runs) - len(jobs) + done} of {len(runs)} runs are done and kept in "
+                f"{n_runs - len(jobs) + done} of {n_runs} runs are done and kept in "
                 f"{self.folder}; the same command goes on."
             )
         rows = []
