@@ -321,10 +321,11 @@ def _trained_and_measured(study: Study, run: Run, measure: Measure, name: str, a
     with one_thread(study.device):
         images = lru_cache(maxsize=None)(lambda split: _images(run.data, split, study.data_dir))
         checkpoint = _trained(study, run, folder, images)
+        started = time.monotonic()
+        # every process, as `encode` shares the images among them all
+        measured = measure(kept_along(folder) if along else checkpoint, images)
+        taken = time.monotonic() - started
         if world.rank == 0:
-            started = time.monotonic()
-            measured = measure(kept_along(folder) if along else checkpoint, images)
-            taken = time.monotonic() - started
             _write(folder / name, run, checkpoint, measured, taken)
     wait_for_all(world)
 

@@ -51,6 +51,15 @@ def test_a_checkpoint_of_dimlab(checkpoint, tmp_path):
     assert "must hold trained weights" in facts["loads"]
 
 
+def test_a_record_of_images_without_channels_names_no_encoder(checkpoint, tmp_path):
+    """Found by damaged files: an encoder for 0 channels was built, with a warning of torch's."""
+    none = replace(checkpoint, data={**checkpoint.data, "shape": [0, 8, 8]})
+    facts = inspect_file(none.save(tmp_path / "checkpoint.pt")).facts
+    assert facts["encoder"] == "convnet (1 channel)"  # as the weights have it
+    with pytest.raises(ValueError, match=r"^in_channels must be >= 1; got 0\.$"):
+        build_encoder("convnet", in_channels=0)
+
+
 def test_every_tensor_has_a_role(small, tmp_path):
     weights = small.state_dict()
     torch.save({

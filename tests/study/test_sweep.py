@@ -1,7 +1,11 @@
 """Runs of a study: trained once, kept, resumed, the same for any number of processes."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,9 +78,9 @@ def test_equal_seconds_are_steps_by_the_seconds_of_a_step(study):
 def test_processes_change_nothing(study, tmp_path):
     alone = study.table(study.runs("both"), measure)
     two = replace(study, folder=tmp_path / "two", n_jobs=2)
-    assert alone.drop(columns="step_seconds").equals(
-        two.table(two.runs("both"), measure).drop(columns="step_seconds")
-    )
+    together = two.table(two.runs("both"), measure)
+    seconds = ["step_seconds", "train_seconds", "measure_seconds"]
+    assert alone.drop(columns=seconds).equals(together.drop(columns=seconds))
 
 
 def test_families_draw_the_same_shared_numbers():
@@ -97,3 +101,29 @@ def test_families_draw_the_same_shared_numbers():
 def test_a_family_without_knobs_is_not_searched():
     with pytest.raises(ValueError, match=r"^family must have knobs; got 'frozen mask'"):
         tried_configurations(FAMILIES["frozen mask"], CONFIG)
+
+
+@pytest.mark.slow
+def test_under_torchrun_processes_share_each_run(tmp_path):
+    """Two processes, one script: rank 0 alone measures, writes and prints; the mask moved alike."""
+    script = Path(__file__).parents[2] / "analyses" / "redundancy_shrinks.py"
+    launchers = {
+        "one": [sys.executable],
+        "two": [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2",
+                "--standalone"],
+    }  # fmt: skip
+    rows = []
+    for out, launcher in launchers.items():
+        done = subprocess.run(
+            [*launcher, script, "--small", "--seeds", "1", "--json", "--out", out], cwd=tmp_path,
+            capture_output=True, text=True, timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        rows.append(json.loads(done.stdout)["rows"])
+    # rounding grows over 40 steps of float32 (three in float64 are compared in tests/training), so
+    # what both must share is what has not been trained
+    kinds = [[(row["kind"], row["seed"]) for row in each] for each in rows]
+    assert kinds[0] == kinds[1]
+    for one, two in zip(*rows, strict=True):
+        assert one["untrained_redundancy"] == pytest.approx(two["untrained_redundancy"], rel=1e-4)
+        assert one["redundancy"] == pytest.approx(two["redundancy"], abs=0.1)
