@@ -266,8 +266,9 @@ def plot_verdict(result: Verdict, *, ax: Axes | None = None) -> Axes:
         ax.axvline(place, color=GREY, lw=0.6, ls="--" if place else "-", zorder=0)
     ax.set_xscale("symlog", linthresh=2, linscale=1)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    names = [fill(f"{each.claim} ({each.answer})", 42) for each in shown]
-    size = "small" if len(shown) <= 4 else "x-small"
+    few = len(shown) <= 4
+    names = [fill(f"{each.claim} ({each.answer})", 42 if few else 58) for each in shown]
+    size = "small" if few else "x-small"
     ax.set_yticks(range(len(shown)), names, fontsize=size)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_xlabel("effect / smallest effect of interest")
