@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -296,7 +297,8 @@ def fit_logistic(
     Notes
     -----
     The classes' held-out fifths are rounded down, and a penalty of 1 is taken where nothing is
-    left to hold out. The reader is then fitted once more on all rows.
+    left to hold out. The reader is then fitted once more on all rows, with a warning where 2,000
+    iterations were not enough.
 
     Examples
     --------
@@ -313,12 +315,19 @@ def fit_logistic(
     if penalty is None:
         penalty = _choose_penalty(standardised, codes, np.random.default_rng(seed))
     check_penalty(penalty)
-    weights, intercept = _fit_softmax(
+    (weights, intercept), settled = _fit_softmax(
         standardised,
         codes,
         penalty,
         None if start is None else (start.weights, start.intercept),
     )
+    if not settled:
+        warnings.warn(
+            f"the logistic reader had not settled after {_MAX_ITERATIONS} iterations at penalty "
+            f"{penalty:g}; a larger penalty settles.",
+            UserWarning,
+            stacklevel=2,
+        )
     weights[standardise.constant] = 0.0
     return LinearReader(classes, standardise, weights, intercept, penalty)
 
@@ -397,7 +406,8 @@ def _choose_penalty(standardised: np.ndarray, codes: np.ndarray, rng: np.random.
         return 1.0
     losses, start = [], None
     for inverse in _INVERSE_PENALTIES:
-        start = _fit_softmax(standardised[~held_out], codes[~held_out], 1 / inverse, start)
+        # held-out loss judges a penalty too weak to converge as it does the others
+        start, _ = _fit_softmax(standardised[~held_out], codes[~held_out], 1 / inverse, start)
         logits = standardised[held_out] @ start[0] + start[1]
         losses.append(log_losses(logits.T, codes[held_out]).mean())
     return float(1 / _INVERSE_PENALTIES[int(np.argmin(losses))])
@@ -408,8 +418,9 @@ def _fit_softmax(
     codes: np.ndarray,
     penalty: float,
     start: tuple[np.ndarray, np.ndarray] | None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (D, K) and intercept (K,) that minimise the penalised log-loss."""
+) -> tuple[tuple[np.ndarray, np.ndarray], bool]:
+    """Weights (D, K) and intercept (K,) of least penalised log-loss, and whether they settled."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(
@@ -422,11 +433,14 @@ def _fit_softmax(
             weights, intercept = weights[:, 1:] - weights[:, :1], intercept[1:] - intercept[:1]
         model.coef_, model.intercept_ = weights.T.copy(), intercept.copy()
         model.classes_ = np.arange(n_classes)
-    model.fit(standardised, codes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the caller says it in one sentence
+        model.fit(standardised, codes)
+    settled = bool(model.n_iter_.max() < _MAX_ITERATIONS)
     if n_classes == 2:
         half, offset = model.coef_.T / 2, model.intercept_ / 2
-        return np.hstack([-half, half]), np.concatenate([-offset, offset])
-    return model.coef_.T.copy(), model.intercept_.copy()
+        return (np.hstack([-half, half]), np.concatenate([-offset, offset])), settled
+    return (model.coef_.T.copy(), model.intercept_.copy()), settled
 
 
 def _checked(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
+from dimlab import readers
 from dimlab.readers import (
     Standardiser,
     class_codes,
@@ -169,6 +172,20 @@ def test_logistic_chooses_a_penalty_that_does_not_overfit():
         return log_loss(test_labels, probability)
 
     assert loss(chosen) < 0.75 < loss(weak)
+
+
+def test_a_logistic_reader_that_has_not_settled_says_so(monkeypatch):
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 6)) * [1, 1, 1, 1, 1, 1e-3] + rng.normal(size=(200, 1))
+    labels = rng.integers(0, 3, 200)
+    monkeypatch.setattr(readers, "_MAX_ITERATIONS", 3)
+    with pytest.warns(UserWarning, match=r"^the logistic reader had not settled after 3 iter.*\.$"):
+        fit_logistic(features, labels, penalty=1e-6)
+    # a candidate that has not settled loses or wins by its held-out loss, without a word
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit_logistic(features, labels)
+    assert len(caught) == 1
 
 
 def test_logistic_equals_scikit_learn(split):
