@@ -11,7 +11,9 @@ dimensions would have at this sample size (`dimlab.correlate(..., within=True)`,
 Effect: SimCLR less SimCLR + Barlow Twins, at SimCLR's own learning rate and temperature, so that
 only the loss is added; paired by seed. Smallest effect of interest, stated beforehand: 0.02.
 Refuted by: an interval below 0.02, as where both are equally redundant.
-Control: the untrained network, which no loss has shaped.
+Controls: the untrained network, which no loss has shaped; and the same losses with the off-diagonal
+term's weight 0, than which the output of the loss's own projector, where it acts, must be less
+redundant.
 
 Departures from the paper: Fashion-MNIST, a convnet of three layers with D = 128, augmentation
 without blur, 1,000 steps of 128 images; its figure is of CIFAR-10 and ResNet-18. `--paper` has
@@ -37,6 +39,7 @@ def measure(checkpoint, images):
         "": (checkpoint, "encoder"),
         "untrained_": (start, "encoder"),
         "projector_": (checkpoint, "projector-contrastive"),
+        "loss_": (checkpoint, "projector-redundancy"),
     }
     row = {}
     for name, (each, layer) in places.items():
@@ -55,6 +58,7 @@ def run(study):
     runs = [
         *simclr,
         *study.runs("both", labels={"kind": "loss added"}, **same),
+        *study.runs("both", labels={"kind": "weight 0"}, off_diagonal_weight=0.0, **same),
         *study.runs("both", labels={"kind": "both, own choice"}),
         *study.runs("barlow-twins", labels={"kind": "barlow-twins"}),
     ]
@@ -81,6 +85,9 @@ def judge(table):
                smallest_effect=0.05, unit="log effective rank"),
         judged("The added loss lowers it behind the contrastive projector too",
                paired(table, "projector_redundancy", "simclr", "loss added", label="kind"),
+               smallest_effect=SMALLEST, unit=UNIT),
+        judged("Where it acts, behind its own projector, the term lowers it (positive control)",
+               paired(table, "loss_redundancy", "weight 0", "loss added", label="kind"),
                smallest_effect=SMALLEST, unit=UNIT),
         judged("Training with SimCLR makes the untrained network's features more redundant",
                simclr["redundancy"] - simclr["untrained_redundancy"],
