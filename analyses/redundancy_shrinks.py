@@ -29,6 +29,7 @@ from dimlab.training.loop import untrained
 CLAIM = "Adding the redundancy-reduction loss lowers the squared correlation between dimensions."
 SMALLEST = 0.02
 UNIT = "mean squared correlation"
+OFFICIAL = 0.1  # the official code weighs the two losses 10 to 1
 SMALL, MEDIUM, PAPER = Study.small(), Study.medium(), Study.paper()
 
 
@@ -59,6 +60,7 @@ def run(study):
         *simclr,
         *study.runs("both", labels={"kind": "loss added"}, **same),
         *study.runs("both", labels={"kind": "weight 0"}, off_diagonal_weight=0.0, **same),
+        *study.runs("both", labels={"kind": "official ratio"}, redundancy_weight=OFFICIAL, **same),
         *study.runs("both", labels={"kind": "both, own choice"}),
         *study.runs("barlow-twins", labels={"kind": "barlow-twins"}),
     ]
@@ -78,6 +80,8 @@ def judge(table):
     parts = [
         judged("Also with hyper-parameters of its own, both losses are less redundant than SimCLR",
                lower("both, own choice"), smallest_effect=SMALLEST, unit=UNIT),
+        judged("Weighted as in the official code, 1 to 10, the added loss lowers it",
+               lower("official ratio"), smallest_effect=SMALLEST, unit=UNIT),
         judged("Barlow Twins alone is less redundant than SimCLR", lower("barlow-twins"),
                smallest_effect=SMALLEST, unit=UNIT),
         judged("The added loss raises the effective rank",
