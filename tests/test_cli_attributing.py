@@ -295,6 +295,7 @@ def test_bound_reports_what_was_proved_what_was_inferred_and_whether_it_held(
     assert "negatives must be whole numbers" in err
 
 
+@pytest.mark.slow
 def test_files_are_whole_though_nobody_reads_the_tables(features, tmp_path):
     """``| head`` closes the pipe before all is printed."""
     command = [sys.executable, "-m", "dimlab", "erase", *map(str, features), "--factor", "x"]

@@ -163,6 +163,7 @@ def test_the_matrix_of_correlate_is_written_with_its_other_files_or_not_at_all(d
     assert not np.array_equal(np.load(files / "o" / "correlate.npy"), matrix)
 
 
+@pytest.mark.slow
 def test_a_smaller_report_over_a_larger_one_leaves_nothing_of_it_and_all_of_mine(dimlab, files):
     arguments = ("--permutations", 5, "--quiet", "--out", "o")
     assert dimlab("report", *PAIR, *arguments)[0] == 0

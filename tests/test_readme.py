@@ -385,6 +385,7 @@ def test_a_failing_command_of_the_tour_is_named(tmp_path):
         pictures.execute(["dimlab ablate none.pt"], tmp_path)
 
 
+@pytest.mark.slow
 def test_pictures_dot_py_is_a_command_with_an_exit_code(tmp_path):
     def call(*arguments):
         return subprocess.run(

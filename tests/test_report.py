@@ -144,6 +144,7 @@ def test_the_page_is_valid_small_harmless_and_repeatable(results, tmp_path):
     assert other == changed
 
 
+@pytest.mark.slow
 def test_a_report_is_drawn_again_from_what_it_kept(results, tmp_path):
     page = write_report(tmp_path / "a", results, headline=["one"], provenance={"seed": 0})
     again = redraw_report(tmp_path / "a", out=tmp_path / "b")
@@ -161,6 +162,7 @@ def names_in(folder):
     return {each.name for each in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_what_an_older_report_wrote_leaves_unless_it_is_somebody_elses(results, tmp_path):
     folder, alone = tmp_path / "a", tmp_path / "b"
     write_report(folder, results)

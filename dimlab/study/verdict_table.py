@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from scipy.stats import spearmanr
+
 from dimlab.atomic import replacing
 from dimlab.study.analysis import RESULTS, SEARCH
 from dimlab.study.verdict import Verdict
@@ -35,14 +38,21 @@ def verdict_table(folder: Path) -> str:
         for path in sorted((folder / RESULTS).glob("*.json"))
         if path.name != SEARCH
     ]
-    lines = [_row(_HEAD), _row(["---"] * len(_HEAD)), *(_row(_cells(each)) for each in results)]
+    lines = [*_head(_HEAD), *(_row(_cells(each)) for each in results)]
     for each in results:
         lines += ["", *_section(each)]
+    searched = folder / RESULTS / SEARCH
+    if searched.is_file():
+        lines += ["", *_search_section(json.loads(searched.read_text(encoding="utf-8")))]
     return "\n".join(lines)
 
 
 def _row(cells: Any) -> str:
     return "| " + " | ".join(cells) + " |"
+
+
+def _head(cells: tuple[str, ...]) -> list[str]:
+    return [_row(cells), _row(["---"] * len(cells))]
 
 
 def _number(verdict: Verdict) -> str:
@@ -78,6 +88,34 @@ def _section(result: dict[str, Any]) -> list[str]:
             f"- {part.claim}: **{part.answer}**, {_number(part)}, smallest effect "
             f"{part.smallest_effect:g}." + (f" {part.because}" if part.because else "")
         )
+    return lines
+
+
+def _search_section(found: dict[str, Any]) -> list[str]:
+    """Tabulate what each family's search chose, and how much its eight configurations differ."""
+    machine = found["environment"]
+    lines = [
+        "### What the search chose, and how much the choice matters", "",
+        f"kNN accuracy on the {found['split']} split of {found['data']} after {found['steps']:,} "
+        f"steps, seed {found['seed']}, masked where a mask is learned; {found['seconds'] / 60:.0f} "
+        f"minutes ({machine['processor'] or machine['machine']}, torch {machine['torch']}). The "
+        f"last column is Spearman's correlation of accuracy and mask learning rate.", "",
+        *_head(("family", "chosen", "best", "median", "worst", "seconds a step", "mask rate")),
+    ]  # fmt: skip
+    for family, each in found["families"].items():
+        accuracy = [tried["accuracy"] for tried in each["tried"]]
+        rates = [tried.get("mask_learning_rate") for tried in each["tried"]]
+        chosen = ", ".join(
+            f"{name} {value if isinstance(value, str) else format(value, 'g')}"
+            for name, value in each["chosen"].items()
+        )
+        lines.append(
+            _row((
+                family, chosen, f"{max(accuracy):.4f}", f"{np.median(accuracy):.4f}",
+                f"{min(accuracy):.4f}", f"{each['seconds_per_step']:.4f}",
+                "" if None in rates else f"{spearmanr(rates, accuracy).statistic:+.2f}",
+            ))
+        )  # fmt: skip
     return lines
 
 

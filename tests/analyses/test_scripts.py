@@ -107,6 +107,29 @@ def test_a_result_that_changes_makes_the_table_stale(tmp_path):
     assert verdict_table(tmp_path) != before
 
 
+def test_the_search_stands_below_the_verdicts(tmp_path):
+    tried = [
+        {"accuracy": accuracy, "mask_learning_rate": rate}
+        for accuracy, rate in ((0.9, 1.0), (0.8, 2.0), (0.5, 8.0))
+    ]
+    search = {
+        "split": "validation", "data": "digits", "steps": 1000, "seed": 7, "seconds": 120.0,
+        "environment": {"processor": "", "machine": "x86_64", "torch": "2"},
+        "families": {
+            "joint": {"chosen": {"mask_learning_rate": 1.0, "meta_batch": "same"},
+                      "seconds_per_step": 0.25, "tried": tried},
+            "simclr": {"chosen": {}, "seconds_per_step": 0.1, "tried": [{"accuracy": 0.7}]},
+        },
+    }  # fmt: skip
+    (tmp_path / RESULTS).mkdir()
+    (tmp_path / RESULTS / SEARCH).write_text(json.dumps(search))
+    table = verdict_table(tmp_path)
+    assert "| joint | mask_learning_rate 1, meta_batch same | 0.9000 | 0.8000 | 0.5000 |" in table
+    assert " | 0.2500 | -1.00 |" in table
+    assert "| simclr |  | 0.7000 | 0.7000 | 0.7000 | 0.1000 |  |" in table
+    assert "after 1,000 steps, seed 7" in table
+
+
 def test_a_text_without_marks_is_refused():
     with pytest.raises(ValueError, match=r"^README.md must have the marks .*; got none\.$"):
         with_table("nothing", "| |")
@@ -121,7 +144,7 @@ def test_a_text_without_marks_is_refused():
         (["--small", "--data", "nosuch"], 2, "nosuch"),
         (["--small", "--medium"], 2, "not allowed with"),
         ([], 2, "required"),
-        (["--small", "--minutes", "0"], 1, "0 of 9 runs are done and kept in"),
+        (["--small", "--minutes", "0"], 1, "0 of 15 runs are done and kept in"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(arguments, code, said, capsys, tmp_path):

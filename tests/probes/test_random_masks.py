@@ -44,6 +44,7 @@ def test_a_loud_useless_dimension_lets_masks_win_on_the_other_half():
     assert found.summary()["verdict"].startswith("Some masks help")
 
 
+@pytest.mark.slow
 def test_in_the_null_world_the_naive_gain_is_bias_and_the_honest_one_is_not():
     """Test labels are permuted: no mask is better than another."""
     naive, honest, low = [], [], []
