@@ -6,7 +6,8 @@ statement was not available; the form measured here is inferred (see `dimlab.bou
 bounds may hold and still say nothing of which method is better; that is what is asked here.
 
 Effect: Kendall's tau between the upper bound (256 negatives) and the cross-entropy of the mean
-classifier, over nine ways of training (masked where they learn a mask), on test; one number a seed.
+classifier (less the entropy of the class shares, so that it may be negative), over nine ways of
+training (masked where they learn a mask), on test; one number a seed.
 Smallest effect of interest, stated beforehand: 0.5. Refuted by: an interval below 0.5.
 Controls: tau of the contrastive loss alone, and of the variance term alone.
 

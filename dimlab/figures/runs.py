@@ -265,6 +265,8 @@ def plot_verdict(result: Verdict, *, ax: Axes | None = None) -> Axes:
     for place in (0, 1):
         ax.axvline(place, color=GREY, lw=0.6, ls="--" if place else "-", zorder=0)
     ax.set_xscale("symlog", linthresh=2, linscale=1)
+    low, high = ax.get_xlim()
+    ax.set_xticks(sorted({0, 1, *(tick for tick in ax.get_xticks() if low <= tick <= high)}))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     few = len(shown) <= 4
     names = [fill(f"{each.claim} ({each.answer})", 42 if few else 58) for each in shown]
