@@ -34,10 +34,11 @@ MEDIUM = Study.medium("fashion-mnist+hue:0.8")
 PAPER = Study.paper("cifar10+hue:0.8")
 
 
-def measure(checkpoint, images):
+def measure(checkpoint, images, device):
     """Correlation of weights and nuisance scores, and what masking does to kNN."""
     train, validation, test = (
-        encode(checkpoint, images(split)) for split in ("train", "validation", "test")
+        encode(checkpoint, images(split), device=device)
+        for split in ("train", "validation", "test")
     )
     found = attribute(train, test, erased=None, n_permutations=200)
     alive = np.isfinite(found.nuisance_score)
@@ -50,7 +51,7 @@ def measure(checkpoint, images):
 
     def knn(split, mask=None):
         sides = (train, split) if mask is None else (train.masked(mask), split.masked(mask))
-        return float(evaluate(*sides, readers=("knn",)).accuracy[0])
+        return float(evaluate(*sides, readers=("knn",), device=device).accuracy[0])
 
     return {
         "suppression": suppressed(nuisance), "label_suppression": suppressed(label),

@@ -35,23 +35,24 @@ METAMASKS = ("first-order", "exact", "lookahead")
 SMALL, MEDIUM, PAPER = Study.small(), Study.medium(), Study.paper()
 
 
-def measure(checkpoint, images):
+def measure(checkpoint, images, device):
     """Accuracy of the readers, masked and not, and how far the mask moved."""
     train, validation, test = (
-        encode(checkpoint, images(split)) for split in ("train", "validation", "test")
+        encode(checkpoint, images(split), device=device)
+        for split in ("train", "validation", "test")
     )
 
     def knn(split, mask=None):
         sides = (train, split) if mask is None else (train.masked(mask), split.masked(mask))
-        return float(evaluate(*sides, readers=("knn",)).accuracy[0])
+        return float(evaluate(*sides, readers=("knn",), device=device).accuracy[0])
 
     has_mask = checkpoint.has_mask and np.ptp(checkpoint.mask.weights) > 0
     mask = checkpoint.mask if has_mask else None
     few = train.take(np.random.default_rng(0).permutation(len(train.features))[:10_000])
     row = {
         "validation": knn(validation, mask), "knn_unmasked": knn(test),
-        "ridge": float(evaluate(train, test, readers=("ridge",)).accuracy[0]),
-        "logistic": float(evaluate(few, test, readers=("logistic",)).accuracy[0]),
+        "ridge": float(evaluate(train, test, readers=("ridge",), device=device).accuracy[0]),
+        "logistic": float(evaluate(few, test, readers=("logistic",), device=device).accuracy[0]),
         "mask_std": float(np.std(checkpoint.mask.weights)) if has_mask else 0.0,
     }  # fmt: skip
     row["knn"] = row["knn_permuted"] = row["knn_unmasked"]

@@ -33,7 +33,7 @@ OFFICIAL = 0.1  # the official code weighs the two losses 10 to 1
 SMALL, MEDIUM, PAPER = Study.small(), Study.medium(), Study.paper()
 
 
-def measure(checkpoint, images):
+def measure(checkpoint, images, device):
     """Redundancy and effective rank of the test features, trained and untrained."""
     start = untrained(checkpoint.config, images("train"))
     places = {
@@ -44,7 +44,7 @@ def measure(checkpoint, images):
     }
     row = {}
     for name, (each, layer) in places.items():
-        test = encode(each, images("test"), layer=layer)
+        test = encode(each, images("test"), layer=layer, device=device)
         found = correlate(test, within=True, n_draws=2)
         row[f"{name}redundancy"] = float(np.nanmean(found.redundancy))
         row[f"{name}effective_rank"] = decompose(test, centred=True).effective_rank

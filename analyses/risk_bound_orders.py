@@ -32,9 +32,9 @@ METAMASKS = ("first-order", "exact", "lookahead")
 SMALL, MEDIUM, PAPER = Study.small(), Study.medium(), Study.paper()
 
 
-def measure(checkpoint, images):
+def measure(checkpoint, images, device):
     """Terms of the bound, under the learned mask where there is one, and its controls."""
-    test = encode(checkpoint, images("test"), n_views=2)
+    test = encode(checkpoint, images("test"), n_views=2, device=device)
     learned = checkpoint.has_mask and np.ptp(checkpoint.mask.weights) > 0
     found = bound_risk(
         test, mask=checkpoint.mask if learned else None, n_negatives=NEGATIVES, temperature=0.2,

@@ -32,19 +32,22 @@ PIECES = 10
 SMALL, MEDIUM, PAPER = Study.small(), Study.medium(), Study.paper()
 
 
-def measure(checkpoint, images):
+def measure(checkpoint, images, device):
     """Accuracy of kNN, masked and not."""
-    train, test = (encode(checkpoint, images(split)) for split in ("train", "test"))
+    train, test = (encode(checkpoint, images(split), device=device) for split in ("train", "test"))
     sides = {"knn": (train.masked(checkpoint.mask), test.masked(checkpoint.mask))}
     sides["knn_unmasked"] = train, test
     return {
-        name: float(evaluate(*each, readers=("knn",)).accuracy[0]) for name, each in sides.items()
+        name: float(evaluate(*each, readers=("knn",), device=device).accuracy[0])
+        for name, each in sides.items()
     }
 
 
-def measure_along(checkpoints, images):
+def measure_along(checkpoints, images, device):
     """One row a checkpoint before the last."""
-    return [vars(second_order_at(each, images("train"))) for each in checkpoints[:-1]]
+    return [
+        vars(second_order_at(each, images("train"), device=device)) for each in checkpoints[:-1]
+    ]
 
 
 def run(study):

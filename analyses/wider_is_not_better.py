@@ -28,12 +28,14 @@ WIDTHS = {"small": (8, 32, 128), "medium": (16, 64, 256, 1024), "paper": (128, 5
 SMALL, MEDIUM, PAPER = Study.small(), Study.medium(), Study.paper()
 
 
-def measure(checkpoint, images):
+def measure(checkpoint, images, device):
     """Accuracy on validation, which chooses, and on test, which judges."""
-    train = encode(checkpoint, images("train"))
-    others = {split: encode(checkpoint, images(split)) for split in ("validation", "test")}
+    train = encode(checkpoint, images("train"), device=device)
+    others = {
+        split: encode(checkpoint, images(split), device=device) for split in ("validation", "test")
+    }
     return {
-        split: float(evaluate(train, other, readers=("knn",)).accuracy[0])
+        split: float(evaluate(train, other, readers=("knn",), device=device).accuracy[0])
         for split, other in others.items()
     }
 

@@ -24,7 +24,7 @@ SEED = 1000  # of the search's runs; no study uses it
 _ROUNDS, _TIMED = 5, 12  # of the timing: alternating rounds, steps in each
 
 
-def validated(checkpoint: Checkpoint, images: Images) -> dict[str, Any]:
+def validated(checkpoint: Checkpoint, images: Images, device: str) -> dict[str, Any]:
     """Measure what a choice rests on: kNN on the validation split, masked where a mask is learned.
 
     Parameters
@@ -33,16 +33,20 @@ def validated(checkpoint: Checkpoint, images: Images) -> dict[str, Any]:
         A run.
     images : callable
         Of the split's name.
+    device : str
+        Where to encode.
 
     Returns
     -------
     dict
         ``accuracy`` of kNN, ``ridge``, and ``mask_spread``: the standard deviation of the logits.
     """
-    train, held = (encode(checkpoint, images(split)) for split in ("train", "validation"))
+    train, held = (
+        encode(checkpoint, images(split), device=device) for split in ("train", "validation")
+    )
     mask: DimensionMask | None = checkpoint.mask if checkpoint.has_mask else None
     used = (train, held) if mask is None else (train.masked(mask), held.masked(mask))
-    accuracy = evaluate(*used, readers=("knn", "ridge")).accuracy
+    accuracy = evaluate(*used, readers=("knn", "ridge"), device=device).accuracy
     return {
         "accuracy": float(accuracy[0]),
         "ridge": float(accuracy[1]),

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 Images = Callable[[str], ImageSet]
 Row = dict[str, Any]
-Measure = Callable[[Any, Images], "Row | list[Row]"]
+Measure = Callable[[Any, Images, str], "Row | list[Row]"]
 Trainer = Callable[..., Checkpoint]
 
 
@@ -164,7 +165,9 @@ class Study:
         Study
             800 epochs a run, five seeds: for GPUs.
         """
-        return cls("paper", data, replace(TrainConfig.official(), **changes), tuple(range(5)))
+        # validation is read by what measures, not along training
+        config = replace(TrainConfig.official(), validate_every=0)
+        return cls("paper", data, replace(config, **changes), tuple(range(5)))
 
     def with_search(self, path: str | Path) -> Study:
         """Return the study with what the search chose for each family.
@@ -248,9 +251,9 @@ class Study:
         runs : sequence of Run
             In the order of the rows.
         measure : callable
-            ``measure(checkpoint, images) -> dict or list of dict`` of plain values; ``images`` is
-            a function of the split's name. Its source is a part of the key that a row is kept
-            under.
+            ``measure(checkpoint, images, device) -> dict or list of dict`` of plain values;
+            ``images`` is a function of the split's name. Its source, and that of the functions and
+            constants of its module that it names, are part of the key that a row is kept under.
         along : bool, default=False
             Whether it is given the list of the checkpoints that a run kept on its way instead,
             in their order; the configuration has ``keep_checkpoints``.
@@ -273,9 +276,9 @@ class Study:
 
         from dimlab.terminal import progress
 
-        name = f"{measure.__name__}-{_hash(inspect.getsource(measure))[:8]}.json"
-        jobs = {run.key: run for run in runs if self._kept(run, name) is None}
-        n_runs = len({run.key for run in runs})  # two labels may ask for the same one
+        name = f"{measure.__name__}-{_hash(_source(measure))[:8]}.json"
+        jobs = {self._folder(run): run for run in runs if self._kept(run, name) is None}
+        n_runs = len({self._folder(run) for run in runs})  # two labels may ask for the same one
         deadline = time.monotonic() + 60 * self.minutes
 
         def in_time() -> Iterator[Any]:
@@ -310,20 +313,26 @@ class Study:
         chosen = self.chosen.get(family.like or family.name, {})
         return {name: value for name, value in chosen.items() if name in fields}
 
+    def _folder(self, run: Run) -> Path:
+        """Where a run is kept: what is not the default of a machine is a part of the name."""
+        where = [str(self.data_dir.resolve())] if self.data_dir is not None else []
+        where += [self.device.partition(":")[0]] if self.device != "cpu" else []
+        return self.folder / (_hash([run.key, where]) if where else run.key)
+
     def _kept(self, run: Run, name: str) -> list[dict[str, Any]] | None:
-        path = self.folder / run.key / name
+        path = self._folder(run) / name
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _trained_and_measured(study: Study, run: Run, measure: Measure, name: str, along: bool) -> None:
     """Take one run to its end, in a process of its own, or in all of ``torchrun``'s together."""
-    folder, world = study.folder / run.key, current_world()
+    folder, world = study._folder(run), current_world()
     with one_thread(study.device):
         images = lru_cache(maxsize=None)(lambda split: _images(run.data, split, study.data_dir))
         checkpoint = _trained(study, run, folder, images)
         started = time.monotonic()
         # every process, as `encode` shares the images among them all
-        measured = measure(kept_along(folder) if along else checkpoint, images)
+        measured = measure(kept_along(folder) if along else checkpoint, images, study.device)
         taken = time.monotonic() - started
         if world.rank == 0:
             _write(folder / name, run, checkpoint, measured, taken)
@@ -387,6 +396,29 @@ def one_thread(device: str) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def _source(function: Callable[..., Any]) -> dict[str, Any]:
+    """Collect the source of a function, and of the functions and values of its module it names."""
+    found: dict[str, Any] = {}
+    waiting = [function]
+    while waiting:
+        each = waiting.pop()
+        if each.__name__ in found:
+            continue
+        found[each.__name__] = inspect.getsource(each)
+        for name in _names(each.__code__):
+            value = each.__globals__.get(name)
+            if inspect.isfunction(value) and value.__module__ == each.__module__:
+                waiting.append(value)
+            elif isinstance(value, (bool, int, float, str, tuple, list, dict)):
+                found[name] = value
+    return found
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = (each for each in code.co_consts if isinstance(each, CodeType))
+    return set(code.co_names).union(*map(_names, inner))
 
 
 def _hash(value: Any) -> str:

@@ -17,7 +17,7 @@ from dimlab.training.loop import train
 CONFIG = replace(TrainConfig.small(), steps=2, batch_size=16, n_dimensions=8, hidden=16)
 
 
-def measure(checkpoint, images):
+def measure(checkpoint, images, device):
     return {"step": checkpoint.step, "mask": float(np.std(checkpoint.mask.weights))}
 
 
