@@ -9,8 +9,11 @@ dimensions would have at this sample size (`dimlab.correlate(..., within=True)`,
 `redundancy`; dead dimensions are left out and counted).
 
 Effect: SimCLR less SimCLR + Barlow Twins, at SimCLR's own learning rate and temperature, so that
-only the loss is added; paired by seed. Smallest effect of interest, stated beforehand: 0.02.
+only the loss is added, with the weight that the search chose for both (small: kNN is what it looks
+at); paired by seed. Smallest effect of interest, stated beforehand: 0.02.
 Refuted by: an interval below 0.02, as where both are equally redundant.
+A weight of 0.1 is asked too. It is the official code's, where the loss is a sum over 2048
+dimensions, not 256 as here, so that it still pulls less than there.
 Controls: the untrained network, which no loss has shaped; and the same losses with the off-diagonal
 term's weight 0, than which the output of the loss's own projector, where it acts, must be less
 redundant.
@@ -29,7 +32,7 @@ from dimlab.training.loop import untrained
 CLAIM = "Adding the redundancy-reduction loss lowers the squared correlation between dimensions."
 SMALLEST = 0.02
 UNIT = "mean squared correlation"
-OFFICIAL = 0.1  # the official code weighs the two losses 10 to 1
+TENTH = 0.1  # the official code weighs the two losses 10 to 1, at width 2048
 SMALL, MEDIUM, PAPER = Study.small(), Study.medium(), Study.paper()
 
 
@@ -56,11 +59,12 @@ def run(study):
     """One row a way of training and seed."""
     simclr = study.runs("simclr", labels={"kind": "simclr"})
     same = {name: getattr(simclr[0].config, name) for name in ("learning_rate", "temperature")}
+    tenth = TENTH * study.config.contrastive_weight
     runs = [
         *simclr,
         *study.runs("both", labels={"kind": "loss added"}, **same),
-        *study.runs("both", labels={"kind": "weight 0"}, off_diagonal_weight=0.0, **same),
-        *study.runs("both", labels={"kind": "official ratio"}, redundancy_weight=OFFICIAL, **same),
+        *study.runs("both", labels={"kind": "no off-diagonal"}, off_diagonal_weight=0.0, **same),
+        *study.runs("both", labels={"kind": "weight 0.1"}, redundancy_weight=tenth, **same),
         *study.runs("both", labels={"kind": "both, own choice"}),
         *study.runs("barlow-twins", labels={"kind": "barlow-twins"}),
     ]
@@ -71,6 +75,7 @@ def judge(table):
     """SimCLR less SimCLR + Barlow Twins."""
     means = table.groupby("kind")["redundancy"].mean()
     dead = table.groupby("kind")["n_dead"].mean()
+    behind = table.groupby("kind")["loss_redundancy"].mean()
 
     def lower(kind):
         return paired(table, "redundancy", "simclr", kind, label="kind")
@@ -80,8 +85,8 @@ def judge(table):
     parts = [
         judged("Also with hyper-parameters of its own, both losses are less redundant than SimCLR",
                lower("both, own choice"), smallest_effect=SMALLEST, unit=UNIT),
-        judged("Weighted as in the official code, 1 to 10, the added loss lowers it",
-               lower("official ratio"), smallest_effect=SMALLEST, unit=UNIT),
+        judged("Weighted by 0.1, the added loss lowers it (asked afterwards)", lower("weight 0.1"),
+               smallest_effect=SMALLEST, unit=UNIT),
         judged("Barlow Twins alone is less redundant than SimCLR", lower("barlow-twins"),
                smallest_effect=SMALLEST, unit=UNIT),
         judged("The added loss raises the effective rank",
@@ -90,8 +95,8 @@ def judge(table):
         judged("The added loss lowers it behind the contrastive projector too",
                paired(table, "projector_redundancy", "simclr", "loss added", label="kind"),
                smallest_effect=SMALLEST, unit=UNIT),
-        judged("Where it acts, behind its own projector, the term lowers it (positive control)",
-               paired(table, "loss_redundancy", "weight 0", "loss added", label="kind"),
+        judged("Behind its own projector its off-diagonal term does (control, asked afterwards)",
+               paired(table, "loss_redundancy", "no off-diagonal", "loss added", label="kind"),
                smallest_effect=SMALLEST, unit=UNIT),
         judged("Training with SimCLR makes the untrained network's features more redundant",
                simclr["redundancy"] - simclr["untrained_redundancy"],
@@ -105,6 +110,8 @@ def judge(table):
         + ", ".join(f"{kind} {mean:.4f}" for kind, mean in means.items())
         + "; dead dimensions: "
         + ", ".join(f"{kind} {mean:.1f}" for kind, mean in dead.items())
+        + "; behind the loss's own projector: "
+        + ", ".join(f"{kind} {mean:.4f}" for kind, mean in behind.items())
         + ".",
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ bounds may hold and still say nothing of which method is better; that is what is
 
 Effect: Kendall's tau between the upper bound (256 negatives) and the cross-entropy of the mean
 classifier (less the entropy of the class shares, so that it may be negative), over nine ways of
-training (masked where they learn a mask), on test; one number a seed.
+training (masked where the mask varies), on test; one number a seed.
 Smallest effect of interest, stated beforehand: 0.5. Refuted by: an interval below 0.5.
 Controls: tau of the contrastive loss alone, and of the variance term alone.
 

@@ -213,6 +213,7 @@ def main(
     analysis = Analysis(script, claim, run, judge, sizes)
     asked = _parser(analysis).parse_args(arguments)
     try:
+        _check_device(asked.device)
         with joined(asked.device) as (_, device):
             code = _search(analysis, asked) if asked.search else _run(analysis, asked, device)
     except OutOfTime as error:
@@ -252,6 +253,17 @@ def _parser(analysis: Analysis) -> argparse.ArgumentParser:
     return parser
 
 
+def _check_device(device: str) -> None:
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = "unknown"
+    if kind != "cpu" and not (kind == "cuda" and torch.cuda.is_available()):
+        raise ValueError(f"device must be cpu, or cuda where there is a GPU; got {device}.")
+
+
 def _asked_for(study: Study, asked: argparse.Namespace) -> Study:
     changes: dict[str, Any] = {"data": asked.data, "n_jobs": asked.jobs, "data_dir": asked.data_dir}
     if asked.seeds is not None:
@@ -262,6 +274,15 @@ def _asked_for(study: Study, asked: argparse.Namespace) -> Study:
         changes["config"] = replace(study.config, encoder=asked.encoder)
     if asked.jobs is not None and asked.jobs < 1:
         raise ValueError(f"jobs must be >= 1; got {asked.jobs}.")
+    if not asked.minutes > 0:
+        raise ValueError(f"minutes must be > 0; got {asked.minutes:g}.")
+    changed = [name for name in ("seeds", "data", "encoder") if getattr(asked, name) is not None]
+    if changed and (asked.keep or asked.search):
+        what = "keep" if asked.keep else "search"
+        raise ValueError(
+            f"{what} must come without --{', --'.join(changed)}, as other runs rely on what it "
+            f"writes; got --{', --'.join(changed)}."
+        )
     together = current_world().size > 1  # torchrun's processes share every run
     changes = {name: value for name, value in changes.items() if value is not None}
     changes |= {"n_jobs": 1} if together else {}
@@ -277,6 +298,7 @@ def _asked_for(study: Study, asked: argparse.Namespace) -> Study:
 def _search(analysis: Analysis, asked: argparse.Namespace) -> int:
     started = time.monotonic()
     study = replace(_asked_for(analysis.sizes["medium"], asked), device=asked.device)
+    study = replace(study, data=study.data.partition("+")[0])  # one search, whatever is planted
     families = [name for name, family in FAMILIES.items() if family.knobs]
     found = search(study, families)
     write_search(analysis.search, study, found, started=started)

@@ -7,11 +7,20 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from dimlab.image_set import ImageSet
+from dimlab.planted import plant
 from dimlab.study import Study, judged, main
 from dimlab.study.analysis import EXPECTED, RESULTS, SEARCH, Analysis, disagreements
 from dimlab.study.verdict_table import BEGIN, verdict_table, with_table
+from dimlab.training.loop import train
+
+
+class Stopped(Exception):
+    """The runs have been looked at."""
+
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "analyses"
@@ -40,6 +49,32 @@ def test_a_script_says_what_it_claims_and_what_would_refute_it(name):
     assert [each.size for each in sizes] == ["small", "medium", "paper"]
     assert [len(each.seeds) for each in sizes] == [3, 5, 5]
     assert analysis.PAPER.config.encoder == "resnet18"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_trainer_takes_every_run_of_the_paper(name, tmp_path, monkeypatch):
+    """Colour images of CIFAR-10's size, the official configuration, one step, a shallow network."""
+    analysis = importlib.import_module(f"analyses.{name}")
+    rng = np.random.default_rng(0)
+
+    def images(data, split, data_dir):
+        pixels = rng.integers(0, 256, (24, 3, 32, 32), dtype=np.uint8)
+        whole = ImageSet(pixels, np.arange(24) % 10, name="cifar10", split=split)
+        return plant(whole, data.partition("+")[2]) if "+" in data else whole
+
+    def table(self, runs, measure, *, along=False):
+        assert {run.config.encoder for run in runs} == {"resnet18"}
+        distinct = {run.config.method + run.config.hypergradient: run for run in runs}
+        for run in distinct.values():
+            few = {"encoder": "convnet", "steps": 1, "batch_size": 8, "redundancy_width": 16}
+            few |= {"n_dimensions": 8, "hidden": 16, "contrastive_width": 16}
+            config = replace(run.config, **few)
+            assert train(config, images(run.data, "train", None)).step == 1
+        raise Stopped
+
+    monkeypatch.setattr(Study, "table", table)
+    with pytest.raises(Stopped):
+        analysis.run(analysis.PAPER)
 
 
 @pytest.mark.slow
@@ -144,7 +179,12 @@ def test_a_text_without_marks_is_refused():
         (["--small", "--data", "nosuch"], 2, "nosuch"),
         (["--small", "--medium"], 2, "not allowed with"),
         ([], 2, "required"),
-        (["--small", "--minutes", "0"], 1, "0 of 15 runs are done and kept in"),
+        (["--small", "--minutes", "1e-9"], 1, "0 of 15 runs are done and kept in"),
+        (["--small", "--minutes", "0"], 2, "error: minutes must be > 0; got 0."),
+        (["--small", "--minutes", "nan"], 2, "error: minutes must be > 0; got nan."),
+        (["--small", "--device", "nosuch"], 2, "error: device must be cpu, or cuda where there"),
+        (["--search", "--data", "digits"], 2, "error: search must come without --data, as other"),
+        (["--small", "--keep", "--seeds", "1"], 2, "error: keep must come without --seeds, as"),
     ],
 )
 def test_the_command_line_says_what_is_wrong(arguments, code, said, capsys, tmp_path):

@@ -41,6 +41,37 @@ def test_a_run_is_trained_once_and_its_row_is_kept(study):
     assert first[["family", "seed", "step"]].values.tolist() == [["simclr", 0, 2], ["simclr", 1, 2]]
 
 
+LIMIT = 3
+
+
+def _helped():
+    return LIMIT
+
+
+def limited(checkpoint, images, device):
+    return {"limit": [_helped() for _ in range(1)][0], "device": device}
+
+
+def test_a_row_is_measured_again_where_what_its_measure_reads_has_changed(study, monkeypatch):
+    """A constant of the module, here behind a helper, is no part of the measure's own source."""
+    assert study.table(study.runs("simclr"), limited)["limit"].tolist() == [3, 3]
+    monkeypatch.setitem(globals(), "LIMIT", 4)
+    table = study.table(study.runs("simclr"), limited)
+    assert table["limit"].tolist() == [4, 4]
+    assert set(table["device"]) == {"cpu"}
+
+
+def test_images_of_another_folder_are_another_run(study, tmp_path):
+    run = study.runs("simclr")[0]
+    folders = {
+        replace(study, data_dir=None if name is None else tmp_path / name)._folder(run)
+        for name in (None, "a", "b")
+    }
+    folders.add(replace(study, device="cuda")._folder(run))
+    assert len(folders) == 4
+    assert replace(study, device="cuda:1")._folder(run) in folders
+
+
 def test_what_is_done_stays_where_the_minutes_are_over(study):
     with pytest.raises(OutOfTime, match=r"^0 of 2 runs are done and kept in .*; the same command"):
         replace(study, minutes=-1.0).table(study.runs("simclr"), measure)
