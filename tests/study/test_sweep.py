@@ -49,7 +49,8 @@ def _helped():
 
 
 def limited(checkpoint, images, device):
-    return {"limit": [_helped() for _ in range(1)][0], "device": device}
+    (limit,) = [_helped() for _ in range(1)]
+    return {"limit": limit, "device": device}
 
 
 def test_a_row_is_measured_again_where_what_its_measure_reads_has_changed(study, monkeypatch):
