@@ -253,6 +253,7 @@ def plot_verdict(result: Verdict, *, ax: Axes | None = None) -> Axes:
     from textwrap import fill
 
     ax = axes_or_current(ax)
+    ax.set_xscale("symlog", linthresh=2, linscale=1)
     shown = [result, *result.parts]
     colours = {"holds": GREEN, "fails": ORANGE, "undecided": GREY}
     for row, each in enumerate(shown):
@@ -264,7 +265,6 @@ def plot_verdict(result: Verdict, *, ax: Axes | None = None) -> Axes:
             ax.plot([each.ci_low / unit, each.ci_high / unit], [row, row], color=colour, lw=1.8)
     for place in (0, 1):
         ax.axvline(place, color=GREY, lw=0.6, ls="--" if place else "-", zorder=0)
-    ax.set_xscale("symlog", linthresh=2, linscale=1)
     low, high = ax.get_xlim()
     ax.set_xticks(sorted({0, 1, *(tick for tick in ax.get_xticks() if low <= tick <= high)}))
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
