@@ -104,7 +104,7 @@ _PEAKS: dict[str, tuple[Callable[[Shapes], float], ...]] = {
     ),
     "ablate_cumulatively logistic": (lambda s: 36 * s.train + 50 * s.outcomes + 60 * _MB,),
     # the peak of one size varied from 290 to 406 MB between runs
-    "random_masks knn": (lambda s: _search(s, wide=True) + 25 * s.outcomes + 100 * _MB,),
+    "random_masks knn": (lambda s: _search(s, wide=True) + 25 * s.outcomes + 85 * _MB,),
     "random_masks ridge": (_ridge_fit, lambda s: 25 * s.outcomes + 175 * _MB),
     "random_masks logistic": (lambda s: 36 * s.train + 25 * s.outcomes + 60 * _MB,),
     "confirm_harmful knn": (lambda s: _search(s) + 36 * s.outcomes,),
