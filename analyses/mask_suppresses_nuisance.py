@@ -82,6 +82,9 @@ def judge(table):
     def part(claim, differences):
         return judged(claim, differences, smallest_effect=SMALLEST, unit=UNIT)
 
+    def read_better(claim, worse):
+        return judged(claim, of(best, "knn") - worse, smallest_effect=0.01, unit="kNN accuracy")
+
     parts = [
         *(part(f"{family}", of(family)) for family in METAMASKS if family != best),
         part("A jointly trained mask does so too (control)", of("joint")),
@@ -89,14 +92,12 @@ def judge(table):
         part("It does so more than a jointly trained mask (asked afterwards)",
              of(best) - of("joint")),
         part("Weights fall where dimensions carry the label", of(best, "label_suppression")),
-        judged("Masking helps kNN on test, where the nuisance says nothing",
-               of(best, "knn") - of(best, "knn_unmasked"), smallest_effect=0.01,
-               unit="kNN accuracy"),
-        judged("So masked, kNN is better than without a mask in training (asked afterwards)",
-               of(best, "knn") - of("frozen mask", "knn"), smallest_effect=0.01,
-               unit="kNN accuracy"),
-        judged("So masked, kNN is better than with a jointly trained mask (asked afterwards)",
-               of(best, "knn") - of("joint", "knn"), smallest_effect=0.01, unit="kNN accuracy"),
+        read_better("Masking helps kNN on test, where the nuisance says nothing",
+                    of(best, "knn_unmasked")),
+        read_better("So masked, kNN is better than without a mask in training (asked afterwards)",
+                    of("frozen mask", "knn")),
+        read_better("So masked, kNN is better than with a jointly trained mask (asked afterwards)",
+                    of("joint", "knn")),
     ]  # fmt: skip
     return judged(
         CLAIM, of(best), smallest_effect=SMALLEST, unit=UNIT, parts=parts,

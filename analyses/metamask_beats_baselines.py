@@ -95,7 +95,11 @@ def judge(table):
 
     at_steps = table[table["budget"] == "steps"]
     learned, baseline = best(at_steps, METAMASKS), best(at_steps, BASELINES)
-    chosen = at_steps[at_steps["family"] == learned]
+
+    def by_seed(family):
+        return at_steps[at_steps["family"] == family].set_index("seed")
+
+    chosen = by_seed(learned)
     parts = [
         against("At equal seconds", budget="seconds"),
         against("Read by ridge", column="ridge"),
@@ -104,9 +108,7 @@ def judge(table):
         against("MetaMask against the same losses without a mask", worse="both"),
         against("MetaMask against a jointly trained mask", worse="joint"),
         judged("MetaMask against a random mask, read without it (asked afterwards)",
-               paired(at_steps.assign(read=at_steps["knn"].where(at_steps["family"] == learned,
-                                                                at_steps["knn_unmasked"])),
-                      "read", learned, "random mask"),
+               by_seed(learned)["knn"] - by_seed("random mask")["knn_unmasked"],
                smallest_effect=SMALLEST, unit=UNIT),
         judged("The learned mask reads better than its weights permuted",
                chosen["knn"] - chosen["knn_permuted"], smallest_effect=SMALLEST, unit=UNIT),

@@ -53,7 +53,7 @@ def run(study):
 
 
 def judge(table):
-    """Compare the width that is best on validation with the widest."""
+    """Compare the best of the narrower widths, chosen on validation, with the widest."""
     means = table.groupby("width")[["validation", "test"]].mean()
     narrowest, widest = means.index[0], means.index[-1]
     best = means["validation"][:-1].idxmax()

@@ -276,12 +276,13 @@ def _asked_for(study: Study, asked: argparse.Namespace) -> Study:
         raise ValueError(f"jobs must be >= 1; got {asked.jobs}.")
     if not asked.minutes > 0:
         raise ValueError(f"minutes must be > 0; got {asked.minutes:g}.")
-    changed = [name for name in ("seeds", "data", "encoder") if getattr(asked, name) is not None]
+    others = ("seeds", "data", "encoder")
+    changed = ", ".join(f"--{name}" for name in others if getattr(asked, name) is not None)
     if changed and (asked.keep or asked.search):
         what = "keep" if asked.keep else "search"
         raise ValueError(
-            f"{what} must come without --{', --'.join(changed)}, as other runs rely on what it "
-            f"writes; got --{', --'.join(changed)}."
+            f"{what} must come without {changed}, as other runs rely on what it writes; "
+            f"got {changed}."
         )
     together = current_world().size > 1  # torchrun's processes share every run
     changes = {name: value for name, value in changes.items() if value is not None}

@@ -59,6 +59,11 @@ def _number(verdict: Verdict) -> str:
     return f"{verdict.effect:+.4f} [{verdict.ci_low:+.4f}, {verdict.ci_high:+.4f}] {verdict.unit}"
 
 
+def _machine(result: dict[str, Any]) -> str:
+    where = result["environment"]
+    return f"{where['processor'] or where['machine']}, torch {where['torch']}"
+
+
 def _cells(result: dict[str, Any]) -> list[str]:
     verdict = Verdict.from_dict(result["verdict"])
     script, stem = result["script"], result["stem"]
@@ -74,12 +79,10 @@ def _section(result: dict[str, Any]) -> list[str]:
     verdict = Verdict.from_dict(result["verdict"])
     needed = "" if verdict.n_needed is None else f" {verdict.n_needed} seeds would decide it."
     seeds = ", ".join(map(str, result["seeds"]))
-    machine = result["environment"]
     lines = [
         f"### {result['claim']}", "",
         f"**{verdict.answer}**: {_number(verdict)}.{needed} Seeds {seeds}; {result['data']}; "
-        f"{result['seconds'] / 60:.0f} minutes of one thread "
-        f"({machine['processor'] or machine['machine']}, torch {machine['torch']}).",
+        f"{result['seconds'] / 60:.0f} minutes of one thread ({_machine(result)}).",
     ]  # fmt: skip
     lines += ["", verdict.because] if verdict.because else []
     lines += [""] if verdict.parts else []
@@ -93,13 +96,12 @@ def _section(result: dict[str, Any]) -> list[str]:
 
 def _search_section(found: dict[str, Any]) -> list[str]:
     """Tabulate what each family's search chose, and how much its eight configurations differ."""
-    machine = found["environment"]
     lines = [
         "### What the search chose, and how much the choice matters", "",
         f"kNN accuracy on the {found['split']} split of {found['data']} after {found['steps']:,} "
         f"steps, seed {found['seed']}, masked where a mask is learned; {found['seconds'] / 60:.0f} "
-        f"minutes ({machine['processor'] or machine['machine']}, torch {machine['torch']}). The "
-        f"last column is Spearman's correlation of accuracy and mask learning rate.", "",
+        f"minutes ({_machine(found)}). The last column is Spearman's correlation of accuracy and "
+        "mask learning rate.", "",
         *_head(("family", "chosen", "best", "median", "worst", "seconds a step", "mask rate")),
     ]  # fmt: skip
     for family, each in found["families"].items():

@@ -52,12 +52,12 @@ def test_a_script_says_what_it_claims_and_what_would_refute_it(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_trainer_takes_every_run_of_the_paper(name, tmp_path, monkeypatch):
+def test_the_trainer_takes_every_run_of_the_paper(name, monkeypatch):
     """Colour images of CIFAR-10's size, the official configuration, one step, a shallow network."""
     analysis = importlib.import_module(f"analyses.{name}")
     rng = np.random.default_rng(0)
 
-    def images(data, split, data_dir):
+    def images(data, split):
         pixels = rng.integers(0, 256, (24, 3, 32, 32), dtype=np.uint8)
         whole = ImageSet(pixels, np.arange(24) % 10, name="cifar10", split=split)
         return plant(whole, data.partition("+")[2]) if "+" in data else whole
@@ -69,7 +69,7 @@ def test_the_trainer_takes_every_run_of_the_paper(name, tmp_path, monkeypatch):
             few = {"encoder": "convnet", "steps": 1, "batch_size": 8, "redundancy_width": 16}
             few |= {"n_dimensions": 8, "hidden": 16, "contrastive_width": 16}
             config = replace(run.config, **few)
-            assert train(config, images(run.data, "train", None)).step == 1
+            assert train(config, images(run.data, "train")).step == 1
         raise Stopped
 
     monkeypatch.setattr(Study, "table", table)

@@ -49,7 +49,7 @@ def _helped():
 
 
 def limited(checkpoint, images, device):
-    (limit,) = [_helped() for _ in range(1)]
+    (limit,) = [_helped() for _ in range(1)]  # named in the code of a comprehension
     return {"limit": limit, "device": device}
 
 
@@ -137,7 +137,7 @@ def test_a_family_without_knobs_is_not_searched():
 
 @pytest.mark.slow
 def test_under_torchrun_processes_share_each_run(tmp_path):
-    """Two processes, one script: rank 0 alone measures, writes and prints; the mask moved alike."""
+    """Two processes, one script: both train and measure, rank 0 alone writes and prints."""
     script = Path(__file__).parents[2] / "analyses" / "redundancy_shrinks.py"
     launchers = {
         "one": [sys.executable],
