@@ -147,7 +147,7 @@ def evaluate_baselines(
     ------
     ValueError
         If there is no checkpoint, or two differ in more than their seed; as `encode`, for images of
-        another size; as `evaluate`, for readers.
+        another size; as `evaluate`, for readers, or the device is not there.
 
     References
     ----------

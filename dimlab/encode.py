@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dimlab.devices import check_device
 from dimlab.kernels.moments import N_BLOCKS, Moments
 from dimlab.memory import Shapes, foresee
 from dimlab.representation import Representation
@@ -79,7 +80,8 @@ def encode(
     ValueError
         If the layer is unknown or not there, n_views is negative, batch_size < 1, the images have
         another shape, the normalisation is unknown or not the one recorded, the features are no
-        matrix, or the checkpoint's weights do not fit its configuration.
+        matrix, or the checkpoint's weights do not fit its configuration, or the device is not
+        there.
     MemoryError
         If it would not fit into the memory that is free; the sentence says what would.
 
@@ -154,7 +156,7 @@ def encode_loader(
     ------
     ValueError
         If the loader yields nothing, a batch has no inputs, only some have labels, labels are no
-        class ids, or the features have not two dimensions.
+        class ids, or the features have not two dimensions, or the device is not there.
 
     Examples
     --------
@@ -241,6 +243,7 @@ def _parts_of(batch: Any) -> tuple[Tensor, Any]:
 @contextmanager
 def _evaluating(module: nn.Module, device: str) -> Iterator[nn.Module]:
     """Put a module into evaluation mode on a device, and every part of it back afterwards."""
+    check_device(device)
     modes = [(each, each.training) for each in module.modules()]
     home = next((each.device for each in module.parameters()), None)
     try:
@@ -342,6 +345,7 @@ def _embedding(
     checkpoint: Checkpoint, images: ImageSet, layer: str, device: str
 ) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
     """Map a batch of pixels to a layer's output, and say where the features come from."""
+    check_device(device)
     if layer not in LAYERS:
         raise ValueError(f"layer must be one of {', '.join(LAYERS)}; got {layer!r}.")
     shape = tuple(checkpoint.data["shape"])

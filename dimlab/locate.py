@@ -253,7 +253,8 @@ def locate(
     ------
     ValueError
         If the images have another shape than those of training, dimensions is empty, repeats one or
-        leaves [0, D), another number is out of its range, or the fill is unknown.
+        leaves [0, D), another number is out of its range, or the fill is unknown, or the device is
+        not there.
 
     Notes
     -----

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dimlab.devices import check_device
+
 _CGROUPS = (  # limit and usage: of version 2, then of version 1
     ("memory.max", "memory.current"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
@@ -291,6 +293,8 @@ def foresee(case: str, shapes: Shapes, *, device: str = "cpu") -> None:
 
     Raises
     ------
+    ValueError
+        If the device is not there.
     MemoryError
         With the bytes needed and free, and what to pass for it to fit.
 
@@ -298,6 +302,7 @@ def foresee(case: str, shapes: Shapes, *, device: str = "cpu") -> None:
     --------
     >>> foresee("ablate ridge", Shapes(100, 100, 8, 8))
     """
+    check_device(device)
     free = available_bytes(device)
     needed = bytes_needed(case, shapes)
     if free is None or needed <= free:

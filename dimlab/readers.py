@@ -192,7 +192,8 @@ def fit_knn(
     Raises
     ------
     ValueError
-        If the shapes differ, k is not in 1 .. N, or the temperature is not positive.
+        If the shapes differ, k is not in 1 .. N, or the temperature is not positive, or the device
+        is not there.
 
     Notes
     -----

@@ -13,6 +13,7 @@ import numpy as np
 import typer
 
 from dimlab.containers import json_of
+from dimlab.devices import check_device
 from dimlab.sources import reading
 from dimlab.terminal import Gate
 
@@ -30,7 +31,14 @@ DataDir = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder for CSV, JSON and figure.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        help="Where to compute: cpu, cuda, cuda:1.",
+        callback=lambda name: _known_device(name),
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of all randomness.")]
 Format = Annotated[
     str,
@@ -137,6 +145,11 @@ AllowUntrained = Annotated[
     bool, typer.Option("--allow-untrained", help="Weights may show no sign of training.")
 ]
 Memory = Annotated[float | None, typer.Option("--memory", help="GB that the kNN search may take.")]
+
+
+def _known_device(name: str) -> str:
+    check_device(name)
+    return name
 
 
 def _known_format(name: str) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 
 from dimlab.atomic import replacing
 from dimlab.containers import map_safetensors, write_safetensors
+from dimlab.devices import check_device
 
 FORMAT = "dimlab-moments-1"
 N_BLOCKS = 20
@@ -134,7 +135,7 @@ class Moments:
         ------
         ValueError
             If there are no rows, shapes differ, a value is NaN, infinite or beyond 1e140 in size,
-            or ``n_blocks`` < 1.
+            or ``n_blocks`` < 1, or the device is not there.
         TypeError
             If the rows are not floating.
 
@@ -641,6 +642,7 @@ class _Torch:
     def __init__(self, shape: tuple[int, int, int], within: bool, device: str) -> None:
         import torch
 
+        check_device(device)
         self.torch, self.device, self.within = torch, torch.device(device), within
         self.scatters = torch.zeros(shape, dtype=torch.float64, device=self.device)
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dimlab.devices import check_device
+
 _ELEMENTS = 1 << 22  # elements of a temporary array; float64: 32 MiB
 _SAFE_EXPONENT = 300  # squares of values within 2^(+-300) neither overflow nor underflow
 WELL_CONDITIONED = 0.1  # share of a row's energy below which differences are not trusted
@@ -37,6 +39,7 @@ class Rows:
     @classmethod
     def of(cls, features: np.ndarray | Tensor, device: str | torch.device) -> Rows:
         """Prepare features (N, D), a floating array, on a device."""
+        check_device(str(device))
         raw = features if isinstance(features, Tensor) else _tensor(features)
         raw = raw.to(device)
         scaled, factor = raw, torch.empty(len(raw), dtype=torch.float64, device=raw.device)

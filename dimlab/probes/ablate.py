@@ -277,7 +277,7 @@ def ablate(
         If labels are missing, the splits differ in D, a name is unknown, a number is out of its
         range, a group is empty or out of range, test has a class that train lacks, ``fill`` comes
         with a refit, ``refit=False`` with kNN, the splits are in different bases, ``memory`` is too
-        little, or rounding would spoil the ridge's closed form.
+        little, or rounding would spoil the ridge's closed form, or the device is not there.
     MemoryError
         If it would not fit into the memory that is free; the sentence says what would.
 

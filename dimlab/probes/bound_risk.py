@@ -383,8 +383,8 @@ def bound_risk(
     Raises
     ------
     ValueError
-        If labels or a second view are missing, there is one class only, the mask has another
-        number of dimensions, or a number is out of its range.
+        If labels or a second view are missing, there is one class only, the mask has another number
+        of dimensions, or a number is out of its range, or the device is not there.
     ArithmeticError
         If the inequality that is proved fails by more than rounding: an error of this program.
     MemoryError

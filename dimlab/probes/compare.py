@@ -260,7 +260,7 @@ def compare(
     ------
     ValueError
         If there are fewer than two, the reference is not among them, a representation has fewer
-        than four samples or does not vary, or ``n_blocks`` < 2.
+        than four samples or does not vary, or ``n_blocks`` < 2, or the device is not there.
     MemoryError
         If it would not fit into the memory that is free; the sentence says what would.
 

@@ -296,7 +296,7 @@ def correlate(
     ------
     ValueError
         If there are fewer than three samples, no dimension varies, a number is out of its range, or
-        ``within`` is asked of moments of pairs.
+        ``within`` is asked of moments of pairs, or the device is not there.
     MemoryError
         If it would not fit into the memory that is free; the sentence says what would.
 

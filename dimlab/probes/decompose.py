@@ -258,7 +258,8 @@ def decompose(
     ------
     ValueError
         If there are fewer than two samples, all features are zero (or constant, if centred), a
-        number is out of its range, or moments are those of pairs of views.
+        number is out of its range, or moments are those of pairs of views, or the device is not
+        there.
     MemoryError
         If it would not fit into the memory that is free; the sentence says what would.
 

@@ -278,7 +278,8 @@ def erase(
     ------
     ValueError
         If labels are missing, D or the basis differs, a split lacks the factor or has it in another
-        kind, the factor follows from the label, a name is unknown, or a number is out of its range.
+        kind, the factor follows from the label, a name is unknown, or a number is out of its range,
+        or the device is not there.
     MemoryError
         If it would not fit into the memory that is free; the sentence says what would.
 

@@ -169,7 +169,7 @@ def evaluate(
     ValueError
         If labels are missing, D or the basis differs, a reader is unknown or none is named, a
         number is out of its range, the mask has another number of dimensions, or test has a class
-        that train lacks.
+        that train lacks, or the device is not there.
     MemoryError
         If it would not fit into the memory that is free; the sentence says what would.
 

@@ -220,7 +220,7 @@ def find_redundancy(
     ValueError
         If N is not above the number of dimensions that vary (every R^2 would be 1), none varies, a
         number is out of its range, a reader is asked of moments or without labels, or moments are
-        those of pairs of views.
+        those of pairs of views, or the device is not there.
     MemoryError
         If it would not fit into the memory that is free; the sentence says what would.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimlab.atomic import write_together
+from dimlab.devices import check_device
 from dimlab.study.families import FAMILIES
 from dimlab.study.search import search, write_search
 from dimlab.study.sweep import OutOfTime, Study
@@ -213,7 +214,7 @@ def main(
     analysis = Analysis(script, claim, run, judge, sizes)
     asked = _parser(analysis).parse_args(arguments)
     try:
-        _check_device(asked.device)
+        check_device(asked.device)
         with joined(asked.device) as (_, device):
             code = _search(analysis, asked) if asked.search else _run(analysis, asked, device)
     except OutOfTime as error:
@@ -251,17 +252,6 @@ def _parser(analysis: Analysis) -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="the whole result on stdout")
     parser.add_argument("--quiet", action="store_true", help="no progress")
     return parser
-
-
-def _check_device(device: str) -> None:
-    import torch
-
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        kind = "unknown"
-    if kind != "cpu" and not (kind == "cuda" and torch.cuda.is_available()):
-        raise ValueError(f"device must be cpu, or cuda where there is a GPU; got {device}.")
 
 
 def _asked_for(study: Study, asked: argparse.Namespace) -> Study:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from dimlab.atomic import claiming, is_claimed
+from dimlab.devices import check_device
 from dimlab.mask import MaskTrace
 from dimlab.training.augment import Augmentation, derived_seed, normalised
 from dimlab.training.checkpoint import Checkpoint, build_network
@@ -85,7 +86,7 @@ def train(
     ValueError
         If there are fewer images than one batch, if ``resume`` is another run, if
         ``validate_every`` is set without validation images, if grey images are to be normalised as
-        ImageNet's, or if a loss is not finite.
+        ImageNet's, or if a loss is not finite, or the device is not there.
     OSError
         If another run trains into the folder, it cannot be written, or the disk has no room for
         two checkpoints and those to be kept; before the first step, and nothing is touched.
@@ -124,6 +125,7 @@ def train(
     >>> bool((checkpoint.trace.travelled > 0).all())  # every weight left its start
     True
     """
+    check_device(device)
     _check(config, images, validation, resume)
     world = current_world()
     run = _Run(config, images, device, resume, world)

@@ -72,7 +72,7 @@ def second_order_at(
     ------
     ValueError
         If the method is another, the run is over (its learning rate is 0, and the part with it),
-        the images are others, or the radius is not positive.
+        the images are others, or the radius is not positive, or the device is not there.
 
     References
     ----------

@@ -182,7 +182,7 @@ def test_a_text_without_marks_is_refused():
         (["--small", "--minutes", "1e-9"], 1, "0 of 15 runs are done and kept in"),
         (["--small", "--minutes", "0"], 2, "error: minutes must be > 0; got 0."),
         (["--small", "--minutes", "nan"], 2, "error: minutes must be > 0; got nan."),
-        (["--small", "--device", "nosuch"], 2, "error: device must be cpu, or cuda where there"),
+        (["--small", "--device", "nosuch"], 2, "error: device must be cpu, cuda or cuda:N"),
         (["--search", "--data", "digits"], 2, "error: search must come without --data, as other"),
         (["--small", "--keep", "--seeds", "1"], 2, "error: keep must come without --seeds, as"),
     ],
