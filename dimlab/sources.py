@@ -16,7 +16,7 @@ import numpy as np
 if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
     from dimlab.interop.weights import LoadedEncoder
-    from dimlab.mask import MaskTrace
+    from dimlab.mask import DimensionMask, MaskTrace
     from dimlab.representation import Representation
     from dimlab.training.checkpoint import Checkpoint
     from dimlab.training.distributed import World
@@ -110,11 +110,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     ------
     FileNotFoundError
         If it is not there.
+    ValueError
+        If it holds features.
     Unreadable
         If it is no checkpoint.
     """
+    from dimlab.interop.features import holds_features
     from dimlab.training.checkpoint import load_checkpoint
 
+    if holds_features(path) and path.is_file():
+        raise ValueError(f"checkpoint must be a file of dimlab train; got features, {path.name}.")
     with reading():
         return load_checkpoint(path)
 
@@ -217,6 +222,44 @@ def _flattened(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from _flattened(value, f"{prefix}.{name}" if prefix else str(name))
     else:
         yield prefix, tree
+
+
+def check_drawn(name: str, count: int | None) -> None:
+    """Refuse to draw nothing.
+
+    Parameters
+    ----------
+    name : str
+        The option's.
+    count : int or None
+        Its value; None: all.
+
+    Raises
+    ------
+    ValueError
+        If it is < 1.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"{name} must be >= 1; got {count}.")
+
+
+def mask_of(representation: Representation) -> DimensionMask | None:
+    """Give the mask that the features' checkpoint learned.
+
+    Parameters
+    ----------
+    representation : Representation
+        From `encode`, or from a file of it.
+
+    Returns
+    -------
+    DimensionMask or None
+        None where none was learned.
+    """
+    from dimlab.mask import DimensionMask
+
+    weights = representation.meta.get("mask")
+    return None if weights is None else DimensionMask(np.array(weights))
 
 
 def names_of(sources: list[Path]) -> list[str]:
@@ -525,6 +568,7 @@ class Loading:
         source: Path,
         max_queries: int | None = None,
         *,
+        max_train: int | None = None,
         views: int = 0,
         labelled: bool = True,
     ) -> tuple[Representation, Representation]:
@@ -536,6 +580,8 @@ class Loading:
             A checkpoint, or test features.
         max_queries : int, optional
             Test samples to draw.
+        max_train : int, optional
+            Train samples to draw, class by class.
         views : int, default=0
             Augmented views of test that a checkpoint encodes.
         labelled : bool, default=True
@@ -549,8 +595,8 @@ class Loading:
         Raises
         ------
         ValueError
-            If ``max_queries`` < 1, the train features are not named though the file is known to be
-            a test split, labels are missing, or only one of the two has class names.
+            If a number to draw is < 1, the train features are not named though the file is known
+            to be a test split, labels are missing, or only one of the two has class names.
 
         Notes
         -----
@@ -558,8 +604,8 @@ class Loading:
         """
         from dimlab.interop.classes import aligned
 
-        if max_queries is not None and max_queries < 1:  # before anything long
-            raise ValueError(f"max-queries must be >= 1; got {max_queries}.")
+        check_drawn("max-queries", max_queries)  # before anything long
+        check_drawn("max-train", max_train)
         test = self.features(source, "test", views=views)
         train = self._train_of(source, test)
         if train is None:
@@ -578,7 +624,7 @@ class Loading:
                 f"the name of an array there ({vectors or 'it has none of one value a sample'})."
             )
         train, test = aligned(train, test)
-        test = self.sampled(test, max_queries)
+        train, test = self.sampled_train(train, self.sampled(test, max_queries), max_train)
         train, test = self.in_basis(train, [train, test])
         return train, test
 
@@ -602,14 +648,73 @@ class Loading:
         ValueError
             If ``max_queries`` < 1.
         """
-        if max_queries is not None and max_queries < 1:
-            raise ValueError(f"max-queries must be >= 1; got {max_queries}.")
+        check_drawn("max-queries", max_queries)
         if max_queries is None or max_queries >= len(test):
             return test
-        rows = np.random.default_rng(self.seed).choice(len(test), max_queries, replace=False)
         note = f"{max_queries} of {len(test)} test samples, drawn with seed {self.seed}"
-        test = test.take(np.sort(rows))
+        test = test.take(self.drawn(len(test), max_queries))
         return replace(test, meta={**test.meta, "sample": note})
+
+    def sampled_train(
+        self, train: Representation, test: Representation, max_train: int | None
+    ) -> tuple[Representation, Representation]:
+        """Draw train samples, and note in ``meta["sample"]`` of test that they are not all.
+
+        Parameters
+        ----------
+        train, test : Representation
+            All of train; test, whose results carry the note.
+        max_train : int or None
+            How many are wanted, at most; None: all.
+
+        Returns
+        -------
+        tuple of Representation
+            Train, in its order and with every class's share; test.
+
+        Raises
+        ------
+        ValueError
+            If ``max_train`` < 1.
+        """
+        check_drawn("max-train", max_train)
+        if max_train is None or max_train >= len(train):
+            return train, test
+        note = f"{max_train} of {len(train)} train samples, drawn with seed {self.seed}"
+        known = test.meta.get("sample")
+        test = replace(test, meta={**test.meta, "sample": f"{known}; {note}" if known else note})
+        return train.take(self.drawn(len(train), max_train, train.labels)), test
+
+    def drawn(self, n_samples: int, count: int, labels: np.ndarray | None = None) -> np.ndarray:
+        """Draw rows without replacement, of every class its share where labels are given.
+
+        Parameters
+        ----------
+        n_samples : int
+            N, how many there are.
+        count : int
+            How many are wanted, from 1 to N.
+        labels : ndarray of shape (N,), optional
+            Class ids.
+
+        Returns
+        -------
+        ndarray of shape (count,), int
+            Rows in ascending order.
+
+        Examples
+        --------
+        >>> labels = np.repeat([0, 1], [60, 30])
+        >>> np.bincount(labels[Loading(seed=1).drawn(90, 9, labels)]).tolist()
+        [6, 3]
+        """
+        rng = np.random.default_rng(self.seed)
+        if labels is None:
+            return np.sort(rng.choice(n_samples, count, replace=False))
+        shuffled = rng.permutation(n_samples)
+        shuffled = shuffled[np.argsort(labels[shuffled], kind="stable")]
+        every = (np.arange(count) * n_samples + n_samples // 2) // count  # evenly spaced
+        return np.sort(shuffled[every])
 
     def halves(self, whole: Representation) -> tuple[Representation, Representation]:
         """Cut a representation in two, class by class, and note in ``meta["sample"]`` that it is.

@@ -92,6 +92,40 @@ def test_a_result_has_its_record_and_the_check_reads_it(dimlab, files, command):
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("more", [(), ("--moments",), ("--data", "digits")])
+def test_encoded_features_have_their_record(dimlab, files, more):
+    call = ("encode", "run/checkpoint.pt", "--split", "test", "--out", "o", "--quiet", *more)
+    ending = "-moments" if more[:1] == ("--moments",) else ""
+    for _ in range(2):
+        assert dimlab(*call)[0] == 0
+    record = json.loads((files / "o" / f"test{ending}.provenance.json").read_text())
+    assert record["file run/checkpoint.pt (SHA-256)"] == hash_of_file(
+        files / "run" / "checkpoint.pt"
+    )
+    split = "test" if more[:1] == ("--data",) else "train"
+    assert f"labels of data set digits, {split} (SHA-256)" in record
+    if not ending:
+        encoded = Representation.load(files / "o" / "test.safetensors")
+        assert record["features of test (SHA-256)"] == hash_of_rows(encoded.features)
+    code, out, _ = dimlab("report", "--check", "o")
+    assert (code, out.splitlines()[0]) == (0, f"o/test{ending} can be reproduced here.")
+    (files / "run" / "checkpoint.pt").unlink()
+    code, _, err = dimlab("report", "--check", "o")
+    assert (code, "run/checkpoint.pt is not there" in err) == (3, True)
+
+
+def test_an_old_record_never_lies_beside_new_features(dimlab, files, monkeypatch):
+    call = ("encode", "run/checkpoint.pt", "--split", "test", "--out", "o", "--quiet")
+    assert dimlab(*call)[0] == 0
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dimlab.cli.training.keep_record", interrupted)
+    assert dimlab(*call, "--views", 2)[0] == 1
+    assert [each.name for each in (files / "o").iterdir()] == ["test.safetensors"]
+
+
 def test_several_results_of_a_folder_are_checked_one_by_one(dimlab, files):
     for command in ("correlate", "ablate"):
         assert call(dimlab, command, "--out", "o")[0] == 0

@@ -23,7 +23,7 @@ LARGE = Shapes(50_000, 200_000, 2048, 2048, 8, 20, 2)
 FIELDS = {
     "--max-queries": "n_test", "--n-points": "n_groups", "--n-masks": "n_groups",
     "--draws": "n_draws", "--permutations": "n_draws", "--blocks": "n_blocks",
-    "--views": "n_views",
+    "--views": "n_views", "--max-train": "n_train",
 }  # fmt: skip
 
 
@@ -69,7 +69,8 @@ def test_every_probe_refuses_before_it_takes_memory(name, split, no_memory):
 def test_every_reader_is_foreseen(name, reader, split, no_memory):
     probe = getattr(importlib.import_module(f"dimlab.probes.{name}"), name)
     extra = {"order": "random"} if name == "ablate_cumulatively" else {}
-    for refit in (True, False) if (name, reader) == ("ablate", "logistic") else (None,):
+    frozen = reader == "logistic" and name in ("ablate", "confirm_harmful")
+    for refit in (True, False) if frozen else (None,):
         chosen = extra if refit is None else {"refit": refit}
         with pytest.raises(MemoryError, match="needs about"):
             probe(split, split, reader=reader, **chosen)
@@ -113,7 +114,7 @@ def test_the_flag_named_is_there_and_its_value_fits(case, monkeypatch):
         unit = {"--n-masks": shapes.n_draws}.get(flag, 1)
         unit = shapes.n_views if (probe, flag) == ("attribute", "--max-queries") else unit
         foresee(case, replace(shapes, **{FIELDS[flag]: unit * value}))
-    assert named or probe in ("evaluate", "erase", "ablate_cumulatively"), case
+    assert named, case
 
 
 def test_what_fits_is_not_refused_and_what_is_unknown_neither(monkeypatch):
@@ -204,4 +205,6 @@ def test_the_peak_is_foreseen(name):
 
 def test_masked_evaluation_counts_its_copies():
     plain = Shapes(1000, 10, 64)
-    assert bytes_needed("evaluate", replace(plain, n_draws=1)) > bytes_needed("evaluate", plain)
+    for reader in ("knn", "ridge", "logistic"):
+        case = f"evaluate {reader}"
+        assert bytes_needed(case, replace(plain, n_draws=1)) > bytes_needed(case, plain)

@@ -21,6 +21,7 @@ from dimlab.cli.options import (
     LabelsOf,
     Masked,
     MaxQueries,
+    MaxTrain,
     Memory,
     Out,
     Penalty,
@@ -59,6 +60,7 @@ def ablate(
     temperature: Temperature = 1.0,
     penalty: Penalty = 1e-3,
     max_queries: MaxQueries = None,
+    max_train: MaxTrain = None,
     memory: Memory = None,
     data: Data = None,
     data_dir: DataDir = None,
@@ -79,7 +81,7 @@ def ablate(
     loading = Loading(
         data, data_dir, masked, basis, train_features, device, seed, quiet, array, labels
     )
-    train, test = loading.pair(source, max_queries)
+    train, test = loading.pair(source, max_queries, max_train=max_train)
     with progress("ablating", quiet=quiet) as advance:
         result = ablate_dimensions(
             train, test, reader=reader, refit=refit, fill=fill, score=score,
@@ -116,6 +118,7 @@ def random_masks(
     temperature: Temperature = 1.0,
     penalty: Penalty = 1e-3,
     max_queries: MaxQueries = None,
+    max_train: MaxTrain = None,
     memory: Memory = None,
     data: Data = None,
     data_dir: DataDir = None,
@@ -136,7 +139,7 @@ def random_masks(
     loading = Loading(
         data, data_dir, masked, basis, train_features, device, seed, quiet, array, labels
     )
-    train, test = loading.pair(source, max_queries)
+    train, test = loading.pair(source, max_queries, max_train=max_train)
     with progress("masking", quiet=quiet) as advance:
         result = score_random_masks(
             train, test, reader=reader, drop=numbers_in("drop", drop), n_masks=n_masks, k=k,
@@ -178,6 +181,7 @@ def ablate_cumulatively(
     temperature: Temperature = 1.0,
     penalty: Penalty = 1e-3,
     max_queries: MaxQueries = None,
+    max_train: MaxTrain = None,
     memory: Memory = None,
     data: Data = None,
     data_dir: DataDir = None,
@@ -200,7 +204,7 @@ def ablate_cumulatively(
     loading = Loading(
         data, data_dir, masked, basis, train_features, device, seed, quiet, array, labels
     )
-    train, test = loading.pair(source, max_queries)
+    train, test = loading.pair(source, max_queries, max_train=max_train)
     with progress("removing", quiet=quiet) as advance:
         result = cumulate(
             train, test, order=order if given else [int(d) for d in order.split(",")],
@@ -236,6 +240,7 @@ def confirm_harmful(
     temperature: Temperature = 1.0,
     penalty: Penalty = 1e-3,
     max_queries: MaxQueries = None,
+    max_train: MaxTrain = None,
     memory: Memory = None,
     data: Data = None,
     data_dir: DataDir = None,
@@ -256,7 +261,7 @@ def confirm_harmful(
     loading = Loading(
         data, data_dir, masked, basis, train_features, device, seed, quiet, array, labels
     )
-    train, test = loading.pair(source, max_queries)
+    train, test = loading.pair(source, max_queries, max_train=max_train)
     with progress("confirming", quiet=quiet) as advance:
         result = confirm(
             train, test, reader=reader, groups=groups_in(groups, train), k=k,

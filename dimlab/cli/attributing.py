@@ -23,6 +23,7 @@ from dimlab.cli.options import (
     K,
     LabelsOf,
     MaxQueries,
+    MaxTrain,
     Out,
     Penalty,
     Probed,
@@ -36,7 +37,15 @@ from dimlab.cli.options import (
     numbers_in,
 )
 from dimlab.cli.recording import recording
-from dimlab.sources import Loading, is_own, read_checkpoint, read_trace, reading
+from dimlab.sources import (
+    Loading,
+    check_drawn,
+    is_own,
+    mask_of,
+    read_checkpoint,
+    read_trace,
+    reading,
+)
 from dimlab.terminal import (
     presented,
     print_rows,
@@ -48,7 +57,6 @@ from dimlab.terminal import (
 
 if TYPE_CHECKING:
     from dimlab.factor_table import FactorTable
-    from dimlab.mask import DimensionMask
     from dimlab.representation import Representation
 
 _MANY = 20  # categories of whole numbers, beyond which they look continuous
@@ -208,6 +216,7 @@ def erase(
     penalty: Penalty = 1e-3,
     random: Annotated[int, typer.Option(help="Draws of as many random ones.")] = 20,
     max_queries: MaxQueries = None,
+    max_train: MaxTrain = None,
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
@@ -232,7 +241,7 @@ def erase(
         asked.joined(role, each)
         for role, each in zip(("train", "test"), loading.pair(source), strict=True)
     )
-    test = loading.sampled(test, max_queries)
+    train, test = loading.sampled_train(train, loading.sampled(test, max_queries), max_train)
     held_out = _held_out(loading, source, in_distribution, asked)
     with progress(f"erasing {factor}", quiet=quiet) as advance:
         result = erase_factor(
@@ -291,9 +300,8 @@ def locate(
     checkpoint = read_checkpoint(source)
     loading = Loading(data, data_dir, device=device)
     shown = loading.images(checkpoint, split)
+    check_drawn("max-queries", max_queries)
     if max_queries is not None:
-        if max_queries < 1:
-            raise ValueError(f"max-queries must be >= 1; got {max_queries}.")
         shown = shown.take(range(min(max_queries, len(shown))))
     if dimensions is None:
         spread = encode(checkpoint, shown, device=device).features.std(axis=0)
@@ -433,7 +441,7 @@ def bound_risk(
     views = loading.sampled(loading.features(source, split, views=2), max_queries)
     with progress("bounding", quiet=quiet) as advance:
         result = measure_bound(
-            views, mask=_mask_of(views), n_negatives=_whole("negatives", negatives),
+            views, mask=mask_of(views), n_negatives=_whole("negatives", negatives),
             temperature=temperature, n_bootstrap=bootstrap, seed=seed, device=device,
             progress=advance,
         )  # fmt: skip
@@ -450,14 +458,6 @@ def bound_risk(
         if for_people:
             _print_bound(result)
             print_sentences(result.summary()["verdict"])
-
-
-def _mask_of(representation: Representation) -> DimensionMask | None:
-    """Mask that the features' checkpoint learned, if it did."""
-    from dimlab.mask import DimensionMask
-
-    weights = representation.meta.get("mask")
-    return None if weights is None else DimensionMask(np.array(weights))
 
 
 def _print_bound(result: Any) -> None:

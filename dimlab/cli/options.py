@@ -90,6 +90,10 @@ Penalty = Annotated[float, typer.Option(help="Ridge penalty, times N_train.")]
 MaxQueries = Annotated[
     int | None, typer.Option(help="Test samples to use, drawn at random; all by default.")
 ]
+MaxTrain = Annotated[
+    int | None,
+    typer.Option(help="Train samples to use, drawn at random from each class; all by default."),
+]
 GroupsOf = Annotated[
     str | None,
     typer.Option(

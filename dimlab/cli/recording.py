@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dimlab.atomic import replacing
 from dimlab.sources import Loading, is_own, load_data, names_of, read_checkpoint
 
 Record = Callable[[], dict[str, Any]]
@@ -17,6 +19,7 @@ def recording(
     splits: Mapping[str, Any] | None = None,
     *,
     beside: Sequence[str | Path | None] = (),
+    split: str = "test",
 ) -> Record:
     """Say how to record where a result is from; nothing is hashed until that is asked for.
 
@@ -30,6 +33,8 @@ def recording(
         What was measured, by name; what is no representation is left out.
     beside : sequence of str or Path
         What else options named, files or not.
+    split : str, default="test"
+        Whose labels stand for ``--data``, of which a checkpoint says nothing.
 
     Returns
     -------
@@ -50,7 +55,7 @@ def recording(
             measured,
             seed=loading.seed,
             device=loading.device,
-            data=_data_of(sources, loading),
+            data=_data_of(sources, loading, split),
         )
 
     return record
@@ -64,7 +69,24 @@ def _files_in(option: str | Path | None) -> list[Path]:
     return [each for each in named if each.is_file()][:1]
 
 
-def _data_of(sources: Sequence[Path], loading: Loading) -> dict[str, dict[str, Any]]:
+def keep_record(record: Mapping[str, Any], path: Path) -> None:
+    """Write where a file is from beside it, as ``<stem>.provenance.json``.
+
+    Parameters
+    ----------
+    record : mapping
+        Ready for JSON.
+    path : Path
+        The file.
+    """
+    from dimlab.report.provenance import RECORD
+
+    content = json.dumps(record, indent=2, allow_nan=False)
+    with replacing(path.with_name(f"{path.stem}{RECORD}")) as temporary:
+        temporary.write_text(content, encoding="utf-8")
+
+
+def _data_of(sources: Sequence[Path], loading: Loading, split: str) -> dict[str, dict[str, Any]]:
     """Name the data, and the versions that trained them, of the checkpoints among the sources."""
     from dimlab.interop.features import holds_features
     from dimlab.kernels.moments import Moments
@@ -80,8 +102,8 @@ def _data_of(sources: Sequence[Path], loading: Loading) -> dict[str, dict[str, A
             checkpoint = read_checkpoint(source)
             own, versions = dict(checkpoint.data), checkpoint.versions
         if loading.data is not None:
-            own = {"name": loading.data, "split": "test", "folder": ""}
-            own["labels_hash"] = load_data(loading.data, "test", loading.data_dir).labels_hash
+            own = {"name": loading.data, "split": split, "folder": ""}
+            own["labels_hash"] = load_data(loading.data, split, loading.data_dir).labels_hash
         if own and loading.data_dir is not None:
             own["folder"] = str(loading.data_dir)
         if own:

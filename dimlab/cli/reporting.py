@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
 import typer
 
 from dimlab.cli.app import app
@@ -19,13 +18,14 @@ from dimlab.cli.options import (
     Format,
     LabelsOf,
     MaxQueries,
+    MaxTrain,
     Quiet,
     Reader,
     Seed,
     TrainFeatures,
 )
 from dimlab.cli.recording import recording
-from dimlab.sources import Loading, is_own, names_of, read_checkpoint, reading
+from dimlab.sources import Loading, is_own, mask_of, names_of, read_checkpoint, reading
 from dimlab.terminal import GateMet, console, print_summary, progress
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def report(
     permutations: Annotated[int, typer.Option(help="Permutations of factors.")] = 1000,
     figure_format: Format = "svg",
     max_queries: MaxQueries = None,
+    max_train: MaxTrain = None,
     data: Data = None,
     data_dir: DataDir = None,
     device: Device = "cpu",
@@ -86,7 +87,9 @@ def report(
     tested: dict[str, Any] = {}
     splits: dict[str, Any] = {}
     for name, source in zip(names, sources, strict=True):
-        found, train, tested[name] = _examined(loading, source, reader, permutations, max_queries)
+        found, train, tested[name] = _examined(
+            loading, source, reader, permutations, (max_queries, max_train)
+        )
         splits |= {f"test, {name}": tested[name]} | (
             {} if train is None else {f"train, {name}": train}
         )
@@ -117,22 +120,24 @@ def report(
 
 
 def _examined(
-    loading: Loading, source: Path, reader: str, permutations: int, max_queries: int | None
+    loading: Loading,
+    source: Path,
+    reader: str,
+    permutations: int,
+    at_most: tuple[int | None, int | None],
 ) -> tuple[dict[str, Any], Any, Any]:
     """All results of a checkpoint, or of features, and the splits they are of."""
     from dimlab.examine import examine
-    from dimlab.mask import DimensionMask
 
-    train, test = loading.pair(source, max_queries, views=2, labelled=False)
+    max_queries, max_train = at_most
+    train, test = loading.pair(source, max_queries, max_train=max_train, views=2, labelled=False)
     trace = held_out = None
     if is_own(source):
         checkpoint = read_checkpoint(source)
         held_out = loading.features(source, "validation")
         trace = checkpoint.trace if checkpoint.has_mask else None
-    weights = test.meta.get("mask")
-    mask = None if weights is None else DimensionMask(np.array(weights))
     results = examine(
-        train, test, in_distribution=held_out, trace=trace, mask=mask, reader=reader,
+        train, test, in_distribution=held_out, trace=trace, mask=mask_of(test), reader=reader,
         n_permutations=permutations, seed=loading.seed, device=loading.device,
         working=lambda text: progress(text, quiet=loading.quiet),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from dimlab.cli.app import app
 from dimlab.cli.options import (
     AllowPartial,
     AllowUntrained,
+    ArrayName,
     AsJson,
     Branch,
     Data,
@@ -23,20 +24,26 @@ from dimlab.cli.options import (
     FailIf,
     Format,
     K,
+    LabelsOf,
     LayoutName,
+    MaxQueries,
+    MaxTrain,
     Out,
     Quiet,
     Seed,
     Source,
     Stem,
+    TrainFeatures,
     TrustPickle,
 )
-from dimlab.cli.recording import recording
+from dimlab.cli.recording import keep_record, recording
 from dimlab.sources import (
     Loading,
+    check_drawn,
     encode_with,
     is_own,
     load_data,
+    mask_of,
     normalisation_note,
     read_checkpoint,
     reading,
@@ -52,7 +59,10 @@ from dimlab.terminal import (
 )
 
 if TYPE_CHECKING:
-    from dimlab.datasets import ImageSet
+    from dimlab.baselines import BaselineComparison
+    from dimlab.kernels.moments import Moments
+    from dimlab.probes.evaluate import Evaluation
+    from dimlab.representation import Representation
     from dimlab.training.config import TrainConfig
 
 
@@ -192,12 +202,15 @@ def encode(
     """
     from dimlab.encode import encode as encode_images
     from dimlab.encode import encode_moments
+    from dimlab.interop.features import holds_features
     from dimlab.interop.weights import load_encoder
     from dimlab.training.distributed import joined
 
     if moments and views not in (0, 2):
         raise ValueError(f"views must be 0 or 2 with --moments; got {views}.")
     if not is_own(source):
+        if holds_features(source) and source.is_file():
+            raise ValueError(f"checkpoint must hold an encoder; got features, {source.name}.")
         if moments or layer != "encoder" or data is None:
             raise ValueError(
                 f"data must name what {source.name} shall encode, without --moments and --layer; "
@@ -214,19 +227,21 @@ def encode(
         if note is not None and not quiet:
             print(note, file=sys.stderr)
         out.mkdir(parents=True, exist_ok=True)
+        loading = Loading(data, data_dir, device=device, seed=seed)
         for name in split or ["train", "test"]:
             images = load_data(data, name, data_dir)
             found = encode_with(
                 loaded, images, views=views, normalisation=normalisation, seed=seed,
                 device=device, quiet=quiet,
             )  # fmt: skip
-            print(found.save(out / f"{name}.safetensors"))
+            _keep(found, out, name, loading, source)
         return
     checkpoint = read_checkpoint(source)
     out.mkdir(parents=True, exist_ok=True)
     with joined(device) as (world, place):
         for name in split or ["train", "test"]:
-            images = Loading(data, data_dir).images(checkpoint, name)
+            loading = Loading(data, data_dir, device=device, seed=seed)
+            images = loading.images(checkpoint, name)
             with progress(f"encoding {name}", quiet=quiet or world.rank > 0) as advance:
                 settings: dict[str, Any] = {"layer": layer, "seed": seed}
                 settings |= {"device": place, "progress": advance}
@@ -236,21 +251,38 @@ def encode(
                     else encode_images(checkpoint, images, n_views=views, **settings)
                 )
             if world.rank == 0:
-                print(encoded.save(out / f"{name}{'-moments' if moments else ''}.safetensors"))
+                _keep(encoded, out, name, loading, source)
+
+
+def _keep(
+    encoded: Representation | Moments, out: Path, split: str, loading: Loading, source: Path
+) -> None:
+    """Save what was encoded, and where it is from; no old record stays beside new features."""
+    from dimlab.report.provenance import RECORD
+    from dimlab.representation import Representation
+
+    ending = "" if isinstance(encoded, Representation) else "-moments"
+    path = out / f"{split}{ending}.safetensors"
+    path.with_name(f"{path.stem}{RECORD}").unlink(missing_ok=True)
+    print(encoded.save(path))
+    keep_record(recording(loading, [source], {split: encoded}, split=split)(), path)
 
 
 @app.command()
 def evaluate(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="CHECKPOINT...", help="One checkpoint, or one a seed.")
+        list[Path],
+        typer.Argument(metavar="FILE...", help="A checkpoint, or one a seed; or test features."),
     ],
+    train_features: TrainFeatures = None,
+    array: ArrayName = None,
+    labels: LabelsOf = None,
     readers: Annotated[
         str, typer.Option(help="Readers, separated by commas: knn, ridge, logistic.")
     ] = "knn,ridge",
     k: K = 5,
-    max_queries: Annotated[
-        int | None, typer.Option(help="Test images to use, the first ones; all by default.")
-    ] = None,
+    max_queries: MaxQueries = None,
+    max_train: MaxTrain = None,
     data: Data = None,
     data_dir: DataDir = None,
     out: Out = None,
@@ -263,20 +295,27 @@ def evaluate(
 ) -> None:
     """Compare readers of raw pixels, the untrained and the trained encoder, masked and unmasked.
 
-    View retrieval is the share of test images whose second augmented view lies nearest to their own
-    first view among all. Example: dimlab evaluate runs/a/checkpoint.pt runs/b/checkpoint.pt
+    Of features, and of other tools' encoders with --data, those alone are read. View retrieval is
+    the share of test images whose second augmented view lies nearest to their own first view among
+    all. Example: dimlab evaluate runs/a/checkpoint.pt runs/b/checkpoint.pt
     """
-    from dimlab.baselines import evaluate_baselines
-
-    checkpoints = [read_checkpoint(source) for source in sources]
-    loading = Loading(data, data_dir, seed=seed, device=device)
-    train_images = loading.images(checkpoints[0], "train")
-    test_images = _first(loading.images(checkpoints[0], "test"), max_queries)
-    with progress("evaluating", quiet=quiet) as advance:
-        result = evaluate_baselines(
-            checkpoints, train_images, test_images, readers=readers.split(","), k=k, seed=seed,
-            device=device, progress=advance,
-        )  # fmt: skip
+    loading = Loading(
+        data, data_dir, False, None, train_features, device, seed, quiet, array, labels
+    )
+    settings: dict[str, Any] = {"readers": readers.split(","), "k": k, "seed": seed}
+    settings |= {"device": device}
+    others = [source for source in sources if not is_own(source)]
+    result: Any
+    splits: dict[str, Any] = {}
+    if others:
+        if len(sources) > 1:
+            raise ValueError(
+                "files must be checkpoints of dimlab train where there are several; got "
+                f"{others[0].name} among them. Evaluate it alone."
+            )
+        result, splits = _read_features(loading, sources[0], (max_queries, max_train), settings)
+    else:
+        result = _read_checkpoints(loading, sources, (max_queries, max_train), settings)
     with presented(
         result,
         "evaluate",
@@ -284,11 +323,56 @@ def evaluate(
         as_json=as_json,
         fail_if=fail_if,
         figure_format=figure_format,
-        record=recording(loading, sources),
+        record=recording(loading, sources, splits),
     ) as for_people:
         if for_people:
-            means = dict.fromkeys(("accuracy", "lowest", "highest"), ".4f")
-            print_table(result.over_seeds(), title="Accuracy, mean over seeds", formats=means)
+            numbers = ("accuracy", "ci_low", "ci_high", "lowest", "highest")
+            means = dict.fromkeys(numbers, ".4f")
+            if others:
+                print_table(result.to_frame(), title="Accuracy", formats=means)
+            else:
+                print_table(result.over_seeds(), title="Accuracy, mean over seeds", formats=means)
+
+
+def _read_features(
+    loading: Loading,
+    source: Path,
+    at_most: tuple[int | None, int | None],
+    settings: dict[str, Any],
+) -> tuple[Evaluation, dict[str, Representation]]:
+    """Evaluate what a file holds or another tool's encoder makes, and say what was read."""
+    from dimlab.probes.evaluate import evaluate as evaluate_features
+
+    train, test = loading.pair(source, at_most[0], max_train=at_most[1], views=2)
+    with progress("evaluating", quiet=loading.quiet) as advance:
+        result = evaluate_features(train, test, mask=mask_of(test), progress=advance, **settings)
+    return result, {"train": train, "test": test}
+
+
+def _read_checkpoints(
+    loading: Loading,
+    sources: list[Path],
+    at_most: tuple[int | None, int | None],
+    settings: dict[str, Any],
+) -> BaselineComparison:
+    """Evaluate runs beside raw pixels and fresh weights."""
+    from dimlab.baselines import evaluate_baselines
+
+    for name, count in zip(("max-queries", "max-train"), at_most, strict=True):
+        check_drawn(name, count)
+    if loading.train is not None:
+        raise ValueError(f"train must be left out for a checkpoint; got {loading.train}.")
+    checkpoints = [read_checkpoint(source) for source in sources]
+    images = [loading.images(checkpoints[0], split) for split in ("test", "train")]
+    test_images, train_images = (
+        each if count is None or count >= len(each)
+        else each.take(loading.drawn(len(each), count, each.labels))
+        for each, count in zip(images, at_most, strict=True)
+    )  # fmt: skip
+    with progress("evaluating", quiet=loading.quiet) as advance:
+        return evaluate_baselines(
+            checkpoints, train_images, test_images, progress=advance, **settings
+        )
 
 
 @app.command()
@@ -403,9 +487,3 @@ def _run_folder(out: Path | None, name: str, overwrite: bool) -> Path:
             "Pass --overwrite or another --out."
         )
     return folder
-
-
-def _first(images: ImageSet, count: int | None) -> ImageSet:
-    if count is not None and count < 1:
-        raise ValueError(f"max-queries must be >= 1; got {count}.")
-    return images if count is None else images.take(range(min(count, len(images))))

@@ -85,6 +85,11 @@ class Reading:
             memory,
         )
 
+    @property
+    def in_memory(self) -> str:
+        """What memory goes by: the reader, and whether logistic regression is fitted again."""
+        return "logistic refitted" if self.reader == "logistic" and self.refit else self.reader
+
     def outcomes(
         self, train: Split, test: Split, parts: list[Parts], progress: Progress | None = None
     ) -> list[Outcomes]:

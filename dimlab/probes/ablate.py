@@ -324,7 +324,7 @@ def ablate(
         raise ValueError(f"n_bootstrap must be >= 1; got {n_bootstrap}.")
     n_groups = train.n_dimensions if chosen is None else len(chosen)
     foresee(
-        f"ablate {reader if reader != 'logistic' or not reading.refit else 'logistic refitted'}",
+        f"ablate {reading.in_memory}",
         Shapes(len(train), len(test), train.n_dimensions, n_groups, budget=memory),
         device=device if reader == "knn" else "cpu",
     )

@@ -227,7 +227,7 @@ def confirm_harmful(
     chosen = None if groups is None else checked_groups(groups, train.n_dimensions)
     n_groups = train.n_dimensions if chosen is None else len(chosen)
     foresee(
-        f"confirm_harmful {reader}",
+        f"confirm_harmful {reading.in_memory}",
         Shapes(len(train), len(test), train.n_dimensions, n_groups, budget=memory),
         device=device if reader == "knn" else "cpu",
     )

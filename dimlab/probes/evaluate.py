@@ -193,9 +193,9 @@ def evaluate(
     check_knn(k if "knn" in readers else 1, temperature, len(train))
     check_penalty(penalty)
     coded(train, test, "evaluate")  # refuses two bases, and classes that train lacks
-    foresee(
-        "evaluate", Shapes(len(train), len(test), train.n_dimensions, n_draws=int(mask is not None))
-    )
+    shapes = Shapes(len(train), len(test), train.n_dimensions, n_draws=int(mask is not None))
+    for reader in readers:
+        foresee(f"evaluate {reader}", shapes, device=device if reader == "knn" else "cpu")
     masks: dict[str, DimensionMask | None] = {"none": None}
     if mask is not None:
         permuted = mask.permuted(np.random.default_rng(seed))

@@ -39,6 +39,13 @@ SIZES = {  # train rows, test rows, dimensions
     "compare": [(0, 10_000, 256), (0, 10_000, 1024)],
     "evaluate": [(20_000, 5_000, 256), (60_000, 5_000, 512)],
     "evaluate mask": [(20_000, 5_000, 256)],
+    "evaluate knn": [(40_000, 2_000, 256), (60_000, 2_000, 512)],
+    "evaluate ridge": [(40_000, 10_000, 256), (60_000, 10_000, 512)],
+    "evaluate ridge mask": [(40_000, 10_000, 256)],
+    "ablate logistic refit groups": [(60_000, 10_000, 64), (40_000, 10_000, 128)],
+    "ablate_cumulatively logistic": [(60_000, 10_000, 64), (40_000, 10_000, 128)],
+    "random_masks logistic": [(60_000, 10_000, 64), (40_000, 10_000, 128)],
+    "confirm_harmful logistic": [(60_000, 10_000, 64), (40_000, 10_000, 128)],
 }
 
 
@@ -70,17 +77,24 @@ def run(name, train, test):
         reader = {}
     if "groups" in way:
         reader["groups"] = [list(range(g, g + 4)) for g in range(0, d, 4)]
+    if "refit" in way:  # each is a fit of some seconds; more of them take no more memory
+        reader |= {"refit": True, "groups": reader["groups"][:3]}
     if probe == "ablate" and "frozen" in way:
         reader |= {"reader": "ridge", "refit": False, "score": "log_loss", "n_bootstrap": 200}
-    if probe == "ablate_cumulatively":
+    slow = reader.get("reader") == "logistic"
+    if probe == "evaluate":
+        masks = {"mask": DimensionMask(np.linspace(0, 1, d))} if "mask" in way else {}
+        only = {"readers": [reader["reader"]]} if reader else {}
+        call(train, test, **only, **masks)
+    elif probe == "ablate_cumulatively":
+        if slow:
+            reader["n_points"] = 3
         order = "random" if "random" in way else "worst-first" if "worst" in way else np.arange(d)
         call(train, test, order=order, **reader)
     elif probe == "random_masks":
         # kNN searches once a mask: with fewer of them the peak is the same, sooner
-        call(train, test, n_masks=10 if "knn" in way else 50, **reader)
-    elif "mask" in way:
-        call(train, test, mask=DimensionMask(np.linspace(0, 1, d)))
-    elif probe in ("ablate", "confirm_harmful", "evaluate"):
+        call(train, test, n_masks=2 if slow else 10 if "knn" in way else 50, **reader)
+    elif probe in ("ablate", "confirm_harmful"):
         call(train, test, **reader)
     elif probe == "erase":
         call(train, test, factor="a", n_bootstrap=100)

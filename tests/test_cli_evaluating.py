@@ -1,0 +1,125 @@
+"""``dimlab evaluate`` of features and of other tools' encoders; drawing train samples."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from dimlab import DimensionMask
+from dimlab.probes.evaluate import evaluate
+from dimlab.representation import Representation
+from dimlab.sources import Loading
+
+
+def split_of(seed, n, **more):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    features = rng.normal(size=(n, 6)) + np.eye(6)[labels]
+    views = features + 0.5 * rng.normal(size=(2, n, 6))
+    return Representation(features, labels=labels, views=views, **more)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    weights = np.linspace(0, 1, 6).tolist()
+    train, test = split_of(0, 150), split_of(1, 90, meta={"mask": weights, "split": "test"})
+    train.save(tmp_path / "train.safetensors")
+    test.save(tmp_path / "test.safetensors")
+    return train, test
+
+
+FILES = ("test.safetensors", "--train", "train.safetensors", "--quiet")
+
+
+def test_features_are_read_as_python_reads_them(dimlab, pair, tmp_path):
+    readers = ("knn", "ridge", "logistic")
+    code, out, err = dimlab(
+        "evaluate", *FILES, "--readers", ",".join(readers), "--k", 7, "--json", "--out", "o"
+    )
+    assert (code, err) == (0, "")
+    expected = evaluate(*pair, mask=DimensionMask(np.linspace(0, 1, 6)), readers=readers, k=7)
+    assert json.loads(out) == json.loads(json.dumps(expected.summary()))
+    assert set(expected.summary()["accuracy"]) == {*readers, "view-retrieval"}
+    assert {"evaluate.csv", "evaluate.json", "evaluate.svg", "evaluate.provenance.json"} <= {
+        each.name for each in (tmp_path / "o").iterdir()
+    }
+
+
+def test_features_of_another_tool_are_halved(dimlab, tmp_path):
+    whole = split_of(0, 120)
+    np.savez(tmp_path / "a.npz", features=whole.features, labels=whole.labels)
+    code, out, err = dimlab("evaluate", "a.npz")
+    assert code == 0
+    assert "60 of its 120 samples are train" in err
+    assert ["knn", "none"] in [line.split()[:2] for line in out.splitlines() if line.strip()]
+
+
+def test_another_tool_s_encoder_is_read_with_data(dimlab, tmp_path):
+    from dimlab.datasets import digits
+    from dimlab.training.encoders import build_encoder
+
+    with torch.random.fork_rng():
+        source = build_encoder("convnet", in_channels=1, n_dimensions=16)
+    source.train()(torch.from_numpy(digits("test").images).float() / 255)
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "a.pth")
+    code, out, err = dimlab(
+        "evaluate", "a.pth", "--data", "digits", "--max-train", 100, "--json", "--quiet"
+    )
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["n_train"] == 100
+    assert {"knn", "ridge", "view-retrieval"} == set(found["accuracy"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("evaluate", *FILES, "--max-train", 0), "max-train must be >= 1; got 0."),
+        (("ablate", *FILES, "--max-train", -1), "max-train must be >= 1; got -1."),
+        (
+            ("evaluate", "test.safetensors", "train.safetensors"),
+            "files must be checkpoints of dimlab train where there are several; got "
+            "test.safetensors among them. Evaluate it alone.",
+        ),
+        (("locate", "test.safetensors"), "must be a file of dimlab train; got features, test."),
+        (("encode", "test.safetensors", "--data", "digits"), "must hold an encoder; got features"),
+    ],
+)
+def test_misuse_is_one_sentence(dimlab, pair, arguments, sentence):
+    code, out, err = dimlab(*arguments)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+    assert sentence in err
+
+
+def test_train_samples_are_drawn_by_class_and_noted(dimlab, pair):
+    train, test = pair
+    loading = Loading(seed=3)
+    few, noted = loading.sampled_train(train, test, 30)
+    assert np.bincount(few.labels).tolist() == [10, 10, 10]
+    rows = [np.flatnonzero((train.features == row).all(1))[0] for row in few.features]
+    assert rows == sorted(set(rows))
+    assert noted.meta["sample"] == "30 of 150 train samples, drawn with seed 3"
+    again, _ = loading.sampled_train(train, test, 30)
+    np.testing.assert_array_equal(again.features, few.features)
+    other, _ = replace(loading, seed=4).sampled_train(train, test, 30)
+    assert (other.features != few.features).any()
+    assert loading.sampled_train(train, test, 150) == (train, test)
+    code, out, _ = dimlab(
+        "ablate", *FILES, "--max-train", 30, "--max-queries", 20, "--seed", 3, "--json"
+    )
+    found = json.loads(out)
+    assert (code, found["n_train"], found["n_test"]) == (0, 30, 20)
+    assert found["sample"] == (
+        "20 of 90 test samples, drawn with seed 3; 30 of 150 train samples, drawn with seed 3"
+    )
+
+
+def test_every_class_keeps_its_share_of_a_skewed_train():
+    labels = np.repeat([0, 1, 2], [700, 200, 100])
+    np.random.default_rng(0).shuffle(labels)
+    rows = Loading(seed=1).drawn(1000, 50, labels)
+    assert np.bincount(labels[rows]).tolist() == [35, 10, 5]
+    assert len(set(rows.tolist())) == 50
+    assert len(Loading(seed=1).drawn(1000, 1000, labels)) == 1000
