@@ -4,14 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["NAMES", "build_encoder", "build_projector", "convnet", "mask_weights", "resnet"]
+__all__ = [
+    *("BUILT", "NAMES", "STEMS", "build_encoder", "build_projector", "convnet", "mask_weights"),
+    "resnet",
+]
 
-_LAYERS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
-NAMES = ("convnet", *_LAYERS)
+_LAYERS = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
+    "wide_resnet50_2": (3, 4, 6, 3),
+    "wide_resnet101_2": (3, 4, 23, 3),
+}
+_BASIC = ("resnet18", "resnet34")
+BUILT = ("convnet", *_LAYERS)  # all that can be built, for weights that others trained
+NAMES = BUILT[:4]  # those that dimlab trains
+STEMS = {  # kernel, stride and padding of the first convolution
+    "cifar": (3, 1, 1),
+    "imagenet": (7, 2, 3),
+    "solo-learn": (3, 1, 2),
+}
 
 
 class Encoder(nn.Module):
@@ -32,17 +51,18 @@ def build_encoder(
 
     Parameters
     ----------
-    name : {"convnet", "resnet18", "resnet34", "resnet50"}
-        Which encoder.
+    name : str
+        One of `BUILT`: ``convnet``, ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101``,
+        ``resnet152``, ``wide_resnet50_2`` or ``wide_resnet101_2``.
     in_channels : int, default=3
         C, channels of the images.
-    stem : {"cifar", "imagenet"}, default="cifar"
-        First layers of a ResNet: 3x3 with stride 1 and no max-pooling, or 7x7 with stride 2 and
-        max-pooling.
+    stem : {"cifar", "imagenet", "solo-learn"}, default="cifar"
+        First layers of a ResNet: 3x3 with stride 1 and no max-pooling, 7x7 with stride 2 and
+        max-pooling, or solo-learn's for CIFAR, the first with a padding of 2.
     stem_relu : bool, default=True
         Whether a ResNet's stem ends in its ReLU; the official MetaMask backbone has lost it.
     n_dimensions : int, default=128
-        D of the convnet. A ResNet has 512 (18, 34) or 2048 (50).
+        D of the convnet. A ResNet has 512 (18, 34) or 2048 (deeper).
 
     Returns
     -------
@@ -64,7 +84,7 @@ def build_encoder(
     if name == "convnet":
         return convnet(in_channels, n_dimensions)
     if name not in _LAYERS:
-        raise ValueError(f"encoder must be one of {', '.join(NAMES)}; got {name!r}.")
+        raise ValueError(f"encoder must be one of {', '.join(BUILT)}; got {name!r}.")
     return resnet(name, in_channels, stem, stem_relu)
 
 
@@ -162,9 +182,10 @@ class _BasicBlock(nn.Module):
 class _Bottleneck(nn.Module):
     expansion = 4
 
-    def __init__(self, n_in: int, width: int, stride: int) -> None:
+    def __init__(self, n_in: int, width: int, stride: int, widening: int = 1) -> None:
         super().__init__()
         n_out = width * self.expansion
+        width *= widening  # of a wide ResNet only inside the block
         self.conv1 = nn.Conv2d(n_in, width, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
@@ -191,11 +212,11 @@ class resnet(Encoder):
 
     Parameters
     ----------
-    name : {"resnet18", "resnet34", "resnet50"}
-        Depth.
+    name : str
+        Depth, and ``wide_``: 3x3 convolutions of twice the width (Zagoruyko & Komodakis 2016).
     in_channels : int
         C.
-    stem : {"cifar", "imagenet"}
+    stem : {"cifar", "imagenet", "solo-learn"}
         Which first layers.
     stem_relu : bool
         Whether the stem ends in its ReLU.
@@ -212,19 +233,19 @@ class resnet(Encoder):
 
     def __init__(self, name: str, in_channels: int, stem: str, stem_relu: bool = True) -> None:
         super().__init__()
-        if stem not in ("cifar", "imagenet"):
-            raise ValueError(f"stem must be 'cifar' or 'imagenet'; got {stem!r}.")
-        block = _Bottleneck if name == "resnet50" else _BasicBlock
-        kernel, stride, padding = (3, 1, 1) if stem == "cifar" else (7, 2, 3)
-        self.conv1 = nn.Conv2d(in_channels, 64, kernel, stride, padding, bias=False)
+        if stem not in STEMS:
+            raise ValueError(f"stem must be one of {', '.join(STEMS)}; got {stem!r}.")
+        block: Any = _BasicBlock if name in _BASIC else _Bottleneck
+        wide = {"widening": 2} if name.startswith("wide_") else {}
+        self.conv1 = nn.Conv2d(in_channels, 64, *STEMS[stem], bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True) if stem_relu else nn.Identity()
-        self.maxpool = nn.Identity() if stem == "cifar" else nn.MaxPool2d(3, 2, 1)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
         n_in, self.layers = 64, list[nn.Module]()  # a plain list: the keys are layer1 to layer4
         for number, depth in enumerate(_LAYERS[name], start=1):
             width, blocks = 32 * 2**number, []
             for index in range(depth):
-                blocks.append(block(n_in, width, 2 if number > 1 and index == 0 else 1))
+                blocks.append(block(n_in, width, 2 if number > 1 and index == 0 else 1, **wide))
                 n_in = width * block.expansion
             self.layers.append(nn.Sequential(*blocks))
             self.add_module(f"layer{number}", self.layers[-1])

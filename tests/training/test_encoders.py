@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dimlab.training.encoders import NAMES, build_encoder, build_projector
+from dimlab.training.encoders import BUILT, build_encoder, build_projector
 
 
 def torchvision_keys(depths, convolutions):
@@ -28,12 +28,17 @@ def torchvision_keys(depths, convolutions):
         ("resnet18", (2, 2, 2, 2), 2, 512, 11_689_512 - 513_000),
         ("resnet34", (3, 4, 6, 3), 2, 512, 21_797_672 - 513_000),
         ("resnet50", (3, 4, 6, 3), 3, 2048, 25_557_032 - 2_049_000),
+        ("resnet101", (3, 4, 23, 3), 3, 2048, 44_549_160 - 2_049_000),
+        ("resnet152", (3, 8, 36, 3), 3, 2048, 60_192_808 - 2_049_000),
+        ("wide_resnet50_2", (3, 4, 6, 3), 3, 2048, 68_883_240 - 2_049_000),
+        ("wide_resnet101_2", (3, 4, 23, 3), 3, 2048, 126_886_696 - 2_049_000),
     ],
 )
 def test_resnets_have_torchvisions_keys_and_counts(
     name, depths, convolutions, n_dimensions, n_parameters
 ):
-    encoder = build_encoder(name, stem="imagenet")
+    with torch.device("meta"):
+        encoder = build_encoder(name, stem="imagenet")
     assert sorted(encoder.state_dict()) == sorted(torchvision_keys(depths, convolutions))
     assert sum(parameter.numel() for parameter in encoder.parameters()) == n_parameters
     assert encoder.n_dimensions == n_dimensions
@@ -44,6 +49,9 @@ def test_stems_differ_in_resolution():
     cifar, imagenet = (build_encoder("resnet18", stem=stem) for stem in ("cifar", "imagenet"))
     assert cifar.conv1(images).shape[-1] == 32
     assert imagenet.maxpool(imagenet.conv1(images)).shape[-1] == 8
+    # conv1 = Conv2d(3, 64, 3, stride=1, padding=2) and no pooling: solo-learn's methods/base.py
+    padded = build_encoder("resnet18", stem="solo-learn")
+    assert padded.maxpool(padded.conv1(images)).shape[-1] == 34
 
 
 @pytest.mark.parametrize("size", [28, 32])
@@ -58,9 +66,11 @@ def test_projector_ends_without_relu():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match=f"encoder must be one of {', '.join(NAMES)}; got 'vgg'"):
+    with pytest.raises(ValueError, match=f"encoder must be one of {', '.join(BUILT)}; got 'vgg'"):
         build_encoder("vgg")
-    with pytest.raises(ValueError, match="stem must be 'cifar' or 'imagenet'; got 'x'"):
+    with pytest.raises(
+        ValueError, match="stem must be one of cifar, imagenet, solo-learn; got 'x'"
+    ):
         build_encoder("resnet18", stem="x")
     with pytest.raises(ValueError, match="n_dimensions must be a positive multiple of 4; got 6"):
         build_encoder("convnet", n_dimensions=6)
