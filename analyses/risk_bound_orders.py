@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from dimlab import bound_risk, encode
-from dimlab.study import FAMILIES, Study, judged, main
+from dimlab.study import FAMILIES, Study, check_whole, judged, main
 
 CLAIM = "Methods with a smaller upper bound have a smaller risk."
 SMALLEST = 0.5
@@ -59,6 +59,7 @@ def run(study):
 
 def judge(table):
     """Kendall's tau of the upper bound and the risk over families."""
+    check_whole(table, "family")
 
     def taus(column):
         return [

@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dimlab.atomic import write_together
 from dimlab.devices import check_device
 from dimlab.study.families import FAMILIES
-from dimlab.study.search import search, write_search
+from dimlab.study.search import read_search, search, write_search
 from dimlab.study.sweep import OutOfTime, Study
 from dimlab.study.verdict import Verdict
 from dimlab.training.distributed import current_world, joined
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 EXPECTED, RESULTS, SEARCH = "expected", "results", "search.json"
+SIZES = ("small", "medium", "paper")
 _ERRORS = 3  # standard errors over seeds within which a mean is reproduced
+_RARE = 0.0027  # how often a normal variable is further from its mean than that
+_ROUNDING = 1e-6
 _CHUNK = 45.0  # minutes
 
 
@@ -96,6 +101,24 @@ class Analysis:
         study = self.sizes[size]
         return study.with_search(self.search) if size == "medium" else study
 
+    def judged(self, table: DataFrame, size: str) -> Verdict:
+        """Judge; what the small size says decides nothing.
+
+        Parameters
+        ----------
+        table : DataFrame
+            As ``run`` gives.
+        size : str
+            ``small``, ``medium`` or ``paper``.
+
+        Returns
+        -------
+        Verdict
+            Always undecided at the small size.
+        """
+        verdict = self.judge(table)
+        return verdict.never_decided() if size == "small" else verdict
+
     def result(self, study: Study) -> dict[str, Any]:
         """Run and judge.
 
@@ -107,7 +130,8 @@ class Analysis:
         Returns
         -------
         dict
-            Ready for JSON: claim, verdict, seeds, data, configuration, seconds, environment, rows.
+            Ready for JSON: claim, verdict, seeds, data, configuration, seconds, environment of the
+            runs, rows.
 
         Raises
         ------
@@ -117,27 +141,28 @@ class Analysis:
         from dimlab.report.provenance import environment
 
         table = self.run(study)
-        verdict = self.judge(table)
-        if study.size == "small":
-            verdict = verdict.never_decided()
+        verdict = self.judged(table, study.size)
+        # where the runs were made, which may be on several machines
+        places = table.attrs.get("environments") or [environment()]
         return {
             "claim": self.claim,
             "script": self.script.name,
             "size": study.size,
             "verdict": verdict.to_dict(),
             "seeds": list(study.seeds),
-            "data": study.data,
+            "data": study.data_name,
             "device": study.device,
             "config": study.config.to_dict(),
             "chosen": {name: dict(each) for name, each in study.chosen.items()},
             "seconds": round(float(table[["train_seconds", "measure_seconds"]].sum().sum()), 1),
-            "environment": environment(),
+            "environment": places[0],
+            **({"further_environments": places[1:]} if len(places) > 1 else {}),
             "rows": json.loads(table.to_json(orient="records", double_precision=8)),
         }
 
 
 def disagreements(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Compare a result with the one that is kept: each effect within 3 standard errors over seeds.
+    """Compare a result with the one that is kept: means and spreads over seeds.
 
     Parameters
     ----------
@@ -147,30 +172,110 @@ def disagreements(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Returns
     -------
     list of str
-        One sentence an effect that is not reproduced.
+        One sentence a number that is not reproduced.
+
+    Notes
+    -----
+    Looked at are the effects and, of each measured column, its mean over the rows of a seed. With
+    the processor and the packages that made the kept numbers a training repeats bit for bit, and
+    a mean must lie within 3 of its standard errors over seeds, a standard deviation within a factor
+    of 3. Elsewhere rounding differs, which training amplifies until a seed says no more than
+    another seed would: then means and spreads are those of two samples, and what is called
+    different is as rare as 3 standard errors of a normal variable (0.27 %, shared among all that
+    is compared): by Welch's t, and by F.
+
+    References
+    ----------
+    Welch, "The generalization of Student's problem", Biometrika 34, 1947.
 
     Examples
     --------
     >>> from dimlab.study.verdict import judged
-    >>> def of(*differences):
+    >>> def of(*differences, torch="2"):
     ...     verdict = judged("a > b", differences, smallest_effect=0.01, unit="accuracy")
-    ...     return {"verdict": verdict.to_dict()}
-    >>> disagreements(of(0.01, 0.03), of(0.02, 0.04))
+    ...     return {"verdict": verdict.to_dict(), "environment": {"torch": torch}, "rows": []}
+    >>> disagreements(of(0.01, 0.02, 0.03), of(0.02, 0.03, 0.04))
     []
-    >>> disagreements(of(0.01, 0.03), of(0.06, 0.08))
-    ['a > b: +0.0700 is not within 3 standard errors (0.0100) of +0.0200.']
+    >>> disagreements(of(0.01, 0.02, 0.03), of(0.05, 0.06, 0.07))
+    ['a > b: +0.0600 is not within 0.0173 (3 standard errors) of +0.0200.']
+    >>> disagreements(of(0.01, 0.02, 0.03), of(0.05, 0.06, 0.07, torch="3"))
+    []
     """
     before, after = (_all_parts(Verdict.from_dict(each["verdict"])) for each in (kept, now))
     said = []
     if [each.claim for each in before] != [each.claim for each in after]:
         said.append("The questions are others than those that are kept.")
-    for old, new in zip(before, after, strict=False):
-        # a spread of nothing (an effect that is exactly 0, say) still leaves rounding
-        if not abs(new.effect - old.effect) <= _ERRORS * old.standard_error + 1e-6:
-            said.append(
-                f"{old.claim}: {new.effect:+.4f} is not within {_ERRORS} standard errors "
-                f"({old.standard_error:.4f}) of {old.effect:+.4f}."
-            )
+    compared = [
+        (old.claim, np.array(old.differences), np.array(new.differences))
+        for old, new in zip(before, after, strict=False)
+    ]
+    levels = _levels(kept["rows"]), _levels(now["rows"])
+    shared = [name for name in levels[0] if name in levels[1]]
+    compared += [(name, levels[0][name], levels[1][name]) for name in shared]
+    level = None if _alike(kept, now) else _RARE / len(compared)
+    for name, old, new in compared:
+        said += [f"{name}: {words}" for words in _unlike(old, new, level)]
+    return said
+
+
+def _alike(kept: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether rounding is the same: threads do not matter, as every run has one."""
+    names = {"threads", "dimlab", "matplotlib"}
+    sides = [
+        {name: value for name, value in each["environment"].items() if name not in names}
+        for each in (kept, now)
+    ]
+    return sides[0] == sides[1]
+
+
+def _levels(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Mean over the rows of each seed, of what was measured; times are not."""
+    import pandas as pd
+
+    table = pd.DataFrame(rows)
+    if "seed" not in table:
+        return {}
+    means = table.groupby("seed").mean(numeric_only=True).dropna(axis="columns")
+    return {
+        str(name): means[name].to_numpy(dtype=np.float64)
+        for name in means.columns
+        if not str(name).endswith("_seconds")
+    }
+
+
+def _unlike(before: np.ndarray, after: np.ndarray, level: float | None) -> list[str]:
+    """Say in which way two samples differ more than they may; None: they are of one machine."""
+    from scipy.stats import f, t
+
+    if min(len(before), len(after)) < 2:
+        gap = abs(after.mean() - before.mean())
+        return [] if gap < _ROUNDING else [f"{after.mean():+.4f} is not {before.mean():+.4f}."]
+    spreads = [float(side.std(ddof=1)) for side in (before, after)]
+    squares = [spread**2 / len(side) for spread, side in zip(spreads, (before, after), strict=True)]
+    if level is None:
+        allowed, factor = _ERRORS * squares[0] ** 0.5, float(_ERRORS)
+        rule = f"{_ERRORS} standard errors"
+    else:
+        terms = [
+            square**2 / (len(side) - 1)
+            for square, side in zip(squares, (before, after), strict=True)
+        ]
+        freedom = sum(squares) ** 2 / sum(terms) if sum(terms) > 0 else 1.0
+        allowed = float(t.ppf(1 - level / 2, freedom)) * sum(squares) ** 0.5
+        factor = float(f.ppf(1 - level / 2, len(after) - 1, len(before) - 1)) ** 0.5
+        rule = "Welch's t"
+    said = []
+    # a spread of nothing (an effect that is exactly 0, say) still leaves rounding
+    if not abs(after.mean() - before.mean()) <= allowed + _ROUNDING:
+        said.append(
+            f"{after.mean():+.4f} is not within {allowed:.4f} ({rule}) of {before.mean():+.4f}."
+        )
+    # one that is exactly 0 says nothing of the other
+    if min(spreads) > _ROUNDING and not 1 / factor <= spreads[1] / spreads[0] <= factor:
+        said.append(
+            f"the standard deviation over seeds, {spreads[1]:.4f}, is not within a factor of "
+            f"{factor:.1f} of {spreads[0]:.4f}."
+        )
     return said
 
 
@@ -210,7 +315,7 @@ def main(
         written; 2 the command line or its input is wrong; 3 the kept numbers are not reproduced.
     """
     script = Path(str(sys.modules[run.__module__].__file__)).resolve()
-    sizes = {"small": small, "medium": medium, "paper": paper}
+    sizes = dict(zip(SIZES, (small, medium, paper), strict=True))
     analysis = Analysis(script, claim, run, judge, sizes)
     asked = _parser(analysis).parse_args(arguments)
     try:
@@ -235,7 +340,7 @@ def _parser(analysis: Analysis) -> argparse.ArgumentParser:
     for name, study in analysis.sizes.items():
         size.add_argument(
             f"--{name}", dest="size", action="store_const", const=name,
-            help=f"{study.data}, {len(study.seeds)} seeds, {study.config.steps} steps",
+            help=f"{study.data_name}, {len(study.seeds)} seeds, {study.config.steps} steps",
         )  # fmt: skip
     size.add_argument(
         "--search", action="store_true", help="choose hyper-parameters on the validation split"
@@ -264,6 +369,8 @@ def _asked_for(study: Study, asked: argparse.Namespace) -> Study:
         changes["config"] = replace(study.config, encoder=asked.encoder)
     if asked.jobs is not None and asked.jobs < 1:
         raise ValueError(f"jobs must be >= 1; got {asked.jobs}.")
+    if asked.out.exists() and not asked.out.is_dir():
+        raise ValueError(f"out must be a folder; got {asked.out}, which is a file.")
     if not asked.minutes > 0:
         raise ValueError(f"minutes must be > 0; got {asked.minutes:g}.")
     others = ("seeds", "data", "encoder")
@@ -280,7 +387,7 @@ def _asked_for(study: Study, asked: argparse.Namespace) -> Study:
     return replace(
         study,
         folder=asked.out / "study",
-        minutes=float("inf") if together else asked.minutes,
+        until=float("inf") if together else time.monotonic() + 60 * asked.minutes,
         quiet=asked.quiet or current_world().rank > 0,
         **changes,
     )
@@ -289,8 +396,14 @@ def _asked_for(study: Study, asked: argparse.Namespace) -> Study:
 def _search(analysis: Analysis, asked: argparse.Namespace) -> int:
     started = time.monotonic()
     study = replace(_asked_for(analysis.sizes["medium"], asked), device=asked.device)
-    study = replace(study, data=study.data.partition("+")[0])  # one search, whatever is planted
+    plain = study.data_name.partition("+")[0]  # one search, whatever is planted
+    study = replace(study, data=plain)
     families = [name for name, family in FAMILIES.items() if family.knobs]
+    if analysis.search.is_file() and set(families) <= set(read_search(analysis.search)):
+        raise ValueError(
+            f"search must be done once; got {analysis.search}, which has all families. Remove it "
+            "to search again: every medium number then is to be made again."
+        )
     found = search(study, families)
     write_search(analysis.search, study, found, started=started)
     for family, each in found.items():
@@ -317,19 +430,56 @@ def _run(analysis: Analysis, asked: argparse.Namespace, device: str) -> int:
     else:
         print(in_words(verdict))
         print(f"wrote {', '.join(os.fspath(folder / f'{name}.json') for folder, name in targets)}")
-    if asked.keep or before is None or _differ(before, result):
+    if asked.keep:
+        return 0
+    if before is None:
+        print(f"compared with nothing: there is no {kept}.", file=sys.stderr)
+        return 0
+    if other := _other_settings(before, result):
+        print(f"compared with nothing: {kept} is of other {', '.join(other)}.", file=sys.stderr)
         return 0
     said = disagreements(before, result)
     for each in said:
         print(each, file=sys.stderr)
     if not said:
-        print(f"reproduces {kept}: every effect is within 3 standard errors.", file=sys.stderr)
+        where = "here" if _alike(before, result) else "on another machine"
+        print(f"reproduces {kept}, {where}: means and spreads over seeds agree.", file=sys.stderr)
     return 3 if said else 0
 
 
-def _differ(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether two results are of other settings, so that nothing is to be reproduced."""
-    return any(before[name] != now[name] for name in ("seeds", "data", "config", "chosen"))
+def _other_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Name settings in which two results differ, so that nothing is to be reproduced."""
+    return [name for name in ("seeds", "data", "config", "chosen") if before[name] != now[name]]
+
+
+def judge_again(analysis: Analysis, size: str) -> list[Path]:
+    """Judge the rows that are kept once more, after a change of rules or words.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        The claim.
+    size : str
+        ``small``, ``medium`` or ``paper``.
+
+    Returns
+    -------
+    list of Path
+        What was written: JSON, and the figure where one is kept.
+
+    Raises
+    ------
+    FileNotFoundError
+        If nothing is kept of that size.
+    """
+    import pandas as pd
+
+    path = analysis.kept(size)
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    verdict = analysis.judged(pd.DataFrame(kept["rows"]), size)
+    result = {**kept, "claim": analysis.claim, "verdict": verdict.to_dict()}
+    files = _files(path.stem, result, verdict, in_repository=True)
+    return list(write_together(path.parent, files).values())
 
 
 def _files(

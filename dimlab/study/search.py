@@ -21,6 +21,7 @@ from dimlab.training.checkpoint import Checkpoint
 from dimlab.training.step import Record
 
 SEED = 1000  # of the search's runs; no study uses it
+VARIED_SEEDS = (1000, 1001, 1002)
 _ROUNDS, _TIMED = 5, 12  # of the timing: alternating rounds, steps in each
 
 
@@ -80,7 +81,7 @@ def search(study: Study, families: Sequence[str]) -> dict[str, Any]:
     for family in families:
         for place, config in enumerate(tried_configurations(FAMILIES[family], study.config)):
             labels = {"family": family, "place": place}
-            runs.append(Run(replace(config, seed=SEED), study.data, labels))
+            runs.append(Run(replace(config, seed=SEED), study.data_name, labels))
     table = study.table(runs, validated)
     found: dict[str, Any] = {}
     for family, rows in table.groupby("family", sort=False):
@@ -100,6 +101,52 @@ def search(study: Study, families: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def vary(study: Study, knob: str, values: Sequence[Any], families: Sequence[str]) -> dict[str, Any]:
+    """Change one knob of what the search chose, on validation: how much does it matter.
+
+    Parameters
+    ----------
+    study : Study
+        With ``chosen``; its seeds are not looked at.
+    knob : str
+        Field of `TrainConfig`.
+    values : sequence
+        What it is set to.
+    families : sequence of str
+        Of `FAMILIES`.
+
+    Returns
+    -------
+    dict
+        ``values``, ``seeds`` and ``accuracy``: by family, a list of one number a seed for each
+        value.
+
+    Raises
+    ------
+    OutOfTime
+        If the minutes are over; what is done is kept.
+    """
+    study = replace(study, seeds=VARIED_SEEDS)
+    runs = [
+        run
+        for family in families
+        for value in values
+        for run in study.runs(family, labels={"value": str(value)}, **{knob: value})
+    ]
+    table = study.table(runs, validated)
+    return {
+        "values": list(values),
+        "seeds": list(study.seeds),
+        "accuracy": {
+            str(family): [
+                rows[rows["value"] == str(value)].sort_values("seed")["accuracy"].tolist()
+                for value in values
+            ]
+            for family, rows in table.groupby("family", sort=False)
+        },
+    }
+
+
 def _drawn(family: Family, run: Run) -> dict[str, Any]:
 
     return {
@@ -109,11 +156,10 @@ def _drawn(family: Family, run: Run) -> dict[str, Any]:
 
 def _seconds_per_step(study: Study, found: dict[str, Any]) -> dict[str, float]:
     """Median seconds of a step, families alternating so that all feel the machine the same."""
-    from dimlab.datasets import load_images
     from dimlab.study.sweep import one_thread
     from dimlab.training.loop import train
 
-    images = load_images(study.data, "train", data_dir=study.data_dir)
+    images = study.images("train")
     taken: dict[str, list[float]] = {family: [] for family in found}
     with one_thread(study.device):
         for _ in range(_ROUNDS):
@@ -177,7 +223,7 @@ def write_search(path: Path, study: Study, found: dict[str, Any], *, started: fl
 
     known = json.loads(path.read_text(encoding="utf-8"))["families"] if path.is_file() else {}
     payload = {
-        "data": study.data, "split": "validation", "seed": SEED, "steps": study.config.steps,
+        "data": study.data_name, "split": "validation", "seed": SEED, "steps": study.config.steps,
         "batch_size": study.config.batch_size, "seconds": round(time.monotonic() - started, 1),
         "environment": environment(), "families": {**known, **found},
     }  # fmt: skip

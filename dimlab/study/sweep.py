@@ -6,19 +6,22 @@ import hashlib
 import inspect
 import json
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from dimlab import __version__
 from dimlab.atomic import replacing
 from dimlab.datasets import load_images
-from dimlab.image_set import ImageSet
+from dimlab.image_set import SPLITS, ImageSet
 from dimlab.study.families import FAMILIES, Family
 from dimlab.training.checkpoint import Checkpoint, load_checkpoint
 from dimlab.training.config import TrainConfig
@@ -28,9 +31,14 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Images = Callable[[str], ImageSet]
+Data = str | Images | Mapping[str, ImageSet]
 Row = dict[str, Any]
 Measure = Callable[[Any, Images, str], "Row | list[Row]"]
 Trainer = Callable[..., Checkpoint]
+
+
+SECONDS = ("train_seconds", "measure_seconds")
+_TRAINERS: WeakKeyDictionary[Trainer, str] = WeakKeyDictionary()  # names that live with them
 
 
 class OutOfTime(InterruptedError):
@@ -46,7 +54,7 @@ class Run:
     config : TrainConfig
         Everything of the training, its seed too.
     data : str
-        Name of a data set, as `load_images` takes it.
+        Name of a data set, as `load_images` takes it, or what `Study.data_name` gives to others.
     labels : mapping of str to value
         Columns of its rows, as ``{"family": "simclr"}``; they are no part of what is trained.
     random_mask : float, default=0.0
@@ -61,7 +69,7 @@ class Run:
     @property
     def key(self) -> str:
         """Name of its folder: equal for equal trainings."""
-        return _hash([self.config.to_dict(), self.data, self.random_mask])
+        return _hash([self.config.to_dict(), self.data, self.random_mask, __version__])
 
 
 @dataclass(frozen=True)
@@ -70,40 +78,51 @@ class Study:
 
     Parameters
     ----------
-    size : {"small", "medium", "paper"}
-        Which of the three.
-    data : str
-        Name of a data set, as `load_images` takes it.
+    data : str, callable or mapping
+        Name of a data set, as `load_images` takes it; or images of one's own, by the split's name
+        (``train``, ``validation``, ``test``), as planted worlds have them.
     config : TrainConfig
         Configuration that families are made of.
-    seeds : tuple of int
+    seeds : sequence of int
         One run of every family each.
+    size : {"small", "medium", "paper"}, default="small"
+        Which of the three.
     chosen : mapping of str to mapping, optional
         Fields that the search chose, by family; see `dimlab.study.search`.
     folder : path, default="runs"
         Runs are kept in it, each in a folder of its own, for every script that asks for the same.
     n_jobs : int, default=1
         Processes; each trains with one thread.
-    minutes : float, default=inf
-        After these no run is begun.
+    until : float, default=inf
+        ``time.monotonic()`` after which no run is begun.
     device : str, default="cpu"
         Where to train and encode.
     data_dir : path, optional
         Where the data set lies.
     trainer : callable, optional
-        In the place of `dimlab.train`: planted worlds of the tests.
+        In the place of `dimlab.train`, with its arguments. What it trained is not found again by
+        another process.
     quiet : bool, default=True
         Whether to show no progress.
+
+    Examples
+    --------
+    Images of one's own in the place of a data set's:
+
+    >>> from dimlab.datasets import digits
+    >>> study = Study(data=digits, config=TrainConfig.small(), seeds=range(3))
+    >>> [run.config.seed for run in study.runs("simclr")], study.data_name[:6]
+    ([0, 1, 2], 'given-')
     """
 
-    size: str
-    data: str
+    data: Data
     config: TrainConfig
-    seeds: tuple[int, ...]
+    seeds: Sequence[int]
+    size: str = "small"
     chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     folder: Path = Path("runs")
     n_jobs: int = 1
-    minutes: float = float("inf")
+    until: float = float("inf")
     device: str = "cpu"
     data_dir: Path | None = None
     trainer: Trainer | None = None
@@ -126,7 +145,7 @@ class Study:
             It shows that a script runs; its verdict is always undecided.
         """
         config = replace(TrainConfig.small(), steps=40, batch_size=64, trace_every=10)
-        return cls("small", data, replace(config, **changes), (0, 1, 2))
+        return cls(data, replace(config, **changes), (0, 1, 2))
 
     @classmethod
     def medium(cls, data: str = "fashion-mnist", **changes: Any) -> Study:
@@ -147,7 +166,7 @@ class Study:
         config = replace(
             TrainConfig.medium(), batch_size=128, checkpoint_every=1000, trace_every=20
         )
-        return cls("medium", data, replace(config, **changes), tuple(range(5)), n_jobs=2)
+        return cls(data, replace(config, **changes), tuple(range(5)), "medium", n_jobs=2)
 
     @classmethod
     def paper(cls, data: str = "cifar10", **changes: Any) -> Study:
@@ -167,7 +186,32 @@ class Study:
         """
         # validation is read by what measures, not along training
         config = replace(TrainConfig.official(), validate_every=0)
-        return cls("paper", data, replace(config, **changes), tuple(range(5)))
+        return cls(data, replace(config, **changes), tuple(range(5)), "paper")
+
+    @cached_property
+    def data_name(self) -> str:
+        """Name of the data set; for images of one's own, one that their content gives."""
+        if isinstance(self.data, str):
+            return self.data
+        splits = {split: self.images(split) for split in SPLITS}
+        return f"given-{_hash({name: _content(each) for name, each in splits.items()})[:12]}"
+
+    def images(self, split: str) -> ImageSet:
+        """Load a split of the data.
+
+        Parameters
+        ----------
+        split : str
+            ``train``, ``validation`` or ``test``.
+
+        Returns
+        -------
+        ImageSet
+            The images.
+        """
+        if isinstance(self.data, str):
+            return load_images(self.data, split, data_dir=self.data_dir)
+        return self.data(split) if callable(self.data) else self.data[split]
 
     def with_search(self, path: str | Path) -> Study:
         """Return the study with what the search chose for each family.
@@ -213,15 +257,16 @@ class Study:
         known = FAMILIES[family]
         config = replace(self.config, **{**self._choice(known), **known.fixed, **changes})
         spread = self.chosen.get("exact", {}).get("mask_spread", 1.0) if known.random_mask else 0.0
+        data = self.data_name
         return [
             Run(
-                replace(config, seed=seed), self.data,
+                replace(config, seed=seed), data,
                 {"family": family, **(labels or {}), "seed": seed}, spread,
             )
             for seed in self.seeds
         ]  # fmt: skip
 
-    def steps_at_equal_seconds(self, family: str, *, reference: str = "both") -> int:
+    def steps_at_equal_seconds(self, family: str, *, reference: str = "both") -> int | None:
         """Return how many steps of a family take the seconds of the reference's.
 
         Parameters
@@ -231,16 +276,15 @@ class Study:
 
         Returns
         -------
-        int
-            By the seconds a step that the search measured side by side; where it did not, as
-            many steps.
+        int or None
+            By the seconds a step that the search measured side by side; None where it did not.
         """
         own, other = (
             self.chosen.get(FAMILIES[each].like or each, {}).get("seconds_per_step")
             for each in (family, reference)
         )
         if own is None or other is None:
-            return self.config.steps
+            return None
         return max(1, round(self.config.steps * other / own))
 
     def table(self, runs: Sequence[Run], measure: Measure, *, along: bool = False) -> DataFrame:
@@ -262,12 +306,14 @@ class Study:
         -------
         pandas.DataFrame
             Columns: labels of the run, ``step_seconds`` (median of the recorded steps),
-            ``train_seconds`` and ``measure_seconds`` (each row's share), then what was measured.
+            ``train_seconds`` and ``measure_seconds`` (each row's share; 0 where a row before is of
+            the same run), then what was measured. ``attrs["environments"]`` lists where the runs
+            were made.
 
         Raises
         ------
         OutOfTime
-            If the minutes are over before all is done; what is done is kept.
+            If the time is over before all is done; what is done is kept.
         ValueError
             If a training or a measurement refuses its input.
         """
@@ -277,15 +323,20 @@ class Study:
         from dimlab.terminal import progress
 
         name = f"{measure.__name__}-{_hash(_source(measure))[:8]}.json"
-        jobs = {self._folder(run): run for run in runs if self._kept(run, name) is None}
-        n_runs = len({self._folder(run) for run in runs})  # two labels may ask for the same one
-        deadline = time.monotonic() + 60 * self.minutes
+        place = self._place()
+        folders = [self._folder(run, place) for run in runs]
+        jobs = {
+            folder: run
+            for run, folder in zip(runs, folders, strict=True)
+            if _kept(folder / name) is None
+        }
+        n_runs = len(set(folders))  # two labels may ask for the same one
 
         def in_time() -> Iterator[Any]:
             for run in jobs.values():
-                if time.monotonic() > deadline:
+                if time.monotonic() > self.until:
                     return
-                yield delayed(_trained_and_measured)(self, run, measure, name, along)
+                yield delayed(_trained_and_measured)(self, run, place, measure, name, along)
 
         with progress(f"{len(jobs)} of {n_runs} runs", quiet=self.quiet) as advance:
             done = 0
@@ -303,32 +354,48 @@ class Study:
                 f"{n_runs - len(jobs) + done} of {n_runs} runs are done and kept in "
                 f"{self.folder}; the same command goes on."
             )
-        rows = []
-        for run in runs:
-            rows += [{**run.labels, **row} for row in self._kept(run, name) or []]
-        return pd.DataFrame(rows)
+        rows: list[dict[str, Any]] = []
+        environments: list[dict[str, Any]] = []
+        for number, (run, folder) in enumerate(zip(runs, folders, strict=True)):
+            kept = _kept(folder / name) or {"rows": [], "environment": {}}
+            again = dict.fromkeys(SECONDS, 0.0) if folder in folders[:number] else {}
+            rows += [{**run.labels, **row, **again} for row in kept["rows"]]
+            if kept["environment"] not in environments:
+                environments.append(kept["environment"])
+        table = pd.DataFrame(rows)
+        table.attrs["environments"] = environments
+        return table
 
     def _choice(self, family: Family) -> dict[str, Any]:
         fields = TrainConfig.__annotations__
         chosen = self.chosen.get(family.like or family.name, {})
         return {name: value for name, value in chosen.items() if name in fields}
 
-    def _folder(self, run: Run) -> Path:
-        """Where a run is kept: what is not the default of a machine is a part of the name."""
-        where = [str(self.data_dir.resolve())] if self.data_dir is not None else []
-        where += [self.device.partition(":")[0]] if self.device != "cpu" else []
-        return self.folder / (_hash([run.key, where]) if where else run.key)
+    def _place(self) -> tuple[str, ...]:
+        """Name what is not the default of a machine, as a part of the names of runs."""
+        place = [self.device.partition(":")[0]] if self.device != "cpu" else []
+        if self.data_dir is not None and isinstance(self.data, str):
+            # what lies there may change
+            place += [_content(self.images(split)) for split in ("train", "test")]
+        if self.trainer is not None:
+            place.append(_TRAINERS.setdefault(self.trainer, uuid.uuid4().hex))
+        return tuple(place)
 
-    def _kept(self, run: Run, name: str) -> list[dict[str, Any]] | None:
-        path = self._folder(run) / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    def _folder(self, run: Run, place: tuple[str, ...]) -> Path:
+        return self.folder / (_hash([run.key, *place]) if place else run.key)
 
 
-def _trained_and_measured(study: Study, run: Run, measure: Measure, name: str, along: bool) -> None:
+def _kept(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _trained_and_measured(
+    study: Study, run: Run, place: tuple[str, ...], measure: Measure, name: str, along: bool
+) -> None:
     """Take one run to its end, in a process of its own, or in all of ``torchrun``'s together."""
-    folder, world = study._folder(run), current_world()
+    world, folder = current_world(), study._folder(run, place)
     with one_thread(study.device):
-        images = lru_cache(maxsize=None)(lambda split: _images(run.data, split, study.data_dir))
+        images = _images_of(study, place)
         checkpoint = _trained(study, run, folder, images)
         started = time.monotonic()
         # every process, as `encode` shares the images among them all
@@ -347,6 +414,8 @@ def kept_along(folder: Path) -> list[Checkpoint]:
 def _write(
     path: Path, run: Run, checkpoint: Checkpoint, measured: Row | list[Row], seconds: float
 ) -> None:
+    from dimlab.report.provenance import environment
+
     taken = [record["seconds"] for record in checkpoint.metrics]
     step = float(np.median(taken)) if taken else 0.0
     row = {"step_seconds": step, "train_seconds": step * run.config.steps}
@@ -354,10 +423,9 @@ def _write(
     share = {"measure_seconds": seconds / max(len(rows), 1)}
     share["train_seconds"] = row["train_seconds"] / max(len(rows), 1)
     path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {"environment": environment(), "rows": [{**row, **share, **each} for each in rows]}
     with replacing(path) as whole:
-        whole.write_text(
-            json.dumps([{**row, **share, **each} for each in rows], default=float), encoding="utf-8"
-        )
+        whole.write_text(json.dumps(kept, default=float), encoding="utf-8")
 
 
 def _trained(study: Study, run: Run, folder: Path, images: Images) -> Checkpoint:
@@ -377,8 +445,31 @@ def _trained(study: Study, run: Run, folder: Path, images: Images) -> Checkpoint
 
 
 @lru_cache(maxsize=8)
-def _images(data: str, split: str, data_dir: Path | None) -> ImageSet:
+def _loaded(data: str, split: str, data_dir: Path | None, place: tuple[str, ...]) -> ImageSet:
     return load_images(data, split, data_dir=data_dir)
+
+
+def _images_of(study: Study, place: tuple[str, ...]) -> Images:
+    """Images by split, loaded once a process and content: ``place`` tells what lies there."""
+    if not isinstance(study.data, str):
+        return lru_cache(maxsize=None)(study.images)
+    data, folder = study.data, study.data_dir
+    return lambda split: _loaded(data, split, folder, place)
+
+
+def _content(images: ImageSet) -> str:
+    """Hash everything of a split that a training or a measurement can see."""
+    digest = hashlib.sha256()
+    parts = {"images": images.images, "labels": images.labels, **images.factors}
+    for name, values in parts.items():
+        rows = np.asarray(values)
+        digest.update(f"{name} {rows.shape} {rows.dtype}".encode())
+        digest.update(
+            np.ascontiguousarray(rows).tobytes()
+            if rows.dtype != object
+            else repr(rows.tolist()).encode()
+        )
+    return digest.hexdigest()[:16]
 
 
 @contextmanager

@@ -91,9 +91,13 @@ class Verdict:
         Returns
         -------
         dict
-            One entry a field.
+            One entry a field; bounds that are infinite are None.
         """
-        return asdict(self)
+        bounds = {
+            name: value if np.isfinite(value) else None
+            for name, value in (("ci_low", self.ci_low), ("ci_high", self.ci_high))
+        }
+        return {**asdict(self), **bounds, "parts": [part.to_dict() for part in self.parts]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Verdict:
@@ -116,7 +120,11 @@ class Verdict:
         True
         """
         parts = tuple(cls.from_dict(part) for part in values["parts"])
-        return cls(**{**values, "differences": tuple(values["differences"]), "parts": parts})
+        infinite = {"ci_low": -np.inf, "ci_high": np.inf}
+        bounds = {name: most for name, most in infinite.items() if values[name] is None}
+        return cls(
+            **{**values, **bounds, "differences": tuple(values["differences"]), "parts": parts}
+        )
 
     def summary(self) -> str:
         """Return the answer in one line.
@@ -244,6 +252,77 @@ def paired(
             f"{seeds[0]} and {seeds[1]}."
         )
     return [float(value) for value in sides[0].to_numpy() - sides[1].to_numpy()]
+
+
+def check_whole(table: DataFrame, *labels: str) -> None:
+    """Refuse a table that does not have every kind of run once for each of the same seeds.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With the columns ``seed`` and ``labels``.
+    *labels : str
+        Columns that tell kinds of rows apart.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing, or a row is missing or there more than once.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> check_whole(pd.DataFrame({"family": ["a", "b"] * 2, "seed": [0, 0, 1, 1]}), "family")
+    >>> check_whole(pd.DataFrame({"family": ["a", "b", "a"], "seed": [0, 0, 1]}), "family")
+    Traceback (most recent call last):
+    ValueError: table must have every family once for each seed; got 0 rows of b with seed 1.
+    """
+    missing = [name for name in (*labels, "seed") if name not in table.columns]
+    if missing or len(table) == 0:
+        what = f"no {' and no '.join(missing)}" if missing else "no rows"
+        raise ValueError(f"table must have {', '.join(labels)} and seed; got {what}.")
+    kinds = table[list(labels)].astype(str).agg(", ".join, axis=1)
+    for kind in kinds.unique():
+        for seed in table["seed"].unique():
+            count = int(((kinds == kind) & (table["seed"] == seed)).sum())
+            if count != 1:
+                raise ValueError(
+                    f"table must have every {', '.join(labels)} once for each seed; got {count} "
+                    f"rows of {kind} with seed {seed}."
+                )
+
+
+def best_of(table: DataFrame, column: str, families: Sequence[str]) -> tuple[str, str]:
+    """Choose the family of the largest mean, and say how clearly.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With the columns ``seed``, ``family`` and ``column``.
+    column : str
+        What the choice rests on: measured on validation.
+    families : sequence of str
+        At least two to choose from.
+
+    Returns
+    -------
+    best : str
+        The family.
+    words : str
+        By how much it leads the next one, with the standard error over seeds.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> rows = {"family": ["a", "b"] * 2, "seed": [0, 0, 1, 1], "knn": [0.5, 0.25, 0.75, 0.25]}
+    >>> best_of(pd.DataFrame(rows), "knn", ["a", "b"])
+    ('a', '+0.3750 above b, standard error 0.1250 over seeds')
+    """
+    means = table.groupby("family")[column].mean()[list(families)]
+    best, second = means.sort_values(ascending=False, kind="stable").index[:2]
+    lead = np.array(paired(table, column, best, second))
+    error = lead.std(ddof=1) / np.sqrt(len(lead)) if len(lead) > 1 else float("nan")
+    return best, (f"{lead.mean():+.4f} above {second}, standard error {error:.4f} over seeds")
 
 
 def _half_width(spread: float, n_seeds: int) -> float:

@@ -14,6 +14,7 @@ from dimlab.study.analysis import RESULTS, SEARCH
 from dimlab.study.verdict import Verdict
 
 BEGIN, END = "<!-- verdicts -->", "<!-- end of verdicts -->"
+_NEEDED = ("claim", "script", "size", "seeds", "data", "seconds", "environment")
 _HEAD = (
     "claim", "verdict", "effect with 95 % interval", "smallest effect", "seeds", "data", "figure",
     "command",
@@ -32,9 +33,14 @@ def verdict_table(folder: Path) -> str:
     -------
     str
         Markdown.
+
+    Raises
+    ------
+    ValueError
+        If a file holds no result.
     """
     results = [
-        json.loads(path.read_text(encoding="utf-8")) | {"stem": path.stem}
+        _result_in(path)
         for path in sorted((folder / RESULTS).glob("*.json"))
         if path.name != SEARCH
     ]
@@ -45,6 +51,21 @@ def verdict_table(folder: Path) -> str:
     if searched.is_file():
         lines += ["", *_search_section(json.loads(searched.read_text(encoding="utf-8")))]
     return "\n".join(lines)
+
+
+def _result_in(path: Path) -> dict[str, Any]:
+    try:
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        Verdict.from_dict(result["verdict"])
+        missing = [name for name in _NEEDED if name not in result]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        missing = ["verdict"]
+    if missing:
+        raise ValueError(
+            f"{path} must be the result of an analysis; got one without {', '.join(missing)}. Run "
+            "the analysis with --keep."
+        )
+    return result | {"stem": path.stem}
 
 
 def _row(cells: Any) -> str:
@@ -87,9 +108,10 @@ def _section(result: dict[str, Any]) -> list[str]:
     lines += ["", verdict.because] if verdict.because else []
     lines += [""] if verdict.parts else []
     for part in verdict.parts:
+        more = "" if part.n_needed is None else f" {part.n_needed} seeds would decide it."
         lines.append(
             f"- {part.claim}: **{part.answer}**, {_number(part)}, smallest effect "
-            f"{part.smallest_effect:g}." + (f" {part.because}" if part.because else "")
+            f"{part.smallest_effect:g}.{more}" + (f" {part.because}" if part.because else "")
         )
     return lines
 
@@ -139,7 +161,7 @@ def write_verdict_table(folder: Path) -> Path:
     FileNotFoundError
         If there is no README.
     ValueError
-        If the marks are not in it.
+        If the marks are not in it, or a file holds no result.
     """
     readme = folder / "README.md"
     if not readme.is_file():

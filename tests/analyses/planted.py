@@ -71,9 +71,8 @@ def trainer_of(world):
 
 def judged_in(analysis, world, images, folder, monkeypatch, *, seeds=5, **changes):
     """The analysis's verdict on a planted world, end to end through ``run``."""
-    monkeypatch.setattr("dimlab.study.sweep._images", lambda data, split, data_dir: images(split))
     study = Study(
-        "medium", "planted", replace(CONFIG, **changes), tuple(range(seeds)), folder=folder,
+        images, replace(CONFIG, **changes), range(seeds), "medium", folder=folder,
         trainer=trainer_of(world),
     )  # fmt: skip
     return analysis.judge(analysis.run(study))

@@ -5,15 +5,27 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dimlab.image_set import ImageSet
 from dimlab.planted import plant
 from dimlab.study import Study, judged, main
-from dimlab.study.analysis import EXPECTED, RESULTS, SEARCH, Analysis, disagreements
+from dimlab.study.__main__ import _run
+from dimlab.study.analysis import (
+    EXPECTED,
+    RESULTS,
+    SEARCH,
+    SIZES,
+    Analysis,
+    disagreements,
+    judge_again,
+)
+from dimlab.study.verdict import Verdict
 from dimlab.study.verdict_table import BEGIN, verdict_table, with_table
 from dimlab.training.loop import train
 
@@ -89,33 +101,74 @@ def test_the_small_size_reproduces_what_is_expected(name, tmp_path):
     assert (tmp_path / f"{name}-small.svg").read_bytes().startswith(b"<?xml")
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_is_kept_is_whole(name):
-    for folder, size in ((EXPECTED, "small"), (RESULTS, "medium")):
-        path = FOLDER / folder / f"{name}.json"
-        if size == "medium" and not path.is_file():
-            continue  # not run yet: the README says so
-        kept = json.loads(path.read_text())
-        assert (kept["script"], kept["size"]) == (f"{name}.py", size)
-        assert {row["seed"] for row in kept["rows"]} == set(kept["seeds"])
-        again = importlib.import_module(f"analyses.{name}")
-        study = getattr(again, size.upper())
-        assert kept["config"] == study.config.to_dict()
-        assert kept["claim"] == again.CLAIM
+KEPT = [
+    FOLDER / folder / f"{name}.json" for name in NAMES for folder in (EXPECTED, RESULTS)
+]  # of every claim, or this fails
 
 
-@pytest.mark.parametrize("path", sorted((FOLDER / RESULTS).glob("*.json")), ids=lambda p: p.stem)
-def test_verdicts_are_what_their_rows_give(path):
-    import pandas as pd
-
-    if path.name == SEARCH:
-        return
+def of_path(path):
     kept = json.loads(path.read_text())
-    analysis = importlib.import_module(f"analyses.{kept['script'].removesuffix('.py')}")
-    verdict = analysis.judge(pd.DataFrame(kept["rows"])).to_dict()
-    assert disagreements(kept, {"verdict": verdict}) == []
-    assert verdict["answer"] == kept["verdict"]["answer"]
-    assert path.with_suffix(".svg").is_file()
+    module = importlib.import_module(f"analyses.{kept['script'].removesuffix('.py')}")
+    sizes = {size: getattr(module, size.upper()) for size in SIZES}
+    return kept, Analysis(Path(module.__file__), module.CLAIM, module.run, module.judge, sizes)
+
+
+def close(found, kept):
+    """Numbers as near as rows that were rounded to 8 places leave them, all else equal."""
+    if isinstance(kept, dict):
+        return set(found) == set(kept) and all(close(found[name], kept[name]) for name in kept)
+    if isinstance(kept, (list, tuple)):
+        return len(found) == len(kept) and all(map(close, found, kept))
+    if isinstance(kept, float):
+        return found == pytest.approx(kept, rel=0, abs=1e-6)
+    return found == kept
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_is_kept_is_whole_and_its_verdict_is_what_its_rows_give(path):
+    """Every field: answer, effect, interval, seeds that would decide, words, parts."""
+    kept, analysis = of_path(path)
+    size = "small" if path.parent.name == EXPECTED else "medium"
+    assert (kept["script"], kept["size"], kept["claim"]) == (
+        f"{path.stem}.py", size, analysis.claim,
+    )  # fmt: skip
+    assert kept["config"] == analysis.sizes[size].config.to_dict()
+    assert kept["seeds"] == list(analysis.sizes[size].seeds)
+    assert {row["seed"] for row in kept["rows"]} == set(kept["seeds"])
+    taken = sum(row["train_seconds"] + row["measure_seconds"] for row in kept["rows"])
+    assert kept["seconds"] == pytest.approx(taken, abs=0.1)
+    verdict = analysis.judged(pd.DataFrame(kept["rows"]), size).to_dict()
+    assert close(json.loads(json.dumps(verdict)), kept["verdict"])
+    if size == "medium":
+        assert kept["chosen"] == analysis.of_size("medium").chosen
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_figure_is_drawn_of_the_verdict_that_is_kept(name, tmp_path):
+    path = FOLDER / RESULTS / f"{name}.json"
+    kept, analysis = of_path(path)
+    if kept["environment"]["matplotlib"] != metadata.version("matplotlib"):
+        pytest.skip("another matplotlib draws other bytes")
+    copy = replace(analysis, script=tmp_path / f"{name}.py")
+    copy.kept("medium").parent.mkdir()
+    copy.kept("medium").write_text(path.read_text())
+    judge_again(copy, "medium")
+    drawn = copy.kept("medium").with_suffix(".svg").read_bytes()
+    assert drawn == path.with_suffix(".svg").read_bytes()
+
+
+def test_a_number_that_is_changed_by_hand_is_caught():
+    """In a verdict's field, or in a row that it rests on."""
+    kept, analysis = of_path(FOLDER / RESULTS / "metamask_beats_baselines.json")
+    changed = json.loads(json.dumps(kept["verdict"]))
+    changed["parts"][0]["ci_high"] += 0.001
+    assert not close(kept["verdict"], changed)
+    rows = [dict(row) for row in kept["rows"]]
+    for row in rows:
+        if row["family"] == "lookahead":
+            row["knn"] += 0.002
+    verdict = analysis.judged(pd.DataFrame(rows), "medium").to_dict()
+    assert not close(json.loads(json.dumps(verdict)), kept["verdict"])
 
 
 def test_the_table_is_made_of_the_results():
@@ -183,6 +236,7 @@ def test_a_text_without_marks_is_refused():
         (["--small", "--minutes", "0"], 2, "error: minutes must be > 0; got 0."),
         (["--small", "--minutes", "nan"], 2, "error: minutes must be > 0; got nan."),
         (["--small", "--device", "nosuch"], 2, "error: device must be cpu, cuda or cuda:N"),
+        (["--search"], 2, "error: search must be done once; got "),
         (["--search", "--data", "digits"], 2, "error: search must come without --data, as other"),
         (["--small", "--keep", "--seeds", "1"], 2, "error: keep must come without --seeds, as"),
     ],
@@ -200,6 +254,42 @@ def test_the_command_line_says_what_is_wrong(arguments, code, said, capsys, tmp_
     assert "Traceback" not in error
 
 
+def test_out_that_is_a_file_is_refused(tmp_path, capsys):
+    from analyses import redundancy_shrinks as analysis
+
+    (tmp_path / "a").write_text("")
+    sizes = analysis.SMALL, analysis.MEDIUM, analysis.PAPER
+    with pytest.raises(SystemExit) as stopped:
+        main(
+            analysis.CLAIM, analysis.run, analysis.judge, *sizes,
+            arguments=["--small", "--out", str(tmp_path / "a")],
+        )  # fmt: skip
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        f"error: out must be a folder; got {tmp_path / 'a'}, which is a file.\n"
+    )
+
+
+def test_a_file_that_is_no_result_is_named(tmp_path, capsys):
+    (tmp_path / "README.md").write_text(f"{BEGIN} <!-- end of verdicts -->")
+    (tmp_path / RESULTS).mkdir()
+    (tmp_path / RESULTS / "a.json").write_text('{"rows": []}')
+    assert _run([str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path / RESULTS / 'a.json'} must be the result of an analysis; got one "
+        "without verdict. Run the analysis with --keep.\n"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_that_lacks_a_row_or_has_it_twice_is_refused(name):
+    kept, analysis = of_path(FOLDER / RESULTS / f"{name}.json")
+    rows = pd.DataFrame(kept["rows"])
+    for table in (rows.iloc[1:], pd.concat([rows, rows.iloc[:1]])):
+        with pytest.raises(ValueError, match=r"^table must have .*; got "):
+            analysis.judge(table)
+
+
 def test_medium_without_a_search_asks_for_it(tmp_path):
     study = Study.medium()
     analysis = Analysis(tmp_path / "a.py", "a > b", None, None, {"medium": study})
@@ -209,8 +299,6 @@ def test_medium_without_a_search_asks_for_it(tmp_path):
 
 def test_what_is_not_reproduced_is_named_with_exit_code_3(tmp_path, capsys, monkeypatch):
     """A changed number is caught; the same one is not; other seeds are not compared."""
-    import pandas as pd
-
     script = tmp_path / "a.py"
     script.write_text("")
     monkeypatch.setattr(sys.modules[__name__], "__file__", str(script))
@@ -235,10 +323,43 @@ def test_what_is_not_reproduced_is_named_with_exit_code_3(tmp_path, capsys, monk
     assert code("--small") == 0
     value[0] = 0.2
     assert code("--small") == 3
-    assert "x > 0: +0.2100 is not within 3 standard errors (0.0058) of +0.1100." in (
+    assert "x > 0: +0.2100 is not within 0.0173 (3 standard errors) of +0.1100." in (
         capsys.readouterr().err
     )
     assert code("--small", "--seeds", "2") == 0
+    assert "compared with nothing: " in capsys.readouterr().err
+    assert code("--small", "--seeds", "1") == 0
+    result = json.loads((tmp_path / "o" / "a-small.json").read_text(), parse_constant=pytest.fail)
+    assert result["verdict"]["ci_low"] is None
+    assert Verdict.from_dict(result["verdict"]).ci_high == np.inf
+
+
+def test_on_another_machine_seeds_are_drawn_anew(tmp_path):
+    """What a rerun with other seeds would give is reproduced; another number is not."""
+    rng = np.random.default_rng(0)
+
+    def result(level, spread, processor, n_seeds=5):
+        x = level + spread * rng.standard_normal(n_seeds)
+        verdict = judged("x > 0", x, smallest_effect=0.01, unit="x")
+        rows = [{"seed": seed, "level": value} for seed, value in enumerate(10 + x)]
+        return {"verdict": verdict.to_dict(), "environment": {"processor": processor}, "rows": rows}
+
+    pairs = [(result(0.1, 0.01, "a"), result(0.1, 0.01, "b")) for _ in range(400)]
+    assert sum(bool(disagreements(*pair)) for pair in pairs) <= 4  # 0.27 % is 1.1
+    strict = [bool(disagreements(kept, {**now, **place_of(kept)})) for kept, now in pairs]
+    assert sum(strict) > 20  # 3 standard errors of one mean of five are crossed much more often
+    kept = result(0.1, 0.01, "a")
+    for other in (result(0.3, 0.01, "b"), result(0.1, 1.0, "b")):
+        assert disagreements(kept, other)
+    moved = result(0.1, 0.01, "b")
+    for row in moved["rows"]:
+        row["level"] *= 2
+    (said,) = disagreements(kept, moved)
+    assert said.startswith("level: +20.")
+
+
+def place_of(result):
+    return {"environment": result["environment"]}
 
 
 def test_sizes_may_be_changed():

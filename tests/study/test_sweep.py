@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from dimlab import TrainConfig
+from dimlab.image_set import SPLITS, ImageSet
 from dimlab.study import FAMILIES, OutOfTime, Study, tried_configurations
 from dimlab.training.loop import train
 
@@ -23,7 +25,7 @@ def measure(checkpoint, images, device):
 
 @pytest.fixture
 def study(tmp_path):
-    return Study("small", "digits", CONFIG, (0, 1), folder=tmp_path)
+    return Study("digits", CONFIG, (0, 1), folder=tmp_path)
 
 
 def test_a_run_is_trained_once_and_its_row_is_kept(study):
@@ -62,23 +64,88 @@ def test_a_row_is_measured_again_where_what_its_measure_reads_has_changed(study,
     assert set(table["device"]) == {"cpu"}
 
 
-def test_images_of_another_folder_are_another_run(study, tmp_path):
+def test_images_of_another_folder_are_another_run_by_their_content(study, tmp_path):
+    """The same path with other images is another run, in this process and the next."""
+    path = tmp_path / "images.npz"
+
+    def seen(seed, **changes):
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+        split = np.repeat(["train", "test"], 20)
+        np.savez(path, images=pixels, labels=np.arange(40) % 2, split=split)
+        given = replace(study, data="npz", data_dir=path, seeds=(0,), **changes)
+        return given.table(given.runs("simclr"), first_pixels)["mean"].tolist()
+
+    first = seen(0)
+    assert seen(1) != first
+    assert seen(0) == first
     run = study.runs("simclr")[0]
-    folders = {
-        replace(study, data_dir=None if name is None else tmp_path / name)._folder(run)
-        for name in (None, "a", "b")
-    }
-    folders.add(replace(study, device="cuda")._folder(run))
-    assert len(folders) == 4
-    assert replace(study, device="cuda:1")._folder(run) in folders
+    places = [replace(study, device=device)._place() for device in ("cpu", "cuda", "cuda:1")]
+    assert places[0] != places[1] == places[2]
+    assert study._folder(run, places[0]) != study._folder(run, places[1])
+
+
+def first_pixels(checkpoint, images, device):
+    return {"mean": float(images("train").images[:4].mean())}
+
+
+def planted(seed):
+    def images(split):
+        rng = np.random.default_rng([seed, len(split)])
+        pixels = rng.integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+        return ImageSet(pixels, np.arange(40) % 2, name="planted", split=split)
+
+    return images
+
+
+def test_images_of_one_s_own_may_be_given(study):
+    """As a function of the split or a mapping; other images are other runs."""
+    means = []
+    for data in (planted(0), planted(1), {each: planted(0)(each) for each in SPLITS}):
+        given = replace(study, data=data, seeds=range(2))
+        table = given.table(given.runs("simclr"), first_pixels)
+        assert table["seed"].tolist() == [0, 1]
+        expected = float(given.images("train").images[:4].mean())
+        assert table["mean"].tolist() == [expected, expected]
+        means.append(expected)
+        assert given.data_name.startswith("given-")
+    assert means[0] != means[1]
+    assert means[0] == means[2]
+
+
+def test_what_another_trainer_made_is_no_run_of_this_one(study):
+    """Planted trainers have no source that tells them apart: what they made ends with them."""
+
+    def trainer_of(mask):
+        def trained(config, images, **options):
+            done = train(config, images, **options)
+            logits = done.mask_logits * 0 + torch.linspace(-mask, mask, len(done.mask_logits))
+            done = replace(done, mask_logits=logits)
+            done.save(options["out"] / "checkpoint.pt")
+            return done
+
+        return trained
+
+    spreads = []
+    for mask in (1.0, 3.0):
+        given = replace(study, trainer=trainer_of(mask), seeds=(0,))
+        spreads += given.table(given.runs("joint"), measure)["mask"].tolist()
+    assert spreads[1] > 1.5 * spreads[0]
+
+
+def test_a_run_of_two_rows_counts_its_seconds_once(study):
+    twice = [run for width in (1, 2) for run in study.runs("simclr", labels={"width": width})]
+    table = study.table(twice, measure)
+    assert (table["train_seconds"] > 0).tolist() == [True, True, False, False]
+    (environment,) = table.attrs["environments"]
+    assert {"processor", "torch", "dimlab"} <= set(environment)
 
 
 def test_what_is_done_stays_where_the_minutes_are_over(study):
     with pytest.raises(OutOfTime, match=r"^0 of 2 runs are done and kept in .*; the same command"):
-        replace(study, minutes=-1.0).table(study.runs("simclr"), measure)
+        replace(study, until=0.0).table(study.runs("simclr"), measure)
     study.table(study.runs("simclr")[:1], measure)
     with pytest.raises(OutOfTime, match=r"^1 of 2 runs"):
-        replace(study, minutes=-1.0).table(study.runs("simclr"), measure)
+        replace(study, until=0.0).table(study.runs("simclr"), measure)
 
 
 def test_two_families_with_one_configuration_are_one_run(study):
@@ -102,8 +169,8 @@ def test_a_random_mask_is_drawn_once_and_never_moves(study):
 def test_equal_seconds_are_steps_by_the_seconds_of_a_step(study):
     chosen = {"simclr": {"seconds_per_step": 0.1}, "both": {"seconds_per_step": 0.35}}
     assert replace(study, chosen=chosen).steps_at_equal_seconds("simclr") == 7
-    assert replace(study, chosen=chosen).steps_at_equal_seconds("exact") == CONFIG.steps
-    assert study.steps_at_equal_seconds("simclr") == CONFIG.steps
+    assert replace(study, chosen=chosen).steps_at_equal_seconds("exact") is None
+    assert study.steps_at_equal_seconds("simclr") is None
 
 
 @pytest.mark.slow
