@@ -17,7 +17,7 @@ import numpy as np
 from dimlab.atomic import write_together
 from dimlab.devices import check_device
 from dimlab.study.families import FAMILIES
-from dimlab.study.search import read_search, search, write_search
+from dimlab.study.search import VARIED, read_search, search, vary, write_search, write_varied
 from dimlab.study.sweep import OutOfTime, Study
 from dimlab.study.verdict import Verdict
 from dimlab.training.distributed import current_world, joined
@@ -321,7 +321,10 @@ def main(
     try:
         check_device(asked.device)
         with joined(asked.device) as (_, device):
-            code = _search(analysis, asked) if asked.search else _run(analysis, asked, device)
+            if asked.search or asked.vary:
+                code = _search(analysis, asked)
+            else:
+                code = _run(analysis, asked, device)
     except OutOfTime as error:
         print(error, file=sys.stderr)
         code = 1
@@ -344,6 +347,9 @@ def _parser(analysis: Analysis) -> argparse.ArgumentParser:
         )  # fmt: skip
     size.add_argument(
         "--search", action="store_true", help="choose hyper-parameters on the validation split"
+    )
+    size.add_argument(
+        "--vary", choices=VARIED, help="change one knob of what the search chose, on validation"
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for runs, results")
     parser.add_argument("--minutes", type=float, default=_CHUNK, help="after these no run begins")
@@ -375,8 +381,8 @@ def _asked_for(study: Study, asked: argparse.Namespace) -> Study:
         raise ValueError(f"minutes must be > 0; got {asked.minutes:g}.")
     others = ("seeds", "data", "encoder")
     changed = ", ".join(f"--{name}" for name in others if getattr(asked, name) is not None)
-    if changed and (asked.keep or asked.search):
-        what = "keep" if asked.keep else "search"
+    if changed and (asked.keep or asked.search or asked.vary):
+        what = "keep" if asked.keep else "search" if asked.search else "vary"
         raise ValueError(
             f"{what} must come without {changed}, as other runs rely on what it writes; "
             f"got {changed}."
@@ -399,6 +405,14 @@ def _search(analysis: Analysis, asked: argparse.Namespace) -> int:
     plain = study.data_name.partition("+")[0]  # one search, whatever is planted
     study = replace(study, data=plain)
     families = [name for name, family in FAMILIES.items() if family.knobs]
+    if asked.vary:
+        study = study.with_search(analysis.search)
+        varied = vary(study, asked.vary)
+        write_varied(analysis.search, asked.vary, varied)
+        for family, accuracies in varied["accuracy"].items():
+            means = zip(varied["values"], accuracies, strict=True)
+            print(f"{family}:", ", ".join(f"{value} {np.mean(each):.4f}" for value, each in means))
+        return 0
     if analysis.search.is_file() and set(families) <= set(read_search(analysis.search)):
         raise ValueError(
             f"search must be done once; got {analysis.search}, which has all families. Remove it "

@@ -21,6 +21,10 @@ from dimlab.training.checkpoint import Checkpoint
 from dimlab.training.step import Record
 
 SEED = 1000  # of the search's runs; no study uses it
+# what `--vary` changes, after the search: the values, and the families that have the knob
+VARIED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "trial_step": (("plain", "optimiser"), ("first-order", "exact")),
+}
 VARIED_SEEDS = (1000, 1001, 1002)
 _ROUNDS, _TIMED = 5, 12  # of the timing: alternating rounds, steps in each
 
@@ -101,7 +105,7 @@ def search(study: Study, families: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def vary(study: Study, knob: str, values: Sequence[Any], families: Sequence[str]) -> dict[str, Any]:
+def vary(study: Study, knob: str) -> dict[str, Any]:
     """Change one knob of what the search chose, on validation: how much does it matter.
 
     Parameters
@@ -109,29 +113,26 @@ def vary(study: Study, knob: str, values: Sequence[Any], families: Sequence[str]
     study : Study
         With ``chosen``; its seeds are not looked at.
     knob : str
-        Field of `TrainConfig`.
-    values : sequence
-        What it is set to.
-    families : sequence of str
-        Of `FAMILIES`.
+        Of `VARIED`, which names its values and the families that have it.
 
     Returns
     -------
     dict
-        ``values``, ``seeds`` and ``accuracy``: by family, a list of one number a seed for each
-        value.
+        ``values``, ``seeds``, ``accuracy`` (by family, a list of one number a seed for each value)
+        and ``environment`` of the runs.
 
     Raises
     ------
     OutOfTime
-        If the minutes are over; what is done is kept.
+        If the time is over; what is done is kept.
     """
+    values, families = VARIED[knob]
     study = replace(study, seeds=VARIED_SEEDS)
     runs = [
         run
         for family in families
         for value in values
-        for run in study.runs(family, labels={"value": str(value)}, **{knob: value})
+        for run in study.runs(family, labels={"value": value}, **{knob: value})
     ]
     table = study.table(runs, validated)
     return {
@@ -139,11 +140,12 @@ def vary(study: Study, knob: str, values: Sequence[Any], families: Sequence[str]
         "seeds": list(study.seeds),
         "accuracy": {
             str(family): [
-                rows[rows["value"] == str(value)].sort_values("seed")["accuracy"].tolist()
+                rows[rows["value"] == value].sort_values("seed")["accuracy"].tolist()
                 for value in values
             ]
             for family, rows in table.groupby("family", sort=False)
         },
+        "environment": table.attrs["environments"][0],
     }
 
 
@@ -230,3 +232,21 @@ def write_search(path: Path, study: Study, found: dict[str, Any], *, started: fl
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(payload, indent=1) + "\n", encoding="utf-8")
+
+
+def write_varied(path: Path, knob: str, varied: dict[str, Any]) -> None:
+    """Write what varying a knob gave, beside what the search chose.
+
+    Parameters
+    ----------
+    path : Path
+        ``search.json``, which is there.
+    knob : str
+        What was varied.
+    varied : dict
+        As `vary` returns.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    found["varied"] = {**found.get("varied", {}), knob: varied}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from dimlab.atomic import replacing
 from dimlab.study.analysis import RESULTS, SEARCH
-from dimlab.study.verdict import Verdict
+from dimlab.study.verdict import Verdict, judged
 
 BEGIN, END = "<!-- verdicts -->", "<!-- end of verdicts -->"
 _NEEDED = ("claim", "script", "size", "seeds", "data", "seconds", "environment")
@@ -140,7 +140,27 @@ def _search_section(found: dict[str, Any]) -> list[str]:
                 "" if None in rates else f"{spearmanr(rates, accuracy).statistic:+.2f}",
             ))
         )  # fmt: skip
+    for knob, varied in found.get("varied", {}).items():
+        lines += ["", _varied(knob, varied)]
     return lines
+
+
+def _varied(knob: str, varied: dict[str, Any]) -> str:
+    """Say what another value of a knob does to each family, paired by seed."""
+    first, *others = varied["values"]
+    said = []
+    for family, (start, *rest) in varied["accuracy"].items():
+        for value, accuracy in zip(others, rest, strict=True):
+            verdict = judged("", np.subtract(accuracy, start).tolist(), smallest_effect=1, unit="")
+            said.append(
+                f"{family} {np.mean(start):.4f} with {first}, {np.mean(accuracy):.4f} with {value} "
+                f"({verdict.effect:+.4f} [{verdict.ci_low:+.4f}, {verdict.ci_high:+.4f}])"
+            )
+    seeds = ", ".join(map(str, varied["seeds"]))
+    return (
+        f"Asked after the search, `--vary {knob}`, seeds {seeds} ({_machine(varied)}): "
+        f"{'; '.join(said)}."
+    )
 
 
 def write_verdict_table(folder: Path) -> Path:

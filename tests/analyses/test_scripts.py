@@ -210,12 +210,19 @@ def test_the_search_stands_below_the_verdicts(tmp_path):
         },
     }  # fmt: skip
     (tmp_path / RESULTS).mkdir()
+    search["varied"] = {
+        "trial_step": {
+            "values": ["plain", "optimiser"], "seeds": [7, 8], "environment": search["environment"],
+            "accuracy": {"joint": [[0.5, 0.6], [0.6, 0.8]]},
+        },
+    }  # fmt: skip
     (tmp_path / RESULTS / SEARCH).write_text(json.dumps(search))
     table = verdict_table(tmp_path)
     assert "| joint | mask_learning_rate 1, meta_batch same | 0.9000 | 0.8000 | 0.5000 |" in table
     assert " | 0.2500 | -1.00 |" in table
     assert "| simclr |  | 0.7000 | 0.7000 | 0.7000 | 0.1000 |  |" in table
     assert "after 1,000 steps, seed 7" in table
+    assert "joint 0.5500 with plain, 0.7000 with optimiser (+0.1500 [-0.4853, +0.7853])." in table
 
 
 def test_a_text_without_marks_is_refused():

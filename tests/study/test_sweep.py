@@ -14,6 +14,7 @@ import torch
 from dimlab import TrainConfig
 from dimlab.image_set import SPLITS, ImageSet
 from dimlab.study import FAMILIES, OutOfTime, Study, tried_configurations
+from dimlab.study.search import vary, write_varied
 from dimlab.training.loop import train
 
 CONFIG = replace(TrainConfig.small(), steps=2, batch_size=16, n_dimensions=8, hidden=16)
@@ -226,3 +227,31 @@ def test_under_torchrun_processes_share_each_run(tmp_path):
     for one, two in zip(*rows, strict=True):
         assert one["untrained_redundancy"] == pytest.approx(two["untrained_redundancy"], rel=1e-4)
         assert one["redundancy"] == pytest.approx(two["redundancy"], abs=0.1)
+
+
+def test_a_knob_is_varied_around_what_the_search_chose(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["dimlab.study.search"], "VARIED_SEEDS", (5, 6))
+    chosen = {"exact": {"learning_rate": 0.01}, "first-order": {"learning_rate": 0.02}}
+    study = replace(study, data=planted(0), chosen=chosen, config=replace(CONFIG, steps=1))
+    taken = []
+
+    def counted(config, images, **options):
+        taken.append((config.hypergradient, config.learning_rate, config.trial_step, config.seed))
+        return train(config, images, **options)
+
+    found = vary(replace(study, trainer=counted), "trial_step")
+    assert taken == [
+        (mode, rate, step, seed)
+        for mode, rate in (("first_order", 0.02), ("exact", 0.01))
+        for step in ("plain", "optimiser")
+        for seed in (5, 6)
+    ]
+    assert found["values"] == ["plain", "optimiser"]
+    assert {name: np.shape(each) for name, each in found["accuracy"].items()} == {
+        "first-order": (2, 2), "exact": (2, 2),
+    }  # fmt: skip
+    path = tmp_path / "search.json"
+    path.write_text(json.dumps({"families": {"a": 1}}))
+    write_varied(path, "trial_step", found)
+    written = json.loads(path.read_text())
+    assert (written["families"], written["varied"]) == ({"a": 1}, {"trial_step": found})
