@@ -6,6 +6,7 @@ one sentence, runs no code of it, and never allocates what the file could not fi
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -15,7 +16,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,11 +40,17 @@ DTYPES = {  # of safetensors, as far as numpy has them
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])  # numpy has none: its bits, for `widened`
+_TYPES: dict[str, Any] = {**DTYPES, "BF16": BFLOAT16}
 _FREE = 1 << 28  # bytes that any file may unpack to
 _RATIO = 100  # what a larger one may unpack to, times its own size
 _HEADER = 100_000_000  # bytes: safetensors' own limit
 _STEP = 1 << 20  # bytes read at a time
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+
+class Misnamed(ValueError):
+    """A name that a user gave, of something that a file does not hold: the file is not to blame."""
 
 
 def check_unpacked(path: Path, n_bytes: int) -> None:
@@ -92,7 +99,7 @@ def naming(path: Path) -> Iterator[None]:
     except (ValueError, TypeError) as error:
         if path.name in str(error):
             raise
-        kind = ValueError if isinstance(error, ValueError) else TypeError
+        kind = next(each for each in (Misnamed, ValueError, TypeError) if isinstance(error, each))
         raise kind(f"{path.name}: {error}") from error
 
 
@@ -266,7 +273,7 @@ def map_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     Returns
     -------
     arrays : dict of str to ndarray
-        Read-only memory maps.
+        Read-only memory maps; of bfloat16 its bits, as `widened` takes them.
     metadata : dict of str to str
         What the header holds beside them.
 
@@ -277,6 +284,8 @@ def map_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     ValueError
         If it is damaged or cut short, its tensors overlap or leave gaps, or one is of a type that
         numpy lacks.
+    MemoryError
+        If the process may not address as much.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} must be a .safetensors file; got nothing there.")
@@ -294,9 +303,9 @@ def map_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         if not all(isinstance(each, str) for pair in metadata.items() for each in pair):
             raise ValueError(broken)
         for name, entry in header.items():
-            if entry["dtype"] not in DTYPES:  # the refusal below says so
+            if entry["dtype"] not in _TYPES:  # the refusal below says so
                 broken = (
-                    f"{path.name} must hold tensors of {', '.join(DTYPES)}; got "
+                    f"{path.name} must hold tensors of {', '.join(DTYPES)} or BF16; got "
                     f"{str(entry['dtype'])[:20]} for {name!r}. Save it in float32."
                 )
         laid = sorted(header, key=lambda name: (header[name]["data_offsets"][0], name))
@@ -306,8 +315,55 @@ def map_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
             raise ValueError(broken)
         arrays = {name: _mapped(path, header[name], start) for name in header}
     except DAMAGED as error:
+        check_memory(path, error)
         raise ValueError(broken) from error
     return arrays, metadata
+
+
+def check_memory(path: Path, error: BaseException) -> None:
+    """Say of a file that could not be mapped for lack of memory that it is not damaged.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    error : BaseException
+        What mapping it raised.
+
+    Raises
+    ------
+    MemoryError
+        If that was for lack of memory.
+    """
+    lacks = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if lacks or isinstance(error, MemoryError):
+        raise MemoryError(
+            f"{path.name} must fit into the memory that this process may address; got "
+            f"{path.stat().st_size / 1e9:.3g} GB, and less is left (ulimit -v)."
+        ) from error
+
+
+def widened(array: np.ndarray) -> np.ndarray:
+    """Give bfloat16 as float32, and other arrays as they are.
+
+    Parameters
+    ----------
+    array : ndarray of any shape
+        As `map_safetensors` gives it.
+
+    Returns
+    -------
+    ndarray of the same shape
+        In memory, if it was bfloat16.
+
+    Examples
+    --------
+    >>> widened(np.array([0x3FC0], "<u2").view(BFLOAT16)).tolist()
+    [1.5]
+    """
+    if array.dtype != BFLOAT16:
+        return array
+    return (array["bfloat16"].astype(np.uint32) << 16).view(np.float32)
 
 
 def _span(entry: Mapping[str, Any]) -> tuple[int, int]:
@@ -315,12 +371,12 @@ def _span(entry: Mapping[str, Any]) -> tuple[int, int]:
     numbers = [begin, end, *entry["shape"]]
     if not all(type(each) is int and each >= 0 for each in numbers):
         raise ValueError("an offset or a shape that is none")
-    check_claim(tuple(entry["shape"]), np.dtype(DTYPES[entry["dtype"]]), end - begin)
+    check_claim(tuple(entry["shape"]), np.dtype(_TYPES[entry["dtype"]]), end - begin)
     return begin, end
 
 
 def _mapped(path: Path, entry: Mapping[str, Any], start: int) -> np.ndarray:
-    dtype, shape = np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"])
+    dtype, shape = np.dtype(_TYPES[entry["dtype"]]), tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     if begin == end:
         return np.zeros(shape, dtype)
@@ -396,84 +452,6 @@ def reason_of(error: BaseException) -> str:
     """
     said = " ".join(str(error).split())[:150]
     return said.rstrip(".") or type(error).__name__
-
-
-def read_parquet(path: Path) -> Any:
-    """Read a table; what its columns take is known before they are unpacked.
-
-    Parameters
-    ----------
-    path : Path
-        A ``.parquet`` file.
-
-    Returns
-    -------
-    pandas.DataFrame
-        The table.
-
-    Raises
-    ------
-    ImportError
-        If there is no pyarrow.
-    ValueError
-        If it claims far more rows than it could hold.
-    """
-    import pandas as pd
-    from pyarrow import ArrowException, parquet
-
-    try:
-        found = parquet.read_metadata(path)
-        groups = [found.row_group(number) for number in range(found.num_row_groups)]
-        unpacked = sum(max(group.total_byte_size, 0) for group in groups)
-        check_unpacked(path, max(unpacked, 8 * found.num_rows * found.num_columns))
-        return pd.read_parquet(path)
-    except ArrowException as error:  # not all of them are ValueErrors
-        raise ValueError(reason_of(error)) from error
-
-
-def read_table(path: Path, *, missing: Sequence[str] = ("",)) -> Any:
-    """Read a table with a row of names on top.
-
-    Parameters
-    ----------
-    path : Path
-        ``.csv``, ``.tsv`` or ``.parquet``.
-    missing : sequence of str
-        What stands for no value in text.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Its columns have different names, all text.
-
-    Raises
-    ------
-    ImportError
-        If it is parquet and there is no pyarrow.
-    ValueError
-        If it cannot be read or names a column twice.
-    """
-    import pandas as pd
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # columns of mixed types, rows of other lengths
-            if path.suffix == ".parquet":
-                frame = read_parquet(path)
-            else:
-                frame = pd.read_csv(
-                    path, sep="\t" if path.suffix == ".tsv" else ",", keep_default_na=False,
-                    na_values=list(missing), low_memory=False, index_col=False,
-                )  # fmt: skip
-    except ImportError:
-        raise
-    except DAMAGED as error:
-        raise ValueError(f"{path} must be a readable table; got: {reason_of(error)}.") from error
-    frame.columns = [str(each) for each in frame.columns]
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise ValueError(f"{path} must name its columns differently; got {twice!r} twice.")
-    return frame
 
 
 def json_of(text: str | bytes) -> Any:

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.containers import naming, read_table
+from dimlab.containers import naming
 from dimlab.representation import Representation
+from dimlab.tables import ending_of, read_table
 
 ROW, FILE, SPLIT = "row", "file", "split"
 
@@ -195,7 +196,7 @@ class FactorTable:
         if SPLIT in frame and split:
             frame = frame[frame[SPLIT].astype(str) == split]
         key, wanted = _key(frame, representation, name)
-        taken = _rows(frame[key].to_numpy(), wanted, key, name)
+        taken = places(frame[key].to_numpy(), wanted, key, name)
         periods = dict(periods or {})
         self.check_columns([*continuous, *periods])
         factors = {}
@@ -218,7 +219,7 @@ class FactorTable:
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"factors must be a .csv or .parquet file; got {path}, not there.")
-    if path.suffix not in (".csv", ".parquet"):
+    if ending_of(path) not in (".csv", ".parquet"):
         raise ValueError(f"factors must be a .csv or .parquet file; got {path.name!r}.")
     try:
         return read_table(path)
@@ -243,8 +244,28 @@ def _key(frame: Any, representation: Representation, name: str) -> tuple[str, np
     )
 
 
-def _rows(keys: np.ndarray, wanted: np.ndarray, key: str, name: str) -> np.ndarray:
-    """Row of the table for each sample."""
+def places(keys: np.ndarray, wanted: np.ndarray, key: str, name: str) -> np.ndarray:
+    """Find the row of a table for each sample.
+
+    Parameters
+    ----------
+    keys : ndarray of shape (M,)
+        Of the table's rows.
+    wanted : ndarray of shape (N,)
+        Of the samples.
+    key, name : str
+        Names of the column and of the file; a column ``row`` counts the samples.
+
+    Returns
+    -------
+    ndarray of shape (N,), int
+        Rows.
+
+    Raises
+    ------
+    ValueError
+        If a sample has no row or several, or ``row`` is no count.
+    """
     if len(keys) == 0:
         raise ValueError(f"{name} must have a row for each of the {len(wanted)} samples; got none.")
     if key == ROW and keys.dtype.kind not in "iu":

@@ -162,6 +162,8 @@ def _checked_labels(labels: Any, n_images: int) -> np.ndarray:
         raise TypeError(f"labels must be integers (class ids); got {array.dtype}.")
     if array.min() < 0:
         raise ValueError(f"labels must be >= 0; got {array.min()}.")
+    if array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"labels must be < 2**63; got {array.max()}.")
     return array.astype(np.int64)
 
 

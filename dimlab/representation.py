@@ -18,6 +18,7 @@ from dimlab.containers import (
     map_safetensors,
     naming,
     read_npz,
+    widened,
     write_safetensors,
 )
 
@@ -363,6 +364,7 @@ class Representation:
             raise ValueError(
                 f"{path.name} must hold {what} named 'features'; got {sorted(arrays)[:8]}."
             )
+        arrays = {name: widened(array) for name, array in arrays.items()}
         header = _header(path, metadata)
         for name, names in header["categories"].items():
             arrays[name] = _decoded(path, arrays.get(name), names)
@@ -453,6 +455,8 @@ def _labels(labels: Any, n_samples: int) -> np.ndarray:
         raise TypeError(f"labels must be integers (class ids); got {array.dtype}.")
     if array.min() < 0:
         raise ValueError(f"labels must be >= 0; got {array.min()}.")
+    if array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"labels must be < 2**63; got {array.max()}.")
     return array.astype(np.int64)
 
 

@@ -52,7 +52,7 @@ def test_we_read_what_safetensors_writes(tmp_path, rng):
     np.testing.assert_array_equal(loaded.labels, [0, 1, 2])
 
 
-def test_half_precision_is_read_and_bfloat16_named(tmp_path):
+def test_half_precision_and_bfloat16_are_read_and_what_numpy_lacks_is_named(tmp_path):
     import torch
     from safetensors.torch import save_file
 
@@ -64,7 +64,9 @@ def test_half_precision_is_read_and_bfloat16_named(tmp_path):
     np.testing.assert_array_equal(loaded.features, features)
     np.testing.assert_array_equal(loaded.labels, [1, 0])
     save_file({"features": features.bfloat16()}, path)
-    with pytest.raises(ValueError, match=r"must hold tensors of F64, F32, .*; got BF16 for 'feat"):
+    np.testing.assert_array_equal(Representation.load(path).features, features)
+    save_file({"features": features.to(torch.float8_e4m3fn)}, path)
+    with pytest.raises(ValueError, match=r"must hold tensors of F64, .* or BF16; got F8_E4M3 for"):
         Representation.load(path)
 
 

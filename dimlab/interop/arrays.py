@@ -10,17 +10,97 @@ from typing import Any
 
 import numpy as np
 
-from dimlab import containers
-from dimlab.containers import DAMAGED, check_text, map_safetensors, read_npz
+from dimlab import tables
+from dimlab.containers import (
+    DAMAGED,
+    check_memory,
+    check_text,
+    map_safetensors,
+    read_npz,
+    widened,
+)
+from dimlab.tables import ending_of
 
 TABLES = (".csv", ".tsv", ".parquet")
 TORCH = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 ENDINGS = (".safetensors", ".npz", ".npy", *TABLES, *TORCH)
+FEATURES = (
+    "features", "feature", "feats", "feat", "embeddings", "embedding", "emb", "representations",
+    "representation", "latents", "latent", "activations", "hidden", "x", "h", "z",
+)  # fmt: skip
+SPLITS = {"train": "train", "val": "validation", "valid": "validation"}
+SPLITS |= {"validation": "validation", "test": "test"}
+_SPLIT = re.compile(
+    r"^(?:(?P<before>train|valid|validation|val|test)[_.\-/](?P<rest>.+)"
+    r"|(?P<start>.+)[_.\-/](?P<after>train|valid|validation|val|test))$",
+    re.IGNORECASE,
+)
 _NUMBERED = re.compile(r"^(.*?)[_.\-\[ ]?(\d{1,9})\]?$")
 _FEWEST = 2  # numbered columns that make a matrix
+_NOT_THERE = ("na", "n/a", "#n/a", "nan", "none", "null", "-", "?")
+_PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 
 
-def read_arrays(path: Path) -> dict[str, np.ndarray]:
+class Arrays(dict[str, np.ndarray]):
+    """Arrays by their names, and why others of the same file are none.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        What can be used.
+    unusable : mapping of str to str, optional
+        A sentence for each that cannot.
+    broken : mapping of str to tuple of int and str, optional
+        Numbered columns that make no matrix, by their common name: how many, and why.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, np.ndarray],
+        unusable: Mapping[str, str] | None = None,
+        broken: Mapping[str, tuple[int, str]] | None = None,
+    ) -> None:
+        super().__init__(arrays)
+        self.unusable = dict(unusable or {})
+        self.broken = dict(broken or {})
+
+    def check(self, name: str) -> None:
+        """Refuse to use what cannot be used.
+
+        Parameters
+        ----------
+        name : str
+            Of an array.
+
+        Raises
+        ------
+        ValueError
+            With the sentence that says why not.
+        """
+        if name in self:
+            return
+        if name in self.broken:
+            raise ValueError(self.broken[name][1])
+        if name in self.unusable:
+            raise ValueError(self.unusable[name])
+
+    def like(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
+        """Return other arrays of the same file.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray
+            A part of these, or of their rows.
+
+        Returns
+        -------
+        Arrays
+            What cannot be used stays so.
+        """
+        return Arrays(arrays, self.unusable, self.broken)
+
+
+def read_arrays(path: Path) -> Arrays:
     """Read the arrays of a file under the names that they have there.
 
     Parameters
@@ -31,10 +111,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     Returns
     -------
-    dict of str to ndarray
-        Nested names are joined by dots. A lone array is called ``""``, the members of a list ``0``,
-        ``1``, ... Numbered columns of a table, ``embedding_0, embedding_1, ...``, are one array
-        (N, D) called ``embedding``.
+    Arrays
+        Nested names are joined by dots. A lone array is called ``""``, and so is a list of batches
+        (N_i, D), put together; the members of another list are ``0``, ``1``, ... Numbered columns
+        of a table, ``embedding_0, embedding_1, ...``, are one array (N, D) called ``embedding``.
 
     Raises
     ------
@@ -43,25 +123,28 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     ValueError
         If it has another ending, cannot be read or holds anything but numbers and text.
     """
-    if path.suffix not in ENDINGS:
+    ending = ending_of(path)
+    if ending in _PACKED and ending_of(path.with_suffix("")) in TABLES:
+        raise ValueError(f"features must be a file that is not packed; got {path.name}. Unpack it.")
+    if ending not in ENDINGS:
         raise ValueError(f"features must be a file of {', '.join(ENDINGS)}; got {path.name!r}.")
     if not path.is_file():
         what = "a folder" if path.is_dir() else "nothing there"
         raise FileNotFoundError(f"features must be a file; got {path}, {what}.")
-    if path.suffix == ".npz":
-        return read_npz(path)[0]
-    if path.suffix == ".npy":
-        return {"": _read_npy(path)}
-    if path.suffix == ".safetensors":
-        return map_safetensors(path)[0]
-    if path.suffix in TABLES:
+    if ending == ".npz":
+        return Arrays(read_npz(path)[0])
+    if ending == ".npy":
+        return Arrays({"": _read_npy(path)})
+    if ending == ".safetensors":
+        return Arrays({name: widened(each) for name, each in map_safetensors(path)[0].items()})
+    if ending in TABLES:
         return gathered(read_table(path))
     from dimlab.training.checkpoint import read_torch_file
 
-    return dict(_leaves(read_torch_file(path)))
+    return Arrays(dict(_leaves(_put_together(read_torch_file(path)))))
 
 
-def numbers_and_text(path: Path) -> dict[str, np.ndarray]:
+def numbers_and_text(path: Path) -> Arrays:
     """Read the arrays of a file that hold numbers or text, one value or more a sample.
 
     Parameters
@@ -71,7 +154,7 @@ def numbers_and_text(path: Path) -> dict[str, np.ndarray]:
 
     Returns
     -------
-    dict of str to ndarray
+    Arrays
         dimlab's own prefix ``factor:`` is left out of the names.
 
     Raises
@@ -81,14 +164,60 @@ def numbers_and_text(path: Path) -> dict[str, np.ndarray]:
     ValueError
         As `read_arrays`, or if there is no such array.
     """
+    read = read_arrays(path)
     arrays = {
         name.removeprefix("factor:"): array
-        for name, array in read_arrays(path).items()
+        for name, array in read.items()
         if array.dtype.kind in "fiubUS" and array.ndim
     }
-    if not arrays:
+    if not arrays and not read.unusable and not read.broken:
         raise ValueError(f"{path.name} must hold arrays of numbers; got none.")
-    return arrays
+    return read.like(arrays)
+
+
+def by_split(arrays: Arrays, *, vectors: bool = False) -> dict[str, Arrays]:
+    """Tell the arrays of each split apart, by a column ``split`` or by their names.
+
+    Parameters
+    ----------
+    arrays : Arrays
+        Of a file.
+    vectors : bool, default=False
+        Whether names of splits count where there is no array (N, D) under one.
+
+    Returns
+    -------
+    dict of str to Arrays
+        Under ``""`` where no split is named.
+
+    Examples
+    --------
+    >>> list(by_split(Arrays({"x_train": np.ones((2, 2)), "x_test": np.ones((3, 2))})))
+    ['train', 'test']
+    """
+    if "split" in arrays and arrays["split"].ndim == 1 and arrays["split"].dtype.kind == "U":
+        parts = arrays["split"]
+        rest = {name: array for name, array in arrays.items() if name != "split"}
+        return {
+            SPLITS.get(str(part).lower(), str(part)): arrays.like(
+                {
+                    name: array[parts == part]
+                    for name, array in rest.items()
+                    if len(array) == len(parts)
+                }
+            )
+            for part in dict.fromkeys(parts.tolist())
+        }
+    found: dict[str, Arrays] = {}
+    for name, array in arrays.items():
+        match = _SPLIT.match(name)
+        if match:
+            split = SPLITS[(match["before"] or match["after"]).lower()]
+            part = found.setdefault(split, arrays.like({}))
+            part[match["rest"] or match["start"]] = array
+    if any(vectors or array.ndim == 2 for part in found.values() for array in part.values()):
+        return found
+    return {"": arrays}
 
 
 def plain(name: str) -> str:
@@ -104,6 +233,7 @@ def _read_npy(path: Path) -> np.ndarray:
             check_text(array)
             return array
     except DAMAGED as error:
+        check_memory(path, error)
         raise ValueError(
             f"{path.name} must be a complete .npy file of numbers or text; got a damaged one, or "
             "Python objects."
@@ -133,7 +263,7 @@ def read_table(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path} must be a table; got nothing there.")
     try:
-        frame = containers.read_table(path, missing=("", "nan", "NaN"))
+        frame = tables.read_table(path, missing=("", "nan", "NaN"), index=True)
     except ImportError as error:
         raise ValueError(
             f"{path.name} needs pyarrow to be read; got none. Run pip install "
@@ -144,7 +274,7 @@ def read_table(path: Path) -> Any:
     return frame
 
 
-def gathered(frame: Any) -> dict[str, np.ndarray]:
+def gathered(frame: Any) -> Arrays:
     """Columns of a table, numbered ones together as one array (N, D).
 
     Parameters
@@ -154,13 +284,9 @@ def gathered(frame: Any) -> dict[str, np.ndarray]:
 
     Returns
     -------
-    dict of str to ndarray
-        (N,) or (N, D), in the order of the numbers.
-
-    Raises
-    ------
-    ValueError
-        If numbers are missing or stand twice, or a row of a column of lists has another length.
+    Arrays
+        (N,) or (N, D), in the order of the numbers. Numbered columns that make no matrix, as one
+        holds text or a number is missing, are ``broken`` under their common name.
 
     Examples
     --------
@@ -169,65 +295,180 @@ def gathered(frame: Any) -> dict[str, np.ndarray]:
     >>> {name: array.tolist() for name, array in gathered(table).items()}
     {'f': [[1.0, 2.0], [3.0, 4.0]], 'label': [0, 1]}
     """
-    families: dict[str, dict[int, str]] = {}
-    arrays: dict[str, np.ndarray] = {}
+    found = Arrays({})
+    members: set[str] = set()
+    for name, family in _families(frame).items():
+        short = name.rstrip("_.-[ ")
+        try:
+            found[short] = _matrix(frame, name, family)
+            members |= {column for _, column in family}
+        except ValueError as error:
+            found.broken[short] = len(family), str(error)
+    rest = columns_of(frame, [each for each in frame.columns if each not in members])
+    return Arrays({**found, **rest}, rest.unusable, found.broken)
+
+
+def columns_of(frame: Any, names: Sequence[str]) -> Arrays:
+    """Columns of a table as arrays, each by itself.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        N rows.
+    names : sequence of str
+        Which.
+
+    Returns
+    -------
+    Arrays
+        (N,), or (N, D) of a column of lists of numbers.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> columns_of(pd.DataFrame({"site": ["a", None]}), ["site"]).unusable
+    {'site': "column 'site' must be there for every row; got none in row 1."}
+    """
+    found = Arrays({})
+    for name, kind in frame.attrs.get("unread", {}).items():
+        found.unusable[name] = f"column {name!r} must hold numbers or text; got {kind[:40]}."
+    for name in names:
+        try:
+            found[name] = _column(frame[name])
+        except ValueError as error:
+            found.unusable[name] = str(error)
+    return found
+
+
+def _families(frame: Any) -> dict[str, list[tuple[int, str]]]:
+    """Numbered columns by their common name: numbers, or what is called as features are."""
+    families: dict[str, list[tuple[int, str]]] = {}
     for column in frame.columns:
         found = _NUMBERED.match(column)
-        if found and frame[column].dtype.kind in "fiu":
-            family = families.setdefault(found[1], {})
-            if int(found[2]) in family:
-                raise ValueError(
-                    f"columns must be numbered once each; got {family[int(found[2])]!r} and "
-                    f"{column!r}."
-                )
-            family[int(found[2])] = column
-    members = {
-        column
-        for family in families.values()
+        if found:
+            families.setdefault(found[1], []).append((int(found[2]), column))
+    return {
+        name: family
+        for name, family in families.items()
         if len(family) >= _FEWEST
-        for column in family.values()
+        and (
+            plain(name).rstrip("_.-[ ") in FEATURES
+            or any(_is_number(frame[column]) for _, column in family)
+        )
     }
-    for name, family in families.items():
-        if len(family) < _FEWEST:
-            continue
-        numbers = sorted(family)
-        gap = next((n + 1 for n in numbers[:-1] if n + 1 not in family), None)
-        if gap is not None or numbers[0] > 1:
-            missing = f"{name}_{gap or 0}"
-            raise ValueError(
-                f"columns must be numbered without gaps; got {len(numbers)} of {name!r}, and none "
-                f"for {missing}."
-            )
-        arrays[name.rstrip("_.-[ ")] = frame[[family[number] for number in numbers]].to_numpy()
-    for column in frame.columns:
-        if column not in members:
-            arrays[column] = _column(frame[column])
-    return arrays
+
+
+def _is_number(column: Any) -> bool:
+    return column.dtype.kind in "fiu"
+
+
+def _matrix(frame: Any, name: str, family: list[tuple[int, str]]) -> np.ndarray:
+    """One array (N, D) of numbered columns, from 0 or 1 without gaps."""
+    known = dict(family)
+    if len(known) < len(family):
+        number = next(each for each, column in family if known[each] != column)
+        first = next(column for each, column in family if each == number)
+        raise ValueError(
+            f"columns must be numbered once each; got {first!r} and {known[number]!r}."
+        )
+    numbers = sorted(known)
+    if numbers[0] > 1:
+        raise ValueError(
+            f"columns must be numbered from 0 or 1; got {name!r} from {numbers[0]} on."
+        )
+    gap = next((n + 1 for n in numbers[:-1] if n + 1 not in known), None)
+    if gap is not None:
+        raise ValueError(
+            f"columns must be numbered without gaps; got {len(numbers)} of {name!r}, and none for "
+            f"{name}_{gap}."
+        )
+    columns = [known[number] for number in numbers]
+    if all(frame[each].dtype.kind == "b" for each in columns):
+        return np.asarray(frame[columns].to_numpy(dtype=bool))
+    read = {each: frame[each] for each in columns}
+    odd = [each for each in columns if not isinstance(read[each].dtype, np.dtype)]
+    odd += [each for each in columns if each not in odd and not _is_number(read[each])]
+    if not odd:
+        return np.asarray(frame[columns].to_numpy())
+    for each in odd:
+        read[each] = _numeric(read[each])
+    return np.stack([np.asarray(read[each]) for each in columns], axis=1)
+
+
+def _numeric(column: Any) -> np.ndarray:
+    """Numbers of a column of pandas' own types, or of Python's; what is none is named."""
+    import pandas as pd
+
+    if _is_number(column):  # nullable
+        whole = column.dtype.kind != "f" and not column.isna().any()
+        kind = np.int64 if whole and column.dtype.kind == "i" else np.uint64 if whole else None
+        narrow = (
+            np.float32 if column.dtype.itemsize == 4 and column.dtype.kind == "f" else np.float64
+        )
+        return np.asarray(
+            column.to_numpy(dtype=kind) if whole else column.to_numpy(dtype=narrow, na_value=np.nan)
+        )
+    numbers = pd.to_numeric(column, errors="coerce")
+    wrong = numbers.isna().to_numpy() | (column.dtype.kind in "bM")
+    if not wrong.any():
+        return np.asarray(numbers.to_numpy(dtype=np.float64))
+    row = int(np.flatnonzero(wrong)[0])
+    value = column.iloc[row]
+    said = f"got {str(value)[:40]!r} in column {column.name!r}, row {row}"
+    if column.isna().iloc[row] or str(value).strip().lower() in _NOT_THERE:
+        raise ValueError(f"features must be finite; {said}.")
+    points = " Write them as 1000.5." if re.fullmatch(r"[-+\d., ]+", str(value)) else ""
+    raise ValueError(f"features must be numbers; {said}.{points}")
 
 
 def _column(column: Any) -> np.ndarray:
     """Values of a column; one of lists is a matrix."""
+    name = column.name
+    if not isinstance(column.dtype, np.dtype) and _is_number(column):
+        return _numeric(column)
     values = column.to_numpy()
     if values.dtype != object:
         return values
-    first = values[0]
-    if isinstance(first, (list, tuple, np.ndarray)):
-        lengths = {len(each) if isinstance(each, (list, tuple, np.ndarray)) else -1
-                   for each in values}  # fmt: skip
-        if len(lengths) != 1:
-            raise ValueError(
-                f"column {column.name!r} must hold lists of one length; got {len(lengths)} lengths."
-            )
-        try:
-            return np.stack([np.asarray(each, dtype=np.float64) for each in values])
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"column {column.name!r} must hold lists of numbers.") from error
-    if column.isna().any():
-        row = int(np.flatnonzero(column.isna().to_numpy())[0])
-        raise ValueError(
-            f"column {column.name!r} must have a value in each row; got none in row {row}."
-        )
+    gone = column.isna().to_numpy()
+    if gone.any():
+        row = int(np.flatnonzero(gone)[0])
+        raise ValueError(f"column {name!r} must be there for every row; got none in row {row}.")
+    if column.dtype.kind == "b":
+        return column.to_numpy(dtype=bool)
+    if isinstance(values[0], (list, tuple, np.ndarray)):
+        return _stacked(values, name)
+    odd = next((each for each in values if isinstance(each, (bytes, dict, set))), None)
+    if odd is not None:
+        raise ValueError(f"column {name!r} must hold numbers or text; got {type(odd).__name__}.")
     return column.astype(str).to_numpy(dtype=np.str_)
+
+
+def _stacked(values: np.ndarray, name: Any) -> np.ndarray:
+    """Stack lists of numbers of one length."""
+    lengths = {len(each) if isinstance(each, (list, tuple, np.ndarray)) else -1 for each in values}
+    if len(lengths) != 1:
+        raise ValueError(
+            f"column {name!r} must hold lists of one length; got {len(lengths)} lengths."
+        )
+    try:
+        return np.stack([np.asarray(each, dtype=np.float64) for each in values])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"column {name!r} must hold lists of numbers.") from error
+
+
+def _put_together(tree: Any) -> Any:
+    """Make one tensor of a list of batches (N_i, D), as a loop over a loader leaves it."""
+    import torch
+
+    if not isinstance(tree, list) or len(tree) < _FEWEST:
+        return tree
+    if not all(isinstance(each, torch.Tensor) and each.ndim == 2 for each in tree):
+        return tree
+    if any(each.layout is not torch.strided or each.is_quantized for each in tree):
+        return tree
+    if len({(each.dtype, each.shape[1], each.is_meta) for each in tree}) > 1:
+        return tree
+    return torch.cat([each.detach().cpu() for each in tree])
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
@@ -238,10 +479,10 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
         return f"{prefix}.{name}" if prefix else str(name)
 
     if isinstance(tree, torch.Tensor):
-        if tree.layout is not torch.strided or tree.is_quantized:
+        if tree.layout is not torch.strided or tree.is_quantized or tree.is_meta:
             return
         plain = tree.detach()
-        narrow = plain.dtype in (torch.bfloat16, torch.float16)
+        narrow = plain.is_floating_point() and plain.dtype not in (torch.float32, torch.float64)
         yield prefix, (plain.float() if narrow else plain).resolve_conj().cpu().numpy()
     elif isinstance(tree, Mapping):
         for name, value in tree.items():

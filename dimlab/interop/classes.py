@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from dimlab.factor_table import FILE, ROW, FactorTable
-from dimlab.interop.arrays import ENDINGS, TABLES, numbers_and_text, plain, read_table, shapes_of
+from dimlab.interop.arrays import ENDINGS
 from dimlab.representation import Representation
+from dimlab.tables import ending_of
 
 LABELS = ("labels", "label", "targets", "target", "y", "classes", "class", "class_id")
-FILES = (FILE, "filename", "filenames", "files", "path", "paths", "image_path", "image")
 
 
 def aligned(*splits: Representation) -> list[Representation]:
@@ -72,13 +71,36 @@ def is_file_of_labels(labels: str | os.PathLike[str] | None) -> bool:
     if labels is None:
         return False
     name = os.fspath(labels)
-    return Path(name).is_file() or Path(name.rsplit(":", 1)[0]).suffix in ENDINGS
+    return Path(name).is_file() or ending_of(Path(name.rsplit(":", 1)[0])) in ENDINGS
 
 
 def class_ids(
     values: np.ndarray, every: list[np.ndarray], name: str
 ) -> tuple[np.ndarray, list[str] | None]:
-    """Class ids, and the names of the classes where they have any."""
+    """Turn labels of any kind into class ids.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N,), (N, 1) or (N, K)
+        Ids, names of classes, or one-hot rows.
+    every : list of ndarray
+        Labels of all splits, whose names are counted together.
+    name : str
+        Where they stand.
+
+    Returns
+    -------
+    ids : ndarray of shape (N,), integer
+        Of names in alphabetical order.
+    names : list of str or None
+        Of the classes, where they have any.
+
+    Raises
+    ------
+    ValueError
+        If there is none for a row, one is no whole number or more than int64 holds, or rows of
+        several are not one-hot.
+    """
     if values.dtype.kind in "US":
         names = np.unique(np.concatenate([text_of(each) for each in every]))
         return np.searchsorted(names, text_of(values)), [str(each) for each in names]
@@ -91,65 +113,24 @@ def class_ids(
         return values.argmax(axis=1), None
     flat = values.reshape(-1) if values.shape == (len(values), 1) else values
     if flat.dtype.kind == "f":
-        whole = flat.astype(np.int64) if np.isfinite(flat).all() else None
-        if whole is None or not (whole == flat).all():
-            raise ValueError(
-                f"labels must be class ids or class names; got numbers with fractions in {name!r}. "
-                "A continuous target is a factor: rename it, or name the labels."
-            )
-        return whole, None
-    return flat.astype(np.int64) if flat.dtype.kind == "b" else flat, None
+        return _whole(flat, name), None
+    if flat.dtype.kind == "u" and flat.size and flat.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"labels must be < 2**63; got {flat.max()} in {name!r}.")
+    return flat.astype(np.int64) if flat.dtype.kind in "bu" else flat, None
 
 
-def with_labels(found: Representation, where: str) -> Representation:
-    """Take labels from another file: joined by file name or row number, or row by row."""
-    path, column = Path(where), None
-    if not path.is_file() and ":" in where:
-        name, column = where.rsplit(":", 1)
-        path = Path(name)
-    if path.suffix in TABLES:
-        values = _joined(found, path, column)
-    else:
-        arrays = numbers_and_text(path)
-        vectors = [name for name, array in arrays.items() if len(array) == len(found)]
-        known = [name for word in LABELS for name in vectors if plain(name) == word] or vectors
-        if column is not None:
-            known = [name for name in vectors if name == column]
-        if not known:
-            raise ValueError(
-                f"{path.name} must hold one label for each of the {len(found)} samples; got "
-                f"{shapes_of(arrays)}."
-            )
-        values = arrays[known[0]]
-    classes, names = class_ids(values, [values], path.name)
-    meta = {key: value for key, value in found.meta.items() if key != "class_names"}
-    meta |= {"class_names": names} if names is not None else {}
-    return replace(found, labels=classes, meta=meta)
-
-
-def _joined(found: Representation, path: Path, column: str | None) -> np.ndarray:
-    frame = read_table(path)
-    frame = frame.rename(
-        columns={each: FILE for each in frame.columns if plain(each) in FILES}
-        | {each: ROW for each in frame.columns if plain(each) == ROW}
-    )
-    values = [each for each in frame.columns if each not in (FILE, ROW, "split")]
-    if column is None:
-        known = [each for word in LABELS for each in values if plain(each) == word]
-        if not known and len(values) != 1:
-            raise ValueError(
-                f"labels must name a column of {path.name}, one of {', '.join(values) or 'none'}; "
-                f"got nothing. Write {path.name}:COLUMN."
-            )
-        column = known[0] if known else values[0]
-    if column not in values:
+def _whole(values: np.ndarray, name: str) -> np.ndarray:
+    """Class ids of whole floats."""
+    gone = np.flatnonzero(np.isnan(values))
+    if len(gone):
         raise ValueError(
-            f"columns of {path.name} must be among {', '.join(values) or 'none'}; got {column!r}."
+            f"labels must be there for every row; got none in row {gone[0]} of {name!r}."
         )
-    if FILE not in found.factors or FILE not in frame:
-        if ROW not in frame:
-            frame = frame.assign(row=np.arange(len(frame)))
-        frame = frame[[each for each in frame.columns if each != FILE]]
-    keys = [each for each in frame.columns if each in (FILE, ROW, "split")]
-    table = FactorTable(path.name, frame[[*keys, column]].rename(columns={column: "label of it"}))
-    return table.join(found).factors["label of it"]
+    fits = np.isfinite(values).all() and bool((np.abs(values) < 2.0**63).all())
+    whole = values.astype(np.int64) if fits else None
+    if whole is None or not (whole == values).all():
+        raise ValueError(
+            f"labels must be class ids or class names; got numbers with fractions in {name!r}. "
+            "A continuous target is a factor: rename it, or name the labels."
+        )
+    return whole

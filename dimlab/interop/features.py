@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 import os
-import re
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dimlab.containers import naming
-from dimlab.factor_table import FILE, ROW
+from dimlab.containers import Misnamed, naming
+from dimlab.factor_table import FILE
 from dimlab.interop.arrays import (
+    FEATURES,
+    SPLITS,
     TABLES,
     TORCH,
+    Arrays,
+    by_split,
     numbers_and_text,
     plain,
     read_arrays,
     shapes_of,
 )
-from dimlab.interop.classes import FILES, LABELS, class_ids, is_file_of_labels, text_of, with_labels
+from dimlab.interop.classes import LABELS, class_ids, is_file_of_labels, text_of
+from dimlab.interop.joining import COUNTS, FILES, Keys, keys_of, with_labels, word_of
 from dimlab.representation import FORMAT, Representation, map_safetensors
+from dimlab.tables import ending_of
 
-FEATURES = (
-    "features", "feature", "feats", "feat", "embeddings", "embedding", "emb", "representations",
-    "representation", "latents", "latent", "activations", "hidden", "x", "h", "z",
-)  # fmt: skip
-NUMBERS = (ROW, "index", "idx", "id", "unnamed: 0")
-SPLITS = {"train": "train", "val": "validation", "valid": "validation"}
-SPLITS |= {"validation": "validation", "test": "test"}
-_SPLIT = re.compile(
-    r"^(?:(?P<before>train|valid|validation|val|test)[_.\-/](?P<rest>.+)"
-    r"|(?P<start>.+)[_.\-/](?P<after>train|valid|validation|val|test))$",
-    re.IGNORECASE,
-)
+_SAID = 3  # sentences on what is left out
 
 
 @dataclass(frozen=True)
@@ -99,9 +92,11 @@ def load_features(
         Name of the array (N, D), where it is none of the usual ones. Of a table with columns
         ``name_0, name_1, ...`` the name before the numbers.
     labels : str or path, optional
-        Name of the array of class ids or class names; or another file: ``.npy`` or any of the above
-        by row, or a table by its column ``file`` or ``row``, or by row where it has neither
-        (``labels.csv:species`` names the column).
+        Name of the array of class ids or class names; or another file, any of the above
+        (``labels.csv:species`` names the column). Where that names its rows (``file``, ``path``,
+        ``image_id``, ``name``, ``id``, ... or any text that says what this file's does), they are
+        joined by name, with or without folders and endings; by a column ``row`` from 0; and row by
+        row only where it has none of these.
 
     Returns
     -------
@@ -123,7 +118,8 @@ def load_features(
     Warns
     -----
     UserWarning
-        If arrays of the file are left out, because they do not fit the features.
+        If arrays of the file are left out, because they do not fit the features or cannot be read;
+        or if labels without names are joined row by row to features that have names.
 
     Notes
     -----
@@ -179,8 +175,9 @@ def part_of(
         As `load_features`.
     """
     path, other_file = Path(path), is_file_of_labels(labels)
-    if path.suffix == ".safetensors" and path.is_file() and _is_own(path):
+    if ending_of(path) == ".safetensors" and path.is_file() and _is_own(path):
         found = Representation.load(path)
+        keys = keys_of(found.factors, len(found))
         if features is not None or (labels is not None and not other_file):
             raise ValueError(
                 f"features and labels must be left out for {path.name}, which dimlab wrote; got a "
@@ -188,8 +185,10 @@ def part_of(
             )
     else:
         with naming(path):
-            found = _chosen(path, split, features, None if other_file else labels)
-    return with_labels(found, os.fspath(labels)) if labels is not None and other_file else found
+            found, keys = _chosen(path, split, features, None if other_file else labels)
+    if labels is None or not other_file:
+        return found
+    return with_labels(found, os.fspath(labels), keys, path.name)
 
 
 def splits_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -213,10 +212,10 @@ def splits_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
         If it cannot be read.
     """
     path = Path(path)
-    if path.suffix == ".safetensors" and path.is_file() and _is_own(path):
+    if ending_of(path) == ".safetensors" and path.is_file() and _is_own(path):
         own = Representation.load(path).meta.get("split")
         return (str(own),) if own else ()
-    return tuple(name for name in _by_split(numbers_and_text(path)) if name)
+    return tuple(name for name in by_split(numbers_and_text(path)) if name)
 
 
 def identify_features(path: str | os.PathLike[str]) -> tuple[FeatureLayout, ...]:
@@ -230,14 +229,21 @@ def identify_features(path: str | os.PathLike[str]) -> tuple[FeatureLayout, ...]
     Returns
     -------
     tuple of FeatureLayout
-        One for each split; empty for a file that holds no features.
+        One for each split; empty for a file whose arrays are no features, or not plainly so.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it cannot be read, or features in it are no numbers.
     """
     path = Path(path)
-    try:
-        parts = _by_split(numbers_and_text(path))
+    parts = by_split(numbers_and_text(path))
+    with naming(path):
+        if any(_usual_name(part) is None for part in parts.values()):
+            return ()
         return tuple(_layout(path, split, part, None, None) for split, part in parts.items())
-    except (ValueError, TypeError, OSError):
-        return ()
 
 
 def holds_features(path: str | os.PathLike[str]) -> bool:
@@ -259,27 +265,28 @@ def holds_features(path: str | os.PathLike[str]) -> bool:
     (True, False)
     """
     path = Path(path)
-    if path.suffix in (".npz", ".npy", *TABLES):
+    ending = ending_of(path)
+    if ending in (".npz", ".npy", *TABLES) or ending_of(path.with_suffix("")) in TABLES:
         return True
-    if path.suffix == ".safetensors":
+    if ending == ".safetensors":
         try:
             names = list(map_safetensors(path)[0])
         except (ValueError, OSError):
             return True  # whoever reads it says what is wrong
         return not any(plain(name) in ("weight", "bias") for name in names)
-    if path.suffix not in TORCH or not path.is_file():
+    if ending not in TORCH or not path.is_file():
         return False
     try:
         from dimlab.training.checkpoint import has_format, read_torch_file
 
         if has_format(read_torch_file(path)):
             return False  # dimlab's own checkpoint
+        arrays = read_arrays(path)
+        if any(plain(name) in ("weight", "bias") for name in arrays):
+            return False
+        return len(identify_features(path)) > 0
     except (ValueError, OSError):
         return False
-    arrays = read_arrays(path)
-    if any(plain(name) in ("weight", "bias") for name in arrays):
-        return False
-    return len(identify_features(path)) > 0
 
 
 def _is_own(path: Path) -> bool:
@@ -290,40 +297,14 @@ def _under(name: str | None) -> str:
     return f" under {name!r}" if name else ""
 
 
-def _by_split(arrays: Mapping[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
-    """Arrays of each split; of a split without a name where none is named."""
-    if "split" in arrays and arrays["split"].ndim == 1 and arrays["split"].dtype.kind == "U":
-        parts = arrays["split"]
-        rest = {name: array for name, array in arrays.items() if name != "split"}
-        return {
-            SPLITS.get(str(part).lower(), str(part)): {
-                name: array[parts == part]
-                for name, array in rest.items()
-                if len(array) == len(parts)
-            }
-            for part in dict.fromkeys(parts.tolist())
-        }
-    found: dict[str, dict[str, np.ndarray]] = {}
-    rest = {}
-    for name, array in arrays.items():
-        match = _SPLIT.match(name)
-        if match:
-            split = SPLITS[(match["before"] or match["after"]).lower()]
-            found.setdefault(split, {})[match["rest"] or match["start"]] = array
-        else:
-            rest[name] = array
-    if any(array.ndim == 2 for part in found.values() for array in part.values()):
-        return found
-    return {"": dict(arrays)}
-
-
 def _chosen(
     path: Path,
     split: str | None,
     features: str | None,
     labels: str | os.PathLike[str] | None,
-) -> Representation:
-    parts = _by_split(numbers_and_text(path))
+) -> tuple[Representation, Keys]:
+    """Representation of a split, and what names its rows."""
+    parts = by_split(numbers_and_text(path))
     if len(parts) == 1:
         name, part = next(iter(parts.items()))
     elif split not in parts:
@@ -333,13 +314,7 @@ def _chosen(
     else:
         name, part = split, parts[split]
     layout = _layout(path, name, part, features, None if labels is None else os.fspath(labels))
-    if layout.left_out:
-        warnings.warn(
-            f"{path.name}: left out, as they do not fit {layout.shape[0]} samples: "
-            f"{shapes_of(part, layout.left_out)}.",
-            UserWarning,
-            stacklevel=3,
-        )
+    _say_what_is_left_out(path, part, layout)
     meta: dict[str, Any] = {"source": path.name}
     meta |= {"split": layout.split} if layout.split else {}
     classes = None
@@ -348,45 +323,48 @@ def _chosen(
         every = [each[layout.labels] for each in parts.values() if layout.labels in each]
         classes, class_names = class_ids(part[layout.labels], every, layout.labels)
         meta |= {"class_names": class_names} if class_names is not None else {}
-    return Representation(
+    found = Representation(
         _matrix(part[layout.features], layout.features),
         labels=classes,
-        factors={
-            name: text_of(part[array]) for name, array in layout.factors.items()
-        },
+        factors={name: _factor(name, part[array]) for name, array in layout.factors.items()},
         views=None if layout.views is None else _views(part[layout.views], layout.shape),
         meta=meta,
-    )  # fmt: skip
+    )
+    return found, keys_of(part, len(found), without=layout.labels)
+
+
+def _factor(name: str, array: np.ndarray) -> np.ndarray:
+    """Values of a factor; names of files are text, though they be numbers."""
+    return array.astype(np.str_) if name == FILE and array.dtype.kind in "iu" else text_of(array)
+
+
+def _say_what_is_left_out(path: Path, part: Arrays, layout: FeatureLayout) -> None:
+    """Warn, in a sentence each."""
+    n_samples = layout.shape[0]
+    there = [name for name in layout.left_out if name in part]
+    gaps = [name for name in there if part[name].shape == (n_samples,)]
+    other = [name for name in there if name not in gaps]
+    said = [f"they do not fit {n_samples} samples: {shapes_of(part, other)}."] if other else []
+    said += [f"{name!r} must be finite; got NaN or infinity." for name in gaps]
+    said += [part.unusable[name] for name in layout.left_out if name not in part]
+    for sentence in said[:_SAID]:
+        _warn(f"{path.name}: left out, as {sentence}")
+    if len(said) > _SAID:
+        _warn(f"{path.name}: left out, {len(said) - _SAID} more that cannot be read.")
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, UserWarning, stacklevel=2)
 
 
 def _layout(
-    path: Path,
-    split: str,
-    arrays: Mapping[str, np.ndarray],
-    features: str | None,
-    labels: str | None,
+    path: Path, split: str, arrays: Arrays, features: str | None, labels: str | None
 ) -> FeatureLayout:
     """Tell which array is what."""
     chosen = _features_name(path, arrays, features)
     n_samples, n_dimensions = arrays[chosen].shape
     others = [name for name in arrays if name != chosen]
-    if labels is not None:
-        if labels not in others:
-            raise ValueError(
-                f"labels must be a file, or one of {shapes_of(arrays, others)}; got {labels!r}."
-            )
-        labelled: str | None = labels
-    else:
-        known = [
-            name
-            for word in LABELS
-            for name in others
-            if plain(name) == word and len(arrays[name]) == n_samples
-        ]
-        labelled = known[0] if known else None
-        second = {"0": "1", "arr_0": "arr_1"}.get(chosen, "")  # (features, labels), without names
-        if labelled is None and second in others and arrays[second].dtype.kind in "iuUS":
-            labelled = second
+    labelled = _labels_name(arrays, others, chosen, labels)
     views, factors, left_out = None, {}, []
     for name in others:
         array, word = arrays[name], plain(name)
@@ -394,35 +372,54 @@ def _layout(
             continue
         if word == "views" and _fits(array, (n_samples, n_dimensions)):
             views = name
-        elif array.shape != (n_samples,):
+        elif array.shape != (n_samples,) or not _is_whole(array):
             left_out.append(name)
-        elif word in FILES and array.dtype.kind in "US":
+        elif word_of(name) in FILES and array.dtype.kind in "iuUS" and FILE not in factors:
             factors[FILE] = name
-        elif word in NUMBERS and array.dtype.kind in "iu":
+        elif word_of(name) in (*COUNTS, "id") and array.dtype.kind in "iu":
             continue  # a number of the row says nothing of the sample
         else:
             factors[name.rsplit(".", 1)[-1]] = name
+    left_out += [name for name in arrays.unusable if name not in arrays]
     shape = int(n_samples), int(n_dimensions)
     return FeatureLayout(split, chosen, shape, labelled, views, factors, tuple(left_out))
 
 
-def _features_name(path: Path, arrays: Mapping[str, np.ndarray], features: str | None) -> str:
-    matrices = [
-        name
-        for name, array in arrays.items()
-        if array.ndim == 2 and array.dtype.kind in "fiub" and array.size
-    ]
+def _is_whole(array: np.ndarray) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+
+
+def _labels_name(arrays: Arrays, others: list[str], chosen: str, labels: str | None) -> str | None:
+    """Name of the array of labels: as it was said, or one of the usual ones."""
+    if labels is not None:
+        arrays.check(labels)
+        if labels not in others:
+            raise Misnamed(
+                f"labels must be a file, or one of {shapes_of(arrays, others)}; got {labels!r}."
+            )
+        return labels
+    n_samples = len(arrays[chosen])
+    for word in LABELS:
+        for name in (*others, *arrays.unusable):
+            if plain(name) == word and (name not in arrays or len(arrays[name]) == n_samples):
+                arrays.check(name)
+                return name
+    second = {"0": "1", "arr_0": "arr_1"}.get(chosen, "")  # (features, labels), without names
+    return second if second in others and arrays[second].dtype.kind in "iuUS" else None
+
+
+def _features_name(path: Path, arrays: Arrays, features: str | None) -> str:
+    matrices = _matrices(arrays)
     if features is not None:
+        arrays.check(features)
         if features not in matrices:
-            raise ValueError(
+            raise Misnamed(
                 f"features must be one of {shapes_of(arrays, matrices)}; got {features!r}."
             )
         return features
-    named = [name for word in FEATURES for name in matrices if plain(name) == word]
-    if named:
-        return named[0]
-    if len(matrices) == 1:
-        return matrices[0]
+    usual = _usual_name(arrays)
+    if usual is not None:
+        return usual
     if not matrices:
         raise ValueError(
             f"{path.name} must hold features (N, D); got {shapes_of(arrays)}. Columns of a table "
@@ -432,6 +429,32 @@ def _features_name(path: Path, arrays: Mapping[str, np.ndarray], features: str |
         f"features must name one of the arrays of {path.name}, {shapes_of(arrays, matrices)}; got "
         "nothing."
     )
+
+
+def _matrices(arrays: Arrays) -> list[str]:
+    return [
+        name
+        for name, array in arrays.items()
+        if array.ndim == 2 and array.dtype.kind in "fiub" and array.size
+    ]
+
+
+def _usual_name(arrays: Arrays) -> str | None:
+    """Name of the one array that is called as features are, or is the only one; refused if broken.
+
+    Numbered columns that make no matrix are not passed over for a smaller one.
+    """
+    matrices = _matrices(arrays)
+    meant = [*matrices, *arrays.broken, *arrays.unusable]
+    named = [name for word in FEATURES for name in meant if plain(name) == word]
+    if named:
+        arrays.check(named[0])
+        return named[0]
+    widest = max((arrays[name].shape[1] for name in matrices), default=0)
+    for name, (n_columns, _) in arrays.broken.items():
+        if n_columns > widest:
+            arrays.check(name)
+    return matrices[0] if len(matrices) == 1 else None
 
 
 def _fits(array: np.ndarray, shape: tuple[int, int]) -> bool:

@@ -1,0 +1,400 @@
+"""Labels of another file find their samples: by name where rows have names, else in their order.
+
+Rows that have names are never joined in their order: a label file in another order would give each
+sample the label of another one, and nothing would look wrong.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dimlab.containers import Misnamed, naming
+from dimlab.factor_table import FILE, ROW, places
+from dimlab.interop.arrays import (
+    TABLES,
+    Arrays,
+    by_split,
+    columns_of,
+    numbers_and_text,
+    plain,
+    read_table,
+    shapes_of,
+)
+from dimlab.interop.classes import LABELS, class_ids, text_of
+from dimlab.representation import Representation
+from dimlab.tables import ending_of
+
+FILES = (
+    FILE, "files", "filename", "filenames", "filepath", "filepaths", "path", "paths", "image",
+    "images", "imagepath", "imagepaths", "imagename", "imagenames", "imagefile", "imagefiles",
+    "img", "imgs", "imgpath", "imgpaths", "imgname", "imgfile",
+)  # fmt: skip
+NAMES = (
+    "imageid", "imageids", "imgid", "imgids", "name", "names", "id", "ids", "key", "keys", "sample",
+    "sampleid", "sampleids", "samplename", "uid", "uuid",
+)  # fmt: skip
+COUNTS = (ROW, "index", "idx", "unnamed0")
+_ENDING = re.compile(r"\.[A-Za-z0-9]{1,5}$")
+
+Keys = dict[str, np.ndarray]
+
+
+def word_of(name: str) -> str:
+    """Return the last part of a dotted name in small letters and digits alone.
+
+    Parameters
+    ----------
+    name : str
+        Of an array or column.
+
+    Returns
+    -------
+    str
+        Without spaces and signs.
+
+    Examples
+    --------
+    >>> word_of("File Name"), word_of("data.image_id"), word_of("Unnamed: 0")
+    ('filename', 'imageid', 'unnamed0')
+    """
+    return re.sub(r"[^a-z0-9]", "", plain(name))
+
+
+def keys_of(arrays: Mapping[str, np.ndarray], n_rows: int, *, without: str | None = None) -> Keys:
+    """Find what may name rows: files, other names, counts, and any text.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray
+        Of a file.
+    n_rows : int
+        N.
+    without : str, optional
+        An array that is something else.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (N,)
+        Integers or text; files first, then other names, counts, text.
+    """
+    found = [
+        (name, text_of(array))
+        for name, array in arrays.items()
+        if name != without
+        and array.shape == (n_rows,)
+        and array.dtype.kind in "iuUS"
+        and _kind(name, array)
+    ]
+    order = ("file", "name", "count", "text")
+    return dict(sorted(found, key=lambda each: order.index(_kind(*each))))
+
+
+def _kind(name: str, array: np.ndarray) -> str:
+    """Say what a column names rows by; empty for numbers of something."""
+    word, is_text = word_of(name), array.dtype.kind in "US"
+    if word in FILES:
+        return "file"
+    if word in NAMES:
+        return "name"
+    if word in COUNTS and not is_text:
+        return "count"
+    return "text" if is_text and word != "split" else ""
+
+
+def with_labels(found: Representation, where: str, keys: Keys, source: str) -> Representation:
+    """Take labels from another file.
+
+    Parameters
+    ----------
+    found : Representation
+        N samples.
+    where : str
+        The file, or ``file:column``.
+    keys : dict of str to ndarray
+        What may name the samples, as `keys_of` finds it.
+    source : str
+        Name of the features' file.
+
+    Returns
+    -------
+    Representation
+        With its labels, by name where rows have names, else row by row.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it holds no labels or several, or its rows have names that are not those of the samples.
+    Misnamed
+        If it has no such column, or none is named where there are several.
+
+    Warns
+    -----
+    UserWarning
+        If the samples have names and the labels have none.
+    """
+    path, column = Path(where), None
+    if not path.is_file() and ":" in where:
+        name, column = where.rsplit(":", 1)
+        path = Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"labels must be a file, or the name of an array of {source}; got {path}, which is "
+            "not there."
+        )
+    with naming(path):
+        arrays = _of_split(_read(path), str(found.meta.get("split", "")), path, source)
+        name = _labels_name(arrays, column, path)
+        known = keys_of(arrays, len(arrays[name]), without=name)
+        rows = _rows(_Sides(keys, known, len(found), len(arrays[name]), source, path.name))
+        values = arrays[name][rows]
+        classes, names = class_ids(values, [values], name)
+    meta = {key: value for key, value in found.meta.items() if key != "class_names"}
+    meta |= {"class_names": names} if names is not None else {}
+    return replace(found, labels=classes, meta=meta)
+
+
+def _read(path: Path) -> Arrays:
+    if ending_of(path) not in TABLES:
+        return numbers_and_text(path)
+    frame = read_table(path)
+    return columns_of(frame, list(frame.columns))
+
+
+def _of_split(arrays: Arrays, split: str, path: Path, source: str) -> Arrays:
+    """Rows of the features' own split, where the file tells splits apart."""
+    by_column = "split" in arrays and arrays["split"].dtype.kind == "U"
+    parts = by_split(arrays, vectors=ending_of(path) not in TABLES)
+    labelled = any(plain(name) in LABELS for part in parts.values() for name in part)
+    if "" in parts or not (by_column or labelled):
+        return arrays
+    if split in parts:
+        return parts[split]
+    if by_column and not split:
+        return arrays
+    if split or len(parts) > 1:
+        raise ValueError(
+            f"{path.name} must hold labels of the split of {source}, {split or 'which names none'}"
+            f"; got {', '.join(parts)}."
+        )
+    return next(iter(parts.values()))
+
+
+def _labels_name(arrays: Arrays, column: str | None, path: Path) -> str:
+    """Name of the labels: as it was said, one of the usual ones, or the only one that is no key."""
+    if column is not None:
+        arrays.check(column)
+        if column not in arrays:
+            known = ", ".join(each for each in arrays if each != "split") or "none"
+            raise Misnamed(f"columns of {path.name} must be among {known}; got {column!r}.")
+        return column
+    for word in LABELS:
+        for name in (*arrays, *arrays.unusable):
+            if plain(name) == word:
+                arrays.check(name)
+                return name
+    values = [name for name, array in arrays.items() if name != "split" and not _names(name, array)]
+    if len(values) == 1:
+        return values[0]
+    if len(arrays) == 1:
+        return next(iter(arrays))
+    for name in arrays.unusable if not values else ():
+        arrays.check(name)
+    if ending_of(path) in TABLES:
+        raise Misnamed(
+            f"labels must name a column of {path.name}, one of {', '.join(values) or 'none'}; "
+            f"got nothing. Write {path.name}:COLUMN."
+        )
+    raise Misnamed(
+        f"labels must name an array of {path.name}, one of {shapes_of(arrays, values)}; got "
+        f"nothing. Write {path.name}:NAME."
+    )
+
+
+def _names(name: str, array: np.ndarray) -> bool:
+    """Whether a column is called as names of rows are, and tells rows apart."""
+    if array.ndim != 1 or array.dtype.kind not in "iuUS":
+        return False
+    kind = _kind(name, array)
+    return kind in ("file", "count") or (kind == "name" and _is_unique(array))
+
+
+class _Sides:
+    """Names of the samples, and of the rows of labels."""
+
+    def __init__(
+        self, ours: Keys, theirs: Keys, n_samples: int, n_rows: int, source: str, file: str
+    ) -> None:
+        self.ours, self.theirs = ours, theirs
+        self.n_samples, self.n_rows = n_samples, n_rows
+        self.source, self.file = source, file
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """Columns of both sides that may name the same; a count is that of another count alone."""
+        for theirs, array in self.theirs.items():
+            for ours, other in self.ours.items():
+                kinds = {_kind(theirs, array), _kind(ours, other)}
+                if kinds == {"count"} or "count" not in kinds:
+                    yield theirs, ours
+
+
+def _rows(sides: _Sides) -> np.ndarray:
+    """Row of the labels for each sample."""
+    matches: dict[str, np.ndarray] = {}
+    for theirs, ours in sides.pairs():
+        found = match(sides.ours[ours], sides.theirs[theirs])
+        if found is not None:
+            matches.setdefault(theirs, found)
+    if matches:
+        _check_agreement(matches, sides)
+        return next(iter(matches.values()))
+    keys = [name for name, array in sides.theirs.items() if _names(name, array)]
+    keys += [name for name in sides.theirs if name not in keys and _overlap(name, sides)]
+    named = [name for name, array in sides.ours.items() if _kind(name, array) in ("file", "name")]
+    in_order = sides.n_rows == sides.n_samples and all(
+        _is_count(sides.theirs[name]) for name in keys
+    )
+    rows = [name for name in keys if word_of(name) == ROW]
+    if keys and not in_order and rows and (len(rows) == len(keys) or not named):
+        return places(sides.theirs[rows[0]], np.arange(sides.n_samples), ROW, sides.file)
+    if keys and not in_order:
+        _refuse(keys, named, sides)
+    if sides.n_rows != sides.n_samples:
+        short = sides.n_rows + 1 == sides.n_samples and ending_of(Path(sides.file)) in TABLES
+        hint = " The first line names the columns, and is none of them." if short else ""
+        raise ValueError(
+            f"{sides.file} must have a row for each of the {sides.n_samples} samples; got "
+            f"{sides.n_rows} rows.{hint}"
+        )
+    if named:
+        warnings.warn(
+            f"{sides.file} does not name its rows: its labels are those of the rows of "
+            f"{sides.source} in their order, though these have names ({named[0]}).",
+            UserWarning,
+            stacklevel=4,
+        )
+    return np.arange(sides.n_samples)
+
+
+def _check_agreement(matches: Mapping[str, np.ndarray], sides: _Sides) -> None:
+    """Refuse two columns of files that send samples to different rows."""
+    files = [name for name in matches if word_of(name) in FILES]
+    for name in files[1:]:
+        if not np.array_equal(matches[name], matches[files[0]]):
+            raise ValueError(
+                f"{sides.file} must name each row once; got {files[0]!r} and {name!r}, which name "
+                "different samples. Take one of them out."
+            )
+
+
+def _refuse(keys: list[str], named: list[str], sides: _Sides) -> None:
+    """Say of names that do not fit what both sides have."""
+    most = max(keys, key=lambda name: _overlap(name, sides))
+    for ours in named:
+        if _overlap(most, sides):
+            places(_as_text(sides.theirs[most]), _as_text(sides.ours[ours]), most, sides.file)
+    theirs = sides.theirs[keys[0]]
+    example = f"{keys[0]!r} there, such as {str(theirs[0])[:60]!r}"
+    if named:
+        other = f"{named[0]!r} in {sides.source}, such as {str(sides.ours[named[0]][0])[:60]!r}"
+    else:
+        other = f"no names in {sides.source}"
+    remedy = f"take {keys[0]!r} out of {sides.file} if its rows are in the order of {sides.source}"
+    raise ValueError(
+        f"{sides.file} must name its rows as {sides.source} names its own; got {example}, and "
+        f"{other}. Name both alike, or {remedy}."
+    )
+
+
+def _overlap(theirs: str, sides: _Sides) -> int:
+    """How many samples are named in a column, at most, as they are."""
+    keys = _as_text(sides.theirs[theirs])
+    paired = [ours for each, ours in sides.pairs() if each == theirs]
+    named = [ours for ours in paired if _kind(ours, sides.ours[ours]) in ("file", "name")]
+    return max((int(np.isin(_as_text(sides.ours[each]), keys).sum()) for each in named), default=0)
+
+
+def match(wanted: np.ndarray, keys: np.ndarray) -> np.ndarray | None:
+    """Find the row of each name: as it is, else tidied, without its folder, or without its ending.
+
+    Parameters
+    ----------
+    wanted : ndarray of shape (N,), text or integer
+        Names of samples.
+    keys : ndarray of shape (M,), text or integer
+        Names of rows.
+
+    Returns
+    -------
+    ndarray of shape (N,) or None
+        Rows; None unless every sample has exactly one. Names are shortened only where different
+        ones stay different, and whole numbers are compared by their value at last.
+
+    Examples
+    --------
+    >>> match(np.array(["a/0.png", "a/1.png"]), np.array(["1", "0"])).tolist()
+    [1, 0]
+    >>> match(np.array(["a/0.png", "b/0.png"]), np.array(["0", "1"])) is None
+    True
+    """
+    wanted, keys = _as_text(wanted), _as_text(keys)
+    n_wanted = len(np.unique(wanted))
+    if not _is_unique(keys):
+        return None
+    for shorten in (None, _tidied, _without_folder, _without_ending, _number):
+        ours, theirs = wanted, keys
+        if shorten is not None:
+            ours, theirs = _each(shorten, wanted), _each(shorten, keys)
+            if len(np.unique(ours)) < n_wanted or not _is_unique(theirs):
+                continue
+        order = np.argsort(theirs, kind="stable")
+        place = np.searchsorted(theirs[order], ours).clip(max=len(theirs) - 1)
+        if (theirs[order][place] == ours).all():
+            return order[place]
+    return None
+
+
+def _each(shorten: Callable[[str], str], names: np.ndarray) -> np.ndarray:
+    return np.array([shorten(name) for name in names.tolist()], dtype=np.str_)
+
+
+def _tidied(name: str) -> str:
+    return unicodedata.normalize("NFC", name).strip().replace("\\", "/")
+
+
+def _without_folder(name: str) -> str:
+    return _tidied(name).rstrip("/").rpartition("/")[2]
+
+
+def _without_ending(name: str) -> str:
+    return _ENDING.sub("", _without_folder(name))
+
+
+def _number(name: str) -> str:
+    """Take the zeros before a whole number away; what is none stays itself."""
+    name = _without_ending(name)
+    return name.lstrip("0") or "0" if name.isascii() and name.isdigit() else name
+
+
+def _as_text(array: np.ndarray) -> np.ndarray:
+    return array if array.dtype.kind == "U" else array.astype(np.str_)
+
+
+def _is_unique(array: np.ndarray) -> bool:
+    return len(np.unique(array)) == len(array)
+
+
+def _is_count(array: np.ndarray) -> bool:
+    """Whether values are 0, 1, 2, ... or 1, 2, 3, ..."""
+    if array.dtype.kind not in "iu":
+        return False
+    counted = np.arange(len(array))
+    return bool((array == counted).all() or (array == counted + 1).all())

@@ -1,0 +1,243 @@
+"""Labels of another file: each sample has its own, in any order, or a sentence says why not."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dimlab.image_set import ImageSet
+from dimlab.interop.features import load_features
+from dimlab.interop.joining import match
+from dimlab.representation import Representation
+
+N, D = 12, 4
+FEATURES = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
+FILES = np.array([f"img{row}.png" for row in range(N)])
+CLASSES = np.array([f"c{row % 3}" for row in range(N)])
+ORDER = np.random.default_rng(1).permutation(N)
+
+
+def features_file(path, files=FILES, key="filenames"):
+    frame = pd.DataFrame({f"embedding_{d}": FEATURES[:, d] for d in range(D)})
+    if files is not None:
+        frame.insert(0, key, files)
+    frame.to_csv(path, index=False)
+    return path
+
+
+def labels_file(path, key, files=FILES, order=ORDER, label="label", **options):
+    frame = pd.DataFrame({key: files, label: CLASSES}).iloc[order]
+    frame.to_csv(path, **{"index": False} | options)
+    return path
+
+
+def assert_joined(found):
+    np.testing.assert_array_equal(np.array(found.meta["class_names"])[found.labels], CLASSES)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["filename", "file_name", "File Name", "FILENAMES", "path", "image", "image_id", "image_path",
+     "img", "name", "id", "key", "sample_id", "slide"],
+)  # fmt: skip
+def test_a_column_that_names_rows_joins_them_whatever_it_is_called(key, tmp_path):
+    features = features_file(tmp_path / "a.csv")
+    shuffled = labels_file(tmp_path / "y.csv", key)
+    assert_joined(load_features(features, labels=shuffled))
+    only = labels_file(tmp_path / "y.csv", key, label="species")
+    assert_joined(load_features(features, labels=f"{only}:species" if key == "slide" else only))
+
+
+@pytest.mark.parametrize("ending", ["npz", "pt", "parquet", "tsv", "semicolons"])
+def test_every_container_of_labels_is_joined_by_name(ending, tmp_path):
+    features, path = features_file(tmp_path / "a.csv"), tmp_path / f"y.{ending}"
+    arrays = {"files": FILES[ORDER], "labels": CLASSES[ORDER]}
+    if ending == "npz":
+        np.savez(path, **arrays)
+    elif ending == "pt":
+        torch.save({name: array.tolist() for name, array in arrays.items()}, path)
+    elif ending == "parquet":
+        pytest.importorskip("pyarrow")
+        pd.DataFrame({"labels": arrays["labels"]}, index=pd.Index(FILES[ORDER], name="file")
+                     ).to_parquet(path)  # fmt: skip
+    elif ending == "tsv":
+        labels_file(path, "filename", sep="\t")
+    else:
+        path = labels_file(tmp_path / "y.csv", "filename", sep=";")
+    assert_joined(load_features(features, labels=path))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (FILES, np.char.add("photos/", FILES)),
+        (np.char.add("photos/", FILES), FILES),
+        (FILES, np.array([name[:-4] for name in FILES])),
+        (FILES, np.char.add(FILES, " ")),
+        (np.arange(N), np.arange(N)),
+        (np.arange(N), np.array([f"{row:05d}.jpg" for row in range(N)])),
+        (
+            np.array([f"é{row}" for row in range(N)]),
+            np.array([f"e\u0301{row}" for row in range(N)]),
+        ),
+    ],
+    ids=["folder there", "folder here", "no ending", "space", "whole", "padded", "accent"],
+)
+def test_names_are_the_same_without_folder_ending_or_zeros(ours, theirs, tmp_path):
+    features = features_file(tmp_path / "a.csv", ours)
+    assert_joined(load_features(features, labels=labels_file(tmp_path / "y.csv", "id", theirs)))
+
+
+def test_names_are_not_shortened_where_that_makes_them_equal(tmp_path):
+    ours = np.array([f"{'ab'[row % 2]}/{row // 2}.png" for row in range(N)])
+    features = features_file(tmp_path / "a.csv", ours)
+    path = labels_file(tmp_path / "y.csv", "file", np.array([name[2:] for name in ours]))
+    with pytest.raises(
+        ValueError, match=r"y.csv must name its rows as a.csv names its own; got 'fi"
+    ):
+        load_features(features, labels=path)
+    assert match(np.array(["a.png", "a.jpg"]), np.array(["a", "b"])) is None
+
+
+@pytest.mark.parametrize("key", ["filename", "image_id", "name", "id", "Unnamed: 0"])
+def test_names_on_the_label_side_alone_are_refused(key, tmp_path):
+    files = ORDER if key == "Unnamed: 0" else FILES
+    order = range(N) if key == "Unnamed: 0" else ORDER
+    features = features_file(tmp_path / "a.csv", None)
+    path = labels_file(tmp_path / "y.csv", key, files, order)
+    sentence = (
+        f"y.csv must name its rows as a.csv names its own; got {key!r} there, such as "
+        f"{str(np.asarray(files)[list(order)][0])!r}, and no names in a.csv. Name both alike, or "
+        f"take {key!r} out of y.csv if its rows are in the order of a.csv."
+    )
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        load_features(features, labels=path)
+
+
+def test_other_names_on_both_sides_are_refused(tmp_path):
+    features = features_file(tmp_path / "a.csv")
+    path = labels_file(tmp_path / "y.csv", "image_id", np.array([f"x{row}" for row in range(N)]))
+    with pytest.raises(
+        ValueError, match=r"and 'filenames' in a.csv, such as 'img0.png'. Name both"
+    ):
+        load_features(features, labels=path)
+    missing = labels_file(tmp_path / "y.csv", "filename", order=ORDER[ORDER < 10])
+    with pytest.raises(ValueError, match=r"got none for 2 of them, such as filename img10.png"):
+        load_features(features, labels=missing)
+    twice = labels_file(tmp_path / "y.csv", "filename", order=[*ORDER, 0])
+    with pytest.raises(ValueError, match=r"one row a sample; got filename img0.png more than once"):
+        load_features(features, labels=twice)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("key", ["id", "row", "index", "Unnamed: 0"])
+def test_a_count_of_rows_in_order_names_nothing(first, key, tmp_path):
+    features = features_file(tmp_path / "a.csv", None)
+    path = labels_file(tmp_path / "y.csv", key, np.arange(N) + first, range(N))
+    assert_joined(load_features(features, labels=path))
+
+
+def test_labels_without_names_are_joined_in_order_and_that_is_said(tmp_path):
+    features = features_file(tmp_path / "a.csv")
+    np.save(tmp_path / "y.npy", CLASSES)
+    with pytest.warns(UserWarning, match=r"y.npy does not name its rows: .* \(filenames\)"):
+        assert_joined(load_features(features, labels=tmp_path / "y.npy"))
+    np.save(tmp_path / "y.npy", CLASSES[1:])
+    with pytest.raises(
+        ValueError, match=r"y.npy must have a row for each of the 12 samples; got 11"
+    ):
+        load_features(features, labels=tmp_path / "y.npy")
+    pd.DataFrame({"label": CLASSES[1:]}).to_csv(tmp_path / "y.csv", index=False)
+    with pytest.raises(
+        ValueError, match=r"got 11 rows. The first line names the columns, and is no"
+    ):
+        load_features(features, labels=tmp_path / "y.csv")
+
+
+def test_names_that_repeat_are_classes_not_names_of_rows(tmp_path):
+    features = features_file(tmp_path / "a.csv", None)
+    pd.DataFrame({"name": CLASSES}).to_csv(tmp_path / "y.csv", index=False)
+    assert_joined(load_features(features, labels=tmp_path / "y.csv"))
+
+
+def test_two_columns_of_files_must_agree(tmp_path):
+    features = features_file(tmp_path / "a.csv")
+    frame = pd.DataFrame({"filename": FILES, "path": np.char.add("d/", FILES), "label": CLASSES})
+    frame.iloc[ORDER].to_csv(tmp_path / "y.csv", index=False)
+    assert_joined(load_features(features, labels=tmp_path / "y.csv"))
+    frame.assign(path=FILES[ORDER]).to_csv(tmp_path / "y.csv", index=False)
+    with pytest.raises(
+        ValueError, match=r"y.csv must name each row once; got 'filename' and 'path'"
+    ):
+        load_features(features, labels=tmp_path / "y.csv")
+
+
+def test_an_index_of_pandas_names_rows(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({f"embedding_{d}": FEATURES[:, d] for d in range(D)})
+    path = labels_file(tmp_path / "y.csv", "filename")
+    for name in ("file", None):
+        frame.set_index(pd.Index(FILES, name=name)).to_parquet(tmp_path / "a.parquet")
+        assert_joined(load_features(tmp_path / "a.parquet", labels=path))
+    assert load_features(features_file(tmp_path / "n.csv", np.arange(N))).factors[
+        "file"
+    ].tolist() == list(map(str, range(N)))
+
+
+def test_dimlab_s_own_features_are_joined_by_the_names_they_keep(tmp_path):
+    own = Representation(FEATURES, factors={"image_id": FILES}).save(tmp_path / "own.safetensors")
+    assert_joined(load_features(own, labels=labels_file(tmp_path / "y.csv", "filename")))
+
+
+@pytest.mark.parametrize("style", ["names", "column"])
+def test_labels_of_the_features_own_split_are_taken(style, tmp_path):
+    own = Representation(FEATURES, meta={"split": "test"}).save(tmp_path / "own.safetensors")
+    if style == "names":
+        path = tmp_path / "y.npz"
+        np.savez(path, y_train=CLASSES[ORDER], y_test=CLASSES)
+    else:
+        path = tmp_path / "y.csv"
+        both = pd.DataFrame({"label": [*CLASSES[ORDER], *CLASSES]})
+        both.assign(split=["train"] * N + ["Test"] * N).to_csv(path, index=False)
+    assert_joined(load_features(own, labels=path))
+    if style == "names":
+        with pytest.raises(
+            ValueError, match=r"the split of a.csv, which names none; got train, test"
+        ):
+            load_features(features_file(tmp_path / "a.csv", None), labels=path)
+
+
+def test_which_labels_is_asked_where_several_would_do(tmp_path):
+    features = features_file(tmp_path / "a.csv", None)
+    np.savez(tmp_path / "y.npz", age=np.arange(N), sex=np.arange(N) % 2)
+    with pytest.raises(
+        ValueError, match=r"labels must name an array of y.npz, one of 'age' \(12,\)"
+    ):
+        load_features(features, labels=tmp_path / "y.npz")
+    found = load_features(features, labels=f"{tmp_path}/y.npz:sex")
+    np.testing.assert_array_equal(found.labels, np.arange(N) % 2)
+    with pytest.raises(ValueError, match=r"columns of y.npz must be among age, sex; got 'no'"):
+        load_features(features, labels=f"{tmp_path}/y.npz:no")
+    with pytest.raises(
+        FileNotFoundError, match="labels must be a file, or the name of an array of"
+    ):
+        load_features(features, labels=tmp_path / "none.npy")
+
+
+def test_a_row_without_a_label_is_named(tmp_path):
+    features = features_file(tmp_path / "a.csv", None)
+    for values in ([None, *CLASSES[1:]], [np.nan, *range(1, N)]):
+        pd.DataFrame({"label": values, "x": 1}).to_csv(tmp_path / "y.csv", index=False)
+        with pytest.raises(ValueError, match=r"must be there for every row; got none in row 0"):
+            load_features(features, labels=tmp_path / "y.csv")
+    np.save(tmp_path / "y.npy", np.arange(N).astype(np.uint64) + 2**63)
+    with pytest.raises(ValueError, match=r"labels must be < 2\*\*63; got 9223372036854775819"):
+        load_features(features, labels=tmp_path / "y.npy")
+    for make in (
+        lambda labels: Representation(FEATURES[:1], labels=labels),
+        lambda labels: ImageSet(np.zeros((1, 1, 8, 8), np.uint8), labels, name="blank"),
+    ):
+        with pytest.raises(ValueError, match=r"labels must be < 2\*\*63; got 9223372036854775808"):
+            make(np.array([2**63], dtype=np.uint64))

@@ -1,0 +1,229 @@
+"""Tables of anyone's are read whatever separates their columns; what cannot be told is refused."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dimlab.containers import map_safetensors, widened
+from dimlab.interop.features import identify_features, load_features
+from dimlab.tables import read_table
+
+N, D = 12, 4
+FEATURES = np.random.default_rng(0).normal(size=(N, D))
+LABELS = np.arange(N) % 3
+
+
+def table(**columns):
+    frame = pd.DataFrame(FEATURES, columns=[f"embedding_{d}" for d in range(D)])
+    return frame.assign(labels=LABELS, **columns)
+
+
+def written(path, text, encoding="utf-8"):
+    path.write_text(text, encoding=encoding, newline="")
+    return path
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".CSV"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", ", "])
+def test_commas_semicolons_and_tabs_separate_columns(separator, ending, tmp_path):
+    text = "\ufeff" + table().to_csv(index=False).replace(",", separator)
+    found = load_features(written(tmp_path / f"a{ending}", text))
+    np.testing.assert_allclose(found.features, FEATURES)
+    np.testing.assert_array_equal(found.labels, LABELS)
+    assert found.factors == {}
+
+
+def test_a_quoted_separator_is_none(tmp_path):
+    path = written(tmp_path / "a.csv", '"a;b;c",d\n1,2\n')
+    assert list(read_table(path).columns) == ["a;b;c", "d"]
+
+
+def test_a_separator_at_the_end_of_each_row_makes_no_column(tmp_path):
+    path = written(tmp_path / "a.csv", "embedding_0,embedding_1,labels,\n1,2,0,\n3,4,1,\n")
+    assert load_features(path).features.tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a;b\n1,5;x\n2,5;y\n", "must write numbers with decimal points; got '1,5' in column 'a'"),
+        ("0.1,0.2,0.3,0\n0.4,0.5,0.6,1\n", "must name its columns in its first line; got numbers"),
+        ("7,3,3\n1,2,3\n", "must name its columns in its first line; got numbers there (7)"),
+        ("a, a\n1,2\n", "must name its columns differently; got 'a' twice"),
+        ("a\0b,c\n1,2\n", "must be a readable table; got bytes that are no text"),
+        ("", "must be a readable table; got: No columns to parse from file"),
+    ],
+)
+def test_what_cannot_be_told_is_refused(text, sentence, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        read_table(written(tmp_path / "a.csv", text))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "what"), [("utf-16", "UTF-16"), ("latin-1", "another encoding")]
+)
+def test_other_encodings_are_refused(encoding, what, tmp_path):
+    path = written(tmp_path / "a.csv", table(site="é").to_csv(index=False), encoding)
+    with pytest.raises(
+        ValueError, match=f"must be text in UTF-8; got {what}. Save it as CSV UTF-8"
+    ):
+        load_features(path)
+
+
+def test_packed_tables_are_refused(tmp_path):
+    table().to_csv(tmp_path / "a.csv.gz", index=False)
+    with pytest.raises(ValueError, match=r"must be a file that is not packed; got a.csv.gz"):
+        load_features(tmp_path / "a.csv.gz")
+
+
+@pytest.mark.parametrize("dimension", [0, 2, 3])
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("NA", "features must be finite; got 'NA' in column 'embedding_{}', row 3"),
+        ("None", "features must be finite; got 'None' in column 'embedding_{}', row 3"),
+        ("3,5", "features must be numbers; got '3,5' in column 'embedding_{}', row 3. Write them"),
+        ("cat", "features must be numbers; got 'cat' in column 'embedding_{}', row 3"),
+        ("", "features must be finite; got nan in dimension {}, row 3"),
+        (True, "features must be numbers; got 'True' in column 'embedding_{}', row 0"),
+    ],
+)
+def test_a_column_of_features_that_is_no_number_is_no_factor(value, sentence, dimension, tmp_path):
+    frame = table().astype({f"embedding_{dimension}": object})
+    rows = slice(None) if value is True else 3
+    frame.loc[rows, f"embedding_{dimension}"] = value
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(ValueError, match=re.escape(sentence.format(dimension))):
+        load_features(tmp_path / "a.csv")
+
+
+def test_numbers_that_are_large_are_numbers(tmp_path):
+    path = written(tmp_path / "a.csv", f"e_0,e_1\n1,{10**29}\n1,3\n")
+    assert load_features(path).features.tolist() == [[1, 1e29], [1, 3]]
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_columns_are_numbered_from_0_or_1(first, tmp_path):
+    frame = table().rename(columns={f"embedding_{d}": f"PC{d + first}" for d in range(D)})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    if first < 2:
+        np.testing.assert_allclose(load_features(tmp_path / "a.csv").features, FEATURES)
+        return
+    with pytest.raises(ValueError, match="must be numbered from 0 or 1; got 'PC' from 2 on"):
+        load_features(tmp_path / "a.csv")
+
+
+def test_broken_features_are_not_passed_over_for_a_smaller_matrix(tmp_path):
+    frame = pd.DataFrame(FEATURES, columns=[f"f_{d}" for d in range(D)]).astype({"f_3": object})
+    frame.loc[1, "f_3"] = "NA"
+    frame = frame.assign(site1=1.0, site2=2.0)
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    with pytest.raises(ValueError, match="got 'NA' in column 'f_3', row 1"):
+        load_features(tmp_path / "a.csv")
+    found = load_features(tmp_path / "a.csv", features="site")
+    assert found.features.tolist() == [[1, 2]] * N
+    unrelated = table(note_1=1.0, note_2="text")
+    unrelated.to_csv(tmp_path / "b.csv", index=False)
+    np.testing.assert_allclose(load_features(tmp_path / "b.csv").features, FEATURES)
+
+
+def parquet(path, frame):
+    pytest.importorskip("pyarrow")
+    frame.to_parquet(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("column", "sentence"),
+    [
+        (["a", None] * 6, "column 'other' must be there for every row; got none in row 1"),
+        ([b"\xff"] * N, "column 'other' must hold numbers or text; got binary"),
+        ([["a"], ["b", "c"]] * 6, "column 'other' must hold numbers or text; got list"),
+        (
+            [{"bytes": b"x", "path": "a"}] * N,
+            "column 'other' must hold numbers or text; got struct",
+        ),
+        ([[1.0], [1.0, 2.0]] * 6, "column 'other' must hold lists of one length; got 2 lengths"),
+        ([0.5, np.nan] * 6, "'other' must be finite; got NaN or infinity"),
+    ],
+)
+def test_an_unrelated_column_is_left_out_and_no_reason_to_refuse(column, sentence, tmp_path):
+    path = parquet(tmp_path / "a.parquet", table(other=column))
+    with pytest.warns(UserWarning, match=re.escape(f"a.parquet: left out, as {sentence}")):
+        found = load_features(path)
+    np.testing.assert_array_equal(found.features, FEATURES)
+    assert found.factors == {}
+    if "finite" not in sentence:
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            load_features(path, labels="other")
+
+
+@pytest.mark.parametrize("kind", ["Float32", "Float64", "float16"])
+def test_nullable_columns_are_numbers(kind, tmp_path):
+    frame = table().astype({f"embedding_{d}": kind for d in range(D)})
+    path = parquet(tmp_path / "a.parquet", frame)
+    np.testing.assert_allclose(load_features(path).features, FEATURES, rtol=1e-2)
+    if kind == "float16":
+        return
+    frame.loc[3, "embedding_3"] = pd.NA
+    with pytest.raises(ValueError, match="features must be finite; got nan in dimension 3, row 3"):
+        load_features(parquet(tmp_path / "b.parquet", frame))
+
+
+def test_a_label_that_is_null_is_named(tmp_path):
+    frame = table().astype({"labels": "Int64"})
+    frame.loc[11, "labels"] = pd.NA
+    path = parquet(tmp_path / "a.parquet", frame)
+    with pytest.raises(ValueError, match="must be there for every row; got none in row 11 of 'lab"):
+        load_features(path)
+
+
+def test_bfloat16_and_batches_are_read(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    whole = torch.from_numpy(FEATURES).float()
+    save_file(
+        {"features": whole.bfloat16(), "labels": torch.from_numpy(LABELS)},
+        tmp_path / "a.safetensors",
+    )
+    found = load_features(tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(found.features, whole.bfloat16().float())
+    bits = map_safetensors(tmp_path / "a.safetensors")[0]["features"]
+    np.testing.assert_array_equal(widened(bits), found.features)
+    torch.save([whole[:5], whole[5:10], whole[10:]], tmp_path / "a.pt")
+    np.testing.assert_array_equal(load_features(tmp_path / "a.pt").features, whole)
+    torch.save([whole, whole[:, :2]], tmp_path / "b.pt")
+    with pytest.raises(ValueError, match=r"features must name one of the arrays of b.pt"):
+        load_features(tmp_path / "b.pt")
+    torch.save(
+        {"features": whole.to("meta"), "labels": torch.from_numpy(LABELS)}, tmp_path / "c.pt"
+    )
+    with pytest.raises(ValueError, match=r"c.pt must hold features \(N, D\); got 'labels'"):
+        load_features(tmp_path / "c.pt")
+
+
+def test_what_cannot_be_read_is_not_said_to_be_arrays(tmp_path):
+    for name in ("a.npz", "a.csv", "a.npy"):
+        (tmp_path / name).write_bytes(b'a,b\n1,2,3\n"x')
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            identify_features(tmp_path / name)
+    np.savez(tmp_path / "b.npz", x=np.ones(3))
+    assert identify_features(tmp_path / "b.npz") == ()
+
+
+def test_too_little_memory_to_map_is_no_damage(tmp_path, monkeypatch):
+    import errno
+
+    from dimlab.representation import Representation
+
+    path = Representation(FEATURES).save(tmp_path / "a.safetensors")
+
+    def refused(*arguments, **options):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(np, "memmap", refused)
+    with pytest.raises(MemoryError, match="must fit into the memory that this process may address"):
+        map_safetensors(path)
