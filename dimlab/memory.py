@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -314,8 +315,31 @@ def foresee(case: str, shapes: Shapes, *, device: str = "cpu") -> None:
     )
 
 
+def check_budget(memory: float | None) -> None:
+    """Refuse a budget that is none.
+
+    Parameters
+    ----------
+    memory : float or None
+        GB; None: what is needed.
+
+    Raises
+    ------
+    ValueError
+        If it is not > 0 and finite.
+
+    Examples
+    --------
+    >>> check_budget(2.5)
+    """
+    if memory is not None and not (math.isfinite(memory) and memory > 0):
+        raise ValueError(f"memory must be > 0 and finite; got {memory:g}.")
+
+
 def _gb(count: float) -> str:
-    return f"{count / 1e9:.2g} GB"
+    """Two digits, and no powers of ten."""
+    short = f"{count / 1e9:.2g}"
+    return f"{float(short):,.0f} GB" if count >= 99.5e9 else f"{short} GB"
 
 
 def _in_words(shapes: Shapes) -> str:
@@ -341,7 +365,14 @@ def _remedy(case: str, shapes: Shapes, free: int) -> str:
         if found is None or found // unit < least or found >= value:
             continue
         return f"Pass {flag} {found // unit} ({plain} in Python)."
-    return "Pass fewer rows."
+    few = replace(shapes, n_train=min(shapes.n_train, 2), n_test=min(shapes.n_test, 2))
+    if bytes_needed(case, few) <= free:
+        return "Pass fewer rows."
+    found = _largest(case, few, "n_dimensions", shapes.n_dimensions, free)
+    most = f", at most {found:,}" if found else ""
+    return (
+        f"Pass fewer dimensions{most} (Representation.select in Python): fewer rows would not do."
+    )
 
 
 def _largest(case: str, shapes: Shapes, field: str, value: int, free: int) -> int | None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dimlab.containers import Misnamed
+
 if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
     from dimlab.interop.weights import LoadedEncoder
@@ -38,9 +40,13 @@ def reading() -> Iterator[None]:
     ------
     Unreadable
         With the sentence of the ``ValueError``.
+    Misnamed
+        As it was raised: a misuse.
     """
     try:
         yield
+    except Misnamed:
+        raise
     except ValueError as error:
         raise Unreadable(str(error)) from error
 
@@ -563,6 +569,30 @@ class Loading:
             raise ValueError(f"masked must be left out for {source.name}, which has no mask.")
         return found.masked(loaded.mask)
 
+    def check_data(self, sources: list[Path]) -> None:
+        """Refuse a data set where there is nothing to encode.
+
+        Parameters
+        ----------
+        sources : list of Path
+            What is measured.
+
+        Raises
+        ------
+        ValueError
+            If there is one, and every source holds features or moments.
+        """
+        if self.data is None:
+            return
+        from dimlab.interop.features import holds_features
+        from dimlab.kernels.moments import Moments
+
+        if all(holds_features(each) or Moments.is_state(each) for each in sources):
+            what = ", ".join(each.name for each in sources)
+            raise ValueError(
+                f"data must be left out for a file of features, as {what} is; got {self.data!r}."
+            )
+
     def pair(
         self,
         source: Path,
@@ -606,6 +636,7 @@ class Loading:
 
         check_drawn("max-queries", max_queries)  # before anything long
         check_drawn("max-train", max_train)
+        self.check_data([source])
         test = self.features(source, "test", views=views)
         train = self._train_of(source, test)
         if train is None:
@@ -849,6 +880,7 @@ class Loading:
         from dimlab.kernels.moments import Moments
         from dimlab.training.distributed import joined
 
+        self.check_data(sources)
         states = [Moments.is_state(path) for path in sources]
         if any(states) and (not all(states) or self.basis or self.masked):
             raise ValueError(

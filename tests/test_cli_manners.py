@@ -158,3 +158,72 @@ def test_figures_come_in_the_format_asked_for(dimlab, features, tmp_path):
     assert (tmp_path / "o" / "ablate.png").read_bytes().startswith(b"\x89PNG")
     code, _, err = dimlab(*arguments, "--format", "gif")
     assert (code, "format must be one of svg, png, pdf; got 'gif'." in err) == (2, True)
+
+
+def refused(dimlab, *arguments):
+    """Exit code and the one line on stderr."""
+    code, out, err = dimlab(*arguments)
+    assert (out, len(err.splitlines())) == ("", 1), err
+    return code, err
+
+
+@pytest.mark.parametrize("command", sorted(set(cli.COMMANDS) - {"explore"}))
+def test_out_must_be_a_folder_before_anything_is_read(dimlab, tmp_path, command):
+    (tmp_path / "taken").write_text("mine")
+    files = () if command in ("demo", "train") else ("nowhere.pt",)
+    for out, sentence in (
+        ("taken", "out must be a folder, or become one; got taken, which is a file."),
+        ("taken/deeper", f"got taken/deeper, and {tmp_path / 'taken'} is a file."),
+        ("x" * 300, f"out must be a folder; got {'x' * 300}: File name too long."),
+    ):
+        code, err = refused(dimlab, command, *files, "--out", out)
+        assert (code, sentence in err) == (2, True), err
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+@pytest.mark.parametrize("memory", ["nan", "inf", "0", "-1"])
+def test_memory_must_be_some(dimlab, features, memory):
+    for command in ("ablate", "confirm", "cumulate", "random-masks"):
+        code, err = refused(dimlab, command, *features, "--memory", memory)
+        assert code == 2
+        assert err == f"dimlab {command}: memory must be > 0 and finite; got {memory}.\n"
+
+
+def test_data_is_no_option_of_features(dimlab, features):
+    test, *_ = features
+    for command in ("ablate", "decompose", "correlate", "redundancy", "bound", "attribute"):
+        code, err = refused(dimlab, command, test, "--data", "digits")
+        assert (code, "data must be left out for a file of features, as test.saf" in err) == (
+            2,
+            True,
+        )
+    code, err = refused(dimlab, "compare", *features[::2], "--data", "digits")
+    assert (code, "as test.safetensors, train.safetensors is; got 'digits'" in err) == (2, True)
+
+
+def test_a_name_that_no_file_holds_is_a_misuse(dimlab, tmp_path):
+    np.savez("a.npz", x=np.eye(4), y=[0, 1, 0, 1])
+    (tmp_path / "y.csv").write_text("file,kind\na,0\n")
+    for option, value, sentence in (
+        ("--labels", "nosuch", "labels must be a file, or one of 'y' (4,); got 'nosuch'."),
+        ("--features", "nosuch", "features must be one of 'x' (4, 4); got 'nosuch'."),
+        ("--labels", "no.npy", "labels must be a file, or the name of an array of a.npz; got no."),
+        ("--labels", "y.csv:nosuch", "columns of y.csv must be among file, kind; got 'nosuch'."),
+    ):
+        code, err = refused(dimlab, "ablate", "a.npz", option, value)
+        assert (code, sentence in err) == (2, True), err
+    code, err = refused(dimlab, "ablate", "a.npz", "--labels", "y.csv")  # what is there is at fault
+    assert (code, "y.csv must name its rows as a.npz names its own" in err) == (1, True), err
+
+
+def test_inspect_refuses_what_the_probes_refuse(dimlab, tmp_path):
+    (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 and no more")
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "a.csv").write_text("embedding_0,embedding_1\n1,2\n3,NA\n")
+    for name in ("cut.npz", "objects.npy", "a.csv"):
+        for command in ("inspect", "decompose"):
+            code, err = refused(dimlab, command, name)
+            assert (code, name in err) == (1, True), err
+    np.savez("two.npz", a=np.eye(2), b=np.eye(2))
+    code, out, _ = dimlab("inspect", "two.npz", "--json")
+    assert (code, json.loads(out)["kind"]) == (0, "arrays")

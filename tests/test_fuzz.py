@@ -50,7 +50,7 @@ def outcome(form, path, file):
     try:
         with limited(), warnings.catch_warnings():
             warnings.simplefilter("error")
-            warnings.filterwarnings("ignore", ".*left out, as they do not fit", UserWarning)
+            warnings.filterwarnings("ignore", ".*left out, ", UserWarning)
             form.read(path)
     except REFUSALS as error:
         said, names = str(error), (path.name, file.name, *form.called)

@@ -103,7 +103,7 @@ def test_the_flag_named_is_there_and_its_value_fits(case, monkeypatch):
         with pytest.raises(MemoryError) as caught:
             foresee(case, shapes)
         sentence = str(caught.value)
-        assert f"{free / 1e9:.2g} GB are free. Pass " in sentence
+        assert f"{float(f'{free / 1e9:.2g}'):,g} GB are free. Pass " in sentence
         found = re.search(r"Pass (--[\w-]+) (\d+) ", sentence)
         if found is None:
             assert "Pass fewer" in sentence
@@ -115,6 +115,34 @@ def test_the_flag_named_is_there_and_its_value_fits(case, monkeypatch):
         unit = shapes.n_views if (probe, flag) == ("attribute", "--max-queries") else unit
         foresee(case, replace(shapes, **{FIELDS[flag]: unit * value}))
     assert named, case
+
+
+@pytest.mark.parametrize("case", ["correlate", "decompose", "find_redundancy", "ablate ridge"])
+def test_fewer_rows_are_not_asked_for_where_none_would_do(case, monkeypatch):
+    shapes = Shapes(1000, 1000, 60_000, 10, n_blocks=10)
+    monkeypatch.setattr(memory, "available_bytes", lambda device="cpu": 60 * 10**9)
+    with pytest.raises(MemoryError) as caught:
+        foresee(case, shapes)
+    found = re.search(
+        r"Pass fewer dimensions, at most ([\d,]+) \(Representation.select in Python\): fewer rows "
+        "would not do.$",
+        str(caught.value),
+    )
+    assert found, str(caught.value)
+    most = int(found[1].replace(",", ""))
+    few = replace(shapes, n_train=2, n_test=2, n_blocks=10)
+    assert bytes_needed(case, replace(few, n_dimensions=most)) <= 60 * 10**9
+    assert bytes_needed(case, replace(few, n_dimensions=60_000)) > 60 * 10**9
+
+
+def test_sizes_are_written_without_powers_of_ten(monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda device="cpu": 10**9)
+    with pytest.raises(
+        MemoryError, match=r"needs about 790 GB for 1,000 x 60,000 values; 1 GB"
+    ):
+        foresee("decompose", Shapes(0, 1000, 60_000, n_blocks=10))
+    with pytest.raises(MemoryError, match="needs about 79,000 GB for"):
+        foresee("decompose", Shapes(0, 1000, 600_000, n_blocks=10))
 
 
 def test_what_fits_is_not_refused_and_what_is_unknown_neither(monkeypatch):

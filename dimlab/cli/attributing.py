@@ -438,6 +438,7 @@ def bound_risk(
     from dimlab.probes.bound_risk import bound_risk as measure_bound
 
     loading = Loading(data, data_dir, device=device, seed=seed, quiet=quiet)
+    loading.check_data([source])
     views = loading.sampled(loading.features(source, split, views=2), max_queries)
     with progress("bounding", quiet=quiet) as advance:
         result = measure_bound(

@@ -17,6 +17,7 @@ from dimlab.cli.options import (
     EncoderName,
     FailIf,
     LayoutName,
+    Out,
     Stem,
     TrustPickle,
 )
@@ -36,7 +37,7 @@ def inspect(
     allow_untrained: AllowUntrained = False,
     trust_pickle: TrustPickle = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="List every tensor.")] = False,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder for CSV and JSON.")] = None,
+    out: Out = None,
     as_json: AsJson = False,
     fail_if: FailIf = None,
 ) -> None:

@@ -258,6 +258,7 @@ def compare(
 
     names = names_of(sources)
     loading = Loading(data, data_dir, masked, basis, None, device, seed, quiet)
+    loading.check_data(sources)
     found = {}
     for name, source in zip(names, sources, strict=True):
         representation = loading.features(source, split, views=views)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -29,7 +30,12 @@ Data = Annotated[
 DataDir = Annotated[
     Path | None, typer.Option("--data-dir", help="Folder (or file) of the data set.")
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder for CSV, JSON and figure.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", help="Folder for CSV, JSON and figure.", callback=lambda out: as_folder(out)
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Device = Annotated[
     str,
@@ -125,9 +131,15 @@ SaveMoments = Annotated[
 # checkpoints of other tools
 EncoderName = Annotated[
     str | None,
-    typer.Option("--encoder", help="resnet18, resnet34, resnet50, convnet or timm:NAME."),
+    typer.Option(
+        "--encoder",
+        help="resnet18, resnet34, resnet50, resnet101, resnet152, wide_resnet50_2, "
+        "wide_resnet101_2, convnet or timm:NAME.",
+    ),
 ]
-Stem = Annotated[str | None, typer.Option("--stem", help="Of a ResNet: cifar or imagenet.")]
+Stem = Annotated[
+    str | None, typer.Option("--stem", help="Of a ResNet: cifar, imagenet, solo-learn.")
+]
 LayoutName = Annotated[
     str | None, typer.Option("--layout", help="How the file is laid out, where it is not plain.")
 ]
@@ -148,7 +160,61 @@ AllowPartial = Annotated[
 AllowUntrained = Annotated[
     bool, typer.Option("--allow-untrained", help="Weights may show no sign of training.")
 ]
-Memory = Annotated[float | None, typer.Option("--memory", help="GB that the kNN search may take.")]
+Memory = Annotated[
+    float | None,
+    typer.Option(
+        "--memory",
+        help="GB that the kNN search may take.",
+        callback=lambda memory: _known_budget(memory),
+    ),
+]
+
+
+def as_folder(out: Path | None) -> Path | None:
+    """Refuse what cannot be a folder, before anything is read or computed.
+
+    Parameters
+    ----------
+    out : Path or None
+        What ``--out`` says; it may be there, or be made.
+
+    Returns
+    -------
+    Path or None
+        The same.
+
+    Raises
+    ------
+    ValueError
+        If it, or what it would lie in, is a file, or may not be written.
+    """
+    if out is None:
+        return out
+    there = next(each for each in (out, *out.absolute().parents) if _is_there(each))
+    inside = "which" if there == out else f"and {there}"
+    if not there.is_dir():
+        what = "a file" if there.is_file() else "no folder"
+        raise ValueError(f"out must be a folder, or become one; got {out}, {inside} is {what}.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"out must be a folder; got {out}, {inside} may not be written.")
+    return out
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:  # such as a name that is too long
+        raise ValueError(f"out must be a folder; got {path}: {error.strerror}.") from error
+    return True
+
+
+def _known_budget(memory: float | None) -> float | None:
+    from dimlab.memory import check_budget
+
+    check_budget(memory)
+    return memory
 
 
 def _known_device(name: str) -> str:

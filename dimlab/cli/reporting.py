@@ -23,6 +23,7 @@ from dimlab.cli.options import (
     Reader,
     Seed,
     TrainFeatures,
+    as_folder,
 )
 from dimlab.cli.recording import recording
 from dimlab.sources import Loading, is_own, mask_of, names_of, read_checkpoint, reading
@@ -74,6 +75,7 @@ def report(
 
     if check:
         return _check(sources, as_json)
+    as_folder(out)
     if sources[0].is_dir():
         with reading():
             page = redraw_report(sources[0], out=out, figure_format=figure_format)

@@ -35,6 +35,7 @@ from dimlab.cli.options import (
     Stem,
     TrainFeatures,
     TrustPickle,
+    as_folder,
 )
 from dimlab.cli.recording import keep_record, recording
 from dimlab.sources import (
@@ -106,7 +107,8 @@ def train(
         ),
     ] = "",
     out: Annotated[
-        Path | None, typer.Option("--out", help="Run folder; runs/... by default.")
+        Path | None,
+        typer.Option("--out", help="Run folder; runs/... by default.", callback=as_folder),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the folder's checkpoint, if there is one.")
@@ -164,9 +166,10 @@ def train(
 @app.command()
 def encode(
     source: Source,
-    out: Annotated[Path, typer.Option("--out", help="Folder for the .safetensors files.")] = Path(
-        "."
-    ),
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="Folder for the .safetensors files.", callback=as_folder),
+    ] = Path("."),
     split: Annotated[
         list[str] | None, typer.Option("--split", help="train, validation, test; repeatable.")
     ] = None,
@@ -203,19 +206,19 @@ def encode(
     from dimlab.encode import encode as encode_images
     from dimlab.encode import encode_moments
     from dimlab.interop.features import holds_features
+    from dimlab.interop.matching import check_names
     from dimlab.interop.weights import load_encoder
     from dimlab.training.distributed import joined
 
+    check_names(encoder, stem, layout)  # misuses, where what does not fit is a failure
     if moments and views not in (0, 2):
         raise ValueError(f"views must be 0 or 2 with --moments; got {views}.")
     if not is_own(source):
-        if holds_features(source) and source.is_file():
+        with reading():
+            is_features = source.is_file() and holds_features(source)
+        if is_features:
             raise ValueError(f"checkpoint must hold an encoder; got features, {source.name}.")
-        if moments or layer != "encoder" or data is None:
-            raise ValueError(
-                f"data must name what {source.name} shall encode, without --moments and --layer; "
-                "got a checkpoint of another tool. Pass --data."
-            )
+        data = _data_for_others(source.name, layer, moments, data)
         with reading(), said_on_stderr():
             loaded = load_encoder(
                 source, encoder=encoder, stem=stem, layout=layout, branch=branch,
@@ -252,6 +255,25 @@ def encode(
                 )
             if world.rank == 0:
                 _keep(encoded, out, name, loading, source)
+
+
+def _data_for_others(name: str, layer: str, moments: bool, data: str | None) -> str:
+    """Refuse what only a checkpoint of dimlab's can be asked for, and give the data set."""
+    if layer != "encoder":
+        raise ValueError(
+            f"layer must be encoder for a checkpoint of another tool, as {name} is; got {layer!r}."
+        )
+    if moments:
+        raise ValueError(
+            f"moments must be left out for a checkpoint of another tool, as {name} is; got "
+            "--moments. Encode it, then dimlab decompose FEATURES --save-moments."
+        )
+    if data is None:
+        raise ValueError(
+            f"data must name what {name} shall encode, as only dimlab's own checkpoints know it; "
+            "got nothing. Pass --data."
+        )
+    return data
 
 
 def _keep(
@@ -377,7 +399,9 @@ def _read_checkpoints(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("demo"),
+    out: Annotated[
+        Path, typer.Option("--out", help="Folder of the report.", callback=as_folder)
+    ] = Path("demo"),
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dimlab.kernels.collinearity import groups_of
 from dimlab.kernels.moments import Moments
+from dimlab.memory import check_budget
 from dimlab.probes._outcomes import (
     Outcomes,
     Parts,
@@ -73,6 +74,7 @@ class Reading:
                 f"it); got {fill!r}."
             )
         check_penalty(penalty)
+        check_budget(memory)
         return cls(
             reader,
             refit,
