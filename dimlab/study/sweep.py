@@ -142,10 +142,10 @@ class Study:
         Returns
         -------
         Study
-            It shows that a script runs; its verdict is always undecided.
+            It shows that a script runs; its verdict is always undecided. Two processes.
         """
         config = replace(TrainConfig.small(), steps=40, batch_size=64, trace_every=10)
-        return cls(data, replace(config, **changes), (0, 1, 2))
+        return cls(data, replace(config, **changes), (0, 1, 2), n_jobs=2)
 
     @classmethod
     def medium(cls, data: str = "fashion-mnist", **changes: Any) -> Study:
