@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from dimlab.interop.layouts import Shape
-from dimlab.training.encoders import NAMES, build_encoder
+from dimlab.training.encoders import BUILT, build_encoder
 
 TIMM = "timm:"
 NEEDS_TIMM = 'needs the package timm: pip install "dimlab[timm]"'
@@ -30,11 +30,11 @@ class Blueprint:
     Parameters
     ----------
     name : str
-        One of `NAMES`, or ``timm:`` and a name there.
+        One of `BUILT`, or ``timm:`` and a name there.
     in_channels : int, default=3
         C.
     stem : str or None
-        Of a ResNet: ``cifar`` or ``imagenet``.
+        Of a ResNet: a name in `STEMS`.
     stem_relu : bool, default=True
         Whether a ResNet's stem ends in its ReLU.
     width : int, default=128
@@ -130,16 +130,34 @@ def build_timm(name: str, **options: Any) -> nn.Module:
     ValueError
         If timm is not there, or does not know the name.
     """
-    short = name.removeprefix(TIMM)
     if not has_timm():
         raise ValueError(f"encoder {name!r} {NEEDS_TIMM}.")
+    check_timm(name)
     timm: Any = importlib.import_module("timm")
+    return timm.create_model(name.removeprefix(TIMM), num_classes=0, **options)
 
+
+def check_timm(name: str) -> None:
+    """Refuse a name that timm does not know, where timm is there.
+
+    Parameters
+    ----------
+    name : str
+        Of any encoder; others than timm's pass.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model.
+    """
+    if not name.startswith(TIMM) or not has_timm():
+        return
+    timm: Any = importlib.import_module("timm")
+    short = name.removeprefix(TIMM)
     if not timm.is_model(short):
         close = timm.list_models(f"*{short.split('_')[0]}*")[:3]
         known = f" Close ones: {', '.join(close)}." if close else ""
         raise ValueError(f"encoder must be a model of timm; got {name!r}.{known}")
-    return timm.create_model(short, num_classes=0, **options)
 
 
 def has_timm() -> bool:
@@ -159,7 +177,7 @@ def normalised_name(name: str) -> str:
     Parameters
     ----------
     name : str
-        One of `NAMES`, ``timm:NAME``, or the name of a ViT of timm's.
+        One of `BUILT`, ``timm:NAME``, or the name of a ViT of timm's.
 
     Returns
     -------
@@ -176,11 +194,11 @@ def normalised_name(name: str) -> str:
     >>> normalised_name("vit_small_patch16_224"), normalised_name("resnet18")
     ('timm:vit_small_patch16_224', 'resnet18')
     """
-    if name in NAMES or name.startswith(TIMM):
+    if name in BUILT or name.startswith(TIMM):
         return name
     if name.startswith(("vit_", "deit")):
         return TIMM + name
-    raise ValueError(f"encoder must be one of {', '.join(NAMES)}, or timm:NAME; got {name!r}.")
+    raise ValueError(f"encoder must be one of {', '.join(BUILT)}, or timm:NAME; got {name!r}.")
 
 
 def blueprint_at(
@@ -191,7 +209,7 @@ def blueprint_at(
     Parameters
     ----------
     name : str
-        One of `NAMES`.
+        One of `BUILT`.
     shapes : mapping of str to tuple of int
         Keys of the file.
     found : mapping of str to str
@@ -227,7 +245,11 @@ def vit_prefixes(shapes: Mapping[str, Shape]) -> list[str]:
     list of str
         Prefixes of ``patch_embed.proj.weight``, where blocks stand beside it.
     """
-    found = [key.removesuffix(_ANCHOR) for key in shapes if key.endswith(_ANCHOR)]
+    found = [
+        key.removesuffix(_ANCHOR)
+        for key, shape in shapes.items()
+        if key.endswith(_ANCHOR) and len(shape) == 4 and min(shape) > 0
+    ]
     return [each for each in found if any(key.startswith(f"{each}blocks.0.") for key in shapes)]
 
 
@@ -253,6 +275,7 @@ def vit_at(prefix: str, shapes: Mapping[str, Shape]) -> Blueprint:
     """
     width, channels, patch, _ = shapes[f"{prefix}{_ANCHOR}"]
     position = shapes.get(f"{prefix}pos_embed", (1, 0, width))
+    position = position if len(position) == 3 else (1, 0, width)
     side = math.isqrt(position[1])  # a class token makes one more than a square
     size, family = _WIDTHS.get(width, f"width {width}"), "224"
     if f"{prefix}blocks.0.ls1.gamma" in shapes:

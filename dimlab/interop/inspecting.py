@@ -13,7 +13,7 @@ from dimlab.interop.features import holds_features, identify_features
 from dimlab.interop.matching import Match, find_encoder
 from dimlab.interop.opening import Opened, open_weights
 from dimlab.interop.own import own_kind
-from dimlab.interop.refusing import refusal, trained
+from dimlab.interop.refusing import check_partial, refusal, trained
 from dimlab.interop.roles import FoundMask, find_mask, role_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Inspection:
     facts : dict of str
         What is known of it, ready for JSON; for a checkpoint ``encoder, layout, container, prefix,
         branch, why, trained``, the counts ``n_matched, n_missing, n_unexpected, n_mismatched,
-        n_aliases``, the first keys of each that is not empty, and ``mask``.
+        n_aliases``, the first keys of each that is not empty, ``candidates`` where several encoders
+        fit equally well, and ``mask``.
     tensors : tuple of dict
         Key, shape, dtype and role of each tensor, and the encoder's key where it matches one.
 
@@ -112,6 +113,8 @@ def inspect_file(
     ------
     FileNotFoundError
         If there is no such file.
+    Misnamed
+        If a branch, or a key that may be missing, is not there.
     ValueError
         If it cannot be read, or asks for code to be run.
 
@@ -131,7 +134,7 @@ def inspect_file(
     own = own_kind(path)
     if own is not None:
         return Inspection(path.name, *own)
-    if path.is_file() and holds_features(path):
+    if path.is_file() and _holds_features(path):
         return _of_features(path)
     opened = open_weights(path, trust_pickle=trust_pickle)
     try:
@@ -142,10 +145,18 @@ def inspect_file(
         facts = {"container": opened.kind, "n_tensors": len(opened.tensors), "why": str(error)}
         rows = tuple(_row(key, each, role_of(key)) for key, each in opened.tensors.items())
         return Inspection(path.name, "tensors", facts, rows)
+    check_partial(match, opened, allow_partial)
     reason = refusal(
         path.name, opened, match, allow_partial=allow_partial, allow_untrained=allow_untrained
     )
     return of_match(path, opened, match, loads=reason or "yes")
+
+
+def _holds_features(path: Path) -> bool:
+    try:
+        return holds_features(path)
+    except ValueError:  # tensors that are no arrays: weights, perhaps
+        return False
 
 
 def of_match(path: Path, opened: Opened, match: Match, *, loads: str) -> Inspection:
@@ -177,8 +188,8 @@ def of_match(path: Path, opened: Opened, match: Match, *, loads: str) -> Inspect
         elif name in match.aliases:
             rows.append(_row(name, tensor, "alias", match.aliases[name]))
         else:
-            rows.append(_row(name, tensor, role_of(name), wrong.get(name, "")))
-    unexpected = [name for name in place.unexpected if role_of(name) == "other"]
+            role = "other" if name in match.unexpected else role_of(name)
+            rows.append(_row(name, tensor, role, wrong.get(name, "")))
     facts: dict[str, Any] = {
         "loads": loads,
         "bytes": path.stat().st_size,
@@ -192,12 +203,13 @@ def of_match(path: Path, opened: Opened, match: Match, *, loads: str) -> Inspect
         "n_tensors": len(opened.tensors),
         "n_matched": len(place.found),
         "n_missing": len(place.missing),
-        "n_unexpected": len(unexpected),
+        "n_unexpected": len(match.unexpected),
         "n_mismatched": len(place.mismatched),
         "n_aliases": len(match.aliases),
         "missing": list(place.missing[:8]),
-        "unexpected": unexpected[:8],
+        "unexpected": list(match.unexpected[:8]),
         "mismatched": list(place.mismatched.values())[:8],
+        "candidates": list(match.choices),
         "copies_not_taken": list(match.copies),
         "trained": trained({key: opened.tensors[name] for key, name in place.found.items()}),
         "mask": None if mask is None else mask.summary(),

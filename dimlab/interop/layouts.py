@@ -6,9 +6,34 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from dimlab.containers import Misnamed
+
 Shape = tuple[int, ...]
 OPTIONAL = "num_batches_tracked"  # absent from old files; evaluation mode never reads it
-COMPILED = "_orig_mod."
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+
+
+def unwrapped(key: str) -> str:
+    """Leave out what torch.compile, FSDP and activation checkpointing put into a key.
+
+    Parameters
+    ----------
+    key : str
+        Dotted.
+
+    Returns
+    -------
+    str
+        As the module was written.
+
+    Examples
+    --------
+    >>> unwrapped("model.layer1._fsdp_wrapped_module.0._orig_mod.conv1.weight")
+    'model.layer1.0.conv1.weight'
+    """
+    for each in WRAPPERS:
+        key = key.replace(each, "")
+    return key
 
 
 @dataclass(frozen=True)
@@ -65,6 +90,10 @@ SPELLINGS = {
     "names": Spelling("the encoder's own names"),
     "torchvision-sequential": Spelling(
         "Sequential of conv1, bn1, relu, maxpool, layer1 to layer4", _numbered(4)
+    ),
+    "sequential-without-pooling": Spelling(
+        "Sequential of conv1, bn1, relu, layer1 to layer4, which leaves out the max-pooling",
+        _numbered(3),
     ),
     "lightly-names": Spelling("names with shortcut for downsample", words=_SHORTCUT),
     "lightly-sequential": Spelling(
@@ -202,6 +231,8 @@ class Candidate:
         Keys of the encoder that are not there.
     unexpected : tuple of str
         Keys of the file inside the encoder's parts that no key of the encoder explains.
+    beside : tuple of str
+        Keys of the file under the prefix in no part of the encoder.
     """
 
     prefix: str
@@ -210,17 +241,19 @@ class Candidate:
     mismatched: dict[str, str]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
+    beside: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
-        """Whether every key of the encoder is there with its shape, and no other."""
+        """Whether every key of the encoder is there with its shape, and no other in its parts."""
         return not (self.mismatched or self.missing or self.unexpected)
 
     @property
     def score(self) -> float:
         """Keys that agree, as a share of all that the encoder or its place in the file has."""
         n_found = sum(not key.endswith(OPTIONAL) for key in self.found)
-        others = len(self.mismatched) + len(self.missing) + len(self.unexpected)
+        others = len(self.mismatched) + len(self.unexpected)
+        others += sum(not key.endswith(OPTIONAL) for key in self.missing)
         return n_found / max(n_found + others, 1)
 
     @property
@@ -247,7 +280,8 @@ def branch_of(prefix: str) -> str:
     >>> branch_of("state_dict.module.encoder_k."), branch_of("state_dict.backbone.")
     ('momentum', 'online')
     """
-    parts = set(prefix.split("."))
+    parts = {part.removesuffix("_state_dict") for part in prefix.split(".")}
+    parts |= set(prefix.split("."))
     return next((name for name, words in BRANCHES.items() if words & parts), "online")
 
 
@@ -283,7 +317,7 @@ def candidates(
         if name != "names" and list(spelled.values()) == list(spelled):
             continue  # an encoder that this spelling leaves as it is
         for key in shapes:
-            rest, prefix = key.replace(COMPILED, ""), ""
+            rest, prefix = unwrapped(key), ""
             while rest:
                 if rest in spelled:
                     found.setdefault((prefix, name), {}).setdefault(spelled[rest], key)
@@ -321,23 +355,36 @@ def placed(
     Candidate
         What agrees and what does not.
     """
-    agree = {key: name for key, name in place.items() if shapes[name] == wanted[key]}
+    there = {key: place[key] for key in wanted if key in place}
+    agree = {
+        key: name
+        for key, name in there.items()
+        if shapes[name] == wanted[key] or (key.endswith(OPTIONAL) and shapes[name] in ((), (1,)))
+    }
     parts = {SPELLINGS[spelling].of(first) for first in {key.split(".")[0] for key in wanted}}
-    taken = set(place.values())
+    taken, counted = set(place.values()), any(key.endswith(OPTIONAL) for key in place)
+    under = {name: unwrapped(name) for name in shapes if name not in taken}
+    first = {
+        name: plain[len(prefix) :].split(".")[0]
+        for name, plain in under.items()
+        if plain.startswith(prefix)
+    }
     return Candidate(
         prefix,
         spelling,
         agree,
-        {key: name for key, name in place.items() if key not in agree},
-        tuple(key for key in wanted if key not in place and not key.endswith(OPTIONAL)),
-        tuple(
-            name
-            for name in shapes
-            if name not in taken
-            and name.replace(COMPILED, "").startswith(prefix)
-            and name.replace(COMPILED, "")[len(prefix) :].split(".")[0] in parts
-        ),
+        {key: name for key, name in there.items() if key not in agree},
+        tuple(key for key in wanted if key not in place and _is_missed(key, place, counted)),
+        tuple(name for name, part in first.items() if part in parts),
+        tuple(name for name, part in first.items() if part not in parts),
     )
+
+
+def _is_missed(key: str, place: Mapping[str, str], counted: bool) -> bool:
+    """Whether a key should be there; a count of batches only where its whole layer is missing."""
+    if not key.endswith(OPTIONAL):
+        return True
+    return counted and key.replace(OPTIONAL, "running_mean") not in place
 
 
 def layout_of(candidate: Candidate, containers: Iterable[str], marks: Iterable[str]) -> Layout:
@@ -414,8 +461,10 @@ def narrowed(
 
     Raises
     ------
+    Misnamed
+        If no copy is that branch.
     ValueError
-        If nothing is left.
+        If the file has another layout.
     """
     containers, marks, kept = list(containers), list(marks), found
     if layout is not None:
@@ -428,11 +477,12 @@ def narrowed(
         kept = [
             each
             for each in kept
-            if branch == each.branch or branch.strip(".") in each.prefix.strip(".").split(".")
+            if branch in (each.branch, *BRANCHES[each.branch])
+            or branch.strip(".") in each.prefix.strip(".").split(".")
             or branch.strip(".") == each.prefix.strip(".")
         ]  # fmt: skip
         if not kept:
             first = [each for each in there if each.score >= there[0].score]
             known = dict.fromkeys(f"{each.branch} ({each.prefix or 'no prefix'})" for each in first)
-            raise ValueError(f"branch must be one of {', '.join(known)}; got {branch!r}.")
+            raise Misnamed(f"branch must be one of {', '.join(known)}; got {branch!r}.")
     return kept

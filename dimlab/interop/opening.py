@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,9 @@ _VERSIONS = (
     *("pytorch-lightning_version", "torch_version", "version", "mmengine_version"),
     *("mmcv_version", "torch", "dimlab", "python", "numpy"),
 )
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_SHARD = re.compile(r"-\d{5}-of-(\d{5})\.\w+$")
 FLAG = "trust_pickle=True (--trust-pickle)"
 
 
@@ -61,6 +65,39 @@ class Opened:
         return {name: str(last[name]) for name in _VERSIONS if isinstance(last.get(name), str)}
 
 
+def fault_of(tensor: Tensor, *, counts: bool = False) -> str | None:
+    """Say what keeps a tensor from being read as plain numbers.
+
+    Parameters
+    ----------
+    tensor : Tensor of any shape
+        Of a file.
+    counts : bool, default=False
+        Whether integers will do.
+
+    Returns
+    -------
+    str or None
+        What it is instead; None for dense floating point of 16, 32 or 64 bit.
+
+    Examples
+    --------
+    >>> fault_of(torch.ones(2)), fault_of(torch.ones(2, device="meta"))
+    (None, 'a shape without values (meta)')
+    >>> fault_of(torch.ones(2, dtype=torch.int8)), fault_of(torch.tensor(3), counts=True)
+    ('int8', None)
+    """
+    if tensor.is_quantized:
+        return "quantised numbers"
+    if tensor.layout is not torch.strided:
+        return "a sparse tensor"
+    if tensor.is_meta:
+        return "a shape without values (meta)"
+    if tensor.dtype in _FLOATS or (counts and tensor.dtype in _WHOLE):
+        return None
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def open_weights(path: Path, *, trust_pickle: bool = False) -> Opened:
     """Open a file of weights, whatever its ending.
 
@@ -81,9 +118,12 @@ def open_weights(path: Path, *, trust_pickle: bool = False) -> Opened:
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is of another kind, is damaged, or asks for code and is not trusted.
+        If it is of another kind, in parts, damaged, names a tensor twice, or asks for code and is
+        not trusted.
     """
     if not path.is_file():
+        if path.is_dir():
+            _refuse_shards(path)
         what = "which is a folder" if path.is_dir() else "which is not there"
         raise FileNotFoundError(f"checkpoint must be a file; got {path}, {what}.")
     with path.open("rb") as file:
@@ -94,6 +134,17 @@ def open_weights(path: Path, *, trust_pickle: bool = False) -> Opened:
         return _open_torch(path, trust_pickle)
     what = "an empty one" if not head else f"one that begins with {head[:8]!r}"
     raise ValueError(f"{path.name} must be a torch or safetensors file; got {what}.")
+
+
+def _refuse_shards(path: Path) -> None:
+    """Say of a folder of one checkpoint in parts how it becomes a file."""
+    parts = [each.name for each in path.iterdir() if _SHARD.search(each.name)]
+    if parts:
+        raise ValueError(
+            f"checkpoint must be one file; got {path}, a folder with {len(parts)} parts of one, as "
+            f"{min(parts)}. Load it with the package that wrote it, and save "
+            "module.state_dict() in one file."
+        )
 
 
 def _open_safetensors(path: Path) -> Opened:
@@ -109,7 +160,25 @@ def _open_safetensors(path: Path) -> Opened:
         ) from error
 
 
+def _refuse_script(path: Path) -> None:
+    """Say of a compiled program that it is one."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = {name.partition("/")[2].partition("/")[0] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # whoever reads it says what is wrong
+    if {"code", "constants.pkl"} <= parts:
+        raise ValueError(
+            f"{path.name} must hold only tensors and plain containers; got a TorchScript program. "
+            f"Save its weights: torch.save(torch.jit.load({path.name!r}).state_dict(), "
+            f"'weights.pth')."
+        )
+
+
 def _open_torch(path: Path, trust_pickle: bool) -> Opened:
+    _refuse_script(path)
     try:
         payload = read_torch_file(path)
     except ValueError as error:
@@ -179,10 +248,19 @@ def _opened(payload: Any, path: Path) -> Opened:
     tensors: dict[str, Tensor] = {}
     values: dict[str, Any] = {}
     containers: list[str] = []
-    for name, value in _walk(payload, ""):
+    try:
+        nodes = list(_walk(payload, ""))
+    except Exception as error:  # code of a module within
+        raise _failing(path, error) from error
+    for name, value in nodes:
         if isinstance(value, Mapping):
             containers.append(name)
         elif isinstance(value, Tensor):
+            if name in tensors:
+                raise ValueError(
+                    f"{path.name} must name its tensors differently; got two called {name!r}, one "
+                    "of them with the dots in its own name. Save the state dict alone."
+                )
             tensors[name] = value.detach()
         elif isinstance(value, (bool, int, float, str)):
             values[name] = value
@@ -190,7 +268,9 @@ def _opened(payload: Any, path: Path) -> Opened:
 
 
 def _walk(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Nodes of nested mappings, lists and plain objects, with dotted names."""
+    """Nodes of nested mappings, lists, modules and plain objects, with dotted names."""
+    if isinstance(tree, torch.nn.Module):  # trusted by now
+        tree = tree.state_dict()
     if isinstance(tree, Mapping):
         yield name, tree
         inner: Any = tree.items()

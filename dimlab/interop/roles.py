@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dimlab.interop.opening import Opened
+from dimlab.interop.opening import Opened, fault_of
 from dimlab.mask import DimensionMask
 
 ROLES = ("encoder", "projector", "head", "mask", "optimiser", "alias", "other")
@@ -16,13 +16,20 @@ _MASKS = ("auto_mask.mask", "mask_logits")
 _PATTERNS = (  # the first that fits anywhere in a key; whole parts of it
     ("optimiser", r"(^|\.)(optimi[sz]er\w*|optim|lr_scheduler\w*|scaler|loss_scaler\w*)\."),
     ("mask", r"(^|\.)(auto_mask\.mask|mask_logits)$"),
-    ("head", r"(^|\.)(predict(or|ion)\w*|prototypes?|classifier|online_linear\w*|linear)(\.|$)"),
+    (
+        "head",
+        r"(^|\.)(predict(or|ion)\w*|prototypes?|\w*classifier|\w*probe|online_linear\w*|linear)(\.|$)",
+    ),
     (
         "projector",
         r"(^|\.)(\w*proj(ector|ection)\w*|neck|contrastive|redundancy|\w*mlp_head)(\.|$)",
     ),
     ("projector", r"(^|\.)module\.bn\.|(^|\.)(cl|bl)_mlp\."),
     ("head", r"(^|\.)(fc|\w*head\w*|linear)(\.|$)"),
+)
+_BESIDE = re.compile(  # what training keeps beside an encoder, and no image passes through
+    r"queue\w*|memory_bank\w*|center|n_averaged|initted|steps?|epoch|logit_scale|temperature"
+    r"|\w*loss\w*|criterion\w*|decoder\w*|mask_token|num_batches_tracked"
 )
 
 
@@ -45,6 +52,30 @@ def role_of(key: str) -> str:
     ('projector', 'head', 'other')
     """
     return next((role for role, pattern in _PATTERNS if re.search(pattern, key)), "other")
+
+
+def is_known_beside(key: str) -> bool:
+    """Say whether a tensor under an encoder's prefix is known to be no part of it, by its name.
+
+    Parameters
+    ----------
+    key : str
+        Without the prefix. Only what it begins with counts: a part called ``fc`` inside a block is
+        no head.
+
+    Returns
+    -------
+    bool
+        True for heads, projectors, masks, optimisers, and what training counts or compares with.
+
+    Examples
+    --------
+    >>> [is_known_beside(key) for key in ("fc.0.weight", "queue", "layer1.0.se.fc.0.weight")]
+    [True, True, False]
+    """
+    first = key.split(".")[0]
+    known = role_of(f"{first}.") != "other" or role_of(key) == "mask"
+    return known or _BESIDE.fullmatch(first) is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +147,7 @@ def find_mask(opened: Opened) -> FoundMask | None:
         None where there is none.
     """
     keys = [key for key in opened.tensors if re.search(_PATTERNS[1][1], key)]
-    if not keys:
+    if not keys or fault_of(opened.tensors[keys[0]]) is not None:
         return None
     values = opened.tensors[keys[0]].double().flatten().numpy()
     if values.size == 0 or not np.isfinite(values).all():

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from torch import nn
 
-from dimlab.containers import naming
+from dimlab.containers import Misnamed
 from dimlab.interop.families import TIMM, Blueprint, build_timm
 from dimlab.interop.inspecting import Inspection, mask_of, of_match
 from dimlab.interop.layouts import OPTIONAL
-from dimlab.interop.matching import find_encoder
-from dimlab.interop.opening import open_weights
-from dimlab.interop.refusing import refusal
+from dimlab.interop.matching import Match, check_names, find_encoder
+from dimlab.interop.opening import Opened, open_weights
+from dimlab.interop.refusing import check_partial, refusal
 from dimlab.mask import DimensionMask
 
 
@@ -72,10 +72,11 @@ def load_encoder(
     path : path
         A torch or safetensors file; or ``timm:NAME``, whose pretrained weights timm fetches.
     encoder : str, optional
-        ``convnet``, ``resnet18``, ``resnet34``, ``resnet50`` or ``timm:NAME``; told by the shapes
-        by default.
-    stem : {"cifar", "imagenet"}, optional
-        First layers of a ResNet; told by the shapes by default.
+        ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101``, ``resnet152``,
+        ``wide_resnet50_2``, ``wide_resnet101_2`` or ``timm:NAME``, told by the shapes by default;
+        ``convnet`` must be named where dimlab did not write the file.
+    stem : {"cifar", "imagenet", "solo-learn"}, optional
+        First layers of a ResNet; told by the shapes, and by what stands beside it, by default.
     layout : str, optional
         How the file is laid out, a name in ``dimlab.interop.layouts.NAMES``.
     branch : str, optional
@@ -99,22 +100,28 @@ def load_encoder(
     ------
     FileNotFoundError
         If there is no such file.
+    Misnamed
+        If a branch, or a key that may be missing, is not there.
     ValueError
-        If it cannot be read or asks for code, holds no known encoder or two, anything of the
-        encoder is missing, of another shape or not finite, or nothing shows that it was trained.
+        If a name is unknown, the file cannot be read or asks for code, holds no known encoder or
+        two, anything of the encoder is missing, of another shape, beyond it or no finite floating
+        point, nothing shows that it was trained, or what no weights show must be named.
 
     Warns
     -----
     UserWarning
-        If a pickle was trusted, weights of the encoder stay random as allowed, or timm could fetch
-        none.
+        If a pickle was trusted, weights of the encoder stay random as allowed, its stem is taken
+        for solo-learn's, or timm could fetch none.
 
     Notes
     -----
-    Running statistics of 0 and 1 in any BatchNorm are the sign of an untrained network; where there
-    is no BatchNorm, all normalisation weights at 1 and biases at 0. Shapes do not tell everything:
-    a stem of 3 x 3 is taken to have stride 1 and no pooling, and a bottleneck its stride in the
-    3 x 3 convolution, as in torchvision.
+    Running statistics of 0 and 1 in any BatchNorm are the sign of an untrained network, and so is a
+    convolution of zeros; where there is no BatchNorm, all normalisation weights at 1 and biases at
+    0. Shapes do not tell everything: a stem of 3 x 3 is taken to have stride 1, a padding of 1 and
+    no pooling, and a bottleneck its stride in the 3 x 3 convolution, as in torchvision. solo-learn
+    pads its stem for CIFAR by 2: a file of Lightning's with ``backbone`` or ``encoder``,
+    ``projector`` and ``classifier`` is taken for one of its, and one without ``projector`` must be
+    told ``stem``.
 
     Examples
     --------
@@ -134,9 +141,10 @@ def load_encoder(
     if os.fspath(path).startswith(TIMM):
         return _of_timm(os.fspath(path), allow_untrained)
     path = Path(path)
+    check_names(encoder, stem, layout)
     opened = open_weights(path, trust_pickle=trust_pickle)
-    with naming(path):
-        match = find_encoder(opened, encoder=encoder, stem=stem, layout=layout, branch=branch)
+    match = _found(path, opened, encoder=encoder, stem=stem, layout=layout, branch=branch)
+    check_partial(match, opened, allow_partial)
     reason = refusal(
         path.name, opened, match, allow_partial=allow_partial, allow_untrained=allow_untrained
     )
@@ -144,7 +152,12 @@ def load_encoder(
         raise ValueError(reason)
     inspection = of_match(path, opened, match, loads="yes")
     module = match.blueprint.build()
+    if match.guess is not None:
+        warnings.warn(f"{path.name}: {match.guess}", UserWarning, stacklevel=2)
     weights = {key: opened.tensors[name] for key, name in match.candidate.found.items()}
+    for key in weights:
+        if key.endswith(OPTIONAL):
+            weights[key] = weights[key].reshape(())  # some tools keep a list of one count
     left = [key for key in match.blueprint.shapes() if key not in weights and OPTIONAL not in key]
     if left:
         warnings.warn(
@@ -159,6 +172,16 @@ def load_encoder(
     return LoadedEncoder(
         module, inspection, n_dimensions, None if mask is None else mask.mask()
     )  # fmt: skip
+
+
+def _found(path: Path, opened: Opened, **known: str | None) -> Match:
+    """Find the encoder, and name the file where it is to blame."""
+    try:
+        return find_encoder(opened, **known)
+    except Misnamed:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
 
 
 def _of_timm(name: str, allow_untrained: bool) -> LoadedEncoder:

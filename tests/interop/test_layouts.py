@@ -19,6 +19,7 @@ from dimlab.interop.matching import find_encoder
 from dimlab.interop.opening import Opened
 from dimlab.interop.refusing import trained
 from dimlab.interop.roles import ROLES, find_mask, role_of
+from dimlab.training.encoders import BUILT
 
 RESNET18 = Blueprint("resnet18", stem="imagenet")
 
@@ -71,19 +72,21 @@ def test_a_prefix_has_its_layout(prefix, container, layout):
     match = found_in(weights(prefix=prefix), *filter(None, [container]))
     assert (match.layout.name, match.container) == (layout, container)
     assert match.candidate.is_whole
-    assert "100 of 100 keys of resnet18" in match.why  # without BatchNorm's counts of batches
+    assert "120 of 120 keys of resnet18" in match.why
     assert match.layout.why in match.why
 
 
 @pytest.mark.parametrize("spelling", list(SPELLINGS))
 def test_every_spelling_is_told_from_the_others(spelling):
-    match = found_in(weights(prefix="backbone.", spelling=spelling))
+    stem = "cifar" if spelling == "sequential-without-pooling" else "imagenet"
+    blueprint = Blueprint("resnet18", stem=stem)
+    match = found_in(weights(blueprint, "backbone.", spelling=spelling))
     assert match.candidate.spelling == spelling
     assert match.candidate.is_whole
     assert match.blueprint.stem_relu == (spelling != "lightly-sequential")
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+@pytest.mark.parametrize("name", [each for each in BUILT if each != "convnet"])
 @pytest.mark.parametrize(("stem", "channels"), [("cifar", 1), ("imagenet", 3)])
 def test_depth_stem_and_channels_are_told_by_the_shapes(name, stem, channels):
     blueprint = Blueprint(name, channels, stem)
@@ -109,8 +112,10 @@ def test_a_smaller_encoder_inside_a_larger_one_is_not_whole():
 
 
 def test_what_lies_outside_the_encoder_s_parts_is_no_matter():
-    match = found_in(weights() | {"fc.weight": torch.ones(2), "queue": torch.ones(3)})
+    beside = ("fc.weight", "queue", "head.0.bias", "projector.bn.weight", "optimizer.state.0")
+    match = found_in(weights() | {key: torch.ones(2) for key in beside})
     assert match.candidate.is_whole
+    assert match.unexpected == ()
 
 
 def test_old_files_without_counts_of_batches_are_whole():
@@ -153,16 +158,20 @@ def test_equal_copies_are_aliases():
 def test_two_encoders_are_refused_with_the_flag_that_chooses():
     both = weights(prefix="left.") | weights(prefix="right.", value=2.0)
     sentence = r"branch must say which .* 'left' or 'right'; got none\. .*\(--branch right\)"
-    with pytest.raises(ValueError, match=sentence):
-        found_in(both)
-    assert found_in(both, branch="right").candidate.prefix == "right."
+    match = found_in(both)
+    assert re.match(sentence, match.doubt)
+    assert match.choices == (
+        "resnet18 under 'left.' (120 of 120 keys)", "resnet18 under 'right.' (120 of 120 keys)",
+    )  # fmt: skip
+    chosen = found_in(both, branch="right")
+    assert (chosen.candidate.prefix, chosen.doubt) == ("right.", None)
 
 
 def test_an_encoder_that_two_depths_explain_equally_must_be_named():
     few = {k: each for k, each in weights().items() if k.startswith(("conv1", "bn1"))}
     exact = found_in(few, encoder="resnet18")
     assert len(exact.candidate.missing) > 90
-    with pytest.raises(ValueError, match="got 2 tensors without a key of it: a, b"):
+    with pytest.raises(ValueError, match=r"got 2 tensors, which are not called .* are: a, b"):
         found_in({"a": torch.ones(2), "b": torch.ones(3)})
 
 

@@ -83,6 +83,12 @@ def under(prefix, weights):
     return {f"{prefix}{key}": each for key, each in weights.items()}
 
 
+def small_network(module):
+    """A convnet as dimlab's networks have it: the mask's logits beside it tell whose it is."""
+    mask = {"mask_logits": torch.zeros(module.n_dimensions)}
+    return {"state_dict": under("encoder.", module.state_dict()) | mask}
+
+
 HEADS = {
     "projection_head.layers.0.weight": torch.ones(8, 512),
     "prototypes.weight": torch.ones(4, 8),
@@ -287,7 +293,7 @@ def test_code_in_a_file_is_run_only_on_request(source, tmp_path):
         ({"layout": "x"}, "layout must be one of dimlab, metamask"),
         ({"layout": "vissl"}, "layout must be 'container' for this file; got 'vissl'"),
         ({"branch": "teacher"}, "branch must be one of online .*; got 'teacher'"),
-        ({"stem": "x"}, "stem must be 'cifar' or 'imagenet'; got 'x'"),
+        ({"stem": "x"}, "stem must be one of cifar, imagenet, solo-learn; got 'x'"),
         ({"encoder": "vgg"}, "encoder must be one of convnet, resnet18"),
         ({"stem": "cifar"}, r"conv1.weight of shape \(64, 3, 7, 7\) instead of \(64, 3, 3, 3\)"),
     ],
@@ -333,7 +339,7 @@ def test_images_are_encoded_and_probed_with_another_tool_s_encoder(dimlab):
     source = fresh("convnet", in_channels=1, n_dimensions=16)
     images = torch.from_numpy(digits("test").images).float() / 255
     source.train()(images)  # moves the running statistics
-    torch.save({"state_dict": under("backbone.", source.state_dict())}, "a.pth")
+    torch.save(small_network(source), "a.pth")
     common = ("--data", "digits", "--quiet")
     code, out, err = dimlab("encode", "a.pth", *common, "--split", "test", "--views", 2)
     assert code == 0, err
@@ -343,12 +349,12 @@ def test_images_are_encoded_and_probed_with_another_tool_s_encoder(dimlab):
         expected = source.eval()(images[:20]).numpy()
     np.testing.assert_allclose(split.features[:20], expected, rtol=1e-4, atol=1e-4)
     assert split.views.shape == (2, *split.features.shape)
-    assert split.meta["prefix"] == "backbone."
+    assert split.meta["prefix"] == "encoder."
     code, out, err = dimlab("decompose", "a.pth", *common, "--json")
     assert (code, json.loads(out)["n_dimensions"]) == (0, 16), err
     code, _, err = dimlab("decompose", "a.pth")
     assert (code, "data must name what a.pth shall encode" in err) == (2, True)
-    torch.save({"state_dict": under("backbone.", fresh("convnet").state_dict())}, "b.pth")
+    torch.save(small_network(fresh("convnet")), "b.pth")
     code, _, err = dimlab("encode", "b.pth", *common)
     assert (code, "--allow-untrained" in err) == (1, True)
 
@@ -442,7 +448,7 @@ def colour_and_grey(dimlab):
     for name, channels in (("colour", 3), ("grey", 1)):
         module = fresh("convnet", in_channels=channels, n_dimensions=8).train()
         module(torch.rand(4, channels, 28, 28, generator=torch.Generator().manual_seed(0)))
-        torch.save({"state_dict": under("backbone.", module.state_dict())}, f"{name}.pth")
+        torch.save(small_network(module), f"{name}.pth")
     small = digits("validation")
     checkpoint = untrained(TrainConfig.small(), small)
     moved = {
