@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 SPLITS = ("train", "validation", "test")
+_ROWS = 4096  # hashed at a time
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -107,6 +109,14 @@ class ImageSet:
         """SHA-256 (hexadecimal) of N and the labels, by which a checkpoint knows its data again."""
         counted = np.concatenate([[len(self)], self.labels]).astype("<i8")
         return hashlib.sha256(counted.tobytes()).hexdigest()
+
+    @cached_property
+    def images_hash(self) -> str:
+        """SHA-256 (hexadecimal) of the shape and the pixels, read a few rows at a time."""
+        digest = hashlib.sha256(np.asarray(self.images.shape, "<i8").tobytes())
+        for start in range(0, len(self), _ROWS):
+            digest.update(np.ascontiguousarray(self.images[start : start + _ROWS]).data)
+        return digest.hexdigest()
 
     def take(self, rows: Sequence[int] | np.ndarray) -> ImageSet:
         """Return these images only, in this order.

@@ -439,6 +439,8 @@ class Loading:
         Name of the array of labels there, or a file of them.
     said : set of str
         Notes on stderr that need not be said again.
+    encoded : dict of (str, str) to str
+        Folders of the data sets and splits that were encoded; ``""`` where there is none.
 
     Raises
     ------
@@ -457,6 +459,7 @@ class Loading:
     array: str | None = None
     labels: str | None = None
     said: set[str] = field(default_factory=set, compare=False, repr=False)
+    encoded: dict[tuple[str, str], str] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -500,6 +503,7 @@ class Loading:
                     f"{recorded['name']} must be the data that the checkpoint was trained on; got "
                     "labels with another hash. Point --data-dir to that copy, or pass --data."
                 )
+        self.encoded[self.data or recorded["name"], split] = str(folder or "")
         return images
 
     def features(self, source: Path, split: str, *, views: int = 0) -> Representation:
@@ -563,6 +567,7 @@ class Loading:
             loaded, load_data(self.data, split, self.data_dir), views=views, seed=self.seed,
             device=self.device, quiet=self.quiet,
         )  # fmt: skip
+        self.encoded[self.data, split] = str(self.data_dir or "")
         if not self.masked:
             return found
         if loaded.mask is None:

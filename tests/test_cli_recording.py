@@ -217,3 +217,98 @@ def test_a_smaller_report_over_a_larger_one_leaves_nothing_of_it_and_all_of_mine
     assert {each.name for each in (files / "o").iterdir()} == alone | mine | own
     assert len(first - alone) > 10  # control: that much had to leave
     assert [(files / "o" / name).read_text() for name in sorted(mine)] == ["mine", "edited", "mine"]
+
+
+@pytest.mark.parametrize("command", ["ablate", "locate", "encode"])
+def test_images_that_changed_under_the_same_labels_are_found(dimlab, files, command):
+    from dimlab.datasets import digits
+
+    own = [digits(split).take(range(60)) for split in ("train", "test")]
+    kept = {"images": np.concatenate([each.images for each in own])}
+    kept |= {"labels": np.concatenate([each.labels for each in own])}
+    kept |= {"split": np.repeat(["train", "test"], 60)}
+    np.savez(files / "own.npz", **kept)
+    arguments = {
+        "ablate": ("--reader", "ridge", "--quiet"),
+        "locate": ("--quiet",),
+        "encode": ("--split", "test", "--quiet"),
+    }[command]
+    data = ("--data", "npz", "--data-dir", "own.npz", "--out", "o")
+    code, _, err = dimlab(command, "run/checkpoint.pt", *arguments, *data)
+    assert code == 0, err
+    name = "test" if command == "encode" else command
+    record = json.loads((files / "o" / f"{name}.provenance.json").read_text())
+    recorded = {key.split()[5] for key in record if key.startswith("images of data set npz")}
+    assert recorded == ({"train", "test"} if command == "ablate" else {"test"})
+    assert dimlab("report", "--check", "o")[0] == 0
+    kept["images"][60:] ^= np.uint8(1)  # of test
+    np.savez(files / "own.npz", **kept)
+    code, out, _ = dimlab("report", "--check", "o")
+    words = " ".join(out.split())
+    assert (code, "cannot be reproduced here: data set npz has other images of test" in words) == (
+        3, True,
+    )  # fmt: skip
+
+
+def test_the_hash_of_images_tells_pixels_and_shapes_apart():
+    from dimlab.image_set import ImageSet
+
+    pixels = np.arange(5000 * 4, dtype=np.uint8).reshape(5000, 1, 2, 2)
+    labels = np.zeros(5000, int)
+    one, other = ImageSet(pixels, labels, name="a"), ImageSet(pixels, labels + 1, name="b")
+    assert one.images_hash == other.images_hash == one.images_hash
+    turned = ImageSet(pixels.reshape(5000, 1, 1, 4), labels, name="a")
+    changed = pixels.copy()
+    changed[-1] += 1
+    assert len({one.images_hash, turned.images_hash, replace(one, images=changed).images_hash}) == 3
+
+
+def test_files_of_a_result_that_were_changed_since_are_named(dimlab, files):
+    for command in ("decompose", "ablate"):
+        assert call(dimlab, command, "--out", "o")[0] == 0
+    code, out, _ = dimlab("report", "--check", "o")
+    assert (code, out.count("- results: same, 5 of 5 files as written")) == (0, 2), out
+    for name in ("ablate.csv", "ablate.json"):
+        (files / "o" / name).write_text("better numbers")
+    (files / "o" / "ablate.svg").unlink()
+    code, out, err = dimlab("report", "--check", "o")
+    said = (
+        "o/ablate is not what was written: ablate.csv was changed since it was written; "
+        "ablate.json was changed since it was written; what was written can be reproduced here."
+    )
+    assert (code, err) == (3, f"dimlab report: {said}\n")
+    words = " ".join(out.split())
+    assert "- ablate.csv: changed, ablate.csv was changed since it was written" in words
+    assert "- ablate.svg: note, ablate.svg was written, and is not there" in words
+    assert "o/decompose can be reproduced here." in words
+    code, out, _ = dimlab("report", "--check", "o", "--json")
+    assert (code, json.loads(out)["results"]["ablate"]["reproducible"]) == (3, False)
+
+
+def test_a_record_of_old_says_that_images_and_results_were_not_recorded(dimlab, files):
+    assert dimlab("locate", "run/checkpoint.pt", "--quiet", "--out", "o")[0] == 0
+    path = files / "o" / "locate.provenance.json"
+    record = json.loads(path.read_text())
+    old = {key: value for key, value in record.items() if "images" not in key and key != "written"}
+    path.write_text(json.dumps(old))
+    code, out, _ = dimlab("report", "--check", "o")
+    words = " ".join(out.split())
+    assert (code, "- images: note, images were not recorded, labels alone" in words) == (0, True)
+    assert "- results: note, hashes of the result's own files were not recorded" in words
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"command": ["rm", "-rf"]}, {"device": 3}, {"files": None}, {"written": []},
+        {"written": {"../a.csv": ""}}, {"written": {"a.csv": 1}}, {"file a (SHA-256)": 1},
+        {"folder of data set digits": 1},
+    ],
+)  # fmt: skip
+def test_a_record_of_other_things_than_texts_is_damaged(dimlab, files, odd):
+    assert call(dimlab, "decompose", "--out", "o")[0] == 0
+    path = files / "o" / "decompose.provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | odd))
+    code, out, err = dimlab("report", "--check", "o")
+    assert (code, out) == (1, "")
+    assert "o/decompose.provenance.json must be whole; got a damaged file." in err

@@ -56,6 +56,7 @@ def recording(
             seed=loading.seed,
             device=loading.device,
             data=_data_of(sources, loading, split),
+            images=_images_of(loading),
         )
 
     return record
@@ -77,13 +78,22 @@ def keep_record(record: Mapping[str, Any], path: Path) -> None:
     record : mapping
         Ready for JSON.
     path : Path
-        The file.
+        The file, whose hash is recorded too.
     """
-    from dimlab.report.provenance import RECORD
+    from dimlab.report.provenance import RECORD, hash_of_file
 
-    content = json.dumps(record, indent=2, allow_nan=False)
+    whole = {**record, "written": {path.name: hash_of_file(path)}}
+    content = json.dumps(whole, indent=2, allow_nan=False)
     with replacing(path.with_name(f"{path.stem}{RECORD}")) as temporary:
         temporary.write_text(content, encoding="utf-8")
+
+
+def _images_of(loading: Loading) -> dict[tuple[str, str], str]:
+    """Hash the images that were encoded: once more read, as none are kept for it."""
+    return {
+        (name, split): load_data(name, split, Path(folder) if folder else None).images_hash
+        for (name, split), folder in loading.encoded.items()
+    }
 
 
 def _data_of(sources: Sequence[Path], loading: Loading, split: str) -> dict[str, dict[str, Any]]:

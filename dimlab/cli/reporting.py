@@ -32,7 +32,10 @@ from dimlab.terminal import GateMet, console, print_summary, progress
 if TYPE_CHECKING:
     from dimlab.report.provenance import Reproducibility
 
-_MARKS = {"same": "same", "other": "other", "gone": "no", "unknown": "not known", "note": "note"}
+_MARKS = {
+    "same": "same", "other": "other", "gone": "no", "changed": "changed", "unknown": "not known",
+    "note": "note",
+}  # fmt: skip
 
 
 @app.command()

@@ -230,13 +230,14 @@ def encode(
         if note is not None and not quiet:
             print(note, file=sys.stderr)
         out.mkdir(parents=True, exist_ok=True)
-        loading = Loading(data, data_dir, device=device, seed=seed)
         for name in split or ["train", "test"]:
+            loading = Loading(data, data_dir, device=device, seed=seed)
             images = load_data(data, name, data_dir)
             found = encode_with(
                 loaded, images, views=views, normalisation=normalisation, seed=seed,
                 device=device, quiet=quiet,
             )  # fmt: skip
+            loading.encoded[data, name] = str(data_dir or "")
             _keep(found, out, name, loading, source)
         return
     checkpoint = read_checkpoint(source)

@@ -16,7 +16,7 @@ from dimlab.atomic import digest, holding, write_together
 from dimlab.containers import DAMAGED, json_of
 from dimlab.figures.house import picture_of
 from dimlab.report.dimensions import dimensions_of
-from dimlab.report.provenance import RECORD
+from dimlab.report.provenance import RECORD, WRITTEN
 from dimlab.report.saved import HOUSE, SUFFIX, load_result, result_bytes
 from dimlab.report.verdicts import verdicts_of
 
@@ -50,7 +50,8 @@ def write_report(
     headline : sequence of str
         Sentences that stand first, before the verdicts.
     provenance : mapping, optional
-        Command, versions, seed, data: shown at the foot and written to ``provenance.json``.
+        Command, versions, seed, data: shown at the foot and written to ``provenance.json``, with
+        the hashes of all files.
     figure_format : {"svg", "png", "pdf"}, default="svg"
         Of the figures beside the page, which itself holds SVG.
 
@@ -136,8 +137,9 @@ def _contents(
         rows=[[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)],
         provenance=dict(provenance),
     )
-    contents["provenance.json"] = _json(dict(provenance))
     contents["report.html"] = page.encode()
+    written = {**(before or {}), **{name: digest(each) for name, each in contents.items()}}
+    contents["provenance.json"] = _json({**provenance, WRITTEN: written} if provenance else {})
     return contents
 
 
@@ -211,6 +213,7 @@ def redraw_report(
             if any(Path(name).name != name for name in names):
                 raise ValueError("a result in another folder")
             provenance = dict(json_of((folder / "provenance.json").read_bytes()))
+            provenance.pop(WRITTEN, None)
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise ValueError(
                 f"{folder / CONTENTS} must be whole; got a damaged file. Run dimlab report again."
@@ -281,7 +284,7 @@ def write_result(
     beside : mapping of str to bytes, optional
         Contents of further files that belong to it, by ending, such as ``.npy``.
     provenance : mapping, optional
-        Where it is from, kept as ``<name>.provenance.json``.
+        Where it is from, kept as ``<name>.provenance.json`` with the hashes of the other files.
 
     Returns
     -------
@@ -309,7 +312,8 @@ def write_result(
     files = _files_of(name, result, figure_format)
     files |= {ending: (f"{name}{ending}", content) for ending, content in (beside or {}).items()}
     if provenance is not None:
-        files["provenance"] = f"{name}{RECORD}", _json(dict(provenance))
+        digests = {file: digest(content) for file, content in files.values()}
+        files["provenance"] = f"{name}{RECORD}", _json({**provenance, WRITTEN: digests})
     written = write_together(folder, dict(files.values()))
     return {kind: written[file] for kind, (file, _) in files.items()}
 

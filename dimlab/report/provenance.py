@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 NAME = "provenance.json"
 RECORD = f".{NAME}"  # of a single result, behind its name
-SAME, OTHER, GONE, UNKNOWN, NOTE = "same", "other", "gone", "unknown", "note"
+SAME, OTHER, GONE, CHANGED, UNKNOWN, NOTE = "same", "other", "gone", "changed", "unknown", "note"
+WRITTEN = "written"
 _PACKAGES = {"numpy": "numpy", "scipy": "scipy", "sklearn": "scikit-learn", "torch": "torch"}
 _SHOWN = {**_PACKAGES, "matplotlib": "matplotlib"}  # figures alone depend on the last
 _FILE, _SPLIT, _DATA, _HASH = "file ", "features of ", "labels of data set ", " (SHA-256)"
+_IMAGES = "images of data set "
 _LABELS, _TRAINED, _FOLDER = "labels of ", "trained with, ", "folder of data set "
 _ROUNDING = ("machine", "processor", "threads", "platform")
 _BYTES = 1 << 22
@@ -41,9 +43,10 @@ class Point:
     ----------
     name : str
         What it is.
-    state : {"same", "other", "gone", "unknown", "note"}
+    state : {"same", "other", "gone", "changed", "unknown", "note"}
         ``other``: numbers agree up to rounding at best; ``gone``: the result cannot be had;
-        ``unknown``: it was not recorded; ``note``: nothing depends on it here.
+        ``changed``: a file of the result is not what was written; ``unknown``: it was not recorded;
+        ``note``: nothing depends on it here.
     text : str
         What was recorded and what is here.
     """
@@ -70,6 +73,8 @@ class Reproducibility:
     'can be reproduced here.'
     >>> Reproducibility((Point("a.pt", "gone", "a.pt is not there"),), "").answer
     'cannot be reproduced here: a.pt is not there.'
+    >>> Reproducibility((Point("a.csv", "changed", "a.csv was changed since"),), "").answer
+    'is not what was written: a.csv was changed since; what was written can be reproduced here.'
     """
 
     points: tuple[Point, ...]
@@ -77,8 +82,8 @@ class Reproducibility:
 
     @property
     def can(self) -> bool:
-        """Whether it can, at least up to rounding."""
-        return not any(point.state in (GONE, UNKNOWN) for point in self.points)
+        """Whether what is here can, at least up to rounding."""
+        return not any(point.state in (GONE, CHANGED, UNKNOWN) for point in self.points)
 
     @property
     def answer(self) -> str:
@@ -86,6 +91,11 @@ class Reproducibility:
         states: dict[str, list[Point]] = {}
         for point in self.points:
             states.setdefault(point.state, []).append(point)
+        if CHANGED in states:
+            said = "; ".join(each.text for each in states[CHANGED])
+            rest = tuple(point for point in self.points if point.state != CHANGED)
+            whole = Reproducibility(rest, self.command).answer
+            return f"is not what was written: {said}; what was written {whole}"
         if GONE in states:
             return f"cannot be reproduced here: {'; '.join(each.text for each in states[GONE])}."
         if UNKNOWN in states:
@@ -145,6 +155,7 @@ def provenance_of(
     seed: int,
     device: str,
     data: Mapping[str, Mapping[str, Any]] | None = None,
+    images: Mapping[tuple[str, str], str] | None = None,
 ) -> dict[str, Any]:
     """Record where a result is from.
 
@@ -160,6 +171,8 @@ def provenance_of(
         Where it was computed.
     data : mapping of str to mapping, optional
         By checkpoint: its ``data``, and ``versions`` that trained it, empty if not known.
+    images : mapping of (str, str) to str, optional
+        Hashes of the images that were encoded, by data set and split.
 
     Returns
     -------
@@ -182,6 +195,8 @@ def provenance_of(
         trained = ", ".join(f"{key} {value}" for key, value in each["versions"].items())
         if trained:  # another tool's checkpoint does not say
             known[f"{_TRAINED}{name}"] = trained
+    for (name, split_name), digest in (images or {}).items():
+        known[f"{_IMAGES}{name}, {split_name}{_HASH}"] = digest
     return {
         "command": shlex.join(["dimlab", *sys.argv[1:]]),
         "files": ", ".join(map(str, files)),
@@ -272,7 +287,7 @@ def check_provenance(record: str | os.PathLike[str]) -> Reproducibility:
         raise FileNotFoundError(f"record must be a file; got {path}, which is not there.")
     try:
         recorded = json_of(path.read_bytes())
-        if not isinstance(recorded, dict):
+        if not _is_plain(recorded):
             raise ValueError
     except (ValueError, OSError) as error:
         raise ValueError(
@@ -281,12 +296,67 @@ def check_provenance(record: str | os.PathLike[str]) -> Reproducibility:
     if "dimlab" not in recorded:
         raise ValueError(f"{path} must be written by dimlab; got one without its version.")
     points = [
+        *_results(recorded, path),
         *_files(recorded, path.parent),
         *_data_sets(recorded),
         _device(recorded),
         *_versions(recorded),
     ]
-    return Reproducibility(tuple(points), str(recorded.get("command", "")))
+    return Reproducibility(tuple(points), recorded.get("command", ""))
+
+
+def _is_plain(recorded: Any) -> bool:
+    """Whether a record holds texts and numbers, and names of files beside it with their hashes."""
+    if not isinstance(recorded, dict):
+        return False
+    written = recorded.get(WRITTEN, {})
+    texts = [
+        value
+        for key, value in recorded.items()
+        if key in ("command", "files", "device") or key.endswith(_HASH) or key.startswith(_FOLDER)
+    ]
+    return (
+        isinstance(written, dict)
+        and all(Path(name).name == name for name in written)
+        and all(isinstance(each, str) for each in (*texts, *written.values()))
+    )
+
+
+def _results(recorded: Mapping[str, Any], path: Path) -> Iterator[Point]:
+    """Whether the files of the result are those that were written."""
+    if WRITTEN not in recorded:
+        yield Point("results", NOTE, "hashes of the result's own files were not recorded")
+        return
+    newer = _written_by_others(path)
+    same = 0
+    for name, digest in recorded[WRITTEN].items():
+        place = path.parent / name
+        if not place.is_file():
+            yield Point(name, NOTE, f"{name} was written, and is not there")
+            continue
+        now = hash_of_file(place)
+        if now == digest:
+            same += 1
+        elif now in newer.get(name, ()):
+            yield Point(name, NOTE, f"{name} is of another result that was written since")
+        else:
+            yield Point(name, CHANGED, f"{name} was changed since it was written")
+    if same:
+        yield Point("results", SAME, f"{same} of {len(recorded[WRITTEN])} files as written")
+
+
+def _written_by_others(path: Path) -> dict[str, set[str]]:
+    """Hashes of files that other records of the same folder list, by name."""
+    found: dict[str, set[str]] = {}
+    for other in records_in(path.parent).values():
+        try:
+            listed = json_of(other.read_bytes())
+        except (ValueError, OSError):
+            continue
+        if other != path and _is_plain(listed):
+            for name, digest in listed.get(WRITTEN, {}).items():
+                found.setdefault(name, set()).add(digest)
+    return found
 
 
 def _files(recorded: Mapping[str, Any], folder: Path) -> Iterator[Point]:
@@ -309,22 +379,34 @@ def _files(recorded: Mapping[str, Any], folder: Path) -> Iterator[Point]:
 
 
 def _data_sets(recorded: Mapping[str, Any]) -> Iterator[Point]:
+    """Whether data sets have the labels, and those that were encoded the images, recorded."""
     from dimlab.datasets import load_images
 
-    for key, digest in recorded.items():
-        data = _between(key, _DATA)
-        if not data:
-            continue
+    hashes = {
+        **{(_between(key, _DATA), "labels"): value for key, value in recorded.items()},
+        **{(_between(key, _IMAGES), "images"): value for key, value in recorded.items()},
+    }
+    known = [(data, what) for data, what in hashes if data]
+    lost = set()
+    for data in dict.fromkeys(data for data, _ in known):
         name, _, split = data.rpartition(", ")
         try:
             found = load_images(name, split, data_dir=recorded.get(f"{_FOLDER}{name}"))
         except (ValueError, OSError) as error:
-            yield Point(f"data set {name}", GONE, f"data set {name}: {str(error).rstrip('.')}")
+            if name not in lost:
+                yield Point(f"data set {name}", GONE, f"data set {name}: {str(error).rstrip('.')}")
+            lost.add(name)
             continue
-        if found.labels_hash == digest:
-            yield Point(f"data set {name}", SAME, f"labels of {split} have the hash recorded")
-        else:
-            yield Point(f"data set {name}", GONE, f"data set {name} has other labels of {split}")
+        for what in (what for each, what in known if each == data):
+            here = found.labels_hash if what == "labels" else found.images_hash
+            if here == hashes[data, what]:
+                yield Point(f"data set {name}", SAME, f"{what} of {split} have the hash recorded")
+            else:
+                yield Point(
+                    f"data set {name}", GONE, f"data set {name} has other {what} of {split}"
+                )
+    if known and not any(what == "images" for _, what in known):
+        yield Point("images", NOTE, "images were not recorded, labels alone")
 
 
 def _device(recorded: Mapping[str, Any]) -> Point:
@@ -332,8 +414,8 @@ def _device(recorded: Mapping[str, Any]) -> Point:
     if not device.startswith("cuda"):
         return Point("device", SAME, device)
     cuda = importlib.import_module("torch").cuda
-    number = int(device.partition(":")[2] or 0)
-    if cuda.is_available() and number < cuda.device_count():
+    number = device.partition(":")[2] or "0"
+    if cuda.is_available() and number.isdecimal() and int(number) < cuda.device_count():
         return Point("device", SAME, device)
     return Point("device", GONE, f"device {device} is not there")
 
