@@ -318,11 +318,14 @@ def best_of(table: DataFrame, column: str, families: Sequence[str]) -> tuple[str
     >>> best_of(pd.DataFrame(rows), "knn", ["a", "b"])
     ('a', '+0.3750 above b, standard error 0.1250 over seeds')
     """
-    means = table.groupby("family")[column].mean()[list(families)]
+    # families that tie stand in their order, however rows were rounded
+    means = table.groupby("family")[column].mean()[list(families)].round(6)
     best, second = means.sort_values(ascending=False, kind="stable").index[:2]
     lead = np.array(paired(table, column, best, second))
     error = lead.std(ddof=1) / np.sqrt(len(lead)) if len(lead) > 1 else float("nan")
-    return best, (f"{lead.mean():+.4f} above {second}, standard error {error:.4f} over seeds")
+    return best, (
+        f"{round(lead.mean(), 4) + 0.0:+.4f} above {second}, standard error {error:.4f} over seeds"
+    )
 
 
 def _half_width(spread: float, n_seeds: int) -> float:
