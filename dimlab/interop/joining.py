@@ -85,27 +85,55 @@ def keys_of(arrays: Mapping[str, np.ndarray], n_rows: int, *, without: str | Non
         Integers or text; files first, then other names, counts, text.
     """
     found = [
-        (name, text_of(array))
+        (name, _flat(array))
         for name, array in arrays.items()
-        if name != without
-        and array.shape == (n_rows,)
-        and array.dtype.kind in "iuUS"
-        and _kind(name, array)
+        if name != without and array.shape in ((n_rows,), (n_rows, 1)) and _kind(name, _flat(array))
     ]
     order = ("file", "name", "count", "text")
     return dict(sorted(found, key=lambda each: order.index(_kind(*each))))
 
 
+def _flat(array: np.ndarray) -> np.ndarray:
+    """Text as text, whole floats as integers, one axis."""
+    array = text_of(array.reshape(-1) if array.ndim == 2 and array.shape[1] == 1 else array)
+    if array.dtype.kind != "f" or not (np.abs(array) < 2.0**53).all():
+        return array
+    whole = array.astype(np.int64)
+    return whole if (whole == array).all() else array
+
+
 def _kind(name: str, array: np.ndarray) -> str:
     """Say what a column names rows by; empty for numbers of something."""
-    word, is_text = word_of(name), array.dtype.kind in "US"
+    word = word_of(name)
+    if array.dtype.kind not in "iuUS":
+        return ""
+    is_text = array.dtype.kind in "US"
     if word in FILES:
         return "file"
-    if word in NAMES:
+    if word in NAMES or (word in COUNTS and is_text):
         return "name"
-    if word in COUNTS and not is_text:
+    if word in COUNTS:
         return "count"
     return "text" if is_text and word != "split" else ""
+
+
+def _lost(arrays: Arrays, n_rows: int, name: str) -> str | None:
+    """Say of a column that is called as names of rows are why it cannot name them; None: none is.
+
+    A value that is missing makes floats of whole numbers, and nothing of text.
+    """
+    for each, sentence in arrays.unusable.items():
+        if word_of(each) in (*FILES, *NAMES, *COUNTS):
+            return sentence
+    for each, array in arrays.items():
+        if each == name or array.ndim != 1 or word_of(each) not in (*FILES, *NAMES, *COUNTS):
+            continue
+        if len(array) != n_rows:
+            return f"{each!r} must name {n_rows} rows of labels; got {len(array)} names."
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            row = int(np.flatnonzero(np.isnan(array))[0])
+            return f"column {each!r} must be there for every row; got none in row {row}."
+    return None
 
 
 def with_labels(found: Representation, where: str, keys: Keys, source: str) -> Representation:
@@ -153,9 +181,10 @@ def with_labels(found: Representation, where: str, keys: Keys, source: str) -> R
     with naming(path):
         arrays = _of_split(_read(path), str(found.meta.get("split", "")), path, source)
         name = _labels_name(arrays, column, path)
-        known = keys_of(arrays, len(arrays[name]), without=name)
-        rows = _rows(_Sides(keys, known, len(found), len(arrays[name]), source, path.name))
-        values = arrays[name][rows]
+        n_rows = len(arrays[name])
+        known = keys_of(arrays, n_rows, without=name)
+        sides = _Sides(keys, known, len(found), n_rows, source, path.name)
+        values = arrays[name][_rows(sides, _lost(arrays, n_rows, name))]
         classes, names = class_ids(values, [values], name)
     meta = {key: value for key, value in found.meta.items() if key != "class_names"}
     meta |= {"class_names": names} if names is not None else {}
@@ -221,7 +250,8 @@ def _labels_name(arrays: Arrays, column: str | None, path: Path) -> str:
 
 def _names(name: str, array: np.ndarray) -> bool:
     """Whether a column is called as names of rows are, and tells rows apart."""
-    if array.ndim != 1 or array.dtype.kind not in "iuUS":
+    array = _flat(array)
+    if array.ndim != 1:
         return False
     kind = _kind(name, array)
     return kind in ("file", "count") or (kind == "name" and _is_unique(array))
@@ -242,12 +272,16 @@ class _Sides:
         for theirs, array in self.theirs.items():
             for ours, other in self.ours.items():
                 kinds = {_kind(theirs, array), _kind(ours, other)}
+                numbers = kinds == {"name"} and "U" not in (array.dtype.kind, other.dtype.kind)
+                if numbers and word_of(theirs) != word_of(ours):
+                    if _is_count(array) != _is_count(other):
+                        continue  # one may be no more than the number of the row
                 if kinds == {"count"} or "count" not in kinds:
                     yield theirs, ours
 
 
-def _rows(sides: _Sides) -> np.ndarray:
-    """Row of the labels for each sample."""
+def _rows(sides: _Sides, lost: str | None) -> np.ndarray:
+    """Row of the labels for each sample; refused where names of rows are lost and others fail."""
     matches: dict[str, np.ndarray] = {}
     for theirs, ours in sides.pairs():
         found = match(sides.ours[ours], sides.theirs[theirs])
@@ -256,6 +290,8 @@ def _rows(sides: _Sides) -> np.ndarray:
     if matches:
         _check_agreement(matches, sides)
         return next(iter(matches.values()))
+    if lost is not None:
+        raise ValueError(lost)
     keys = [name for name, array in sides.theirs.items() if _names(name, array)]
     keys += [name for name in sides.theirs if name not in keys and _overlap(name, sides)]
     named = [name for name, array in sides.ours.items() if _kind(name, array) in ("file", "name")]
@@ -299,7 +335,7 @@ def _refuse(keys: list[str], named: list[str], sides: _Sides) -> None:
     """Say of names that do not fit what both sides have."""
     most = max(keys, key=lambda name: _overlap(name, sides))
     for ours in named:
-        if _overlap(most, sides):
+        if np.isin(_as_text(sides.ours[ours]), _as_text(sides.theirs[most])).any():
             places(_as_text(sides.theirs[most]), _as_text(sides.ours[ours]), most, sides.file)
     theirs = sides.theirs[keys[0]]
     example = f"{keys[0]!r} there, such as {str(theirs[0])[:60]!r}"
@@ -315,11 +351,18 @@ def _refuse(keys: list[str], named: list[str], sides: _Sides) -> None:
 
 
 def _overlap(theirs: str, sides: _Sides) -> int:
-    """How many samples are named in a column, at most, as they are."""
+    """How many samples are named in a column, at most: as they are, or half of them in short."""
     keys = _as_text(sides.theirs[theirs])
-    paired = [ours for each, ours in sides.pairs() if each == theirs]
-    named = [ours for ours in paired if _kind(ours, sides.ours[ours]) in ("file", "name")]
-    return max((int(np.isin(_as_text(sides.ours[each]), keys).sum()) for each in named), default=0)
+    short = _each(_without_ending, keys)
+    most = 0
+    for each, ours in sides.pairs():
+        if each != theirs or _kind(ours, sides.ours[ours]) not in ("file", "name"):
+            continue
+        wanted = _as_text(sides.ours[ours])
+        count = int(np.isin(wanted, keys).sum())
+        shortened = int(np.isin(_each(_without_ending, wanted), short).sum())
+        most = max(most, count, shortened if 2 * shortened >= len(wanted) else 0)
+    return most
 
 
 def match(wanted: np.ndarray, keys: np.ndarray) -> np.ndarray | None:

@@ -162,6 +162,48 @@ def test_names_that_repeat_are_classes_not_names_of_rows(tmp_path):
     assert_joined(load_features(features, labels=tmp_path / "y.csv"))
 
 
+@pytest.mark.parametrize("key", ["filename", "id", "Unnamed: 0", "index"])
+@pytest.mark.parametrize("named", [True, False])
+def test_names_of_which_one_is_missing_do_not_leave_the_order_to_chance(key, named, tmp_path):
+    features = features_file(tmp_path / "a.csv", FILES if named else None)
+    for files in (FILES, np.arange(N)):
+        frame = pd.DataFrame({key: files, "label": CLASSES}).astype({key: object}).iloc[ORDER]
+        frame.iloc[2, 0] = None
+        frame.to_csv(tmp_path / "y.csv", index=False)
+        with pytest.raises(ValueError, match=f"column '{key}' must be there for every row; got no"):
+            load_features(features, labels=tmp_path / "y.csv")
+    np.savez(tmp_path / "y.npz", labels=CLASSES, **{key: FILES[1:]})
+    with pytest.raises(ValueError, match=f"'{key}' must name 12 rows of labels; got 11 names"):
+        load_features(features, labels=tmp_path / "y.npz")
+
+
+@pytest.mark.parametrize("shown", [FILES, np.char.add("photos/", FILES)])
+def test_an_index_of_files_without_a_name_is_a_name_of_rows(shown, tmp_path):
+    frame = pd.DataFrame({"label": CLASSES}, index=shown).iloc[ORDER]
+    frame.to_csv(tmp_path / "y.csv")
+    assert_joined(load_features(features_file(tmp_path / "a.csv"), labels=tmp_path / "y.csv"))
+    with pytest.raises(ValueError, match=r"y.csv must name its rows as b.csv names its own"):
+        load_features(features_file(tmp_path / "b.csv", None), labels=tmp_path / "y.csv")
+    frame.iloc[1:].rename_axis("slide").to_csv(tmp_path / "y.csv")
+    with pytest.raises(ValueError, match=r"must (have a row for each|name its rows as)"):
+        load_features(tmp_path / "a.csv", labels=tmp_path / "y.csv")
+
+
+def test_a_count_is_not_taken_for_the_number_of_something_else(tmp_path):
+    features = features_file(tmp_path / "a.csv", ORDER, "id")
+    path = labels_file(tmp_path / "y.csv", "sample", np.arange(N), range(N))
+    with pytest.warns(UserWarning, match=r"though these have names \(id\)"):
+        assert_joined(load_features(features, labels=path))
+
+
+def test_names_in_one_column_and_whole_floats_are_names(tmp_path):
+    np.savez(tmp_path / "y.npz", files=FILES[ORDER, None], labels=CLASSES[ORDER])
+    assert_joined(load_features(features_file(tmp_path / "a.csv"), labels=tmp_path / "y.npz"))
+    path = labels_file(tmp_path / "y.csv", "id", 1.0 * np.arange(N))
+    features = features_file(tmp_path / "b.csv", np.arange(N), "id")
+    assert_joined(load_features(features, labels=path))
+
+
 def test_two_columns_of_files_must_agree(tmp_path):
     features = features_file(tmp_path / "a.csv")
     frame = pd.DataFrame({"filename": FILES, "path": np.char.add("d/", FILES), "label": CLASSES})
