@@ -166,8 +166,9 @@ def _built(match: Match, opened: Opened, name: str | None, stem: str | None) -> 
     """Settle, or ask for, what no weights show of how the encoder is built."""
     blueprint, beside = match.blueprint, match.candidate.prefix.removesuffix("encoder.")
     if blueprint.name == "convnet":
-        is_own = match.layout.name == "dimlab" or f"{beside}mask_logits" in opened.tensors
-        if name is not None or is_own:
+        projectors = tuple(f"{beside}{each}." for each in ("contrastive", "redundancy"))
+        is_own = any(each.startswith(projectors) for each in opened.tensors)
+        if name is not None or is_own or match.layout.name == "dimlab":
             return match
         return replace(match, doubt=(
             "encoder must be named, as these are the shapes of dimlab's convnet and of many other "

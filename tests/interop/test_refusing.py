@@ -147,7 +147,8 @@ def test_a_home_made_network_does_not_pass_for_the_convnet(widths, bias, named, 
 
 def test_the_convnet_of_a_dimlab_network_needs_no_name():
     network = weights(Blueprint("convnet", 1, width=16), "encoder.")
-    assert verdict(network | {"mask_logits": torch.zeros(16)}) is None
+    assert verdict(network | {"contrastive.0.weight": torch.ones(2, 16)}) is None
+    assert "encoder must be named" in verdict(network)
 
 
 @pytest.mark.parametrize(

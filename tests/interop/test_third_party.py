@@ -61,7 +61,9 @@ def features(module, images):
         return module(images).flatten(1)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2"]
+)
 def test_torchvision_with_its_classifier(torchvision, tmp_path, name):
     module, images = moved(getattr(torchvision, name)(weights=None), 64)
     torch.save(module.state_dict(), tmp_path / "a.pth")

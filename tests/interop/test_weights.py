@@ -84,9 +84,9 @@ def under(prefix, weights):
 
 
 def small_network(module):
-    """A convnet as dimlab's networks have it: the mask's logits beside it tell whose it is."""
-    mask = {"mask_logits": torch.zeros(module.n_dimensions)}
-    return {"state_dict": under("encoder.", module.state_dict()) | mask}
+    """A convnet as dimlab's networks have it: the projectors beside it tell whose it is."""
+    projector = {"contrastive.0.weight": torch.zeros(2, module.n_dimensions)}
+    return {"state_dict": under("encoder.", module.state_dict()) | projector}
 
 
 HEADS = {
