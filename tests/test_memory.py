@@ -137,9 +137,7 @@ def test_fewer_rows_are_not_asked_for_where_none_would_do(case, monkeypatch):
 
 def test_sizes_are_written_without_powers_of_ten(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda device="cpu": 10**9)
-    with pytest.raises(
-        MemoryError, match=r"needs about 790 GB for 1,000 x 60,000 values; 1 GB"
-    ):
+    with pytest.raises(MemoryError, match=r"needs about 790 GB for 1,000 x 60,000 values; 1 GB"):
         foresee("decompose", Shapes(0, 1000, 60_000, n_blocks=10))
     with pytest.raises(MemoryError, match="needs about 79,000 GB for"):
         foresee("decompose", Shapes(0, 1000, 600_000, n_blocks=10))
