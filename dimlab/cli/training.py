@@ -207,12 +207,16 @@ def encode(
     from dimlab.encode import encode_moments
     from dimlab.interop.features import holds_features
     from dimlab.interop.matching import check_names
+    from dimlab.interop.opening import open_weights
     from dimlab.interop.weights import load_encoder
     from dimlab.training.distributed import joined
 
     check_names(encoder, stem, layout)  # misuses, where what does not fit is a failure
     if moments and views not in (0, 2):
         raise ValueError(f"views must be 0 or 2 with --moments; got {views}.")
+    if source.is_dir():
+        with reading():
+            open_weights(source)  # says what a folder is instead
     if not is_own(source):
         with reading():
             is_features = source.is_file() and holds_features(source)

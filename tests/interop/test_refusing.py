@@ -432,9 +432,13 @@ def test_a_checkpoint_in_parts_says_how_it_becomes_one(dimlab, tmp_path):
     for number in (1, 2):
         name = f"pytorch_model-0000{number}-of-00002.bin"
         torch.save({"w": torch.ones(2)}, tmp_path / "shards" / name)
-    code, _, err = dimlab("inspect", "shards")
-    assert code == 1
-    assert "a folder with 2 parts of one, as pytorch_model-00001-of-00002.bin. Load it" in err
+    for command in (("inspect",), ("encode", "--data", "digits")):
+        code, _, err = dimlab(*command, "shards")
+        assert code == 1
+        assert "a folder with 2 parts of one, as pytorch_model-00001-of-00002.bin. Load it" in err
+    (tmp_path / "empty").mkdir()
+    code, _, err = dimlab("encode", "empty", "--data", "digits")
+    assert (code, "got empty, which is a folder" in err) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["inspect", "encode"])
