@@ -57,19 +57,21 @@ def test_features_of_another_tool_are_halved(dimlab, tmp_path):
 
 
 def test_another_tool_s_encoder_is_read_with_data(dimlab, tmp_path):
-    from dimlab.datasets import digits
     from dimlab.training.encoders import build_encoder
 
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (60, 16, 16), dtype=np.uint8)
+    split = np.repeat(["train", "test"], 30)
+    np.savez(tmp_path / "own.npz", images=pixels, labels=np.arange(60) % 2, split=split)
     with torch.random.fork_rng():
-        source = build_encoder("convnet", in_channels=1, n_dimensions=16)
-    source.train()(torch.from_numpy(digits("test").images).float() / 255)
+        source = build_encoder("resnet18", in_channels=1)
+    source.train()(torch.from_numpy(pixels[:, None]).float() / 255)
     torch.save({"state_dict": source.state_dict()}, tmp_path / "a.pth")
-    code, out, err = dimlab(
-        "evaluate", "a.pth", "--data", "digits", "--max-train", 100, "--json", "--quiet"
-    )
+    own = ("--data", "npz", "--data-dir", "own.npz")
+    code, out, err = dimlab("evaluate", "a.pth", *own, "--max-train", 20, "--json", "--quiet")
     assert code == 0, err
     found = json.loads(out)
-    assert found["n_train"] == 100
+    assert (found["n_train"], found["n_test"], found["n_dimensions"]) == (20, 30, 512)
     assert {"knn", "ridge", "view-retrieval"} == set(found["accuracy"])
 
 
