@@ -253,3 +253,36 @@ def test_hyper_parameters_of_old_lightning_ask_for_trust(torchvision, tmp_path, 
     module.fc = nn.Identity()
     assert loaded.inspection.facts["layout"] == "lightning"
     torch.testing.assert_close(features(loaded.module, images), features(module, images), **CLOSE)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("low_resolution", [True, False])
+def test_a_checkpoint_of_stable_pretraining(torchvision, tmp_path, monkeypatch, low_resolution):
+    """Its own module, backbone and trainer callbacks write the file."""
+    monkeypatch.setenv("HOME", str(tmp_path))  # it keeps notes of every run there
+    spt = _package("stable-pretraining", "stable_pretraining")
+    lightning = _package("lightning", "lightning")
+    from stable_pretraining.backbone import from_torchvision
+
+    def forward(self, batch, stage):
+        found = {"embedding": self.backbone(batch["image"])}
+        return found | {"loss": self.projector(found["embedding"]).square().mean()}
+
+    torch.manual_seed(3)
+    backbone = from_torchvision("resnet18", low_resolution=low_resolution)
+    backbone.fc = nn.Identity()
+    projector = nn.Sequential(nn.Linear(512, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 32))
+    optim = {"optimizer": {"type": "SGD", "lr": 0.01}, "interval": "epoch"}
+    module = spt.Module(backbone=backbone, projector=projector, forward=forward, optim=optim)
+    rows = [{"image": each} for each in torch.rand(8, 3, 32, 32)]
+    trainer = lightning.Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_progress_bar=False,
+        enable_model_summary=False, enable_checkpointing=False, default_root_dir=tmp_path,
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(rows, batch_size=4))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded, images = load_encoder(tmp_path / "last.ckpt"), torch.rand(3, 3, 32, 32)
+    expected = features(backbone.eval(), images)
+    torch.testing.assert_close(features(loaded.module, images), expected, **CLOSE)
+    stem = "cifar" if low_resolution else "imagenet"
+    assert f"resnet18 ({stem} stem" in loaded.inspection.facts["encoder"]
