@@ -69,10 +69,10 @@ def trainer_of(world):
     return planted
 
 
-def judged_in(analysis, world, images, folder, monkeypatch, *, seeds=5, **changes):
+def judged_in(analysis, world, images, folder, *, seeds=5, chosen=None, **changes):
     """The analysis's verdict on a planted world, end to end through ``run``."""
     study = Study(
         images, replace(CONFIG, **changes), range(seeds), "medium", folder=folder,
-        trainer=trainer_of(world),
+        trainer=trainer_of(world), chosen=chosen or {},
     )  # fmt: skip
     return analysis.judge(analysis.run(study))

@@ -12,7 +12,7 @@ from analyses import (
     some_dimensions_hurt,
     wider_is_not_better,
 )
-from tests.analyses.planted import drawn, images_of, judged_in
+from tests.analyses.planted import CONFIG, drawn, images_of, judged_in
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*do not vary and are left out")
 D = 16
@@ -54,13 +54,13 @@ def in_pairs(*gains):
 
 
 @pytest.mark.parametrize(("spread", "answer"), [(True, "holds"), (False, "fails")])
-def test_redundancy_shrinks(spread, answer, tmp_path, monkeypatch):
+def test_redundancy_shrinks(spread, answer, tmp_path):
     def world(config, rng):
         reads = np.arange(D) % 3 if spread and "barlow" in config.method else np.zeros(D, int)
         weights = np.stack([one_hot(source) for source in reads])
         return weights + 0.02 * rng.random((D, 3)), np.zeros(D), None
 
-    verdict = judged_in(redundancy_shrinks, world, random_sources, tmp_path, monkeypatch)
+    verdict = judged_in(redundancy_shrinks, world, random_sources, tmp_path)
     assert verdict.answer == answer
     # groups of 6, 5 and 5 dimensions: 30 + 20 + 20 of 240 pairs are equal, the others independent
     expected = 1 - 70 / 240 if spread else 0.0
@@ -68,12 +68,12 @@ def test_redundancy_shrinks(spread, answer, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("best", "answer"), [(64, "holds"), (1024, "fails")])
-def test_wider_is_not_better(best, answer, tmp_path, monkeypatch):
+def test_wider_is_not_better(best, answer, tmp_path):
     def world(config, rng):
         weights, bias = in_pairs(1.0 if config.redundancy_width == best else 0.05, 1.0, 1.0)
         return weights + 0.01 * rng.random((D, 3)), bias, None
 
-    verdict = judged_in(wider_is_not_better, world, plain, tmp_path, monkeypatch)
+    verdict = judged_in(wider_is_not_better, world, plain, tmp_path)
     assert verdict.answer == answer
     narrower, widest = (part.answer for part in verdict.parts)  # each less the narrowest
     if best == 64:
@@ -82,6 +82,17 @@ def test_wider_is_not_better(best, answer, tmp_path, monkeypatch):
     else:
         assert (narrower, widest) == ("fails", "holds")
         assert verdict.ci_high < 0
+
+
+def test_widths_that_win_with_some_seeds_and_lose_with_others_are_undecided(tmp_path):
+    def world(config, rng):
+        best = 64 if config.seed % 2 else 1024
+        weights, bias = in_pairs(1.0 if config.redundancy_width == best else 0.05, 1.0, 1.0)
+        return weights + 0.01 * rng.random((D, 3)), bias, None
+
+    verdict = judged_in(wider_is_not_better, world, plain, tmp_path)
+    assert verdict.answer == "undecided"
+    assert verdict.n_needed > 5
 
 
 @pytest.mark.slow
@@ -100,25 +111,34 @@ def test_some_dimensions_hurt(harms, answer, tmp_path, monkeypatch):
         return weights, np.zeros(D), None
 
     monkeypatch.setattr(some_dimensions_hurt, "N_MASKS", {"ridge": 40, "knn": 10})
-    verdict = judged_in(some_dimensions_hurt, world, images, tmp_path, monkeypatch, seeds=3)
+    verdict = judged_in(some_dimensions_hurt, world, images, tmp_path, seeds=3)
     assert verdict.answer == answer
     assert ("1.0 (axes, ridge)" in verdict.because) == harms  # the planted dimension is confirmed
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("masks", "answer"), [(True, "holds"), (False, "fails")])
-def test_metamask_beats_baselines(masks, answer, tmp_path, monkeypatch):
+def test_metamask_beats_baselines(masks, answer, tmp_path):
     noisy = np.arange(D) // 2 % 3 > 0
 
     def world(config, rng):
         weights, bias = in_pairs(0.05 if masks else 0.3, 1.0, 1.0)
         learned = masks and config.method == "metamask" and config.hypergradient in META
+        learned = learned and config.steps >= CONFIG.steps  # not in half of them
         logits = np.where(noisy, -4.0, 4.0) if learned else 0.1 * rng.normal(size=D)
         return weights + 0.02 * rng.random((D, 3)), bias, logits
 
-    verdict = judged_in(metamask_beats_baselines, world, plain, tmp_path, monkeypatch)
+    taken = {"simclr": 1, "barlow-twins": 1, "both": 1, "joint": 1}
+    taken |= dict.fromkeys(("first-order", "exact", "lookahead"), 2)
+    chosen = {family: {"seconds_per_step": seconds} for family, seconds in taken.items()}
+    verdict = judged_in(metamask_beats_baselines, world, plain, tmp_path, chosen=chosen)
     assert verdict.answer == answer
     answers = {part.claim: part.answer for part in verdict.parts}
+    assert verdict.parts[0].claim == "At equal seconds"  # where none has learned its mask yet
+    assert verdict.parts[0].answer != "holds"
+    assert verdict.parts[0].effect < 0.02
+    untimed = judged_in(metamask_beats_baselines, world, plain, tmp_path, seeds=2)
+    assert "At equal seconds" not in {part.claim for part in untimed.parts}
     assert (
         answers["Masking helps kNN: the learned mask against none on the same features"] == answer
     )
@@ -126,7 +146,7 @@ def test_metamask_beats_baselines(masks, answer, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("masks", "answer"), [(True, "holds"), (False, "fails")])
-def test_second_order_matters(masks, answer, tmp_path, monkeypatch):
+def test_second_order_matters(masks, answer, tmp_path):
     noisy = np.arange(D) // 2 % 3 > 0
 
     def world(config, rng):
@@ -135,7 +155,7 @@ def test_second_order_matters(masks, answer, tmp_path, monkeypatch):
         logits = np.where(noisy, -4.0, 4.0) if learned else 0.1 * rng.normal(size=D)
         return weights + 0.02 * rng.random((D, 3)), bias, logits
 
-    verdict = judged_in(second_order_matters, world, plain, tmp_path, monkeypatch)
+    verdict = judged_in(second_order_matters, world, plain, tmp_path)
     assert verdict.answer == answer
     assert "(step 0), " in verdict.parts[0].because
     assert np.isfinite([part.effect for part in verdict.parts]).all()
@@ -143,7 +163,7 @@ def test_second_order_matters(masks, answer, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("falls", "answer"), [(True, "holds"), (False, "fails")])
-def test_mask_suppresses_nuisance(falls, answer, tmp_path, monkeypatch):
+def test_mask_suppresses_nuisance(falls, answer, tmp_path):
     size = 128
 
     def images(split):
@@ -157,16 +177,14 @@ def test_mask_suppresses_nuisance(falls, answer, tmp_path, monkeypatch):
         logits = -3 * share if falls and config.hypergradient in META else rng.normal(size=size)
         return weights, np.zeros(size), logits
 
-    verdict = judged_in(
-        mask_suppresses_nuisance, world, images, tmp_path, monkeypatch, n_dimensions=size
-    )
+    verdict = judged_in(mask_suppresses_nuisance, world, images, tmp_path, n_dimensions=size)
     assert verdict.answer == answer
     answers = {part.claim: part.answer for part in verdict.parts}
     assert answers["A jointly trained mask does so too (control)"] == "fails"
 
 
 @pytest.mark.parametrize(("orders", "answer"), [(True, "holds"), (False, "fails")])
-def test_risk_bound_orders(orders, answer, tmp_path, monkeypatch):
+def test_risk_bound_orders(orders, answer, tmp_path):
     """True: noise that views do not share raises bound and risk. False: a constant hides all."""
     kinds = ["simclr", "barlow-twins", "simclr+barlow-twins", "none", "joint", *META]
 
@@ -189,6 +207,6 @@ def test_risk_bound_orders(orders, answer, tmp_path, monkeypatch):
         bias[4] = 0.0 if orders else 3.0 * rank / len(kinds)
         return weights, bias, None
 
-    verdict = judged_in(risk_bound_orders, world, images, tmp_path, monkeypatch)
+    verdict = judged_in(risk_bound_orders, world, images, tmp_path)
     assert verdict.answer == answer
     assert (verdict.effect > 0.8) == orders
