@@ -85,6 +85,11 @@ def _machine(result: dict[str, Any]) -> str:
     return f"{where['processor'] or where['machine']}, torch {where['torch']}"
 
 
+def _machines(result: dict[str, Any]) -> str:
+    further = [_machine({"environment": each}) for each in result.get("further_environments", [])]
+    return "; some of it ".join(dict.fromkeys([_machine(result), *further]))
+
+
 def _cells(result: dict[str, Any]) -> list[str]:
     verdict = Verdict.from_dict(result["verdict"])
     script, stem = result["script"], result["stem"]
@@ -103,7 +108,7 @@ def _section(result: dict[str, Any]) -> list[str]:
     lines = [
         f"### {result['claim']}", "",
         f"**{verdict.answer}**: {_number(verdict)}.{needed} Seeds {seeds}; {result['data']}; "
-        f"{result['seconds'] / 60:.0f} minutes of one thread ({_machine(result)}).",
+        f"{result['seconds'] / 60:.0f} minutes of one thread ({_machines(result)}).",
     ]  # fmt: skip
     lines += ["", verdict.because] if verdict.because else []
     lines += [""] if verdict.parts else []
