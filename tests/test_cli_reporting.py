@@ -21,6 +21,7 @@ def checkpoint_path(tmp_path_factory):
     return folder / "checkpoint.pt"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_becomes_one_page_with_verdicts_first(dimlab, checkpoint_path, tmp_path):
     arguments = ("report", checkpoint_path, "--permutations", 5, "--max-queries", 200)
     code, out, err = dimlab(*arguments)

@@ -53,6 +53,7 @@ def in_pairs(*gains):
     return weights, bias
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spread", "answer"), [(True, "holds"), (False, "fails")])
 def test_redundancy_shrinks(spread, answer, tmp_path):
     def world(config, rng):
@@ -145,6 +146,7 @@ def test_metamask_beats_baselines(masks, answer, tmp_path):
     assert answers["Read by ridge"] == "fails"  # a reader that relearns every scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("masks", "answer"), [(True, "holds"), (False, "fails")])
 def test_second_order_matters(masks, answer, tmp_path):
     noisy = np.arange(D) // 2 % 3 > 0
@@ -183,6 +185,7 @@ def test_mask_suppresses_nuisance(falls, answer, tmp_path):
     assert answers["A jointly trained mask does so too (control)"] == "fails"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("orders", "answer"), [(True, "holds"), (False, "fails")])
 def test_risk_bound_orders(orders, answer, tmp_path):
     """True: noise that views do not share raises bound and risk. False: a constant hides all."""
