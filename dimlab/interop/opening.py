@@ -162,9 +162,9 @@ def _open_safetensors(path: Path) -> Opened:
 
 def _refuse_script(path: Path) -> None:
     """Say of a compiled program that it is one."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):  # which refuses some damage itself
+            return
         with zipfile.ZipFile(path) as archive:
             parts = {name.partition("/")[2].partition("/")[0] for name in archive.namelist()}
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
