@@ -321,8 +321,10 @@ def main(
     try:
         check_device(asked.device)
         with joined(asked.device) as (_, device):
-            if asked.search or asked.vary:
+            if asked.search:
                 code = _search(analysis, asked)
+            elif asked.vary:
+                code = _vary(analysis, asked)
             else:
                 code = _run(analysis, asked, device)
     except OutOfTime as error:
@@ -399,20 +401,25 @@ def _asked_for(study: Study, asked: argparse.Namespace) -> Study:
     )
 
 
+def _searched(analysis: Analysis, asked: argparse.Namespace) -> Study:
+    """Give the study that is searched: one for all analyses, whatever they plant."""
+    study = replace(_asked_for(analysis.sizes["medium"], asked), device=asked.device)
+    return replace(study, data=study.data_name.partition("+")[0])
+
+
+def _vary(analysis: Analysis, asked: argparse.Namespace) -> int:
+    varied = vary(_searched(analysis, asked).with_search(analysis.search), asked.vary)
+    write_varied(analysis.search, asked.vary, varied)
+    for family, accuracies in varied["accuracy"].items():
+        means = zip(varied["values"], accuracies, strict=True)
+        print(f"{family}:", ", ".join(f"{value} {np.mean(each):.4f}" for value, each in means))
+    return 0
+
+
 def _search(analysis: Analysis, asked: argparse.Namespace) -> int:
     started = time.monotonic()
-    study = replace(_asked_for(analysis.sizes["medium"], asked), device=asked.device)
-    plain = study.data_name.partition("+")[0]  # one search, whatever is planted
-    study = replace(study, data=plain)
+    study = _searched(analysis, asked)
     families = [name for name, family in FAMILIES.items() if family.knobs]
-    if asked.vary:
-        study = study.with_search(analysis.search)
-        varied = vary(study, asked.vary)
-        write_varied(analysis.search, asked.vary, varied)
-        for family, accuracies in varied["accuracy"].items():
-            means = zip(varied["values"], accuracies, strict=True)
-            print(f"{family}:", ", ".join(f"{value} {np.mean(each):.4f}" for value, each in means))
-        return 0
     if analysis.search.is_file() and set(families) <= set(read_search(analysis.search)):
         raise ValueError(
             f"search must be done once; got {analysis.search}, which has all families. Remove it "
