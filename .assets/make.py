@@ -142,6 +142,7 @@ def execute(steps: list[str], folder: Path) -> list[float]:
     """
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": str(THREADS)}
+    environment["OMP_WAIT_POLICY"] = "passive"  # other processes may need the core meanwhile
     seconds = []
     for step in steps:
         python = step.removeprefix("#!python\n")

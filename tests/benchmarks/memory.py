@@ -5,6 +5,7 @@ which runs the probe small, so that everything is imported, and then as named; L
 a process's peak was since it was last asked.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).parent.parent.parent
+# blocks that threads multiply in count; passive: whoever waits leaves the core to other processes
+THREADS = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
 SIZES = {  # train rows, test rows, dimensions
     "ablate knn": [(20_000, 2_000, 256), (60_000, 1_000, 512)],
     "ablate knn groups": [(20_000, 2_000, 256)],
@@ -145,7 +148,7 @@ def measured(name, size):
     """Peak and foreseen bytes of a case, in a process of its own."""
     ran = subprocess.run(
         [sys.executable, __file__, "--case", name, *map(str, size)],
-        capture_output=True, text=True, cwd=ROOT, check=True,
+        capture_output=True, text=True, cwd=ROOT, check=True, env={**os.environ, **THREADS},
     )  # fmt: skip
     peak, foreseen = map(int, ran.stdout.split())
     return peak, foreseen
