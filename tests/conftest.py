@@ -4,6 +4,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if IS_WORKER:  # before torch is loaded: threads of two processes wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -14,6 +19,17 @@ import torch
 from dimlab import cli
 
 mpl.use("agg")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Plain ``pytest`` takes a process a core; who names files, or says ``-n``, has their way."""
+    options = config.option
+    alone = IS_WORKER or options.usepdb or options.collectonly
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if whole and not alone and getattr(options, "numprocesses", 0) is None:
+        options.numprocesses, options.dist = "auto", "worksteal"
+        options.maxprocesses = options.maxprocesses or 8
 
 
 @pytest.fixture

@@ -127,8 +127,9 @@ def results_at(n_dimensions):
     trace = MaskTrace(np.arange(0, 401, 10), 1 / (1 + np.exp(-np.cumsum(walk, axis=0))))
     mask = DimensionMask(trace.weights[-1])
     ablation = ablate(bank, queries, reader="ridge", n_bootstrap=50)
-    redundancy = find_redundancy(queries)
+    redundancy = find_redundancy(queries, n_blocks=2)
     attribution = tiled(attribute(*few, n_permutations=50), n_dimensions // 64)
+    found = {"ablation": ablation, "redundancy": redundancy, "attribution": attribution}
     names = [f"runs/epoch-{epoch:03d}/checkpoint.pt" for epoch in range(8)]
     return [
         ablation,
@@ -140,8 +141,8 @@ def results_at(n_dimensions):
         redundancy,
         attribution,
         trace,
-        follow(trace, ablation=ablation, redundancy=redundancy, attribution=attribution),
-        bound_risk(queries, mask=mask),
+        follow(trace, **found, n_bootstrap=50, n_permutations=50),
+        bound_risk(queries, mask=mask, n_bootstrap=20, n_permuted=5),
         erase(*few, factor="hue"),
         evaluate(*few, mask=DimensionMask(trace.weights[-1, :64]), readers=("knn", "ridge")),
         compare({name: few[1] for name in names}, n_blocks=2),
@@ -159,7 +160,7 @@ def check(results):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_dimensions", [512, 2048])
+@pytest.mark.parametrize("n_dimensions", [512, 1536])
 def test_no_figure_is_crowded_at_many_dimensions(n_dimensions):
     assert len(check(results_at(n_dimensions))) == 19
 

@@ -15,6 +15,7 @@ from dimlab.probes._reading import Reading, basis_of, coded, sample_of, stratifi
 from dimlab.representation import Representation
 
 _N_DRAWS = 1_000
+_TOGETHER = 1 << 18  # entries drawn at once, in the cache; what a seed gives depends on it
 _LEVEL = 0.95
 
 
@@ -313,12 +314,20 @@ def null_maxima(right: np.ndarray, rng: np.random.Generator, n_draws: int) -> np
     ndarray of shape (n_draws,)
         Shares of the N samples.
     """
+    n_masks = right.shape[1]
     n_right = right.sum(axis=1)
+    always = int((n_right == n_masks).sum())
     # samples that all masks agree on are the same in every draw
-    split = right[(n_right > 0) & (n_right < right.shape[1])].astype(np.uint8)
-    always = int((n_right == right.shape[1]).sum())
-    largest = np.full(n_draws, always)
-    for draw in range(n_draws if len(split) else 0):
-        rng.permuted(split, axis=1, out=split)
-        largest[draw] += split.sum(axis=0, dtype=np.int64).max()
-    return largest / len(right)
+    split = n_right[(n_right > 0) & (n_right < n_masks)]
+    largest = np.zeros(n_draws, dtype=np.int64)
+    at_once = max(1, _TOGETHER // max(1, len(split)))
+    integers = np.uint16 if n_masks <= np.iinfo(np.uint16).max else np.uint32
+    for first in range(0, n_draws if len(split) else 0, at_once):
+        best = largest[first : first + at_once]
+        # a permutation, column after column: right with the share that is left of those to come
+        left = np.tile(split.astype(integers), (len(best), 1))
+        for n_to_come in range(n_masks, 0, -1):
+            is_right = rng.integers(n_to_come, size=left.shape, dtype=integers) < left
+            left -= is_right
+            np.maximum(best, np.count_nonzero(is_right, axis=1), out=best)
+    return (always + largest) / len(right)

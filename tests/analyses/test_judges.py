@@ -111,7 +111,7 @@ def test_some_dimensions_hurt(harms, answer, tmp_path, monkeypatch):
         weights[1:, :2] += 0.2 * rng.random((D - 1, 2))
         return weights, np.zeros(D), None
 
-    monkeypatch.setattr(some_dimensions_hurt, "N_MASKS", {"ridge": 40, "knn": 10})
+    monkeypatch.setattr(some_dimensions_hurt, "N_MASKS", {"ridge": 40, "knn": 4})
     verdict = judged_in(some_dimensions_hurt, world, images, tmp_path, seeds=3)
     assert verdict.answer == answer
     assert ("1.0 (axes, ridge)" in verdict.because) == harms  # the planted dimension is confirmed

@@ -118,7 +118,9 @@ def peak_of(name, n_train, n_test, d):
     import warnings
 
     import dimlab.memory as memory
+    import dimlab.readers as readers
 
+    readers._MAX_ITERATIONS = 12  # more of them take no more memory: ten steps are remembered
     warnings.simplefilter("ignore")
     rng = np.random.default_rng(0)
     views = name.split()[0] in ("correlate", "bound_risk", "compare") or "views" in name

@@ -292,7 +292,7 @@ def killed(place, n_cases):
 @linux
 @pytest.mark.slow
 def test_of_runs_that_start_at_once_one_trains_and_a_killed_one_blocks_nobody(tmp_path):
-    n_cases = 12
+    n_cases = 8
     done = subprocess.run(
         [sys.executable, "-m", "tests.training.test_one_run_a_folder", tmp_path, str(n_cases)],
         capture_output=True, text=True, cwd=ROOT, env=ENVIRONMENT, timeout=300,
