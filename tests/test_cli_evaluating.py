@@ -1,7 +1,6 @@
 """``dimlab evaluate`` of features and of other tools' encoders; drawing train samples."""
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import torch
 from dimlab import DimensionMask
 from dimlab.probes.evaluate import evaluate
 from dimlab.representation import Representation
-from dimlab.sources import Loading
+from dimlab.sources import drawn, sampled_train
 
 
 def split_of(seed, n, **more):
@@ -97,17 +96,16 @@ def test_misuse_is_one_sentence(dimlab, pair, arguments, sentence):
 
 def test_train_samples_are_drawn_by_class_and_noted(dimlab, pair):
     train, test = pair
-    loading = Loading(seed=3)
-    few, noted = loading.sampled_train(train, test, 30)
+    few, noted = sampled_train(train, test, 30, seed=3)
     assert np.bincount(few.labels).tolist() == [10, 10, 10]
     rows = [np.flatnonzero((train.features == row).all(1))[0] for row in few.features]
     assert rows == sorted(set(rows))
     assert noted.meta["sample"] == "30 of 150 train samples, drawn with seed 3"
-    again, _ = loading.sampled_train(train, test, 30)
+    again, _ = sampled_train(train, test, 30, seed=3)
     np.testing.assert_array_equal(again.features, few.features)
-    other, _ = replace(loading, seed=4).sampled_train(train, test, 30)
+    other, _ = sampled_train(train, test, 30, seed=4)
     assert (other.features != few.features).any()
-    assert loading.sampled_train(train, test, 150) == (train, test)
+    assert sampled_train(train, test, 150, seed=3) == (train, test)
     code, out, _ = dimlab(
         "ablate", *FILES, "--max-train", 30, "--max-queries", 20, "--seed", 3, "--json"
     )
@@ -121,7 +119,7 @@ def test_train_samples_are_drawn_by_class_and_noted(dimlab, pair):
 def test_every_class_keeps_its_share_of_a_skewed_train():
     labels = np.repeat([0, 1, 2], [700, 200, 100])
     np.random.default_rng(0).shuffle(labels)
-    rows = Loading(seed=1).drawn(1000, 50, labels)
+    rows = drawn(1000, 50, labels, seed=1)
     assert np.bincount(labels[rows]).tolist() == [35, 10, 5]
     assert len(set(rows.tolist())) == 50
-    assert len(Loading(seed=1).drawn(1000, 1000, labels)) == 1000
+    assert len(drawn(1000, 1000, labels, seed=1)) == 1000

@@ -45,6 +45,8 @@ from dimlab.sources import (
     read_checkpoint,
     read_trace,
     reading,
+    sampled,
+    sampled_train,
 )
 from dimlab.terminal import (
     presented,
@@ -144,7 +146,7 @@ def attribute(
         for name, each in (("train", train), ("test", test)):
             if erase not in each.factors:
                 raise ValueError(f"erase must name a factor of {name}; got {erase!r}.")
-    test = loading.sampled(test, max_queries)  # rows of a table are those of all of test
+    test = sampled(test, max_queries, seed=seed)  # rows of a table are those of all of test
     held_out = _held_out(loading, source, in_distribution, asked)
     turned = replace(loading, basis=basis)
     bank, queries = turned.in_basis(train, [train, test])
@@ -241,7 +243,8 @@ def erase(
         asked.joined(role, each)
         for role, each in zip(("train", "test"), loading.pair(source), strict=True)
     )
-    train, test = loading.sampled_train(train, loading.sampled(test, max_queries), max_train)
+    test = sampled(test, max_queries, seed=seed)
+    train, test = sampled_train(train, test, max_train, seed=seed)
     held_out = _held_out(loading, source, in_distribution, asked)
     with progress(f"erasing {factor}", quiet=quiet) as advance:
         result = erase_factor(
@@ -439,7 +442,7 @@ def bound_risk(
 
     loading = Loading(data, data_dir, device=device, seed=seed, quiet=quiet)
     loading.check_data([source])
-    views = loading.sampled(loading.features(source, split, views=2), max_queries)
+    views = sampled(loading.features(source, split, views=2), max_queries, seed=seed)
     with progress("bounding", quiet=quiet) as advance:
         result = measure_bound(
             views, mask=mask_of(views), n_negatives=_whole("negatives", negatives),

@@ -41,6 +41,7 @@ from dimlab.cli.recording import keep_record, recording
 from dimlab.sources import (
     Loading,
     check_drawn,
+    drawn,
     encode_with,
     is_own,
     load_data,
@@ -393,7 +394,7 @@ def _read_checkpoints(
     images = [loading.images(checkpoints[0], split) for split in ("test", "train")]
     test_images, train_images = (
         each if count is None or count >= len(each)
-        else each.take(loading.drawn(len(each), count, each.labels))
+        else each.take(drawn(len(each), count, each.labels, seed=loading.seed))
         for each, count in zip(images, at_most, strict=True)
     )  # fmt: skip
     with progress("evaluating", quiet=loading.quiet) as advance:

@@ -1,9 +1,11 @@
 """Random masks: the best of many is judged by samples that did not choose it."""
 
 import json
+from itertools import permutations, product
 
 import numpy as np
 import pytest
+from scipy.stats import binom, chisquare
 
 from dimlab.probes.random_masks import null_maxima, random_masks
 from dimlab.readers import fit_knn, fit_ridge
@@ -73,10 +75,20 @@ def test_the_null_has_the_maximum_of_independent_columns():
     right = np.tile([[True, False]], (10, 1))
     draws = null_maxima(right, np.random.default_rng(1), 4000) * 10
     heads = np.arange(11)
-    from scipy.stats import binom
-
     expected = (np.maximum(heads, 10 - heads) * binom.pmf(heads, 10, 0.5)).sum()
     assert abs(draws.mean() - expected) < 4 * draws.std() / np.sqrt(4000)
+
+
+def test_the_null_is_that_of_every_permutation_alike():
+    right = np.array([[1, 0, 0, 0], [0, 1, 1, 0], [1, 1, 1, 0], [1, 1, 0, 0]], dtype=bool)
+    orders = [sorted(set(permutations(row))) for row in right.tolist()]
+    largest = [np.sum(rows, axis=0).max() for rows in product(*orders)]
+    expected = np.bincount(largest, minlength=5) / len(largest)
+    draws = null_maxima(right, np.random.default_rng(2), 20_000) * 4
+    found = np.bincount(np.rint(draws).astype(int), minlength=5)
+    possible = expected > 0
+    assert found[~possible].sum() == 0
+    assert chisquare(found[possible], 20_000 * expected[possible]).pvalue > 1e-3
 
 
 def test_frame_summary_and_seeds():

@@ -1,0 +1,160 @@
+"""Samples are drawn from a split, or a split is cut in halves, and its results say so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from dimlab.representation import Representation
+
+
+def check_drawn(name: str, count: int | None) -> None:
+    """Refuse to draw nothing.
+
+    Parameters
+    ----------
+    name : str
+        The option's.
+    count : int or None
+        Its value; None: all.
+
+    Raises
+    ------
+    ValueError
+        If it is < 1.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"{name} must be >= 1; got {count}.")
+
+
+def sampled(test: Representation, max_queries: int | None, *, seed: int) -> Representation:
+    """Draw test samples, and note in ``meta["sample"]`` that they are not all.
+
+    Parameters
+    ----------
+    test : Representation
+        All of test.
+    max_queries : int or None
+        How many are wanted, at most; None: all.
+    seed : int
+        Draws them.
+
+    Returns
+    -------
+    Representation
+        In the order of test.
+
+    Raises
+    ------
+    ValueError
+        If ``max_queries`` < 1.
+    """
+    check_drawn("max-queries", max_queries)
+    if max_queries is None or max_queries >= len(test):
+        return test
+    note = f"{max_queries} of {len(test)} test samples, drawn with seed {seed}"
+    test = test.take(drawn(len(test), max_queries, seed=seed))
+    return replace(test, meta={**test.meta, "sample": note})
+
+
+def sampled_train(
+    train: Representation, test: Representation, max_train: int | None, *, seed: int
+) -> tuple[Representation, Representation]:
+    """Draw train samples, and note in ``meta["sample"]`` of test that they are not all.
+
+    Parameters
+    ----------
+    train, test : Representation
+        All of train; test, whose results carry the note.
+    max_train : int or None
+        How many are wanted, at most; None: all.
+    seed : int
+        Draws them.
+
+    Returns
+    -------
+    tuple of Representation
+        Train, in its order and with every class's share; test.
+
+    Raises
+    ------
+    ValueError
+        If ``max_train`` < 1.
+    """
+    check_drawn("max-train", max_train)
+    if max_train is None or max_train >= len(train):
+        return train, test
+    note = f"{max_train} of {len(train)} train samples, drawn with seed {seed}"
+    known = test.meta.get("sample")
+    test = replace(test, meta={**test.meta, "sample": f"{known}; {note}" if known else note})
+    return train.take(drawn(len(train), max_train, train.labels, seed=seed)), test
+
+
+def drawn(n_samples: int, count: int, labels: np.ndarray | None = None, *, seed: int) -> np.ndarray:
+    """Draw rows without replacement, of every class its share where labels are given.
+
+    Parameters
+    ----------
+    n_samples : int
+        N, how many there are.
+    count : int
+        How many are wanted, from 1 to N.
+    labels : ndarray of shape (N,), optional
+        Class ids.
+    seed : int
+        Draws them.
+
+    Returns
+    -------
+    ndarray of shape (count,), int
+        Rows in ascending order.
+
+    Examples
+    --------
+    >>> labels = np.repeat([0, 1], [60, 30])
+    >>> np.bincount(labels[drawn(90, 9, labels, seed=1)]).tolist()
+    [6, 3]
+    """
+    rng = np.random.default_rng(seed)
+    if labels is None:
+        return np.sort(rng.choice(n_samples, count, replace=False))
+    shuffled = rng.permutation(n_samples)
+    shuffled = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    every = (np.arange(count) * n_samples + n_samples // 2) // count  # evenly spaced
+    return np.sort(shuffled[every])
+
+
+def halves(whole: Representation, *, seed: int) -> tuple[Representation, Representation]:
+    """Cut a representation in two, class by class, and note in ``meta["sample"]`` that it is.
+
+    Parameters
+    ----------
+    whole : Representation
+        At least two samples.
+    seed : int
+        Deals them.
+
+    Returns
+    -------
+    tuple of Representation
+        Train and test, each in the order of the whole.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two samples.
+    """
+    if len(whole) < 2:
+        raise ValueError(f"features must have at least 2 samples; got {len(whole)}.")
+    shuffled = np.random.default_rng(seed).permutation(len(whole))
+    if whole.labels is not None:  # a class gives every other of its samples to train
+        shuffled = shuffled[np.argsort(whole.labels[shuffled], kind="stable")]
+    note = f"half of {len(whole)} samples, the others are train (seed {seed})"
+    test = whole.take(np.sort(shuffled[1::2]))
+    return (
+        whole.take(np.sort(shuffled[::2])),
+        replace(test, meta={**test.meta, "sample": note}),
+    )
