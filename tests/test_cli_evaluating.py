@@ -55,23 +55,53 @@ def test_features_of_another_tool_are_halved(dimlab, tmp_path):
     assert ["knn", "none"] in [line.split()[:2] for line in out.splitlines() if line.strip()]
 
 
-def test_another_tool_s_encoder_is_read_with_data(dimlab, tmp_path):
-    from dimlab.training.encoders import build_encoder
+OWN = ("--data", "npz", "--data-dir", "own.npz")
 
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (60, 16, 16), dtype=np.uint8)
+
+@pytest.fixture
+def pixels(tmp_path):
+    """Thirty images of train and thirty of test, also in a file."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 16, 16), dtype=np.uint8)
     split = np.repeat(["train", "test"], 30)
     np.savez(tmp_path / "own.npz", images=pixels, labels=np.arange(60) % 2, split=split)
+    return pixels
+
+
+def test_another_tool_s_encoder_is_read_with_data(dimlab, pixels, tmp_path):
+    from dimlab.training.encoders import build_encoder
+
     with torch.random.fork_rng():
         source = build_encoder("resnet18", in_channels=1)
     source.train()(torch.from_numpy(pixels[:, None]).float() / 255)
     torch.save({"state_dict": source.state_dict()}, tmp_path / "a.pth")
-    own = ("--data", "npz", "--data-dir", "own.npz")
-    code, out, err = dimlab("evaluate", "a.pth", *own, "--max-train", 20, "--json", "--quiet")
+    code, out, err = dimlab("evaluate", "a.pth", *OWN, "--max-train", 20, "--json", "--quiet")
     assert code == 0, err
     found = json.loads(out)
     assert (found["n_train"], found["n_test"], found["n_dimensions"]) == (20, 30, 512)
     assert {"knn", "ridge", "view-retrieval"} == set(found["accuracy"])
+
+
+def test_flags_that_only_encode_has_are_said_to_be_its_own(dimlab, pixels, tmp_path):
+    from dimlab.training.encoders import build_encoder
+
+    with torch.random.fork_rng():
+        source = build_encoder("resnet18", stem="cifar", in_channels=1)
+    weights = source.state_dict()
+    torch.save({"state_dict": weights}, tmp_path / "fresh.pth")
+    code, out, err = dimlab("ablate", "fresh.pth", *OWN, "--quiet")
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert "(--allow-untrained)" in err
+    ends = "That flag is dimlab encode's: encode {} with it first, and name the features.\n"
+    assert err.endswith(ends.format("fresh.pth"))
+    with torch.random.fork_rng():
+        source.train()(torch.from_numpy(pixels[:8, None]).float() / 255)
+    trained = {f"backbone.{name}": each for name, each in source.state_dict().items()}
+    beside = {"projector.0.weight": torch.ones(8, 512), "classifier.weight": torch.ones(10, 512)}
+    lightning = {"pytorch-lightning_version": "2.0", "global_step": 9, "epoch": 1}
+    torch.save(lightning | {"state_dict": trained | beside}, tmp_path / "s.ckpt")
+    code, _, err = dimlab("evaluate", "s.ckpt", *OWN, "--quiet")
+    assert code == 0, err
+    assert err.count("Taken for solo-learn's") == err.count(ends.format("s.ckpt")) > 0
 
 
 @pytest.mark.parametrize(

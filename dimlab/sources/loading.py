@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,26 @@ if TYPE_CHECKING:
     from dimlab.representation import Representation
     from dimlab.training.checkpoint import Checkpoint
     from dimlab.training.distributed import World
+
+
+@contextmanager
+def _flags_are_of_encode(source: Path) -> Iterator[None]:
+    """Add to what refuses or warns with a flag that only ``dimlab encode`` has it."""
+    note = (
+        f"That flag is dimlab encode's: encode {source.name} with it first, and name the features."
+    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield
+        except ValueError as error:
+            raise type(error)(_with_note(str(error), note)) from error
+    for each in caught:
+        warnings.warn(_with_note(str(each.message), note), stacklevel=2)
+
+
+def _with_note(sentence: str, note: str) -> str:
+    return f"{sentence} {note}" if "--" in sentence else sentence
 
 
 @dataclass(frozen=True)
@@ -168,7 +189,7 @@ class Loading:
         """Encode with another tool's encoder, where its file is plain."""
         from dimlab.interop.weights import load_encoder
 
-        with reading(), said_on_stderr():
+        with reading(), said_on_stderr(), _flags_are_of_encode(source):
             loaded = load_encoder(source)
         if self.data is None:
             raise ValueError(
