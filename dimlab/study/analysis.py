@@ -30,6 +30,8 @@ SIZES = ("small", "medium", "paper")
 _ERRORS = 3  # standard errors over seeds within which a mean is reproduced
 _RARE = 0.0027  # how often a normal variable is further from its mean than that
 _ROUNDING = 1e-6
+_NUMBERED = ("width", "drop", "step")  # numbers that tell kinds of rows apart: nothing measured
+_SECONDS = "_seconds"  # how the names of times end, which are nowhere the same
 _CHUNK = 45.0  # minutes
 
 
@@ -162,7 +164,7 @@ class Analysis:
 
 
 def disagreements(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Compare a result with the one that is kept: means and spreads over seeds.
+    """Compare a result with the one that is kept: answers, means and spreads over seeds.
 
     Parameters
     ----------
@@ -172,17 +174,23 @@ def disagreements(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:
     Returns
     -------
     list of str
-        One sentence a number that is not reproduced.
+        One sentence for each answer, kind of row or number that is not reproduced.
 
     Notes
     -----
-    Looked at are the effects and, of each measured column, its mean over the rows of a seed. With
-    the processor and the packages that made the kept numbers a training repeats bit for bit, and
-    a mean must lie within 3 of its standard errors over seeds, a standard deviation within a factor
-    of 3. Elsewhere rounding differs, which training amplifies until a seed says no more than
-    another seed would: then means and spreads are those of two samples, and what is called
-    different is as rare as 3 standard errors of a normal variable (0.27 %, shared among all that
-    is compared): by Welch's t, and by F.
+    The claim's answer must be the kept one. Looked at further are the answers and effects of the
+    parts and, of each measured column, the values of every kind of row over seeds; a kind is what
+    the labels say: family, budget, width, reader and so on. A kind or a column that only one of the
+    two has is a disagreement, and so is a number where the other has none.
+
+    With the processor and the packages that made all kept rows a training repeats bit for bit:
+    every part must have its kept answer, a mean must lie within 3 of its standard errors over
+    seeds, and a standard deviation within a factor of 3. Elsewhere rounding differs, which training
+    amplifies until a seed says no more than another seed would. Then a part disagrees where it
+    turned from holds to fails or back; means and spreads are those of two samples, and what is
+    called different is as rare as 3 standard errors of a normal variable (0.27 %, shared among all
+    that is compared): by Welch's t, and by F. Where neither has any spread, that of the column's
+    other kinds stands in its place.
 
     References
     ----------
@@ -194,59 +202,160 @@ def disagreements(kept: dict[str, Any], now: dict[str, Any]) -> list[str]:
     >>> def of(*differences, torch="2"):
     ...     verdict = judged("a > b", differences, smallest_effect=0.01, unit="accuracy")
     ...     return {"verdict": verdict.to_dict(), "environment": {"torch": torch}, "rows": []}
-    >>> disagreements(of(0.01, 0.02, 0.03), of(0.02, 0.03, 0.04))
+    >>> disagreements(of(0.02, 0.03, 0.04), of(0.03, 0.04, 0.05))
     []
-    >>> disagreements(of(0.01, 0.02, 0.03), of(0.05, 0.06, 0.07))
-    ['a > b: +0.0600 is not within 0.0173 (3 standard errors) of +0.0200.']
-    >>> disagreements(of(0.01, 0.02, 0.03), of(0.05, 0.06, 0.07, torch="3"))
+    >>> disagreements(of(0.02, 0.03, 0.04), of(0.06, 0.07, 0.08))
+    ['a > b: +0.0700 is not within 0.0173 (3 standard errors) of +0.0300.']
+    >>> disagreements(of(0.02, 0.03, 0.04), of(0.06, 0.07, 0.08, torch="3"))
     []
+    >>> disagreements(of(0.02, 0.03, 0.04), of(0.01, 0.02, 0.03, torch="3"))
+    ['a > b: the answer is undecided, and holds is kept.']
     """
     before, after = (_all_parts(Verdict.from_dict(each["verdict"])) for each in (kept, now))
-    said = []
-    if [each.claim for each in before] != [each.claim for each in after]:
-        said.append("The questions are others than those that are kept.")
-    compared = [
-        (old.claim, np.array(old.differences), np.array(new.differences))
-        for old, new in zip(before, after, strict=False)
+    alike = _alike(kept, now)
+    asked, answered = ({each.claim: each for each in side[1:]} for side in (before, after))
+    said = [
+        f"{claim}: the question "
+        + ("is kept, and was not asked." if claim in asked else "was asked, and is not kept.")
+        for claim in {**asked, **answered}
+        if claim not in asked or claim not in answered
     ]
-    levels = _levels(kept["rows"]), _levels(now["rows"])
-    shared = [name for name in levels[0] if name in levels[1]]
-    compared += [(name, levels[0][name], levels[1][name]) for name in shared]
-    level = None if _alike(kept, now) else _RARE / len(compared)
-    for name, old, new in compared:
-        said += [f"{name}: {words}" for words in _unlike(old, new, level)]
-    return said
+    questions = [(before[0], after[0])]
+    questions += [(old, answered[claim]) for claim, old in asked.items() if claim in answered]
+    said += [
+        f"{old.claim}: the answer is {new.answer}, and {old.answer} is kept."
+        for place, (old, new) in enumerate(questions)
+        if _turned(old.answer, new.answer, strictly=place == 0 or alike)
+    ]
+    compared = [
+        _Pair(old.claim, np.array(old.differences), np.array(new.differences))
+        for old, new in questions
+    ]
+    levels, unmatched = _levels(kept["rows"], now["rows"])
+    compared += levels
+    level = None if alike else _RARE / len(compared)
+    for pair in compared:
+        said += [f"{pair.name}: {words}" for words in _unlike(pair, level)]
+    return said + unmatched
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """What is compared: a value a seed, kept and measured now; the spread that its like have."""
+
+    name: str
+    before: np.ndarray
+    after: np.ndarray
+    usual: float = 0.0
+
+
+def _turned(before: str, after: str, *, strictly: bool) -> bool:
+    """Whether an answer is another; not strictly: whether it is the opposite one."""
+    return before != after if strictly else {before, after} == {"holds", "fails"}
 
 
 def _alike(kept: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Whether rounding is the same: threads do not matter, as every run has one."""
+    """Whether rounding is the same in all rows: threads do not matter, as every run has one."""
     names = {"threads", "dimlab", "matplotlib"}
-    sides = [
-        {name: value for name, value in each["environment"].items() if name not in names}
+    # rows do not say which of several machines made them
+    places = [
+        {name: value for name, value in place.items() if name not in names}
         for each in (kept, now)
+        for place in (each["environment"], *each.get("further_environments", []))
     ]
-    return sides[0] == sides[1]
+    return all(place == places[0] for place in places)
 
 
-def _levels(rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Mean over the rows of each seed, of what was measured; times are not."""
-    import pandas as pd
+def _levels(
+    before: list[dict[str, Any]], after: list[dict[str, Any]]
+) -> tuple[list[_Pair], list[str]]:
+    """Pair what was measured, kind by kind and in the order of seeds, and say what has no pair."""
+    sides = [rows for rows in (before, after) if rows and "seed" in rows[0]]
+    names = [{name for row in rows for name in row} for rows in (before, after)]
+    labels = [
+        name
+        for name in dict.fromkeys(name for rows in sides for row in rows for name in row)
+        if name in _NUMBERED
+        or any(isinstance(row.get(name), str) for rows in sides for row in rows)
+    ]
+    said = [
+        f"{name}: the column "
+        + (
+            "is kept, and was not measured."
+            if name in names[0]
+            else "was measured, and is not kept."
+        )
+        for name in sorted(names[0] ^ names[1])
+        if not name.endswith(_SECONDS)
+    ]
+    tables = [_by_kind(rows, labels) for rows in (before, after)]
+    shared = []
+    for kind in dict.fromkeys([*tables[0], *tables[1]]):
+        seeds = [", ".join(map(str, sorted(table.get(kind, ())))) or "none" for table in tables]
+        if seeds[0] == seeds[1]:
+            shared.append(kind)
+        else:
+            said.append(f"{kind or 'rows'}: of seeds {seeds[1]}, and of seeds {seeds[0]} are kept.")
+    pairs = []
+    for name in sorted((names[0] & names[1]) - {"seed", *labels}):
+        found = []
+        for kind in () if name.endswith(_SECONDS) else shared:
+            old, new = (
+                np.array([table[kind][seed].get(name, np.nan) for seed in sorted(table[kind])])
+                for table in tables
+            )
+            what = f"{name} of {kind}" if kind else name
+            finite = np.isfinite(old)
+            if (finite != np.isfinite(new)).any():
+                said.append(f"{what}: {_listed(new)}, and {_listed(old)} is kept.")
+            elif finite.any():
+                found.append(_Pair(what, old[finite], new[finite]))
+        # seeds that agree by chance, as accuracies may, do not show what another seed would give
+        squares = [float(side.var()) for pair in found for side in (pair.before, pair.after)]
+        usual = float(np.mean(squares)) ** 0.5 if squares else 0.0
+        pairs += [replace(pair, usual=usual) for pair in found]
+    return pairs, said
 
-    table = pd.DataFrame(rows)
-    if "seed" not in table:
-        return {}
-    means = table.groupby("seed").mean(numeric_only=True).dropna(axis="columns")
+
+def _listed(values: np.ndarray) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
+
+
+def _by_kind(
+    rows: list[dict[str, Any]], labels: Sequence[str]
+) -> dict[str, dict[int, dict[str, float]]]:
+    """Collect rows by kind and seed; several of one are averaged, column by column."""
+    found: dict[str, dict[int, list[dict[str, Any]]]] = {}
+    for row in rows:
+        if "seed" in row:
+            told = [
+                f"{name} {value if isinstance(value, str) else format(value, 'g')}"
+                for name in labels
+                if (value := row.get(name)) is not None
+            ]
+            found.setdefault(", ".join(told), {}).setdefault(row["seed"], []).append(row)
     return {
-        str(name): means[name].to_numpy(dtype=np.float64)
-        for name in means.columns
-        if not str(name).endswith("_seconds")
+        kind: {
+            seed: {
+                name: float(np.mean([_number(row.get(name)) for row in several]))
+                for name in several[0]
+                if name not in labels
+            }
+            for seed, several in by_seed.items()
+        }
+        for kind, by_seed in found.items()
     }
 
 
-def _unlike(before: np.ndarray, after: np.ndarray, level: float | None) -> list[str]:
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def _unlike(pair: _Pair, level: float | None) -> list[str]:
     """Say in which way two samples differ more than they may; None: they are of one machine."""
     from scipy.stats import f, t
 
+    before, after = pair.before, pair.after
     if min(len(before), len(after)) < 2:
         gap = abs(after.mean() - before.mean())
         return [] if gap < _ROUNDING else [f"{after.mean():+.4f} is not {before.mean():+.4f}."]
@@ -260,8 +369,12 @@ def _unlike(before: np.ndarray, after: np.ndarray, level: float | None) -> list[
             square**2 / (len(side) - 1)
             for square, side in zip(squares, (before, after), strict=True)
         ]
-        freedom = sum(squares) ** 2 / sum(terms) if sum(terms) > 0 else 1.0
-        allowed = float(t.ppf(1 - level / 2, freedom)) * sum(squares) ** 0.5
+        if max(spreads) > _ROUNDING:
+            freedom, square = sum(squares) ** 2 / sum(terms), sum(squares)
+        else:
+            freedom = len(before) + len(after) - 2
+            square = pair.usual**2 * (1 / len(before) + 1 / len(after))
+        allowed = float(t.ppf(1 - level / 2, freedom)) * square**0.5
         factor = float(f.ppf(1 - level / 2, len(after) - 1, len(before) - 1)) ** 0.5
         rule = "Welch's t"
     said = []
@@ -463,9 +576,22 @@ def _run(analysis: Analysis, asked: argparse.Namespace, device: str) -> int:
     for each in said:
         print(each, file=sys.stderr)
     if not said:
-        where = "here" if _alike(before, result) else "on another machine"
-        print(f"reproduces {kept}, {where}: means and spreads over seeds agree.", file=sys.stderr)
+        print(_agreement(kept, alike=_alike(before, result)), file=sys.stderr)
     return 3 if said else 0
+
+
+def _agreement(kept: Path, *, alike: bool) -> str:
+    """Say what was found to agree, and no more than was asked."""
+    if alike:
+        return (
+            f"reproduces {kept}, on a processor and versions like its own: every answer is the "
+            "same, and means and spreads over seeds agree, kind by kind."
+        )
+    return (
+        f"agrees with {kept}, as far as another processor or other versions can: the claim's "
+        "answer is the same, no part turned from holds to fails or back, and means and spreads "
+        "over seeds differ, kind by kind, no more than those of other seeds would."
+    )
 
 
 def _other_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -22,6 +22,7 @@ from dimlab.study.analysis import (
     SEARCH,
     SIZES,
     Analysis,
+    _agreement,
     disagreements,
     judge_again,
 )
@@ -95,7 +96,7 @@ def test_the_small_size_reproduces_what_is_expected(name, tmp_path):
     done = called(name, "--small", "--quiet", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "undecided: " in done.stdout
-    assert "reproduces" in done.stderr
+    assert done.stderr.startswith(("reproduces ", "agrees with "))
     result = json.loads((tmp_path / f"{name}-small.json").read_text())
     assert result["verdict"]["answer"] == "undecided"
     assert (tmp_path / f"{name}-small.svg").read_bytes().startswith(b"<?xml")
@@ -363,6 +364,163 @@ def test_on_another_machine_seeds_are_drawn_anew(tmp_path):
         row["level"] *= 2
     (said,) = disagreements(kept, moved)
     assert said.startswith("level: +20.")
+
+
+METAMASK, BOUND = (
+    FOLDER / RESULTS / f"{name}.json" for name in ("metamask_beats_baselines", "risk_bound_orders")
+)
+ELSEWHERE = {"processor": "another"}
+
+
+def again(path, *, change=lambda row: row, elsewhere=False, one_machine=True):
+    """What is kept, and what a rerun with other rows would give."""
+    kept, analysis = of_path(path)
+    if one_machine:
+        kept.pop("further_environments", None)
+    rows = [new for row in kept["rows"] if (new := change(dict(row))) is not None]
+    verdict = analysis.judged(pd.DataFrame(rows), "medium")
+    now = {**kept, "rows": rows, "verdict": verdict.to_dict()}
+    if elsewhere:
+        now["environment"] = {**kept["environment"], **ELSEWHERE}
+    return kept, now
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_what_is_kept_agrees_with_itself(path, elsewhere):
+    kept = json.loads(path.read_text())
+    place = {**kept["environment"], **(ELSEWHERE if elsewhere else {})}
+    assert disagreements(kept, {**kept, "environment": place}) == []
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_verdict_that_turns_is_not_reproduced_on_any_machine(elsewhere):
+    """The effect is as near as two samples of seeds are; the answer is another."""
+    first, second = (
+        judged("a > b", differences, smallest_effect=0.01, unit="x").to_dict()
+        for differences in ([0.02, 0.03, 0.04], [0.01, 0.02, 0.03])
+    )
+    place = {"environment": {}}, {"environment": ELSEWHERE if elsewhere else {}}
+    kept, now = ({"verdict": each, "rows": []} for each in (first, second))
+    said = disagreements(kept | place[0], now | place[1])
+    assert said == ["a > b: the answer is undecided, and holds is kept."]
+    assert disagreements(now | place[0], kept | place[1]) == [
+        "a > b: the answer is holds, and undecided is kept."
+    ]
+
+
+def test_a_part_that_turns_is_not_reproduced_here_and_only_its_opposite_elsewhere():
+    answers = {"holds": [0.2, 0.3, 0.4], "undecided": [-0.3, 0.3, 0.4], "fails": [-0.5, -0.4, -0.3]}
+
+    def result(answer, place):
+        part = judged("part", answers[answer], smallest_effect=0.01, unit="x")
+        assert part.answer == answer
+        verdict = judged("a", answers["holds"], smallest_effect=0.01, unit="x", parts=[part])
+        return {"verdict": verdict.to_dict(), "environment": {"processor": place}, "rows": []}
+
+    def said(before, after, place):
+        found = disagreements(result(before, "here"), result(after, place))
+        return [each for each in found if "answer" in each]
+
+    opposite = "part: the answer is fails, and holds is kept."
+    assert said("holds", "fails", "here") == said("holds", "fails", "there") == [opposite]
+    assert said("fails", "holds", "there")
+    assert said("holds", "undecided", "here")
+    assert said("holds", "undecided", "there") == said("undecided", "fails", "there") == []
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("exchanged", [("first-order", "simclr"), ("simclr", "barlow-twins")])
+def test_two_families_whose_labels_are_exchanged_are_caught(exchanged, elsewhere):
+    """The mean over all rows of a seed is what it was."""
+    turned = dict([exchanged, exchanged[::-1]])
+
+    def change(row):
+        return {**row, "family": turned.get(row["family"], row["family"])}
+
+    kept, now = again(METAMASK, change=change, elsewhere=elsewhere)
+    said = disagreements(kept, now)
+    for family in turned:
+        assert any(f" of family {family}, budget seconds:" in each for each in said)
+    assert not any("family exact" in each for each in said)
+
+
+@pytest.mark.parametrize("label", ["basis", "reader", "drop", "way", "width", "kind"])
+def test_rows_are_compared_by_every_label_not_only_by_family(label):
+    (path,) = (
+        path for path in KEPT if path.parent.name == RESULTS and label in path.read_text()
+        and any(label in row for row in json.loads(path.read_text())["rows"])
+    )  # fmt: skip
+    kept = json.loads(path.read_text())
+    names = list(dict.fromkeys(row[label] for row in kept["rows"]))
+    turned = dict(zip(names, reversed(names), strict=True))
+    rows = [{**row, label: turned[row[label]]} for row in kept["rows"]]
+    said = disagreements(kept, {**kept, "rows": rows})
+    assert any(f"{label} {names[0]}" in each for each in said)
+
+
+def test_what_only_one_of_two_results_has_is_named():
+    """A column, a kind, and a number that is none in the other."""
+    kept, now = again(BOUND)
+    for row in now["rows"]:
+        del row["nce"]
+        row["new"] = 1.0
+    assert disagreements(kept, now) == [
+        "nce: the column is kept, and was not measured.",
+        "new: the column was measured, and is not kept.",
+    ]
+    kept, now = again(BOUND)
+    now["rows"] = [row for row in now["rows"] if row["family"] != "joint"]
+    assert disagreements(kept, now) == [
+        "family joint: of seeds none, and of seeds 0, 1, 2, 3, 4 are kept."
+    ]
+    for one, other in ((0, 1), (1, 0)):
+        results = again(BOUND)
+        results[one]["rows"][0]["nce"] = None
+        (said,) = disagreements(*results)
+        assert said.startswith("nce of family simclr: "), other
+        assert "nan" in said
+
+
+def test_rows_of_several_machines_are_compared_as_those_of_another():
+    """A kept result does not say which row is of which machine."""
+
+    def change(row):  # 5 standard errors: too many for a bit for bit rerun, few for other seeds
+        return {**row, "ridge": row["ridge"] + 0.004} if row["family"] == "both" else row
+
+    kept, now = again(METAMASK, change=change)
+    assert any(each.startswith("ridge of family both") for each in disagreements(kept, now))
+    kept, now = again(METAMASK, change=change, one_machine=False)
+    assert kept["further_environments"]
+    assert disagreements(kept, now) == []
+
+
+def test_seeds_that_agree_by_chance_do_not_make_another_machine_differ():
+    """Accuracies of few images tie: no spread in either; the column's other kinds show one."""
+
+    def result(place, tied, others):
+        verdict = judged("a", [0.2, 0.3, 0.4], smallest_effect=0.01, unit="x").to_dict()
+        columns = {"tied": [tied] * 3, "other": others}
+        rows = [
+            {"family": family, "seed": seed, "knn": value}
+            for family, values in columns.items()
+            for seed, value in enumerate(values)
+        ]
+        return {"verdict": verdict, "environment": {"processor": place}, "rows": rows}
+
+    kept = result("here", 0.80, [0.80, 0.81, 0.82])
+    assert disagreements(kept, result("there", 0.81, [0.79, 0.81, 0.83])) == []
+    assert disagreements(kept, result("here", 0.81, [0.80, 0.81, 0.82]))
+    (said,) = disagreements(kept, result("there", 0.40, [0.79, 0.81, 0.83]))
+    assert said.startswith("knn of family tied: +0.4000 is not within")
+
+
+def test_agreement_is_said_as_far_as_it_was_tested():
+    path = Path("a.json")
+    assert _agreement(path, alike=True).startswith("reproduces a.json, on a processor and versions")
+    elsewhere = _agreement(path, alike=False)
+    assert elsewhere.startswith("agrees with a.json, as far as another processor or other versions")
+    assert "reproduces" not in elsewhere
 
 
 def place_of(result):
