@@ -375,8 +375,8 @@ class Study:
         """Name what is not the default of a machine, as a part of the names of runs."""
         place = [self.device.partition(":")[0]] if self.device != "cpu" else []
         if self.data_dir is not None and isinstance(self.data, str):
-            # what lies there may change
-            place += [_content(self.images(split)) for split in ("train", "test")]
+            # what lies there may change, in any split: validation chooses
+            place += [_content(self.images(split)) for split in SPLITS]
         if self.trainer is not None:
             place.append(_TRAINERS.setdefault(self.trainer, uuid.uuid4().hex))
         return tuple(place)

@@ -85,6 +85,26 @@ def test_images_of_another_folder_are_another_run_by_their_content(study, tmp_pa
     assert study._folder(run, places[0]) != study._folder(run, places[1])
 
 
+@pytest.mark.parametrize("changed", SPLITS)
+def test_other_images_of_any_split_are_another_run(changed, study, tmp_path):
+    """Of validation too, which is neither trained on nor tested, and chooses."""
+    path = tmp_path / "images.npz"
+
+    def seen(value):
+        pixels = np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)
+        split = np.repeat(SPLITS, 20)
+        pixels[split == changed] = value
+        np.savez(path, images=pixels, labels=np.arange(60) % 2, split=split)
+        given = replace(study, data="npz", data_dir=path, seeds=(0,))
+        return given.table(given.runs("simclr"), means_by_split)[changed].tolist()
+
+    assert (seen(0), seen(1)) == ([0.0], [1.0])
+
+
+def means_by_split(checkpoint, images, device):
+    return {split: float(images(split).images.mean()) for split in SPLITS}
+
+
 def first_pixels(checkpoint, images, device):
     return {"mean": float(images("train").images[:4].mean())}
 
