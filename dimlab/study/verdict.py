@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 _LEVEL = 0.95
 _MOST_SEEDS = 10_000
+_PLACES = 6  # of the smallest effect: less is the noise of subtracting floats
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,8 @@ def judged(
     -------
     Verdict
         ``holds``: Student's 95 % interval lies above 0 and the mean is at least the smallest
-        effect. ``fails``: the interval lies below the smallest effect. Else ``undecided``.
+        effect. ``fails``: the interval lies below the smallest effect. Else ``undecided``. What is
+        nearer to a border than a millionth of the smallest effect is taken to lie on it.
 
     Raises
     ------
@@ -254,42 +257,90 @@ def paired(
     return [float(value) for value in sides[0].to_numpy() - sides[1].to_numpy()]
 
 
-def check_whole(table: DataFrame, *labels: str) -> None:
+def check_whole(
+    table: DataFrame,
+    *labels: str,
+    kinds: Iterable[Any] = (),
+    measured: Sequence[str] = (),
+    further: bool = True,
+) -> None:
     """Refuse a table that does not have every kind of run once for each of the same seeds.
 
     Parameters
     ----------
     table : DataFrame
-        With the columns ``seed`` and ``labels``.
+        With the columns ``seed``, ``labels`` and ``measured``.
     *labels : str
         Columns that tell kinds of rows apart.
+    kinds : iterable of value or tuple, optional
+        Kinds that must be there: a value of the label, or a tuple of one a label.
+    measured : sequence of str, optional
+        Columns that the judge reads: finite in every row.
+    further : bool, default=True
+        Whether there may be kinds that are not among ``kinds``.
 
     Raises
     ------
     ValueError
-        If a column is missing, or a row is missing or there more than once.
+        If a column is missing, a row is missing or there more than once, a kind is missing or
+        there without being known, or a number is not finite.
 
     Examples
     --------
     >>> import pandas as pd
-    >>> check_whole(pd.DataFrame({"family": ["a", "b"] * 2, "seed": [0, 0, 1, 1]}), "family")
-    >>> check_whole(pd.DataFrame({"family": ["a", "b", "a"], "seed": [0, 0, 1]}), "family")
+    >>> whole = pd.DataFrame({"family": ["a", "b"] * 2, "seed": [0, 0, 1, 1], "knn": 0.5})
+    >>> check_whole(whole, "family", kinds=["a", "b"], measured=["knn"])
+    >>> check_whole(whole.iloc[:3], "family")
     Traceback (most recent call last):
     ValueError: table must have every family once for each seed; got 0 rows of b with seed 1.
+    >>> check_whole(whole, "family", kinds=["a", "c"])
+    Traceback (most recent call last):
+    ValueError: table must have the family c; got a and b.
     """
-    missing = [name for name in (*labels, "seed") if name not in table.columns]
+    missing = [name for name in (*labels, "seed", *measured) if name not in table.columns]
     if missing or len(table) == 0:
         what = f"no {' and no '.join(missing)}" if missing else "no rows"
-        raise ValueError(f"table must have {', '.join(labels)} and seed; got {what}.")
-    kinds = table[list(labels)].astype(str).agg(", ".join, axis=1)
-    for kind in kinds.unique():
+        names = ", ".join((*labels, *measured))
+        raise ValueError(f"table must have {names} and seed; got {what}.")
+    names, given = ", ".join(labels), _kinds(table[list(labels)].itertuples(index=False))
+    there, wanted = list(dict.fromkeys(given)), _kinds(kinds)
+    if absent := [kind for kind in wanted if kind not in there]:
+        raise ValueError(
+            f"table must have the {names} {' and '.join(absent)}; got {' and '.join(there)}."
+        )
+    if unknown := [kind for kind in there if not further and kind not in wanted]:
+        raise ValueError(
+            f"table must have no {names} but {' and '.join(wanted)}; got {' and '.join(unknown)}."
+        )
+    counts = Counter(zip(given, table["seed"], strict=True))
+    for kind in there:
         for seed in table["seed"].unique():
-            count = int(((kinds == kind) & (table["seed"] == seed)).sum())
-            if count != 1:
+            if (count := counts[kind, seed]) != 1:
                 raise ValueError(
-                    f"table must have every {', '.join(labels)} once for each seed; got {count} "
+                    f"table must have every {names} once for each seed; got {count} "
                     f"rows of {kind} with seed {seed}."
                 )
+    for name in measured:
+        values = np.array([_number(value) for value in table[name]])
+        if not np.isfinite(values).all():
+            place = int(np.argmin(np.isfinite(values)))
+            raise ValueError(
+                f"table must have a finite {name} in every row; got {values[place]} in that of "
+                f"{given[place]} with seed {table['seed'].iloc[place]}."
+            )
+
+
+def _kinds(values: Iterable[Any]) -> list[str]:
+    return [
+        ", ".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values
+    ]
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):  # None, or a word
+        return float("nan")
 
 
 def best_of(table: DataFrame, column: str, families: Sequence[str]) -> tuple[str, str]:
@@ -311,6 +362,11 @@ def best_of(table: DataFrame, column: str, families: Sequence[str]) -> tuple[str
     words : str
         By how much it leads the next one, with the standard error over seeds.
 
+    Raises
+    ------
+    ValueError
+        If a family is not there, or a number is not finite.
+
     Examples
     --------
     >>> import pandas as pd
@@ -318,6 +374,8 @@ def best_of(table: DataFrame, column: str, families: Sequence[str]) -> tuple[str
     >>> best_of(pd.DataFrame(rows), "knn", ["a", "b"])
     ('a', '+0.3750 above b, standard error 0.1250 over seeds')
     """
+    # a mean would pass over what is not a number
+    check_whole(table[table["family"].isin(families)], "family", kinds=families, measured=[column])
     # families that tie stand in their order, however rows were rounded
     means = table.groupby("family")[column].mean()[list(families)].round(6)
     best, second = means.sort_values(ascending=False, kind="stable").index[:2]
@@ -346,9 +404,18 @@ def _half_widths() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _answer(effect: float, half: float, smallest_effect: float) -> str:
-    if effect - half > 0 and effect >= smallest_effect:
+    if _holds(effect, half, smallest_effect):
         return "holds"
-    return "fails" if effect + half < smallest_effect else "undecided"
+    return "fails" if _fails(effect, half, smallest_effect) else "undecided"
+
+
+def _holds(effect: float, half: Any, smallest_effect: float) -> Any:
+    low = np.round((effect - half) / smallest_effect, _PLACES)
+    return (low > 0) & (np.round(effect / smallest_effect, _PLACES) >= 1)
+
+
+def _fails(effect: float, half: Any, smallest_effect: float) -> Any:
+    return np.round((effect + half) / smallest_effect, _PLACES) < 1
 
 
 def _needed(effect: float, spread: float, smallest_effect: float) -> int | None:
@@ -356,6 +423,6 @@ def _needed(effect: float, spread: float, smallest_effect: float) -> int | None:
         return None
     counts, halves = _half_widths()
     halves = halves * spread
-    holds = (effect - halves > 0) & (effect >= smallest_effect)
-    decided = counts[holds | (effect + halves < smallest_effect)]
+    holds = _holds(effect, halves, smallest_effect)
+    decided = counts[holds | _fails(effect, halves, smallest_effect)]
     return int(decided[0]) if len(decided) else None

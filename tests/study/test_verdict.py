@@ -1,9 +1,10 @@
 """Verdicts: the rule by hand, at its borders, and over many worlds whose truth is known."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from dimlab.study import Verdict, judged
+from dimlab.study import Verdict, best_of, check_whole, judged
 
 
 def answer_of(differences, smallest_effect=0.01):
@@ -79,3 +80,51 @@ def test_a_small_study_decides_nothing_and_verdicts_survive_json():
 def test_refusals(differences, smallest_effect, sentence):
     with pytest.raises(ValueError, match=f"^{sentence}"):
         answer_of(differences, smallest_effect)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [(0.29, 0.28), (0.85, 0.84), (0.03, 0.02), (0.57, 0.56), (1.01, 1.0)]
+)
+def test_an_effect_at_the_smallest_one_holds_however_floats_were_subtracted(left, right):
+    assert answer_of([left - right] * 5).answer == "holds"
+    # as near to 0 as floats leave what is nothing
+    assert answer_of([0.1 + 0.2 - 0.3] * 5).answer == "fails"
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_answers_do_not_depend_on_the_unit(scale):
+    for differences, answer in (([0.02, 0.021, 0.022], "holds"), ([0.008, 0.0081, 0.009], "fails")):
+        scaled = [scale * each for each in differences]
+        assert answer_of(scaled, smallest_effect=scale * 0.01).answer == answer
+
+
+@pytest.fixture
+def whole():
+    rows = {"family": ["a", "b"] * 2, "budget": "steps", "seed": [0, 0, 1, 1], "knn": 0.5}
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_a_number_that_is_not_finite_is_refused_where_it_stands(whole, value):
+    check_whole(whole, "family", measured=["knn"])
+    whole["knn"] = [0.5, 0.5, 0.5, value]
+    check_whole(whole, "family")  # not read
+    sentence = r"^table must have a finite knn in every row; got (nan|inf) in that of b with seed 1"
+    with pytest.raises(ValueError, match=sentence):
+        check_whole(whole, "family", measured=["knn"])
+    with pytest.raises(ValueError, match=sentence):  # a mean would be that of the other seeds
+        best_of(whole, "knn", ["a", "b"])
+
+
+def test_kinds_that_are_missing_or_unknown_are_named(whole):
+    labels = ("budget", "family")
+    kinds = [("steps", "a"), ("steps", "b")]
+    check_whole(whole, *labels, kinds=kinds, further=False)
+    with pytest.raises(ValueError, match=r"^table must have the family c; got a and b\.$"):
+        check_whole(whole, "family", kinds="abc")
+    with pytest.raises(ValueError, match=r"^table must have the family c; got a and b\.$"):
+        best_of(whole, "knn", ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"^table must have no budget, family but steps, a; got "):
+        check_whole(whole, *labels, kinds=kinds[:1], further=False)
+    with pytest.raises(ValueError, match=r"^table must have family, ridge and seed; got no ridge"):
+        check_whole(whole, "family", measured=["ridge"])
