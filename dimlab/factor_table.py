@@ -12,7 +12,7 @@ import numpy as np
 
 from dimlab.containers import naming
 from dimlab.representation import Representation
-from dimlab.tables import ending_of, read_table
+from dimlab.tables import ending_of, first_gap, read_table
 
 ROW, FILE, SPLIT = "row", "file", "split"
 
@@ -306,6 +306,12 @@ def _values(column: Any, each: str, name: str, numeric: bool) -> np.ndarray:
             f"{place}."
         )
     kind = column.dtype.kind
+    gap = first_gap(column) if kind == "O" else None
+    if gap is not None:
+        raise ValueError(
+            f"column {each!r} of {name} must have a value for each sample; got "
+            f"{str(column.iloc[gap])!r} for sample {gap}."
+        )
     if numeric:
         if kind not in "fiub":
             raise ValueError(f"column {each!r} of {name} must hold numbers; got {column.dtype}.")

@@ -12,6 +12,7 @@ from dimlab.kernels.downdate import RidgeSystem, first_largest, log_losses, solv
 _INVERSE_PENALTIES = 10.0 ** np.arange(-4, 3)
 _HELD_OUT = 0.2
 _TOLERANCE = 1e-5
+_TINY = 1e-140  # a spread whose square float64 does not hold well
 _MAX_ITERATIONS = 2000
 
 
@@ -35,6 +36,13 @@ class Standardiser:
         mean = features.mean(axis=0)
         scale = features.std(axis=0)
         scale[features.max(axis=0) == features.min(axis=0)] = 0.0
+        tiny = np.flatnonzero(scale < _TINY)
+        if len(tiny):  # their squares are lost, unless what varies is made larger first
+            centred = features[:, tiny] - mean[tiny]
+            largest = np.abs(centred).max(axis=0)
+            varies = (largest > 0) & (features[:, tiny].max(axis=0) > features[:, tiny].min(axis=0))
+            tiny, centred, largest = tiny[varies], centred[:, varies], largest[varies]
+            scale[tiny] = largest * np.sqrt(np.mean((centred / largest) ** 2, axis=0))
         return cls(mean, scale)
 
     @property

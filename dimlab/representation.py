@@ -426,7 +426,11 @@ def _floating(name: str, value: Any, *, ndim: int) -> np.ndarray:
         raise TypeError(
             f"{name} must be floating; got {array.dtype}. Cast with .astype('float32')."
         )
-    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+    if array.dtype in (np.float32, np.float64):
+        return array
+    wide = array.dtype.itemsize >= np.dtype(np.float64).itemsize  # in another order, or longer
+    with np.errstate(over="ignore"):  # infinity is refused
+        return array.astype(np.float64 if wide else np.float32)
 
 
 def _refuse_non_finite(name: str, array: np.ndarray) -> None:

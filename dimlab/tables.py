@@ -19,6 +19,7 @@ _HEAD = 1 << 26  # bytes of a row of names, at most
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _DECIMAL_COMMA = r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*"
 _BLANK = "Unnamed: "  # as pandas calls what has no name
+NOT_THERE = ("na", "n/a", "#n/a", "<na>", "nan", "none", "null", "nil", "-", "?", ".")
 
 
 def ending_of(path: Path) -> str:
@@ -92,6 +93,34 @@ def read_table(path: Path, *, missing: Sequence[str] = ("",), index: bool = Fals
         twice = frame.columns[frame.columns.duplicated()][0]
         raise ValueError(f"{path} must name its columns differently; got {twice!r} twice.")
     return frame
+
+
+def first_gap(column: Any) -> int | None:
+    """Find the first word for a missing number in a column that holds numbers otherwise.
+
+    Parameters
+    ----------
+    column : pandas.Series of shape (N,)
+        Of Python's objects, none of them missing.
+
+    Returns
+    -------
+    int or None
+        Its row; None for numbers alone, and for text, where ``NA`` may be a name.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> first_gap(pd.Series(["0", "NA", "2"])), first_gap(pd.Series(["EU", "NA"]))
+    (1, None)
+    """
+    import pandas as pd
+
+    gone = pd.to_numeric(column.astype(str), errors="coerce").isna().to_numpy()
+    if not gone.any() or gone.all():
+        return None
+    words = column[gone].astype(str).str.strip().str.lower()
+    return int(gone.argmax()) if words.isin(NOT_THERE).all() else None
 
 
 def _read_text(path: Path, missing: Sequence[str]) -> Any:

@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -308,3 +309,27 @@ def test_files_are_whole_though_nobody_reads_the_tables(features, tmp_path):
     process.stderr.close()
     assert (process.wait(), error) == (1, "")
     assert (tmp_path / "o" / "erase.svg").is_file()
+
+
+def test_a_table_of_factors_is_joined_before_a_file_is_cut_in_halves(dimlab, tmp_path):
+    rng = np.random.default_rng(0)
+    dose = rng.normal(size=200)
+    features = rng.normal(size=(200, 4)) + np.outer(dose, [0, 0, 3, 0])
+    np.savez(tmp_path / "d.npz", features=features, labels=np.arange(200) % 2)
+    rows = rng.permutation(200)
+    pd.DataFrame({"row": rows, "dose": dose[rows]}).to_csv(tmp_path / "f.csv", index=False)
+    arguments = ("attribute", "d.npz", "--factors", "f.csv", "--permutations", 99, "--quiet")
+    code, _, err = dimlab(*arguments, "--out", "o")
+    assert code == 0, err
+    frame = pd.read_csv(tmp_path / "o" / "attribute.csv").set_index("dimension")
+    effect = frame["nuisance_score"]
+    assert effect[2] > 0.8 > 0.2 > effect.drop(2).max()
+    pd.DataFrame({"row": range(100), "dose": dose[:100]}).to_csv(tmp_path / "f.csv", index=False)
+    code, out, err = dimlab(*arguments)
+    assert (code, out) == (1, "")
+    assert "f.csv must have a row for each of the 200 samples" in err
+    text = ["NA", *dose[1:].astype(str)]
+    pd.DataFrame({"row": range(200), "dose": text}).to_csv(tmp_path / "f.csv", index=False)
+    code, out, err = dimlab(*arguments)
+    assert (code, out) == (1, "")
+    assert "'dose' of f.csv must have a value for each sample; got 'NA' for sample 0" in err

@@ -258,3 +258,16 @@ def test_only_ridge_is_solved():
 def test_class_codes_are_places_among_the_classes():
     codes = class_codes(np.array([11, 2, 5]), np.array([2, 5, 11]))
     np.testing.assert_array_equal(codes, [2, 0, 1])
+
+
+@pytest.mark.parametrize("size", [1e-165, 1e-150, 1e-100, 1.0, 1e100])
+def test_ridge_does_not_depend_on_the_size_of_features(size):
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = rng.normal(size=(60, 4)) + np.eye(3, 4)[labels]
+    expected = fit_ridge(features, labels).predict(features)
+    np.testing.assert_array_equal(
+        fit_ridge(size * features, labels).predict(size * features), expected
+    )
+    features[:, 3] = 1.0  # a constant stays one
+    assert fit_ridge(size * features, labels).standardise.constant.tolist() == [3]

@@ -138,10 +138,7 @@ def attribute(
         data, data_dir, False, None, train_features, device, seed, quiet, array, labels
     )
     asked = _Asked.of(table, continuous, period)
-    train, test = (
-        asked.joined(role, each)
-        for role, each in zip(("train", "test"), loading.pair(source, views=views), strict=True)
-    )
+    train, test = loading.pair(source, views=views, joined=asked.joined)
     if erase not in (LEADING, "none"):  # before anything long
         for name, each in (("train", train), ("test", test)):
             if erase not in each.factors:
@@ -239,10 +236,7 @@ def erase(
         data, data_dir, False, None, train_features, device, seed, quiet, array, labels
     )
     asked = _Asked.of(table, continuous, period)
-    train, test = (
-        asked.joined(role, each)
-        for role, each in zip(("train", "test"), loading.pair(source), strict=True)
-    )
+    train, test = loading.pair(source, joined=asked.joined)
     test = sampled(test, max_queries, seed=seed)
     train, test = sampled_train(train, test, max_train, seed=seed)
     held_out = _held_out(loading, source, in_distribution, asked)
@@ -536,13 +530,14 @@ class _Asked:
         return cls(table, names, periods)
 
     def joined(self, role: str, representation: Representation) -> Representation:
-        """Join the factors, where the table is of this split; test must have them."""
+        """Join the factors, where the table is of this split; test, or a whole, must have them."""
         if self.table is None:
             return representation
-        split = str(representation.meta.get("split") or role)
-        if role != "test" and not self.table.covers(representation, split):
+        split = str(representation.meta.get("split") or ("" if role == "whole" else role))
+        needed = role in ("test", "whole")
+        if not needed and not self.table.covers(representation, split):
             return representation
-        if role == "test":
+        if needed:
             self._say_what_is_categorical(self.table, len(representation))
         with reading():
             return self.table.join(

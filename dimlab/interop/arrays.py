@@ -37,7 +37,6 @@ _SPLIT = re.compile(
 )
 _NUMBERED = re.compile(r"^(.*?)[_.\-\[ ]?(\d{1,9})\]?$")
 _FEWEST = 2  # numbered columns that make a matrix
-_NOT_THERE = ("na", "n/a", "#n/a", "nan", "none", "null", "-", "?")
 _PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 
 
@@ -141,7 +140,9 @@ def read_arrays(path: Path) -> Arrays:
         return gathered(read_table(path))
     from dimlab.training.checkpoint import read_torch_file
 
-    return Arrays(dict(_leaves(_put_together(read_torch_file(path)))))
+    leaves = dict(_leaves(_put_together(read_torch_file(path))))
+    arrays = {name: each for name, each in leaves.items() if not isinstance(each, str)}
+    return Arrays(arrays, {name: each for name, each in leaves.items() if isinstance(each, str)})
 
 
 def numbers_and_text(path: Path) -> Arrays:
@@ -165,11 +166,12 @@ def numbers_and_text(path: Path) -> Arrays:
         As `read_arrays`, or if there is no such array.
     """
     read = read_arrays(path)
-    arrays = {
-        name.removeprefix("factor:"): array
-        for name, array in read.items()
-        if array.dtype.kind in "fiubUS" and array.ndim
-    }
+    arrays = {}
+    for name, array in read.items():
+        if array.ndim and array.dtype.kind in "fiubUS":
+            arrays[name.removeprefix("factor:")] = array
+        elif array.ndim:
+            read.unusable[name] = f"{name!r} must hold real numbers or text; got {array.dtype}."
     if not arrays and not read.unusable and not read.broken:
         raise ValueError(f"{path.name} must hold arrays of numbers; got none.")
     return read.like(arrays)
@@ -195,9 +197,10 @@ def by_split(arrays: Arrays, *, vectors: bool = False) -> dict[str, Arrays]:
     >>> list(by_split(Arrays({"x_train": np.ones((2, 2)), "x_test": np.ones((3, 2))})))
     ['train', 'test']
     """
-    if "split" in arrays and arrays["split"].ndim == 1 and arrays["split"].dtype.kind == "U":
-        parts = arrays["split"]
-        rest = {name: array for name, array in arrays.items() if name != "split"}
+    column = split_column(arrays)
+    if column is not None:
+        parts = column[1]
+        rest = {name: array for name, array in arrays.items() if name != column[0]}
         return {
             SPLITS.get(str(part).lower(), str(part)): arrays.like(
                 {
@@ -209,20 +212,84 @@ def by_split(arrays: Arrays, *, vectors: bool = False) -> dict[str, Arrays]:
             for part in dict.fromkeys(parts.tolist())
         }
     found: dict[str, Arrays] = {}
+    whole: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
         match = _SPLIT.match(name)
         if match:
             split = SPLITS[(match["before"] or match["after"]).lower()]
             part = found.setdefault(split, arrays.like({}))
             part[match["rest"] or match["start"]] = array
-    if any(vectors or array.ndim == 2 for part in found.values() for array in part.values()):
-        return found
-    return {"": arrays}
+        else:
+            whole[name] = array
+    matrices = [name for part in found.values() for name, array in part.items() if array.ndim == 2]
+    if not matrices and not vectors:
+        return {"": arrays}
+    others = [name for name, array in whole.items() if array.ndim == 2]
+    if not vectors and others:
+        usual = next((name for name in matrices if plain(name) in FEATURES), None)
+        beside = next((name for name in others if plain(name) in FEATURES), None)
+        if usual is None and beside is not None:  # as logits_val beside features
+            return {"": arrays}
+        if beside is not None:
+            raise ValueError(
+                f"features must all name their split, or none; got {usual!r} of "
+                f"{', '.join(found)} beside {beside!r}. Rename {beside!r} or take it out."
+            )
+    for name in whole if not vectors else ():
+        sentence = f"{name!r} must name its split, as other arrays do; got none."
+        for part in found.values():
+            part.unusable.setdefault(name, sentence)
+    return found
+
+
+def split_column(arrays: Arrays) -> tuple[str, np.ndarray] | None:
+    """Find the column that says of each row which split it is of.
+
+    Parameters
+    ----------
+    arrays : Arrays
+        Of a file.
+
+    Returns
+    -------
+    tuple of str and ndarray of shape (N,), or None
+        Its name, ``split`` in letters of any size, and text.
+
+    Raises
+    ------
+    ValueError
+        If it holds anything but text: numbers do not say which split they mean.
+
+    Examples
+    --------
+    >>> split_column(Arrays({"Split": np.array([b"train", b"test"])}))[1].tolist()
+    ['train', 'test']
+    """
+    for each, sentence in arrays.unusable.items():
+        if each.lower() == "split":
+            raise ValueError(sentence)
+    name = next((each for each in arrays if each.lower() == "split"), None)
+    if name is None:
+        return None
+    column = text_of(arrays[name])
+    if column.ndim == 2 and column.shape[1] == 1:
+        column = column[:, 0]
+    if column.ndim != 1 or column.dtype.kind != "U":
+        raise ValueError(
+            f"{name} must say train, validation or test for each row; got {column.dtype} "
+            f"{column.shape}. Rename it if it is something else."
+        )
+    return name, column
 
 
 def plain(name: str) -> str:
     """Return the last part of a dotted name, in lower case."""
     return name.rsplit(".", 1)[-1].lower()
+
+
+def text_of(array: np.ndarray) -> np.ndarray:
+    """Return text as text, bytes decoded; other arrays as they are."""
+    return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
 
 
 def _read_npy(path: Path) -> np.ndarray:
@@ -415,7 +482,7 @@ def _numeric(column: Any) -> np.ndarray:
     row = int(np.flatnonzero(wrong)[0])
     value = column.iloc[row]
     said = f"got {str(value)[:40]!r} in column {column.name!r}, row {row}"
-    if column.isna().iloc[row] or str(value).strip().lower() in _NOT_THERE:
+    if column.isna().iloc[row] or str(value).strip().lower() in tables.NOT_THERE:
         raise ValueError(f"features must be finite; {said}.")
     points = " Write them as 1000.5." if re.fullmatch(r"[-+\d., ]+", str(value)) else ""
     raise ValueError(f"features must be numbers; {said}.{points}")
@@ -440,6 +507,11 @@ def _column(column: Any) -> np.ndarray:
     odd = next((each for each in values if isinstance(each, (bytes, dict, set))), None)
     if odd is not None:
         raise ValueError(f"column {name!r} must hold numbers or text; got {type(odd).__name__}.")
+    gap = tables.first_gap(column)
+    if gap is not None:
+        raise ValueError(
+            f"column {name!r} must be there for every row; got {str(values[gap])!r} in row {gap}."
+        )
     return column.astype(str).to_numpy(dtype=np.str_)
 
 
@@ -471,8 +543,11 @@ def _put_together(tree: Any) -> Any:
     return torch.cat([each.detach().cpu() for each in tree])
 
 
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
-    """Tensors, and lists of numbers or text, of nested containers by their dotted names."""
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray | str]]:
+    """Tensors, and lists of numbers or text, of nested containers by their dotted names.
+
+    Instead of a tensor that is no plain array, a sentence.
+    """
     import torch
 
     def under(name: Any) -> str:
@@ -480,6 +555,8 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray]]:
 
     if isinstance(tree, torch.Tensor):
         if tree.layout is not torch.strided or tree.is_quantized or tree.is_meta:
+            kind = "quantised" if tree.is_quantized else "meta" if tree.is_meta else "sparse"
+            yield prefix, f"{prefix!r} must be a tensor of plain values; got a {kind} one."
             return
         plain = tree.detach()
         narrow = plain.is_floating_point() and plain.dtype not in (torch.float32, torch.float64)

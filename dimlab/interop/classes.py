@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dimlab.interop.arrays import ENDINGS
+from dimlab.interop.arrays import ENDINGS, text_of
 from dimlab.representation import Representation
 from dimlab.tables import ending_of
 
@@ -59,11 +59,6 @@ def aligned(*splits: Representation) -> list[Representation]:
         )
         for each in splits
     ]
-
-
-def text_of(array: np.ndarray) -> np.ndarray:
-    """Return text as text, bytes decoded; other arrays as they are."""
-    return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
 
 
 def is_file_of_labels(labels: str | os.PathLike[str] | None) -> bool:

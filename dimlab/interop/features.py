@@ -23,8 +23,9 @@ from dimlab.interop.arrays import (
     plain,
     read_arrays,
     shapes_of,
+    text_of,
 )
-from dimlab.interop.classes import LABELS, class_ids, is_file_of_labels, text_of
+from dimlab.interop.classes import LABELS, class_ids, is_file_of_labels
 from dimlab.interop.joining import COUNTS, FILES, Keys, keys_of, with_labels, word_of
 from dimlab.representation import FORMAT, Representation, map_safetensors
 from dimlab.tables import ending_of
@@ -284,6 +285,8 @@ def holds_features(path: str | os.PathLike[str]) -> bool:
         arrays = read_arrays(path)
         if any(plain(name) in ("weight", "bias") for name in arrays):
             return False
+        if any(plain(name) in FEATURES for name in (*arrays, *arrays.unusable)):
+            return True  # whoever reads it says what is wrong
         return len(identify_features(path)) > 0
     except (ValueError, OSError):
         return False
@@ -420,6 +423,8 @@ def _features_name(path: Path, arrays: Arrays, features: str | None) -> str:
     usual = _usual_name(arrays)
     if usual is not None:
         return usual
+    for name in arrays.unusable if not arrays else ():
+        arrays.check(name)
     if not matrices:
         raise ValueError(
             f"{path.name} must hold features (N, D); got {shapes_of(arrays)}. Columns of a table "
@@ -439,17 +444,28 @@ def _matrices(arrays: Arrays) -> list[str]:
     ]
 
 
+def _is_labels(name: str) -> bool:
+    return plain(name) in LABELS
+
+
 def _usual_name(arrays: Arrays) -> str | None:
     """Name of the one array that is called as features are, or is the only one; refused if broken.
 
     Numbered columns that make no matrix are not passed over for a smaller one.
     """
-    matrices = _matrices(arrays)
+    # one-hot labels, or labels in a column of their own, are no features
+    matrices = [name for name in _matrices(arrays) if not _is_labels(name)]
     meant = [*matrices, *arrays.broken, *arrays.unusable]
     named = [name for word in FEATURES for name in meant if plain(name) == word]
     if named:
         arrays.check(named[0])
         return named[0]
+    for name, array in arrays.items():
+        if plain(name) in FEATURES and array.ndim > 2 and array.dtype.kind in "fiub":
+            raise ValueError(
+                f"features must have shape (N, D); got {name!r} of shape {array.shape}. Pool or "
+                "flatten them first."
+            )
     widest = max((arrays[name].shape[1] for name in matrices), default=0)
     for name, (n_columns, _) in arrays.broken.items():
         if n_columns > widest:

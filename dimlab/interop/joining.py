@@ -26,8 +26,10 @@ from dimlab.interop.arrays import (
     plain,
     read_table,
     shapes_of,
+    split_column,
+    text_of,
 )
-from dimlab.interop.classes import LABELS, class_ids, text_of
+from dimlab.interop.classes import LABELS, class_ids
 from dimlab.representation import Representation
 from dimlab.tables import ending_of
 
@@ -89,7 +91,7 @@ def keys_of(arrays: Mapping[str, np.ndarray], n_rows: int, *, without: str | Non
         for name, array in arrays.items()
         if name != without and array.shape in ((n_rows,), (n_rows, 1)) and _kind(name, _flat(array))
     ]
-    order = ("file", "name", "count", "text")
+    order = ("file", "name", "count", "text", "number")
     return dict(sorted(found, key=lambda each: order.index(_kind(*each))))
 
 
@@ -103,7 +105,7 @@ def _flat(array: np.ndarray) -> np.ndarray:
 
 
 def _kind(name: str, array: np.ndarray) -> str:
-    """Say what a column names rows by; empty for numbers of something."""
+    """Say what a column may name rows by, numbers of anything last; empty: by nothing."""
     word = word_of(name)
     if array.dtype.kind not in "iuUS":
         return ""
@@ -114,7 +116,7 @@ def _kind(name: str, array: np.ndarray) -> str:
         return "name"
     if word in COUNTS:
         return "count"
-    return "text" if is_text and word != "split" else ""
+    return "" if word == "split" else "text" if is_text else "number"
 
 
 def _lost(arrays: Arrays, n_rows: int, name: str) -> str | None:
@@ -200,14 +202,15 @@ def _read(path: Path) -> Arrays:
 
 def _of_split(arrays: Arrays, split: str, path: Path, source: str) -> Arrays:
     """Rows of the features' own split, where the file tells splits apart."""
-    by_column = "split" in arrays and arrays["split"].dtype.kind == "U"
+    by_column = split_column(arrays) is not None
     parts = by_split(arrays, vectors=ending_of(path) not in TABLES)
     labelled = any(plain(name) in LABELS for part in parts.values() for name in part)
     if "" in parts or not (by_column or labelled):
         return arrays
     if split in parts:
         return parts[split]
-    if by_column and not split:
+    whole = any(plain(name) in LABELS for name in arrays)  # besides those of a split
+    if not split and (by_column or whole):
         return arrays
     if split or len(parts) > 1:
         raise ValueError(
@@ -222,7 +225,7 @@ def _labels_name(arrays: Arrays, column: str | None, path: Path) -> str:
     if column is not None:
         arrays.check(column)
         if column not in arrays:
-            known = ", ".join(each for each in arrays if each != "split") or "none"
+            known = ", ".join(each for each in arrays if word_of(each) != "split") or "none"
             raise Misnamed(f"columns of {path.name} must be among {known}; got {column!r}.")
         return column
     for word in LABELS:
@@ -230,7 +233,11 @@ def _labels_name(arrays: Arrays, column: str | None, path: Path) -> str:
             if plain(name) == word:
                 arrays.check(name)
                 return name
-    values = [name for name, array in arrays.items() if name != "split" and not _names(name, array)]
+    values = [
+        name
+        for name, array in arrays.items()
+        if word_of(name) != "split" and not _names(name, array)
+    ]
     if len(values) == 1:
         return values[0]
     if len(arrays) == 1:
@@ -258,7 +265,7 @@ def _names(name: str, array: np.ndarray) -> bool:
 
 
 class _Sides:
-    """Names of the samples, and of the rows of labels."""
+    """Names of the samples, and of the rows of labels, that may be numbers of anything."""
 
     def __init__(
         self, ours: Keys, theirs: Keys, n_samples: int, n_rows: int, source: str, file: str
@@ -268,16 +275,35 @@ class _Sides:
         self.source, self.file = source, file
 
     def pairs(self) -> Iterator[tuple[str, str]]:
-        """Columns of both sides that may name the same; a count is that of another count alone."""
+        """Columns of both sides that may name the same; a count is that of another count alone.
+
+        So is a number of anything that of a column which is called the same, or an id as well.
+        """
         for theirs, array in self.theirs.items():
             for ours, other in self.ours.items():
                 kinds = {_kind(theirs, array), _kind(ours, other)}
-                numbers = kinds == {"name"} and "U" not in (array.dtype.kind, other.dtype.kind)
+                if "number" in kinds and not _called_alike(theirs, ours):
+                    continue
+                numbers = kinds <= {"name", "number"}
+                numbers &= "U" not in (array.dtype.kind, other.dtype.kind)
                 if numbers and word_of(theirs) != word_of(ours):
                     if _is_count(array) != _is_count(other):
                         continue  # one may be no more than the number of the row
                 if kinds == {"count"} or "count" not in kinds:
                     yield theirs, ours
+
+    def are_numbers_of_rows(self, theirs: str, ours: str) -> bool:
+        """Whether both columns are numbers that tell rows apart, and so name them."""
+        both = (theirs, self.theirs[theirs]), (ours, self.ours[ours])
+        return any(_kind(*each) == "number" for each in both) and all(
+            _is_unique(array) for _, array in both
+        )
+
+
+def _called_alike(first: str, second: str) -> bool:
+    """Whether two columns have one name, or both are called an id."""
+    words = word_of(first), word_of(second)
+    return words[0] == words[1] or all(word.endswith("id") for word in words)
 
 
 def _rows(sides: _Sides, lost: str | None) -> np.ndarray:
@@ -295,6 +321,9 @@ def _rows(sides: _Sides, lost: str | None) -> np.ndarray:
     keys = [name for name, array in sides.theirs.items() if _names(name, array)]
     keys += [name for name in sides.theirs if name not in keys and _overlap(name, sides)]
     named = [name for name, array in sides.ours.items() if _kind(name, array) in ("file", "name")]
+    numbered = [pair for pair in sides.pairs() if sides.are_numbers_of_rows(*pair)]
+    keys += [theirs for theirs, _ in numbered if theirs not in keys]
+    named += [ours for _, ours in numbered if ours not in named]
     in_order = sides.n_rows == sides.n_samples and all(
         _is_count(sides.theirs[name]) for name in keys
     )
@@ -379,7 +408,8 @@ def match(wanted: np.ndarray, keys: np.ndarray) -> np.ndarray | None:
     -------
     ndarray of shape (N,) or None
         Rows; None unless every sample has exactly one. Names are shortened only where different
-        ones stay different, and whole numbers are compared by their value at last.
+        ones stay different and no folders disagree, and whole numbers are compared by their value
+        at last.
 
     Examples
     --------
@@ -400,9 +430,24 @@ def match(wanted: np.ndarray, keys: np.ndarray) -> np.ndarray | None:
                 continue
         order = np.argsort(theirs, kind="stable")
         place = np.searchsorted(theirs[order], ours).clip(max=len(theirs) - 1)
-        if (theirs[order][place] == ours).all():
+        if (theirs[order][place] == ours).all() and (
+            shorten in (None, _tidied) or _folders_agree(wanted, keys[order][place])
+        ):
             return order[place]
     return None
+
+
+def _folders_agree(names: np.ndarray, others: np.ndarray) -> bool:
+    """Whether one folder of each pair ends the other: test/0.png is not train/0.png."""
+    for pair in zip(names.tolist(), others.tolist(), strict=True):
+        first, second = (
+            [part for part in _tidied(each).split("/")[:-1] if part not in ("", ".")]
+            for each in pair
+        )
+        shared = min(len(first), len(second))
+        if shared and first[-shared:] != second[-shared:]:
+            return False
+    return True
 
 
 def _each(shorten: Callable[[str], str], names: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from dimlab.representation import Representation
     from dimlab.training.checkpoint import Checkpoint
     from dimlab.training.distributed import World
+
+
+Joined = Callable[[str, "Representation"], "Representation"]
 
 
 @contextmanager
@@ -243,6 +246,7 @@ class Loading:
         max_train: int | None = None,
         views: int = 0,
         labelled: bool = True,
+        joined: Joined | None = None,
     ) -> tuple[Representation, Representation]:
         """Load train and test, in the basis asked for, test cut down to the samples asked for.
 
@@ -258,6 +262,9 @@ class Loading:
             Augmented views of test that a checkpoint encodes.
         labelled : bool, default=True
             Whether both must have labels.
+        joined : callable, optional
+            ``joined(role, representation)`` adds what another file says of all the samples of
+            ``train`` and ``test``, or of the ``whole`` that is cut in halves.
 
         Returns
         -------
@@ -281,8 +288,11 @@ class Loading:
         self.check_data([source])
         test = self.features(source, "test", views=views)
         train = self._train_of(source, test)
-        if train is None:
-            train, test = halves(test, seed=self.seed)
+        joined = joined or (lambda role, each: each)
+        if train is not None:
+            train, test = joined("train", train), joined("test", test)
+        else:
+            train, test = halves(joined("whole", test), seed=self.seed)
             print(
                 f"{source.name} names no split: {len(train)} of its {len(train) + len(test)} "
                 f"samples are train, the others test (seed {self.seed}; --train names another "

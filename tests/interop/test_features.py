@@ -211,7 +211,7 @@ def test_one_hot_and_whole_floats_are_classes_but_fractions_are_not(tmp_path):
         ({"a": FEATURES}, {"features": "b"}, "features must be one of 'a' (12, 3); got 'b'"),
         ({"a": FEATURES}, {"labels": "b"}, "labels must be a file, or one of nothing; got 'b'"),
         ({"a": np.array([[1.0, np.nan]])}, {}, "features must be finite; got nan in dimension 1"),
-        ({"a": FEATURES + 1j}, {}, "a.npz must hold arrays of numbers; got none"),
+        ({"a": FEATURES + 1j}, {}, "'a' must hold real numbers or text; got complex64"),
         ({"features": FEATURES, "labels": LABELS - 1}, {}, "labels must be >= 0; got -1"),
     ],
 )
@@ -219,6 +219,71 @@ def test_what_is_not_plain_is_refused(arrays, options, sentence, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(ValueError, match=re.escape(sentence)):
         load_features(tmp_path / "a.npz", **options)
+
+
+@pytest.mark.parametrize("name", ["Split", "SPLIT"])
+@pytest.mark.parametrize("form", [np.asarray, lambda a: a.astype("S"), lambda a: a[:, None]])
+def test_a_column_of_splits_is_one_however_it_is_written(name, form, tmp_path):
+    split = np.array(["train", "test"])[np.arange(len(FEATURES)) % 2]
+    np.savez(tmp_path / "a.npz", features=FEATURES, labels=LABELS, **{name: form(split)})
+    found = load_features(tmp_path / "a.npz", split="test")
+    np.testing.assert_array_equal(found.features, FEATURES[1::2])
+    assert found.factors == {}
+    np.savez(tmp_path / "b.npz", features=FEATURES, labels=LABELS, split=np.arange(len(FEATURES)))
+    with pytest.raises(ValueError, match="split must say train, validation or test for each row"):
+        load_features(tmp_path / "b.npz")
+
+
+def test_an_array_called_as_of_a_split_does_not_replace_features(tmp_path):
+    np.savez(tmp_path / "a.npz", features=FEATURES, labels=LABELS, logits_val=FEATURES[:, :2])
+    with pytest.warns(UserWarning, match="left out, as they do not fit .* 'logits_val'"):
+        found = load_features(tmp_path / "a.npz")
+    np.testing.assert_array_equal(found.features, FEATURES)
+    assert found.labels is not None
+    np.savez(tmp_path / "b.npz", X=FEATURES, y=LABELS, X_test=FEATURES[:4], y_test=LABELS[:4])
+    with pytest.raises(ValueError, match="features must all name their split, or none; got 'X' of"):
+        load_features(tmp_path / "b.npz", split="test")
+    np.savez(tmp_path / "c.npz", x_train=FEATURES, x_test=FEATURES[:4], centres=FEATURES[:2])
+    with pytest.warns(UserWarning, match="left out, as 'centres' must name its split, as other"):
+        load_features(tmp_path / "c.npz", split="test")
+
+
+def test_labels_are_never_the_features(dimlab, tmp_path):
+    n = len(FEATURES)
+    one_hot = torch.eye(3)[torch.from_numpy(LABELS)]
+    for ending, save in {"pt": torch.save, "npz": lambda d, path: np.savez(path, **d)}.items():
+        for tokens in (torch.zeros(n, 8, 4), torch.zeros(n, 4, 1, 1)):
+            save({"embeddings": tokens, "labels": one_hot}, tmp_path / f"a.{ending}")
+            shape = tuple(tokens.shape)
+            sentence = f"features must have shape (N, D); got 'embeddings' of shape {shape}"
+            with pytest.raises(ValueError, match=re.escape(sentence)):
+                load_features(tmp_path / f"a.{ending}")
+            code, out, err = dimlab("decompose", f"a.{ending}")
+            assert (code, out) == (1, "")
+            assert sentence in err
+    np.savez(tmp_path / "b.npz", labels=one_hot)
+    with pytest.raises(
+        ValueError, match=r"features must name one of the arrays of b.npz, 'labels'"
+    ):
+        load_features(tmp_path / "b.npz")
+    assert load_features(tmp_path / "b.npz", features="labels").n_dimensions == 3
+    whole = torch.from_numpy(FEATURES)
+    labels = torch.from_numpy(LABELS)[:, None]
+    for odd, kind in ((whole.to_sparse(), "sparse"), (whole.cfloat(), "complex64")):
+        torch.save({"features": odd, "labels": labels}, tmp_path / "c.pt")
+        with pytest.raises(ValueError, match=f"'features' must .*{kind}"):
+            load_features(tmp_path / "c.pt")
+
+
+def test_longer_floats_and_those_of_another_byte_order_are_kept(tmp_path):
+    exact = 16_777_217.0 + np.arange(12).reshape(4, 3)
+    for kind in (">f8", np.longdouble):
+        np.savez(tmp_path / "a.npz", features=exact.astype(kind))
+        found = load_features(tmp_path / "a.npz").features
+        assert found.dtype == np.float64
+        np.testing.assert_array_equal(found, exact)
+    np.savez(tmp_path / "a.npz", features=exact.astype(">f4"))
+    assert load_features(tmp_path / "a.npz").features.dtype == np.float32
 
 
 def test_what_does_not_fit_is_left_out_and_said(tmp_path):

@@ -50,6 +50,77 @@ def test_a_column_that_names_rows_joins_them_whatever_it_is_called(key, tmp_path
     assert_joined(load_features(features, labels=f"{only}:species" if key == "slide" else only))
 
 
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("patient_id", "patient_id"), ("case", "case"), ("barcode", "Barcode"),
+        ("patient_id", "id"), ("frame", "frame"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("values", [np.arange(N) + 1000, np.arange(N) * 7 % N])
+def test_whole_numbers_of_one_name_on_both_sides_name_rows(ours, theirs, values, tmp_path):
+    features = features_file(tmp_path / "a.csv", values, ours)
+    assert_joined(load_features(features, labels=labels_file(tmp_path / "y.csv", theirs, values)))
+    other = labels_file(tmp_path / "y.csv", theirs, values + 5000)
+    with pytest.raises(ValueError, match=r"y.csv must name its rows as a.csv names its own; got"):
+        load_features(features, labels=other)
+
+
+def test_several_samples_of_one_number_have_its_label(tmp_path):
+    features = features_file(tmp_path / "a.csv", np.arange(N) % 3 + 70, "patient")
+    pd.DataFrame({"patient": [72, 70, 71], "label": ["c2", "c0", "c1"]}).to_csv(
+        tmp_path / "y.csv", index=False
+    )
+    assert_joined(load_features(features, labels=tmp_path / "y.csv"))
+
+
+def test_numbers_that_tell_no_rows_apart_name_none(tmp_path):
+    features = features_file(tmp_path / "a.csv", np.arange(N) % 4, "site")
+    frame = pd.DataFrame({"site": np.arange(N) % 5, "label": CLASSES})
+    frame.to_csv(tmp_path / "y.csv", index=False)
+    assert_joined(load_features(features, labels=tmp_path / "y.csv"))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "agree"),
+    [
+        ("test/{}.png", "train/{}.png", False),
+        ("siteA/x/{}.png", "siteB/x/{}.png", False),
+        ("/data/test/{}.png", "test/{}.png", True),
+        ("./test/{}.png", "/data/test/{}.jpg", True),
+        ("test/{}.png", "{}", True),
+    ],
+)
+def test_names_in_other_folders_are_of_other_samples(ours, theirs, agree, tmp_path):
+    features = features_file(tmp_path / "a.csv", np.array([ours.format(row) for row in range(N)]))
+    named = np.array([theirs.format(row) for row in range(N)])
+    path = labels_file(tmp_path / "y.csv", "file", named)
+    if agree:
+        assert_joined(load_features(features, labels=path))
+    else:
+        with pytest.raises(ValueError, match=r"y.csv must name its rows as a.csv names its own"):
+            load_features(features, labels=path)
+
+
+def test_labels_that_name_no_split_are_those_of_features_that_name_none(tmp_path):
+    features = features_file(tmp_path / "a.csv", None)
+    np.savez(tmp_path / "y.npz", labels=CLASSES, labels_val=CLASSES[ORDER])
+    assert_joined(load_features(features, labels=tmp_path / "y.npz"))
+
+
+@pytest.mark.parametrize("word", ["NA", "nan", "?", "null"])
+def test_a_word_for_a_missing_number_is_no_class(word, tmp_path):
+    features = features_file(tmp_path / "a.csv", None)
+    numbers = [str(row % 3) for row in range(N)]
+    frame = pd.DataFrame({"label": [*numbers[:5], word, *numbers[6:]]})
+    frame.to_csv(tmp_path / "y.csv", index=False)
+    with pytest.raises(ValueError, match=r"must be there for every row; got .* in row 5"):
+        load_features(features, labels=tmp_path / "y.csv")
+    frame = pd.DataFrame({"label": ["EU", word if word == "NA" else "AS"] * (N // 2)})
+    frame.to_csv(tmp_path / "y.csv", index=False)  # Namibia
+    assert load_features(features, labels=tmp_path / "y.csv").labels.max() == 1
+
+
 @pytest.mark.parametrize("ending", ["npz", "pt", "parquet", "tsv", "semicolons"])
 def test_every_container_of_labels_is_joined_by_name(ending, tmp_path):
     features, path = features_file(tmp_path / "a.csv"), tmp_path / f"y.{ending}"
