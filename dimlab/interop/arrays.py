@@ -190,7 +190,13 @@ def by_split(arrays: Arrays, *, vectors: bool = False) -> dict[str, Arrays]:
     Returns
     -------
     dict of str to Arrays
-        Under ``""`` where no split is named.
+        Under ``""`` where no split is named, or by scores beside features that name none. Arrays
+        without a split among others with one cannot be used.
+
+    Raises
+    ------
+    ValueError
+        If a column ``split`` cannot be read, or some features name their split and others none.
 
     Examples
     --------

@@ -95,9 +95,10 @@ def load_features(
     labels : str or path, optional
         Name of the array of class ids or class names; or another file, any of the above
         (``labels.csv:species`` names the column). Where that names its rows (``file``, ``path``,
-        ``image_id``, ``name``, ``id``, ... or any text that says what this file's does), they are
-        joined by name, with or without folders and endings; by a column ``row`` from 0; and row by
-        row only where it has none of these.
+        ``image_id``, ``name``, ``id``, ..., any text that says what this file's does, or whole
+        numbers in a column that is called as here), they are joined by name, with or without
+        folders and endings where no folders disagree; by a column ``row`` from 0; and row by row
+        only where it has none of these.
 
     Returns
     -------
