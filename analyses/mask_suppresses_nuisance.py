@@ -73,7 +73,9 @@ def run(study):
 
 def judge(table):
     """Minus Spearman's correlation of the MetaMask that is best on validation."""
-    check_whole(table, "family")
+    measured = ["suppression", "label_suppression", "nuisance", "nuisance_sd", "mask_std", "n_dead"]
+    measured += ["validation", "knn", "knn_unmasked"]
+    check_whole(table, "family", kinds=(*METAMASKS, *CONTROLS), measured=measured)
     means = table.groupby("family", sort=False).mean(numeric_only=True)
     best, lead = best_of(table, "validation", METAMASKS)
 

@@ -295,7 +295,7 @@ def check_whole(
     ValueError: table must have every family once for each seed; got 0 rows of b with seed 1.
     >>> check_whole(whole, "family", kinds=["a", "c"])
     Traceback (most recent call last):
-    ValueError: table must have the family c; got a and b.
+    ValueError: table must have the family c; got only a; b.
     """
     missing = [name for name in (*labels, "seed", *measured) if name not in table.columns]
     if missing or len(table) == 0:
@@ -306,11 +306,11 @@ def check_whole(
     there, wanted = list(dict.fromkeys(given)), _kinds(kinds)
     if absent := [kind for kind in wanted if kind not in there]:
         raise ValueError(
-            f"table must have the {names} {' and '.join(absent)}; got {' and '.join(there)}."
+            f"table must have the {names} {'; '.join(absent)}; got only {'; '.join(there)}."
         )
     if unknown := [kind for kind in there if not further and kind not in wanted]:
         raise ValueError(
-            f"table must have no {names} but {' and '.join(wanted)}; got {' and '.join(unknown)}."
+            f"table must have no {names} but {'; '.join(wanted)}; got {'; '.join(unknown)}."
         )
     counts = Counter(zip(given, table["seed"], strict=True))
     for kind in there:

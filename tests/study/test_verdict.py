@@ -120,9 +120,9 @@ def test_kinds_that_are_missing_or_unknown_are_named(whole):
     labels = ("budget", "family")
     kinds = [("steps", "a"), ("steps", "b")]
     check_whole(whole, *labels, kinds=kinds, further=False)
-    with pytest.raises(ValueError, match=r"^table must have the family c; got a and b\.$"):
+    with pytest.raises(ValueError, match=r"^table must have the family c; got only a; b\.$"):
         check_whole(whole, "family", kinds="abc")
-    with pytest.raises(ValueError, match=r"^table must have the family c; got a and b\.$"):
+    with pytest.raises(ValueError, match=r"^table must have the family c; got only a; b\.$"):
         best_of(whole, "knn", ["a", "b", "c"])
     with pytest.raises(ValueError, match=r"^table must have no budget, family but steps, a; got "):
         check_whole(whole, *labels, kinds=kinds[:1], further=False)
