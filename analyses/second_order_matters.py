@@ -20,6 +20,15 @@ Controls: in float64 and with a small radius the two ways agree (in the test sui
 the result of the finite difference in the place of the exact part.
 
 Departures from the paper: Fashion-MNIST and a small convnet (D = 128), 1,000 steps of 128 images.
+Learning rate 0.0458 and mask rate 23.6, as the search chose them for exact, and a plain trial step;
+officially both rates are 0.001 and the trial step has momentum and weight decay. The second-order
+part is proportional to the learning rate of the trial step, so its share and turn belong to these
+rates, not to the official ones; the official finite difference too was measured after a plain step.
+Checked afterwards, outside the kept rows: `second_order_at` with the official trial step and rates,
+at checkpoints of exact's seed 0 (on an Intel Xeon). There the share is 0.107 at the start, 0.010
+after 10 steps, 0.013 after 50, and from 0.001 to 0.008 after 100, 200, 500 and 800; the error of
+the finite difference is from 0.8 to 1.9. At weights that the official rates lead to, nothing was
+measured.
 """
 
 import pandas as pd
@@ -32,6 +41,7 @@ CLAIM = "A mask trained with the second-order part makes features that kNN reads
 SMALLEST = 0.005
 NOTICED = 0.1
 PIECES = 10
+WAYS = ("exact", "first_order", "finite_difference", "own choice")
 SMALL, MEDIUM, PAPER = Study.small(), Study.medium(), Study.paper()
 
 
@@ -61,10 +71,10 @@ def run(study):
     )
     others = [
         run
-        for way in ("first_order", "finite_difference")
+        for way in WAYS[1:3]
         for run in study.runs("exact", labels={"way": way}, hypergradient=way)
     ]
-    others += study.runs("first-order", labels={"way": "own choice"})
+    others += study.runs("first-order", labels={"way": WAYS[3]})
     return pd.concat(
         [
             study.table([*exact, *others], measure),
@@ -76,10 +86,12 @@ def run(study):
 
 def judge(table):
     """Exact less first-order."""
-    trained, along = table[table["knn"].notna()], table[table["share"].notna()]
-    check_whole(trained, "way")
-    check_whole(along, "step")
-    by_seed = along.groupby("seed")[["share", "turn", "error", "cosine", "agreement"]].median()
+    on_the_way = table.get("step", pd.Series(index=table.index, dtype=float)).notna()
+    trained, along = table[~on_the_way], table[on_the_way]
+    terms = ["share", "turn", "error", "cosine", "agreement"]
+    check_whole(trained, "way", kinds=WAYS, measured=["knn", "knn_unmasked"])
+    check_whole(along, "step", measured=terms)
+    by_seed = along.groupby("seed")[terms].median()
 
     def over(claim, column, unit):
         return judged(
@@ -106,9 +118,8 @@ def judge(table):
         over("Leaving it out turns the hypergradient by more than a tenth (rule changed "
              "afterwards)", "turn",
              "sine of the angle"),
-        over("The official finite difference misstates it by more than a tenth (rule changed "
-             "afterwards)", "error",
-             "relative error"),
+        over("The official finite difference, after a plain trial step, misstates it by more than "
+             "a tenth (rule changed afterwards)", "error", "relative error"),
         better("Exact is better than first-order with its own hyper-parameters (asked afterwards)",
                "knn", "own choice"),
         better("Exact is better than the finite difference", "knn", "finite_difference"),
