@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dimlab.figures import plot_verdict
 from dimlab.image_set import ImageSet
 from dimlab.planted import plant
 from dimlab.study import Study, judged, main
@@ -29,6 +30,7 @@ from dimlab.study.analysis import (
 from dimlab.study.verdict import Verdict
 from dimlab.study.verdict_table import BEGIN, verdict_table, with_table
 from dimlab.training.loop import train
+from tests.test_figure_layout import drawn, faults_of
 
 
 class Stopped(Exception):
@@ -154,8 +156,14 @@ def test_a_figure_is_drawn_of_the_verdict_that_is_kept(name, tmp_path):
     copy.kept("medium").parent.mkdir()
     copy.kept("medium").write_text(path.read_text())
     judge_again(copy, "medium")
-    drawn = copy.kept("medium").with_suffix(".svg").read_bytes()
-    assert drawn == path.with_suffix(".svg").read_bytes()
+    made = copy.kept("medium").with_suffix(".svg").read_bytes()
+    assert made == path.with_suffix(".svg").read_bytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_words_of_a_kept_figure_overlap(name):
+    kept, _ = of_path(FOLDER / RESULTS / f"{name}.json")
+    assert faults_of(drawn(plot_verdict, Verdict.from_dict(kept["verdict"]))) == []
 
 
 def test_a_number_that_is_changed_by_hand_is_caught():
@@ -176,6 +184,48 @@ def test_the_table_is_made_of_the_results():
     """`python -m dimlab.study analyses` writes it."""
     text = (FOLDER / "README.md").read_text()
     assert with_table(text, verdict_table(FOLDER)) == text
+
+
+def test_numbers_in_what_it_amounts_to_are_those_of_the_results():
+    """What is written by hand above the table."""
+
+    def rows_of(name):
+        return pd.DataFrame(json.loads((FOLDER / RESULTS / f"{name}.json").read_text())["rows"])
+
+    def part_of(name, words):
+        kept = json.loads((FOLDER / RESULTS / f"{name}.json").read_text())["verdict"]
+        (part,) = (each for each in kept["parts"] if words in each["claim"])
+        return part
+
+    text = " ".join((FOLDER / "README.md").read_text().partition("<!-- verdicts")[0].split())
+    part = part_of("redundancy_shrinks", "leaves as it was drawn")
+    bounds = f"{part['effect']:+.4f} [{part['ci_low']:+.4f}, {part['ci_high']:+.4f}]"
+    assert f"below the smallest effect even there ({bounds}, of interest from 0.02)" in text
+    behind = rows_of("redundancy_shrinks").groupby("kind")["loss_redundancy"].mean()
+    with_it, without = behind["loss added"], behind["no off-diagonal"]
+    assert f"(redundancy {with_it:.2f}, and {without:.2f} without it)" in text
+    random, learned = (
+        part_of("risk_bound_orders", words)["effect"]
+        for words in ("A random mask, never learned, has less", "classes than its weights permuted")
+    )
+    assert f"({random:+.3f} for {learned:+.3f})" in text
+    first, _, last = (
+        part_of("risk_bound_orders", "has a smaller risk than its weights permuted")["because"]
+        .partition("(asked afterwards): ")[2].split("), ")
+    )  # fmt: skip
+    assert first.startswith("first-order ")
+    assert first.endswith("(fails")
+    assert last.startswith("lookahead ")
+    assert last.endswith("(undecided).")
+    table = rows_of("metamask_beats_baselines").query("budget == 'steps'")
+    means = table.groupby("family")["validation"].mean().map("{:.4f}".format)
+    assert means["both"] == means["frozen mask"]
+    assert f"({means['simclr']}, and {means['both']} for both)" in text
+    varied = json.loads((FOLDER / RESULTS / SEARCH).read_text())["varied"]["trial_step"]
+    gain = np.subtract(*varied["accuracy"]["first-order"][::-1])
+    verdict = judged("", gain, smallest_effect=0.01, unit="")
+    assert (len(gain), verdict.answer) == (3, "undecided")
+    assert f"{100 * gain.mean():.1f} points higher on validation in three seeds" in text
 
 
 def test_a_result_that_changes_makes_the_table_stale(tmp_path):
@@ -296,6 +346,140 @@ def test_a_table_that_lacks_a_row_or_has_it_twice_is_refused(name):
     for table in (rows.iloc[1:], pd.concat([rows, rows.iloc[:1]])):
         with pytest.raises(ValueError, match=r"^table must have .*; got "):
             analysis.judge(table)
+
+
+# what a row has beside what is judged: times, and controls that no part asks for
+UNREAD = {
+    "redundancy_shrinks": ("untrained_effective_rank", "untrained_n_dead",
+        "projector_effective_rank", "projector_n_dead", "loss_effective_rank", "loss_n_dead"),
+    "some_dimensions_hurt": ("full_score",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_number_that_is_none_is_refused_by_every_judge_that_reads_it(name):
+    """A mean or a median would pass over it, and be one of fewer seeds."""
+    kept, analysis = of_path(FOLDER / RESULTS / f"{name}.json")
+    rows = pd.DataFrame(kept["rows"])
+    labels = [each for each in rows if rows[each].map(type).eq(str).any()]
+    unread = {*labels, "seed", "width", "drop", "step", *UNREAD.get(name, ())}
+    measured = [each for each in rows if each not in unread and not each.endswith("_seconds")]
+    assert len(measured) > 1
+    for column in measured:
+        for value in (np.nan, np.inf):
+            table = rows.astype({column: float})
+            table.loc[table[column].last_valid_index(), column] = value
+            with pytest.raises(ValueError, match=rf"^table must have a finite {column} in every"):
+                analysis.judge(table)
+
+
+KINDS = {
+    "mask_suppresses_nuisance": ("family",),
+    "metamask_beats_baselines": ("budget", "family"),
+    "redundancy_shrinks": ("kind",),
+    "risk_bound_orders": ("family",),
+    "second_order_matters": ("way",),
+    "some_dimensions_hurt": ("family", "basis", "reader", "drop"),
+    "wider_is_not_better": ("width",),
+}
+OPTIONAL = {"both, own choice", "weight 0.1"}  # the same training as another without a search
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kind_of_run_that_a_table_lacks_is_named(name):
+    kept, analysis = of_path(FOLDER / RESULTS / f"{name}.json")
+    rows = pd.DataFrame(kept["rows"])
+    labels = list(KINDS[name])
+    for kind, _ in rows.groupby(labels):
+        without = rows[~(rows[labels] == list(kind)).all(axis=1)]
+        told = ", ".join(map(str, kind))
+        if told in OPTIONAL:
+            analysis.judge(without)
+            continue
+        words = rf"^table must have the {', '.join(labels)} {told}; got only "
+        with pytest.raises(ValueError, match=words):
+            analysis.judge(without)
+
+
+def test_what_is_optional_may_be_missing_and_what_is_unknown_may_not_count():
+    kept, analysis = of_path(METAMASK)
+    rows = pd.DataFrame(kept["rows"])
+    untimed = analysis.judge(rows[rows["budget"] != "seconds"])
+    assert "At equal seconds" not in {part.claim for part in untimed.parts}
+    kept, analysis = of_path(BOUND)
+    rows = pd.DataFrame(kept["rows"])
+    other = rows[rows["family"] == "joint"].assign(family="tenth")
+    with pytest.raises(ValueError, match=r"^table must have no family but simclr.*; got tenth\.$"):
+        analysis.judge(pd.concat([rows, other]))
+    kept, analysis = of_path(FOLDER / RESULTS / "second_order_matters.json")
+    trained = pd.DataFrame(kept["rows"]).query("way != 'exact' or step.isna()")
+    with pytest.raises(ValueError, match=r"^table must have .*; got no"):
+        analysis.judge(trained)
+    with pytest.raises(ValueError, match=r"^table must have .*; got no"):
+        analysis.judge(trained.drop(columns="step"))
+
+
+def test_ways_that_all_tie_are_in_no_order():
+    kept, analysis = of_path(BOUND)
+    rows = pd.DataFrame(kept["rows"]).assign(nce=1.0)
+    assert analysis.judge(rows).parts[0].effect == 0.0
+
+
+def test_the_random_mask_is_the_control_of_what_the_mask_learned():
+    """A contrast that a mask which never learned has too says nothing of learning."""
+    kept, analysis = of_path(BOUND)
+    rows = pd.DataFrame(kept["rows"])
+    by_claim = {part.claim: part for part in analysis.judge(rows).parts}
+    whats = {"class_variance": "less variance within classes", "cross_entropy": "a smaller risk"}
+    for name, what in whats.items():
+        contrast = rows.assign(contrast=rows[f"permuted_{name}"] - rows[name])
+        means = contrast.groupby("family")["contrast"].mean()
+        learned = means[["first-order", "exact", "lookahead"]].mean()
+        ours, control, less = (part for claim, part in by_claim.items() if f"has {what}" in claim)
+        assert ours.effect == pytest.approx(learned)
+        assert control.effect == pytest.approx(means["random mask"])
+        assert less.effect == pytest.approx(learned - means["random mask"])
+        assert "asked afterwards" in control.claim
+        assert less.claim.endswith("by more than the random one (asked afterwards)")
+        for way in ("first-order", "exact", "lookahead"):
+            assert f"{way} {means[way]:+.4f} [" in ours.because
+    means = rows.groupby("family")["lower"].mean()
+    learned = means[["first-order", "exact", "lookahead"]].mean()
+    (bound,) = (
+        part
+        for claim, part in by_claim.items()
+        if "lower bound is larger with a learned mask" in claim
+    )
+    assert bound.effect == pytest.approx(learned - means["both"])
+    assert "Methods with a smaller lower bound have a smaller risk (asked afterwards)" in by_claim
+
+
+def test_the_added_loss_is_asked_against_simclr_where_it_acts():
+    """A projector that its diagonal term alone collapses is no measure of what the loss does."""
+    kept, analysis = of_path(FOLDER / RESULTS / "redundancy_shrinks.json")
+    rows = pd.DataFrame(kept["rows"])
+    (part,) = (
+        each for each in analysis.judge(rows).parts if "leaves as it was drawn" in each.claim
+    )
+    means = rows.groupby("kind")["loss_redundancy"].mean()
+    assert part.effect == pytest.approx(means["simclr"] - means["loss added"])
+    assert part.claim.endswith("(asked afterwards)")
+
+
+def test_what_nothing_cost_is_not_judged():
+    """Where no dimension was confirmed its cost is 0 by construction, with no interval."""
+    kept, analysis = of_path(FOLDER / RESULTS / "some_dimensions_hurt.json")
+    rows = pd.DataFrame(kept["rows"])
+    verdict = analysis.judge(rows)
+    assert not [part for part in verdict.parts if "cost" in part.claim]
+    assert "ridge confirmed none in any run, so that no cost can be judged." in verdict.because
+    one = (rows["seed"] == 0) & (rows["family"] == "both") & (rows["basis"] == "axes")
+    rows.loc[one, "n_harmful"], rows.loc[one, "harmful_importance"] = 1, -0.03
+    verdict = analysis.judge(rows)
+    (part,) = (part for part in verdict.parts if "cost" in part.claim)
+    assert part.claim == "What dimensions that are confirmed as harmful cost"
+    assert part.effect == pytest.approx(0.03 / 15)
+    assert "Of principal directions ridge confirmed none" in verdict.because
 
 
 def test_medium_without_a_search_asks_for_it(tmp_path):
@@ -436,6 +620,8 @@ def test_two_families_whose_labels_are_exchanged_are_caught(exchanged, elsewhere
     turned = dict([exchanged, exchanged[::-1]])
 
     def change(row):
+        if row["budget"] == "official trial step":
+            return row
         return {**row, "family": turned.get(row["family"], row["family"])}
 
     kept, now = again(METAMASK, change=change, elsewhere=elsewhere)
