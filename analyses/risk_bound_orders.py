@@ -90,7 +90,10 @@ def judge(table):
 
     def contrasts(name, **judging):
         """Judge the learned mask, the random one, and what the first has beyond the second."""
-        what = {"class_variance": "less variance within classes", "cross_entropy": "a smaller risk"}
+        less, of = {
+            "class_variance": ("less variance", " within classes"),
+            "cross_entropy": ("a smaller risk", ""),
+        }[name]
         learned, random = (below_permuted(name, families) for families in (METAMASKS, CONTROL))
         ways = [judged(way, below_permuted(name, (way,)), **judging) for way in METAMASKS]
         by_way = [
@@ -99,11 +102,11 @@ def judge(table):
             for each in ways
         ]
         return [
-            judged(f"The learned mask has {what[name]} than its weights permuted", learned,
+            judged(f"The learned mask has {less}{of} than its weights permuted", learned,
                    because=f"By way (asked afterwards): {', '.join(by_way)}.", **judging),
-            judged(f"A random mask, never learned, has {what[name]} than permuted (control, asked "
+            judged(f"A random mask, never learned, has {less}{of} than permuted (control, asked "
                    "afterwards)", random, **judging),
-            judged(f"The learned mask has {what[name]} than permuted by more than the random one "
+            judged(f"The learned mask has {less} than permuted by more than the random one "
                    "(asked afterwards)", learned - random, **judging),
         ]  # fmt: skip
 
