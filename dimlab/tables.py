@@ -19,7 +19,8 @@ _HEAD = 1 << 26  # bytes of a row of names, at most
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _DECIMAL_COMMA = r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*"
 _BLANK = "Unnamed: "  # as pandas calls what has no name
-NOT_THERE = ("na", "n/a", "#n/a", "<na>", "nan", "none", "null", "nil", "-", "?", ".")
+NOT_THERE = ("na", "n/a", "#n/a", "<na>", "nan", "null", "?", "none", "nil", "-", ".")
+_GAPS = NOT_THERE[:7]  # none, - and . may be classes among numbers
 
 
 def ending_of(path: Path) -> str:
@@ -120,7 +121,7 @@ def first_gap(column: Any) -> int | None:
     if not gone.any() or gone.all():
         return None
     words = column[gone].astype(str).str.strip().str.lower()
-    return int(gone.argmax()) if words.isin(NOT_THERE).all() else None
+    return int(gone.argmax()) if words.isin(_GAPS).all() else None
 
 
 def _read_text(path: Path, missing: Sequence[str]) -> Any:

@@ -51,6 +51,8 @@ class Arrays(dict[str, np.ndarray]):
         A sentence for each that cannot.
     broken : mapping of str to tuple of int and str, optional
         Numbered columns that make no matrix, by their common name: how many, and why.
+    aside : mapping of str to str, optional
+        A sentence for each of the file's that is not of these rows, though it might be.
     """
 
     def __init__(
@@ -58,8 +60,10 @@ class Arrays(dict[str, np.ndarray]):
         arrays: Mapping[str, np.ndarray],
         unusable: Mapping[str, str] | None = None,
         broken: Mapping[str, tuple[int, str]] | None = None,
+        aside: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(arrays)
+        self.aside = dict(aside or {})
         self.unusable = dict(unusable or {})
         self.broken = dict(broken or {})
 
@@ -83,6 +87,23 @@ class Arrays(dict[str, np.ndarray]):
         if name in self.unusable:
             raise ValueError(self.unusable[name])
 
+    def without(self, word: str) -> Arrays:
+        """Leave out what is called so, in letters of any size.
+
+        Parameters
+        ----------
+        word : str
+            In small letters.
+
+        Returns
+        -------
+        Arrays
+            The others.
+        """
+        kept = {name: array for name, array in self.items() if name.lower() != word}
+        unusable = {name: each for name, each in self.unusable.items() if name.lower() != word}
+        return Arrays(kept, unusable, self.broken, self.aside)
+
     def like(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
         """Return other arrays of the same file.
 
@@ -96,7 +117,7 @@ class Arrays(dict[str, np.ndarray]):
         Arrays
             What cannot be used stays so.
         """
-        return Arrays(arrays, self.unusable, self.broken)
+        return Arrays(arrays, self.unusable, self.broken, self.aside)
 
 
 def read_arrays(path: Path) -> Arrays:
@@ -177,7 +198,9 @@ def numbers_and_text(path: Path) -> Arrays:
     return read.like(arrays)
 
 
-def by_split(arrays: Arrays, *, vectors: bool = False) -> dict[str, Arrays]:
+def by_split(
+    arrays: Arrays, *, vectors: bool = False, features: str | None = None
+) -> dict[str, Arrays]:
     """Tell the arrays of each split apart, by a column ``split`` or by their names.
 
     Parameters
@@ -186,12 +209,13 @@ def by_split(arrays: Arrays, *, vectors: bool = False) -> dict[str, Arrays]:
         Of a file.
     vectors : bool, default=False
         Whether names of splits count where there is no array (N, D) under one.
+    features : str, optional
+        Name of the features, where it is known: if it names no split, no other name does.
 
     Returns
     -------
     dict of str to Arrays
-        Under ``""`` where no split is named, or by scores beside features that name none. Arrays
-        without a split among others with one cannot be used.
+        Under ``""`` where no split is named, or by scores beside features that name none.
 
     Raises
     ------
@@ -227,24 +251,42 @@ def by_split(arrays: Arrays, *, vectors: bool = False) -> dict[str, Arrays]:
             part[match["rest"] or match["start"]] = array
         else:
             whole[name] = array
-    matrices = [name for part in found.values() for name, array in part.items() if array.ndim == 2]
-    if not matrices and not vectors:
+    if vectors:
+        return found or {"": arrays}
+    if features in whole:
         return {"": arrays}
+    return _of_matrices(arrays, found, whole)
+
+
+def _of_matrices(
+    arrays: Arrays, found: dict[str, Arrays], whole: dict[str, np.ndarray]
+) -> dict[str, Arrays]:
+    """Parts of a file of features; what names no split is of the one split there is, or of none."""
+    named = {
+        split: [name for name, array in part.items() if array.ndim == 2]
+        for split, part in found.items()
+    }
+    matrices = [name for names in named.values() for name in names]
     others = [name for name, array in whole.items() if array.ndim == 2]
-    if not vectors and others:
-        usual = next((name for name in matrices if plain(name) in FEATURES), None)
-        beside = next((name for name in others if plain(name) in FEATURES), None)
-        if usual is None and beside is not None:  # as logits_val beside features
-            return {"": arrays}
-        if beside is not None:
-            raise ValueError(
-                f"features must all name their split, or none; got {usual!r} of "
-                f"{', '.join(found)} beside {beside!r}. Rename {beside!r} or take it out."
-            )
-    for name in whole if not vectors else ():
-        sentence = f"{name!r} must name its split, as other arrays do; got none."
+    usual = [name for name in matrices if plain(name) in FEATURES]
+    beside = [name for name in others if plain(name) in FEATURES]
+    several = sum(map(bool, named.values())) > 1
+    if not matrices or (others and not usual and (beside or not several)):
+        return {"": arrays}  # as features beside logits_val
+    if beside and not several:
+        raise ValueError(
+            f"features must all name their split, or none; got {usual[0]!r} of "
+            f"{next(iter(found))} beside {beside[0]!r}. Rename {beside[0]!r} or take it out."
+        )
+    sizes = {len(part[name]) for part in found.values() for name in part if part[name].ndim == 2}
+    for name, array in whole.items():
+        if len(array) not in sizes:
+            continue  # nothing of samples
         for part in found.values():
-            part.unusable.setdefault(name, sentence)
+            if not several:
+                part.setdefault(name, array)
+            else:
+                part.aside[name] = f"{name!r} must name its split, as other arrays do; got none."
     return found
 
 

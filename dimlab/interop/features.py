@@ -308,7 +308,7 @@ def _chosen(
     labels: str | os.PathLike[str] | None,
 ) -> tuple[Representation, Keys]:
     """Representation of a split, and what names its rows."""
-    parts = by_split(numbers_and_text(path))
+    parts = by_split(numbers_and_text(path), features=features)
     if len(parts) == 1:
         name, part = next(iter(parts.items()))
     elif split not in parts:
@@ -351,6 +351,7 @@ def _say_what_is_left_out(path: Path, part: Arrays, layout: FeatureLayout) -> No
     said = [f"they do not fit {n_samples} samples: {shapes_of(part, other)}."] if other else []
     said += [f"{name!r} must be finite; got NaN or infinity." for name in gaps]
     said += [part.unusable[name] for name in layout.left_out if name not in part]
+    said += part.aside.values()
     for sentence in said[:_SAID]:
         _warn(f"{path.name}: left out, as {sentence}")
     if len(said) > _SAID:
@@ -461,7 +462,7 @@ def _usual_name(arrays: Arrays) -> str | None:
     if named:
         arrays.check(named[0])
         return named[0]
-    for name, array in arrays.items():
+    for name, array in arrays.items() if not matrices else ():
         if plain(name) in FEATURES and array.ndim > 2 and array.dtype.kind in "fiub":
             raise ValueError(
                 f"features must have shape (N, D); got {name!r} of shape {array.shape}. Pool or "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +43,8 @@ NAMES = (
     "sampleid", "sampleids", "samplename", "uid", "uuid",
 )  # fmt: skip
 COUNTS = (ROW, "index", "idx", "unnamed0")
+_RANKS = ("file", "name", "count", "text", "number")  # of what may name rows, the likeliest first
+_ROOT = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*:")  # of a path that begins at one
 _ENDING = re.compile(r"\.[A-Za-z0-9]{1,5}$")
 
 Keys = dict[str, np.ndarray]
@@ -91,8 +93,7 @@ def keys_of(arrays: Mapping[str, np.ndarray], n_rows: int, *, without: str | Non
         for name, array in arrays.items()
         if name != without and array.shape in ((n_rows,), (n_rows, 1)) and _kind(name, _flat(array))
     ]
-    order = ("file", "name", "count", "text", "number")
-    return dict(sorted(found, key=lambda each: order.index(_kind(*each))))
+    return dict(sorted(found, key=lambda each: _RANKS.index(_kind(*each))))
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
@@ -119,16 +120,18 @@ def _kind(name: str, array: np.ndarray) -> str:
     return "" if word == "split" else "text" if is_text else "number"
 
 
-def _lost(arrays: Arrays, n_rows: int, name: str) -> str | None:
+def _lost(arrays: Arrays, n_rows: int, name: str, known: Collection[str]) -> str | None:
     """Say of a column that is called as names of rows are why it cannot name them; None: none is.
 
-    A value that is missing makes floats of whole numbers, and nothing of text.
+    ``known`` are words that name the samples. A value that is missing makes floats of whole
+    numbers, and nothing of text.
     """
+    words = {*FILES, *NAMES, *COUNTS, *known}
     for each, sentence in arrays.unusable.items():
-        if word_of(each) in (*FILES, *NAMES, *COUNTS):
+        if word_of(each) in words:
             return sentence
     for each, array in arrays.items():
-        if each == name or array.ndim != 1 or word_of(each) not in (*FILES, *NAMES, *COUNTS):
+        if each == name or array.ndim != 1 or word_of(each) not in words:
             continue
         if len(array) != n_rows:
             return f"{each!r} must name {n_rows} rows of labels; got {len(array)} names."
@@ -186,10 +189,11 @@ def with_labels(found: Representation, where: str, keys: Keys, source: str) -> R
         n_rows = len(arrays[name])
         known = keys_of(arrays, n_rows, without=name)
         sides = _Sides(keys, known, len(found), n_rows, source, path.name)
-        values = arrays[name][_rows(sides, _lost(arrays, n_rows, name))]
-        classes, names = class_ids(values, [values], name)
+        names = {word_of(each) for each, array in keys.items() if _tells(array)}
+        values = arrays[name][_rows(sides, _lost(arrays, n_rows, name, names))]
+        classes, class_names = class_ids(values, [values], name)
     meta = {key: value for key, value in found.meta.items() if key != "class_names"}
-    meta |= {"class_names": names} if names is not None else {}
+    meta |= {"class_names": class_names} if class_names is not None else {}
     return replace(found, labels=classes, meta=meta)
 
 
@@ -202,7 +206,14 @@ def _read(path: Path) -> Arrays:
 
 def _of_split(arrays: Arrays, split: str, path: Path, source: str) -> Arrays:
     """Rows of the features' own split, where the file tells splits apart."""
-    by_column = split_column(arrays) is not None
+    try:
+        by_column = split_column(arrays) is not None
+    except ValueError:
+        if split:
+            raise
+        # numbers, as of folds: of no matter where the features name no split
+        arrays = arrays.without("split")
+        by_column = False
     parts = by_split(arrays, vectors=ending_of(path) not in TABLES)
     labelled = any(plain(name) in LABELS for part in parts.values() for name in part)
     if "" in parts or not (by_column or labelled):
@@ -274,42 +285,43 @@ class _Sides:
         self.n_samples, self.n_rows = n_samples, n_rows
         self.source, self.file = source, file
 
-    def pairs(self) -> Iterator[tuple[str, str]]:
-        """Columns of both sides that may name the same; a count is that of another count alone.
+    def pairs(self) -> list[tuple[str, str]]:
+        """Columns of both sides that may name the same, the likeliest first.
 
-        So is a number of anything that of a column which is called the same, or an id as well.
+        A count is that of another count alone, and a number of anything that of a number which is
+        called the same and tells rows apart on both sides.
         """
-        for theirs, array in self.theirs.items():
+        found = []
+        for place, (theirs, array) in enumerate(self.theirs.items()):
             for ours, other in self.ours.items():
                 kinds = {_kind(theirs, array), _kind(ours, other)}
-                if "number" in kinds and not _called_alike(theirs, ours):
+                same = word_of(theirs) == word_of(ours)
+                numbers = kinds == {"name"} and "U" not in (array.dtype.kind, other.dtype.kind)
+                if numbers and not same and _is_count(array) != _is_count(other):
+                    continue  # one may be no more than the number of the row
+                if "number" in kinds and not (same and _is_unique(array) and _is_unique(other)):
                     continue
-                numbers = kinds <= {"name", "number"}
-                numbers &= "U" not in (array.dtype.kind, other.dtype.kind)
-                if numbers and word_of(theirs) != word_of(ours):
-                    if _is_count(array) != _is_count(other):
-                        continue  # one may be no more than the number of the row
                 if kinds == {"count"} or "count" not in kinds:
-                    yield theirs, ours
+                    rank = _RANKS.index(_kind(theirs, array))
+                    found.append(((rank, not same, place), theirs, ours))
+        return [(theirs, ours) for _, theirs, ours in sorted(found, key=lambda each: each[0])]
 
-    def are_numbers_of_rows(self, theirs: str, ours: str) -> bool:
-        """Whether both columns are numbers that tell rows apart, and so name them."""
-        both = (theirs, self.theirs[theirs]), (ours, self.ours[ours])
-        return any(_kind(*each) == "number" for each in both) and all(
-            _is_unique(array) for _, array in both
-        )
-
-
-def _called_alike(first: str, second: str) -> bool:
-    """Whether two columns have one name, or both are called an id."""
-    words = word_of(first), word_of(second)
-    return words[0] == words[1] or all(word.endswith("id") for word in words)
+    def numbers(self) -> list[tuple[str, str]]:
+        """Pairs of which one is a number of anything."""
+        return [
+            (theirs, ours)
+            for theirs, ours in self.pairs()
+            if "number" in (_kind(theirs, self.theirs[theirs]), _kind(ours, self.ours[ours]))
+        ]
 
 
 def _rows(sides: _Sides, lost: str | None) -> np.ndarray:
     """Row of the labels for each sample; refused where names of rows are lost and others fail."""
     matches: dict[str, np.ndarray] = {}
+    numbers = sides.numbers()
     for theirs, ours in sides.pairs():
+        if (theirs, ours) in numbers and not matches and _any_overlap(sides):
+            break  # names that say nearly the same come first, and are refused
         found = match(sides.ours[ours], sides.theirs[theirs])
         if found is not None:
             matches.setdefault(theirs, found)
@@ -321,9 +333,8 @@ def _rows(sides: _Sides, lost: str | None) -> np.ndarray:
     keys = [name for name, array in sides.theirs.items() if _names(name, array)]
     keys += [name for name in sides.theirs if name not in keys and _overlap(name, sides)]
     named = [name for name, array in sides.ours.items() if _kind(name, array) in ("file", "name")]
-    numbered = [pair for pair in sides.pairs() if sides.are_numbers_of_rows(*pair)]
-    keys += [theirs for theirs, _ in numbered if theirs not in keys]
-    named += [ours for _, ours in numbered if ours not in named]
+    keys += [theirs for theirs, _ in numbers if theirs not in keys]
+    named += [ours for _, ours in numbers if ours not in named]
     in_order = sides.n_rows == sides.n_samples and all(
         _is_count(sides.theirs[name]) for name in keys
     )
@@ -339,6 +350,7 @@ def _rows(sides: _Sides, lost: str | None) -> np.ndarray:
             f"{sides.file} must have a row for each of the {sides.n_samples} samples; got "
             f"{sides.n_rows} rows.{hint}"
         )
+    _check_order(sides)
     if named:
         warnings.warn(
             f"{sides.file} does not name its rows: its labels are those of the rows of "
@@ -347,6 +359,44 @@ def _rows(sides: _Sides, lost: str | None) -> np.ndarray:
             stacklevel=4,
         )
     return np.arange(sides.n_samples)
+
+
+def _check_order(sides: _Sides) -> None:
+    """Refuse rows in their order where columns of one name on both sides say that it is another."""
+    for theirs, array in sides.theirs.items():
+        for ours, other in sides.ours.items():
+            kinds = _kind(theirs, array), _kind(ours, other)
+            if word_of(theirs) != word_of(ours) or "count" in kinds:
+                continue
+            first, second = _each(_number, _as_text(array)), _each(_number, _as_text(other))
+            apart = np.flatnonzero(first != second)
+            if not len(apart):
+                continue
+            row = int(apart[0])
+            got = (
+                f"{theirs!r} {str(array[row])[:60]!r} in row {row}, where {sides.source} has "
+                f"{str(other[row])[:60]!r}"
+            )
+            if (np.sort(first) == np.sort(second)).all() or (_tells(first) and _tells(second)):
+                raise ValueError(
+                    f"{sides.file} must name each row of {sides.source} once, or be in its order; "
+                    f"got {got}. Name the rows alike in one column, without gaps."
+                )
+            warnings.warn(
+                f"labels of {sides.file} are those of the rows of {sides.source} in their order, "
+                f"though these differ: {got}.",
+                UserWarning,
+                stacklevel=5,
+            )
+
+
+def _tells(array: np.ndarray) -> bool:
+    """Whether a column tells most rows apart."""
+    return 2 * len(np.unique(array)) > len(array)
+
+
+def _any_overlap(sides: _Sides) -> bool:
+    return any(_overlap(name, sides) for name in sides.theirs)
 
 
 def _check_agreement(matches: Mapping[str, np.ndarray], sides: _Sides) -> None:
@@ -438,16 +488,27 @@ def match(wanted: np.ndarray, keys: np.ndarray) -> np.ndarray | None:
 
 
 def _folders_agree(names: np.ndarray, others: np.ndarray) -> bool:
-    """Whether one folder of each pair ends the other: test/0.png is not train/0.png."""
+    """Whether one folder of each pair ends the other: test/0.png is not train/0.png.
+
+    Two roots, as of two machines, may differ above a folder that is the same.
+    """
+    roots = set()
     for pair in zip(names.tolist(), others.tolist(), strict=True):
-        first, second = (
-            [part for part in _tidied(each).split("/")[:-1] if part not in ("", ".")]
-            for each in pair
-        )
-        shared = min(len(first), len(second))
-        if shared and first[-shared:] != second[-shared:]:
-            return False
-    return True
+        first, second = (_folders(each) for each in pair)
+        shared = 0
+        while shared < min(len(first), len(second)) and first[-1 - shared] == second[-1 - shared]:
+            shared += 1
+        if shared < min(len(first), len(second)):
+            if not shared or not all(_ROOT.match(_tidied(each)) for each in pair):
+                return False
+            roots.add((*first[: len(first) - shared], "", *second[: len(second) - shared]))
+    return len(roots) < 2
+
+
+def _folders(name: str) -> list[str]:
+    """Folders of a path, without drive, scheme and dots."""
+    folders = _tidied(name).split("/")[:-1]
+    return [each for each in folders if each not in ("", ".", "..") and each[-1] != ":"]
 
 
 def _each(shorten: Callable[[str], str], names: np.ndarray) -> np.ndarray:

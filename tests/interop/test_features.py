@@ -243,9 +243,22 @@ def test_an_array_called_as_of_a_split_does_not_replace_features(tmp_path):
     np.savez(tmp_path / "b.npz", X=FEATURES, y=LABELS, X_test=FEATURES[:4], y_test=LABELS[:4])
     with pytest.raises(ValueError, match="features must all name their split, or none; got 'X' of"):
         load_features(tmp_path / "b.npz", split="test")
-    np.savez(tmp_path / "c.npz", x_train=FEATURES, x_test=FEATURES[:4], centres=FEATURES[:2])
-    with pytest.warns(UserWarning, match="left out, as 'centres' must name its split, as other"):
+    parts = {"x_train": FEATURES, "x_test": FEATURES[:4]}
+    np.savez(tmp_path / "c.npz", **parts, centres=FEATURES[:2], classes=np.array(["cat", "dog"]))
+    assert load_features(tmp_path / "c.npz", split="test").labels is None
+    np.savez(tmp_path / "c.npz", **parts, labels=LABELS)
+    with pytest.warns(UserWarning, match="left out, as 'labels' must name its split, as other"):
         load_features(tmp_path / "c.npz", split="test")
+    np.savez(tmp_path / "d.npz", test_features=FEATURES, labels=LABELS, site=SITE)
+    found = load_features(tmp_path / "d.npz", split="test")
+    np.testing.assert_array_equal(found.labels, LABELS)
+    assert (found.meta["split"], list(found.factors)) == ("test", ["site"])
+    np.savez(tmp_path / "e.npz", backbone=FEATURES, logits_test=FEATURES[:, :2])
+    with pytest.raises(ValueError, match=r"features must name one of the arrays of e.npz"):
+        load_features(tmp_path / "e.npz")
+    with pytest.warns(UserWarning, match="left out"):
+        found = load_features(tmp_path / "e.npz", features="backbone")
+    np.testing.assert_array_equal(found.features, FEATURES)
 
 
 def test_labels_are_never_the_features(dimlab, tmp_path):
@@ -261,6 +274,10 @@ def test_labels_are_never_the_features(dimlab, tmp_path):
             code, out, err = dimlab("decompose", f"a.{ending}")
             assert (code, out) == (1, "")
             assert sentence in err
+    both = {"pooled": FEATURES, "hidden": np.zeros((n, 5, 4)), "labels": LABELS}
+    np.savez(tmp_path / "p.npz", **both)
+    with pytest.warns(UserWarning, match="left out"):
+        np.testing.assert_array_equal(load_features(tmp_path / "p.npz").features, FEATURES)
     np.savez(tmp_path / "b.npz", labels=one_hot)
     with pytest.raises(
         ValueError, match=r"features must name one of the arrays of b.npz, 'labels'"

@@ -52,11 +52,8 @@ def test_a_column_that_names_rows_joins_them_whatever_it_is_called(key, tmp_path
 
 @pytest.mark.parametrize(
     ("ours", "theirs"),
-    [
-        ("patient_id", "patient_id"), ("case", "case"), ("barcode", "Barcode"),
-        ("patient_id", "id"), ("frame", "frame"),
-    ],
-)  # fmt: skip
+    [("patient_id", "patient_id"), ("case", "case"), ("barcode", "Barcode"), ("frame", "frame")],
+)
 @pytest.mark.parametrize("values", [np.arange(N) + 1000, np.arange(N) * 7 % N])
 def test_whole_numbers_of_one_name_on_both_sides_name_rows(ours, theirs, values, tmp_path):
     features = features_file(tmp_path / "a.csv", values, ours)
@@ -66,17 +63,80 @@ def test_whole_numbers_of_one_name_on_both_sides_name_rows(ours, theirs, values,
         load_features(features, labels=other)
 
 
-def test_several_samples_of_one_number_have_its_label(tmp_path):
-    features = features_file(tmp_path / "a.csv", np.arange(N) % 3 + 70, "patient")
-    pd.DataFrame({"patient": [72, 70, 71], "label": ["c2", "c0", "c1"]}).to_csv(
-        tmp_path / "y.csv", index=False
+@pytest.mark.parametrize(
+    ("ours", "values"),
+    [
+        ("site_id", np.arange(N) % 4), ("is_valid", np.ones(N, int)), ("patient_id", np.arange(N)),
+        ("steroid", np.arange(N) % 2),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("theirs", ["id", "image_id", "item_number"])
+def test_numbers_of_another_name_never_name_rows(ours, values, theirs, tmp_path):
+    features = features_file(tmp_path / "a.csv", values, ours)
+    path = labels_file(tmp_path / "y.csv", theirs, np.arange(N))
+    if theirs == "item_number":  # in its order, as it always was
+        assert_joined(
+            load_features(features, labels=labels_file(path, theirs, np.arange(N), range(N)))
+        )
+        return
+    with pytest.raises(ValueError, match=r"y.csv must name its rows as a.csv names its own"):
+        load_features(features, labels=path)
+
+
+def test_a_number_never_stands_in_for_a_name_that_is_missing(tmp_path):
+    frame = pd.DataFrame({f"embedding_{d}": FEATURES[:, d] for d in range(D)})
+    frame.assign(filename=FILES, code=np.arange(N) + 7).to_csv(tmp_path / "a.csv", index=False)
+    named = pd.DataFrame(
+        {"filename": FILES, "code": np.roll(np.arange(N) + 7, 1), "label": CLASSES}
     )
-    assert_joined(load_features(features, labels=tmp_path / "y.csv"))
+    named.loc[3, "filename"] = "another.png"
+    named.to_csv(tmp_path / "y.csv", index=False)
+    with pytest.raises(ValueError, match=r"got none for 1 of them, such as filename img3.png"):
+        load_features(tmp_path / "a.csv", labels=tmp_path / "y.csv")
 
 
-def test_numbers_that_tell_no_rows_apart_name_none(tmp_path):
-    features = features_file(tmp_path / "a.csv", np.arange(N) % 4, "site")
-    frame = pd.DataFrame({"site": np.arange(N) % 5, "label": CLASSES})
+@pytest.mark.parametrize("key", ["patient_id", "slide"])
+@pytest.mark.parametrize("fault", ["blank", "twice", "unknown"])
+def test_names_that_nearly_fit_are_never_read_in_their_order(key, fault, tmp_path):
+    values = np.arange(N) + 1000
+    values = values if key == "patient_id" else np.char.add("s", values.astype(str))
+    features = features_file(tmp_path / "a.csv", values, key)
+    frame = pd.DataFrame({key: values, "label": CLASSES}).iloc[ORDER].astype({key: object})
+    unknown = 7 if key == "patient_id" else "s7"
+    frame.iloc[5, 0] = {"blank": None, "twice": frame.iloc[4, 0], "unknown": unknown}[fault]
+    frame.to_csv(tmp_path / "y.csv", index=False)
+    with pytest.raises(ValueError, match=r"must (name|be there for every|have a) row|must name"):
+        load_features(features, labels=tmp_path / "y.csv")
+
+
+def test_names_of_several_rows_show_whether_the_order_is_the_same(tmp_path):
+    patients = np.arange(N) // 3 + 100
+    features = features_file(tmp_path / "a.csv", patients, "patient_id")
+    in_order = labels_file(tmp_path / "y.csv", "patient_id", patients, range(N))
+    assert_joined(load_features(features, labels=in_order))
+    shuffled = labels_file(tmp_path / "y.csv", "patient_id", patients)
+    with pytest.raises(
+        ValueError, match=r"y.csv must name each row of a.csv once, or be in its ord"
+    ):
+        load_features(features, labels=shuffled)
+    few = pd.DataFrame({"patient_id": [100, 101, 102, 103], "label": list("abcd")})
+    few.to_csv(tmp_path / "y.csv", index=False)
+    with pytest.raises(
+        ValueError, match=r"y.csv must have a row for each of the 12 samples; got 4"
+    ):
+        load_features(features, labels=tmp_path / "y.csv")
+    other = pd.DataFrame({"patient_id": np.arange(N) % 5, "label": CLASSES})
+    other.to_csv(tmp_path / "y.csv", index=False)
+    with pytest.warns(
+        UserWarning, match=r"in their order, though these differ: 'patient_id' '0' in"
+    ):
+        assert_joined(load_features(features, labels=tmp_path / "y.csv"))
+
+
+def test_columns_of_one_name_go_before_others_that_fit_by_chance(tmp_path):
+    features = features_file(tmp_path / "a.csv", np.arange(N) + 1, "image_id")
+    frame = pd.DataFrame({"image_id": np.arange(N) + 1, "label": CLASSES}).iloc[ORDER]
+    frame.insert(0, "id", np.random.default_rng(2).permutation(N) + 1)  # of the annotation
     frame.to_csv(tmp_path / "y.csv", index=False)
     assert_joined(load_features(features, labels=tmp_path / "y.csv"))
 
@@ -89,6 +149,11 @@ def test_numbers_that_tell_no_rows_apart_name_none(tmp_path):
         ("/data/test/{}.png", "test/{}.png", True),
         ("./test/{}.png", "/data/test/{}.jpg", True),
         ("test/{}.png", "{}", True),
+        ("/home/me/cat/{}.png", "/data/you/cat/{}.png", True),
+        ("/home/me/test/{}.png", "/home/me/train/{}.png", False),
+        ("../data/cat/{}.png", "/home/you/data/cat/{}.png", True),
+        ("C:\\d\\cat\\{}.png", "/mnt/c/d/cat/{}.png", True),
+        ("s3://b/cat/{}.png", "/mnt/b/cat/{}.png", True),
     ],
 )
 def test_names_in_other_folders_are_of_other_samples(ours, theirs, agree, tmp_path):
@@ -100,6 +165,13 @@ def test_names_in_other_folders_are_of_other_samples(ours, theirs, agree, tmp_pa
     else:
         with pytest.raises(ValueError, match=r"y.csv must name its rows as a.csv names its own"):
             load_features(features, labels=path)
+
+
+def test_numbers_of_folds_in_a_file_of_labels_are_no_splits(tmp_path):
+    features = features_file(tmp_path / "a.csv")
+    frame = pd.DataFrame({"file": FILES, "label": CLASSES, "split": np.arange(N) % 2}).iloc[ORDER]
+    frame.to_csv(tmp_path / "y.csv", index=False)
+    assert_joined(load_features(features, labels=tmp_path / "y.csv"))
 
 
 def test_labels_that_name_no_split_are_those_of_features_that_name_none(tmp_path):
@@ -116,6 +188,9 @@ def test_a_word_for_a_missing_number_is_no_class(word, tmp_path):
     frame.to_csv(tmp_path / "y.csv", index=False)
     with pytest.raises(ValueError, match=r"must be there for every row; got .* in row 5"):
         load_features(features, labels=tmp_path / "y.csv")
+    frame = pd.DataFrame({"label": [*"012-" * (N // 4)]})  # of characters
+    frame.to_csv(tmp_path / "y.csv", index=False)
+    assert load_features(features, labels=tmp_path / "y.csv").labels.max() == 3
     frame = pd.DataFrame({"label": ["EU", word if word == "NA" else "AS"] * (N // 2)})
     frame.to_csv(tmp_path / "y.csv", index=False)  # Namibia
     assert load_features(features, labels=tmp_path / "y.csv").labels.max() == 1
