@@ -244,11 +244,9 @@ def by_split(
     found: dict[str, Arrays] = {}
     whole: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
-        match = _SPLIT.match(name)
-        if match:
-            split = SPLITS[(match["before"] or match["after"]).lower()]
-            part = found.setdefault(split, arrays.like({}))
-            part[match["rest"] or match["start"]] = array
+        known = of_split(name)
+        if known is not None:
+            found.setdefault(known[0], arrays.like({}))[known[1]] = array
         else:
             whole[name] = array
     if vectors:
@@ -256,6 +254,31 @@ def by_split(
     if features in whole:
         return {"": arrays}
     return _of_matrices(arrays, found, whole)
+
+
+def of_split(name: str) -> tuple[str, str] | None:
+    """Read a split off the name of an array.
+
+    Parameters
+    ----------
+    name : str
+        Of an array.
+
+    Returns
+    -------
+    tuple of str, or None
+        The split, and the name without it.
+
+    Examples
+    --------
+    >>> of_split("X_test"), of_split("val/labels"), of_split("features")
+    (('test', 'X'), ('validation', 'labels'), None)
+    """
+    match = _SPLIT.match(name)
+    if match is None:
+        return None
+    split = SPLITS[(match["before"] or match["after"]).lower()]
+    return split, match["rest"] or match["start"]
 
 
 def _of_matrices(
@@ -278,6 +301,7 @@ def _of_matrices(
             f"features must all name their split, or none; got {usual[0]!r} of "
             f"{next(iter(found))} beside {beside[0]!r}. Rename {beside[0]!r} or take it out."
         )
+    found = {split: part for split, part in found.items() if named[split]}
     sizes = {len(part[name]) for part in found.values() for name in part if part[name].ndim == 2}
     for name, array in whole.items():
         if len(array) not in sizes:

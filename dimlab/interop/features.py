@@ -20,6 +20,7 @@ from dimlab.interop.arrays import (
     Arrays,
     by_split,
     numbers_and_text,
+    of_split,
     plain,
     read_arrays,
     shapes_of,
@@ -309,6 +310,9 @@ def _chosen(
 ) -> tuple[Representation, Keys]:
     """Representation of a split, and what names its rows."""
     parts = by_split(numbers_and_text(path), features=features)
+    whole = None if features is None else of_split(features)
+    if whole is not None and split is None and whole[0] in parts:
+        split = whole[0]
     if len(parts) == 1:
         name, part = next(iter(parts.items()))
     elif split not in parts:
@@ -317,6 +321,8 @@ def _chosen(
         )
     else:
         name, part = split, parts[split]
+    if whole is not None and whole[0] == name and features not in part:  # as the file calls it
+        features = whole[1]
     layout = _layout(path, name, part, features, None if labels is None else os.fspath(labels))
     _say_what_is_left_out(path, part, layout)
     meta: dict[str, Any] = {"source": path.name}

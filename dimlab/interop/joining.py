@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +18,13 @@ import numpy as np
 from dimlab.containers import Misnamed, naming
 from dimlab.factor_table import FILE, ROW, places
 from dimlab.interop.arrays import (
+    SPLITS,
     TABLES,
     Arrays,
     by_split,
     columns_of,
     numbers_and_text,
+    of_split,
     plain,
     read_table,
     shapes_of,
@@ -45,7 +47,7 @@ NAMES = (
 COUNTS = (ROW, "index", "idx", "unnamed0")
 _RANKS = ("file", "name", "count", "text", "number")  # of what may name rows, the likeliest first
 _ROOT = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*:")  # of a path that begins at one
-_ENDING = re.compile(r"\.[A-Za-z0-9]{1,5}$")
+_ENDING = re.compile(r"\.(?=\d*[A-Za-z])[A-Za-z0-9]{1,5}$")  # not the last number of several
 
 Keys = dict[str, np.ndarray]
 
@@ -120,25 +122,32 @@ def _kind(name: str, array: np.ndarray) -> str:
     return "" if word == "split" else "text" if is_text else "number"
 
 
-def _lost(arrays: Arrays, n_rows: int, name: str, known: Collection[str]) -> str | None:
+def _lost(arrays: Arrays, n_rows: int, name: str, keys: Keys) -> tuple[int, str] | None:
     """Say of a column that is called as names of rows are why it cannot name them; None: none is.
 
-    ``known`` are words that name the samples. A value that is missing makes floats of whole
-    numbers, and nothing of text.
+    With its rank. A value that is missing makes floats of whole numbers, and nothing of text; what
+    is no such column, as pictures or names of classes, is lost only where the samples have names.
     """
-    words = {*FILES, *NAMES, *COUNTS, *known}
+    words = dict.fromkeys(map(word_of, keys), _RANKS.index("text"))
+    for rank, usual in enumerate((FILES, NAMES, COUNTS)):
+        words |= dict.fromkeys(usual, rank)
+    named = any(_kind(*each) in ("file", "name") for each in keys.items())
+    found = []
     for each, sentence in arrays.unusable.items():
-        if word_of(each) in words:
-            return sentence
+        if word_of(each) in words and (named or "must be there for every row" in sentence):
+            found.append((words[word_of(each)], sentence))
     for each, array in arrays.items():
         if each == name or array.ndim != 1 or word_of(each) not in words:
             continue
-        if len(array) != n_rows:
-            return f"{each!r} must name {n_rows} rows of labels; got {len(array)} names."
-        if array.dtype.kind == "f" and np.isnan(array).any():
+        rank = words[word_of(each)]
+        if len(array) != n_rows and (named or 2 * len(array) > n_rows):
+            sentence = f"{each!r} must name {n_rows} rows of labels; got {len(array)} names."
+            found.append((rank, sentence))
+        elif array.dtype.kind == "f" and np.isnan(array).any():
             row = int(np.flatnonzero(np.isnan(array))[0])
-            return f"column {each!r} must be there for every row; got none in row {row}."
-    return None
+            sentence = f"column {each!r} must be there for every row; got none in row {row}."
+            found.append((rank, sentence))
+    return min(found, default=None, key=lambda each: each[0])
 
 
 def with_labels(found: Representation, where: str, keys: Keys, source: str) -> Representation:
@@ -189,8 +198,7 @@ def with_labels(found: Representation, where: str, keys: Keys, source: str) -> R
         n_rows = len(arrays[name])
         known = keys_of(arrays, n_rows, without=name)
         sides = _Sides(keys, known, len(found), n_rows, source, path.name)
-        names = {word_of(each) for each, array in keys.items() if _tells(array)}
-        values = arrays[name][_rows(sides, _lost(arrays, n_rows, name, names))]
+        values = arrays[name][_rows(sides, _lost(arrays, n_rows, name, keys))]
         classes, class_names = class_ids(values, [values], name)
     meta = {key: value for key, value in found.meta.items() if key != "class_names"}
     meta |= {"class_names": class_names} if class_names is not None else {}
@@ -215,6 +223,12 @@ def _of_split(arrays: Arrays, split: str, path: Path, source: str) -> Arrays:
         arrays = arrays.without("split")
         by_column = False
     parts = by_split(arrays, vectors=ending_of(path) not in TABLES)
+    if len(parts) == 1 and not by_column:  # what names no split is of the one there is
+        for part in parts.values():
+            sizes = {len(each) for each in part.values()}
+            for name, array in arrays.items():
+                if name not in part and len(array) in sizes and of_split(name) is None:
+                    part[name] = array
     labelled = any(plain(name) in LABELS for part in parts.values() for name in part)
     if "" in parts or not (by_column or labelled):
         return arrays
@@ -284,26 +298,35 @@ class _Sides:
         self.ours, self.theirs = ours, theirs
         self.n_samples, self.n_rows = n_samples, n_rows
         self.source, self.file = source, file
+        self.texts = [
+            {name: _as_text(array) for name, array in side.items()} for side in (ours, theirs)
+        ]
+        self.short = _Shortened()
+        self._unique: dict[str, bool] = {}
+
+    def rank(self, theirs: str) -> int:
+        """How likely a column of the labels names rows; 0 is likeliest."""
+        return _RANKS.index(_kind(theirs, self.theirs[theirs]))
 
     def pairs(self) -> list[tuple[str, str]]:
         """Columns of both sides that may name the same, the likeliest first.
 
-        A count is that of another count alone, and a number of anything that of a number which is
-        called the same and tells rows apart on both sides.
+        A count is that of another count alone. A number of anything is that of a number which is
+        called the same and tells rows apart on both sides, and an id of one that is called the
+        same, or counts files.
         """
         found = []
         for place, (theirs, array) in enumerate(self.theirs.items()):
             for ours, other in self.ours.items():
                 kinds = {_kind(theirs, array), _kind(ours, other)}
                 same = word_of(theirs) == word_of(ours)
-                numbers = kinds == {"name"} and "U" not in (array.dtype.kind, other.dtype.kind)
-                if numbers and not same and _is_count(array) != _is_count(other):
-                    continue  # one may be no more than the number of the row
+                numbers = "U" not in (array.dtype.kind, other.dtype.kind)
                 if "number" in kinds and not (same and _is_unique(array) and _is_unique(other)):
                     continue
+                if numbers and not same and "file" not in kinds and kinds != {"count"}:
+                    continue
                 if kinds == {"count"} or "count" not in kinds:
-                    rank = _RANKS.index(_kind(theirs, array))
-                    found.append(((rank, not same, place), theirs, ours))
+                    found.append(((not same, self.rank(theirs), place), theirs, ours))
         return [(theirs, ours) for _, theirs, ours in sorted(found, key=lambda each: each[0])]
 
     def numbers(self) -> list[tuple[str, str]]:
@@ -314,22 +337,74 @@ class _Sides:
             if "number" in (_kind(theirs, self.theirs[theirs]), _kind(ours, self.ours[ours]))
         ]
 
+    def is_unique(self, theirs: str) -> bool:
+        """Whether a column of the labels tells rows apart."""
+        if theirs not in self._unique:
+            self._unique[theirs] = _is_unique(self.theirs[theirs])
+        return self._unique[theirs]
 
-def _rows(sides: _Sides, lost: str | None) -> np.ndarray:
-    """Row of the labels for each sample; refused where names of rows are lost and others fail."""
-    matches: dict[str, np.ndarray] = {}
-    numbers = sides.numbers()
+    def match(self, theirs: str, ours: str) -> np.ndarray | None:
+        """Row of each sample, by a column of each side."""
+        if not self.is_unique(theirs):
+            return None
+        return _matched(self.texts[0][ours], self.texts[1][theirs], self.short)
+
+    def nearly(self, theirs: str, ours: str) -> bool:
+        """Whether two columns that are called as names are, or alike, name some rows alike."""
+        kinds = {_kind(theirs, self.theirs[theirs]), _kind(ours, self.ours[ours])}
+        alike = word_of(theirs) == word_of(ours) and _tells(self.theirs[theirs])
+        if not (kinds <= {"file", "name"} or (alike and kinds == {"text"})):
+            return False
+        return self.overlap(theirs, ours) > 0
+
+    def overlap(self, theirs: str, ours: str) -> int:
+        """How many samples are named in a column: as they are, or half of them in short."""
+        wanted, keys = self.texts[0][ours], self.texts[1][theirs]
+        count = int(np.isin(wanted, keys).sum())
+        if count:
+            return count
+        short = self.short(_without_ending, wanted), self.short(_without_ending, keys)
+        shortened = int(np.isin(short[0], short[1]).sum())
+        return shortened if 2 * shortened >= len(wanted) else 0
+
+
+def _rows(sides: _Sides, lost: tuple[int, str] | None) -> np.ndarray:
+    """Row of the labels for each sample; refused where names of rows are lost and others fail.
+
+    Nothing less likely stands in for names that nearly fit, or are lost.
+    """
+    matches: dict[tuple[str, str], np.ndarray] = {}
+    near, known = [], set()
     for theirs, ours in sides.pairs():
-        if (theirs, ours) in numbers and not matches and _any_overlap(sides):
-            break  # names that say nearly the same come first, and are refused
-        found = match(sides.ours[ours], sides.theirs[theirs])
+        rank = sides.rank(theirs)
+        if rank > 1 and any(sides.rank(each) < rank for each, _ in matches):
+            continue
+        both_files = word_of(theirs) in FILES and word_of(ours) in FILES
+        if not both_files and (theirs in known or f"our {ours}" in known):
+            continue  # they fit already, or are of a column of their own name
+        found = sides.match(theirs, ours)
         if found is not None:
-            matches.setdefault(theirs, found)
+            matches[theirs, ours] = found
+        elif sides.nearly(theirs, ours):
+            near.append((theirs, ours))
+        else:
+            continue
+        if found is not None or word_of(theirs) == word_of(ours):
+            known |= {theirs, f"our {ours}"}
     if matches:
+        best = next(iter(matches))
+        rank = sides.rank(best[0])
+        if lost is not None and lost[0] < rank:
+            raise ValueError(lost[1])
+        fit = {name for pair in matches for name in pair}
+        for theirs, ours in near:
+            if sides.rank(theirs) <= rank and theirs not in fit and ours not in fit:
+                _refuse([theirs], [ours], sides)
         _check_agreement(matches, sides)
-        return next(iter(matches.values()))
+        return matches[best]
     if lost is not None:
-        raise ValueError(lost)
+        raise ValueError(lost[1])
+    numbers = sides.numbers()
     keys = [name for name, array in sides.theirs.items() if _names(name, array)]
     keys += [name for name in sides.theirs if name not in keys and _overlap(name, sides)]
     named = [name for name, array in sides.ours.items() if _kind(name, array) in ("file", "name")]
@@ -377,7 +452,7 @@ def _check_order(sides: _Sides) -> None:
                 f"{theirs!r} {str(array[row])[:60]!r} in row {row}, where {sides.source} has "
                 f"{str(other[row])[:60]!r}"
             )
-            if (np.sort(first) == np.sort(second)).all() or (_tells(first) and _tells(second)):
+            if _in_another_order(first, second):
                 raise ValueError(
                     f"{sides.file} must name each row of {sides.source} once, or be in its order; "
                     f"got {got}. Name the rows alike in one column, without gaps."
@@ -390,23 +465,34 @@ def _check_order(sides: _Sides) -> None:
             )
 
 
+def _in_another_order(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether columns of the same values differ as often as by chance, or about half of that."""
+    if _tells(first) and _tells(second):
+        return True
+    values, place = np.unique(np.concatenate([first, second]), return_inverse=True)
+    shares = [np.bincount(each, minlength=len(values)) / len(first) for each in np.split(place, 2)]
+    by_chance = float(shares[0] @ shares[1])
+    return by_chance > 0 and bool(np.mean(first != second) > (1 - by_chance) / 2)
+
+
 def _tells(array: np.ndarray) -> bool:
     """Whether a column tells most rows apart."""
     return 2 * len(np.unique(array)) > len(array)
 
 
-def _any_overlap(sides: _Sides) -> bool:
-    return any(_overlap(name, sides) for name in sides.theirs)
-
-
-def _check_agreement(matches: Mapping[str, np.ndarray], sides: _Sides) -> None:
-    """Refuse two columns of files that send samples to different rows."""
-    files = [name for name in matches if word_of(name) in FILES]
-    for name in files[1:]:
-        if not np.array_equal(matches[name], matches[files[0]]):
+def _check_agreement(matches: Mapping[tuple[str, str], np.ndarray], sides: _Sides) -> None:
+    """Refuse two columns of names that send samples to different rows."""
+    named = [
+        pair
+        for pair in matches
+        if sides.rank(pair[0]) < _RANKS.index("count")
+        and (word_of(pair[0]) == word_of(pair[1]) or all(word_of(each) in FILES for each in pair))
+    ]
+    for pair in named[1:]:
+        if not np.array_equal(matches[pair], matches[named[0]]):
             raise ValueError(
-                f"{sides.file} must name each row once; got {files[0]!r} and {name!r}, which name "
-                "different samples. Take one of them out."
+                f"{sides.file} must name each row once; got {named[0][0]!r} and {pair[0]!r}, which "
+                "name different samples. Take one of them out."
             )
 
 
@@ -430,18 +516,13 @@ def _refuse(keys: list[str], named: list[str], sides: _Sides) -> None:
 
 
 def _overlap(theirs: str, sides: _Sides) -> int:
-    """How many samples are named in a column, at most: as they are, or half of them in short."""
-    keys = _as_text(sides.theirs[theirs])
-    short = _each(_without_ending, keys)
-    most = 0
-    for each, ours in sides.pairs():
-        if each != theirs or _kind(ours, sides.ours[ours]) not in ("file", "name"):
-            continue
-        wanted = _as_text(sides.ours[ours])
-        count = int(np.isin(wanted, keys).sum())
-        shortened = int(np.isin(_each(_without_ending, wanted), short).sum())
-        most = max(most, count, shortened if 2 * shortened >= len(wanted) else 0)
-    return most
+    """How many samples a column of names names, at most."""
+    named = [
+        ours
+        for each, ours in sides.pairs()
+        if each == theirs and _kind(ours, sides.ours[ours]) in ("file", "name")
+    ]
+    return max((sides.overlap(theirs, ours) for ours in named), default=0)
 
 
 def match(wanted: np.ndarray, keys: np.ndarray) -> np.ndarray | None:
@@ -469,13 +550,28 @@ def match(wanted: np.ndarray, keys: np.ndarray) -> np.ndarray | None:
     True
     """
     wanted, keys = _as_text(wanted), _as_text(keys)
+    return _matched(wanted, keys, _Shortened()) if _is_unique(keys) else None
+
+
+class _Shortened:
+    """Shortens each column in each way once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int], np.ndarray] = {}
+
+    def __call__(self, shorten: Callable[[str], str], names: np.ndarray) -> np.ndarray:
+        key = shorten.__name__, id(names)  # whoever calls keeps the names
+        if key not in self._known:
+            self._known[key] = _each(shorten, names)
+        return self._known[key]
+
+
+def _matched(wanted: np.ndarray, keys: np.ndarray, short: _Shortened) -> np.ndarray | None:
     n_wanted = len(np.unique(wanted))
-    if not _is_unique(keys):
-        return None
     for shorten in (None, _tidied, _without_folder, _without_ending, _number):
         ours, theirs = wanted, keys
         if shorten is not None:
-            ours, theirs = _each(shorten, wanted), _each(shorten, keys)
+            ours, theirs = short(shorten, wanted), short(shorten, keys)
             if len(np.unique(ours)) < n_wanted or not _is_unique(theirs):
                 continue
         order = np.argsort(theirs, kind="stable")
@@ -499,10 +595,17 @@ def _folders_agree(names: np.ndarray, others: np.ndarray) -> bool:
         while shared < min(len(first), len(second)) and first[-1 - shared] == second[-1 - shared]:
             shared += 1
         if shared < min(len(first), len(second)):
+            above = first[: len(first) - shared], second[: len(second) - shared]
             if not shared or not all(_ROOT.match(_tidied(each)) for each in pair):
                 return False
-            roots.add((*first[: len(first) - shared], "", *second[: len(second) - shared]))
+            if above[0][0] == above[1][0] or _name_splits(*above):
+                return False  # two folders of one tree, or of two splits
+            roots.add((*above[0], "", *above[1]))
     return len(roots) < 2
+
+
+def _name_splits(*folders: list[str]) -> bool:
+    return any(each.lower() in SPLITS for path in folders for each in path)
 
 
 def _folders(name: str) -> list[str]:
@@ -512,7 +615,8 @@ def _folders(name: str) -> list[str]:
 
 
 def _each(shorten: Callable[[str], str], names: np.ndarray) -> np.ndarray:
-    return np.array([shorten(name) for name in names.tolist()], dtype=np.str_)
+    different, place = np.unique(names, return_inverse=True)
+    return np.array([shorten(name) for name in different.tolist()], dtype=np.str_)[place]
 
 
 def _tidied(name: str) -> str:

@@ -249,6 +249,12 @@ def test_an_array_called_as_of_a_split_does_not_replace_features(tmp_path):
     np.savez(tmp_path / "c.npz", **parts, labels=LABELS)
     with pytest.warns(UserWarning, match="left out, as 'labels' must name its split, as other"):
         load_features(tmp_path / "c.npz", split="test")
+    with pytest.warns(UserWarning, match="left out"):
+        assert len(load_features(tmp_path / "c.npz", features="x_train")) == N
+    np.savez(tmp_path / "f.npz", x_test=FEATURES, y_test=LABELS, y_train=LABELS[:3])
+    for options in ({}, {"features": "x_test"}):
+        found = load_features(tmp_path / "f.npz", **options)
+        np.testing.assert_array_equal(found.labels, LABELS)
     np.savez(tmp_path / "d.npz", test_features=FEATURES, labels=LABELS, site=SITE)
     found = load_features(tmp_path / "d.npz", split="test")
     np.testing.assert_array_equal(found.labels, LABELS)

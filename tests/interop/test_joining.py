@@ -133,6 +133,52 @@ def test_names_of_several_rows_show_whether_the_order_is_the_same(tmp_path):
         assert_joined(load_features(features, labels=tmp_path / "y.csv"))
 
 
+@pytest.mark.parametrize("other", ["id", "index", "row", "image_id"])
+@pytest.mark.parametrize("fault", ["blank", "twice", "unknown"])
+def test_nothing_stands_in_for_names_of_files_that_nearly_fit(other, fault, tmp_path):
+    frame = pd.DataFrame({f"embedding_{d}": FEATURES[:, d] for d in range(D)})
+    frame.assign(filename=FILES, **{other: range(N)}).to_csv(tmp_path / "a.csv", index=False)
+    frame = pd.DataFrame({"filename": FILES, "label": CLASSES}).iloc[ORDER]
+    frame.iloc[5, 0] = {"blank": None, "twice": frame.iloc[4, 0], "unknown": "typo.png"}[fault]
+    frame.assign(**{other: range(N)}).to_csv(tmp_path / "y.csv", index=False)
+    with pytest.raises(ValueError, match=r"filename"):
+        load_features(tmp_path / "a.csv", labels=tmp_path / "y.csv")
+
+
+def test_two_names_that_send_samples_to_different_rows_are_refused(tmp_path):
+    frame = pd.DataFrame({f"embedding_{d}": FEATURES[:, d] for d in range(D)})
+    ids = {"id": np.arange(N) + 50, "image_id": np.arange(N) + 90}
+    frame.assign(**ids).to_csv(tmp_path / "a.csv", index=False)
+    ids["image_id"] = np.roll(ids["image_id"], 1)
+    pd.DataFrame({**ids, "label": CLASSES}).to_csv(tmp_path / "y.csv", index=False)
+    with pytest.raises(ValueError, match=r"got 'id' and 'image_id', which name different samples"):
+        load_features(tmp_path / "a.csv", labels=tmp_path / "y.csv")
+
+
+def test_the_last_number_of_several_is_no_ending(tmp_path):
+    uids = np.array([f"1.2.840.{row}.1" for row in range(N)])
+    features = features_file(tmp_path / "a.csv", uids, "uid")
+    path = labels_file(tmp_path / "y.csv", "uid", np.array([each[:-1] + "2" for each in uids]))
+    with pytest.raises(ValueError, match=r"y.csv must name its rows as a.csv names its own"):
+        load_features(features, labels=path)
+
+
+def test_names_beside_labels_of_the_one_split_are_of_that_split(tmp_path):
+    features = features_file(tmp_path / "a.csv")
+    np.savez(tmp_path / "y.npz", labels_test=CLASSES[ORDER], filenames=FILES[ORDER])
+    assert_joined(load_features(features, labels=tmp_path / "y.npz"))
+
+
+def test_what_is_no_column_of_names_is_no_reason_to_refuse(tmp_path):
+    features = features_file(tmp_path / "a.csv", None)
+    np.savez(tmp_path / "y.npz", labels=CLASSES, names=np.array(["cat", "dog", "owl"]))
+    assert_joined(load_features(features, labels=tmp_path / "y.npz"))
+    pytest.importorskip("pyarrow")
+    images = [{"bytes": b"x", "path": None}] * N
+    pd.DataFrame({"image": images, "label": CLASSES}).to_parquet(tmp_path / "y.parquet")
+    assert_joined(load_features(features, labels=tmp_path / "y.parquet"))
+
+
 def test_columns_of_one_name_go_before_others_that_fit_by_chance(tmp_path):
     features = features_file(tmp_path / "a.csv", np.arange(N) + 1, "image_id")
     frame = pd.DataFrame({"image_id": np.arange(N) + 1, "label": CLASSES}).iloc[ORDER]
@@ -151,6 +197,8 @@ def test_columns_of_one_name_go_before_others_that_fit_by_chance(tmp_path):
         ("test/{}.png", "{}", True),
         ("/home/me/cat/{}.png", "/data/you/cat/{}.png", True),
         ("/home/me/test/{}.png", "/home/me/train/{}.png", False),
+        ("/data/test/images/{}.png", "/data/train/images/{}.png", False),
+        ("/mnt/a/test/images/{}.png", "/data/train/images/{}.png", False),
         ("../data/cat/{}.png", "/home/you/data/cat/{}.png", True),
         ("C:\\d\\cat\\{}.png", "/mnt/c/d/cat/{}.png", True),
         ("s3://b/cat/{}.png", "/mnt/b/cat/{}.png", True),
