@@ -250,7 +250,8 @@ def by_split(
         else:
             whole[name] = array
     if vectors:
-        return found or {"": arrays}
+        sizes = {len(each) for part in found.values() for each in part.values()}
+        return _with_whole(found, whole, sizes) or {"": arrays}
     if features in whole:
         return {"": arrays}
     return _of_matrices(arrays, found, whole)
@@ -303,11 +304,18 @@ def _of_matrices(
         )
     found = {split: part for split, part in found.items() if named[split]}
     sizes = {len(part[name]) for part in found.values() for name in part if part[name].ndim == 2}
+    return _with_whole(found, whole, sizes)
+
+
+def _with_whole(
+    found: dict[str, Arrays], whole: Mapping[str, np.ndarray], sizes: set[int]
+) -> dict[str, Arrays]:
+    """Add what names no split to the one there is, and note it aside in several."""
     for name, array in whole.items():
         if len(array) not in sizes:
             continue  # nothing of samples
         for part in found.values():
-            if not several:
+            if len(found) == 1:
                 part.setdefault(name, array)
             else:
                 part.aside[name] = f"{name!r} must name its split, as other arrays do; got none."

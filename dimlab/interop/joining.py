@@ -24,7 +24,6 @@ from dimlab.interop.arrays import (
     by_split,
     columns_of,
     numbers_and_text,
-    of_split,
     plain,
     read_table,
     shapes_of,
@@ -223,12 +222,6 @@ def _of_split(arrays: Arrays, split: str, path: Path, source: str) -> Arrays:
         arrays = arrays.without("split")
         by_column = False
     parts = by_split(arrays, vectors=ending_of(path) not in TABLES)
-    if len(parts) == 1 and not by_column:  # what names no split is of the one there is
-        for part in parts.values():
-            sizes = {len(each) for each in part.values()}
-            for name, array in arrays.items():
-                if name not in part and len(array) in sizes and of_split(name) is None:
-                    part[name] = array
     labelled = any(plain(name) in LABELS for part in parts.values() for name in part)
     if "" in parts or not (by_column or labelled):
         return arrays
@@ -374,13 +367,14 @@ def _rows(sides: _Sides, lost: tuple[int, str] | None) -> np.ndarray:
     Nothing less likely stands in for names that nearly fit, or are lost.
     """
     matches: dict[tuple[str, str], np.ndarray] = {}
-    near, known = [], set()
+    near: list[tuple[str, str]] = []
+    known: tuple[set[str], set[str]] = set(), set()  # columns of labels and of samples
     for theirs, ours in sides.pairs():
         rank = sides.rank(theirs)
         if rank > 1 and any(sides.rank(each) < rank for each, _ in matches):
             continue
         both_files = word_of(theirs) in FILES and word_of(ours) in FILES
-        if not both_files and (theirs in known or f"our {ours}" in known):
+        if not both_files and (theirs in known[0] or ours in known[1]):
             continue  # they fit already, or are of a column of their own name
         found = sides.match(theirs, ours)
         if found is not None:
@@ -390,15 +384,16 @@ def _rows(sides: _Sides, lost: tuple[int, str] | None) -> np.ndarray:
         else:
             continue
         if found is not None or word_of(theirs) == word_of(ours):
-            known |= {theirs, f"our {ours}"}
+            known[0].add(theirs)
+            known[1].add(ours)
     if matches:
         best = next(iter(matches))
         rank = sides.rank(best[0])
         if lost is not None and lost[0] < rank:
             raise ValueError(lost[1])
-        fit = {name for pair in matches for name in pair}
+        fit = [set(side) for side in zip(*matches, strict=True)]
         for theirs, ours in near:
-            if sides.rank(theirs) <= rank and theirs not in fit and ours not in fit:
+            if sides.rank(theirs) <= rank and theirs not in fit[0] and ours not in fit[1]:
                 _refuse([theirs], [ours], sides)
         _check_agreement(matches, sides)
         return matches[best]

@@ -145,6 +145,18 @@ def test_nothing_stands_in_for_names_of_files_that_nearly_fit(other, fault, tmp_
         load_features(tmp_path / "a.csv", labels=tmp_path / "y.csv")
 
 
+def test_a_column_that_fits_excuses_none_of_its_name_on_the_other_side(tmp_path):
+    """Ours `file` fits their `caption`; their `file` nearly fits our `name`."""
+    ours = {"file": FILES, "name": np.char.add("n", FILES)}
+    frame = pd.DataFrame({f"embedding_{d}": FEATURES[:, d] for d in range(D)})
+    frame.assign(**ours).to_csv(tmp_path / "a.csv", index=False)
+    frame = pd.DataFrame({"file": ours["name"], "label": CLASSES, "caption": np.roll(FILES, 1)})
+    frame.loc[3, "file"] = "another.png"
+    frame.to_csv(tmp_path / "y.csv", index=False)
+    with pytest.raises(ValueError, match=r"got none for 1 of them, such as file nimg3.png"):
+        load_features(tmp_path / "a.csv", labels=tmp_path / "y.csv")
+
+
 def test_two_names_that_send_samples_to_different_rows_are_refused(tmp_path):
     frame = pd.DataFrame({f"embedding_{d}": FEATURES[:, d] for d in range(D)})
     ids = {"id": np.arange(N) + 50, "image_id": np.arange(N) + 90}
