@@ -19,7 +19,7 @@ from dimlab.devices import check_device
 from dimlab.study.families import FAMILIES
 from dimlab.study.search import VARIED, read_search, search, vary, write_search, write_varied
 from dimlab.study.sweep import OutOfTime, Study
-from dimlab.study.verdict import Verdict
+from dimlab.study.verdict import Verdict, number_or_nan
 from dimlab.training.distributed import current_world, joined
 
 if TYPE_CHECKING:
@@ -337,7 +337,7 @@ def _by_kind(
     return {
         kind: {
             seed: {
-                name: float(np.mean([_number(row.get(name)) for row in several]))
+                name: float(np.mean([number_or_nan(row.get(name)) for row in several]))
                 for name in several[0]
                 if name not in labels
             }
@@ -345,10 +345,6 @@ def _by_kind(
         }
         for kind, by_seed in found.items()
     }
-
-
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
 
 
 def _unlike(pair: _Pair, level: float | None) -> list[str]:

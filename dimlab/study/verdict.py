@@ -321,7 +321,7 @@ def check_whole(
                     f"rows of {kind} with seed {seed}."
                 )
     for name in measured:
-        values = np.array([_number(value) for value in table[name]])
+        values = np.array([number_or_nan(value) for value in table[name]])
         if not np.isfinite(values).all():
             place = int(np.argmin(np.isfinite(values)))
             raise ValueError(
@@ -336,10 +336,27 @@ def _kinds(values: Iterable[Any]) -> list[str]:
     ]
 
 
-def _number(value: Any) -> float:
+def number_or_nan(value: Any) -> float:
+    """Return a measured value as a number.
+
+    Parameters
+    ----------
+    value : object
+        As it stands in a row.
+
+    Returns
+    -------
+    float
+        NaN for None and for words.
+
+    Examples
+    --------
+    >>> number_or_nan(1), number_or_nan(None)
+    (1.0, nan)
+    """
     try:
         return float(value)
-    except (TypeError, ValueError):  # None, or a word
+    except (TypeError, ValueError):
         return float("nan")
 
 
