@@ -1,0 +1,155 @@
+"""Clusters: rows that belong together, such as the images of one patient or copies of a row."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+
+from dimlab.representation import Representation
+
+ClustersLike: TypeAlias = "str | np.ndarray | tuple[np.ndarray | None, np.ndarray] | None"
+
+_MANY_COPIES = 0.01  # share of test rows that repeat another one, above which a warning is due
+_BLOCK = 1 << 22  # elements looked at together
+
+
+def cluster_ids(
+    representation: Representation, clusters: str | np.ndarray | None
+) -> np.ndarray | None:
+    """Give each row of one split the id of its cluster.
+
+    Parameters
+    ----------
+    representation : Representation
+        N rows.
+    clusters : str, ndarray of shape (N,) or None
+        Name of a factor, or one value a row: rows of equal value belong together.
+
+    Returns
+    -------
+    ndarray of shape (N,), int64, or None
+        Cluster ids from 0, in order of first appearance; None where every row is a cluster of its
+        own, so that rows are independent.
+
+    Raises
+    ------
+    ValueError
+        If the factor is unknown, the shape is another one, a value is NaN, or all rows belong to
+        one cluster.
+
+    Examples
+    --------
+    >>> split = Representation(np.ones((4, 1)), factors={"patient": np.array([7, 3, 7, 3])})
+    >>> cluster_ids(split, "patient").tolist()
+    [0, 1, 0, 1]
+    """
+    if clusters is None:
+        return None
+    if isinstance(clusters, str):
+        if clusters not in representation.factors:
+            known = ", ".join(map(repr, representation.factors)) or "none"
+            raise ValueError(
+                f"clusters must name a factor of every split, one of {known}; got {clusters!r}."
+            )
+        values = representation.factors[clusters]
+    else:
+        values = np.asarray(clusters)
+    if values.shape != (len(representation),):
+        raise ValueError(
+            f"clusters must have shape ({len(representation)},) to match features; got "
+            f"{values.shape}."
+        )
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        raise ValueError("clusters must have no missing values; got NaN.")
+    _, first, codes = np.unique(values, return_index=True, return_inverse=True)
+    if len(first) == 1:
+        raise ValueError(
+            "clusters must tell at least two clusters apart; got one for all rows. Leave clusters "
+            "out if the rows are independent."
+        )
+    if len(first) == len(values):
+        return None
+    return np.argsort(np.argsort(first))[codes.reshape(values.shape)].astype(np.int64)
+
+
+def cluster_ids_of_pair(
+    train: Representation, test: Representation, clusters: ClustersLike
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Give each row of a train and of a test split the id of its cluster.
+
+    Parameters
+    ----------
+    train, test : Representation
+        The splits.
+    clusters : str, ndarray of shape (N_test,), pair of ndarray, or None
+        Name of a factor that both splits have; one value a test row, where the train rows are
+        independent; or values of train and of test.
+
+    Returns
+    -------
+    train_ids, test_ids : ndarray of int64 or None
+        As `cluster_ids` returns them.
+
+    Raises
+    ------
+    ValueError
+        As `cluster_ids`.
+    """
+    if isinstance(clusters, tuple):
+        if len(clusters) != 2:
+            raise ValueError(
+                "clusters must be a pair of arrays, for train and for test; got a tuple of "
+                f"{len(clusters)}."
+            )
+        return cluster_ids(train, clusters[0]), cluster_ids(test, clusters[1])
+    if isinstance(clusters, str):
+        return cluster_ids(train, clusters), cluster_ids(test, clusters)
+    return None, cluster_ids(test, clusters)
+
+
+def n_repeated_rows(features: np.ndarray) -> int:
+    """Count the rows of (N, D) features that repeat an earlier row exactly."""
+    rng = np.random.default_rng(0)
+    words = np.dtype(f"u{min(features.dtype.itemsize, 8)}")
+    factors = rng.integers(1, 2**63, size=features.shape[1], dtype=np.uint64) | np.uint64(1)
+    sums = np.empty(len(features), dtype=np.uint64)
+    step = max(1, _BLOCK // features.shape[1])
+    for start in range(0, len(features), step):
+        # Integers are summed without rounding; adding 0.0 turns -0.0 into 0.0.
+        bits = np.ascontiguousarray(features[start : start + step] + 0.0).view(words)
+        bits = bits.astype(np.uint64)
+        sums[start : start + step] = ((bits ^ (bits >> np.uint64(17))) * factors).sum(axis=1)
+    order = np.argsort(sums, kind="stable")
+    alike = np.flatnonzero(sums[order][1:] == sums[order][:-1])
+    return sum(
+        bool((features[order[place + 1]] == features[order[place]]).all())
+        for place in alike.tolist()
+    )
+
+
+def warning_of_copies(test: Representation, test_ids: np.ndarray | None) -> str | None:
+    """Say that many test rows are copies, which intervals and p-values would count as evidence.
+
+    Parameters
+    ----------
+    test : Representation
+        The rows that inference rests on.
+    test_ids : ndarray of shape (N,), int, or None
+        Their clusters; where they are given, nothing is said.
+
+    Returns
+    -------
+    str or None
+        One sentence with the remedy, where more than 1 % of the rows repeat another one.
+    """
+    if test_ids is not None:
+        return None
+    n_copies = n_repeated_rows(test.features)
+    if n_copies <= _MANY_COPIES * len(test):
+        return None
+    return (
+        f"{n_copies:,} of {len(test):,} test rows repeat another row exactly, so intervals and "
+        "p-values may be too small. If rows belong together, say which with clusters= "
+        "(--clusters)."
+    )
