@@ -129,7 +129,7 @@ class LinearReader:
     intercept : ndarray of shape (K,)
         Added to every row's logits.
     penalty : float
-        What it was fitted with: ridge: per sample; logistic: 1 / C.
+        What it was fitted with, as in ``fit_ridge`` and ``fit_logistic``.
     system : RidgeSystem, optional
         The ridge's inverse.
     """
@@ -285,9 +285,9 @@ def fit_logistic(
     labels : ndarray of shape (N,), int
         Their class ids.
     penalty : float, optional
-        > 0; half of it times the squared weights is added to the summed loss (scikit-learn's 1 /
-        C). By default chosen from 1e-2 .. 1e4 by the log-loss of a stratified fifth of the rows
-        held out.
+        > 0; half of it times the squared weights is added to the summed loss, whatever the number
+        of classes. By default chosen from 1e-2 .. 1e4 by the log-loss of a stratified fifth of the
+        rows held out.
     start : LinearReader, optional
         A reader of the same dimensions and classes to start from.
     seed : int, default=0
@@ -305,6 +305,11 @@ def fit_logistic(
 
     Notes
     -----
+    The objective is ``sum_n log-loss_n + penalty / 2 * sum_dk weights_dk^2``; the intercept is not
+    penalised. scikit-learn's ``LogisticRegression`` minimises the same with ``C = 1 / penalty`` for
+    three classes or more. For two classes it penalises the difference of their weights, twice as
+    much, so that ``C = 2 / penalty`` is the same there.
+
     The classes' held-out fifths are rounded down, and a penalty of 1 is taken where nothing is
     left to hold out. The reader is then fitted once more on all rows, with a warning where 2,000
     iterations were not enough.
@@ -432,13 +437,16 @@ def _fit_softmax(
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(
-        C=1 / penalty, tol=_TOLERANCE, max_iter=_MAX_ITERATIONS, warm_start=start is not None
-    )
     n_classes = int(codes.max()) + 1
+    # scikit-learn keeps the difference w of two classes and penalises w^2; as weights -w / 2 and
+    # w / 2 have it, their squares add up to half of that
+    inverse = (2 if n_classes == 2 else 1) / penalty
+    model = LogisticRegression(
+        C=inverse, tol=_TOLERANCE, max_iter=_MAX_ITERATIONS, warm_start=start is not None
+    )
     if start is not None:
         weights, intercept = start
-        if n_classes == 2:  # scikit-learn keeps the difference of two classes
+        if n_classes == 2:
             weights, intercept = weights[:, 1:] - weights[:, :1], intercept[1:] - intercept[:1]
         model.coef_, model.intercept_ = weights.T.copy(), intercept.copy()
         model.classes_ = np.arange(n_classes)
