@@ -18,7 +18,7 @@ from dimlab.atomic import write_together
 from dimlab.devices import check_device
 from dimlab.study.families import FAMILIES
 from dimlab.study.search import VARIED, read_search, search, vary, write_search, write_varied
-from dimlab.study.sweep import OutOfTime, Study
+from dimlab.study.sweep import AUGMENTATION, OutOfTime, Study
 from dimlab.study.verdict import Verdict, number_or_nan
 from dimlab.training.distributed import current_world, joined
 
@@ -132,8 +132,8 @@ class Analysis:
         Returns
         -------
         dict
-            Ready for JSON: claim, verdict, seeds, data, configuration, seconds, environment of the
-            runs, rows.
+            Ready for JSON: claim, verdict, seeds, data, configuration, version of the augmentation,
+            seconds, environment of the runs, rows.
 
         Raises
         ------
@@ -155,6 +155,7 @@ class Analysis:
             "data": study.data_name,
             "device": study.device,
             "config": study.config.to_dict(),
+            "augmentation": AUGMENTATION,
             "chosen": {name: dict(each) for name, each in study.chosen.items()},
             "seconds": round(float(table[["train_seconds", "measure_seconds"]].sum().sum()), 1),
             "environment": places[0],
@@ -592,7 +593,9 @@ def _agreement(kept: Path, *, alike: bool) -> str:
 
 def _other_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Name settings in which two results differ, so that nothing is to be reproduced."""
-    return [name for name in ("seeds", "data", "config", "chosen") if before[name] != now[name]]
+    before = {"augmentation": 1} | before  # what has none was made with the first one
+    names = ("seeds", "data", "config", "augmentation", "chosen")
+    return [name for name in names if before[name] != now[name]]
 
 
 def judge_again(analysis: Analysis, size: str) -> list[Path]:

@@ -16,7 +16,7 @@ from dimlab.encode import encode
 from dimlab.mask import DimensionMask
 from dimlab.probes.evaluate import evaluate
 from dimlab.study.families import FAMILIES, FIELDS, Family, tried_configurations
-from dimlab.study.sweep import Images, Run, Study
+from dimlab.study.sweep import AUGMENTATION, Images, Run, Study
 from dimlab.training.checkpoint import Checkpoint
 from dimlab.training.step import Record
 
@@ -227,7 +227,7 @@ def write_search(path: Path, study: Study, found: dict[str, Any], *, started: fl
     payload = {
         "data": study.data_name, "split": "validation", "seed": SEED, "steps": study.config.steps,
         "batch_size": study.config.batch_size, "seconds": round(time.monotonic() - started, 1),
-        "environment": environment(), "families": {**known, **found},
+        "augmentation": AUGMENTATION, "environment": environment(), "families": {**known, **found},
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:

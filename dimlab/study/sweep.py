@@ -23,6 +23,7 @@ from dimlab.atomic import replacing
 from dimlab.datasets import load_images
 from dimlab.image_set import SPLITS, ImageSet
 from dimlab.study.families import FAMILIES, Family
+from dimlab.training.augment import VERSION as AUGMENTATION
 from dimlab.training.checkpoint import Checkpoint, load_checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import current_world, wait_for_all
@@ -69,7 +70,10 @@ class Run:
     @property
     def key(self) -> str:
         """Name of its folder: equal for equal trainings."""
-        return _hash([self.config.to_dict(), self.data, self.random_mask, __version__])
+        augmentation = f"augmentation {AUGMENTATION}"
+        return _hash(
+            [self.config.to_dict(), self.data, self.random_mask, __version__, augmentation]
+        )
 
 
 @dataclass(frozen=True)

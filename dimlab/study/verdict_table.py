@@ -11,6 +11,7 @@ from scipy.stats import spearmanr
 
 from dimlab.atomic import replacing
 from dimlab.study.analysis import RESULTS, SEARCH
+from dimlab.study.sweep import AUGMENTATION
 from dimlab.study.verdict import Verdict, judged
 
 BEGIN, END = "<!-- verdicts -->", "<!-- end of verdicts -->"
@@ -76,6 +77,17 @@ def _head(cells: tuple[str, ...]) -> list[str]:
     return [_row(cells), _row(["---"] * len(cells))]
 
 
+def _outdated(kept: dict[str, Any]) -> str:
+    """Say which augmentation rows were trained with, where it is no longer today's."""
+    made_with = kept.get("augmentation", 1)
+    if made_with == AUGMENTATION:
+        return ""
+    return (
+        f" **Trained with version {made_with} of the augmentation** (now {AUGMENTATION}, see "
+        "CHANGELOG.md): to be run again."
+    )
+
+
 def _number(verdict: Verdict) -> str:
     return f"{verdict.effect:+.4f} [{verdict.ci_low:+.4f}, {verdict.ci_high:+.4f}] {verdict.unit}"
 
@@ -93,8 +105,9 @@ def _machines(result: dict[str, Any]) -> str:
 def _cells(result: dict[str, Any]) -> list[str]:
     verdict = Verdict.from_dict(result["verdict"])
     script, stem = result["script"], result["stem"]
+    answer = f"**{verdict.answer}**" + (" (to be run again)" if _outdated(result) else "")
     return [
-        f"[{result['claim']}]({script})", f"**{verdict.answer}**", _number(verdict),
+        f"[{result['claim']}]({script})", answer, _number(verdict),
         f"{verdict.smallest_effect:g}", str(verdict.n_seeds), result["data"],
         f"[figure]({RESULTS}/{stem}.svg), [numbers]({RESULTS}/{stem}.json)",
         f"`python analyses/{script} --{result['size']}`",
@@ -108,7 +121,8 @@ def _section(result: dict[str, Any]) -> list[str]:
     lines = [
         f"### {result['claim']}", "",
         f"**{verdict.answer}**: {_number(verdict)}.{needed} Seeds {seeds}; {result['data']}; "
-        f"{result['seconds'] / 60:.0f} minutes of one thread ({_machines(result)}).",
+        f"{result['seconds'] / 60:.0f} minutes of one thread ({_machines(result)})."
+        f"{_outdated(result)}",
     ]  # fmt: skip
     lines += ["", verdict.because] if verdict.because else []
     lines += [""] if verdict.parts else []
@@ -128,7 +142,7 @@ def _search_section(found: dict[str, Any]) -> list[str]:
         f"kNN accuracy on the {found['split']} split of {found['data']} after {found['steps']:,} "
         f"steps, seed {found['seed']}, masked where a mask is learned; {found['seconds'] / 60:.0f} "
         f"minutes ({_machine(found)}). The last column is Spearman's correlation of accuracy and "
-        "mask learning rate.", "",
+        f"mask learning rate.{_outdated(found)}", "",
         *_head(("family", "chosen", "best", "median", "worst", "seconds a step", "mask rate")),
     ]  # fmt: skip
     for family, each in found["families"].items():

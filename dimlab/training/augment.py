@@ -12,6 +12,13 @@ from dimlab.training.config import TrainConfig
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # means, deviations of R, G, B
 _WHOLE_BATCH = ("forward_input_shape", "order")  # parameters without a row a sample
+# parts of the jitter, in kornia's order, and the factors that change nothing
+_JITTER = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
+
+VERSION = 2
+"""Of what a configuration and a seed give. It is raised when a step changes its meaning, so that
+runs from before and after are told apart. 1: on images without three channels brightness was added
+and contrast multiplied; crops were resized with aligned corners."""
 
 
 def derived_seed(seed: int, *path: int) -> int:
@@ -79,27 +86,39 @@ class Augmentation:
     The parameters of all N samples are drawn together and applied to any rows of them, so views
     depend neither on the batch size of encoding nor on how a batch is cut into shards. kornia draws
     from torch's global generator: it is seeded inside a fork, nobody else's randomness moves.
+
+    Every step follows torchvision [1]_, which the official code uses. A crop is resized bilinearly
+    between pixel centres (corners not aligned). Brightness multiplies, contrast scales about the
+    mean of the image turned grey, saturation blends with the image turned grey, hue is turned;
+    each result is clipped to [0, 1]. One draw a sample decides whether it is jittered at all. The
+    four are applied in a random order, drawn once for the whole batch (torchvision: for each
+    image). Saturation, hue and ``grey`` need three channels. Without these, contrast scales about
+    the mean over all channels, so that a grey image gets the view that its copy with R = G = B
+    gets.
+
+    References
+    ----------
+    .. [1] torchvision documentation, ``transforms.RandomResizedCrop``, ``transforms.ColorJitter``
+       and ``transforms.RandomGrayscale``.
     """
 
     def __init__(self, config: TrainConfig, n_channels: int, size: tuple[int, int]) -> None:
         import kornia.augmentation as augmentation
 
         strength = config.jitter_strength
-        steps: dict[str, Any] = {
-            "crop": augmentation.RandomResizedCrop(size, scale=(config.crop_scale, 1.0)),
-            "flip": augmentation.RandomHorizontalFlip(p=config.flip),
-        }
         spread = (max(0.0, 1 - strength), 1 + strength)
-        if n_channels == 3:
-            steps["jitter"] = augmentation.ColorJitter(
+        self._steps: dict[str, Any] = {
+            "crop": augmentation.RandomResizedCrop(
+                size, scale=(config.crop_scale, 1.0), align_corners=False
+            ),
+            "flip": augmentation.RandomHorizontalFlip(p=config.flip),
+            # ColorJitter is torchvision's; RandomBrightness and RandomContrast are not
+            "jitter": augmentation.ColorJitter(
                 spread, spread, spread, strength / 4, p=config.jitter
-            )
-            steps["grey"] = augmentation.RandomGrayscale(p=config.grey)
-        else:
-            # saturation and hue need three channels
-            steps["brightness"] = augmentation.RandomBrightness(spread, p=config.jitter)
-            steps["contrast"] = augmentation.RandomContrast(spread, p=config.jitter)
-        self._steps = steps
+            ),
+        }
+        if n_channels == 3:
+            self._steps["grey"] = augmentation.RandomGrayscale(p=config.grey)
         self._shape = (n_channels, *size)
 
     def draw(self, n_samples: int, seed: int) -> dict[str, dict[str, Tensor]]:
@@ -115,12 +134,21 @@ class Augmentation:
         Returns
         -------
         dict
-            Parameters by step, one row a sample.
+            Parameters by step, one row a sample, in the order in which the steps are applied.
+            Without three channels ``brightness`` and ``contrast`` stand in the place of ``jitter``.
         """
         shape = torch.Size((n_samples, *self._shape))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return {name: step.forward_parameters(shape) for name, step in self._steps.items()}
+            drawn = {name: step.forward_parameters(shape) for name, step in self._steps.items()}
+        if self._shape[0] == 3:
+            return drawn
+        jitter = drawn.pop("jitter")
+        for index in jitter["order"].tolist():
+            name = list(_JITTER)[index]
+            if name in ("brightness", "contrast"):
+                drawn[name] = jitter | _neutral(jitter, but=name)
+        return drawn
 
     def apply(self, images: Tensor, drawn: dict[str, dict[str, Tensor]], rows: slice) -> Tensor:
         """Apply drawn parameters to the images of these rows.
@@ -140,12 +168,12 @@ class Augmentation:
             In [0, 1].
         """
         with torch.random.fork_rng(devices=[]):  # kornia touches the generator even here
-            for name, step in self._steps.items():
+            for name, drawn_params in drawn.items():
                 params = {
                     key: value if key in _WHOLE_BATCH else value[rows]
-                    for key, value in drawn[name].items()
+                    for key, value in drawn_params.items()
                 }
-                images = step(images, params=params)
+                images = self._steps["jitter" if name in _JITTER else name](images, params=params)
         return images
 
     def factors(self, drawn: dict[str, dict[str, Tensor]]) -> dict[str, np.ndarray]:
@@ -160,8 +188,10 @@ class Augmentation:
         -------
         dict of str to ndarray of shape (N,)
             ``crop_x, crop_y`` (centre, as a share of the side), ``crop_scale`` (share of the area),
-            ``flip`` and ``grey`` (bool), ``brightness, contrast, saturation`` (factor, 1 where not
-            applied), ``hue`` (turn, 0 where not applied).
+            ``flip`` and ``grey`` (bool), ``brightness`` (what the image is multiplied by),
+            ``contrast`` (what its distance from its mean is multiplied by) and ``saturation`` (1
+            where not applied), ``hue`` (turn, 0 where not applied). ``saturation, hue`` and
+            ``grey`` for three channels only.
         """
         corners = drawn["crop"]["src"].double().numpy()  # (N, 4, 2), inclusive pixel corners
         height, width = self._shape[1:]
@@ -173,12 +203,11 @@ class Augmentation:
             "crop_scale": sides.prod(1) / (height * width),
             "flip": _applied(drawn["flip"]),
         }
-        for name in ("brightness", "contrast", "saturation", "hue"):
+        for name, neutral in _JITTER.items():
             params = drawn.get("jitter", drawn.get(name))
-            if params is None or f"{name}_factor" not in params:
-                continue
-            value = params[f"{name}_factor"].double().numpy()
-            factors[name] = np.where(_applied(params), value, 0.0 if name == "hue" else 1.0)
+            if params is not None:
+                value = params[f"{name}_factor"].double().numpy()
+                factors[name] = np.where(_applied(params), value, neutral)
         if "grey" in drawn:
             factors["grey"] = _applied(drawn["grey"])
         return factors
@@ -186,3 +215,12 @@ class Augmentation:
 
 def _applied(params: dict[str, Tensor]) -> np.ndarray:
     return params["batch_prob"].numpy() > 0.5
+
+
+def _neutral(jitter: dict[str, Tensor], *, but: str) -> dict[str, Tensor]:
+    """Factors of all parts of the jitter but one that leave an image as it is."""
+    return {
+        f"{name}_factor": torch.full_like(jitter[f"{name}_factor"], neutral)
+        for name, neutral in _JITTER.items()
+        if name != but
+    }

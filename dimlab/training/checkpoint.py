@@ -53,7 +53,8 @@ class Checkpoint:
     optimisers : dict
         State dicts of the optimisers, ``network`` and ``mask``.
     versions : dict of str to str
-        Python, torch, numpy, dimlab, and the thread count that bit-for-bit equality needs.
+        Python, torch, numpy, dimlab, its augmentation, and the thread count that bit-for-bit
+        equality needs.
 
     Examples
     --------

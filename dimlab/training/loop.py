@@ -23,7 +23,7 @@ from torch import Tensor
 from dimlab.atomic import claiming, is_claimed
 from dimlab.devices import check_device
 from dimlab.mask import MaskTrace
-from dimlab.training.augment import Augmentation, derived_seed, normalised
+from dimlab.training.augment import VERSION, Augmentation, derived_seed, normalised
 from dimlab.training.checkpoint import Checkpoint, build_network
 from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import World, all_reduce, current_world, make_statistics_global
@@ -552,6 +552,7 @@ def _versions(world: World) -> dict[str, str]:
 
     return {
         "dimlab": __version__,
+        "augmentation": str(VERSION),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

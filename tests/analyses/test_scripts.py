@@ -24,11 +24,13 @@ from dimlab.study.analysis import (
     SIZES,
     Analysis,
     _agreement,
+    _other_settings,
     disagreements,
     judge_again,
 )
 from dimlab.study.verdict import Verdict
 from dimlab.study.verdict_table import BEGIN, verdict_table, with_table
+from dimlab.training.augment import VERSION
 from dimlab.training.loop import train
 from tests.test_figure_layout import drawn, faults_of
 
@@ -234,7 +236,7 @@ def test_a_result_that_changes_makes_the_table_stale(tmp_path):
     verdict = judged("a > b", [0.1, 0.2], smallest_effect=0.01, unit="accuracy")
     result = {
         "claim": "a > b", "script": "a.py", "size": "medium", "seeds": [0, 1], "data": "digits",
-        "seconds": 60.0, "verdict": verdict.to_dict(),
+        "seconds": 60.0, "verdict": verdict.to_dict(), "augmentation": VERSION,
         "environment": {"processor": "", "machine": "x86_64", "torch": "2"},
     }  # fmt: skip
     (tmp_path / RESULTS).mkdir()
@@ -246,6 +248,25 @@ def test_a_result_that_changes_makes_the_table_stale(tmp_path):
     other = judged("a > b", [0.1, 0.1], smallest_effect=0.01, unit="accuracy").to_dict()
     path.write_text(json.dumps(result | {"verdict": other}))
     assert verdict_table(tmp_path) != before
+
+
+def test_what_was_trained_with_another_augmentation_says_so_and_is_not_compared(tmp_path):
+    """What was kept before versions had a number has the first one."""
+    verdict = judged("a > b", [0.1, 0.2], smallest_effect=0.01, unit="accuracy")
+    result = {
+        "claim": "a > b", "script": "a.py", "size": "medium", "seeds": [0, 1], "data": "digits",
+        "seconds": 60.0, "verdict": verdict.to_dict(), "config": {}, "chosen": {}, "rows": [],
+        "environment": {"processor": "", "machine": "x86_64", "torch": "2"},
+    }  # fmt: skip
+    now = {**result, "augmentation": VERSION}
+    (tmp_path / RESULTS).mkdir()
+    path = tmp_path / RESULTS / "a.json"
+    said = f"**Trained with version 1 of the augmentation** (now {VERSION}, see CHANGELOG.md)"
+    for kept, outdated in ((now, False), (result, True), ({**result, "augmentation": 1}, True)):
+        path.write_text(json.dumps(kept))
+        assert (said in verdict_table(tmp_path)) == outdated
+        assert ("**undecided** (to be run again)" in verdict_table(tmp_path)) == outdated
+        assert _other_settings(kept, now) == ["augmentation"] * outdated
 
 
 def test_the_search_stands_below_the_verdicts(tmp_path):

@@ -176,6 +176,12 @@ def test_two_families_with_one_configuration_are_one_run(study):
     assert not {run.key for run in study.runs("both")} & keys
 
 
+def test_runs_of_another_augmentation_are_other_runs(study, monkeypatch):
+    keys = {run.key for run in study.runs("simclr")}
+    monkeypatch.setattr(sys.modules["dimlab.study.sweep"], "AUGMENTATION", 1)
+    assert not {run.key for run in study.runs("simclr")} & keys
+
+
 def test_a_random_mask_is_drawn_once_and_never_moves(study):
     chosen = {"exact": {"mask_spread": 2.0}}
     runs = replace(study, chosen=chosen).runs("random mask")
