@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from dimlab.containers import naming
+from dimlab.names import FILE, ROW, SPLIT
 from dimlab.representation import Representation
 from dimlab.tables import ending_of, first_gap, read_table
-
-ROW, FILE, SPLIT = "row", "file", "split"
 
 
 def join_factors(

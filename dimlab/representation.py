@@ -86,7 +86,7 @@ class Representation:
         if self.labels is not None:
             put(self, "labels", _labels(self.labels, len(features)))
         put(self, "factors", _factors(self.factors, (len(features),), "factors"))
-        put(self, "periods", _periods(self.periods, {**self.factors, **(self.view_factors or {})}))
+        put(self, "periods", _periods(self.periods, [self.factors, self.view_factors or {}]))
         if self.views is not None:
             views = _floating("views", self.views, ndim=3)
             if views.shape[1:] != features.shape or len(views) == 0:
@@ -112,6 +112,16 @@ class Representation:
     def n_dimensions(self) -> int:
         """D, the number of feature dimensions."""
         return self.features.shape[1]
+
+    @property
+    def view_columns(self) -> tuple[str, str] | tuple[()]:
+        """Factors of a stack of views that name each row's view and sample; else empty."""
+        recorded = self.meta.get("per_view")
+        if not recorded:
+            return ()
+        names = recorded if isinstance(recorded, Mapping) else {}  # older files hold True
+        columns = names.get("view", "view"), names.get("sample", "sample")
+        return columns if set(columns) <= set(self.factors) else ()
 
     def select(self, dimensions: Sequence[int] | np.ndarray) -> Representation:
         """Return the representation with these dimensions only, in this order.
@@ -247,9 +257,10 @@ class Representation:
         Returns
         -------
         Representation
-            ``features (V * N, D)``; labels and factors repeated; the view factors become factors
-            (``view_hue`` where there is a factor ``hue`` already), with ``view`` and ``sample``
-            (the row's sample in this representation).
+            ``features (V * N, D)``; labels and factors repeated; the view factors become factors,
+            and so do ``view`` and ``sample`` (the row's sample in this representation). Where a
+            name is taken, the new factor's begins with ``view_``; ``view_columns`` names the last
+            two.
 
         Raises
         ------
@@ -260,6 +271,8 @@ class Representation:
         --------
         >>> views = np.array([[[1.0], [2.0]], [[1.1], [2.1]]])
         >>> rows = Representation(views[0], views=views).per_view()
+        >>> rows.view_columns
+        ('view', 'sample')
         >>> rows.features.ravel().tolist(), rows.factors["sample"].tolist()
         ([1.0, 2.0, 1.1, 2.1], [0, 1, 0, 1])
         """
@@ -269,16 +282,25 @@ class Representation:
             )
         n_views, n_samples, n_dimensions = self.views.shape
         factors = {name: np.tile(value, n_views) for name, value in self.factors.items()}
-        for name, value in self.view_factors.items():
-            factors[f"view_{name}" if name in factors else name] = value.ravel()
-        factors["view"] = np.repeat(np.arange(n_views), n_samples)
-        factors["sample"] = np.tile(np.arange(n_samples), n_views)
+
+        def added(name: str, values: np.ndarray) -> str:
+            while name in factors:  # factor names are the user's
+                name = f"view_{name}"
+            factors[name] = values
+            return name
+
+        named = {name: added(name, each.ravel()) for name, each in self.view_factors.items()}
+        named |= {name: name for name, each in self.factors.items() if each.dtype.kind == "f"}
+        columns = {
+            "view": added("view", np.repeat(np.arange(n_views), n_samples)),
+            "sample": added("sample", np.tile(np.arange(n_samples), n_views)),
+        }
         return Representation(
             self.views.reshape(-1, n_dimensions),
             labels=None if self.labels is None else np.tile(self.labels, n_views),
             factors=factors,
-            periods={name: period for name, period in self.periods.items() if name in factors},
-            meta={**self.meta, "per_view": True},
+            periods={named[name]: period for name, period in self.periods.items()},
+            meta={**self.meta, "per_view": columns},
         )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -486,7 +508,7 @@ def _factors(factors: Any, shape: tuple[int, ...], what: str) -> dict[str, np.nd
     return checked
 
 
-def _periods(periods: Any, factors: Mapping[str, Any]) -> dict[str, float]:
+def _periods(periods: Any, factors: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     checked = {}
     for name, period in dict(periods or {}).items():
         try:
@@ -494,7 +516,7 @@ def _periods(periods: Any, factors: Mapping[str, Any]) -> dict[str, float]:
         except (TypeError, ValueError):
             raise ValueError(f"periods[{name!r}] must be a number; got {period!r}.") from None
     for name, period in checked.items():
-        if name not in factors or np.asarray(factors[name]).dtype.kind != "f":
+        if all(np.asarray(each.get(name, "")).dtype.kind != "f" for each in factors):
             raise ValueError(f"periods must name continuous factors; got {name!r}.")
         if not (np.isfinite(period) and period > 0):
             raise ValueError(f"periods[{name!r}] must be > 0; got {period}.")

@@ -6,7 +6,7 @@ import json
 import operator
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,12 +203,12 @@ def print_extremes(result: Ablation, count: int = 10) -> None:
     print_table(frame.iloc[::-1].head(count), title=title, formats=formats)
 
 
-def print_sentences(sentences: Sequence[str]) -> None:
+def print_sentences(sentences: Iterable[str]) -> None:
     """Print sentences, each on lines of its own.
 
     Parameters
     ----------
-    sentences : sequence of str
+    sentences : iterable of str
         What a result says in words.
     """
     shown = console()

@@ -24,8 +24,8 @@ COMPARISONS = {
 }
 
 LAYERS = [  # from the floor up; a room imports only from rooms below its own, or from its own wing
-    {"memory", "atomic", "containers", "devices", "tables"},
-    {"representation", "clusters", "mask", "basis", "readers", "kernels", "factor_table"}
+    {"memory", "atomic", "containers", "devices", "names", "tables"},
+    {"representation", "pairing", "clusters", "mask", "basis", "readers", "kernels", "factor_table"}
     | {"archives", "image_set", "planted", "datasets"},
     {"probes", "training"},
     {"figures", "encode", "locate", "interop"},

@@ -9,7 +9,7 @@ import torch
 from dimlab import DimensionMask
 from dimlab.probes.evaluate import evaluate
 from dimlab.representation import Representation
-from dimlab.sources import drawn, sampled_train
+from dimlab.sources import drawn, halves, sampled, sampled_train
 
 
 def split_of(seed, n, **more):
@@ -153,3 +153,15 @@ def test_every_class_keeps_its_share_of_a_skewed_train():
     assert np.bincount(labels[rows]).tolist() == [35, 10, 5]
     assert len(set(rows.tolist())) == 50
     assert len(drawn(1000, 1000, labels, seed=1)) == 1000
+
+
+def test_named_rows_are_drawn_alike_in_any_order_of_the_rows():
+    rng = np.random.default_rng(0)
+    names = np.array([f"{row}.png" for row in range(60)])
+    whole = Representation(
+        rng.normal(size=(60, 2)), labels=np.arange(60) % 3, factors={"file": names}
+    )
+    shuffled = whole.take(rng.permutation(60))
+    drawings = [[*halves(each, seed=1), sampled(each, 20, seed=2)] for each in (whole, shuffled)]
+    for ours, theirs in zip(*drawings, strict=True):
+        assert set(ours.factors["file"]) == set(theirs.factors["file"])

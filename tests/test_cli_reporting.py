@@ -56,6 +56,22 @@ def test_features_alone_make_a_page_and_several_are_compared(dimlab, tmp_path):
     assert "mask" not in out  # there is none
 
 
+def test_a_comparison_that_cannot_be_made_takes_nothing_else_along(dimlab, monkeypatch):
+    from dimlab.cli import reporting
+    from dimlab.probes.decompose import decompose
+
+    def examined(loading, source, *others):
+        names = np.char.add(source.stem, np.arange(60).astype(str))
+        features = np.random.default_rng(0).normal(size=(60, 2))
+        split = Representation(features, factors={"file": names})
+        return {"spectrum": decompose(split)}, None, split
+
+    monkeypatch.setattr(reporting, "_examined", examined)
+    code, out, err = dimlab("report", "one.npz", "two.npz")
+    assert (code, "the comparison is left out: names of rows must be the same" in err) == (0, True)
+    assert "Open report/report.html" in out
+
+
 def test_a_npz_of_features_and_labels_makes_a_page_in_one_command(dimlab, tmp_path):
     rng = np.random.default_rng(0)
     labels = np.arange(150) % 3

@@ -247,3 +247,25 @@ def test_a_factor_of_samples_keeps_its_name_beside_one_of_views():
     np.testing.assert_array_equal(stacked.factors["hue"], np.tile(hue, 2))
     np.testing.assert_array_equal(stacked.factors["view_hue"], 0)
     assert stacked.periods == {"hue": 6.0}
+
+
+def test_factors_of_the_user_s_keep_their_names_and_values_beside_those_of_views(tmp_path):
+    own = {
+        "view": np.array([7, 7, 9]), "sample": np.array([0.5, 1.5, 2.5]),
+        "hue": np.array([3, 1, 2]), "view_hue": np.array(["a", "b", "c"]),
+    }  # fmt: skip
+    shift = np.arange(6.0).reshape(2, 3)
+    representation = Representation(
+        np.eye(3), factors=own, views=np.zeros((2, 3, 3)), periods={"hue": 9.0, "sample": 4.0},
+        view_factors={"hue": shift},
+    )  # fmt: skip
+    saved = representation.per_view().save(tmp_path / "stacked.safetensors")
+    for stacked in (representation.per_view(), Representation.load(saved)):
+        for name, values in own.items():
+            np.testing.assert_array_equal(stacked.factors[name], np.tile(values, 2))
+        np.testing.assert_array_equal(stacked.factors["view_view_hue"], shift.ravel())
+        assert stacked.periods == {"view_view_hue": 9.0, "sample": 4.0}
+        view, sample = stacked.view_columns
+        np.testing.assert_array_equal(stacked.factors[view], [0, 0, 0, 1, 1, 1])
+        np.testing.assert_array_equal(stacked.factors[sample], [0, 1, 2, 0, 1, 2])
+    assert representation.view_columns == ()

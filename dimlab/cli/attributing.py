@@ -590,6 +590,7 @@ def _print_attribution(result: Any) -> None:
         for name, each in factors.items()
     ]
     print_table(_frame(rows), title=f"\nFactors, of {len(result)} dimensions")
+    print_sentences([f"{name} is {note}" for name, note in result.notes.items()])
 
 
 def _print_erasure(result: Any) -> None:

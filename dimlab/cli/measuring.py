@@ -31,7 +31,14 @@ from dimlab.cli.options import (
 )
 from dimlab.cli.recording import recording
 from dimlab.sources import Loading, names_of
-from dimlab.terminal import presented, print_rows, print_table, progress, with_bounds
+from dimlab.terminal import (
+    presented,
+    print_rows,
+    print_sentences,
+    print_table,
+    progress,
+    with_bounds,
+)
 
 N_BLOCKS = 20  # as `kernels.moments` has it, whose import would cost a start
 Blocks = Annotated[
@@ -289,6 +296,11 @@ def compare(
             print_table(shown, title=f"Statistics, and differences to {result.reference}")
             numbers = dict.fromkeys(("cka", "cka_biased", "procrustes"), ".4f")
             print_table(result.similarities(), title="\nSimilarity", formats=numbers)
+            print_sentences(
+                f"{name}: rows paired with those of {result.reference} by {how}."
+                for name, how in zip(result.names, result.paired_by, strict=True)
+                if how
+            )
 
 
 def _npy(array: np.ndarray) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -103,7 +104,10 @@ def report(
     if len(sources) > 1:
         from dimlab.probes.compare import compare
 
-        results = {"comparison": compare(tested, seed=seed, device=device), **results}
+        try:
+            results = {"comparison": compare(tested, seed=seed, device=device), **results}
+        except ValueError as error:  # the other results stand
+            print(f"dimlab report: the comparison is left out: {error}", file=sys.stderr)
     page = write_report(
         out,
         results,

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from dimlab.containers import Misnamed, naming
-from dimlab.factor_table import FILE
 from dimlab.interop.arrays import (
     FEATURES,
     SPLITS,
@@ -27,7 +26,8 @@ from dimlab.interop.arrays import (
     text_of,
 )
 from dimlab.interop.classes import LABELS, class_ids, is_file_of_labels
-from dimlab.interop.joining import COUNTS, FILES, Keys, keys_of, with_labels, word_of
+from dimlab.interop.joining import Keys, keys_of, with_labels
+from dimlab.names import FILE, FILES, word_of
 from dimlab.representation import FORMAT, Representation, map_safetensors
 from dimlab.tables import ending_of
 
@@ -387,8 +387,6 @@ def _layout(
             left_out.append(name)
         elif word_of(name) in FILES and array.dtype.kind in "iuUS" and FILE not in factors:
             factors[FILE] = name
-        elif word_of(name) in (*COUNTS, "id") and array.dtype.kind in "iu":
-            continue  # a number of the row says nothing of the sample
         else:
             factors[name.rsplit(".", 1)[-1]] = name
     left_out += [name for name in arrays.unusable if name not in arrays]

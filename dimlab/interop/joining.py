@@ -7,7 +7,6 @@ sample the label of another one, and nothing would look wrong.
 from __future__ import annotations
 
 import re
-import unicodedata
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dimlab.containers import Misnamed, naming
-from dimlab.factor_table import FILE, ROW, places
+from dimlab.factor_table import places
 from dimlab.interop.arrays import (
     SPLITS,
     TABLES,
@@ -31,45 +30,15 @@ from dimlab.interop.arrays import (
     text_of,
 )
 from dimlab.interop.classes import LABELS, class_ids
+from dimlab.names import COUNTS, FILES, NAMES, ROW, tidied, without_zeros, word_of
 from dimlab.representation import Representation
 from dimlab.tables import ending_of
 
-FILES = (
-    FILE, "files", "filename", "filenames", "filepath", "filepaths", "path", "paths", "image",
-    "images", "imagepath", "imagepaths", "imagename", "imagenames", "imagefile", "imagefiles",
-    "img", "imgs", "imgpath", "imgpaths", "imgname", "imgfile",
-)  # fmt: skip
-NAMES = (
-    "imageid", "imageids", "imgid", "imgids", "name", "names", "id", "ids", "key", "keys", "sample",
-    "sampleid", "sampleids", "samplename", "uid", "uuid",
-)  # fmt: skip
-COUNTS = (ROW, "index", "idx", "unnamed0")
 _RANKS = ("file", "name", "count", "text", "number")  # of what may name rows, the likeliest first
 _ROOT = re.compile(r"/|[A-Za-z][A-Za-z0-9+.-]*:")  # of a path that begins at one
 _ENDING = re.compile(r"\.(?=\d*[A-Za-z])[A-Za-z0-9]{1,5}$")  # not the last number of several
 
 Keys = dict[str, np.ndarray]
-
-
-def word_of(name: str) -> str:
-    """Return the last part of a dotted name in small letters and digits alone.
-
-    Parameters
-    ----------
-    name : str
-        Of an array or column.
-
-    Returns
-    -------
-    str
-        Without spaces and signs.
-
-    Examples
-    --------
-    >>> word_of("File Name"), word_of("data.image_id"), word_of("Unnamed: 0")
-    ('filename', 'imageid', 'unnamed0')
-    """
-    return re.sub(r"[^a-z0-9]", "", plain(name))
 
 
 def keys_of(arrays: Mapping[str, np.ndarray], n_rows: int, *, without: str | None = None) -> Keys:
@@ -615,7 +584,7 @@ def _each(shorten: Callable[[str], str], names: np.ndarray) -> np.ndarray:
 
 
 def _tidied(name: str) -> str:
-    return unicodedata.normalize("NFC", name).strip().replace("\\", "/")
+    return tidied(name).replace("\\", "/")
 
 
 def _without_folder(name: str) -> str:
@@ -628,8 +597,7 @@ def _without_ending(name: str) -> str:
 
 def _number(name: str) -> str:
     """Take the zeros before a whole number away; what is none stays itself."""
-    name = _without_ending(name)
-    return name.lstrip("0") or "0" if name.isascii() and name.isdigit() else name
+    return without_zeros(_without_ending(name))
 
 
 def _as_text(array: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +16,9 @@ from dimlab.kernels.effects import (
 )
 from dimlab.representation import Representation
 
+LEFT_OUT = "left out"
 IDENTIFIABLE = 0.01  # share of a factor's variance that must be left given the label
-_OF_VIEWS = ("view", "sample")  # of `Representation.per_view`: no factors
+_MANY = 20  # categories of whole numbers, beyond which they look continuous
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,8 @@ class Factors:
         Basis functions: centred, orthogonal, of variance 1.
     left_given_label : ndarray of shape (F,)
         Share of the columns' variance within classes.
+    notes : dict of str to str
+        By name, that a factor is left out, or that its whole numbers are many categories.
     """
 
     names: tuple[str, ...]
@@ -47,13 +50,15 @@ class Factors:
     values: tuple[np.ndarray, ...]
     columns: tuple[np.ndarray, ...]
     left_given_label: np.ndarray
+    notes: dict[str, str]
 
     @classmethod
     def of(
         cls, representation: Representation, labels: np.ndarray, factors: Sequence[str] | None
     ) -> Factors:
         """Expand the named factors, or all that do not merely number the samples."""
-        names = _names(representation, factors)
+        notes = notes_of(representation)
+        names = _names(representation, factors, notes)
         codes = np.unique(labels, return_inverse=True)[1]
         periods = representation.periods
         columns = tuple(
@@ -63,9 +68,10 @@ class Factors:
         left = [_left_given_label(each, codes) for each in columns]
         kinds = tuple(kind_of(representation, name) for name in names)
         samples = np.arange(len(representation))
-        if representation.meta.get("per_view") and "sample" in representation.factors:
-            samples = np.unique(representation.factors["sample"], return_inverse=True)[1]
-        return cls(names, kinds, codes, samples, values, columns, np.array(left))
+        if representation.view_columns:
+            sample = representation.factors[representation.view_columns[1]]
+            samples = np.unique(sample, return_inverse=True)[1]
+        return cls(names, kinds, codes, samples, values, columns, np.array(left), notes)
 
     @property
     def identifiable(self) -> np.ndarray:
@@ -147,40 +153,53 @@ def kind_of(representation: Representation, name: str) -> str:
     return "periodic" if name in representation.periods else "continuous"
 
 
-def _names(representation: Representation, factors: Sequence[str] | None) -> tuple[str, ...]:
-    known = [
-        name
-        for name in representation.factors
-        if not (representation.meta.get("per_view") and name in _OF_VIEWS)
-    ]
-    named = [name for name in known if not _numbers_samples(representation, name)]
+def notes_of(representation: Representation) -> dict[str, str]:
+    """Say which factors have too many categories to be looked at, or look continuous.
+
+    Numbers are never left out, nor taken as many categories, without a sentence.
+    """
+    n_samples, notes = len(representation), {}
+    if representation.view_columns:
+        n_samples = len(np.unique(representation.factors[representation.view_columns[1]]))
+    for name, values in representation.factors.items():
+        if values.dtype.kind == "f" or name in representation.view_columns:
+            continue
+        n_categories, whole = len(np.unique(values)), values.dtype.kind in "iu"
+        what = f"{n_categories} different {'whole numbers' if whole else 'values'}"
+        remedy = f" As floating numbers it is continuous (--continuous {name})." if whole else ""
+        if n_categories > max(2, n_samples / 2):  # as names of samples have
+            notes[name] = f"{LEFT_OUT}: {what} in {n_samples} samples.{remedy}"
+        elif whole and n_categories > _MANY:
+            notes[name] = f"taken as categories: {what}.{remedy}"
+    return notes
+
+
+def _names(
+    representation: Representation, factors: Sequence[str] | None, notes: Mapping[str, str]
+) -> tuple[str, ...]:
+    left_out = {name: note for name, note in notes.items() if note.startswith(LEFT_OUT)}
+    known = [name for name in representation.factors if name not in representation.view_columns]
+    named = [name for name in known if name not in left_out]
     if factors is not None:
         named = [factors] if isinstance(factors, str) else list(factors)
     if not named:
+        listed = "".join(f" {name!r} is {note}" for name, note in left_out.items())
         raise ValueError(
             "attribute needs factors: build the Representation with factors={name: (N,)}, or "
-            "encode views and pass per_view()."
+            f"encode views and pass per_view().{listed}"
         )
     for name in named:
         if name not in known:
             listed = ", ".join(map(repr, known)) or "none"
             raise ValueError(f"factors must be among {listed}; got {name!r}.")
-        if _numbers_samples(representation, name):
-            n_categories = len(np.unique(representation.factors[name]))
+        if name in left_out:
             raise ValueError(
-                f"factors must have at most half as many categories as there are samples; got "
-                f"{name!r} with {n_categories} of {len(representation)}. A number is continuous "
-                "where it is floating."
+                "factors must have at most half as many categories as there are samples; got "
+                f"{name!r}, {left_out[name].removeprefix(LEFT_OUT + ': ')}"
             )
     if len(set(named)) < len(named):
         raise ValueError(f"factors must be named once; got {', '.join(named)}.")
     return tuple(named)
-
-
-def _numbers_samples(representation: Representation, name: str) -> bool:
-    """Whether a categorical factor has nearly a category a sample, as a file name has."""
-    values = representation.factors[name]
-    return values.dtype.kind != "f" and len(np.unique(values)) > max(2, len(values) / 2)
 
 
 def _orthogonal(columns: np.ndarray) -> np.ndarray:

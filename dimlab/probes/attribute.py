@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,9 @@ class Attribution:
         The learned mask.
     erasure : Erasure, optional
         What the leading factor's removal does.
+    notes : dict of str to str
+        By name of a factor of ``test``: that it is left out, as it has more categories than half
+        the samples; or that its whole numbers are taken as many categories.
     basis, sample : str
         Basis of the dimensions; which part of the test split was used, empty: all of it.
 
@@ -117,6 +120,7 @@ class Attribution:
     erasure: Erasure | None = None
     basis: str = "axes"
     sample: str = ""
+    notes: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.label_effect)
@@ -247,7 +251,8 @@ class Attribution:
         dict
             Sizes, for each factor its kind, whether it is identifiable, how many dimensions it is
             flagged on, its largest effect and mutual information; the leading factor, the
-            dimensions of the largest nuisance score, counts of verdicts, and what erasure found.
+            dimensions of the largest nuisance score, counts of verdicts, and what erasure found;
+            ``notes`` on factors that are left out or look continuous.
         """
         verdicts = self.verdicts()
         order = _descending(self.nuisance_score)
@@ -271,6 +276,7 @@ class Attribution:
             "n_permutations": self.n_permutations,
             "leading_factor": self.leading_factor,
             "factors": each,
+            **({"notes": dict(self.notes)} if self.notes else {}),
             "most_nuisance": [int(d) for d in order[:_N_NAMED] if self.flagged[d]],
             "verdicts": {word: verdicts.count(word) for word in dict.fromkeys(verdicts)},
             "effect": "share of squared error, given the label, that the factor takes off out of "
@@ -306,8 +312,8 @@ def attribute(
         ``train`` is what erasers and their readers are fitted on.
     factors : sequence of str, optional
         Factors of ``test`` to look at; by default all but those with more categories than half the
-        samples (file names). Floating ones are continuous (periodic where the representation names
-        a period), others categorical.
+        samples (file names, times), which ``notes`` names. Floating ones are continuous (periodic
+        where the representation names a period), others categorical.
     n_folds : int, default=5
         Folds of the out-of-fold errors, balanced within classes, >= 2.
     n_permutations : int, default=1000
@@ -417,6 +423,7 @@ def attribute(
         **beside,
         basis=basis_of(test),
         sample=sample_of(test),
+        notes=known.notes,
     )
     factor = found.leading_factor if erased == LEADING else erased
     if factor is None:
@@ -536,8 +543,8 @@ def _view_invariance(test: Representation) -> np.ndarray | None:
     """Correlation (D,) of two views of a sample; NaN for a dimension that does not vary."""
     if test.views is not None and len(test.views) > 1:
         first, second = test.views[0], test.views[1]
-    elif test.meta.get("per_view") and {"view", "sample"} <= set(test.factors):
-        view, sample = test.factors["view"], test.factors["sample"]
+    elif test.view_columns:
+        view, sample = (test.factors[name] for name in test.view_columns)
         ids = np.unique(view)[:2]
         halves = [np.flatnonzero(view == each) for each in ids]
         halves = [half[np.argsort(sample[half], kind="stable")] for half in halves]

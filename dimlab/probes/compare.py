@@ -26,6 +26,7 @@ from dimlab.kernels.similarity import (
 )
 from dimlab.kernels.spectra import entropy_rank, participation_ratio, stable_rank
 from dimlab.memory import Shapes, foresee
+from dimlab.pairing import BY_NAME, BY_ORDER, pair
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of
 from dimlab.probes.decompose import caution_of, replicates, singular_values_of
@@ -77,6 +78,9 @@ class Comparison:
         95 % quantile of the mean match when samples are permuted.
     basis : tuple of str
         Basis of each representation.
+    paired_by : tuple of str
+        How the rows of each were paired with the reference's: ``row names``, ``order``, or empty
+        for the reference and for other samples.
 
     References
     ----------
@@ -115,6 +119,7 @@ class Comparison:
     match: dict[str, np.ndarray]
     match_null: dict[str, float]
     basis: tuple[str, ...]
+    paired_by: tuple[str, ...] = ()
 
     def to_frame(self) -> Any:
         """Return one row a representation and statistic.
@@ -214,6 +219,7 @@ class Comparison:
                 "n_dead": int(self.n_dead[row]),
                 "basis": self.basis[row],
                 "paired": bool(self.paired[row]),
+                "paired_by": self.paired_by[row] or None if self.paired_by else None,
                 **{k: float(v) if np.isfinite(v) else None for k, v in numbers.items()},
             }
         return {
@@ -238,8 +244,8 @@ def compare(
     Parameters
     ----------
     representations : mapping of str to Representation
-        Two or more, of the same samples in the same order where they are to be paired: several
-        seeds or methods, or the checkpoints of one run.
+        Two or more, of the same samples where they are to be paired: several seeds or methods, or
+        the checkpoints of one run.
     reference : str, optional
         What the others are compared with; the first by default.
     n_blocks : int, default=20
@@ -259,8 +265,9 @@ def compare(
     Raises
     ------
     ValueError
-        If there are fewer than two, the reference is not among them, a representation has fewer
-        than four samples or does not vary, or ``n_blocks`` < 2, or the device is not there.
+        If there are fewer than two, the reference is not among them, the rows of two with equally
+        many have names that are not the same, a representation has fewer than four samples or
+        does not vary, or ``n_blocks`` < 2, or the device is not there.
     MemoryError
         If it would not fit into the memory that is free; the sentence says what would.
 
@@ -271,7 +278,8 @@ def compare(
 
     Notes
     -----
-    Samples are the same where N is equal and labels are (both or neither given). Ranks are of
+    Samples are the same where N is equal and the rows have the same names, in any order (`pair`);
+    without names, where labels are equal too (both or neither given), row by row. Ranks are of
     uncentred singular values, as in `decompose`; correlations are within the features, and
     ``mean_diagonal`` between the first two views.
 
@@ -296,7 +304,7 @@ def compare(
     ([2, 0, 3, 1], [[1.0, 1.0], [1.0, 1.0]])
     """
     names, base = _checked(representations, reference, n_blocks)
-    splits = list(representations.values())
+    splits, by_name = _paired(list(representations.values()), names, base)
     largest = max(splits, key=lambda split: split.n_dimensions)
     foresee(
         "compare",
@@ -318,7 +326,13 @@ def compare(
     for split in splits:
         sampled.append(_sampled(split, n_blocks, seed, device))
         step()
-    same = np.array([[_same_samples(a, b) for b in splits] for a in splits])
+    same = np.array(
+        [
+            [(i in by_name and j in by_name and len(a) == len(b)) or _same_samples(a, b)
+             for j, b in enumerate(splits)]
+            for i, a in enumerate(splits)
+        ]
+    )  # fmt: skip
     similar: dict[str, Any] = {
         kind: np.full(same.shape, np.nan) for kind in ("cka", "cka_biased", "procrustes")
     }
@@ -345,6 +359,10 @@ def compare(
         **similar,
         **matching,
         basis=tuple(basis_of(each) for each in splits),
+        paired_by=tuple(
+            "" if each == base or not same[base, each] else BY_NAME if each in by_name else BY_ORDER
+            for each in range(len(splits))
+        ),
     )
 
 
@@ -367,6 +385,23 @@ def _checked(
         if len(each) < 4:
             raise ValueError(f"compare needs at least 4 samples; got {len(each)} in {name!r}.")
     return names, names.index(reference) if reference is not None else 0
+
+
+def _paired(
+    splits: list[Representation], names: tuple[str, ...], base: int
+) -> tuple[list[Representation], set[int]]:
+    """Put rows in the order of the reference, or of the first of as many; which ones by name."""
+    splits, by_name = list(splits), set()
+    leaders: dict[int, int] = {}
+    for place in (base, *range(base), *range(base + 1, len(splits))):
+        leader = leaders.setdefault(len(splits[place]), place)
+        if leader == place:
+            continue
+        pair_names = names[leader], names[place]
+        splits[place], how = pair(splits[leader], splits[place], names=pair_names)
+        if how == BY_NAME:
+            by_name |= {leader, place}
+    return splits, by_name
 
 
 def _same_samples(a: Representation, b: Representation) -> bool:

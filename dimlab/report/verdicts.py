@@ -152,10 +152,11 @@ def _confounded(attribution: Attribution) -> Verdict:
             f", above all {leading} (up to {np.nanmax(effect):.1%} of a dimension's error); "
             f"{more} carry more of one than of the label"
         )
+    notes = [f" {name} is {note}" for name, note in attribution.notes.items()]
     return Verdict(
         "Do dimensions carry nuisance more than the label?",
         "yes" if more else "no",
-        text + ".",
+        text + "." + "".join(notes),
         "Yes: for some dimension a factor's effect given the label has q <= 0.05 and is at least "
         "the label's own.",
     )

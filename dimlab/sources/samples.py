@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dimlab.names import spelled
+from dimlab.pairing import row_names
+
 if TYPE_CHECKING:
     from dimlab.representation import Representation
 
@@ -56,7 +59,8 @@ def sampled(test: Representation, max_queries: int | None, *, seed: int) -> Repr
     if max_queries is None or max_queries >= len(test):
         return test
     note = f"{max_queries} of {len(test)} test samples, drawn with seed {seed}"
-    test = test.take(drawn(len(test), max_queries, seed=seed))
+    rows = in_order_of_names(test)[drawn(len(test), max_queries, seed=seed)]
+    test = test.take(np.sort(rows))
     return replace(test, meta={**test.meta, "sample": note})
 
 
@@ -130,6 +134,8 @@ def drawn(n_samples: int, count: int, labels: np.ndarray | None = None, *, seed:
 def halves(whole: Representation, *, seed: int) -> tuple[Representation, Representation]:
     """Cut a representation in two, class by class, and note in ``meta["sample"]`` that it is.
 
+    Rows that have names fall on the same side in any order of the rows.
+
     Parameters
     ----------
     whole : Representation
@@ -149,7 +155,7 @@ def halves(whole: Representation, *, seed: int) -> tuple[Representation, Represe
     """
     if len(whole) < 2:
         raise ValueError(f"features must have at least 2 samples; got {len(whole)}.")
-    shuffled = np.random.default_rng(seed).permutation(len(whole))
+    shuffled = in_order_of_names(whole)[np.random.default_rng(seed).permutation(len(whole))]
     if whole.labels is not None:  # a class gives every other of its samples to train
         shuffled = shuffled[np.argsort(whole.labels[shuffled], kind="stable")]
     note = f"half of {len(whole)} samples, the others are train (seed {seed})"
@@ -158,3 +164,23 @@ def halves(whole: Representation, *, seed: int) -> tuple[Representation, Represe
         whole.take(np.sort(shuffled[::2])),
         replace(test, meta={**test.meta, "sample": note}),
     )
+
+
+def in_order_of_names(representation: Representation) -> np.ndarray:
+    """Give the rows in the order of their names, so that what is drawn does not depend on theirs.
+
+    Parameters
+    ----------
+    representation : Representation
+        N rows.
+
+    Returns
+    -------
+    ndarray of shape (N,), int
+        Rows; 0, 1, 2, ... where they have no names, or some name repeats.
+    """
+    for _, names in row_names(representation).values():
+        different, first = np.unique(spelled(names), return_index=True)
+        if len(different) == len(names):
+            return first
+    return np.arange(len(representation))

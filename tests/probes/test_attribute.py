@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from dimlab.kernels.effects import (
 from dimlab.mask import MaskTrace
 from dimlab.probes._factors import Factors
 from dimlab.probes.ablate import ablate
-from dimlab.probes.attribute import attribute
+from dimlab.probes.attribute import _view_invariance, attribute
 from dimlab.probes.find_redundancy import find_redundancy
 from dimlab.representation import Representation
 from tests import worlds
@@ -421,6 +422,53 @@ def test_names_of_files_are_no_factors():
         attribute(world, world, factors=["file"])
     with pytest.raises(ValueError, match=r"^factors must be named once; got x, x\.$"):
         attribute(world, world, factors=["x", "x"])
+
+
+def test_whole_numbers_never_vanish_nor_become_categories_without_a_sentence():
+    rng = np.random.default_rng(15)
+    whole = {
+        "age": 20 + rng.permutation(400) % 60,
+        "time": rng.permutation(400),
+        "site": rng.integers(0, 3, 400),
+    }
+    world = split(rng, **whole, x=rng.normal(size=400))
+    found = attribute(world, world, n_permutations=5, erased=None)
+    assert found.factors == ("age", "site", "x")
+    assert found.notes == {
+        "age": "taken as categories: 60 different whole numbers. As floating numbers it is "
+        "continuous (--continuous age).",
+        "time": "left out: 400 different whole numbers in 400 samples. As floating numbers it is "
+        "continuous (--continuous time).",
+    }
+    assert found.summary()["notes"] == found.notes
+    with pytest.raises(ValueError, match=r"got 'time', 400 different .* \(--continuous time\)\.$"):
+        attribute(world, world, factors=["time"])
+    alone = split(rng, time=whole["time"])
+    with pytest.raises(ValueError, match=r"'time' is left out: .* \(--continuous time\)\.$"):
+        attribute(alone, alone)
+    remedied = {name: whole[name].astype(float) for name in ("age", "time")}
+    remedied = split(rng, **remedied)
+    again = attribute(remedied, remedied, n_permutations=5, erased=None)
+    assert (again.kinds, again.notes) == (("continuous", "continuous"), {})
+
+
+@pytest.mark.parametrize("n_views", [1, 2, 3])
+def test_categories_are_counted_against_samples_whatever_the_number_of_views(n_views):
+    base = encoded_views(np.random.default_rng(16), n=60, file=np.arange(60).astype(str))
+    stacked = replace(base, views=base.views[[0] * n_views], view_factors={}).per_view()
+    known = Factors.of(stacked, stacked.labels, None)
+    assert known.names == ("decoy", "category")
+    assert known.notes == {"file": "left out: 60 different values in 60 samples."}
+
+
+def test_factors_of_the_user_s_called_view_and_sample_are_factors():
+    own = {"view": np.arange(300) % 3 == 1, "sample": np.random.default_rng(1).normal(size=300)}
+    stacked = encoded_views(np.random.default_rng(17), **own).per_view()
+    known = Factors.of(stacked, stacked.labels, None)
+    assert known.names == ("decoy", "category", "view", "sample", "crop_x")
+    np.testing.assert_array_equal(known.samples, np.tile(np.arange(300), 2))
+    np.testing.assert_array_equal(known.values[3], np.tile(own["sample"], 2))
+    assert _view_invariance(stacked).min() > 0.9
 
 
 # What stands beside --------------------------------------------------------------------------

@@ -231,6 +231,51 @@ def test_extreme_scales_change_no_similarity(scale):
     np.testing.assert_allclose(other.procrustes, plain.procrustes, rtol=1e-9)
 
 
+@pytest.mark.parametrize("reference", ["a", "b"])
+def test_named_rows_give_the_same_comparison_in_any_order(reference):
+    rng = np.random.default_rng(16)
+    x, y = related(rng)
+    labels, order = np.arange(200) % 3, rng.permutation(200)
+    named = pair(x, y, labels=labels, factors={"file": np.array([f"{i}.png" for i in range(200)])})
+    shuffled = {"a": named["a"], "b": named["b"].take(order), "c": Representation(x[order])}
+    plain = compare(named, reference="a")
+    found = compare(shuffled, reference=reference)
+    np.testing.assert_allclose(found.cka[:2, :2], plain.cka, rtol=1e-9)
+    np.testing.assert_allclose(found.procrustes[:2, :2], plain.procrustes, rtol=1e-9)
+    other = "ab".replace(reference, "")
+    summary = found.summary()["representations"]
+    assert summary[other]["paired_by"] == "row names"
+    assert summary[reference]["paired_by"] is None
+    assert not summary["c"]["paired"]  # it has neither labels nor names
+    unnamed = compare(pair(x, y))
+    assert unnamed.paired_by == ("", "order")
+    if reference == "a":
+        np.testing.assert_array_equal(found.partner["b"], plain.partner["b"])
+        np.testing.assert_allclose(found.difference_low[1], plain.difference_low[1])
+
+
+def test_rows_of_other_names_are_not_compared():
+    x, y = related(np.random.default_rng(17))
+    a = Representation(x, factors={"file": np.arange(200).astype(str)})
+    b = Representation(y, factors={"file": np.arange(1, 201).astype(str)})
+    with pytest.raises(ValueError, match=r"1 of 200 in factor 'file' of a alone, such as '0'"):
+        compare({"a": a, "b": b})
+    assert not compare({"a": a, "b": b.take(np.arange(100))}).paired[1]
+
+
+def test_files_that_name_their_rows_are_paired_by_name(dimlab):
+    import pandas as pd
+
+    x = np.random.default_rng(18).normal(size=(60, 3))
+    frame = pd.DataFrame(x).add_prefix("embedding_").assign(id=np.arange(60))
+    frame.to_csv("a.csv", index=False)
+    frame.sample(frac=1, random_state=1).to_csv("b.csv", index=False)
+    code, out, err = dimlab("compare", "a.csv", "b.csv", "--blocks", 4)
+    assert (code, err) == (0, "")
+    assert "1.0000" in out
+    assert "b: rows paired with those of a by row names." in out
+
+
 def test_any_name_will_do():
     x, y = related(np.random.default_rng(15))
     found = compare({"reference": Representation(x), "intervals": Representation(y)})
