@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 _N_HALVINGS = 60  # an interval of length 2 shrinks below 2e-18
-_ELEMENTS = 1 << 22
-_SUMMED = 256  # rows whose signed sum float32 holds exactly
 
 
 def wilson_interval(
-    successes: np.ndarray | int, n: int, *, level: float = 0.95
+    successes: np.ndarray | float,
+    n: np.ndarray | float,
+    *,
+    level: float = 0.95,
+    quantile: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Wilson's score interval of a proportion.
 
     Parameters
     ----------
-    successes : int or ndarray of int
+    successes : float or ndarray
         Number of successes, 0 <= successes <= n.
-    n : int
-        Number of trials, >= 1.
+    n : float or ndarray
+        Number of trials, > 0.
     level : float, default=0.95
         Confidence level.
+    quantile : float, optional
+        In place of the normal quantile of the level.
 
     Returns
     -------
@@ -43,7 +42,7 @@ def wilson_interval(
     >>> print(f"{low:.4f} {high:.4f}")
     0.4902 0.9433
     """
-    z2 = _quantile(level) ** 2
+    z2 = (normal_quantile(level) if quantile is None else quantile) ** 2
     p = np.asarray(successes, dtype=np.float64) / n
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = np.sqrt(z2 * (p * (1 - p) + z2 / (4 * n)) / n) / (1 + z2 / n)
@@ -90,11 +89,11 @@ def tango_interval(
     b, c = np.broadcast_arrays(
         np.asarray(only_first, dtype=np.float64), np.asarray(only_second, dtype=np.float64)
     )
-    high = _tango_bound(b, c, n, _quantile(level))
-    return -_tango_bound(c, b, n, _quantile(level)), high
+    high = tango_upper_bound(b, c, n, normal_quantile(level))
+    return -tango_upper_bound(c, b, n, normal_quantile(level)), high
 
 
-def _tango_bound(b: np.ndarray, c: np.ndarray, n: int, z: float) -> np.ndarray:
+def tango_upper_bound(b: np.ndarray, c: np.ndarray, n: np.ndarray | float, z: float) -> np.ndarray:
     """Upper bound of (b - c) / n by bisection: the score falls as the difference grows."""
     low, high = (b - c) / n, np.ones_like(b)
     for _ in range(_N_HALVINGS):
@@ -204,148 +203,8 @@ def aggregate_p_values(p_values: np.ndarray, *, least_share: float = 0.05) -> np
     return np.minimum(1.0, (1 - np.log(least_share)) * (ranked / share).min(axis=0))
 
 
-def sign_flip_test(differences: np.ndarray, rng: np.random.Generator, n_draws: int) -> np.ndarray:
-    """Two-sided p-value that paired differences are symmetric around zero.
-
-    Parameters
-    ----------
-    differences : ndarray of shape (N, G), float64
-        One column a group, one row a sample.
-    rng : numpy.random.Generator
-        Draws the signs, the same for all groups.
-    n_draws : int
-        Number of random sign vectors.
-
-    Returns
-    -------
-    ndarray of shape (G,)
-        ``(1 + count of draws with a sum at least as far from 0) / (1 + n_draws)``; 1 for a column
-        of zeros.
-    """
-    import torch
-
-    observed = np.abs(differences.sum(axis=0))
-    # A draw that only reorders the same numbers must count as equal.
-    observed -= 1e-12 * np.abs(differences).sum(axis=0)
-    numbers, error = _summed_without_rounding(differences)
-    if torch.get_float32_matmul_precision() != "highest":  # the caller allows bfloat16 products
-        numbers = numbers.double()
-    sure, unsure = (torch.from_numpy(observed + each) for each in (error, -error))
-    count = np.zeros(differences.shape[1], dtype=np.int64)
-    n_samples, n_groups = differences.shape
-    step = max(1, min(_ELEMENTS * 16 // n_samples, _ELEMENTS // n_groups))
-    for start in range(0, n_draws, step):
-        # whole words of four signs: what is left of a word would be lost between two blocks
-        size = (min(step, n_draws - start), -(-n_samples // 4) * 4)
-        signs = 2 * rng.integers(0, 2, size=size, dtype=np.int8)[:, :n_samples] - 1
-        sums = torch.zeros(size[0], n_groups, dtype=torch.float64)
-        for rows in _row_blocks(n_samples):
-            sums += torch.from_numpy(signs[:, rows]).to(numbers.dtype) @ numbers[rows]
-        sums.abs_()
-        count += (sums >= sure).sum(dim=0).numpy()
-        draws, groups = np.nonzero(((sums >= unsure) & (sums < sure)).numpy())
-        for group in np.unique(groups):  # too close for float32
-            chosen = signs[draws[groups == group]].astype(np.float64)
-            count[group] += (np.abs(chosen @ differences[:, group]) >= observed[group]).sum()
-    return (1 + count) / (1 + n_draws)
-
-
-def _row_blocks(n_samples: int) -> list[slice]:
-    return [slice(start, start + _SUMMED) for start in range(0, n_samples, _SUMMED)]
-
-
-def _summed_without_rounding(differences: np.ndarray) -> tuple[Tensor, np.ndarray]:
-    """Float32 near the differences whose signed sums over a block of rows are exact in float32.
-
-    Each block of each column becomes whole multiples of a power of two, small enough that no sum
-    of the block needs more than 24 bits. What was rounded away bounds the error, per column.
-    """
-    import torch
-
-    single = np.empty(differences.shape, dtype=np.float32)
-    error = np.zeros(differences.shape[1])
-    for rows in _row_blocks(len(differences)):
-        block = differences[rows]
-        bound = np.abs(block).sum(axis=0)
-        # one bit to spare for the rounding of the multiples themselves
-        unit = np.exp2(np.ceil(np.log2(np.maximum(bound, 1e-30))) - 23)
-        whole = np.rint(block / unit) * unit
-        error += np.abs(block - whole).sum(axis=0)
-        single[rows] = whole
-    return torch.from_numpy(single), error
-
-
-def bootstrap_interval(
-    differences: np.ndarray,
-    strata: np.ndarray,
-    rng: np.random.Generator,
-    n_draws: int,
-    *,
-    level: float = 0.95,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of a mean of paired differences, samples drawn with replacement.
-
-    Parameters
-    ----------
-    differences : ndarray of shape (N, G), float64
-        One column a group, one row a sample.
-    strata : ndarray of shape (N,), int
-        0 .. S-1; the statistic is the mean over strata of the stratum's mean. All 0: the plain
-        mean. A stratum that a draw misses is left out of that draw.
-    rng : numpy.random.Generator
-        Draws the samples, the same for all groups.
-    n_draws : int
-        Number of bootstrap samples, >= 1.
-    level : float, default=0.95
-        Confidence level.
-
-    Returns
-    -------
-    low, high : ndarray of shape (G,)
-        Percentiles of the bootstrap statistics.
-    """
-    n_samples, n_groups = differences.shape
-    membership = np.eye(int(strata.max()) + 1)[strata]
-    statistics = np.empty((n_draws, n_groups))
-    step = max(1, _ELEMENTS // n_samples)
-    for start in range(0, n_draws, step):
-        stop = min(start + step, n_draws)
-        counts = rng.multinomial(n_samples, np.full(n_samples, 1 / n_samples), size=stop - start)
-        sizes = counts @ membership
-        weights = np.divide(1.0, sizes, out=np.zeros_like(sizes), where=sizes > 0)
-        weights /= (sizes > 0).sum(axis=1, keepdims=True)
-        statistics[start:stop] = (counts * (weights @ membership.T)) @ differences
-    tail = (1 - level) / 2
-    low, high = np.quantile(statistics, [tail, 1 - tail], axis=0)
-    return low, high
-
-
-def bootstrap_sums(columns: np.ndarray, rng: np.random.Generator, n_draws: int) -> np.ndarray:
-    """Column sums over samples drawn with replacement: what ratios of sums are made of.
-
-    Parameters
-    ----------
-    columns : ndarray of shape (N, C), float64
-        One row a sample.
-    rng : numpy.random.Generator
-        Draws the samples, the same for all columns.
-    n_draws : int
-        Number of bootstrap samples, >= 1.
-
-    Returns
-    -------
-    ndarray of shape (n_draws, C)
-        N drawn rows, added up.
-    """
-    n_samples = len(columns)
-    sums = np.empty((n_draws, columns.shape[1]))
-    for draw in range(n_draws):
-        counts = np.bincount(rng.integers(0, n_samples, n_samples), minlength=n_samples)
-        sums[draw] = counts @ columns
-    return sums
-
-
-def _quantile(level: float) -> float:
+def normal_quantile(level: float) -> float:
+    """Two-sided quantile of the normal distribution."""
     from scipy.stats import norm
 
     return float(norm.ppf(0.5 + level / 2))

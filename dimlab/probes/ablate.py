@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.kernels.balanced import balanced_change, balanced_interval, balanced_test
+from dimlab.kernels.clustered import paired_interval, paired_test
 from dimlab.kernels.collinearity import redundant_groups
-from dimlab.kernels.paired import bootstrap_interval, mcnemar, sign_flip_test, tango_interval
+from dimlab.kernels.means import StudentisedMeans
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Outcomes, Progress
 from dimlab.probes._reading import (
@@ -332,8 +334,8 @@ def ablate(
     apart = reading.reader == "knn" and len(test) > _N_LOOKED_AT
     parts = [chosen, *([together] if together and not apart else [])]
     found = reading.outcomes(bank, queries, parts, progress)
-    truth, rng = queries[1], np.random.default_rng(seed)
-    measured = _measure(found[0], truth, len(classes), score, n_bootstrap, rng)
+    truth = queries[1]
+    measured = _measure(found[0], truth, len(classes), score, n_bootstrap, seed, None)
     hidden: tuple[np.ndarray, ...] = ()
     if together and apart:
         rows = np.random.default_rng(seed).choice(len(test), _N_LOOKED_AT, replace=False)
@@ -375,7 +377,7 @@ def _hidden(
     """Find the groups that are needed although none of their dimensions is, each taken alone."""
     right = (outcomes.full == truth)[:, None].astype(np.int8)
     change = right - (outcomes.ablated == truth[:, None])
-    p_value = mcnemar((change > 0).sum(axis=0), (change < 0).sum(axis=0)) * len(groups)
+    p_value = paired_test(change) * len(groups)
     needed = (measured["q_value"] <= _SIGNIFICANT) & (measured["importance"] > 0)
     return tuple(
         group
@@ -390,57 +392,60 @@ def _measure(
     n_classes: int,
     score: str,
     n_bootstrap: int,
-    rng: np.random.Generator,
+    seed: int,
+    clusters: np.ndarray | None,
 ) -> dict[str, Any]:
     """Scores, importance, intervals and p-values from what happened to each test sample."""
     from scipy.stats import false_discovery_control
 
-    if score == "log_loss":
-        sign, full, ablated = -1.0, outcomes.full_loss, outcomes.ablated_loss
-    else:
-        sign, full = 1.0, (outcomes.full == truth).astype(np.float64)
-        ablated = (outcomes.ablated == truth[:, None]).astype(np.float64)
-    strata = np.unique(truth, return_inverse=True)[1]
-    if score != "balanced_accuracy":
-        strata = np.zeros_like(strata)
-    sizes = np.bincount(strata)
-    weights = 1.0 / (len(sizes) * sizes[strata])
-    differences = sign * (full[:, None] - ablated)
-    # From the differences, so that no change is exactly 0.
-    full_score, importance = float(weights @ full), weights @ differences
-    scores = full_score - sign * importance
-    if score == "accuracy":
-        only_full = (differences > 0).sum(axis=0)
-        only_ablated = (differences < 0).sum(axis=0)
-        full_score, scores = float(full.mean()), ablated.mean(axis=0)
-        importance = full_score - scores
-        low, high = tango_interval(only_full, only_ablated, len(truth))
-        p_value = mcnemar(only_full, only_ablated)
-    else:
-        p_value = sign_flip_test(differences * weights[:, None], rng, _N_SIGN_FLIPS)
-        low, high = bootstrap_interval(differences, strata, rng, n_bootstrap)
-    if score == "balanced_accuracy":
-        half = np.sqrt(sum(tango_interval(0, 0, int(n))[1] ** 2 for n in sizes)) / len(sizes)
-        unchanged = ~differences.any(axis=0)
-        low, high = np.where(unchanged, -half, low), np.where(unchanged, half, high)
     losses = outcomes.ablated_loss - outcomes.full_loss[:, None]
-    loss_p_value = (
-        p_value
-        if score == "log_loss"
-        else sign_flip_test(losses, np.random.default_rng(_LOSS_SEED), _N_SIGN_FLIPS)
+    largest = max(
+        float(np.ptp([(x.min(), x.max()) for x in (outcomes.full_loss, outcomes.ablated_loss)])),
+        np.log(max(2, n_classes)),
     )
+    stream = seed if score == "log_loss" else _LOSS_SEED
+    means = StudentisedMeans.of(
+        losses, clusters, np.random.default_rng(stream), n_bootstrap, scale=largest
+    )
+    found: dict[str, Any] = {
+        "log_loss_importance": means.mean,
+        "log_loss_p_value": means.p_value,
+    }
+    if score == "log_loss":
+        per_class = _per_class(losses, truth, n_classes)
+        full_score = float(outcomes.full_loss.mean())
+        low, high = means.interval()
+        found |= {"importance": means.mean, "scores": full_score + means.mean}
+        found |= {"p_value": means.p_value}
+    else:
+        right = (outcomes.full == truth).astype(np.int8)
+        change = right[:, None] - (outcomes.ablated == truth[:, None])
+        per_class = _per_class(change, truth, n_classes)
+        if score == "accuracy":
+            full_score = float(right.mean())
+            scores = (outcomes.ablated == truth[:, None]).mean(axis=0)
+            low, high = paired_interval(change, clusters)
+            found |= {"scores": scores, "importance": full_score - scores}
+            found |= {"p_value": paired_test(change, clusters)}
+        else:
+            full_score = float(balanced_change(right, truth))
+            importance = balanced_change(change, truth)
+            low, high = balanced_interval(change, truth, clusters)
+            rng = np.random.default_rng(seed)
+            found |= {"scores": full_score - importance, "importance": importance}
+            found |= {"p_value": balanced_test(change, truth, clusters, rng, _N_SIGN_FLIPS)}
+    return found | {
+        "full_score": full_score,
+        "ci_low": low,
+        "ci_high": high,
+        "q_value": false_discovery_control(found["p_value"]),
+        "per_class": per_class,
+    }
+
+
+def _per_class(differences: np.ndarray, truth: np.ndarray, n_classes: int) -> np.ndarray:
+    """Mean difference among the samples of each class, (G, K); NaN for a class without any."""
     per_class = np.full((differences.shape[1], n_classes), np.nan)
     for code in np.unique(truth):
         per_class[:, code] = differences[truth == code].mean(axis=0)
-    return {
-        "full_score": full_score,
-        "scores": scores,
-        "importance": importance,
-        "ci_low": low,
-        "ci_high": high,
-        "p_value": p_value,
-        "q_value": false_discovery_control(p_value),
-        "per_class": per_class,
-        "log_loss_importance": losses.mean(axis=0),
-        "log_loss_p_value": loss_p_value,
-    }
+    return per_class

@@ -16,7 +16,8 @@ from dimlab.kernels.erasure import (
     least_squares_eraser,
     without_directions,
 )
-from dimlab.kernels.paired import bootstrap_sums, tango_interval
+from dimlab.kernels.means import bootstrap_sums
+from dimlab.kernels.paired import tango_interval
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, kind_of
 from dimlab.probes._outcomes import Progress

@@ -20,8 +20,9 @@ from sklearn.linear_model import LogisticRegression
 
 import dimlab.kernels.neighbours as search
 from dimlab import Representation
+from dimlab.kernels.balanced import balanced_interval, balanced_test
 from dimlab.kernels.downdate import leave_out_predictions
-from dimlab.kernels.paired import bootstrap_interval
+from dimlab.kernels.means import StudentisedMeans
 from dimlab.probes._outcomes import ridge_outcomes
 from dimlab.probes.ablate import ablate
 from dimlab.readers import Standardiser, fit_ridge
@@ -188,10 +189,18 @@ def wide():
 
 def bootstrap():
     rng = np.random.default_rng(0)
-    differences = rng.integers(-1, 2, size=(N_TEST, D)).astype(float)
-    strata = np.zeros(N_TEST, int)
-    ours, _ = timed(lambda: bootstrap_interval(differences, strata, rng, 1000))
-    show("bootstrap, 1,000 resamples x 512", seconds=ours)
+    change = rng.choice([-1, 0, 1], p=[0.03, 0.94, 0.03], size=(N_TEST, D)).astype(np.int8)
+    differences, labels = change * rng.exponential(size=change.shape), np.arange(N_TEST) % N_CLASSES
+
+    def studentised():
+        means = StudentisedMeans.of(differences, None, rng, 1000)
+        return means.p_value, means.interval()
+
+    seconds, _ = timed(studentised)
+    show("bootstrap-t, 1,000 resamples x 512", seconds=seconds)
+    interval, _ = timed(lambda: balanced_interval(change, labels))
+    test, _ = timed(lambda: balanced_test(change, labels, None, rng, 9_999))
+    show("balanced accuracy x 512", interval=interval, test=test)
 
 
 if __name__ == "__main__":

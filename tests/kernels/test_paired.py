@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest, norm
+from scipy.stats import binomtest, norm
 
 from dimlab.kernels.paired import (
-    bootstrap_interval,
     mcnemar,
-    sign_flip_test,
     tango_interval,
     wilson_interval,
 )
@@ -91,72 +88,3 @@ def test_mcnemar_is_the_exact_binomial_test():
     np.testing.assert_allclose(mcnemar(b, c).ravel(), expected, rtol=1e-9)
     assert mcnemar(0, 0) == 1.0
     np.testing.assert_allclose(mcnemar(6, 0), 2 / 2**6)  # six fair coins, both extremes
-
-
-def test_sign_flips_of_three_numbers_by_hand():
-    # |sum| of +-1 +-1 +-1: 3 in 2 of 8 sign vectors, else 1.
-    p = sign_flip_test(np.ones((3, 1)), np.random.default_rng(0), 9999)
-    np.testing.assert_allclose(p, 0.25, atol=0.02)
-    assert sign_flip_test(np.zeros((5, 1)), np.random.default_rng(0), 99)[0] == 1.0
-
-
-def test_sign_flips_agree_with_the_exact_test_on_signs():
-    differences = np.repeat([1.0, -1.0, 0.0], [14, 5, 30])[:, None]
-    p = sign_flip_test(differences, np.random.default_rng(1), 9999)
-    expected = 2 * binom.cdf(5, 19, 0.5)
-    np.testing.assert_allclose(p, expected, atol=4 * np.sqrt(expected / 9999))
-
-
-@pytest.mark.parametrize("precision", ["highest", "medium"])
-@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12])
-def test_sign_flips_in_float32_count_as_float64_does(precision, scale):
-    # 600 rows: more than are summed together; heavy tails, and columns of equal sizes (ties)
-    rng = np.random.default_rng(5)
-    heavy = rng.standard_t(2, size=(600, 6)) * 10.0 ** rng.integers(-4, 4, size=(600, 1))
-    differences = scale * np.hstack([heavy, rng.choice([-1.0, 0.0, 1.0], size=(600, 3)), 0 * heavy])
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        p = sign_flip_test(differences, np.random.default_rng(6), 500)
-    finally:
-        torch.set_float32_matmul_precision(before)
-    signs = 2.0 * np.random.default_rng(6).integers(0, 2, size=(500, 600), dtype=np.int8) - 1
-    far = np.abs(differences.sum(axis=0)) - 1e-12 * np.abs(differences).sum(axis=0)
-    count = (np.abs(signs @ differences) >= far).sum(axis=0)
-    np.testing.assert_array_equal(p, (1 + count) / 501)
-
-
-def test_sign_flip_p_values_are_uniform_under_the_null():
-    rng = np.random.default_rng(2)
-    p = sign_flip_test(rng.normal(size=(60, 400)), rng, 999)
-    assert 0.02 < (p <= 0.05).mean() < 0.09
-    shifted = sign_flip_test(rng.normal(0.5, size=(60, 400)), rng, 999)
-    assert (shifted <= 0.05).mean() > 0.8  # and it has power
-
-
-def test_bootstrap_of_a_mean_is_near_the_normal_interval():
-    rng = np.random.default_rng(3)
-    x = rng.normal(0.3, 2.0, size=(2000, 3))
-    low, high = bootstrap_interval(x, np.zeros(2000, int), rng, 2000)
-    half = 1.96 * x.std(0) / np.sqrt(2000)
-    np.testing.assert_allclose(low, x.mean(0) - half, atol=0.015)
-    np.testing.assert_allclose(high, x.mean(0) + half, atol=0.015)
-
-
-def test_bootstrap_over_strata_weighs_every_stratum_alike():
-    # Stratum 0 (90 rows) is 0 throughout, stratum 1 (10 rows) is 1: the statistic is always 1/2.
-    strata = np.repeat([0, 1], [90, 10])
-    low, high = bootstrap_interval(
-        strata[:, None].astype(float), strata, np.random.default_rng(4), 200
-    )
-    np.testing.assert_allclose([low, high], 0.5)
-
-
-def test_bootstrap_draws_rows_with_replacement_alike_for_all_groups(monkeypatch):
-    x = np.random.default_rng(5).normal(size=(30, 1))
-    both = np.hstack([x, 2 * x])
-    whole = bootstrap_interval(both, np.zeros(30, int), np.random.default_rng(0), 100)
-    np.testing.assert_allclose(whole[0][1], 2 * whole[0][0])
-    monkeypatch.setattr("dimlab.kernels.paired._ELEMENTS", 100)
-    blocked = bootstrap_interval(both, np.zeros(30, int), np.random.default_rng(0), 100)
-    np.testing.assert_allclose(whole, blocked, rtol=1e-12)

@@ -16,7 +16,7 @@ from dimlab.kernels.erasure import (
     least_squares_eraser,
     without_directions,
 )
-from dimlab.kernels.paired import bootstrap_sums
+from dimlab.kernels.means import bootstrap_sums
 from dimlab.probes.erase import erase
 from dimlab.readers import fit_knn, fit_logistic, fit_ridge
 from dimlab.representation import Representation
