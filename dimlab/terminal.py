@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import operator
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from dimlab.text import json_text, raw_numbers, visible
 
 if TYPE_CHECKING:
     from dimlab.probes.ablate import Ablation
@@ -30,9 +32,11 @@ def console() -> Console:
     Returns
     -------
     rich.console.Console
-        Writes to the current stdout.
+        Writes to the current stdout, text as it is: square brackets and colons are no markup.
     """
-    return Console(width=None if sys.stdout.isatty() else 100, highlight=False, soft_wrap=False)
+    return Console(
+        width=None if sys.stdout.isatty() else 100, markup=False, emoji=False, highlight=False
+    )
 
 
 @contextmanager
@@ -51,8 +55,8 @@ def progress(text: str, *, quiet: bool = False) -> Iterator[Advance]:
     callable
         ``advance(done, total)``.
     """
-    with _bar(TextColumn("{task.description}"), quiet=quiet) as bar:
-        task = bar.add_task(text, total=None)
+    with _bar(TextColumn("{task.description}", markup=False), quiet=quiet) as bar:
+        task = bar.add_task(visible(text), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
@@ -123,14 +127,19 @@ def table(frame: Any, *, title: str, formats: dict[str, str] | None = None) -> T
         Numbers are right-aligned.
     """
     formats = formats or {}
-    shown = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    shown = Table(title=visible(title), title_justify="left", box=None, pad_edge=False)
     for name in frame.columns:
         numeric = frame[name].dtype.kind in "ifu"
-        shown.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
+        shown.add_column(_cell(name), justify="right" if numeric else "left", no_wrap=numeric)
     for row in frame.itertuples(index=False):
         cells = zip(frame.columns, row, strict=True)
-        shown.add_row(*(format(value, formats.get(name, "")) for name, value in cells))
+        shown.add_row(*(_cell(format(value, formats.get(name, ""))) for name, value in cells))
     return shown
+
+
+def _cell(text: Any) -> str:
+    """Keep the text of a cell on its line, whatever it holds."""
+    return visible(str(text), keep="")
 
 
 def print_table(frame: Any, *, title: str, formats: dict[str, str] | None = None) -> None:
@@ -214,7 +223,7 @@ def print_sentences(sentences: Iterable[str]) -> None:
     shown = console()
     shown.print()
     for sentence in sentences:
-        shown.print(f"- {escape(sentence)}")
+        shown.print(f"- {visible(sentence)}")
     shown.print()
 
 
@@ -293,43 +302,70 @@ class Gate:
         >>> Gate.of("n_harmful>0")
         Gate(key='n_harmful', sign='>', limit=0.0)
         """
-        found = re.fullmatch(r"\s*([\w.+:-]+?)\s*(>=|<=|==|!=|>|<)\s*(\S+)\s*", text)
+        found = re.fullmatch(r"\s*(.*[^\s<>=!])\s*(>=|<=|==|!=|>|<)\s*(\S+)\s*", text, re.DOTALL)
         try:
-            if found is None:
-                raise ValueError
-            return cls(found[1], found[2], float(found[3]))
+            limit = float(found[3]) if found else np.nan
         except ValueError:
-            raise ValueError(
-                f"fail-if must be KEY > NUMBER (or >=, <, <=, ==, !=); got {text!r}."
-            ) from None
+            limit = np.nan
+        if found is None or np.isnan(limit):
+            raise ValueError(f"fail-if must be KEY > NUMBER (or >=, <, <=, ==, !=); got {text!r}.")
+        return cls(found[1], found[2], limit)
 
     def check(self, summary: Mapping[str, Any]) -> None:
-        """Raise where the summary meets the gate.
+        """Raise where the summary meets the gate, or where that cannot be known.
 
         Parameters
         ----------
         summary : mapping
-            Of a result.
+            Of a result, best with its infinite numbers as they are (`raw_numbers`).
 
         Raises
         ------
         GateMet
-            If it does. A number that is missing (null) meets none.
+            If it does, or if the number is not defined (None, NaN): nothing passes unseen.
         ValueError
             If there is no such number.
         """
-        value: Any = summary
-        for part in self.key.split("."):
-            if not isinstance(value, Mapping) or part not in value:
-                known = ", ".join(map(str, value)) if isinstance(value, Mapping) else "nothing"
-                raise ValueError(
-                    f"fail-if must name a number of the JSON, one of {known}; got {self.key!r}."
-                )
-            value = value[part]
-        if value is not None and not isinstance(value, (bool, int, float)):
+        found = _named(summary, self.key)
+        if not found:
+            known = ", ".join(_keys_beside(summary, self.key)) or "nothing"
+            raise ValueError(
+                f"fail-if must name a number of the JSON, one of {known}; got {self.key!r}."
+            )
+        value = found[0]
+        asked = f"{self.key} {self.sign} {self.limit:g}"
+        if value is None or value != value:
+            raise GateMet(
+                f"gate not passed: {self.key} is not defined for this result (null in the JSON), "
+                f"so that {asked} cannot be decided."
+            )
+        if not isinstance(value, Real):
             raise ValueError(f"fail-if must name a number; got {self.key!r}, which is not one.")
-        if value is not None and _SIGNS[self.sign](value, self.limit):
+        if _SIGNS[self.sign](value, self.limit):
             raise GateMet(f"gate met: {self.key} is {value}, {self.sign} {self.limit:g}.")
+
+
+def _named(value: Any, key: str) -> list[Any]:
+    """Find what a dotted key names: nothing or one; names may have dots of their own."""
+    if value is None:  # what lies within something undefined is not defined
+        return [value]
+    for name in value if isinstance(value, Mapping) else ():
+        if key == str(name):
+            return [value[name]]
+        if key.startswith(f"{name}."):
+            found = _named(value[name], key[len(str(name)) + 1 :])
+            if found:
+                return found
+    return []
+
+
+def _keys_beside(value: Any, key: str) -> list[str]:
+    """List the names among which the first unknown part of a dotted key stands."""
+    names = list(value) if isinstance(value, Mapping) else []
+    for name in names:
+        if key.startswith(f"{name}."):
+            return _keys_beside(value[name], key.removeprefix(f"{name}."))
+    return [str(name) for name in names]
 
 
 _SIGNS = {
@@ -401,10 +437,11 @@ def presented(
             provenance=None if record is None else record(),
         )  # fmt: skip
     yield not as_json
-    summary = whole = result.summary()
+    with raw_numbers():
+        summary = whole = result.summary()
     if not as_json:
         if files:
-            print("wrote", *files.values())
+            print(visible(" ".join(map(str, ("wrote", *files.values())))))
         summary = {key: value for key, value in summary.items() if key not in shown}
     print_summary(summary, as_json=as_json)
     for gate in fail_if or []:
@@ -417,15 +454,15 @@ def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     Parameters
     ----------
     summary : dict
-        Ready for JSON.
+        Of a result; JSON has null for numbers that are not finite.
     as_json : bool
         Print it as JSON.
     """
     from dimlab.report import in_words
 
     if as_json:
-        print(json.dumps(summary, indent=2))
+        print(json_text(summary))
         return
     shown = console()
     for key, value in summary.items():
-        shown.print(f"[bold]{key}[/bold]  {escape(in_words(value))}")
+        shown.print(Text.assemble((visible(key), "bold"), "  ", visible(in_words(value))))

@@ -24,7 +24,7 @@ COMPARISONS = {
 }
 
 LAYERS = [  # from the floor up; a room imports only from rooms below its own, or from its own wing
-    {"memory", "atomic", "containers", "devices", "names", "tables"},
+    {"memory", "atomic", "containers", "devices", "names", "tables", "text"},
     {"representation", "pairing", "clusters", "mask", "basis", "readers", "kernels", "factor_table"}
     | {"archives", "image_set", "planted", "datasets"},
     {"probes", "training"},

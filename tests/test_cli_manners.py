@@ -104,18 +104,74 @@ def test_a_gate_that_is_met_exits_with_3_after_everything_is_written(dimlab, fea
         assert sentence in err
 
 
+SUMMARY = {
+    "a": 2, "b": {"c": 0.5}, "none": None, "inf": np.inf, "low": -np.inf, "nan": np.nan,
+    "yes": True, "reader": "knn", "many": [1, 2],
+    "factors": {"site 1, <b>": {"effect": 0.5}, "v1.2": {"n": 3}, "v1": {"2": {"m": 1}}, "": 7},
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("gate", "met"),
-    [("a > 1", True), ("a>=2", True), ("a<2", False), ("a <= 2", True), ("a == 2", True),
-     ("a != 2", False), ("b.c > 0", True), ("none > 0", False)],
+    [
+        ("a > 1", True), ("a>=2", True), ("a<2", False), ("a <= 2", True), ("a == 2", True),
+        ("a != 2", False), ("b.c > 0", True), ("yes == 1", True), ("a < -1e-3", False),
+        ("inf > 100", True), ("inf>=1e308", True), ("inf < 100", False), ("inf == inf", True),
+        ("inf != 5", True), ("low < -100", True), ("low > 0", False), ("a < inf", True),
+        ("factors.site 1, <b>.effect > 0.4", True), ("factors.v1.2.n == 3", True),
+        ("factors.v1.2.m == 1", True), ("factors. == 7", True),
+    ],
 )  # fmt: skip
 def test_gates_compare_as_written(gate, met):
-    summary = {"a": 2, "b": {"c": 0.5}, "none": None}
     if met:
-        with pytest.raises(GateMet, match="gate met"):
-            Gate.of(gate).check(summary)
+        with pytest.raises(GateMet, match=r"^gate met: "):
+            Gate.of(gate).check(SUMMARY)
     else:
-        Gate.of(gate).check(summary)
+        Gate.of(gate).check(SUMMARY)
+
+
+@pytest.mark.parametrize("key", ["none", "nan", "none.of.these"])
+@pytest.mark.parametrize("sign", [">", "<", "==", "!=", ">=", "<="])
+def test_a_gate_on_a_number_that_is_not_defined_never_passes(key, sign):
+    with pytest.raises(GateMet, match=f"^gate not passed: {key} is not defined for this result"):
+        Gate.of(f"{key} {sign} 0").check(SUMMARY)
+
+
+@pytest.mark.parametrize(
+    ("gate", "sentence"),
+    [
+        ("foo > 1", "must name a number of the JSON, one of a, b, none, inf.*; got 'foo'"),
+        ("b.d > 1", "must name a number of the JSON, one of c; got 'b.d'"),
+        ("a.b > 1", "must name a number of the JSON, one of nothing; got 'a.b'"),
+        ("reader > 1", "must name a number; got 'reader', which is not one"),
+        ("many > 1", "must name a number; got 'many', which is not one"),
+    ],
+)
+def test_a_gate_must_name_a_number(gate, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Gate.of(gate).check(SUMMARY)
+
+
+@pytest.mark.parametrize("gate", ["a", "a > ", "> 1", "a > b", "a > nan", "a = 1", "a => 1", ""])
+def test_a_gate_is_key_sign_number(gate):
+    with pytest.raises(ValueError, match=r"^fail-if must be KEY > NUMBER .*; got "):
+        Gate.of(gate)
+
+
+def test_gates_see_infinite_numbers_of_which_json_has_null(dimlab, tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 3))
+    np.save(tmp_path / "twice.npy", np.column_stack([x, x[:, 0]]))
+    for limit in ("> 100", ">= inf", "!= 3"):
+        code, out, err = dimlab(
+            "decompose", "twice.npy", "--json", "--quiet", "--fail-if", f"condition_number {limit}"
+        )
+        assert (code, "gate met: condition_number is inf, " in err) == (3, True)
+        assert json.loads(out, parse_constant=pytest.fail)["condition_number"] is None
+    code, out, _ = dimlab("decompose", "twice.npy", "--fail-if", "condition_number < 100")
+    assert code == 0
+    assert "condition_number  infinite" in out
+    code, _, err = dimlab("decompose", "twice.npy", "--fail-if", "power_law_exponent > 100")
+    assert (code, "gate not passed: power_law_exponent is not defined" in err) == (3, True)
 
 
 def test_output_without_a_terminal_is_plain(features, tmp_path):

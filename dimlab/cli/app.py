@@ -9,6 +9,7 @@ import typer
 
 from dimlab.sources import Unreadable
 from dimlab.terminal import GateMet
+from dimlab.text import make_streams_readable, say
 
 DONE, FAILED, MISUSED, GATED = 0, 1, 2, 3
 _CTRL_C = 130
@@ -25,6 +26,7 @@ app = typer.Typer(
 
 def run() -> None:
     """Run the command line: one sentence on stderr and exit code 1 or 2 on errors."""
+    make_streams_readable()
     arguments = [each for each in sys.argv[1:] if each != "--debug"]
     command = next((each for each in arguments if not each.startswith("-")), "")
     prefix = f"dimlab {command}".strip()
@@ -40,7 +42,7 @@ def run() -> None:
         if "--debug" in sys.argv:
             raise
         sentence, code = _explain(error)
-        print(f"{prefix}: {sentence}", file=sys.stderr)
+        say(f"{prefix}: {sentence}")
         sys.exit(code)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -56,6 +55,7 @@ from dimlab.terminal import (
     progress,
     with_bounds,
 )
+from dimlab.text import say
 
 if TYPE_CHECKING:
     from dimlab.factor_table import FactorTable
@@ -165,7 +165,7 @@ def attribute(
         )  # fmt: skip
     factor = result.leading_factor if erase == LEADING else None if erase == "none" else erase
     if factor is not None and erase == LEADING and factor not in train.factors:
-        print(f"dimlab attribute: train has no {factor}: nothing is erased.", file=sys.stderr)
+        say(f"dimlab attribute: train has no {factor}: nothing is erased.")
         factor = None
     if factor is not None:
         with progress(f"erasing {factor}", quiet=quiet) as advance:
@@ -550,10 +550,9 @@ class _Asked:
             if name in self.continuous or name in self.periods or count <= _MANY:
                 continue
             taken = "left out" if count > n_samples / 2 else f"taken as {count} categories"
-            print(
+            say(
                 f"dimlab: caution: {name} holds whole numbers and is {taken}; --continuous {name} "
-                "makes it continuous.",
-                file=sys.stderr,
+                "makes it continuous."
             )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from dimlab.containers import json_of
 from dimlab.devices import check_device
 from dimlab.sources import reading
 from dimlab.terminal import Gate
+from dimlab.text import say
 
 if TYPE_CHECKING:
     from dimlab.representation import Representation
@@ -248,7 +248,7 @@ def cautions(command: str) -> Iterator[None]:
         warnings.simplefilter("always", UserWarning)
         yield
     for each in caught:
-        print(f"dimlab {command}: caution: {each.message}", file=sys.stderr)
+        say(f"dimlab {command}: caution: {each.message}")
 
 
 def groups_in(text: str | None, train: Representation) -> Any:

@@ -59,6 +59,7 @@ from dimlab.terminal import (
     progress,
     training_progress,
 )
+from dimlab.text import say
 
 if TYPE_CHECKING:
     from dimlab.baselines import BaselineComparison
@@ -230,10 +231,10 @@ def encode(
                 allow_partial=allow_partial or (), allow_untrained=allow_untrained,
                 trust_pickle=trust_pickle,
             )  # fmt: skip
-        print(loaded.inspection.facts["why"], file=sys.stderr)
+        say(loaded.inspection.facts["why"])
         note = normalisation_note(loaded, source, normalisation)
         if note is not None and not quiet:
-            print(note, file=sys.stderr)
+            say(note)
         out.mkdir(parents=True, exist_ok=True)
         for name in split or ["train", "test"]:
             loading = Loading(data, data_dir, device=device, seed=seed)

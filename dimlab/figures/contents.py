@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dimlab.figures.house import BLUE, FACTORS, GREEN, GREY, LEVEL, ORANGE, axes_or_current, titled
+from dimlab.figures.house import (
+    BLUE,
+    FACTORS,
+    GREEN,
+    GREY,
+    LEVEL,
+    ORANGE,
+    as_written,
+    axes_or_current,
+    legend_of,
+    titled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -64,11 +75,13 @@ def plot_attribution(result: Attribution, *, ax: Axes | None = None) -> Axes:
     looks += [(others, "another factor", FACTORS[-1])] if others.any() else []
     looks += [(verdicts == "label", "the label alone", BLUE)]
     looks += [(verdicts == "neither", "neither", GREY)]
+    drawn = []
     for chosen, words, colour in looks:
-        ax.scatter(
+        dots = ax.scatter(
             label_effect[chosen], nuisance[chosen], s=12, c=colour, alpha=0.8, lw=0,
-            label=f"{words} ({chosen.sum()})", rasterized=len(nuisance) > 500,
+            rasterized=len(nuisance) > 500,
         )  # fmt: skip
+        drawn.append((dots, f"{words} ({chosen.sum()})"))
     limit = max(0.05, float(nuisance.max()), float(label_effect.max()))
     placed: list[tuple[float, float]] = []
     for d in np.argsort(-nuisance, kind="stable")[:40]:
@@ -84,15 +97,15 @@ def plot_attribution(result: Attribution, *, ax: Axes | None = None) -> Axes:
     ax.plot([0, limit], [0, limit], color="black", lw=0.8, ls=":")
     ax.set_xlim(-0.02 * limit, 1.05 * limit)
     ax.set_ylim(-0.03 * limit, 1.08 * limit)
-    ax.legend(
-        frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0),
+    legend_of(
+        ax, drawn, frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0),
         title="carries most of", title_fontsize="small", alignment="left",
     )  # fmt: skip
     ax.set_xlabel("effect of the label, given the factors (share of error)")
     ax.set_ylabel("largest effect of a factor,\ngiven the label (share of error)")
     title = f"What dimensions carry: {len(result.factors)} factors, q ≤ 0.05"
     ax.set_title(titled(title, result), loc="left")
-    return ax
+    return as_written(ax)
 
 
 def plot_attribution_effects(result: Attribution, *, ax: Axes | None = None) -> Axes:
@@ -147,7 +160,7 @@ def plot_attribution_effects(result: Attribution, *, ax: Axes | None = None) -> 
     ax.invert_yaxis()
     ax.set_xlabel("dimension, largest nuisance score first")
     ax.set_title(titled("Effects of factors (dot: q ≤ 0.05)", result), loc="left")
-    return ax
+    return as_written(ax)
 
 
 def plot_erasure(result: Erasure, *, ax: Axes | None = None) -> Axes:
@@ -221,7 +234,7 @@ def plot_erasure(result: Erasure, *, ax: Axes | None = None) -> Axes:
     ax.set_title(
         f"Taking {result.factor} out (directions: {result.basis})\n{splits}; {bars}", loc="left"
     )
-    return ax
+    return as_written(ax)
 
 
 def plot_localisation(result: Localisation, *, ax: Axes | None = None) -> Axes:
@@ -299,7 +312,7 @@ def plot_localisation(result: Localisation, *, ax: Axes | None = None) -> Axes:
     some = f"\nfirst {n_shown} of {len(result)} dimensions" if n_shown < len(result) else ""
     cover = f"{result.patch} x {result.patch} {'black' if result.fill == 'zero' else 'mean'} pixels"
     ax.set_title(f"Images of largest activation, covered by {cover}{some}", loc="left")
-    return ax
+    return as_written(ax)
 
 
 def _tiles_across(n_dimensions: int, n_images: int, ratio: float) -> int:

@@ -1,20 +1,32 @@
-"""What all figures share: one style, colours told apart by colour-blind readers, size, axes."""
+"""What all figures share: one style, colours told apart by colour-blind readers, size, words."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+from dimlab.text import fitted, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.legend import Legend
 
 # Okabe and Ito's palette
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
 FACTORS = (ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "black")
 LEVEL = 0.05
 SIZE = 7.5, 4.2  # inches, in reports
+# of names that matplotlib's own font cannot write, where one of these is installed
+_MORE_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Yu Gothic",
+    "Malgun Gothic", "Arial Unicode MS", "Noto Sans", "Noto Sans Symbols2", "Symbola",
+)  # fmt: skip
+_LONGEST = {"tick": 60, "legend": 44, "other": 100}  # characters of a line
 
 
 @contextmanager
@@ -25,10 +37,21 @@ def house_style() -> Iterator[None]:
 
     style: Any = {**sns.plotting_context("paper", font_scale=1.1), **sns.axes_style("ticks")}
     style |= {"svg.hashsalt": "dimlab", "figure.dpi": 100, "axes.titlesize": "medium"}
-    # matplotlib brings this font: the same result gives the same picture on every machine
-    style |= {"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"]}
-    with mpl.rc_context(style):
+    # matplotlib brings this font: the same result gives the same picture on every machine, but for
+    # characters that it lacks
+    fonts = ["DejaVu Sans", *(name for name in _MORE_FONTS if name in _installed())]
+    style |= {"font.family": "sans-serif", "font.sans-serif": fonts}
+    with mpl.rc_context(style), warnings.catch_warnings():
+        # a box stands for it; tables and page have the name as text
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         yield
+
+
+@lru_cache(maxsize=1)
+def _installed() -> frozenset[str]:
+    from matplotlib.font_manager import fontManager
+
+    return frozenset(each.name for each in fontManager.ttflist)
 
 
 def figure_of(plot: Callable[..., Axes], result: Any) -> Figure:
@@ -63,6 +86,52 @@ def axes_or_current(ax: Axes | None) -> Axes:
     import matplotlib.pyplot as plt
 
     return plt.gca()
+
+
+def as_written(ax: Axes) -> Axes:
+    """Let the words of a finished figure stand as they were given.
+
+    A dollar sign begins no formula, unseen characters are escaped, and long lines lose their
+    middle. Numbers on axes stay matplotlib's, and so does text that was placed within the axes.
+    """
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter, FuncFormatter
+
+    numbers: set[Text] = set()
+    for axis in (ax.xaxis, ax.yaxis):
+        ticks = [*axis.get_major_ticks(), *axis.get_minor_ticks()]
+        labels = [label for tick in ticks for label in (tick.label1, tick.label2)]
+        numbers |= {axis.get_offset_text(), *labels}
+        given = axis.get_major_formatter()
+        if isinstance(given, (FixedFormatter, FuncFormatter)):
+            axis.set_major_formatter(_shortened(given))
+            if any("$" in label.get_text() for label in labels):
+                for label in labels:
+                    label.set_parse_math(False)
+    legend = ax.get_legend()
+    named = set() if legend is None else {*legend.findobj(Text)}
+    for text in {*ax.findobj(Text)} - numbers - {*ax.texts}:
+        words = text.get_text()
+        if "$" in words:
+            text.set_parse_math(False)
+        text.set_text(_line(words, "legend" if text in named else "other"))
+    return ax
+
+
+def _shortened(given: Callable[..., Any]) -> Callable[..., str]:
+    return lambda x, pos=None: _line(str(given(x, pos)), "tick")
+
+
+def _line(text: str, role: str) -> str:
+    return fitted(visible(text), _LONGEST[role])
+
+
+def legend_of(ax: Axes, names: Sequence[tuple[Any, str]], **options: Any) -> Legend:
+    """Name artists in a legend, whatever the names begin with."""
+    legend = ax.legend([artist for artist, _ in names], ["-"] * len(names), **options)
+    for text, (_, name) in zip(legend.get_texts(), names, strict=True):
+        text.set_text(name)  # matplotlib leaves out labels that begin with an underscore
+    return legend
 
 
 def titled(title: str, result: Any) -> str:

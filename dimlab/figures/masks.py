@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dimlab.figures.house import BLUE, GREEN, GREY, ORANGE, axes_or_current, titled
+from dimlab.figures.house import BLUE, GREEN, GREY, ORANGE, as_written, axes_or_current, titled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +61,7 @@ def plot_mask_trace(trace: MaskTrace, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("training step")
     ax.set_ylabel("mask weight")
     ax.set_title("The mask while it learns", loc="left")
-    return ax
+    return as_written(ax)
 
 
 def plot_mask_evolution(result: MaskEvolution, *, ax: Axes | None = None) -> Axes:
@@ -119,7 +119,7 @@ def plot_mask_evolution(result: MaskEvolution, *, ax: Axes | None = None) -> Axe
     ax.set_ylabel("dimension, by rank of its final weight")
     moved = "" if result.moved or len(result) == 1 else ": it did not move"
     ax.set_title(f"The mask while it learns{moved}", loc="left")
-    return ax
+    return as_written(ax)
 
 
 def plot_mask_evolution_quantiles(result: MaskEvolution, *, ax: Axes | None = None) -> Axes:
@@ -172,7 +172,7 @@ def plot_mask_evolution_quantiles(result: MaskEvolution, *, ax: Axes | None = No
     ax.set_ylabel("mask weight")
     moved = "" if result.moved or len(result) == 1 else ": the mask did not move"
     ax.set_title(f"Spread of the weights and largest changes{moved}", loc="left")
-    return ax
+    return as_written(ax)
 
 
 def plot_mask_evolution_links(result: MaskEvolution, *, ax: Axes | None = None) -> Axes:
@@ -213,7 +213,7 @@ def plot_mask_evolution_links(result: MaskEvolution, *, ax: Axes | None = None) 
             ha="center", va="center", transform=ax.transAxes,
         )  # fmt: skip
         ax.set_axis_off()
-        return ax
+        return as_written(ax)
     names = list(dict.fromkeys(link.link for link in result.links))
     rows = [place + 0.7 * names.index(link.link) for place, link in enumerate(result.links)]
     known = [link for link in result.links if not link.reason]
@@ -242,7 +242,7 @@ def plot_mask_evolution_links(result: MaskEvolution, *, ax: Axes | None = None) 
     ax.set_ylim(rows[-1] + 0.7, -0.7)
     ax.set_xlabel("Spearman correlation with the mask weights, over dimensions")
     ax.grid(axis="x", lw=0.4)
-    return ax
+    return as_written(ax)
 
 
 def plot_risk_bound(result: RiskBound, *, ax: Axes | None = None) -> Axes:
@@ -317,4 +317,4 @@ def plot_risk_bound(result: RiskBound, *, ax: Axes | None = None) -> Axes:
     ax.set_ylabel("nats, less log M (risk: CE - log K)")
     title = f"Risk bound, inferred form (not the paper's own), temperature {result.temperature:g}"
     ax.set_title(titled(title, result), loc="left")
-    return ax
+    return as_written(ax)

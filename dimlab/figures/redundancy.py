@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dimlab.figures.house import BLUE, GREEN, GREY, ORANGE, axes_or_current, titled
+from dimlab.figures.house import BLUE, GREEN, GREY, ORANGE, as_written, axes_or_current, titled
+from dimlab.text import fitted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +75,7 @@ def plot_correlation(result: Correlation, *, ax: Axes | None = None) -> Axes:
     if band:
         rms += f"; independent: {band[0]:.3g} to {band[1]:.3g}"
     ax.set_title(titled(f"{result.kind.capitalize()} correlation\n{rms}", result), loc="left")
-    return ax
+    return as_written(ax)
 
 
 def plot_spectrum(result: Spectrum, *, ax: Axes | None = None) -> Axes:
@@ -129,7 +131,7 @@ def plot_spectrum(result: Spectrum, *, ax: Axes | None = None) -> Axes:
     of = "centred" if result.centred else "uncentred"
     size = f"{result.n_samples:,} samples x {result.n_dimensions:,} dimensions"
     ax.set_title(titled(f"Spectrum of {of} features\n{size}", result), loc="left")
-    return ax
+    return as_written(ax)
 
 
 def plot_redundancy(result: Redundancy, *, ax: Axes | None = None) -> Axes:
@@ -181,7 +183,7 @@ def plot_redundancy(result: Redundancy, *, ax: Axes | None = None) -> Axes:
     counts = f"{int(result.dead.sum())} dead, {int(result.is_duplicate.sum())} duplicate"
     title = f"Redundancy: {counts}, {shared} groups of |r| ≥ {result.cut:g}"
     ax.set_title(titled(title, result), loc="left")
-    return ax
+    return as_written(ax)
 
 
 def plot_comparison(
@@ -246,21 +248,21 @@ def plot_comparison(
     reference = names[result.names.index(result.reference)]
     lines = "lines: 95 % intervals for endless samples"
     ax.set_title(f"Comparison with {reference} (orange)\n{lines}", loc="left")
-    return ax
+    return as_written(ax)
 
 
 def _told_apart(names: tuple[str, ...]) -> list[str]:
     """Leave out the folders and file names that all names share, and the middle of long ones."""
-    parts = [name.replace("\\", "/").split("/") for name in names]
+    parts = [re.split(r"([/\\])", name) for name in names]  # names and what separates them
     first = last = 0
     if len(names) > 1:
         shortest = min(map(len, parts))
-        while first < shortest - 1 and len({each[first] for each in parts}) == 1:
-            first += 1
-        while last < shortest - first - 1 and len({each[-1 - last] for each in parts}) == 1:
-            last += 1
-    short = ["/".join(each[first : len(each) - last]) for each in parts]
-    cut = [name if len(name) <= 24 else f"{name[:11]}…{name[-12:]}" for name in short]
+        while first < shortest - 2 and len({each[first] for each in parts}) == 1:
+            first += 2
+        while last < shortest - first - 2 and len({each[-1 - last] for each in parts}) == 1:
+            last += 2
+    short = ["".join(each[first : len(each) - last]) for each in parts]
+    cut = [fitted(name, 24) for name in short]
     return cut if len(set(cut)) == len(set(short)) else short
 
 
@@ -340,4 +342,4 @@ def plot_representation(
     ax.set_xlabel("dimensions, three to a pixel")
     ax.set_ylabel("samples" if labels is None else "samples, grouped by class")
     ax.set_title("Dimensions as colours: grey where three neighbours agree", loc="left")
-    return ax
+    return as_written(ax)

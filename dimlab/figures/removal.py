@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dimlab.figures.house import BLUE, GREEN, GREY, LEVEL, ORANGE, axes_or_current, titled, unit_of
+from dimlab.figures.house import (
+    BLUE,
+    GREEN,
+    GREY,
+    LEVEL,
+    ORANGE,
+    as_written,
+    axes_or_current,
+    titled,
+    unit_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,7 +95,7 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
     ax.set_ylabel(f"importance ({result.score.replace('_', ' ')} lost)")
     ax.set_title(titled(f"Leave one {unit} out, {result.reader} reader", result), loc="left")
     ax.set_xlim(0, len(ranks) + 1)
-    return ax
+    return as_written(ax)
 
 
 def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes:
@@ -132,7 +142,7 @@ def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes
     ax.set_xlabel(unit_of(result))
     ax.set_ylabel("class")
     ax.set_title(titled(f"Effect within each class, {result.reader} reader", result), loc="left")
-    return ax
+    return as_written(ax)
 
 
 def plot_cumulative_ablation(result: CumulativeAblation, *, ax: Axes | None = None) -> Axes:
@@ -170,7 +180,7 @@ def plot_cumulative_ablation(result: CumulativeAblation, *, ax: Axes | None = No
     ax.set_xlabel(f"{unit_of(result)}s removed")
     ax.set_ylabel("accuracy (share of test samples)")
     ax.set_title(titled(f"Cumulative ablation, {result.reader} reader", result), loc="left")
-    return ax
+    return as_written(ax)
 
 
 def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None) -> Axes:
@@ -226,7 +236,7 @@ def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None
     ax.set_xlabel("importance (accuracy lost)")
     ax.set_ylabel("q-value on held-out halves")
     ax.set_title(titled(f"Confirmed harm, {result.reader} reader", result), loc="left")
-    return ax
+    return as_written(ax)
 
 
 def plot_masked_scores(result: MaskedScores, *, ax: Axes | None = None) -> Axes:
@@ -282,4 +292,4 @@ def plot_masked_scores(result: MaskedScores, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("share of dimensions removed")
     ax.set_ylabel("accuracy gained on all dimensions")
     ax.set_title(titled(f"Random masks, {result.reader} reader", result), loc="left")
-    return ax
+    return as_written(ax)

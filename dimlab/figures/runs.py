@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dimlab.figures.house import BLUE, GREEN, GREY, ORANGE, axes_or_current
+from dimlab.figures.house import BLUE, GREEN, GREY, ORANGE, as_written, axes_or_current, legend_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ def plot_checkpoint(result: Checkpoint, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("training step")
     ax.set_ylabel("loss term / its first value")
     ax.set_title("Loss terms", loc="left")
-    return ax
+    return as_written(ax)
 
 
 def plot_evaluation(result: Evaluation, *, ax: Axes | None = None) -> Axes:
@@ -112,7 +112,7 @@ def plot_evaluation(result: Evaluation, *, ax: Axes | None = None) -> Axes:
     frame["colour"] = [{"none": BLUE, "learned": ORANGE}.get(mask, GREY) for mask in frame["mask"]]
     _accuracies(frame, ax)
     ax.set_title("Readers of the features, with 95 % intervals", loc="left")
-    return ax
+    return as_written(ax)
 
 
 def plot_baseline_comparison(result: BaselineComparison, *, ax: Axes | None = None) -> Axes:
@@ -149,7 +149,7 @@ def plot_baseline_comparison(result: BaselineComparison, *, ax: Axes | None = No
     frame.loc[~frame["mask"].isin(["none", "learned"]), "colour"] = GREY
     _accuracies(frame.sort_values("reader", kind="stable"), ax)
     ax.set_title("With and without training, with 95 % intervals", loc="left")
-    return ax
+    return as_written(ax)
 
 
 def _accuracies(frame: pd.DataFrame, ax: Axes) -> None:
@@ -209,20 +209,22 @@ def plot_projector_widths(table: Any, *, ax: Axes | None = None) -> Axes:
     ax = axes_or_current(ax)
     parts = table.groupby("method", sort=False) if "method" in table.columns else [("", table)]
     palette = cycle((BLUE, ORANGE, GREEN, GREY, "black"))
+    lines = []
     for (name, part), colour in zip(parts, palette, strict=False):
         ax.scatter(part["width"], part["accuracy"], s=14, color=colour, alpha=0.6, lw=0)
         mean = part.groupby("width")["accuracy"].mean()
-        ax.plot(mean.index, mean, color=colour, lw=1.5, label=str(name) or None)
+        (line,) = ax.plot(mean.index, mean, color=colour, lw=1.5)
+        lines.append((line, str(name)))
     ax.set_xscale("log", base=2)
     widths = np.unique(table["width"])
     ax.set_xticks(widths, [str(width) for width in widths])
     ax.minorticks_off()
     if "method" in table.columns:
-        ax.legend(frameon=False, fontsize="small")
+        legend_of(ax, lines, frameon=False, fontsize="small")
     ax.set_xlabel("projector width (dimensions)")
     ax.set_ylabel("accuracy (share of test samples)")
     ax.set_title("Accuracy against projector width", loc="left")
-    return ax
+    return as_written(ax)
 
 
 def plot_verdict(result: Verdict, *, ax: Axes | None = None) -> Axes:
@@ -275,4 +277,4 @@ def plot_verdict(result: Verdict, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_xlabel("effect / smallest effect of interest")
     ax.set_title(f"Verdict over {result.n_seeds} seeds: {result.answer}", loc="left")
-    return ax
+    return as_written(ax)

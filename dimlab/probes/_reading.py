@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from dimlab.probes._outcomes import (
 )
 from dimlab.readers import check_knn, check_penalty, class_codes
 from dimlab.representation import Representation
+from dimlab.text import plain as plain  # the probes' summaries take it from here
 
 READERS = ("knn", "ridge", "logistic")
 FILLS = ("mean", "zero")
@@ -187,12 +187,3 @@ def stratified_half(truth: np.ndarray, rng: np.random.Generator, share: float = 
         count = share * len(rows)
         chosen[rows[: int(count + rng.random())]] = True
     return chosen
-
-
-def plain(value: Any) -> Any:
-    """Replace NaN and infinity by None, as JSON wants, in a number or a list of them."""
-    if isinstance(value, list):
-        return [plain(each) for each in value]
-    if value is None or isinstance(value, int):
-        return value
-    return float(value) if np.isfinite(value) else None

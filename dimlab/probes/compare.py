@@ -28,7 +28,7 @@ from dimlab.kernels.spectra import entropy_rank, participation_ratio, stable_ran
 from dimlab.memory import Shapes, foresee
 from dimlab.pairing import BY_NAME, BY_ORDER, pair
 from dimlab.probes._outcomes import Progress
-from dimlab.probes._reading import basis_of
+from dimlab.probes._reading import basis_of, plain
 from dimlab.probes.decompose import caution_of, replicates, singular_values_of
 from dimlab.representation import Representation
 
@@ -220,7 +220,7 @@ class Comparison:
                 "basis": self.basis[row],
                 "paired": bool(self.paired[row]),
                 "paired_by": self.paired_by[row] or None if self.paired_by else None,
-                **{k: float(v) if np.isfinite(v) else None for k, v in numbers.items()},
+                **{kind: plain(number) for kind, number in numbers.items()},
             }
         return {
             "reference": self.reference,

@@ -13,7 +13,7 @@ from dimlab.kernels.correlation import correlation_of, dead_dimensions
 from dimlab.kernels.moments import N_BLOCKS, Moments
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
-from dimlab.probes._reading import basis_of, sample_of, stratified_half
+from dimlab.probes._reading import basis_of, plain, sample_of, stratified_half
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
 from dimlab.representation import Representation
 
@@ -171,7 +171,7 @@ class Redundancy:
             "n_shared_groups": len(shared),
             "shared_groups": sorted(shared, key=len, reverse=True),
             "cut": self.cut,
-            "stability": self.stability if np.isfinite(self.stability) else None,
+            "stability": plain(self.stability),
             "subset_keeps": f"{self.keep:g} of the {kept}",
             "n_subset": len(self.subset),
             "subset": self.subset.tolist(),

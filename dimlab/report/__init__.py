@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from dimlab.report.dimensions import dimensions_of
 from dimlab.report.provenance import RECORD, WRITTEN
 from dimlab.report.saved import HOUSE, SUFFIX, load_result, result_bytes
 from dimlab.report.verdicts import verdicts_of
+from dimlab.text import json_text, raw_numbers
 
 __all__ = ["in_words", "redraw_report", "write_report", "write_result"]
 
@@ -115,7 +115,7 @@ def _contents(
         contents |= dict(files.values())
     frame, titles = dimensions_of(results)
     if len(frame):
-        contents["dimensions.csv"] = frame.to_csv(index=False).encode()
+        contents["dimensions.csv"] = _encoded(frame.to_csv(index=False))
     verdicts = verdicts_of(results)
     if verdicts:
         contents["verdicts.json"] = _json([vars(each) for each in verdicts])
@@ -137,7 +137,7 @@ def _contents(
         rows=[[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)],
         provenance=dict(provenance),
     )
-    contents["report.html"] = page.encode()
+    contents["report.html"] = _encoded(page)
     written = {**(before or {}), **{name: digest(each) for name, each in contents.items()}}
     contents["provenance.json"] = _json({**provenance, WRITTEN: written} if provenance else {})
     return contents
@@ -329,11 +329,11 @@ def _files_of(name: str, result: Any, figure_format: str) -> dict[str, tuple[str
 def _shown(name: str, result: Any, figure_format: str) -> dict[str, tuple[str, bytes]]:
     """Tables, summary and figures of a result and of its parts."""
     files = {
-        "csv": (f"{name}.csv", result.to_frame().to_csv(index=False).encode()),
+        "csv": (f"{name}.csv", _encoded(result.to_frame().to_csv(index=False))),
         "json": (f"{name}.json", _json(result.summary())),
     }
     for table, frame in getattr(result, "tables", dict)().items():
-        files[table] = f"{name}-{table}.csv", frame.to_csv(index=False).encode()
+        files[table] = f"{name}-{table}.csv", _encoded(frame.to_csv(index=False))
     for what, plot in plots_of(result).items():
         drawn = picture_of(plot, result, figure_format)
         kind = f"{what}_{figure_format}".removeprefix("_")
@@ -362,7 +362,8 @@ def _section(name: str, result: Any, files: Mapping[str, tuple[str, bytes]]) -> 
         for stem, each in shown.items()
         for what, plot in plots_of(each).items()
     ]
-    summary = result.summary()
+    with raw_numbers():
+        summary = result.summary()
     nested = {key: value for key, value in summary.items() if isinstance(value, Mapping)}
     return {
         "name": name.replace("_", " ").replace("-", " "),
@@ -445,7 +446,7 @@ def in_words(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.4g}" if np.isfinite(value) else f"{value:.4g}".replace("inf", "infinite")
     if isinstance(value, (list, tuple)):
         shown = ", ".join(_member(each) for each in value[:12])
         return (shown or "none") + (f", ... ({len(value)} in all)" if len(value) > 12 else "")
@@ -463,9 +464,9 @@ def _member(value: Any) -> str:
 
 
 def _json(value: Any) -> bytes:
-    def plain(each: Any) -> Any:
-        if isinstance(each, (np.generic, np.ndarray)):
-            return each.tolist()
-        raise TypeError(f"cannot write {type(each).__name__} as JSON")
+    return (json_text(value) + "\n").encode()
 
-    return (json.dumps(value, indent=2, default=plain) + "\n").encode()
+
+def _encoded(text: str) -> bytes:
+    """UTF-8; what it cannot write, such as half of a character in a file's name, is escaped."""
+    return text.encode("utf-8", "backslashreplace")

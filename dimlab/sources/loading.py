@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from dimlab.sources.reading import (
     said_on_stderr,
 )
 from dimlab.sources.samples import check_drawn, halves, sampled, sampled_train
+from dimlab.text import say
 
 if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
@@ -201,7 +201,7 @@ class Loading:
             )
         note = normalisation_note(loaded, source, None)
         if note is not None and note not in self.said and not self.quiet:
-            print(note, file=sys.stderr)
+            say(note)
             self.said.add(note)
         found = encode_with(
             loaded, load_data(self.data, split, self.data_dir), views=views, seed=self.seed,
@@ -293,11 +293,10 @@ class Loading:
             train, test = joined("train", train), joined("test", test)
         else:
             train, test = halves(joined("whole", test), seed=self.seed)
-            print(
+            say(
                 f"{source.name} names no split: {len(train)} of its {len(train) + len(test)} "
                 f"samples are train, the others test (seed {self.seed}; --train names another "
-                "file).",
-                file=sys.stderr,
+                "file)."
             )
         if labelled and (train.labels is None or test.labels is None):
             file = self.train if test.labels is not None and self.train else source
@@ -365,10 +364,9 @@ class Loading:
             return representations
         fitted = fit_basis(train, self.basis, seed=self.seed)
         words = fitted.summary()
-        print(
+        say(
             f"basis {self.basis}: {words['n_directions']} directions ({words['n_dropped']} "
-            f"dropped, {words['n_stable']} stable); {words['in_words']}.",
-            file=sys.stderr,
+            f"dropped, {words['n_stable']} stable); {words['in_words']}."
         )
         return [fitted.apply(each) for each in representations]
 
@@ -440,7 +438,7 @@ class Loading:
                 state = measured
                 if not isinstance(measured, Moments):
                     state = loading._moments([measured], pairs, world)
-                print(f"wrote {state.save(save_moments)}", file=sys.stderr)
+                say(f"wrote {state.save(save_moments)}")
             yield measured, world.rank == 0
 
     def _moments(self, parts: list[Representation], pairs: bool, world: World) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dimlab.containers import Misnamed
+from dimlab.text import say, visible
 
 if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
@@ -59,7 +59,7 @@ def said_on_stderr() -> Iterator[None]:
         warnings.simplefilter("always", UserWarning)
         yield
     for each in caught:
-        print(f"note: {each.message}", file=sys.stderr)
+        say(f"note: {each.message}")
 
 
 def load_data(name: str, split: str, data_dir: Path | None) -> ImageSet:
@@ -162,7 +162,7 @@ def names_of(sources: list[Path]) -> list[str]:
     Returns
     -------
     list of str
-        Different names.
+        Different names, with escapes for characters that cannot be seen or written.
 
     Raises
     ------
@@ -175,10 +175,11 @@ def names_of(sources: list[Path]) -> list[str]:
     ['a', 'features']
     """
     short = [
-        each.resolve().parent.name if each.name == "checkpoint.pt" else each.stem
+        visible(each.resolve().parent.name if each.name == "checkpoint.pt" else each.stem, keep="")
         for each in sources
     ]
-    names = short if len(set(short)) == len(short) else [str(each) for each in sources]
+    paths = [visible(str(each), keep="") for each in sources]
+    names = short if len(set(short)) == len(short) else paths
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"files must differ; got {name} twice.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from dimlab.study.analysis import SIZES, Analysis, judge_again
 from dimlab.study.verdict_table import write_verdict_table
+from dimlab.text import make_streams_readable
 
 
 def _run(arguments: list[str]) -> int:
@@ -16,6 +17,7 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument(
         "--judge", action="store_true", help="judge the rows that are kept again, before"
     )
+    make_streams_readable()
     asked = parser.parse_args(arguments)
     try:
         written = _judge(asked.folder) if asked.judge else []

@@ -20,6 +20,7 @@ from dimlab.study.families import FAMILIES
 from dimlab.study.search import VARIED, read_search, search, vary, write_search, write_varied
 from dimlab.study.sweep import AUGMENTATION, OutOfTime, Study
 from dimlab.study.verdict import Verdict, number_or_nan
+from dimlab.text import make_streams_readable
 from dimlab.training.distributed import current_world, joined
 
 if TYPE_CHECKING:
@@ -427,6 +428,7 @@ def main(
     script = Path(str(sys.modules[run.__module__].__file__)).resolve()
     sizes = dict(zip(SIZES, (small, medium, paper), strict=True))
     analysis = Analysis(script, claim, run, judge, sizes)
+    make_streams_readable()
     asked = _parser(analysis).parse_args(arguments)
     try:
         check_device(asked.device)

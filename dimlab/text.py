@@ -1,0 +1,182 @@
+"""How anyone's text and numbers leave dimlab: on a stream, on a line of a figure, as JSON."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+import sys
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+_SYMBOLS = {
+    "≤": "<=", "≥": ">=", "−": "-", "–": "-", "×": "x", "·": "-", "²": "^2", "…": "...",
+    "→": "->", "←": "<-", "±": "+-", "✕": "x",
+}  # fmt: skip
+# controls, lone surrogates, separators of lines, and what stands for no character
+_UNSEEN = ("Cc", "Cs", "Cn", "Zl", "Zp")
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # right to left
+_ERRORS = "dimlab-readable"
+
+
+def visible(text: str, *, keep: str = "\n") -> str:
+    r"""Write characters that cannot be seen, or that a terminal would obey, as escapes.
+
+    Parameters
+    ----------
+    text : str
+        Anyone's.
+    keep : str
+        Characters that stay all the same.
+
+    Returns
+    -------
+    str
+        The same where nothing had to be escaped.
+
+    Examples
+    --------
+    >>> visible("scanner\x1b[31m\t猫")
+    'scanner\\x1b[31m\\t猫'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each.encode("unicode_escape").decode()
+        if each not in keep and (unicodedata.category(each) in _UNSEEN or each in _TURNING)
+        else each
+        for each in text
+    )
+
+
+def fitted(text: str, most: int) -> str:
+    """Leave out the middle of lines that are too long.
+
+    Parameters
+    ----------
+    text : str
+        One line or several.
+    most : int
+        Characters of a line.
+
+    Returns
+    -------
+    str
+        Its lines, none longer.
+
+    Examples
+    --------
+    >>> fitted("magnification of the third scanner", 20)
+    'magnificat…d scanner'
+    """
+    first, last = (most + 1) // 2, most // 2 - 1
+    return "\n".join(
+        line if len(line) <= most else f"{line[:first]}…{line[len(line) - last :]}"
+        for line in text.split("\n")
+    )
+
+
+def make_streams_readable() -> None:
+    """Let stdout and stderr take any text: what their encoding lacks is written in ASCII.
+
+    Symbols of dimlab's own become what they look like, as ``>=``; other characters are escaped.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)  # streams of notebooks take all text
+        if reconfigure is not None:
+            reconfigure(errors=_ERRORS)
+
+
+def say(sentence: str) -> None:
+    """Say a sentence on stderr, beside the results.
+
+    Parameters
+    ----------
+    sentence : str
+        With anyone's names in it.
+    """
+    print(visible(sentence), file=sys.stderr)
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    escaped = (each.encode("ascii", "backslashreplace").decode() for each in lost)
+    return "".join(
+        _SYMBOLS.get(each, other) for each, other in zip(lost, escaped, strict=True)
+    ), error.end
+
+
+codecs.register_error(_ERRORS, _in_ascii)
+
+
+_RAW: ContextVar[bool] = ContextVar("raw numbers", default=False)
+
+
+@contextmanager
+def raw_numbers() -> Iterator[None]:
+    """Let summaries keep infinite numbers while the block runs, as gates and people want them."""
+    token = _RAW.set(True)
+    try:
+        yield
+    finally:
+        _RAW.reset(token)
+
+
+def plain(value: Any) -> Any:
+    """Replace NaN and infinity by None, as JSON wants, in a number or a list of them.
+
+    Within `raw_numbers` infinities stay.
+    """
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    if value is None or isinstance(value, int):
+        return value
+    known = not np.isnan(value) if _RAW.get() else np.isfinite(value)
+    return float(value) if known else None
+
+
+def json_text(value: Any) -> str:
+    r"""Write a value as strict JSON: arrays as lists, numbers that are not finite as null.
+
+    Parameters
+    ----------
+    value : object
+        Numbers, text, arrays, and lists and mappings of them.
+
+    Returns
+    -------
+    str
+        In ASCII, indented.
+
+    Raises
+    ------
+    TypeError
+        If it holds something else.
+
+    Examples
+    --------
+    >>> json_text([1, float("inf"), "≥"]).split()
+    ['[', '1,', 'null,', '"\\u2265"', ']']
+    """
+    return json.dumps(_strict(value), indent=2, allow_nan=False)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _strict(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(each) for each in value]
+    if value is None or isinstance(value, (str, int)):
+        return value
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
