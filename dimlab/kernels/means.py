@@ -169,8 +169,11 @@ class StudentisedMeans:
 
     @property
     def _without_spread(self) -> np.ndarray:
-        """p-values where all rows are equal: those of equal signs, 1 for zeros."""
-        return np.where(self.mean == 0, 1.0, 2 * 0.5 ** self.n_different.astype(np.float64))
+        """p-values where all rows are equal: 1 for zeros, else by the score interval's length."""
+        from scipy.stats import norm
+
+        m = self.n_different.astype(np.float64)
+        return np.where(self.mean == 0, 1.0, 2 * np.maximum(0.5**m, norm.sf(np.sqrt(m / 2))))
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Bounds of each mean; they exclude 0 where the p-value is at most ``1 - level``.
