@@ -25,6 +25,7 @@ import numpy as np
 from dimlab import archives
 from dimlab.archives import RemoteFile
 from dimlab.containers import DAMAGED, naming, read_npz
+from dimlab.cuts import held_out, n_classes_kept
 from dimlab.image_set import SPLITS, ImageSet
 from dimlab.planted import check_plants, coloured, patched, plant, textured  # noqa: F401
 
@@ -748,26 +749,30 @@ def _rows(labels: np.ndarray, split: str, parts: np.ndarray | str | None = None)
     """Rows of a split; `parts` says which rows are officially train, validation or test."""
     part_of = np.full(len(labels), "train" if parts is None else parts, dtype="U10")
     if parts is None:
-        part_of[_held_out(labels, 0.2, seed=1)] = "test"
+        part_of[_held_out(labels, 0.2, 1, "test" if split == "test" else "")] = "test"
     if "validation" not in part_of:
         train = np.flatnonzero(part_of == "train")
-        part_of[train[_held_out(labels[train], 0.1, seed=0)]] = "validation"
+        named = "validation" if split == "validation" else ""
+        part_of[train[_held_out(labels[train], 0.1, 0, named)]] = "validation"
     rows = np.flatnonzero(part_of == split)
     if len(rows) == 0:
         raise ValueError(f"{split} must hold at least one image; got none of {len(labels)}.")
     return rows
 
 
-def _held_out(labels: np.ndarray, fraction: float, *, seed: int) -> np.ndarray:
-    """Rows of a stratified share: of every class the nearest number, at least 1 of 2 or more."""
+def _held_out(labels: np.ndarray, share: float, seed: int, split: str) -> np.ndarray:
+    """Whether each row is held out of train, (N,) bool: always the same rows."""
     # raw bits: numpy promises their stream for ever, that of a Generator's methods it does not
     order = np.argsort(np.random.PCG64(seed).random_raw(len(labels)), kind="stable")
-    held: list[int] = []
-    for label in np.unique(labels):
-        rows = order[labels[order] == label]
-        n_rows = int(fraction * len(rows) + 0.5)
-        held += rows[: max(n_rows, 1) if len(rows) > 1 else 0].tolist()
-    return np.sort(np.array(held, dtype=np.int64))
+    held = held_out(labels, share, order)
+    n_kept = n_classes_kept(labels, held)
+    if split and n_kept and held.any():
+        warnings.warn(
+            f"{split} has no image of classes with a single one ({n_kept}): they stay in train.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return held
 
 
 def _check_size(image_size: int) -> None:

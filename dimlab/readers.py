@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from dimlab.cuts import held_out
 from dimlab.kernels.downdate import RidgeSystem, first_largest, log_losses, solve_ridge
 
 _INVERSE_PENALTIES = 10.0 ** np.arange(-4, 3)
@@ -200,8 +201,8 @@ def fit_knn(
     Raises
     ------
     ValueError
-        If the shapes differ, k is not in 1 .. N, or the temperature is not positive, or the device
-        is not there.
+        If the shapes differ, there are fewer than two classes, k is not in 1 .. N, the temperature
+        is not positive, or the device is not there.
 
     Notes
     -----
@@ -240,7 +241,7 @@ def fit_ridge(features: np.ndarray, labels: np.ndarray, *, penalty: float = 1e-3
     Raises
     ------
     ValueError
-        If the shapes differ or the penalty is not positive.
+        If the shapes differ, there are fewer than two classes, or the penalty is not positive.
 
     Notes
     -----
@@ -310,9 +311,9 @@ def fit_logistic(
     three classes or more. For two classes it penalises the difference of their weights, twice as
     much, so that ``C = 2 / penalty`` is the same there.
 
-    The classes' held-out fifths are rounded down, and a penalty of 1 is taken where nothing is
-    left to hold out. The reader is then fitted once more on all rows, with a warning where 2,000
-    iterations were not enough.
+    A class with one sample is never held out, and a penalty of 1 is taken where every class has
+    one. The reader is then fitted once more on all rows, with a warning where 2,000 iterations were
+    not enough.
 
     Examples
     --------
@@ -322,8 +323,6 @@ def fit_logistic(
     """
     features, labels = _checked(features, labels)
     classes, codes = np.unique(labels, return_inverse=True)
-    if len(classes) < 2:
-        raise ValueError(f"labels must hold at least two classes; got only class {classes[0]}.")
     standardise = Standardiser.fit(features)
     standardised = standardise(features)
     if penalty is None:
@@ -384,6 +383,28 @@ def check_penalty(penalty: float) -> None:
         raise ValueError(f"penalty must be > 0; got {penalty:g}.")
 
 
+def check_classes(name: str, labels: np.ndarray) -> None:
+    """Refuse train rows of one class, whose readers give one answer whatever the features.
+
+    Parameters
+    ----------
+    name : str
+        What the labels belong to.
+    labels : ndarray of shape (N,), int
+        Class ids of train.
+
+    Raises
+    ------
+    ValueError
+        In one sentence.
+    """
+    if labels.min() == labels.max():
+        raise ValueError(
+            f"{name} must hold at least two classes, or a reader has nothing to tell apart; got "
+            f"only class {labels[0]}. Fit it on rows of all classes."
+        )
+
+
 def class_codes(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Return the index of each label among ascending class ids.
 
@@ -412,18 +433,15 @@ def class_codes(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 
 def _choose_penalty(standardised: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> float:
-    held_out = np.zeros(len(codes), dtype=bool)
-    for code in range(codes.max() + 1):
-        rows = rng.permutation(np.flatnonzero(codes == code))
-        held_out[rows[: int(_HELD_OUT * len(rows))]] = True
-    if not held_out.any():
+    judge = held_out(codes, _HELD_OUT, rng.permutation(len(codes)))
+    if not judge.any():
         return 1.0
     losses, start = [], None
     for inverse in _INVERSE_PENALTIES:
         # held-out loss judges a penalty too weak to converge as it does the others
-        start, _ = _fit_softmax(standardised[~held_out], codes[~held_out], 1 / inverse, start)
-        logits = standardised[held_out] @ start[0] + start[1]
-        losses.append(log_losses(logits.T, codes[held_out]).mean())
+        start, _ = _fit_softmax(standardised[~judge], codes[~judge], 1 / inverse, start)
+        logits = standardised[judge] @ start[0] + start[1]
+        losses.append(log_losses(logits.T, codes[judge]).mean())
     return float(1 / _INVERSE_PENALTIES[int(np.argmin(losses))])
 
 
@@ -472,6 +490,7 @@ def _checked(features: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.n
             f"labels must be integers of shape ({len(features)},) to match features; got "
             f"{labels.dtype} {labels.shape}."
         )
+    check_classes("labels", labels)
     return features, labels.astype(np.int64)
 
 

@@ -179,6 +179,7 @@ def reference_split(labels, fraction, seed):
     return sorted(held)
 
 
+@pytest.mark.filterwarnings("ignore:.*classes with a single one")
 @pytest.mark.parametrize("seed", range(5))
 def test_the_split_is_the_written_rule(seed):
     labels = np.random.default_rng(seed).integers(0, 7, 200)
@@ -189,6 +190,15 @@ def test_the_split_is_the_written_rule(seed):
     np.testing.assert_array_equal(datasets._rows(labels, "test"), test)
     np.testing.assert_array_equal(datasets._rows(labels, "validation"), validation)
     np.testing.assert_array_equal(datasets._rows(labels, "train"), np.setdiff1d(rest, validation))
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_it_is_said_that_a_split_lacks_the_classes_with_one_image(split):
+    labels = np.append(np.arange(40) % 4, [4, 5])
+    with pytest.warns(UserWarning, match=rf"^{split} has no image of .* \(2\): they stay in train"):
+        rows = datasets._rows(labels, split)
+    assert set(labels[rows]) == {0, 1, 2, 3}
+    assert {4, 5} < set(labels[datasets._rows(labels, "train")])
 
 
 def test_the_split_does_not_move_with_the_global_generator():

@@ -266,9 +266,12 @@ def test_misshapen_input_is_refused(fit):
         reader.accuracy(np.eye(4), np.array([0, 1, 1, 9]))
 
 
-def test_one_class_is_no_logistic_regression():
-    with pytest.raises(ValueError, match=r"^labels must hold at least two classes; got only cl"):
-        fit_logistic(np.eye(3), np.array([4, 4, 4]))
+@pytest.mark.parametrize("fit", FITTERS)
+def test_one_class_is_nothing_to_fit_on(fit):
+    with pytest.raises(
+        ValueError, match=r"^labels must hold at least two classes, .*; got only cl"
+    ):
+        fit(np.eye(3), np.array([4, 4, 4]))
 
 
 def test_only_ridge_is_solved():

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dimlab.clusters import warning_of_copies
 from dimlab.kernels.collinearity import groups_of
 from dimlab.kernels.moments import Moments
 from dimlab.memory import check_budget
@@ -20,7 +21,7 @@ from dimlab.probes._outcomes import (
     logistic_outcomes,
     ridge_outcomes,
 )
-from dimlab.readers import check_knn, check_penalty, class_codes
+from dimlab.readers import check_classes, check_knn, check_penalty, class_codes
 from dimlab.representation import Representation
 from dimlab.text import plain as plain  # the probes' summaries take it from here
 
@@ -132,9 +133,21 @@ def coded(
             f"test must be in the basis of train, {bases[0]}; got {bases[1]}. Apply the same Basis "
             "to both."
         )
+    check_classes("train", train_labels)
     classes, codes = np.unique(train_labels, return_inverse=True)
     truth = class_codes(test_labels, classes)
     return classes, (train.features, codes), (test.features, truth)
+
+
+def caution_of(test: Representation, clusters: np.ndarray | None) -> str:
+    """Say what keeps the accuracy on test from meaning what it usually does; empty if nothing."""
+    found = [] if (copies := warning_of_copies(test, clusters)) is None else [copies]
+    if test.labels is not None and (test.labels == test.labels[0]).all():
+        found.append(
+            f"All test samples are of class {test.labels[0]}: a reader that always answers it has "
+            "accuracy 1, so no score here shows what the features tell. Test on several classes."
+        )
+    return " ".join(found)
 
 
 def basis_of(representation: Representation | Moments) -> str:
@@ -177,13 +190,3 @@ def checked_groups(groups: GroupsLike, n_dimensions: int) -> list[np.ndarray]:
 def singles(n_dimensions: int) -> list[np.ndarray]:
     """Every dimension as a group of its own."""
     return list(np.arange(n_dimensions)[:, None])
-
-
-def stratified_half(truth: np.ndarray, rng: np.random.Generator, share: float = 0.5) -> np.ndarray:
-    """Draw a share of the samples of every class, (N,) bool; odd ones out fall to either side."""
-    chosen = np.zeros(len(truth), dtype=bool)
-    for code in np.unique(truth):
-        rows = rng.permutation(np.flatnonzero(truth == code))
-        count = share * len(rows)
-        chosen[rows[: int(count + rng.random())]] = True
-    return chosen

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.cuts import held_out
 from dimlab.kernels.downdate import (
     first_largest,
     greedy_order,
@@ -22,11 +23,11 @@ from dimlab.probes._reading import (
     GroupsLike,
     Reading,
     basis_of,
+    caution_of,
     checked_groups,
     coded,
     sample_of,
     singles,
-    stratified_half,
 )
 from dimlab.readers import fit_ridge
 from dimlab.representation import Representation
@@ -66,6 +67,8 @@ class CumulativeAblation:
         Basis that the dimensions belong to.
     sample : str
         Which part of the test split was used; empty: all of it.
+    caution : str
+        What keeps the scores from meaning what they usually do; empty: nothing.
 
     References
     ----------
@@ -99,6 +102,7 @@ class CumulativeAblation:
     n_dimensions: int
     basis: str = "axes"
     sample: str = ""
+    caution: str = ""
 
     @property
     def full_score(self) -> float:
@@ -151,6 +155,7 @@ class CumulativeAblation:
             "order": self.order_name,
             "basis": self.basis,
             **({"sample": self.sample} if self.sample else {}),
+            **({"caution": self.caution} if self.caution else {}),
             "n_train": self.n_train,
             "n_test": self.n_test,
             "n_dimensions": self.n_dimensions,
@@ -288,6 +293,7 @@ def ablate_cumulatively(
         n_dimensions=train.n_dimensions,
         basis=basis_of(train),
         sample=sample_of(test),
+        caution=caution_of(test, None),
     )
 
 
@@ -360,17 +366,13 @@ def _importance_on_train(
     """Log-loss that each group saves on rows held out of train: a finer ranking than accuracy's."""
     features, codes = bank
     share = min(_HELD_OUT, _MOST_HELD_OUT / len(codes))
-    held_out = stratified_half(codes, rng, share)
-    # a class needs a row to be fitted on
-    for code in np.unique(codes[held_out]):
-        if held_out[codes == code].all():
-            held_out[codes == code] = False
-    if not held_out.any():
+    judged = held_out(codes, share, rng.permutation(len(codes)))
+    if not judged.any():
         raise ValueError(
             "train must have classes of at least 2 rows to rank dimensions; got none. Pass an "
             "array as order."
         )
-    fit, judge = (features[~held_out], codes[~held_out]), (features[held_out], codes[held_out])
+    fit, judge = (features[~judged], codes[~judged]), (features[judged], codes[judged])
     outcomes = reading.outcomes(fit, judge, [groups])[0]
     return (outcomes.ablated_loss - outcomes.full_loss[:, None]).mean(axis=0)
 

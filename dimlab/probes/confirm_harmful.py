@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.cuts import random_half
 from dimlab.kernels.paired import aggregate_p_values, mcnemar_one_sided
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
@@ -14,11 +15,11 @@ from dimlab.probes._reading import (
     GroupsLike,
     Reading,
     basis_of,
+    caution_of,
     checked_groups,
     coded,
     sample_of,
     singles,
-    stratified_half,
 )
 from dimlab.representation import Representation
 
@@ -52,6 +53,8 @@ class HarmfulDimensions:
         Basis that the dimensions belong to.
     sample : str
         Which part of the test split was used; empty: all of it.
+    caution : str
+        What keeps the scores from meaning what they usually do; empty: nothing.
 
     References
     ----------
@@ -84,6 +87,7 @@ class HarmfulDimensions:
     n_dimensions: int
     basis: str = "axes"
     sample: str = ""
+    caution: str = ""
 
     def __len__(self) -> int:
         return len(self.q_value)
@@ -136,6 +140,7 @@ class HarmfulDimensions:
             "refit": self.refit,
             "basis": self.basis,
             **({"sample": self.sample} if self.sample else {}),
+            **({"caution": self.caution} if self.caution else {}),
             "n_train": self.n_train,
             "n_test": self.n_test,
             "n_dimensions": self.n_dimensions,
@@ -249,6 +254,7 @@ def confirm_harmful(
         n_dimensions=train.n_dimensions,
         basis=basis_of(train),
         sample=sample_of(test),
+        caution=caution_of(test, None),
     )
 
 
@@ -273,7 +279,7 @@ def split_and_confirm(
     q_value, selected_share : ndarray of shape (G,)
         Aggregated q-values, and how often each group was chosen.
     """
-    halves = [stratified_half(truth, rng) for _ in range(n_splits)]
+    halves = [random_half(truth, rng) for _ in range(n_splits)]
     members = np.stack([side for half in halves for side in (half, ~half)]).astype(np.float32)
     worse = np.rint(members @ (change > 0).astype(np.float32)).astype(np.int64)
     better = np.rint(members @ (change < 0).astype(np.float32)).astype(np.int64)

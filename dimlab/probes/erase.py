@@ -21,7 +21,7 @@ from dimlab.kernels.paired import tango_interval
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, kind_of
 from dimlab.probes._outcomes import Progress
-from dimlab.probes._reading import AXES, READERS, basis_of, check_choice, coded, plain
+from dimlab.probes._reading import AXES, READERS, basis_of, caution_of, check_choice, coded, plain
 from dimlab.readers import check_knn, check_penalty, fit_knn, fit_logistic
 from dimlab.representation import Representation
 
@@ -77,6 +77,8 @@ class Erasure:
         Samples of each split.
     n_random : int
         Draws of the random ways.
+    caution : str
+        What keeps the accuracies on test from meaning what they usually do; empty: nothing.
 
     References
     ----------
@@ -116,6 +118,7 @@ class Erasure:
     n_train: int
     n_test: tuple[int, ...]
     n_random: int
+    caution: str = ""
 
     def to_frame(self) -> Any:
         """Return one row a (split, way).
@@ -216,7 +219,7 @@ class Erasure:
                     f"A linear reader of train tells {self.factor} from no features of {split} "
                     "(R^2 below 0.01 before any removal): what falls by removal says nothing."
                 )
-        return sentences
+        return sentences + ([self.caution] if self.caution else [])
 
 
 def erase(
@@ -374,6 +377,7 @@ def erase(
         n_train=len(train),
         n_test=tuple(map(len, judged.values())),
         n_random=n_random,
+        caution=caution_of(test, None),
     )
 
 

@@ -13,7 +13,7 @@ from dimlab.kernels.paired import wilson_interval
 from dimlab.mask import DimensionMask
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress, labelled
-from dimlab.probes._reading import coded
+from dimlab.probes._reading import caution_of, coded
 from dimlab.readers import (
     KnnReader,
     LinearReader,
@@ -43,6 +43,8 @@ class Evaluation:
         Test samples read correctly.
     n_test, n_train, n_dimensions : int
         Sizes.
+    caution : str
+        What keeps the accuracies from meaning what they usually do; empty: nothing.
 
     References
     ----------
@@ -66,6 +68,7 @@ class Evaluation:
     n_test: int
     n_train: int
     n_dimensions: int
+    caution: str = ""
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -109,6 +112,8 @@ class Evaluation:
         for reader, mask, value in zip(self.reader, self.mask, self.accuracy, strict=True):
             accuracy.setdefault(reader, {})[mask] = float(value)
         notes = ["Intervals: Wilson, 95 %, over test samples, given the train split."]
+        if self.caution:
+            notes.append(self.caution)
         if "learned" in self.mask:
             notes.append(
                 "Ridge and logistic standardise every dimension, so a mask changes them only where "
@@ -142,7 +147,8 @@ def evaluate(
     ----------
     train, test : Representation
         Labelled splits of the same D dimensions. With two or more views, ``test`` is also asked
-        whether the nearest first view of each second view is that of the same sample.
+        whether the nearest first view of each second view is that of the same sample, if there are
+        two samples.
     mask : DimensionMask, optional
         Multiplies the features of both splits. Its controls: the mean weight everywhere, the
         weights on other dimensions, and one minus the weights.
@@ -206,7 +212,7 @@ def evaluate(
         "ridge": partial(fit_ridge, penalty=penalty),
         "logistic": partial(fit_logistic, seed=seed),
     }
-    has_views = test.views is not None and len(test.views) >= 2
+    has_views = test.views is not None and len(test.views) >= 2 and len(test) >= 2
     rows = [*readers, VIEW_RETRIEVAL] if has_views else [*readers]
     jobs = [(reader, name) for reader in rows for name in masks]
     n_correct = np.empty(len(jobs), dtype=np.int64)
@@ -220,7 +226,10 @@ def evaluate(
         if progress is not None:
             progress(done + 1, len(jobs))
     names, mask_names = zip(*jobs, strict=True)
-    return Evaluation(names, mask_names, n_correct, len(test), len(train), train.n_dimensions)
+    return Evaluation(
+        names, mask_names, n_correct, len(test), len(train), train.n_dimensions,
+        caution=caution_of(test, None),
+    )  # fmt: skip
 
 
 def _check_readers(readers: Sequence[str]) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.cuts import held_out
 from dimlab.kernels.collinearity import group_ids, groups_of, pivot_order, variance_inflation
 from dimlab.kernels.correlation import correlation_of, dead_dimensions
 from dimlab.kernels.moments import N_BLOCKS, Moments
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
-from dimlab.probes._reading import basis_of, plain, sample_of, stratified_half
+from dimlab.probes._reading import basis_of, plain, sample_of
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
 from dimlab.representation import Representation
 
@@ -358,15 +359,11 @@ def _accuracies(
     representation: Representation, labels: np.ndarray, order: np.ndarray, reader: str, seed: int
 ) -> np.ndarray:
     """Accuracy of a reader of the first 1, 2, ... D dimensions, on samples it was not fitted on."""
-    half = stratified_half(labels, np.random.default_rng(seed))
-    # a class needs a row to be fitted on
-    _, first = np.unique(labels, return_index=True)
-    for row in first:
-        if not half[labels == labels[row]].any():
-            half[row] = True
-    if half.all():
+    order_of_rows = np.random.default_rng(seed).permutation(len(labels))
+    judged = held_out(labels, 0.5, order_of_rows)
+    if not judged.any():
         raise ValueError("labels must have a class of at least 2 samples for a reader; got none.")
-    fit, judge = representation.take(half), representation.take(~half)
+    fit, judge = representation.take(~judged), representation.take(judged)
     curve = ablate_cumulatively(fit, judge, order=order[::-1], reader=reader, seed=seed)
     found = np.full(len(order), np.nan)
     n_kept = len(order) - curve.n_removed

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.cuts import random_half
 from dimlab.kernels.paired import tango_interval
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
-from dimlab.probes._reading import Reading, basis_of, coded, sample_of, stratified_half
+from dimlab.probes._reading import Reading, basis_of, caution_of, coded, sample_of
 from dimlab.representation import Representation
 
 _N_DRAWS = 1_000
@@ -55,6 +56,8 @@ class MaskedScores:
         Basis that the dimensions belong to.
     sample : str
         Which part of the test split was used; empty: all of it.
+    caution : str
+        What keeps the scores from meaning what they usually do; empty: nothing.
 
     References
     ----------
@@ -90,6 +93,7 @@ class MaskedScores:
     n_dimensions: int
     basis: str = "axes"
     sample: str = ""
+    caution: str = ""
 
     def to_frame(self) -> Any:
         """Return one row a rate.
@@ -137,6 +141,7 @@ class MaskedScores:
             "reader": self.reader,
             "basis": self.basis,
             **({"sample": self.sample} if self.sample else {}),
+            **({"caution": self.caution} if self.caution else {}),
             "n_train": self.n_train,
             "n_test": self.n_test,
             "n_dimensions": self.n_dimensions,
@@ -247,7 +252,7 @@ def random_masks(
     masks = np.ones((len(removed), n_dimensions), dtype=bool)
     for mask, group in zip(masks, removed, strict=True):
         mask[group] = False
-    half = stratified_half(truth, rng)
+    half = random_half(truth, rng)
     half[0] = half[0] if 0 < half.sum() < len(half) else ~half[0]
     judged = [
         _judge(right[:, part : part + n_masks], full, half, rng)
@@ -267,6 +272,7 @@ def random_masks(
         n_dimensions=n_dimensions,
         basis=basis_of(train),
         sample=sample_of(test),
+        caution=caution_of(test, None),
     )
 
 

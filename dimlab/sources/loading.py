@@ -293,10 +293,11 @@ class Loading:
             train, test = joined("train", train), joined("test", test)
         else:
             train, test = halves(joined("whole", test), seed=self.seed)
+            kept = test.meta["sample"].partition("; ")[2]
             say(
                 f"{source.name} names no split: {len(train)} of its {len(train) + len(test)} "
                 f"samples are train, the others test (seed {self.seed}; --train names another "
-                "file)."
+                f"file)." + (f" {kept}." if kept else "")
             )
         if labelled and (train.labels is None or test.labels is None):
             file = self.train if test.labels is not None and self.train else source

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dimlab.cuts import held_out, keep_every_class, n_classes_kept
 from dimlab.names import spelled
 from dimlab.pairing import row_names
 
@@ -86,11 +87,16 @@ def sampled_train(
     Raises
     ------
     ValueError
-        If ``max_train`` < 1.
+        If ``max_train`` < 1, or smaller than the number of classes.
     """
     check_drawn("max-train", max_train)
     if max_train is None or max_train >= len(train):
         return train, test
+    n_classes = 0 if train.labels is None else len(np.unique(train.labels))
+    if max_train < n_classes:
+        raise ValueError(
+            f"max-train must be >= {n_classes}, the number of classes of train; got {max_train}."
+        )
     note = f"{max_train} of {len(train)} train samples, drawn with seed {seed}"
     known = test.meta.get("sample")
     test = replace(test, meta={**test.meta, "sample": f"{known}; {note}" if known else note})
@@ -98,7 +104,7 @@ def sampled_train(
 
 
 def drawn(n_samples: int, count: int, labels: np.ndarray | None = None, *, seed: int) -> np.ndarray:
-    """Draw rows without replacement, of every class its share where labels are given.
+    """Draw rows without replacement, of every class its share, and at least one, by labels.
 
     Parameters
     ----------
@@ -128,13 +134,15 @@ def drawn(n_samples: int, count: int, labels: np.ndarray | None = None, *, seed:
     shuffled = rng.permutation(n_samples)
     shuffled = shuffled[np.argsort(labels[shuffled], kind="stable")]
     every = (np.arange(count) * n_samples + n_samples // 2) // count  # evenly spaced
-    return np.sort(shuffled[every])
+    return np.sort(keep_every_class(labels, shuffled[every], np.delete(shuffled, every)))
 
 
 def halves(whole: Representation, *, seed: int) -> tuple[Representation, Representation]:
     """Cut a representation in two, class by class, and note in ``meta["sample"]`` that it is.
 
-    Rows that have names fall on the same side in any order of the rows.
+    Of a class with an odd number of samples train has one more, so one with a single sample is in
+    train alone; the note says how many such classes there are. Rows that have names fall on the
+    same side in any order of the rows.
 
     Parameters
     ----------
@@ -151,17 +159,24 @@ def halves(whole: Representation, *, seed: int) -> tuple[Representation, Represe
     Raises
     ------
     ValueError
-        If there are fewer than two samples.
+        If there are fewer than two samples, or every class has one.
     """
     if len(whole) < 2:
         raise ValueError(f"features must have at least 2 samples; got {len(whole)}.")
-    shuffled = in_order_of_names(whole)[np.random.default_rng(seed).permutation(len(whole))]
-    if whole.labels is not None:  # a class gives every other of its samples to train
-        shuffled = shuffled[np.argsort(whole.labels[shuffled], kind="stable")]
-    note = f"half of {len(whole)} samples, the others are train (seed {seed})"
-    test = whole.take(np.sort(shuffled[1::2]))
+    order = in_order_of_names(whole)[np.random.default_rng(seed).permutation(len(whole))]
+    labels = np.zeros(len(whole), dtype=np.int64) if whole.labels is None else whole.labels
+    judged = held_out(labels, 0.5, order)
+    if not judged.any():
+        raise ValueError(
+            "labels must have a class of at least 2 samples to be cut in train and test; got "
+            f"{len(whole)} classes of one. Pass --train FILE."
+        )
+    test = whole.take(np.flatnonzero(judged))
+    n_kept = n_classes_kept(labels, judged)
+    note = f"{len(test)} of {len(whole)} samples, the others are train (seed {seed})"
+    note += f"; {n_kept} classes with one sample are in train only" if n_kept else ""
     return (
-        whole.take(np.sort(shuffled[::2])),
+        whole.take(np.flatnonzero(~judged)),
         replace(test, meta={**test.meta, "sample": note}),
     )
 

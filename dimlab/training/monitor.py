@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dimlab.cuts import keep_every_class
 from dimlab.kernels.spectra import entropy_rank
 from dimlab.readers import fit_knn
 from dimlab.training.augment import derived_seed, normalised
@@ -47,7 +48,8 @@ class Monitor:
                 f"got {validation.images.shape[1:]}."
             )
         rng = np.random.default_rng(derived_seed(config.seed, _BANK))
-        chosen = rng.permutation(len(images))[:_LARGEST_BANK]
+        order = rng.permutation(len(images))
+        chosen = keep_every_class(images.labels, order[:_LARGEST_BANK], order[_LARGEST_BANK:])
         self._config, self._validation = config, validation
         self._bank = images.take(np.sort(chosen))
         self._every = config.validate_every * (len(images) // config.batch_size)

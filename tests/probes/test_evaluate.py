@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -60,7 +61,8 @@ def test_every_row_is_a_reader_fitted_on_masked_train(splits, mask):
         "inverted": 1 - mask.weights,
     }
     for name, w in weights.items():
-        for reader, fit in (("knn", fit_knn), ("ridge", fit_ridge), ("logistic", fit_logistic)):
+        logistic = partial(fit_logistic, seed=3)
+        for reader, fit in (("knn", fit_knn), ("ridge", fit_ridge), ("logistic", logistic)):
             fitted = fit(train.features * w, train.labels)
             expected = fitted.accuracy(test.features * w, test.labels)
             assert rows[reader, name].accuracy == expected
