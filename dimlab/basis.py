@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.kernels.rounding import coarser, eigenvalue_floor, eps_of
 from dimlab.representation import Representation
 
 KINDS = ("pca", "whiten", "varimax", "ica")
@@ -33,11 +34,17 @@ class Basis:
     offset : ndarray of shape (D,), float64
         Subtracted first: the train mean for ``whiten`` and ``ica``, zeros for the rest.
     variances : ndarray of shape (R,), float64
-        Variance of the train rows along each direction.
+        Variance of the train rows along each direction; 0 for one that carries the mean alone.
     stability : ndarray of shape (R,), float64
         Agreement of two fits on disjoint halves of train, in [0, 1]; see `fit_basis`.
     n_dropped : int
         Directions that were left out: train does not vary along them.
+    precision : str, default="float64"
+        What the train features were rounded to.
+    level : float, default=0
+        Mean of the train rows along the direction of variance 0, if there is one.
+    rounding : float, default=0
+        Largest distance of a train row from it, which is rounding.
 
     References
     ----------
@@ -60,6 +67,9 @@ class Basis:
     variances: np.ndarray
     stability: np.ndarray
     n_dropped: int
+    precision: str = "float64"
+    level: float = 0.0
+    rounding: float = 0.0
 
     @property
     def centred(self) -> bool:
@@ -83,7 +93,8 @@ class Basis:
         -------
         Representation
             Features (N, R) and views in float64; labels and factors unchanged;
-            ``meta["basis"]`` names the basis.
+            ``meta["basis"]`` names the basis. Along a direction of variance 0, which carries the
+            mean, a row that differs from the train mean by rounding alone has exactly that value.
 
         Raises
         ------
@@ -101,7 +112,11 @@ class Basis:
             representation,
             features=self._scores(representation.features),
             views=None if views is None else np.stack([self._scores(view) for view in views]),
-            meta={**representation.meta, "basis": self.kind},
+            meta={
+                **representation.meta,
+                "basis": self.kind,
+                "precision": coarser(representation.precision, self.precision),
+            },
         )
 
     def summary(self) -> dict[str, Any]:
@@ -131,7 +146,14 @@ class Basis:
         }
 
     def _scores(self, features: np.ndarray) -> np.ndarray:
-        return (features.astype(np.float64) - self.offset) @ self.directions
+        rows = features.astype(np.float64)
+        scores = (rows - self.offset) @ self.directions
+        for place in np.flatnonzero(self.variances == 0):
+            # every entry may be off by half a unit in its last digit, in a row and in the mean
+            bound = eps_of(self.precision) * (np.abs(rows) @ np.abs(self.directions[:, place]))
+            distance = np.abs(scores[:, place] - self.level)
+            scores[distance <= np.maximum(bound, self.rounding), place] = self.level
+        return scores
 
 
 def fit_basis(
@@ -166,7 +188,9 @@ def fit_basis(
 
     Notes
     -----
-    Directions with an eigenvalue <= D * eps * (largest eigenvalue) are dropped and counted. ``pca``
+    Directions whose eigenvalue is no more than rounding, at most ``max(D eps64 lambda_max, 4 (1 +
+    sqrt(D / N))^2 eps^2 / 12 max_d mean x_d^2)`` with the eps of the precision that train is stored
+    in, are dropped and counted. ``pca``
     and ``varimax`` rotate and do not centre; where the mean leaves the directions that are kept,
     one more carries it, so that cosine similarities stay those of the axes.
 
@@ -197,19 +221,25 @@ def fit_basis(
         raise ValueError(f"train must have at least 4 rows for a basis; got {len(train)}.")
     rng = np.random.default_rng(seed)
     features = train.features.astype(np.float64)
-    offset, directions, variances, n_dropped = _fit(features, kind, n_directions, seed)
+    offset, directions, variances, n_dropped = _fit(features, kind, n_directions, seed, train.eps)
     centred = features - features.mean(axis=0)
     covariance = centred.T @ centred / len(features)
     rows = rng.permutation(len(features))
     matches = []
     for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
         try:
-            other = _fit(features[np.sort(half)], kind, n_directions, seed)[1]
+            other = _fit(features[np.sort(half)], kind, n_directions, seed, train.eps)[1]
         except ValueError:  # a half may vary along fewer directions
             other = np.zeros((len(offset), 1))
         matches.append(_best_matches(covariance, directions, other))
     stability = np.abs(_correlations(covariance, matches[0], matches[1]))
-    return Basis(kind, directions, offset, variances, stability, n_dropped)
+    level = rounding = 0.0
+    for place in np.flatnonzero(variances == 0):
+        level = float(features.mean(axis=0) @ directions[:, place])
+        rounding = float(np.abs(features @ directions[:, place] - level).max())
+    return Basis(
+        kind, directions, offset, variances, stability, n_dropped, train.precision, level, rounding
+    )
 
 
 def _refuse_other_basis(representation: Representation) -> None:
@@ -221,14 +251,17 @@ def _refuse_other_basis(representation: Representation) -> None:
 
 
 def _fit(
-    features: np.ndarray, kind: str, n_directions: int | None, seed: int
+    features: np.ndarray, kind: str, n_directions: int | None, seed: int, eps: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Offset (D,), directions (D, R), variances (R,) and the number of directions dropped."""
     mean = features.mean(axis=0)
     centred = features - mean
     eigenvalues, vectors = np.linalg.eigh(centred.T @ centred / len(features))
     eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
-    n_axes = int((eigenvalues > len(mean) * np.finfo(np.float64).eps * eigenvalues[0]).sum())
+    size = float(np.einsum("nd,nd->d", features, features).max() / len(features))
+    n_rows, n_columns = features.shape
+    floor = eigenvalue_floor(float(eigenvalues[0]), size, n_rows, n_columns, eps)
+    n_axes = int((eigenvalues > floor).sum())
     if eigenvalues[0] <= 0 or n_axes == 0:
         raise ValueError("train must vary in some dimension; got only equal rows.")
     n_kept = n_axes if n_directions is None else n_directions
@@ -248,7 +281,7 @@ def _fit(
         variances = variances @ rotation**2
     if n_directions is None and n_dropped:
         left = mean - axes @ (axes.T @ mean)
-        if np.linalg.norm(left) > np.sqrt(len(mean)) * 1e-12 * np.linalg.norm(mean):
+        if np.linalg.norm(left) > max(eps, np.sqrt(len(mean)) * 1e-12) * np.linalg.norm(mean):
             axes = np.column_stack([axes, left / np.linalg.norm(left)])
             variances, n_dropped = np.append(variances, 0.0), n_dropped - 1
     return np.zeros_like(mean), axes, variances, n_dropped

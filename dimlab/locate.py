@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dimlab.encode import Progress, _embedding, _pixels, encode
-from dimlab.kernels.correlation import CONSTANT
+from dimlab.kernels.rounding import spread_floor
 from dimlab.probes._reading import plain
 
 if TYPE_CHECKING:
@@ -317,7 +317,7 @@ def locate(
         labels=images.labels[rows],
         class_names=tuple(images.class_names),
         mean_activation=features.mean(axis=0),
-        std_activation=np.where(spread > CONSTANT * size, spread, 0.0),
+        std_activation=np.where(spread > spread_floor(size, represented.eps), spread, 0.0),
         patch=patch,
         stride=stride,
         fill=fill,

@@ -9,6 +9,7 @@ import numpy as np
 
 from dimlab.cuts import held_out
 from dimlab.kernels.downdate import RidgeSystem, first_largest, log_losses, solve_ridge
+from dimlab.kernels.rounding import eps_of, spread_floor
 
 _INVERSE_PENALTIES = 10.0 ** np.arange(-4, 3)
 _HELD_OUT = 0.2
@@ -31,12 +32,14 @@ class Standardiser:
     scale: np.ndarray
 
     @classmethod
-    def fit(cls, features: np.ndarray) -> Standardiser:
-        """Measure the columns of features (N, D)."""
+    def fit(cls, features: np.ndarray, precision: str | None = None) -> Standardiser:
+        """Measure the columns of features (N, D), stored in a precision: by default their own."""
+        eps = eps_of(precision or np.asarray(features).dtype.name)
         features = np.asarray(features, dtype=np.float64)
         mean = features.mean(axis=0)
         scale = features.std(axis=0)
-        scale[features.max(axis=0) == features.min(axis=0)] = 0.0
+        low, high = features.min(axis=0), features.max(axis=0)
+        size = np.maximum(np.abs(low), np.abs(high))
         tiny = np.flatnonzero(scale < _TINY)
         if len(tiny):  # their squares are lost, unless what varies is made larger first
             centred = features[:, tiny] - mean[tiny]
@@ -44,6 +47,7 @@ class Standardiser:
             varies = (largest > 0) & (features[:, tiny].max(axis=0) > features[:, tiny].min(axis=0))
             tiny, centred, largest = tiny[varies], centred[:, varies], largest[varies]
             scale[tiny] = largest * np.sqrt(np.mean((centred / largest) ** 2, axis=0))
+        scale[(low == high) | (scale <= spread_floor(size, eps))] = 0.0
         return cls(mean, scale)
 
     @property
@@ -221,7 +225,13 @@ def fit_knn(
     return KnnReader(features, labels, k, temperature, device)
 
 
-def fit_ridge(features: np.ndarray, labels: np.ndarray, *, penalty: float = 1e-3) -> LinearReader:
+def fit_ridge(
+    features: np.ndarray,
+    labels: np.ndarray,
+    precision: str | None = None,
+    *,
+    penalty: float = 1e-3,
+) -> LinearReader:
     """Fit ridge regression of one-hot classes on standardised features.
 
     Parameters
@@ -230,6 +240,10 @@ def fit_ridge(features: np.ndarray, labels: np.ndarray, *, penalty: float = 1e-3
         Train rows.
     labels : ndarray of shape (N,), int
         Their class ids.
+    precision : {"float16", "bfloat16", "float32", "float64"}, optional
+        What the features were rounded to; by default their own type. It decides which columns are
+        constant: those whose standard deviation is at most ``max(1e-12, 2 eps)`` of their largest
+        magnitude.
     penalty : float, default=1e-3
         > 0; ``penalty * N * I`` is added to the matrix of the normal equations.
 
@@ -262,7 +276,7 @@ def fit_ridge(features: np.ndarray, labels: np.ndarray, *, penalty: float = 1e-3
     features, labels = _checked(features, labels)
     check_penalty(penalty)
     classes, codes = np.unique(labels, return_inverse=True)
-    standardise = Standardiser.fit(features)
+    standardise = Standardiser.fit(features, precision)
     targets = np.eye(len(classes))[codes]
     shares = targets.mean(axis=0)
     system = solve_ridge(standardise(features), targets - shares, penalty=penalty)
@@ -272,6 +286,7 @@ def fit_ridge(features: np.ndarray, labels: np.ndarray, *, penalty: float = 1e-3
 def fit_logistic(
     features: np.ndarray,
     labels: np.ndarray,
+    precision: str | None = None,
     *,
     penalty: float | None = None,
     start: LinearReader | None = None,
@@ -285,6 +300,8 @@ def fit_logistic(
         Train rows.
     labels : ndarray of shape (N,), int
         Their class ids.
+    precision : {"float16", "bfloat16", "float32", "float64"}, optional
+        As in `fit_ridge`.
     penalty : float, optional
         > 0; half of it times the squared weights is added to the summed loss, whatever the number
         of classes. By default chosen from 1e-2 .. 1e4 by the log-loss of a stratified fifth of the
@@ -323,7 +340,7 @@ def fit_logistic(
     """
     features, labels = _checked(features, labels)
     classes, codes = np.unique(labels, return_inverse=True)
-    standardise = Standardiser.fit(features)
+    standardise = Standardiser.fit(features, precision)
     standardised = standardise(features)
     if penalty is None:
         penalty = _choose_penalty(standardised, codes, np.random.default_rng(seed))

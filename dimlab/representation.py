@@ -21,6 +21,7 @@ from dimlab.containers import (
     widened,
     write_safetensors,
 )
+from dimlab.kernels.rounding import PRECISIONS, eps_of, stored_precision
 
 if TYPE_CHECKING:
     from dimlab.mask import DimensionMask
@@ -50,7 +51,8 @@ class Representation:
         Factors of the views: augmentation parameters.
     meta : mapping, optional
         Where the features come from: source, layer, split, mask weights. Must be serialisable as
-        JSON.
+        JSON. ``precision`` names the floating type that the features were rounded to, where it is
+        coarser than their own; by default it is read off the values.
 
     Raises
     ------
@@ -58,7 +60,8 @@ class Representation:
         If features or views are not floating, the labels not integers, or a factor of another type.
     ValueError
         If a shape does not fit the features, a value is NaN or infinite, a label is negative, a
-        period is not positive or of no continuous factor, or view factors come without views.
+        period is not positive or of no continuous factor, view factors come without views, or
+        ``meta["precision"]`` is no floating type.
 
     Examples
     --------
@@ -66,6 +69,9 @@ class Representation:
     >>> split = Representation(features, labels=np.array([0, 1, 1]), factors={"hue": np.ones(3)})
     >>> len(split), split.n_dimensions
     (3, 2)
+    >>> half = Representation(np.array([[0.1, 0.7], [1.3, 2.9]], dtype=np.float16))
+    >>> half.features.dtype.name, half.precision, half.eps
+    ('float32', 'float16', 0.0009765625)
     """
 
     features: np.ndarray
@@ -77,7 +83,8 @@ class Representation:
     meta: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
-        features = _floating("features", self.features, ndim=2)
+        given = np.asanyarray(self.features)
+        features = _floating("features", given, ndim=2)
         if features.size == 0:
             raise ValueError(f"features must have shape (N, D), both >= 1; got {features.shape}.")
         _refuse_non_finite("features", features)
@@ -103,7 +110,15 @@ class Representation:
             put(self, "view_factors", _factors(self.view_factors, shape, "view_factors"))
         if not isinstance(self.meta or {}, Mapping):
             raise TypeError(f"meta must be a mapping; got {type(self.meta).__name__}.")
-        put(self, "meta", dict(self.meta or {}))
+        meta = dict(self.meta or {})
+        precision = meta.pop("precision", None) or _precision(given, features)
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f"meta['precision'] must be one of {', '.join(PRECISIONS)}; got {precision!r}."
+            )
+        if precision != features.dtype.name:
+            meta["precision"] = precision
+        put(self, "meta", meta)
 
     def __len__(self) -> int:
         return len(self.features)
@@ -122,6 +137,16 @@ class Representation:
         names = recorded if isinstance(recorded, Mapping) else {}  # older files hold True
         columns = names.get("view", "view"), names.get("sample", "sample")
         return columns if set(columns) <= set(self.factors) else ()
+
+    @property
+    def precision(self) -> str:
+        """Floating type that the features were rounded to: thresholds of rounding follow it."""
+        return str(self.meta.get("precision", self.features.dtype.name))
+
+    @property
+    def eps(self) -> float:
+        """Distance from 1 to the next number of that type."""
+        return eps_of(self.precision)
 
     def select(self, dimensions: Sequence[int] | np.ndarray) -> Representation:
         """Return the representation with these dimensions only, in this order.
@@ -453,6 +478,11 @@ def _floating(name: str, value: Any, *, ndim: int) -> np.ndarray:
     wide = array.dtype.itemsize >= np.dtype(np.float64).itemsize  # in another order, or longer
     with np.errstate(over="ignore"):  # infinity is refused
         return array.astype(np.float64 if wide else np.float32)
+
+
+def _precision(given: np.ndarray, features: np.ndarray) -> str:
+    """Floating type of the features as they were given, or as they were rounded before that."""
+    return given.dtype.name if given.dtype == np.float16 else stored_precision(features)
 
 
 def _refuse_non_finite(name: str, array: np.ndarray) -> None:

@@ -188,7 +188,7 @@ class Explorer:
         float or None
             That of `fit_knn` on the kept dimensions.
         """
-        kept, (queries, truth) = self.kept, self._queries
+        kept, (queries, truth, _) = self.kept, self._queries
         read = exact_votes(
             self._bank[0][:, kept],
             self._bank[1],
@@ -225,7 +225,7 @@ class Explorer:
         if n_candidates < self.k:
             raise ValueError(f"n_candidates must be >= k, which is {self.k}; got {n_candidates}.")
         return CandidateVotes.of(
-            *self._bank,
+            *self._bank[:2],
             self._queries[0][self._rows],
             k=self.k,
             temperature=self.temperature,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from dimlab.kernels.moments import Moments
+from dimlab.kernels.rounding import eigenvalue_floor
+
 _CLOSE = 1e-12  # rounding of a correlation
 _COMPONENT = 1e-8  # of a unit eigenvector: a dimension with a smaller one is not involved
 
 
-def redundant_groups(features: np.ndarray, *, cut: float = 0.9) -> list[np.ndarray]:
+def redundant_groups(
+    features: np.ndarray, *, cut: float = 0.9, precision: str | None = None
+) -> list[np.ndarray]:
     """Group dimensions that are strongly correlated with each other.
 
     Parameters
@@ -17,6 +22,8 @@ def redundant_groups(features: np.ndarray, *, cut: float = 0.9) -> list[np.ndarr
         Rows of one split.
     cut : float, default=0.9
         Groups are merged while the mean absolute correlation between them is at least this.
+    precision : str, optional
+        What the features were rounded to; by default it is read off the values.
 
     Returns
     -------
@@ -35,9 +42,8 @@ def redundant_groups(features: np.ndarray, *, cut: float = 0.9) -> list[np.ndarr
     [[0, 1], [2]]
     """
     from dimlab.kernels.correlation import correlation_of, dead_dimensions
-    from dimlab.kernels.moments import Moments
 
-    moments = Moments.of(features, n_blocks=1)
+    moments = Moments.of(features, n_blocks=1, precision=precision)
     dead = dead_dimensions(moments)
     return groups_of(group_ids(correlation_of(moments, dead), cut))
 
@@ -109,22 +115,48 @@ def leaf_order(correlation: np.ndarray) -> np.ndarray:
     return leaves_list(linkage_of(correlation)).astype(np.int64)
 
 
-def variance_inflation(correlation: np.ndarray) -> np.ndarray:
+def correlation_floor(moments: Moments, live: np.ndarray, largest: float) -> float:
+    """Largest eigenvalue of a correlation matrix that counts as zero.
+
+    Parameters
+    ----------
+    moments : Moments
+        Of the rows.
+    live : ndarray of int
+        Dimensions that vary: those of the matrix.
+    largest : float
+        The largest eigenvalue.
+
+    Returns
+    -------
+    float
+        ``eigenvalue_floor`` of the standardised dimensions.
+    """
+    whole = moments.whole()
+    variance = whole.squares[0, 0, live] / whole.n
+    mean_square = float((1 + whole.means[0, 0, live] ** 2 / variance).max())
+    return eigenvalue_floor(largest, mean_square, whole.n, len(live), moments.eps)
+
+
+def variance_inflation(correlation: np.ndarray, floor: float | None = None) -> np.ndarray:
     """Variance inflation factor of every dimension: 1 / (1 - R^2) of it on all others.
 
     Parameters
     ----------
     correlation : ndarray of shape (D, D)
         Symmetric, without NaN.
+    floor : float, optional
+        Largest eigenvalue that counts as zero; by default D eps lambda_max.
 
     Returns
     -------
     ndarray of shape (D,)
-        At least 1; infinite exactly where some eigenvector with an eigenvalue <= D eps lambda_max
-        has a component of more than 1e-8; else the diagonal of the pseudo-inverse.
+        At least 1; infinite exactly where some eigenvector whose eigenvalue counts as zero has a
+        component of more than 1e-8; else the diagonal of the pseudo-inverse.
     """
     eigenvalues, vectors = np.linalg.eigh(correlation)
-    floor = len(correlation) * np.finfo(np.float64).eps * eigenvalues[-1]
+    if floor is None:
+        floor = len(correlation) * np.finfo(np.float64).eps * float(eigenvalues[-1])
     null = eigenvalues <= floor
     involved = (np.abs(vectors[:, null]) > _COMPONENT).any(axis=1)
     kept = vectors[:, ~null]
@@ -132,13 +164,16 @@ def variance_inflation(correlation: np.ndarray) -> np.ndarray:
     return np.where(involved, np.inf, np.maximum(diagonal, 1.0))
 
 
-def pivot_order(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pivot_order(covariance: np.ndarray, floor: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Order dimensions by pivoted QR, and say how much of all the first ones explain.
 
     Parameters
     ----------
     covariance : ndarray of shape (D, D)
         Symmetric, positive semi-definite, not zero.
+    floor : float, default=0
+        Variance that is no more than rounding: dimensions of which so little is left explain
+        nothing more.
 
     Returns
     -------
@@ -155,7 +190,8 @@ def pivot_order(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     from scipy.linalg.lapack import dpstrf
 
     scale = float(np.diagonal(covariance).max())
-    factor, pivots, rank, _ = dpstrf(covariance / scale, lower=1)
+    least = max(len(covariance) * np.finfo(np.float64).eps, floor / scale)
+    factor, pivots, rank, _ = dpstrf(covariance / scale, tol=least, lower=1)
     order = pivots.astype(np.int64) - 1
     lower = np.tril(factor)
     lower[:, rank:] = 0.0

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from dimlab.kernels.moments import Moments
+from dimlab.kernels.rounding import spread_floor
 
-CONSTANT = 1e-12  # of a dimension's size: what varies less than this does not vary
 _POWER_TOLERANCE = 1e-12
 _ELEMENTS = 1 << 22
 
@@ -24,11 +24,12 @@ def dead_dimensions(moments: Moments) -> np.ndarray:
     Returns
     -------
     ndarray of shape (D,), bool
-        True where the standard deviation is at most 1e-12 of the mean's size.
+        True where the standard deviation is at most ``max(1e-12, 2 eps)`` of the mean's size, eps
+        that of the precision that the rows were stored in.
     """
     whole = moments.whole()
     deviation = np.sqrt(whole.squares[0] / whole.n)
-    return (deviation <= CONSTANT * np.abs(whole.means[0])).any(axis=0)
+    return (deviation <= spread_floor(np.abs(whole.means[0]), moments.eps)).any(axis=0)
 
 
 def correlation_of(moments: Moments, dead: np.ndarray) -> np.ndarray:

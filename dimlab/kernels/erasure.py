@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dimlab.kernels.correlation import CONSTANT
+from dimlab.kernels.rounding import eps_of, spread_floor
 
 _ELEMENTS = 1 << 23  # of centred rows at once
 _RANK = 1e-10  # of the largest eigenvalue or singular value: less is rounding
@@ -138,6 +138,8 @@ class RidgeMoments:
         Of the targets.
     n_samples : int
         N.
+    precision : str, default="float64"
+        What the features were rounded to.
     """
 
     mean: np.ndarray
@@ -145,9 +147,12 @@ class RidgeMoments:
     cross: np.ndarray
     target_mean: np.ndarray
     n_samples: int
+    precision: str = "float64"
 
     @classmethod
-    def of(cls, features: np.ndarray, targets: np.ndarray) -> RidgeMoments:
+    def of(
+        cls, features: np.ndarray, targets: np.ndarray, precision: str | None = None
+    ) -> RidgeMoments:
         """Add up the moments of features (N, D) and targets (N, T), in float64."""
         mean, target_mean = features.mean(axis=0, dtype=np.float64), targets.mean(axis=0)
         gram = np.zeros((features.shape[1],) * 2)
@@ -158,7 +163,38 @@ class RidgeMoments:
             centred = features[rows].astype(np.float64) - mean
             gram += centred.T @ centred
             cross += centred.T @ (targets[rows] - target_mean)
-        return cls(mean, gram, cross, target_mean, len(features))
+        precision = precision or features.dtype.name
+        return cls(mean, gram, cross, target_mean, len(features), precision)
+
+    def left_by(
+        self, map_: Removal | None, gram: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Measure the standard deviation of every dimension behind a map, and whether it varies.
+
+        Parameters
+        ----------
+        map_ : Removal or None
+            A; None: nothing is taken out.
+        gram : ndarray of shape (D, D), optional
+            Products of the mapped features, where they are known already.
+
+        Returns
+        -------
+        deviation : ndarray of shape (D,)
+            Standard deviations.
+        alive : ndarray of shape (D,), bool
+            False where no more than the rounding of the features, or of the map, is left.
+        """
+        if gram is None:
+            gram = self.gram if map_ is None else map_.of_gram(self.gram)
+        before = np.sqrt(np.maximum(self.gram.diagonal(), 0) / self.n_samples)
+        deviation = np.sqrt(np.maximum(gram.diagonal(), 0) / self.n_samples)
+        floor = spread_floor(np.abs(self.mean), eps_of(self.precision))
+        alive = deviation > np.maximum(_GONE * before, floor)
+        if map_ is not None:  # what never varied may hold the rounding of a map, and no more
+            least = spread_floor(map_.largest * before.max(initial=0.0), eps_of("float64"))
+            alive &= (before > floor) | (deviation > least)
+        return deviation, alive
 
     def weights_behind(self, map_: Removal | np.ndarray | None, penalty: float) -> np.ndarray:
         """Weights, on centred features before the map, of a ridge fitted behind it.
@@ -185,18 +221,14 @@ class RidgeMoments:
                 self.cross[map_],
                 self.target_mean,
                 self.n_samples,
+                self.precision,
             )
             weights[map_] = part.weights_behind(None, penalty)
             return weights
         gram, cross = self.gram, self.cross
         if map_ is not None:
             gram, cross = map_.of_gram(gram), map_.of_columns(cross)
-        before = np.sqrt(np.maximum(self.gram.diagonal(), 0) / self.n_samples)
-        deviation = np.sqrt(np.maximum(gram.diagonal(), 0) / self.n_samples)
-        alive = deviation > np.maximum(_GONE * before, CONSTANT * np.abs(self.mean))
-        if map_ is not None:  # what never varied may hold the rounding of a map, and no more
-            least = CONSTANT * map_.largest * before.max(initial=0.0)
-            alive &= (before > CONSTANT * np.abs(self.mean)) | (deviation > least)
+        deviation, alive = self.left_by(map_, gram)
         scale = np.zeros_like(deviation)
         scale[alive] = 1 / deviation[alive]
         system = scale[:, None] * gram * scale

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import numpy as np
 from dimlab.atomic import replacing
 from dimlab.containers import map_safetensors, write_safetensors
 from dimlab.devices import check_device
+from dimlab.kernels.rounding import PRECISIONS, coarser, eps_of, stored_precision
 
 FORMAT = "dimlab-moments-1"
 N_BLOCKS = 20
@@ -51,6 +52,8 @@ class Moments:
         Sums of products of deviations; for pairs of the first view's (rows) with the second's.
     meta : mapping of str to str, optional
         What is known of the rows, as ``basis``.
+    precision : {"float16", "bfloat16", "float32", "float64"}, default="float64"
+        Floating type that the rows were rounded to: thresholds of rounding follow it.
 
     Raises
     ------
@@ -72,6 +75,8 @@ class Moments:
     ([[3.0, 1.0]], [[2.67, 0.67], [0.67, 0.67]])
     >>> sum(moments.n - rest.n for rest in moments.without_each())  # each row is left out once
     3
+    >>> Moments.of(rows.astype(np.float32), precision="float32").eps
+    1.1920928955078125e-07
     """
 
     counts: np.ndarray
@@ -79,6 +84,7 @@ class Moments:
     squares: np.ndarray
     scatters: np.ndarray
     meta: Mapping[str, str] = field(default_factory=dict)
+    precision: str = "float64"
 
     def __post_init__(self) -> None:
         if self.means.ndim != 3:
@@ -105,6 +111,7 @@ class Moments:
         seed: int = 0,
         first_row: int = 0,
         device: str = "cpu",
+        precision: str | None = None,
         progress: Progress | None = None,
     ) -> Moments:
         """Accumulate the moments of rows, never holding more than a chunk of them.
@@ -123,6 +130,8 @@ class Moments:
             at 0 have their rows in the same few blocks.
         device : str, default="cpu"
             Where the products are taken.
+        precision : {"float16", "bfloat16", "float32", "float64"}, optional
+            What the rows were rounded to; by default it is read off the values.
         progress : callable, optional
             Called with (rows done, rows in all; 0 where that is not known).
 
@@ -153,7 +162,7 @@ class Moments:
         row = first_row
         for views in _chunks(source):
             if sums is None:
-                sums = _Sums(n_blocks, len(views), views[0].shape[1], device)
+                sums = _Sums(n_blocks, len(views), views[0].shape[1], device, precision)
             blocks = deal(row, len(views[0]), n_blocks, seed)
             sums.add(views, blocks, row - first_row)
             row += len(views[0])
@@ -247,7 +256,9 @@ class Moments:
         squares += np.einsum("b,bvd->vd", self.counts.astype(np.float64), deviations**2)
         scatter = self.scatters.sum(axis=0)
         scatter += (deviations[:, 0].T * self.counts) @ deviations[:, -1]
-        return Moments(np.array([n]), mean[None], squares[None], scatter[None])
+        return Moments(
+            np.array([n]), mean[None], squares[None], scatter[None], precision=self.precision
+        )
 
     def of_blocks(self, blocks: Sequence[int] | np.ndarray) -> Moments:
         """Merge some of the blocks into one.
@@ -275,7 +286,9 @@ class Moments:
         """
         index = np.asarray(blocks)
         counts, means, squares = (x[index] for x in (self.counts, self.means, self.squares))
-        return Moments(counts, means, squares, self.scatters[index]).whole()
+        return Moments(
+            counts, means, squares, self.scatters[index], precision=self.precision
+        ).whole()
 
     def without_each(self) -> Iterator[Moments]:
         """Give the moments without the first block, without the second, and so on.
@@ -308,7 +321,13 @@ class Moments:
             kept_squares[gone] = 0.0
             kept_scatter[gone[0]] = 0.0
             kept_scatter[:, gone[-1]] = 0.0
-            yield Moments(np.array([rest]), kept_mean[None], kept_squares[None], kept_scatter[None])
+            yield Moments(
+                np.array([rest]),
+                kept_mean[None],
+                kept_squares[None],
+                kept_scatter[None],
+                precision=self.precision,
+            )
 
     @property
     def mean(self) -> np.ndarray:
@@ -319,6 +338,11 @@ class Moments:
     def covariance(self) -> np.ndarray:
         """Biased covariance, shape (D, D): within, or of the first view with the second."""
         return self.whole().scatters[0] / self.n
+
+    @property
+    def eps(self) -> float:
+        """Distance from 1 to the next number of the type that the rows were rounded to."""
+        return eps_of(self.precision)
 
     def merge(self, *others: Moments) -> Moments:
         """Merge with the moments of other rows, block by block.
@@ -367,7 +391,9 @@ class Moments:
             squares += each.squares + each.counts[:, None, None] * gap**2
             scatters += each.scatters
             scatters += np.einsum("b,bi,bj->bij", each.counts, gap[:, 0], gap[:, -1])
-        return Moments(n, np.asarray(means), squares, scatters, self.meta)
+        filled = [each.precision for each in states if each.n] or [self.precision]
+        precision = reduce(coarser, filled)
+        return Moments(n, np.asarray(means), squares, scatters, self.meta, precision)
 
     def over_ranks(self) -> Moments:
         """Merge the states of all processes of torch.distributed; each gets the whole.
@@ -413,7 +439,7 @@ class Moments:
             self.scatters + np.einsum("b,bi,bj->bij", self.counts, gap[:, 0], gap[:, -1]),
         )
         counts_of_all = np.rint(n[:, 0, 0]).astype(np.int64)
-        return Moments(counts_of_all, means, squares, scatters, self.meta)
+        return Moments(counts_of_all, means, squares, scatters, self.meta, self.precision)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a ``.safetensors`` file, to be loaded and merged later.
@@ -449,7 +475,8 @@ class Moments:
             raise ValueError(f"path must end in .safetensors; got {path.name!r}.")
         with replacing(path) as temporary:
             tensors = {name: getattr(self, name) for name in _STORED}
-            write_safetensors(temporary, tensors, {**self.meta, "format": FORMAT})
+            known = {**self.meta, "format": FORMAT, "precision": self.precision}
+            write_safetensors(temporary, tensors, known)
         return path
 
     @staticmethod
@@ -498,9 +525,13 @@ class Moments:
         try:
             arrays, metadata = map_safetensors(path)
             meta = {key: value for key, value in metadata.items() if key != "format"}
+            precision = meta.pop("precision", "float32")  # which states before 0.7 do not say
+            if precision not in PRECISIONS:
+                raise ValueError("an unknown precision")
             if any(arrays[name].dtype != dtype for name, dtype in _STORED.items()):
                 raise TypeError("numbers of another type")
-            state = cls(**{name: np.array(arrays[name]) for name in _STORED}, meta=meta)
+            numbers = {name: np.array(arrays[name]) for name in _STORED}
+            state = cls(**numbers, meta=meta, precision=precision)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path.name} must be a state of moments that dimlab saved; got something else."
@@ -548,7 +579,11 @@ def deal(first_row: int, n_rows: int, n_blocks: int, seed: int) -> np.ndarray:
 class _Sums:
     """Running sums of all blocks, updated in place."""
 
-    def __init__(self, n_blocks: int, n_views: int, n_dimensions: int, device: str) -> None:
+    def __init__(
+        self, n_blocks: int, n_views: int, n_dimensions: int, device: str, precision: str | None
+    ) -> None:
+        self.precision = precision
+        self._found: str | None = None  # in the values so far: the finest type of all chunks
         self.counts = np.zeros(n_blocks, dtype=np.int64)
         self.means = np.zeros((n_blocks, n_views, n_dimensions))
         self.squares = np.zeros_like(self.means)
@@ -556,6 +591,10 @@ class _Sums:
         self.products = kind((n_blocks, n_dimensions, n_dimensions), n_views == 1, device)
 
     def add(self, views: tuple[np.ndarray, ...], blocks: np.ndarray, row: int) -> None:
+        if self.precision is None and (self._found is None or self._found != views[0].dtype.name):
+            for view in views:
+                found = stored_precision(view)
+                self._found = min(self._found or found, found, key=eps_of)
         order = np.argsort(blocks, kind="stable")
         bounds = np.searchsorted(blocks[order], np.arange(len(self.counts) + 1))
         for block in range(len(self.counts)):
@@ -589,7 +628,9 @@ class _Sums:
         self.counts[block] += n
 
     def moments(self) -> Moments:
-        return Moments(self.counts, self.means, self.squares, self.products.finished())
+        precision = self.precision or self._found or "float64"
+        products = self.products.finished()
+        return Moments(self.counts, self.means, self.squares, products, precision=precision)
 
 
 class _Blas:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dimlab.kernels.correlation import CONSTANT
 from dimlab.kernels.effects import (
     effects_given_label,
     expand,
     orthonormal,
     without_class_means,
 )
+from dimlab.kernels.rounding import eps_of, spread_floor
 from dimlab.representation import Representation
 
 LEFT_OUT = "left out"
@@ -133,7 +133,7 @@ def centred_features(
     features -= features.mean(axis=0)
     within = without_class_means(features, codes)
     spread = np.sqrt(np.einsum("nd,nd->d", within, within) / len(within))
-    dead = spread <= CONSTANT * size * scale
+    dead = spread <= spread_floor(size * scale, representation.eps)
     features[:, dead] = within[:, dead] = 0.0
     return features, within, dead
 
@@ -206,9 +206,8 @@ def _orthogonal(columns: np.ndarray) -> np.ndarray:
     """Centre columns, make them orthogonal of variance 1; leave out what does not vary."""
     centred = columns - columns.mean(axis=0)
     size = np.linalg.norm(centred, axis=0)
-    varies = size > CONSTANT * np.sqrt(len(columns)) * np.maximum(
-        np.abs(columns).max(axis=0, initial=0.0), 1e-300
-    )
+    largest = np.maximum(np.abs(columns).max(axis=0, initial=0.0), 1e-300)
+    varies = size > np.sqrt(len(columns)) * spread_floor(largest, eps_of("float64"))
     return orthonormal(centred[:, varies] / size[varies]) * np.sqrt(len(columns))
 
 

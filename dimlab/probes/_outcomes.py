@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,8 +28,15 @@ _CALIBRATED = 10_000  # train rows, at most, that the ridge's temperature is fit
 _LONG = 10.0  # seconds that are foretold
 
 Progress = Callable[[int, int], None]
-Split = tuple[np.ndarray, np.ndarray]  # features (N, D), class indices (N,)
 Parts = list[np.ndarray] | None  # groups of dimensions; None: each dimension alone
+
+
+class Split(NamedTuple):
+    """Features (N, D), class indices (N,), and what the features were rounded to (their dtype)."""
+
+    features: np.ndarray
+    codes: np.ndarray
+    precision: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -324,7 +331,9 @@ def _refit(
         shares = np.bincount(train[1]) / len(train[1])
         return np.log(shares)[:, None, None] + np.zeros((1, len(features), 1))
     start = reader.select(kept)
-    refitted = fit_logistic(train[0][:, kept], train[1], penalty=reader.penalty, start=start)
+    refitted = fit_logistic(
+        train.features[:, kept], train.codes, train.precision, penalty=reader.penalty, start=start
+    )
     return refitted.logits(features[:, kept]).T[:, :, None]
 
 

@@ -136,7 +136,11 @@ def coded(
     check_classes("train", train_labels)
     classes, codes = np.unique(train_labels, return_inverse=True)
     truth = class_codes(test_labels, classes)
-    return classes, (train.features, codes), (test.features, truth)
+    return (
+        classes,
+        Split(train.features, codes, train.precision),
+        Split(test.features, truth, test.precision),
+    )
 
 
 def caution_of(test: Representation, clusters: np.ndarray | None) -> str:

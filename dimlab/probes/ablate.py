@@ -12,7 +12,7 @@ from dimlab.kernels.clustered import paired_interval, paired_test
 from dimlab.kernels.collinearity import redundant_groups
 from dimlab.kernels.means import StudentisedMeans
 from dimlab.memory import Shapes, foresee
-from dimlab.probes._outcomes import Outcomes, Progress
+from dimlab.probes._outcomes import Outcomes, Progress, Split
 from dimlab.probes._reading import (
     GroupsLike,
     Reading,
@@ -339,7 +339,7 @@ def ablate(
     hidden: tuple[np.ndarray, ...] = ()
     if together and apart:
         rows = np.random.default_rng(seed).choice(len(test), _N_LOOKED_AT, replace=False)
-        some = reading.outcomes(bank, (queries[0][rows], truth[rows]), [together])[0]
+        some = reading.outcomes(bank, Split(queries.features[rows], truth[rows]), [together])[0]
         hidden = _hidden(some, together, truth[rows], measured)
     elif together:
         hidden = _hidden(found[1], together, truth, measured)
@@ -351,7 +351,7 @@ def ablate(
         **measured,
         groups=tuple(singles(train.n_dimensions) if chosen is None else chosen),
         classes=classes,
-        constant=Standardiser.fit(train.features).constant,
+        constant=Standardiser.fit(train.features, train.precision).constant,
         n_train=len(train),
         n_test=len(test),
         n_dimensions=train.n_dimensions,
@@ -368,7 +368,11 @@ def _worth_a_look(
     """Find the groups whose members may stand in for each other, each taken alone."""
     if chosen is not None or (reading.reader == "logistic" and reading.refit):
         return []
-    return [group for group in redundant_groups(train.features) if len(group) > 1]
+    return [
+        group
+        for group in redundant_groups(train.features, precision=train.precision)
+        if len(group) > 1
+    ]
 
 
 def _hidden(

@@ -364,7 +364,7 @@ def _importance_on_train(
     bank: Split, groups: list[np.ndarray], reading: Reading, rng: np.random.Generator
 ) -> np.ndarray:
     """Log-loss that each group saves on rows held out of train: a finer ranking than accuracy's."""
-    features, codes = bank
+    features, codes, precision = bank
     share = min(_HELD_OUT, _MOST_HELD_OUT / len(codes))
     judged = held_out(codes, share, rng.permutation(len(codes)))
     if not judged.any():
@@ -372,7 +372,7 @@ def _importance_on_train(
             "train must have classes of at least 2 rows to rank dimensions; got none. Pass an "
             "array as order."
         )
-    fit, judge = (features[~judged], codes[~judged]), (features[judged], codes[judged])
+    fit, judge = (Split(features[rows], codes[rows], precision) for rows in (~judged, judged))
     outcomes = reading.outcomes(fit, judge, [groups])[0]
     return (outcomes.ablated_loss - outcomes.full_loss[:, None]).mean(axis=0)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.kernels.correlation import CONSTANT
 from dimlab.kernels.effects import orthonormal, permutation_p_values, without_class_means
+from dimlab.kernels.rounding import spread_floor
 from dimlab.mask import MaskTrace
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, mean_of_each_sample
@@ -558,8 +558,11 @@ def _view_invariance(test: Representation) -> np.ndarray | None:
     ]
     product = np.einsum("nd,nd->d", *pair)
     norms = [np.sqrt(np.einsum("nd,nd->d", each, each)) for each in pair]
-    size = [CONSTANT * np.sqrt(len(each)) * np.abs(each).max(axis=0) for each in (first, second)]
-    varies = (norms[0] > size[0]) & (norms[1] > size[1])
+    least = [
+        np.sqrt(len(each)) * spread_floor(np.abs(each).max(axis=0), test.eps)
+        for each in (first, second)
+    ]
+    varies = (norms[0] > least[0]) & (norms[1] > least[1])
     return np.where(varies, product / np.where(varies, norms[0] * norms[1], 1.0), np.nan)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from dimlab.kernels.correlation import (
-    CONSTANT,
     dead_dimensions,
     off_diagonal_rms,
     redundancy_of,
@@ -18,6 +17,7 @@ from dimlab.kernels.correlation import (
 )
 from dimlab.kernels.jackknife import jackknife_interval, rank_interval
 from dimlab.kernels.moments import N_BLOCKS, Moments
+from dimlab.kernels.rounding import spread_floor
 from dimlab.kernels.similarity import (
     centred_products,
     hilbert_schmidt,
@@ -414,7 +414,9 @@ def _same_samples(a: Representation, b: Representation) -> bool:
 
 def _sampled(split: Representation, n_blocks: int, seed: int, device: str) -> Sampled:
     """Return block counts, statistics (M,), those without each block (B, M), and dead ones."""
-    moments = Moments.of(split.features, n_blocks=n_blocks, seed=seed, device=device)
+    moments = Moments.of(
+        split.features, n_blocks=n_blocks, seed=seed, device=device, precision=split.precision
+    )
     dead = dead_dimensions(moments)
     live = np.flatnonzero(~dead)
     if len(live) == 0:
@@ -431,7 +433,11 @@ def _sampled(split: Representation, n_blocks: int, seed: int, device: str) -> Sa
     agreement, agreements = np.array([np.nan]), np.full((len(counts), 1), np.nan)
     if split.views is not None and len(split.views) > 1:
         pairs = Moments.of(
-            (split.views[0], split.views[1]), n_blocks=n_blocks, seed=seed, device=device
+            (split.views[0], split.views[1]),
+            n_blocks=n_blocks,
+            seed=seed,
+            device=device,
+            precision=split.precision,
         )
         varying = np.flatnonzero(~dead_dimensions(pairs))
         _, agreement, agreements = replicates(
@@ -538,12 +544,12 @@ def _matchings(
     if len(splits[base]) > _MOST_MATCHED:
         rng = np.random.default_rng(seed)
         rows = np.sort(rng.choice(len(splits[base]), _MOST_MATCHED, replace=False))
-    target = _unit(splits[base].features[rows])
+    target = _unit(splits[base].features[rows], splits[base].eps)
     found: dict[str, Any] = {"partner": {}, "match": {}, "match_null": {}}
     for index, name in enumerate(names):
         if index == base or not paired[index]:
             continue
-        mine = _unit(splits[index].features[rows])
+        mine = _unit(splits[index].features[rows], splits[index].eps)
         partner, match = _matched(mine, target)
         rng = np.random.default_rng(seed)
         chance = [
@@ -562,9 +568,10 @@ def _matched(mine: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return partner, np.where(partner < 0, np.nan, np.minimum(match, 1.0))
 
 
-def _unit(features: np.ndarray) -> np.ndarray:
+def _unit(features: np.ndarray, eps: float) -> np.ndarray:
     """Columns of mean 0 and norm 1; those that do not vary are zero."""
     centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
     norms = np.linalg.norm(centred, axis=0)
-    varies = norms > CONSTANT * np.sqrt(len(features)) * np.abs(features).max(axis=0)
+    least = spread_floor(np.abs(features).max(axis=0).astype(np.float64), eps)
+    varies = norms > np.sqrt(len(features)) * least
     return np.divide(centred, norms, out=np.zeros_like(centred), where=varies)

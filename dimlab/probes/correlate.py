@@ -359,7 +359,11 @@ def correlate(
             ),
         )  # fmt: skip
         moments = Moments.of(
-            rows if len(rows) == 2 else rows[0], n_blocks=n_blocks, seed=seed, device=device
+            rows if len(rows) == 2 else rows[0],
+            n_blocks=n_blocks,
+            seed=seed,
+            device=device,
+            precision=representation.precision,
         )
     _enough(moments.n)
     dead = dead_dimensions(moments)

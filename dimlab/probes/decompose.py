@@ -12,6 +12,7 @@ import numpy as np
 from dimlab.kernels.correlation import dead_dimensions
 from dimlab.kernels.jackknife import jackknife_interval, rank_interval
 from dimlab.kernels.moments import N_BLOCKS, Moments
+from dimlab.kernels.rounding import eigenvalue_floor
 from dimlab.kernels.spectra import (
     DEFINITIONS,
     condition_number,
@@ -311,10 +312,15 @@ def decompose(
             Shapes(0, len(features), features.shape[1], n_blocks=n_blocks),
         )
         moments = Moments.of(
-            features, n_blocks=n_blocks, seed=seed, device=device, progress=progress
+            features,
+            n_blocks=n_blocks,
+            seed=seed,
+            device=device,
+            precision=representation.precision,
+            progress=progress,
         )
         if features.size * min(features.shape) <= _DIRECT:
-            values = _of_rows(features, centred)
+            values = _of_rows(features, centred, representation.eps)
         if representation.views is not None and len(representation.views) > 1:
             lidar, lidar_interval = _lidar_with_interval(representation.views, n_blocks, seed)
             if lidar is None:
@@ -402,13 +408,14 @@ def effective_rank(features: np.ndarray, *, definition: str = "rankme") -> float
         raise ValueError(
             f"definition must be one of {', '.join(map(repr, DEFINITIONS))}; got {definition!r}."
         )
-    rows = Representation(getattr(features, "features", features)).features
+    known = features if isinstance(features, Representation) else Representation(features)
+    rows = known.features
     _enough(len(rows), "effective_rank")
     caution = caution_of(*rows.shape)
     if caution:
         warnings.warn(caution, UserWarning, stacklevel=2)
     centred, power, added = DEFINITIONS[definition]
-    return entropy_rank(_of_rows(rows, centred) ** power, added=added)
+    return entropy_rank(_of_rows(rows, centred, known.eps) ** power, added=added)
 
 
 def lidar(views: np.ndarray, *, delta: float = 1e-4, added: float = 1e-7) -> float:
@@ -499,23 +506,20 @@ def caution_of(n_samples: int, n_dimensions: int) -> str:
     )
 
 
-def _of_rows(features: np.ndarray, centred: bool) -> np.ndarray:
+def _of_rows(features: np.ndarray, centred: bool, eps: float) -> np.ndarray:
     """Singular values (min(N, D),) of the rows themselves; 0 below what rounding hides."""
     largest = float(np.abs(features).max())
     rows = features.astype(np.float64) / (largest or 1.0)  # squares neither overflow nor vanish
     n, d = rows.shape
-    size = float(np.sqrt(np.einsum("nd,nd->", rows, rows)))  # of all entries together
+    squares = np.einsum("nd,nd->d", rows, rows)
     if centred:
         rows -= rows[0].copy()  # what does not vary is exactly 0 from here on
         rows -= rows.mean(axis=0)
     values = np.linalg.svd(rows, compute_uv=False)
-    hidden = max(n, d) * _EPS * float(values[0])  # by the arithmetic
+    floor = eigenvalue_floor(float(values[0]) ** 2 / n, float(squares.max()) / n, n, d, eps)
+    hidden = float(np.sqrt(n * floor))
     if centred:
-        hidden = max(hidden, 8 * _EPS * size)  # by the rounding of means
-    if features.dtype == np.float32:
-        # by storage: noise of independently rounded entries, twice over
-        eps = float(np.finfo(np.float32).eps)
-        hidden = max(hidden, eps / 2 * size * (1 / np.sqrt(n) + 1 / np.sqrt(d)))
+        hidden = max(hidden, 8 * _EPS * float(np.sqrt(squares.sum())))  # the rounding of means
     return _not_all_zero(np.where(values > hidden, largest * values, 0.0), centred)
 
 
@@ -532,7 +536,7 @@ def singular_values_of(moments: Moments, centred: bool) -> np.ndarray:
     Returns
     -------
     ndarray of shape (D,)
-        Descending; 0 below 1e-8 sqrt(D) of the largest, which rounding hides.
+        Descending; 0 where rounding hides them.
 
     Raises
     ------
@@ -541,14 +545,16 @@ def singular_values_of(moments: Moments, centred: bool) -> np.ndarray:
     """
     whole = moments.whole()
     gram, mean = whole.scatters[0], whole.means[0, 0]
-    floor = len(mean) * _EPS
-    scale = float(np.diagonal(gram).max()) + whole.n * float((mean**2).max())
+    scale = float((np.diagonal(gram) + whole.n * mean**2).max())
     if not centred:
         gram = gram + whole.n * np.outer(mean, mean)
     values = np.linalg.eigvalsh(gram)[::-1]
-    if values[0] <= 64 * floor * _EPS * scale:
+    n_dimensions = len(mean)
+    if values[0] <= 64 * n_dimensions * _EPS**2 * scale:
         return _not_all_zero(np.zeros_like(values), centred)
-    return np.sqrt(np.where(values > floor * values[0], values, 0.0))
+    n = whole.n
+    floor = eigenvalue_floor(float(values[0]) / n, scale / n, n, n_dimensions, moments.eps)
+    return np.sqrt(np.where(values > n * floor, values, 0.0))
 
 
 def _not_all_zero(values: np.ndarray, centred: bool) -> np.ndarray:

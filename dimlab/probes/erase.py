@@ -347,11 +347,11 @@ def erase(
         (train.features, codes, targets["train"]),
         [
             (split.features, truth, targets[name])
-            for (name, split), (_, _, (_, truth)) in zip(
+            for (name, split), (_, _, (_, truth, _)) in zip(
                 judged.items(), coded_splits, strict=True
             )
         ],
-        reader, penalty, k, temperature, seed, device,
+        reader, penalty, k, temperature, seed, device, train.precision,
     )  # fmt: skip
     jobs = _jobs(orders, space, train.n_dimensions, n_random, reader == "ridge", rng)
     back = np.zeros((0, 0)) if space is None else np.linalg.pinv(space.directions)
@@ -505,14 +505,15 @@ class _Readings:
         temperature: float,
         seed: int,
         device: str,
+        precision: str,
     ) -> None:
         features, codes, targets = train
         self.n_dimensions = features.shape[1]
         self._n_targets = targets.shape[1]
         onehot = np.eye(int(codes.max()) + 1)[codes]
-        self._joint = RidgeMoments.of(features, np.hstack([targets, onehot]))
+        self._joint = RidgeMoments.of(features, np.hstack([targets, onehot]), precision)
         self._within = RidgeMoments.of(
-            without_class_means(features, codes), without_class_means(targets, codes)
+            without_class_means(features, codes), without_class_means(targets, codes), precision
         )
         self._penalty = penalty
         self._weights: list[np.ndarray] = []
@@ -534,8 +535,8 @@ class _Readings:
                 bank, codes, k=k, temperature=temperature, device=device
             )
         elif reader == "logistic":
-            chosen = fit_logistic(features, codes, seed=seed).penalty
-            self._fit = lambda bank: fit_logistic(bank, codes, penalty=chosen, seed=seed)
+            chosen = fit_logistic(features, codes, precision, seed=seed).penalty
+            self._fit = lambda bank: fit_logistic(bank, codes, precision, penalty=chosen, seed=seed)
         self._train = features
 
     def eraser(self, *, given_label: bool) -> Removal:
@@ -594,7 +595,10 @@ class _Readings:
             left = np.tile(self._joint.mean, (len(features), 1))
             left[:, map_] = features[:, map_]
             return left
-        return map_.of_rows(features - self._joint.mean) + self._joint.mean
+        mapped = map_.of_rows(features - self._joint.mean) + self._joint.mean
+        gone = ~self._joint.left_by(map_)[1]  # what is left of them is the rounding of the map
+        mapped[:, gone] = self._joint.mean[gone]
+        return mapped
 
 
 def _in_common_units(
@@ -608,7 +612,8 @@ def _in_common_units(
 
     def scaled(split: Representation) -> Representation:
         features = np.ldexp(split.features.astype(np.float64), -exponent)
-        return replace(split, features=features, views=None, view_factors={})
+        meta = {**split.meta, "precision": split.precision}
+        return replace(split, features=features, views=None, view_factors={}, meta=meta)
 
     return scaled(train), {name: scaled(split) for name, split in judged.items()}
 

@@ -9,9 +9,16 @@ from typing import Any
 import numpy as np
 
 from dimlab.cuts import held_out
-from dimlab.kernels.collinearity import group_ids, groups_of, pivot_order, variance_inflation
+from dimlab.kernels.collinearity import (
+    correlation_floor,
+    group_ids,
+    groups_of,
+    pivot_order,
+    variance_inflation,
+)
 from dimlab.kernels.correlation import correlation_of, dead_dimensions
 from dimlab.kernels.moments import N_BLOCKS, Moments
+from dimlab.kernels.rounding import eigenvalue_floor
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, plain, sample_of
@@ -278,7 +285,8 @@ def find_redundancy(
     matrix = correlation_of(moments, dead)
     alive = matrix[np.ix_(live, live)]
     factor, share = np.full(len(dead), np.nan), np.full(len(dead), np.nan)
-    factor[live] = variance_inflation(alive)
+    largest = float(np.linalg.eigvalsh(alive)[-1])
+    factor[live] = variance_inflation(alive, correlation_floor(moments, live, largest))
     share[live] = 1 - 1 / factor[live]
     group = group_ids(matrix, cut)
     stability, of_groups = _stability(moments, dead, group, cut, seed, progress)
@@ -313,7 +321,13 @@ def _moments_of(
     representation: Representation | Moments, n_blocks: int, seed: int, device: str
 ) -> Moments:
     if not isinstance(representation, Moments):
-        return Moments.of(representation.features, n_blocks=n_blocks, seed=seed, device=device)
+        return Moments.of(
+            representation.features,
+            n_blocks=n_blocks,
+            seed=seed,
+            device=device,
+            precision=representation.precision,
+        )
     if representation.has_views:
         raise ValueError(
             "representation must be moments of single rows; got moments of pairs of views. "
@@ -344,7 +358,10 @@ def _copies(matrix: np.ndarray, live: np.ndarray) -> tuple[np.ndarray, ...]:
 
 def _pivots(moments: Moments, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pivot order of all dimensions, dead ones last, and the variance explained so far."""
-    order, share = pivot_order(moments.covariance[np.ix_(live, live)])
+    covariance = moments.covariance[np.ix_(live, live)]
+    size = float((np.diagonal(covariance) + moments.mean[0, live] ** 2).max())
+    floor = eigenvalue_floor(0.0, size, moments.n, len(live), moments.eps)
+    order, share = pivot_order(covariance, floor)
     dead = np.setdiff1d(np.arange(moments.n_dimensions), live)
     return np.concatenate([live[order], dead]), np.concatenate([share, np.ones(len(dead))])
 
