@@ -172,8 +172,10 @@ class StudentisedMeans:
         """p-values where all rows are equal: 1 for zeros, else by the score interval's length."""
         from scipy.stats import norm
 
-        m = self.n_different.astype(np.float64)
-        return np.where(self.mean == 0, 1.0, 2 * np.maximum(0.5**m, norm.sf(np.sqrt(m / 2))))
+        m = np.maximum(self.n_different, 1).astype(np.float64)
+        length = np.abs(self.mean) / self.least  # at which the score interval reaches 0
+        tail = np.maximum(0.5**m, norm.sf(length / np.sqrt(m + length)))
+        return np.where(self.mean == 0, 1.0, 2 * tail)
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
         """Bounds of each mean; they exclude 0 where the p-value is at most ``1 - level``.
