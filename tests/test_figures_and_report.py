@@ -214,7 +214,8 @@ def test_correlation_figure_is_the_matrix_in_cluster_order(mixed, ax):
 def test_spectrum_figure_shows_values_law_and_rank(mixed, ax):
     result = decompose(mixed)
     figures.plot_spectrum(result, ax=ax)
-    values, law, rank = ax.lines
+    values, law, rank, corrected = ax.lines
+    assert corrected.get_xdata()[0] == result.corrected["effective_rank"]
     shown = result.singular_values[result.singular_values > 0]
     np.testing.assert_allclose(values.get_ydata(), shown / shown[0])
     slope = np.polyfit(np.log(law.get_xdata()), np.log(law.get_ydata()), 1)[0]
@@ -241,7 +242,7 @@ def test_comparison_figure_shows_one_statistic(mixed, ax):
     result = compare({"a": mixed, "b": mixed.select(range(6))})
     figures.plot_comparison(result, statistic="stable_rank", ax=ax)
     column = result.statistics.index("stable_rank")
-    np.testing.assert_allclose(ax.lines[0].get_ydata(), result.values[:, column])
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), result.corrected[:, column])
     assert [text.get_text() for text in ax.get_xticklabels()] == ["a", "b"]
     with pytest.raises(ValueError, match=r"^statistic must be one of 'effective_rank', .*'x'\.$"):
         figures.plot_comparison(result, statistic="x", ax=ax)

@@ -275,8 +275,11 @@ def test_collapse_is_called_so():
     whole = Representation(rng.normal(size=(600, 64)))
     assert verdicts_of({"a": decompose(whole)})[0].answer == "no"
     spectrum = decompose(whole)
+    bounds = {**spectrum.corrected_intervals, "effective_rank": (5.0, 7.0)}
     near = replace(
-        spectrum, effective_rank=6.0, intervals={**spectrum.intervals, "effective_rank": (5.0, 7.0)}
+        spectrum,
+        corrected={**spectrum.corrected, "effective_rank": 6.0},
+        corrected_intervals=bounds,
     )
     assert verdicts_of({"a": near})[0].answer == "undecided"
 

@@ -166,8 +166,16 @@ def decompose(
             record=recording(loading, sources, {split: measured}),
         ) as for_people:
             if for_people:
-                numbers = dict.fromkeys(("value", "ci_low", "ci_high"), ".4g")
-                print_table(result.statistics(), title="Spectrum", formats=numbers)
+                frame = result.statistics()
+                shown = frame[["statistic", "value"]].assign(
+                    corrected=with_bounds(frame, "corrected", "corrected_low", "corrected_high"),
+                    doubtful=frame["doubtful"].map({True: "doubtful", False: ""}),
+                )
+                print_table(shown, title="Spectrum", formats={"value": ".4g"})
+                if result.doubtful:
+                    print(
+                        "Doubtful: the interval may cover less than 95 %. " + result.caution.strip()
+                    )
 
 
 @app.command("redundancy")
@@ -288,12 +296,13 @@ def compare(
     ) as for_people:
         if for_people:
             frame = result.to_frame().dropna(subset=["value"])
-            value = with_bounds(frame, "value", "ci_low", "ci_high")
-            difference = with_bounds(frame, "difference", "difference_low", "difference_high")
-            shown = frame[["representation", "statistic"]].assign(
-                value=value, difference=difference
+            shown = frame[["representation", "statistic", "value"]].assign(
+                corrected=with_bounds(frame, "corrected", "corrected_low", "corrected_high"),
+                difference=with_bounds(frame, "difference", "difference_low", "difference_high"),
+                doubtful=frame["doubtful"].map({True: "doubtful", False: ""}),
             )
-            print_table(shown, title=f"Statistics, and differences to {result.reference}")
+            title = f"Statistics, and differences to {result.reference}"
+            print_table(shown, title=title, formats={"value": ".4g"})
             numbers = dict.fromkeys(("cka", "cka_biased", "procrustes"), ".4f")
             print_table(result.similarities(), title="\nSimilarity", formats=numbers)
             print_sentences(

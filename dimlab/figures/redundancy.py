@@ -92,8 +92,8 @@ def plot_spectrum(result: Spectrum, *, ax: Axes | None = None) -> Axes:
     -------
     Axes
         A line of singular values over the largest; values that rounding hides are left out. The
-        green band is the effective rank's 95 % interval for endless samples, which lies above its
-        value where samples are few.
+        green dotted line is the effective rank without the bias of few samples, the band its 95 %
+        interval.
 
     Examples
     --------
@@ -121,9 +121,12 @@ def plot_spectrum(result: Spectrum, *, ax: Axes | None = None) -> Axes:
         result.effective_rank, color=GREEN, lw=1.2,
         label=f"effective rank {result.effective_rank:.1f}",
     )  # fmt: skip
-    low, high = result.intervals["effective_rank"]
+    low, high = result.corrected_intervals["effective_rank"]
     if np.isfinite([low, high]).all():
-        label = f"of endless samples: {low:.1f} to {high:.1f} (95 %)"
+        doubtful = ", doubtful" if "effective_rank" in result.doubtful else ""
+        label = f"without bias {result.corrected['effective_rank']:.1f}"
+        ax.axvline(result.corrected["effective_rank"], color=GREEN, lw=1.2, ls=":", label=label)
+        label = f"its 95 % interval: {low:.1f} to {high:.1f}{doubtful}"
         ax.axvspan(low, high, color=GREEN, alpha=0.25, lw=0.5, label=label)
     ax.legend(frameon=False, fontsize="small", loc="lower left")
     ax.set_xlabel("rank of the singular value")
@@ -203,7 +206,8 @@ def plot_comparison(
     Returns
     -------
     Axes
-        One point a representation, in the order given; orange: the reference.
+        One point a representation, in the order given: its value without the bias that falls as
+        1 / N, hollow where the interval may cover less than 95 %. Orange: the reference.
 
     Raises
     ------
@@ -227,15 +231,17 @@ def plot_comparison(
         raise ValueError(f"statistic must be one of {known}; got {statistic!r}.")
     ax = axes_or_current(ax)
     column = result.statistics.index(statistic)
-    value = result.values[:, column]
+    value = result.corrected[:, column]
     places = np.arange(len(value))
     colours = [ORANGE if name == result.reference else BLUE for name in result.names]
     ax.vlines(
-        places, result.ci_low[:, column], result.ci_high[:, column], colors=colours, lw=1.5,
+        places, result.corrected_low[:, column], result.corrected_high[:, column],
+        colors=colours, lw=1.5,
         alpha=0.6,
     )  # fmt: skip
     ax.plot(places, value, color=GREY, lw=0.8, zorder=1)
-    ax.scatter(places, value, c=colours, s=25, zorder=3)
+    filled = np.where(result.doubtful[:, column], "white", colours)
+    ax.scatter(places, value, c=filled, edgecolors=colours, s=25, zorder=3)
     names = _told_apart(result.names)
     long = max(map(len, names)) * len(names) > 75
     every = -(-len(names) // 40)
@@ -246,7 +252,9 @@ def plot_comparison(
     ax.set_xlim(-0.5, len(value) - 0.5)
     ax.set_ylabel(statistic.replace("_", " "))
     reference = names[result.names.index(result.reference)]
-    lines = "lines: 95 % intervals for endless samples"
+    lines = "without the bias of few samples; lines: 95 % intervals"
+    if result.doubtful[:, column].any():
+        lines += "\nhollow: the interval may cover less"
     ax.set_title(f"Comparison with {reference} (orange)\n{lines}", loc="left")
     return as_written(ax)
 

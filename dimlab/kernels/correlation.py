@@ -11,6 +11,7 @@ from dimlab.kernels.rounding import spread_floor
 
 _POWER_TOLERANCE = 1e-12
 _ELEMENTS = 1 << 22
+_SMALLEST = 1e-300  # so that a column of zeros divides nothing by zero
 
 
 def dead_dimensions(moments: Moments) -> np.ndarray:
@@ -83,7 +84,9 @@ def replicate_of(moments: Moments, dead: np.ndarray) -> tuple[np.ndarray, np.nda
     return matrix, gone
 
 
-def redundancy_of(matrix: np.ndarray, live: np.ndarray, n_samples: int) -> np.ndarray:
+def redundancy_of(
+    matrix: np.ndarray, live: np.ndarray, n_samples: float | np.ndarray
+) -> np.ndarray:
     """Mean squared correlation of each dimension with the others, less what chance gives.
 
     Parameters
@@ -92,8 +95,8 @@ def redundancy_of(matrix: np.ndarray, live: np.ndarray, n_samples: int) -> np.nd
         Correlations.
     live : ndarray of int
         Dimensions that vary; the others are left out.
-    n_samples : int
-        N, >= 3.
+    n_samples : float, or ndarray of shape (D, D)
+        N, >= 3, or the effective number for each pair from ``effective_samples``.
 
     Returns
     -------
@@ -104,11 +107,87 @@ def redundancy_of(matrix: np.ndarray, live: np.ndarray, n_samples: int) -> np.nd
     found = np.full(len(matrix), np.nan)
     if len(live) < 2:
         return found
-    squares = matrix[np.ix_(live, live)] ** 2
-    mean = (squares.sum(axis=1) - np.diagonal(squares)) / (len(live) - 1)
-    chance = 1 / (n_samples - 1)
+    mean = _mean_of_others(matrix[np.ix_(live, live)] ** 2)
+    chance = _mean_of_others(_chance(n_samples, live))
     found[live] = (mean - chance) / (1 - chance)
     return found
+
+
+def chance_of(live: np.ndarray, n_samples: float | np.ndarray) -> float:
+    """Mean squared correlation of different dimensions without dependence.
+
+    Parameters
+    ----------
+    live, n_samples
+        As in ``redundancy_of``.
+
+    Returns
+    -------
+    float
+        1 / (N - 1) for independent rows: what a mean square is less, is beyond chance. NaN where a
+        single dimension varies.
+    """
+    if len(live) < 2:
+        return float("nan")
+    return float(_mean_of_others(_chance(n_samples, live)).mean())
+
+
+def rooted(mean_square: float) -> float:
+    """Root of a mean square beyond chance; 0 where that is negative."""
+    return float(np.sqrt(np.maximum(mean_square, 0.0)))
+
+
+def effective_samples(views: tuple[np.ndarray, ...], clusters: np.ndarray) -> np.ndarray:
+    """Independent rows that say as much about each correlation as N rows in clusters.
+
+    Parameters
+    ----------
+    views : tuple of one or two ndarray of shape (N, D)
+        Rows; two views are crossed.
+    clusters : ndarray of shape (N,), int
+        Cluster of each row, from 0.
+
+    Returns
+    -------
+    ndarray of shape (D, D)
+        N / (1 + (m - 1) a_j a_k), where m is the mean size of a row's cluster and a_j the
+        correlation of dimension j between two rows of a cluster; at least 2.
+
+    Notes
+    -----
+    Of independent dimensions whose rows are equally correlated within clusters this is the number
+    that makes E r^2 = 1 / (effective number - 1), as for independent rows.
+
+    References
+    ----------
+    Donner and Klar, "Design and Analysis of Cluster Randomization Trials", 2000.
+    """
+    sizes = np.bincount(clusters)
+    n = len(clusters)
+    typical = float((sizes**2).sum() / n)
+    together, starts = np.argsort(clusters, kind="stable"), np.cumsum(sizes) - sizes
+    within = []
+    for view in views:
+        rows = view[together] / (np.abs(view).max(axis=0).astype(np.float64) + _SMALLEST)
+        rows -= rows.mean(axis=0)
+        squares = np.einsum("nd,nd->d", rows, rows)
+        sums = (np.add.reduceat(rows, starts, axis=0) ** 2).sum(axis=0)
+        share = np.divide(sums, squares, out=np.ones_like(sums), where=squares > 0)
+        within.append(np.clip((share - 1) / (typical - 1), 0.0, 1.0))
+    inflation = 1 + (typical - 1) * np.outer(within[0], within[-1])
+    return np.maximum(n / inflation, 2.0)
+
+
+def _mean_of_others(pairs: np.ndarray) -> np.ndarray:
+    """Mean of each row of (n, n) pairs, its diagonal left out."""
+    return (pairs.sum(axis=1) - np.diagonal(pairs)) / (len(pairs) - 1)
+
+
+def _chance(n_samples: float | np.ndarray, live: np.ndarray) -> np.ndarray:
+    """Mean squared correlation of each pair of independent dimensions, (n, n)."""
+    if isinstance(n_samples, np.ndarray):
+        return 1 / (n_samples[np.ix_(live, live)] - 1)
+    return np.full((len(live), len(live)), 1 / (n_samples - 1))
 
 
 def off_diagonal_rms(matrix: np.ndarray) -> float:
@@ -135,7 +214,10 @@ def largest_singular_value(matrix: np.ndarray) -> float:
 
 
 def permuted_correlations(
-    views: tuple[np.ndarray, ...], n_draws: int, rng: np.random.Generator
+    views: tuple[np.ndarray, ...],
+    n_draws: int,
+    rng: np.random.Generator,
+    clusters: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
     """Draw correlation matrices of the same values with all dependence destroyed.
 
@@ -148,6 +230,8 @@ def permuted_correlations(
         Number of matrices.
     rng : numpy.random.Generator
         Draws the permutations.
+    clusters : ndarray of shape (N,), int, optional
+        Cluster of each row, from 0: whole clusters are permuted.
 
     Yields
     ------
@@ -157,19 +241,51 @@ def permuted_correlations(
     import torch
 
     unit = [_standardised(view) for view in views]
+    if clusters is not None:  # rows of a cluster lie together
+        together = np.argsort(clusters, kind="stable")
+        unit, clusters = [each[together] for each in unit], clusters[together]
     if len(unit) == 2:
         a, b = (torch.from_numpy(each) for each in unit)
         for _ in range(n_draws):
-            order = torch.from_numpy(rng.permutation(len(b)))
+            order = torch.from_numpy(permutation_of(len(b), clusters, rng))
             yield (a.T @ b[order]).numpy()
         return
     columns = np.ascontiguousarray(unit[0].T)  # a column's values lie together
     for _ in range(n_draws):
-        rng.permuted(columns, axis=1, out=columns)
+        if clusters is None:
+            rng.permuted(columns, axis=1, out=columns)
+        else:
+            for column in columns:
+                column[:] = column[permutation_of(len(column), clusters, rng)]
         rows = torch.from_numpy(columns)
         matrix = (rows @ rows.T).numpy()
         np.fill_diagonal(matrix, 1.0)
         yield matrix
+
+
+def permutation_of(
+    n_rows: int, clusters: np.ndarray | None, rng: np.random.Generator
+) -> np.ndarray:
+    """Permute rows, or whole clusters of rows that lie together.
+
+    Parameters
+    ----------
+    n_rows : int
+        N.
+    clusters : ndarray of shape (N,), int, or None
+        Cluster of each row, ascending; None: rows are independent.
+    rng : numpy.random.Generator
+        Draws the permutation.
+
+    Returns
+    -------
+    ndarray of shape (N,), int64
+        Rows in their new order: clusters one after the other in random order, each in its own.
+    """
+    if clusters is None:
+        return rng.permutation(n_rows)
+    rank = rng.permutation(int(clusters.max()) + 1)
+    return np.argsort(rank[clusters], kind="stable")
 
 
 def independent_correlations(

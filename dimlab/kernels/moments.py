@@ -110,6 +110,7 @@ class Moments:
         n_blocks: int = N_BLOCKS,
         seed: int = 0,
         first_row: int = 0,
+        clusters: np.ndarray | None = None,
         device: str = "cpu",
         precision: str | None = None,
         progress: Progress | None = None,
@@ -128,6 +129,9 @@ class Moments:
         first_row : int, default=0
             Number of the first row, where the source is a part of more: small parts that all begin
             at 0 have their rows in the same few blocks.
+        clusters : ndarray of shape (N,), int, optional
+            Cluster of each row, from 0: rows of one cluster go to one block. By default every row
+            is dealt by itself.
         device : str, default="cpu"
             Where the products are taken.
         precision : {"float16", "bfloat16", "float32", "float64"}, optional
@@ -144,7 +148,7 @@ class Moments:
         ------
         ValueError
             If there are no rows, shapes differ, a value is NaN, infinite or beyond 1e140 in size,
-            or ``n_blocks`` < 1, or the device is not there.
+            ``n_blocks`` < 1, there is not one cluster id a row, or the device is not there.
         TypeError
             If the rows are not floating.
 
@@ -160,16 +164,27 @@ class Moments:
         total = _length(source)
         sums: _Sums | None = None
         row = first_row
+        dealt = None if clusters is None else deal_clusters(clusters, n_blocks, seed)
         for views in _chunks(source):
             if sums is None:
                 sums = _Sums(n_blocks, len(views), views[0].shape[1], device, precision)
-            blocks = deal(row, len(views[0]), n_blocks, seed)
-            sums.add(views, blocks, row - first_row)
-            row += len(views[0])
+            start, n_rows = row - first_row, len(views[0])
+            if dealt is None:
+                blocks = deal(row, n_rows, n_blocks, seed)
+            else:
+                blocks = dealt[start : start + n_rows]
+            if len(blocks) < n_rows:
+                raise ValueError("clusters must have one id a row; got fewer than there are rows.")
+            sums.add(views, blocks, start)
+            row += n_rows
             if progress is not None:
                 progress(row - first_row, total)
         if sums is None:
             raise ValueError("source must hold at least one row; got none.")
+        if dealt is not None and row - first_row < len(dealt):
+            raise ValueError(
+                f"clusters must have one id a row; got {len(dealt)} for {row - first_row} rows."
+            )
         return sums.moments()
 
     @classmethod
@@ -574,6 +589,28 @@ def deal(first_row: int, n_rows: int, n_blocks: int, seed: int) -> np.ndarray:
         hands.append(rng.permutation(np.arange(_DEALT) % n_blocks))
     start = first_row % _DEALT
     return np.concatenate(hands)[start : start + n_rows]
+
+
+def deal_clusters(clusters: np.ndarray, n_blocks: int, seed: int) -> np.ndarray:
+    """Deal whole clusters to blocks: at random, and as many to each, give or take one.
+
+    Parameters
+    ----------
+    clusters : ndarray of shape (N,), int
+        Cluster of each row, from 0.
+    n_blocks : int
+        B; blocks stay empty where there are fewer clusters.
+    seed : int
+        Of the deal.
+
+    Returns
+    -------
+    ndarray of shape (N,), int64
+        Block of each row.
+    """
+    n_clusters = int(clusters.max(initial=-1)) + 1
+    rng = np.random.default_rng(seed)
+    return rng.permutation(np.arange(n_clusters) % n_blocks)[clusters]
 
 
 class _Sums:

@@ -5,18 +5,29 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from dimlab.clusters import cluster_ids
 from dimlab.kernels.correlation import (
+    chance_of,
     dead_dimensions,
+    effective_samples,
     off_diagonal_rms,
+    permutation_of,
     redundancy_of,
     replicate_of,
+    rooted,
 )
-from dimlab.kernels.jackknife import jackknife_interval, rank_interval
+from dimlab.kernels.jackknife import (
+    corrected_interval,
+    jackknife_deviations,
+    jackknife_interval,
+)
 from dimlab.kernels.moments import N_BLOCKS, Moments
+from dimlab.kernels.reliability import block_kurtosis, doubtful_statistics
 from dimlab.kernels.rounding import spread_floor
 from dimlab.kernels.similarity import (
     centred_products,
@@ -29,7 +40,7 @@ from dimlab.memory import Shapes, foresee
 from dimlab.pairing import BY_NAME, BY_ORDER, pair
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, plain
-from dimlab.probes.decompose import caution_of, replicates, singular_values_of
+from dimlab.probes.decompose import SCALES, caution_of, replicates, singular_values_of
 from dimlab.representation import Representation
 
 STATISTICS = (
@@ -40,9 +51,13 @@ STATISTICS = (
     "mean_redundancy",
     "mean_diagonal",
 )
-_N_MATCHES = 20  # matchings of permuted samples
+_N_MATCHES = 39  # permutations of samples: the second largest is then a 95 % quantile
 _MOST_MATCHED = 20_000  # samples that dimensions are matched on
 _LEVEL = 0.95
+_COLUMNS = (
+    "values", "corrected", "corrected_low", "corrected_high", "difference", "difference_low",
+    "difference_high", "doubtful",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +72,16 @@ class Comparison:
         The one that the others are compared with.
     statistics : tuple of str
         Names of the M statistics. ``mean_diagonal`` is NaN without two views.
-    values, ci_low, ci_high : ndarray of shape (S, M)
-        Statistics with 95 % jackknife intervals.
+    values : ndarray of shape (S, M)
+        Statistics of these samples. ``off_diagonal_rms`` is beyond chance, as in `correlate`.
+    corrected, corrected_low, corrected_high : ndarray of shape (S, M)
+        Statistics without the bias that falls as 1 / N, and 95 % jackknife intervals of these. The
+        last three statistics have no such bias, so that they are the values themselves.
     difference, difference_low, difference_high : ndarray of shape (S, M)
-        Value less that of the reference, with 95 % intervals: paired over samples where ``paired``;
-        NaN for the reference itself.
+        Corrected value less that of the reference, with 95 % intervals: paired over samples where
+        ``paired``; NaN bounds for the reference itself.
+    doubtful : ndarray of shape (S, M), bool
+        Whether the interval may cover less than 95 %, as in `decompose`.
     paired : ndarray of shape (S,), bool
         Whether the representation is of the same samples as the reference.
     n_samples, n_dimensions, n_dead : ndarray of shape (S,), int
@@ -75,12 +95,15 @@ class Comparison:
     match : dict of str to ndarray of shape (D,)
         Absolute correlation of each dimension with its partner.
     match_null : dict of str to float
-        95 % quantile of the mean match when samples are permuted.
+        95 % quantile, over permutations of the samples, of the largest correlation of any two
+        dimensions: a match above it is beyond chance, whatever the number of dimensions.
     basis : tuple of str
         Basis of each representation.
     paired_by : tuple of str
         How the rows of each were paired with the reference's: ``row names``, ``order``, or empty
         for the reference and for other samples.
+    clustered : bool
+        Whether rows were taken to be independent between clusters only.
 
     References
     ----------
@@ -103,11 +126,13 @@ class Comparison:
     reference: str
     statistics: tuple[str, ...]
     values: np.ndarray
-    ci_low: np.ndarray
-    ci_high: np.ndarray
+    corrected: np.ndarray
+    corrected_low: np.ndarray
+    corrected_high: np.ndarray
     difference: np.ndarray
     difference_low: np.ndarray
     difference_high: np.ndarray
+    doubtful: np.ndarray
     paired: np.ndarray
     n_samples: np.ndarray
     n_dimensions: np.ndarray
@@ -120,6 +145,7 @@ class Comparison:
     match_null: dict[str, float]
     basis: tuple[str, ...]
     paired_by: tuple[str, ...] = ()
+    clustered: bool = False
 
     def to_frame(self) -> Any:
         """Return one row a representation and statistic.
@@ -127,8 +153,9 @@ class Comparison:
         Returns
         -------
         pandas.DataFrame
-            ``representation, n_samples, n_dimensions, n_dead, statistic, value, ci_low, ci_high,
-            difference, difference_low, difference_high, paired``.
+            ``representation, n_samples, n_dimensions, n_dead, statistic, value, corrected,
+            corrected_low, corrected_high, difference, difference_low, difference_high, doubtful,
+            paired``.
         """
         import pandas as pd
 
@@ -138,7 +165,7 @@ class Comparison:
             columns[name] = np.repeat(getattr(self, name), n_statistics)
         columns["statistic"] = np.tile(self.statistics, len(self.names))
         columns["value"] = self.values.ravel()
-        for name in ("ci_low", "ci_high", "difference", "difference_low", "difference_high"):
+        for name in _COLUMNS[1:]:
             columns[name] = getattr(self, name).ravel()
         columns["paired"] = np.repeat(self.paired, n_statistics)
         return pd.DataFrame(columns)
@@ -176,7 +203,7 @@ class Comparison:
         Returns
         -------
         pandas.DataFrame
-            ``representation, dimension, partner, match``.
+            ``representation, dimension, partner, match, beyond_chance``.
         """
         import pandas as pd
 
@@ -187,11 +214,12 @@ class Comparison:
                     "dimension": np.arange(len(partner)),
                     "partner": partner,
                     "match": self.match[name],
+                    "beyond_chance": self.match[name] > self.match_null[name],
                 }
             )
             for name, partner in self.partner.items()
         ]
-        columns = ["representation", "dimension", "partner", "match"]
+        columns = ["representation", "dimension", "partner", "match", "beyond_chance"]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
     def summary(self) -> dict[str, Any]:
@@ -200,19 +228,25 @@ class Comparison:
         Returns
         -------
         dict
-            ``reference``; under ``representations``, by name, statistics, similarities with the
-            reference and the mean match with its null; and what the intervals mean.
+            ``reference``; under ``representations``, by name, statistics (with ``_corrected`` and
+            its interval where they are biased), similarities with the reference, the mean match,
+            and how many dimensions match beyond ``match_null``; and what the intervals mean.
         """
         base = self.names.index(self.reference)
         each: dict[str, Any] = {}
         for row, name in enumerate(self.names):
-            numbers = dict(zip(self.statistics, self.values[row], strict=True))
+            numbers, bounds = dict(zip(self.statistics, self.values[row], strict=True)), {}
+            for column, statistic in enumerate(self.statistics):
+                key = f"{statistic}_corrected" if statistic in SCALES else statistic
+                numbers[key] = self.corrected[row, column]
+                pair = [float(x[row, column]) for x in (self.corrected_low, self.corrected_high)]
+                bounds[f"{key}_interval"] = pair if np.isfinite(pair).all() else None
             numbers |= {
                 kind: getattr(self, kind)[row, base] for kind in ("cka", "cka_biased", "procrustes")
             }
             if name in self.match:
                 numbers["mean_match"] = np.nanmean(self.match[name])
-                numbers["mean_match_null"] = self.match_null[name]
+                numbers["match_null"] = self.match_null[name]
             each[name] = {
                 "n_samples": int(self.n_samples[row]),
                 "n_dimensions": int(self.n_dimensions[row]),
@@ -221,11 +255,18 @@ class Comparison:
                 "paired": bool(self.paired[row]),
                 "paired_by": self.paired_by[row] or None if self.paired_by else None,
                 **{kind: plain(number) for kind, number in numbers.items()},
+                **bounds,
+                "doubtful": np.array(self.statistics)[self.doubtful[row]].tolist(),
             }
+            if name in self.match:
+                beyond = self.match[name] > self.match_null[name]
+                each[name]["n_matched_beyond_chance"] = int(beyond.sum())
         return {
             "reference": self.reference,
             "representations": each,
-            "intervals": "95 %, jackknife over blocks of samples; differences are paired where the "
+            "intervals": "95 %, jackknife over blocks of "
+            + ("clusters" if self.clustered else "samples")
+            + ", of values without the bias that falls as 1/N; differences are paired where the "
             "samples are the same.",
         }
 
@@ -235,6 +276,7 @@ def compare(
     *,
     reference: str | None = None,
     n_blocks: int = N_BLOCKS,
+    clusters: str | np.ndarray | None = None,
     seed: int = 0,
     device: str = "cpu",
     progress: Progress | None = None,
@@ -250,6 +292,10 @@ def compare(
         What the others are compared with; the first by default.
     n_blocks : int, default=20
         Blocks of the jackknife, >= 2.
+    clusters : str or ndarray of shape (N,), optional
+        Which rows belong together (name of a factor, or one value a row of the reference, which
+        then stands for the same row of all): blocks are made of whole clusters, and the null of
+        matching permutes them. By default rows are independent.
     seed : int, default=0
         Deals samples to blocks, permutes them for the null of matching.
     device : str, default="cpu"
@@ -267,7 +313,7 @@ def compare(
     ValueError
         If there are fewer than two, the reference is not among them, the rows of two with equally
         many have names that are not the same, a representation has fewer than four samples or
-        does not vary, or ``n_blocks`` < 2, or the device is not there.
+        does not vary, ``n_blocks`` < 2, clusters do not fit the rows, or the device is not there.
     MemoryError
         If it would not fit into the memory that is free; the sentence says what would.
 
@@ -286,13 +332,20 @@ def compare(
     CKA [1]_ of linear kernels, debiased [2]_: the plain one nears 1 for any two representations
     with D well above N. Procrustes: nuclear norm of the cross-product over both Frobenius norms.
     Dimensions are matched one to one so that their summed absolute correlation is largest; chance
-    alone gives matches above 0, see ``match_null``. At most 20,000 samples, drawn at random, are
-    matched on.
+    alone gives matches above 0. ``match_null`` is the null of the maximum over dimensions [3]_, so
+    that in 95 % of the comparisons no unrelated dimension lies above it. At most 20,000 samples,
+    drawn at random, are matched on (all of them where there are clusters).
+
+    Differences: intervals recovered from those of both values [4]_, with the correlation of the
+    jackknife's deviations where samples are the same.
 
     References
     ----------
     .. [1] Kornblith et al., "Similarity of neural network representations revisited", ICML 2019.
     .. [2] Song et al., "Feature selection via dependence maximization", JMLR 13, 2012.
+    .. [3] Westfall and Young, "Resampling-Based Multiple Testing", 1993.
+    .. [4] Zou, "Toward using confidence intervals to compare correlations", Psychological Methods
+       12, 2007.
 
     Examples
     --------
@@ -322,9 +375,10 @@ def compare(
         if progress is not None:
             progress(done, n_steps)
 
+    ids = [cluster_ids(split, clusters) for split in splits]
     sampled = []
-    for split in splits:
-        sampled.append(_sampled(split, n_blocks, seed, device))
+    for split, own_ids in zip(splits, ids, strict=True):
+        sampled.append(_sampled(split, own_ids, n_blocks, seed, device))
         step()
     same = np.array(
         [
@@ -343,10 +397,8 @@ def compare(
                 _fill(similar, own, splits, i, j)
             step()
     _normalise(similar, own)
-    columns: dict[str, Any] = dict(
-        _tables(sampled, base, same[base], [each.n_dimensions for each in splits])
-    )
-    matching: dict[str, Any] = _matchings(splits, names, base, same[base], seed)
+    columns: dict[str, Any] = _tables(sampled, base, same[base])
+    matching: dict[str, Any] = _matchings(splits, names, base, same[base], seed, ids[base])
     return Comparison(
         names=names,
         reference=names[base],
@@ -355,7 +407,7 @@ def compare(
         paired=same[base],
         n_samples=np.array([len(each) for each in splits]),
         n_dimensions=np.array([each.n_dimensions for each in splits]),
-        n_dead=np.array([each[3] for each in sampled]),
+        n_dead=np.array([each.n_dead for each in sampled]),
         **similar,
         **matching,
         basis=tuple(basis_of(each) for each in splits),
@@ -363,10 +415,20 @@ def compare(
             "" if each == base or not same[base, each] else BY_NAME if each in by_name else BY_ORDER
             for each in range(len(splits))
         ),
+        clustered=any(each is not None for each in ids),
     )
 
 
-Sampled = tuple[np.ndarray, np.ndarray, np.ndarray, int]
+class _Sampled(NamedTuple):
+    """Statistics of one representation: (M,) arrays, deviations (B, M)."""
+
+    values: np.ndarray
+    corrected: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    deviations: np.ndarray  # their products summed over blocks: covariances
+    doubtful: np.ndarray
+    n_dead: int
 
 
 def _checked(
@@ -412,43 +474,73 @@ def _same_samples(a: Representation, b: Representation) -> bool:
     return bool(np.array_equal(a.labels, b.labels))
 
 
-def _sampled(split: Representation, n_blocks: int, seed: int, device: str) -> Sampled:
-    """Return block counts, statistics (M,), those without each block (B, M), and dead ones."""
-    moments = Moments.of(
-        split.features, n_blocks=n_blocks, seed=seed, device=device, precision=split.precision
-    )
+def _sampled(
+    split: Representation, ids: np.ndarray | None, n_blocks: int, seed: int, device: str
+) -> _Sampled:
+    """Statistics of one representation, with intervals."""
+    rows = split.features
+    moments_of = partial(
+        Moments.of, n_blocks=n_blocks, seed=seed, clusters=ids, device=device,
+        precision=split.precision,
+    )  # fmt: skip
+    moments = moments_of(rows)
     dead = dead_dimensions(moments)
     live = np.flatnonzero(~dead)
     if len(live) == 0:
         raise ValueError("representations must vary in some dimension; got a constant one.")
+    n_effective = moments.n if ids is None else effective_samples((rows,), ids)
 
     def numbers(each: Moments) -> np.ndarray:
         values = singular_values_of(each, centred=False)
         matrix, _ = replicate_of(each, dead)
-        redundancy = redundancy_of(matrix, live, each.n)[live].mean()
+        left = n_effective * (each.n / moments.n)
+        beyond = off_diagonal_rms(matrix[np.ix_(live, live)]) ** 2 - chance_of(live, left)
+        redundancy = redundancy_of(matrix, live, left)[live].mean()
         ranks = (entropy_rank(values), participation_ratio(values), stable_rank(values))
-        return np.array([*ranks, off_diagonal_rms(matrix[np.ix_(live, live)]), redundancy])
+        return np.array([*ranks, beyond, redundancy])
 
     counts, full, without = replicates(moments, numbers)
     agreement, agreements = np.array([np.nan]), np.full((len(counts), 1), np.nan)
     if split.views is not None and len(split.views) > 1:
-        pairs = Moments.of(
-            (split.views[0], split.views[1]),
-            n_blocks=n_blocks,
-            seed=seed,
-            device=device,
-            precision=split.precision,
-        )
+        pairs = moments_of((split.views[0], split.views[1]))
         varying = np.flatnonzero(~dead_dimensions(pairs))
         _, agreement, agreements = replicates(
             pairs, lambda each: np.array([_mean_diagonal(each, varying)])
         )
-    return (
-        counts,
+    doubtful = doubtful_statistics(
+        singular_values_of(moments, centred=False),
+        n_rows=moments.n if ids is None else int(ids.max()) + 1,
+        n_dimensions=moments.n_dimensions,
+        kurtosis=block_kurtosis(moments),
+    )
+    values, corrected, low, high, deviations = _with_intervals(
         np.concatenate([full, agreement]),
         np.concatenate([without, agreements], axis=1),
-        int(dead.sum()),
+        counts,
+        moments.n_dimensions,
     )
+    marked = np.isin(STATISTICS, doubtful)
+    return _Sampled(values, corrected, low, high, deviations, marked, int(dead.sum()))
+
+
+def _with_intervals(
+    full: np.ndarray, without: np.ndarray, counts: np.ndarray, n_dimensions: int
+) -> tuple[np.ndarray, ...]:
+    """Values, corrected ones, their intervals as the probes give them, and deviations (B, M)."""
+    values, corrected = full.copy(), full.copy()
+    low, high = jackknife_interval(full, without, counts, corrected=False)
+    deviations = jackknife_deviations(full, without, counts)[1]
+    for column, name in enumerate(STATISTICS):
+        one = slice(column, column + 1)
+        if name in SCALES:
+            corrected[one], low[one], high[one] = corrected_interval(
+                full[one], without[:, one], counts, scale=SCALES[name], lowest=1.0,
+                highest=n_dimensions,
+            )  # fmt: skip
+        elif name == "off_diagonal_rms":
+            for each in (values, corrected, low, high):
+                each[column] = rooted(each[column])
+    return values, corrected, low, high, deviations
 
 
 def _mean_diagonal(pairs: Moments, varying: np.ndarray) -> float:
@@ -461,50 +553,48 @@ def _mean_diagonal(pairs: Moments, varying: np.ndarray) -> float:
     return float(np.divide(products, sizes, out=np.zeros_like(sizes), where=sizes > 0).mean())
 
 
-def _tables(
-    sampled: list[Sampled], base: int, paired: np.ndarray, widths: list[int]
-) -> dict[str, np.ndarray]:
+def _tables(sampled: list[_Sampled], base: int, paired: np.ndarray) -> dict[str, np.ndarray]:
     """Values, intervals and differences to the reference, each (S, M)."""
-    columns: dict[str, list[np.ndarray]] = {
-        name: []
-        for name in (
-            "values",
-            "ci_low",
-            "ci_high",
-            "difference",
-            "difference_low",
-            "difference_high",
-        )
-    }
-    base_counts, base_full, base_without, _ = sampled[base]
-    for index, (counts, full, without, _) in enumerate(sampled):
-        low, high = _own_interval(full, without, counts, widths[index])
+    rows = []
+    reference = sampled[base]
+    for index, each in enumerate(sampled):
+        correlation = np.zeros(len(STATISTICS))
+        if paired[index]:
+            sizes = [np.sqrt((x.deviations**2).sum(axis=0)) for x in (each, reference)]
+            products = (each.deviations * reference.deviations).sum(axis=0)
+            sizes = sizes[0] * sizes[1]
+            correlation = np.divide(products, sizes, out=correlation, where=sizes > 0)
+        difference = each.corrected - reference.corrected
+        low, high = _difference_interval(each, reference, np.clip(correlation, -1, 1))
         if index == base:
-            bounds = np.full_like(full, np.nan), np.full_like(full, np.nan)
-        elif paired[index]:
-            bounds = jackknife_interval(full - base_full, without - base_without, counts)
-        else:  # independent samples: half-widths add as squares do
-            base_low, base_high = _own_interval(base_full, base_without, base_counts, widths[base])
-            centre = (low + high) / 2 - (base_low + base_high) / 2
-            half = np.hypot(high - low, base_high - base_low) / 2
-            bounds = centre - half, centre + half
-        row = (full, low, high, full - base_full, *bounds)
-        for column, value in zip(columns.values(), row, strict=True):
-            column.append(value)
-    return {name: np.stack(values) for name, values in columns.items()}
+            low, high = np.full_like(low, np.nan), np.full_like(high, np.nan)
+        bounds = (each.corrected, each.low, each.high)
+        doubtful = each.doubtful | (reference.doubtful & (index != base))
+        rows.append((each.values, *bounds, difference, low, high, doubtful))
+    return dict(zip(_COLUMNS, map(np.stack, zip(*rows, strict=True)), strict=True))
 
 
-def _own_interval(
-    full: np.ndarray, without: np.ndarray, counts: np.ndarray, n_dimensions: int
+def _difference_interval(
+    one: _Sampled, other: _Sampled, correlation: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Intervals of each statistic as `decompose` and `correlate` give them."""
-    low, high = jackknife_interval(full, without, counts)
-    ranks = np.isin(STATISTICS, ("participation_ratio", "stable_rank"))
-    low[ranks], high[ranks] = rank_interval(full[ranks], without[:, ranks], counts)
-    ranks[0] = True  # the effective rank
-    low[ranks] = np.clip(low[ranks], 1.0, n_dimensions)
-    high[ranks] = np.clip(high[ranks], 1.0, n_dimensions)
-    return low, high
+    """Interval (M,) of a difference from those of both values, which need not be symmetric.
+
+    Where both are symmetric, this is Zou's. Errors that go together are on the same side of their
+    values, so that the share of them that does is taken off on that side.
+    """
+    difference = one.corrected - other.corrected
+    shared = np.abs(correlation)
+
+    def width(mine: np.ndarray, same: np.ndarray, opposite: np.ndarray) -> np.ndarray:
+        apart = mine**2 + opposite**2
+        together = np.where(correlation > 0, mine - same, mine + opposite) ** 2
+        return np.sqrt((1 - shared) * apart + shared * together)
+
+    with np.errstate(invalid="ignore"):
+        own = one.corrected - one.low, one.high - one.corrected
+        theirs = other.corrected - other.low, other.high - other.corrected
+        below, above = width(own[0], *theirs), width(own[1], *theirs[::-1])
+    return difference - below, difference + above
 
 
 def _fill(
@@ -538,10 +628,14 @@ def _matchings(
     base: int,
     paired: np.ndarray,
     seed: int,
+    ids: np.ndarray | None,
 ) -> dict[str, Any]:
     """Dimensions matched with the reference's, and what chance gives."""
     rows: Any = slice(None)
-    if len(splits[base]) > _MOST_MATCHED:
+    if ids is not None:  # rows of a cluster lie together
+        rows = np.argsort(ids, kind="stable")
+        ids = ids[rows]
+    elif len(splits[base]) > _MOST_MATCHED:
         rng = np.random.default_rng(seed)
         rows = np.sort(rng.choice(len(splits[base]), _MOST_MATCHED, replace=False))
     target = _unit(splits[base].features[rows], splits[base].eps)
@@ -550,13 +644,12 @@ def _matchings(
         if index == base or not paired[index]:
             continue
         mine = _unit(splits[index].features[rows], splits[index].eps)
-        partner, match = _matched(mine, target)
+        found["partner"][name], found["match"][name] = _matched(mine, target)
         rng = np.random.default_rng(seed)
         chance = [
-            np.nanmean(_matched(mine, target[rng.permutation(len(target))])[1])
+            np.abs(mine.T @ target[permutation_of(len(target), ids, rng)]).max()
             for _ in range(_N_MATCHES)
         ]
-        found["partner"][name], found["match"][name] = partner, match
         found["match_null"][name] = float(np.quantile(chance, _LEVEL, method="weibull"))
     return found
 

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.clusters import cluster_ids
 from dimlab.kernels.collinearity import leaf_order
 from dimlab.kernels.correlation import (
+    chance_of,
     correlation_of,
     dead_dimensions,
+    effective_samples,
     gaussian_correlations,
     independent_correlations,
     largest_singular_value,
@@ -19,13 +22,15 @@ from dimlab.kernels.correlation import (
     permuted_correlations,
     redundancy_of,
     replicate_of,
+    rooted,
 )
 from dimlab.kernels.jackknife import jackknife_interval
 from dimlab.kernels.moments import N_BLOCKS, Moments
+from dimlab.kernels.reliability import block_kurtosis, is_heavy
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, plain, sample_of
-from dimlab.probes.decompose import replicates
+from dimlab.probes.decompose import refuse_clusters, replicates
 from dimlab.representation import Representation
 
 CROSS, WITHIN = "cross-view", "within-view"
@@ -55,9 +60,12 @@ class Correlation:
     redundancy_low, redundancy_high : ndarray of shape (D,)
         95 % jackknife intervals of it.
     off_diagonal_rms : float
-        Root mean square of the correlations of different dimensions.
+        Root mean square correlation of different dimensions beyond chance: the root of
+        max(0, mean C_jk^2 - 1/(N-1)), which is 0 on average without dependence.
     off_diagonal_rms_interval : tuple of float
-        95 % jackknife interval of it.
+        95 % jackknife interval of it: that of the mean, through the same root.
+    off_diagonal_rms_plain : float
+        Root of mean C_jk^2 itself, which is 1 / sqrt(N - 1) without dependence.
     singular_values : ndarray of shape (n,)
         Of the matrix of the n dimensions that are not dead, descending.
     null_band : dict of str to tuple of float
@@ -76,6 +84,10 @@ class Correlation:
         How the null was drawn, or why not.
     basis, sample : str
         Basis of the dimensions; which part of the split was used, empty: all of it.
+    caution : str
+        Why intervals may be too short, where they are known to be; else empty.
+    clustered : bool
+        Whether rows were taken to be independent between clusters only.
 
     References
     ----------
@@ -103,6 +115,7 @@ class Correlation:
     redundancy_high: np.ndarray
     off_diagonal_rms: float
     off_diagonal_rms_interval: tuple[float, float]
+    off_diagonal_rms_plain: float
     singular_values: np.ndarray
     null_band: dict[str, tuple[float, float]]
     marchenko_pastur_edge: float | None
@@ -113,6 +126,8 @@ class Correlation:
     null_law: str
     basis: str = "axes"
     sample: str = ""
+    caution: str = ""
+    clustered: bool = False
 
     def __len__(self) -> int:
         return len(self.diagonal)
@@ -220,7 +235,8 @@ class Correlation:
         Returns
         -------
         dict
-            ``kind``, sizes, ``off_diagonal_rms`` with its interval and the null's band,
+            ``kind``, sizes, ``off_diagonal_rms`` with its interval and the null's band, and
+            ``off_diagonal_rms_plain``,
             ``largest_singular_value`` and ``largest_entry`` with the null's, ``mean_redundancy``,
             ``mean_diagonal`` (cross-view), ``dead_dimensions`` and their number, the strongest
             pairs, and how the null was drawn.
@@ -230,6 +246,7 @@ class Correlation:
         numbers = {
             "off_diagonal_rms": self.off_diagonal_rms,
             "off_diagonal_rms_interval": [low, high],
+            "off_diagonal_rms_plain": self.off_diagonal_rms_plain,
             "mean_redundancy": float(self.redundancy[alive].mean()) if alive.any() else None,
             "largest_singular_value": float(self.singular_values[0]) if alive.any() else None,
             "largest_entry": self.largest_entry,
@@ -253,7 +270,9 @@ class Correlation:
                 [int(row.first), int(row.second), float(row.correlation)]
                 for row in pairs.itertuples()
             ],
-            "intervals": "95 %, jackknife over blocks of samples.",
+            "intervals": "95 %, jackknife over blocks of "
+            + ("clusters." if self.clustered else "samples."),
+            **({"caution": self.caution} if self.caution else {}),
         }
 
 
@@ -263,6 +282,7 @@ def correlate(
     within: bool = False,
     n_draws: int = 200,
     n_blocks: int = N_BLOCKS,
+    clusters: str | np.ndarray | None = None,
     seed: int = 0,
     device: str = "cpu",
     progress: Progress | None = None,
@@ -280,6 +300,9 @@ def correlate(
         Draws of the null, >= 0; each costs a product of all rows.
     n_blocks : int, default=20
         Blocks of the jackknife, >= 2; ignored for moments, which have theirs.
+    clusters : str or ndarray of shape (N,), optional
+        Which rows belong together (name of a factor, or one value a row): blocks are made of whole
+        clusters, and the null permutes whole clusters. By default rows are independent.
     seed : int, default=0
         Deals samples to blocks and draws the null.
     device : str, default="cpu"
@@ -295,8 +318,9 @@ def correlate(
     Raises
     ------
     ValueError
-        If there are fewer than three samples, no dimension varies, a number is out of its range, or
-        ``within`` is asked of moments of pairs, or the device is not there.
+        If there are fewer than three samples, no dimension varies, a number is out of its range,
+        ``within`` is asked of moments of pairs, clusters do not fit the rows or are given for
+        moments, or the device is not there.
     MemoryError
         If it would not fit into the memory that is free; the sentence says what would.
 
@@ -317,6 +341,9 @@ def correlate(
     same correlations within each view, or none. Moments hold no rows: within-view that law is
     drawn, cross-view there is no null. The edge of
     Marchenko and Pastur [2]_ is a reference for within-view matrices only.
+
+    Rows in clusters: 1/(N-1), what chance adds to a squared correlation, becomes that of the
+    number of independent rows that say as much (`kernels.correlation.effective_samples`).
 
     References
     ----------
@@ -340,7 +367,9 @@ def correlate(
     if n_blocks < 2:
         raise ValueError(f"n_blocks must be >= 2; got {n_blocks}.")
     rows: tuple[np.ndarray, ...] = ()
+    ids = None
     if isinstance(representation, Moments):
+        refuse_clusters(clusters)
         moments = representation
         if within and moments.has_views:
             raise ValueError(
@@ -350,6 +379,7 @@ def correlate(
     else:
         rows = rows_of(representation, within)
         _enough(len(rows[0]))
+        ids = cluster_ids(representation, clusters)
         n_samples, n_dimensions = rows[0].shape
         permuted = n_draws if 2.0 * n_draws * n_samples * n_dimensions**2 <= _PERMUTED else 0
         foresee(
@@ -362,6 +392,7 @@ def correlate(
             rows if len(rows) == 2 else rows[0],
             n_blocks=n_blocks,
             seed=seed,
+            clusters=ids,
             device=device,
             precision=representation.precision,
         )
@@ -379,7 +410,10 @@ def correlate(
     matrix = correlation_of(moments, dead)
     alive = matrix[np.ix_(live, live)]
     kind = CROSS if moments.has_views else WITHIN
-    band, law = _null(rows, moments, live, n_draws, seed, progress)
+    n_effective = moments.n if ids is None else effective_samples(rows, ids)
+    rms, chance = off_diagonal_rms(alive), chance_of(live, n_effective)
+    band, law = _null(rows, moments, live, n_draws, seed, progress, ids, chance)
+    n_units = moments.n if ids is None else int(ids.max()) + 1
     edge = None
     if kind == WITHIN:
         edge = float((1 + np.sqrt(len(live) / (moments.n - 1))) ** 2)
@@ -387,9 +421,10 @@ def correlate(
         kind=kind,
         matrix=matrix,
         diagonal=np.diagonal(matrix).copy(),
-        redundancy=redundancy_of(matrix, live, moments.n),
-        **_with_intervals(moments, dead, live),
-        off_diagonal_rms=off_diagonal_rms(alive),
+        redundancy=redundancy_of(matrix, live, n_effective),
+        **_with_intervals(moments, dead, live, n_effective),
+        off_diagonal_rms=rooted(rms**2 - chance),
+        off_diagonal_rms_plain=rms,
         singular_values=np.linalg.svd(alive, compute_uv=False),
         null_band=band,
         marchenko_pastur_edge=edge,
@@ -400,6 +435,17 @@ def correlate(
         null_law=law,
         basis=basis_of(representation),
         sample=sample_of(representation),
+        caution=_caution(n_units, block_kurtosis(moments)),
+        clustered=ids is not None,
+    )
+
+
+def _caution(n_rows: int, kurtosis: float) -> str:
+    if not is_heavy(kurtosis, n_rows):
+        return ""
+    return (
+        f"Tails are heavy: the dimensions' mean kurtosis is {kurtosis:.1f} (Gaussian: 3), and the "
+        f"intervals may cover less than 95 % with {n_rows} rows."
     )
 
 
@@ -416,22 +462,26 @@ def _enough(n_samples: int) -> None:
         raise ValueError(f"correlate needs at least 3 samples; got {n_samples}.")
 
 
-def _with_intervals(moments: Moments, dead: np.ndarray, live: np.ndarray) -> dict[str, Any]:
+def _with_intervals(
+    moments: Moments, dead: np.ndarray, live: np.ndarray, n_effective: float | np.ndarray
+) -> dict[str, Any]:
     """Jackknife intervals of each dimension's numbers and of the root mean square."""
     n_dimensions = len(dead)
 
     def numbers(each: Moments) -> np.ndarray:
         matrix, gone = replicate_of(each, dead)
-        rms = off_diagonal_rms(matrix[np.ix_(live, live)])
-        redundancy = redundancy_of(matrix, live, each.n)
+        left = n_effective * (each.n / moments.n)
+        beyond = off_diagonal_rms(matrix[np.ix_(live, live)]) ** 2 - chance_of(live, left)
+        redundancy = redundancy_of(matrix, live, left)
         redundancy[gone] = np.nan  # a dimension that some block alone moves has no interval
         # Fisher's scale, on which the spread does not depend on the value
         fisher = np.arctanh(np.clip(np.diagonal(matrix), -1 + 1e-15, 1 - 1e-15))
         fisher[gone] = np.nan
-        return np.concatenate([fisher, redundancy, [rms]])
+        return np.concatenate([fisher, redundancy, [beyond]])
 
     counts, full, without = replicates(moments, numbers)
-    low, high = jackknife_interval(full, without, counts)
+    # chance is taken off already, so the estimates are the plain values
+    low, high = jackknife_interval(full, without, counts, corrected=False)
     fisher, redundancy = slice(n_dimensions), slice(n_dimensions, 2 * n_dimensions)
     same = full[fisher] >= np.arctanh(1 - 1e-12)
     return {
@@ -439,7 +489,7 @@ def _with_intervals(moments: Moments, dead: np.ndarray, live: np.ndarray) -> dic
         "diagonal_high": np.where(same, 1.0, np.tanh(high[fisher])),
         "redundancy_low": low[redundancy],
         "redundancy_high": high[redundancy],
-        "off_diagonal_rms_interval": (float(np.maximum(low[-1], 0.0)), float(high[-1])),
+        "off_diagonal_rms_interval": (rooted(low[-1]), rooted(high[-1])),
     }
 
 
@@ -450,6 +500,8 @@ def _null(
     n_draws: int,
     seed: int,
     progress: Progress | None,
+    ids: np.ndarray | None,
+    chance: float,
 ) -> tuple[dict[str, tuple[float, float]], str]:
     """Band of three numbers under independence, and how it was drawn."""
     if n_draws == 0:
@@ -457,16 +509,16 @@ def _null(
     if len(live) < 2:
         return {}, "none drawn: there is one dimension"
     rng = np.random.default_rng(seed)
-    long = 2.0 * n_draws * moments.n * len(live) ** 2 > _PERMUTED
+    long = ids is None and 2.0 * n_draws * moments.n * len(live) ** 2 > _PERMUTED
     if rows and not long:
-        every = len(live) == rows[0].shape[1]  # then no copy of what may be a whole file
-        views = tuple(each if every else each[:, live] for each in rows)
-        draws = permuted_correlations(views, n_draws, rng)
+        whole = len(live) == rows[0].shape[1]  # then no copy of what may be a whole file
+        views = tuple(each if whole else each[:, live] for each in rows)
+        draws = permuted_correlations(views, n_draws, rng, ids)
         law = (
             f"{n_draws} permutations of the rows of one view"
             if len(rows) == 2
             else f"{n_draws} independent permutations of every column"
-        )
+        ) + (", whole clusters at a time" if ids is not None else "")
     elif not moments.has_views:
         draws = independent_correlations(moments.n, len(live), n_draws, rng)
         law = f"{n_draws} draws of independent Gaussian columns, the law of permutations at large N"
@@ -480,7 +532,8 @@ def _null(
         return {}, "none drawn: moments of pairs hold no rows to permute"
     found = np.empty((n_draws, 3))
     for draw, matrix in enumerate(draws):
-        rms, singular = off_diagonal_rms(matrix), largest_singular_value(matrix)
+        rms = rooted(off_diagonal_rms(matrix) ** 2 - chance)
+        singular = largest_singular_value(matrix)
         np.fill_diagonal(matrix, 0.0)
         found[draw] = rms, singular, max(float(matrix.max()), -float(matrix.min()))
         if progress is not None:

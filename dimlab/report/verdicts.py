@@ -81,20 +81,22 @@ def verdicts_of(results: Mapping[str, Any]) -> list[Verdict]:
 
 def _collapsed(spectrum: Spectrum) -> Verdict:
     limit = _COLLAPSED * spectrum.n_dimensions
-    low, high = spectrum.intervals["effective_rank"]
+    low, high = spectrum.corrected_intervals["effective_rank"]
     known = bool(np.isfinite([low, high]).all())
-    low, high = (low, high) if known else (spectrum.effective_rank, spectrum.effective_rank)
-    below, above = max(spectrum.effective_rank, high), min(spectrum.effective_rank, low)
-    answer = "yes" if below < limit else "no" if above >= limit else "undecided"
-    # the sample's own rank may lie below the interval: few samples hide directions
-    interval = f"; of endless samples {low:.1f} to {high:.1f} (95 %)" if known else ""
+    value = spectrum.corrected["effective_rank"] if known else spectrum.effective_rank
+    low, high = (low, high) if known else (value, value)
+    answer = "yes" if high < limit else "no" if low >= limit else "undecided"
+    text = f"Effective rank {spectrum.effective_rank:.1f} of {spectrum.n_dimensions} dimensions"
+    if known:
+        text += f"; without the bias of few samples {value:.1f} [{low:.1f}, {high:.1f}]"
+    if "effective_rank" in spectrum.doubtful:
+        text += f" (doubtful: {spectrum.caution})"
     return Verdict(
         "Are the features collapsed?",
         answer,
-        f"Effective rank {spectrum.effective_rank:.1f} of {spectrum.n_dimensions} "
-        f"dimensions{interval}.",
-        f"Yes: effective rank and its interval below a tenth of the dimensions ({limit:g}); no: "
-        "both at or above it; else undecided.",
+        f"{text}.",
+        "Yes: the interval of the effective rank, without the bias of few samples, lies below a "
+        f"tenth of the dimensions ({limit:g}); no: at or above it; else undecided.",
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from dimlab.kernels.jackknife import jackknife_interval, rank_interval
+from dimlab.kernels.jackknife import corrected_interval, jackknife_deviations, jackknife_interval
 
 
 def test_blocks_of_one_give_the_t_interval_of_a_mean():
@@ -43,7 +43,51 @@ def test_what_is_not_finite_has_no_interval():
     np.testing.assert_array_equal(np.isnan([low, high]), [[False, True]] * 2)
 
 
+def test_an_interval_around_the_plain_value_contains_it():
+    x = np.random.default_rng(3).exponential(size=12)
+    without = np.array([[np.delete(x, i).var()] for i in range(12)])
+    full = np.array([x.var()])
+    low, high = jackknife_interval(full, without, np.ones(12), corrected=False)
+    np.testing.assert_allclose((low + high) / 2, full)
+    shifted = jackknife_interval(full, without, np.ones(12))
+    np.testing.assert_allclose(high - low, shifted[1] - shifted[0])
+
+
+def test_deviations_of_means_give_their_covariance():
+    x = np.random.default_rng(4).normal(size=(12, 2)) @ [[1.0, 0.8], [0.0, 0.6]]
+    without = np.array([np.delete(x, i, axis=0).mean(axis=0) for i in range(12)])
+    mean, deviations = jackknife_deviations(x.mean(axis=0), without, np.ones(12))
+    np.testing.assert_allclose(mean, x.mean(axis=0))
+    np.testing.assert_allclose(deviations.T @ deviations, np.cov(x.T) / 12)
+
+
 def test_ranks_are_at_least_one():
-    low, high = rank_interval(np.array([1.5]), np.array([[1.1], [3.0], [1.0]]), np.ones(3))
+    value, low, high = corrected_interval(
+        np.array([1.5]), np.array([[1.1], [3.0], [1.0]]), np.ones(3), scale="reciprocal", lowest=1.0
+    )
     assert low[0] >= 1
     assert high[0] == np.inf
+    assert low[0] <= value[0] <= high[0]
+
+
+@pytest.mark.parametrize("scale", ["identity", "log", "reciprocal"])
+def test_a_corrected_value_lies_in_its_interval_on_every_scale(scale):
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        full = rng.lognormal(size=3)
+        without = full * rng.lognormal(sigma=0.4, size=(4, 3))
+        value, low, high = corrected_interval(
+            full, without, np.array([3, 5, 5, 9]), scale=scale, lowest=0.5, highest=2.0
+        )
+        assert (low <= value).all()
+        assert (value <= high).all()
+        assert ((low >= 0.5) & (high <= 2)).all()
+
+
+def test_a_reciprocal_whose_bias_falls_as_1_over_n_is_corrected_exactly():
+    x = np.random.default_rng(6).normal(size=12)
+    without = np.array([[1 / np.delete(x, i).var()] for i in range(12)])
+    value, _, _ = corrected_interval(
+        np.array([1 / x.var()]), without, np.ones(12), scale="reciprocal"
+    )
+    np.testing.assert_allclose(value, 1 / x.var(ddof=1))

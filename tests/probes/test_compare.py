@@ -83,14 +83,57 @@ def test_permuted_dimensions_are_matched_whatever_sign_and_scale():
     np.testing.assert_array_equal(frame["partner"], order)
 
 
-def test_unrelated_dimensions_match_as_chance_does():
-    rng = np.random.default_rng(5)
-    above = []
-    for seed in range(30):
-        found = compare(pair(*rng.normal(size=(2, 100, 8))), seed=seed)
-        above.append(found.match["b"].mean() > found.match_null["b"])
-    assert np.mean(above) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 30)
-    assert found.match["b"].mean() > 0.08  # the best of many is never 0
+@pytest.mark.parametrize("d", [4, 16])
+def test_unrelated_dimensions_beside_matched_ones_pass_the_null_rarely(d):
+    """In 95 % of the worlds none of them does, however many there are."""
+    passed, missed = [], 0
+    for seed in range(100):
+        x, y = np.random.default_rng(seed).standard_t(5, size=(2, 100, d))
+        y[:, : d // 2] = 0.8 * x[:, : d // 2] + 0.6 * y[:, : d // 2]
+        found = compare(pair(x, y), seed=seed, n_blocks=2)
+        beyond = found.match["b"] > found.match_null["b"]
+        passed.append(beyond[d // 2 :].any())
+        missed += (~beyond[: d // 2]).sum()
+        np.testing.assert_array_equal(found.matches()["beyond_chance"], beyond)
+    assert np.mean(passed) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 100)
+    assert missed == 0
+    summary = found.summary()["representations"]["b"]
+    assert summary["n_matched_beyond_chance"] == beyond.sum()
+    assert summary["match_null"] == found.match_null["b"]
+    assert np.nanmax(found.match["b"][d // 2 :]) > 0.1  # the best of many is never 0
+
+
+def test_clusters_raise_the_null_of_matching_and_widen_intervals():
+    rng = np.random.default_rng(20)
+    ids = np.repeat(np.arange(30), 8)
+    x, y = (np.repeat(each, 8, axis=0) for each in rng.normal(size=(2, 30, 5)))
+    x, y = (each + 0.1 * rng.normal(size=each.shape) for each in (x, y))
+    naive = compare(pair(x, y))
+    found = compare(pair(x, y, factors={"patient": ids}), clusters="patient")
+    assert found.match_null["b"] > 1.5 * naive.match_null["b"]
+    assert (found.match["b"] < found.match_null["b"]).mean() > 0.5 > naive.match_null["b"]
+    width = [(each.corrected_high - each.corrected_low)[1, :5] for each in (found, naive)]
+    assert (width[0] > width[1]).all()
+    assert "blocks of clusters" in found.summary()["intervals"]
+    again = compare(pair(x, y), clusters=ids)
+    np.testing.assert_array_equal(again.corrected_low, found.corrected_low)
+    with pytest.raises(ValueError, match=r"^clusters must have shape"):
+        compare(pair(x, y), clusters=ids[:4])
+
+
+def test_differences_lie_in_their_intervals_and_the_same_rows_have_none():
+    rng = np.random.default_rng(21)
+    x = rng.normal(size=(200, 6)) * np.arange(1, 7)
+    found = compare({"a": Representation(x), "b": Representation(x), "c": Representation(x[:150])})
+    low, value, high = found.difference_low, found.difference, found.difference_high
+    assert (low[1:, :5] <= value[1:, :5]).all()
+    assert (value[1:, :5] <= high[1:, :5]).all()
+    np.testing.assert_allclose(value[1, :5], 0, atol=1e-12)
+    assert ((high - low)[1, :5] < 0.6 * (high - low)[2, :5]).all()
+    # by hand, two independent samples with symmetric intervals: half-widths add as squares do
+    column = STATISTICS.index("mean_redundancy")
+    halves = (found.corrected_high - found.corrected_low)[[0, 2], column] / 2
+    np.testing.assert_allclose((high - low)[2, column] / 2, np.hypot(*halves))
 
 
 def test_surplus_dimensions_have_no_partner():
@@ -123,9 +166,14 @@ def test_statistics_and_intervals_are_those_of_the_probes():
     for name in ("effective_rank", "participation_ratio", "stable_rank"):
         np.testing.assert_allclose(row[name], getattr(spectrum, name), rtol=1e-9)
         column = STATISTICS.index(name)
-        bounds = found.ci_low[1, column], found.ci_high[1, column]
-        np.testing.assert_allclose(bounds, spectrum.intervals[name], rtol=1e-6)
+        np.testing.assert_allclose(found.corrected[1, column], spectrum.corrected[name], rtol=1e-6)
+        bounds = found.corrected_low[1, column], found.corrected_high[1, column]
+        np.testing.assert_allclose(bounds, spectrum.corrected_intervals[name], rtol=1e-6)
+        assert found.doubtful[1, column] == (name in spectrum.doubtful)
     np.testing.assert_allclose(row["off_diagonal_rms"], correlation.off_diagonal_rms)
+    column = STATISTICS.index("off_diagonal_rms")
+    bounds = found.corrected_low[1, column], found.corrected_high[1, column]
+    np.testing.assert_allclose(bounds, correlation.off_diagonal_rms_interval)
     np.testing.assert_allclose(row["mean_redundancy"], correlation.redundancy.mean())
     assert np.isnan(row["mean_diagonal"])
     cross = correlate(Representation(x, views=views), n_draws=0)
@@ -144,7 +192,7 @@ def test_paired_intervals_of_differences_are_narrower_and_cover():
         found = compare(pair(x, y), seed=seed)
         low, high = found.difference_low[1, 0], found.difference_high[1, 0]
         covered += low <= truth <= high
-        unpaired = np.hypot(*(found.ci_high[:, 0] - found.ci_low[:, 0]))
+        unpaired = np.hypot(*(found.corrected_high[:, 0] - found.corrected_low[:, 0]))
         widths.append((high - low) / unpaired)
     assert 88 <= covered <= 100
     assert np.median(widths) < 0.6
@@ -177,7 +225,7 @@ def test_the_reference_can_be_chosen_and_has_no_difference():
     found = compare(pair(x, y), reference="b")
     np.testing.assert_array_equal(found.difference[1, :5], 0)
     assert np.isnan(found.difference_low[1]).all()
-    np.testing.assert_allclose(found.difference[0], found.values[0] - found.values[1])
+    np.testing.assert_allclose(found.difference[0], found.corrected[0] - found.corrected[1])
     assert list(found.partner) == ["a"]
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dimlab.kernels.correlation import (
+    effective_samples,
     gaussian_correlations,
     independent_correlations,
     largest_singular_value,
@@ -39,7 +40,8 @@ def test_by_hand():
     np.testing.assert_allclose(found.matrix, [[1, 0, -1], [0, 1, 0], [-1, 0, 1]], atol=1e-15)
     # mean squares 1/2, 0, 1/2; chance is 1 / (N - 1) = 1/2
     np.testing.assert_allclose(found.redundancy, [0, -1, 0], atol=1e-15)
-    np.testing.assert_allclose(found.off_diagonal_rms, np.sqrt(2 / 6))
+    np.testing.assert_allclose(found.off_diagonal_rms_plain, np.sqrt(2 / 6))
+    assert found.off_diagonal_rms == 0  # 1/3 is less than chance gives
     assert found.top_pairs(2).round(12).values.tolist() == [[0, 2, -1], [0, 1, 0]]
     assert found.largest_entry == pytest.approx(1)
 
@@ -184,6 +186,7 @@ def test_null_bands_hold_at_their_level(kind):
 
 def test_dependence_lies_outside_the_null_bands():
     found = correlate(two_views(np.random.default_rng(9)), n_draws=50)
+    assert found.null_band["off_diagonal_rms"][0] == 0
     for name, value in (
         ("off_diagonal_rms", found.off_diagonal_rms),
         ("largest_singular_value", found.singular_values[0]),
@@ -231,6 +234,98 @@ def test_long_nulls_are_drawn_from_the_law_at_large_n(monkeypatch):
         assert "law of permutations at large N" in found.null_law
         for name, band in permuted.null_band.items():
             np.testing.assert_allclose(found.null_band[name], band, rtol=0.25, atol=0.01)
+
+
+# Chance and clusters ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "d"), [(100, 16), (60, 40)])
+def test_the_rms_beyond_chance_of_independent_dimensions_is_in_its_interval_with_zero(n, d):
+    """The plain value is about 1 / sqrt(N - 1) there, whatever the sample says of 0."""
+    inside = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        found = correlate(Representation(rng.normal(size=(n, d))), n_draws=0, seed=seed)
+        low, high = found.off_diagonal_rms_interval
+        assert low <= found.off_diagonal_rms <= high
+        inside.append(low == 0)
+        np.testing.assert_allclose(found.off_diagonal_rms_plain, 1 / np.sqrt(n - 1), rtol=0.2)
+    assert np.mean(inside) >= 0.85
+
+
+def test_the_rms_beyond_chance_is_the_populations():
+    """Correlation 0.3 of every pair: without the 1/(N - 1) of chance the mean square is 0.09."""
+    found = [
+        correlate(worlds.equicorrelated_world(np.random.default_rng(seed), 40, 8, 0.3), n_draws=0)
+        for seed in range(60)
+    ]
+    squares = np.array([each.off_diagonal_rms**2 for each in found])
+    plain = np.array([each.off_diagonal_rms_plain**2 for each in found])
+    np.testing.assert_allclose(plain - squares, 1 / 39, atol=0.02)
+    assert abs(squares.mean() - 0.09) < 3 * squares.std() / np.sqrt(60) + 0.005
+
+
+def clustered(rng, n_clusters=40, size=10, d=6, share=0.7):
+    """Independent dimensions whose rows are alike within clusters."""
+    shared = np.repeat(rng.normal(size=(n_clusters, d)), size, axis=0)
+    own = rng.normal(size=(n_clusters * size, d))
+    return np.sqrt(share) * shared + np.sqrt(1 - share) * own
+
+
+def test_rows_in_clusters_count_as_fewer():
+    rng = np.random.default_rng(30)
+    ids = np.repeat(np.arange(40), 10)
+    copies = np.repeat(rng.normal(size=(40, 5)), 10, axis=0)
+    np.testing.assert_allclose(effective_samples((copies,), ids), 40)
+    apart = effective_samples((rng.normal(size=(400, 5)),), ids)
+    assert apart.min() > 330
+    some = effective_samples((clustered(rng, share=0.5),), ids)
+    np.testing.assert_allclose(some.mean(), 400 / (1 + 9 / 4), rtol=0.2)
+    dead = copies.copy()
+    dead[:, 2] = 0.0
+    assert np.isfinite(effective_samples((dead,), ids)).all()
+
+
+def test_clusters_are_permuted_whole_and_take_off_what_they_add():
+    """40 clusters of 10 rows: without them the null is far too narrow, and the rms above 0."""
+    ids = np.repeat(np.arange(40), 10)
+    beyond, apart, redundancy, plain = [], [], [], []
+    for seed in range(25):
+        world = Representation(clustered(np.random.default_rng(seed)), factors={"patient": ids})
+        found = correlate(world, clusters="patient", n_draws=39, seed=seed)
+        naive = correlate(world, n_draws=39, seed=seed)
+        for results, each in ((beyond, found), (apart, naive)):
+            results.append(each.singular_values[0] > each.null_band["largest_singular_value"][1])
+        redundancy.append(found.redundancy.mean())
+        plain.append(naive.redundancy.mean())
+    assert np.mean(beyond) <= 0.2
+    assert np.mean(apart) > 0.8
+    assert abs(np.mean(redundancy)) < 4 * np.std(redundancy) / 5 + 0.001
+    assert np.mean(plain) > 0.008
+    assert "whole clusters" in found.null_law
+    assert found.summary()["intervals"].endswith("blocks of clusters.")
+
+
+def test_clusters_of_two_views_and_of_moments():
+    rng = np.random.default_rng(31)
+    representation = two_views(rng, n=120)
+    ids = np.repeat(np.arange(30), 4)
+    found = correlate(representation, clusters=ids, n_draws=5)
+    naive = correlate(representation, n_draws=5)
+    np.testing.assert_allclose(found.matrix, naive.matrix, rtol=1e-9)
+    assert (found.diagonal_low != naive.diagonal_low).all()
+    with pytest.raises(ValueError, match=r"^clusters must be left out for moments"):
+        correlate(Moments.of(representation.features), clusters=ids)
+    with pytest.raises(ValueError, match=r"^clusters must have shape \(120,\) to match features"):
+        correlate(representation, clusters=ids[:5])
+
+
+def test_heavy_tails_are_marked():
+    rng = np.random.default_rng(32)
+    heavy = correlate(Representation(rng.standard_t(3, size=(500, 6))), n_draws=0)
+    assert heavy.caution.startswith("Tails are heavy")
+    assert heavy.summary()["caution"] == heavy.caution
+    assert correlate(Representation(rng.normal(size=(500, 6))), n_draws=0).caution == ""
 
 
 # Dead dimensions -----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimlab.kernels.moments import Moments
+from dimlab.kernels.reliability import RANKS
 from dimlab.kernels.spectra import DEFINITIONS, entropy_rank
 from dimlab.probes.decompose import decompose, effective_rank, lidar
 from dimlab.representation import Representation
@@ -106,7 +107,9 @@ def test_rotation_and_scale_change_no_rank(seed, scale):
     plain, other = decompose(Representation(features)), decompose(Representation(turned))
     for name in ("effective_rank", "participation_ratio", "stable_rank", "condition_number"):
         np.testing.assert_allclose(getattr(other, name), getattr(plain, name), rtol=1e-9)
-        np.testing.assert_allclose(other.intervals[name], plain.intervals[name], rtol=1e-6)
+        np.testing.assert_allclose(
+            other.corrected_intervals[name], plain.corrected_intervals[name], rtol=1e-6
+        )
     for definition in DEFINITIONS:
         expected = effective_rank(features, definition=definition)
         np.testing.assert_allclose(
@@ -154,7 +157,7 @@ def test_lidar_is_its_definition_in_loops():
     np.testing.assert_allclose(lidar(views), references.lidar(views, 1e-4, 1e-7), rtol=1e-9)
     spectrum = decompose(Representation(views[0], views=views))
     np.testing.assert_allclose(spectrum.lidar, lidar(views), rtol=1e-9)
-    low, high = spectrum.intervals["lidar"]
+    low, high = spectrum.corrected_intervals["lidar"]
     assert 1 <= low < high
 
 
@@ -169,7 +172,9 @@ def test_moments_and_rows_agree():
     np.testing.assert_allclose(streamed.singular_values, whole.singular_values, rtol=1e-10)
     for name in ("effective_rank", "participation_ratio", "stable_rank", "power_law_exponent"):
         np.testing.assert_allclose(getattr(streamed, name), getattr(whole, name), rtol=1e-9)
-        np.testing.assert_allclose(streamed.intervals[name], whole.intervals[name], rtol=1e-9)
+        np.testing.assert_allclose(
+            streamed.corrected_intervals[name], whole.corrected_intervals[name], rtol=1e-9
+        )
     merged = decompose(Moments.of(features[:100]).merge(Moments.of(features[100:])))
     np.testing.assert_allclose(merged.effective_rank, whole.effective_rank, rtol=1e-10)
 
@@ -196,22 +201,90 @@ def test_intervals_cover_the_value_of_the_population():
         rng = np.random.default_rng(seed)
         spectrum = decompose(Representation(rng.normal(size=(600, 16)) * scales), seed=seed)
         for name, value in truth.items():
-            low, high = spectrum.intervals[name]
+            low, high = spectrum.corrected_intervals[name]
             covered[name] += low <= value <= high
     assert min(covered.values()) >= 87  # 95 - 3.7 standard errors
     assert max(covered.values()) <= 100
 
 
+def test_corrected_ranks_lack_the_bias_of_few_samples():
+    """On average they are near the population's, where the plain ones are below it."""
+    scales = np.arange(1, 17) ** -0.5
+    truth = {
+        "effective_rank": entropy_rank(scales),
+        "participation_ratio": (scales**2).sum() ** 2 / (scales**4).sum(),
+    }
+    plain, corrected = dict.fromkeys(truth, 0.0), dict.fromkeys(truth, 0.0)
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        spectrum = decompose(Representation(rng.normal(size=(200, 16)) * scales), seed=seed)
+        for name, value in truth.items():
+            plain[name] += getattr(spectrum, name) / value / 60 - 1 / 60
+            corrected[name] += spectrum.corrected[name] / value / 60 - 1 / 60
+    for name in truth:
+        assert plain[name] < -0.008
+        assert abs(corrected[name]) < 0.006
+
+
+@pytest.mark.parametrize(
+    ("draw", "doubtful"),
+    [
+        ("gaussian", set()),
+        ("equal", {"condition_number", "power_law_exponent", "stable_rank"}),
+        ("student", {*RANKS, "condition_number", "power_law_exponent"}),
+        ("lognormal", {*RANKS, "condition_number", "power_law_exponent"}),
+    ],
+)
+def test_intervals_that_are_known_to_fail_are_marked(draw, doubtful):
+    rng, scales = np.random.default_rng(20), np.arange(1, 9.0) ** -1.5
+    rows = {
+        "gaussian": lambda: rng.normal(size=(3000, 8)) * scales,
+        "equal": lambda: rng.normal(size=(3000, 8)),
+        "student": lambda: rng.standard_t(3, size=(3000, 8)) * scales,
+        "lognormal": lambda: rng.lognormal(size=(3000, 8)) * scales,
+    }
+    spectrum = decompose(Representation(rows[draw]()))
+    assert set(spectrum.doubtful) >= doubtful
+    assert doubtful or not spectrum.doubtful
+    assert ("Tails are heavy" in spectrum.caution) == (draw in ("student", "lognormal"))
+    assert spectrum.summary()["doubtful"] == list(spectrum.doubtful)
+
+
+def test_whole_clusters_go_to_the_blocks_and_widen_intervals():
+    rng = np.random.default_rng(21)
+    once = rng.normal(size=(60, 8)) * np.arange(1, 9.0) ** -1
+    copied = np.repeat(once, 9, axis=0)
+    views = np.stack([copied, copied + 0.1 * rng.normal(size=copied.shape)])
+    patient = np.repeat(np.arange(60), 9)
+    world = Representation(copied, views=views, factors={"patient": patient})
+    found = decompose(world, clusters="patient")
+    apart = decompose(world)
+    single = decompose(Representation(once))
+    for name in ("effective_rank", "participation_ratio", "stable_rank"):
+        width, narrow = (np.ptp(each.corrected_intervals[name]) for each in (found, apart))
+        assert width > 1.5 * narrow
+    np.testing.assert_allclose(  # copies of a row say no more than the row
+        np.ptp(found.corrected_intervals["effective_rank"]),
+        np.ptp(single.corrected_intervals["effective_rank"]), rtol=0.5,
+    )  # fmt: skip
+    assert "blocks of clusters" in found.summary()["intervals"]
+    again = decompose(world, clusters=patient)
+    assert again.corrected_intervals == found.corrected_intervals
+    with pytest.raises(ValueError, match=r"^clusters must be left out for moments"):
+        decompose(Moments.of(copied), clusters=patient)
+
+
 def test_few_samples_have_no_interval_and_nothing_is_made_up():
     rng = np.random.default_rng(9)
     spectrum = decompose(Representation(rng.normal(size=(3, 2))))
-    assert np.isnan(spectrum.intervals["effective_rank"]).all()
+    assert np.isnan(spectrum.corrected_intervals["effective_rank"]).all()
     summary = json.loads(json.dumps(spectrum.summary(), allow_nan=False))
-    assert summary["effective_rank_interval"] is None
+    assert summary["effective_rank_corrected_interval"] is None
+    assert summary["effective_rank_corrected"] is None
     assert summary["power_law_exponent"] is None
     many = Representation(rng.normal(size=(300, 4)))
-    assert np.isnan(decompose(many, n_blocks=1).intervals["stable_rank"]).all()
-    assert np.isfinite(decompose(many, n_blocks=2).intervals["stable_rank"]).all()
+    assert np.isnan(decompose(many, n_blocks=1).corrected_intervals["stable_rank"]).all()
+    assert np.isfinite(decompose(many, n_blocks=2).corrected_intervals["stable_rank"]).all()
 
 
 # Degenerate input ----------------------------------------------------------------------------
@@ -279,11 +352,14 @@ def test_frame_statistics_and_summary_agree():
     summary = json.loads(json.dumps(spectrum.summary(), allow_nan=False))
     for row in statistics.itertuples():
         np.testing.assert_allclose(row.value, summary[row.statistic])
-        interval = summary[f"{row.statistic}_interval"]
+        interval = summary.get(f"{row.statistic}_corrected_interval")
         if interval is not None:
-            np.testing.assert_allclose([row.ci_low, row.ci_high], interval)
+            np.testing.assert_allclose([row.corrected_low, row.corrected_high], interval)
+            np.testing.assert_allclose(row.corrected, summary[f"{row.statistic}_corrected"])
+            assert row.corrected_low <= row.corrected <= row.corrected_high
+        assert row.doubtful == (row.statistic in summary["doubtful"])
     assert list(statistics["statistic"])[-1] == "lidar"
-    assert summary["numerical_rank_interval"] is None  # a count that no block changes
+    assert not any(name.startswith("numerical_rank_") for name in summary)  # a count of all rows
     assert "entropy of uncentred singular values" in summary["definition"]
 
 
@@ -313,9 +389,9 @@ def test_intervals_of_ranks_stay_possible():
     q = orthonormal(np.random.default_rng(13), 2000, 8)
     spectrum = decompose(Representation(q))
     for name in ("effective_rank", "participation_ratio", "stable_rank"):
-        low, high = spectrum.intervals[name]
+        low, high = spectrum.corrected_intervals[name]
         assert 1 <= low <= high <= 8
-    low, high = spectrum.intervals["condition_number"]
+    low, high = spectrum.corrected_intervals["condition_number"]
     assert 1 <= low <= high
 
 
