@@ -27,6 +27,7 @@ from dimlab.archives import RemoteFile
 from dimlab.containers import DAMAGED, naming, read_npz
 from dimlab.cuts import held_out, n_classes_kept
 from dimlab.image_set import SPLITS, ImageSet
+from dimlab.names import split_of, splits_of_rows
 from dimlab.planted import check_plants, coloured, patched, plant, textured  # noqa: F401
 
 __all__ = ["cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "npz", "stl10"]
@@ -499,9 +500,9 @@ def image_folder(
     split : {"train", "validation", "test"}
         Which images.
     data_dir : path
-        Holds the class folders; or the folders train and test, and perhaps validation (or val),
-        each with class folders. Names that begin with a dot and files that are no images do not
-        count.
+        Holds the class folders; or the folders train and test, and perhaps validation (or val, or
+        another word for them that `split_of` knows), each with class folders. Names that begin with
+        a dot and files that are no images do not count.
     image_size : int, default=32
         Height and width in pixels: resized on the short side (bilinearly), centre cropped.
 
@@ -561,13 +562,18 @@ def image_folder(
 
 
 def _folder_parts(root: Path) -> dict[str, Path]:
-    found = [name for name in ("train", "test", "validation", "val") if (root / name).is_dir()]
-    if found and (found[:2] != ["train", "test"] or len(found) > 3):
+    named = [path for path in sorted(root.iterdir()) if path.is_dir()]
+    named = [path for path in named if split_of(path.name) in SPLITS]
+    parts = [split_of(path.name) for path in named]
+    plain = any(path.name in (*SPLITS, "val") for path in named)  # others may be classes
+    complete = {"train", "test"} <= set(parts)
+    if (plain and not complete) or (complete and len(set(parts)) < len(parts)):
         raise ValueError(
             f"{root} must hold train and test, and one of validation and val at most; "
-            f"got {', '.join(found)}."
+            f"got {', '.join(path.name for path in named)}."
         )
-    return {{"val": "validation"}.get(name, name): root / name for name in found}
+    found = dict(zip(parts, named, strict=True)) if complete else {}
+    return {part: found[part] for part in ("train", "test", "validation") if part in found}
 
 
 def _sub_folders(folder: Path, root: Path) -> list[str]:
@@ -703,16 +709,18 @@ def _npz_split(arrays: dict[str, np.ndarray], split: str, folder: str) -> ImageS
         class_names=class_names,
     )
     if parts is not None:
-        _check_parts(parts, len(whole))
+        parts = _checked_parts(parts, len(whole))
     return whole.take(_rows(whole.labels, split, parts))
 
 
-def _check_parts(parts: np.ndarray, n_images: int) -> None:
+def _checked_parts(parts: np.ndarray, n_images: int) -> np.ndarray:
     if parts.shape != (n_images,):
         raise ValueError(f"split must have shape ({n_images},) to match images; got {parts.shape}.")
+    parts = splits_of_rows(parts, "split")
     unknown = [part for part in np.unique(parts).tolist() if part not in SPLITS]
     if unknown:
         raise ValueError(f"split must hold train, validation or test; got {unknown[0]!r}.")
+    return parts
 
 
 def _npz_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -11,9 +11,19 @@ from typing import Any
 import numpy as np
 
 from dimlab.containers import naming
-from dimlab.names import FILE, ROW, SPLIT
+from dimlab.names import (
+    FILE,
+    ROW,
+    SPLIT,
+    one_spelling,
+    places_among,
+    spelled,
+    split_of,
+    splits_of_rows,
+    without_zeros,
+)
 from dimlab.representation import Representation
-from dimlab.tables import ending_of, first_gap, read_table
+from dimlab.tables import ending_of, numbers_of, read_table, values_of
 
 
 def join_factors(
@@ -34,12 +44,14 @@ def join_factors(
         ``.csv`` or ``.parquet``. A column ``file`` names each sample's file, as the factor ``file``
         of the representation does (``image-folder`` has it), or a column ``row`` its place in the
         split, from 0. Where there is a column ``split``, only the rows of the representation's own
-        split count. Every other column is a factor: floating ones are continuous, others
+        split count (``val``, ``valid`` and ``eval`` mean validation, as in files of features).
+        Every other column is a factor: floating ones and decimals are continuous, others
         categorical.
     split : str, optional
         The representation's own split; ``meta["split"]`` by default.
     continuous : sequence of str
-        Columns of integers that are continuous all the same.
+        Columns of integers, or of text of numbers, that are continuous all the same; of dates the
+        days since 1970-01-01 count.
     periods : mapping of str to float, optional
         Periods of continuous columns that wrap, as ``{"angle": 360}``.
 
@@ -55,7 +67,13 @@ def join_factors(
     ValueError
         If it cannot be read (parquet needs pyarrow), has neither column to join on, names a sample
         twice or not at all, lacks a value or has an infinite one, a column is unknown, known
-        already or no number where one is needed, or a period is not positive.
+        already, no number where one is needed or of dates or decimal commas, two words mean one
+        split, or a period is not positive.
+
+    Warns
+    -----
+    UserWarning
+        If categories look alike.
 
     Examples
     --------
@@ -115,16 +133,17 @@ class FactorTable:
     @property
     def columns(self) -> list[str]:
         """Columns that are factors: all but ``row``, ``file`` and ``split``."""
-        return [each for each in self.frame.columns if each not in (ROW, FILE, SPLIT)]
+        return [each for each in self.frame.columns if each not in (ROW, FILE, self._split_column)]
 
     @property
-    def whole_numbers(self) -> dict[str, int]:
-        """How many different values each factor of whole numbers has."""
-        return {
-            each: int(self.frame[each].nunique())
-            for each in self.columns
-            if self.frame[each].dtype.kind in "iu"
-        }
+    def _split_column(self) -> str | None:
+        return next((each for each in self.frame.columns if each.lower() == SPLIT), None)
+
+    def _rows_of(self, split: str) -> np.ndarray:
+        """Which rows are of a split, (M,) bool."""
+        with naming(Path(self.name)):
+            column = values_of(self.frame[self._split_column])
+            return splits_of_rows(column, str(self._split_column)) == split_of(split)
 
     def check_columns(self, names: Sequence[str]) -> None:
         """Refuse names that are no columns.
@@ -159,11 +178,13 @@ class FactorTable:
         bool
             Without a column ``split``, row numbers are those of one split, and which is not known.
         """
-        if SPLIT in self.frame:
-            return bool((self.frame[SPLIT].astype(str) == split).any())
+        if self._split_column is not None:
+            return bool(self._rows_of(split).any())
         if FILE not in self.frame or FILE not in representation.factors:
             return False
-        return bool(np.isin(representation.factors[FILE], self.frame[FILE].astype(str)).all())
+        ours, theirs = representation.factors[FILE], self.frame[FILE].to_numpy()
+        sides = [spelled(each.astype(np.str_), without_zeros) for each in (ours, theirs)]
+        return bool(np.isin(*sides).all())
 
     def join(
         self,
@@ -192,8 +213,8 @@ class FactorTable:
         """
         name, frame = self.name, self.frame
         split = representation.meta.get("split", "") if split is None else split
-        if SPLIT in frame and split:
-            frame = frame[frame[SPLIT].astype(str) == split]
+        if self._split_column is not None and split:
+            frame = frame[self._rows_of(split)]
         key, wanted = _key(frame, representation, name)
         taken = places(frame[key].to_numpy(), wanted, key, name)
         periods = dict(periods or {})
@@ -205,8 +226,9 @@ class FactorTable:
                     f"columns of {name} must be new; got {each!r}, which is a factor already. "
                     "Rename it."
                 )
-            numeric = each in continuous or each in periods
-            factors[each] = _values(frame[each].iloc[taken], each, name, numeric)
+            with naming(Path(name)):
+                column, numeric = frame[each].iloc[taken], each in continuous or each in periods
+                factors[each] = numbers_of(column) if numeric else _values(column)
         with naming(Path(name)):
             return replace(
                 representation,
@@ -269,54 +291,36 @@ def places(keys: np.ndarray, wanted: np.ndarray, key: str, name: str) -> np.ndar
         raise ValueError(f"{name} must have a row for each of the {len(wanted)} samples; got none.")
     if key == ROW and keys.dtype.kind not in "iu":
         raise ValueError(f"column 'row' of {name} must hold whole numbers; got {keys.dtype}.")
-    keys = keys if key == ROW else keys.astype(str)
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    twice = np.flatnonzero(ordered[1:] == ordered[:-1])
-    if len(twice):
+    if key != ROW:
+        keys, wanted = spelled(keys.astype(np.str_)), spelled(wanted)
+    different, counts = np.unique(keys, return_counts=True)
+    if len(different) < len(keys):
         raise ValueError(
-            f"{name} must have one row a sample; got {key} {ordered[twice[0]]} more than once. A "
-            "column 'split' tells splits apart."
+            f"{name} must have one row a sample; got {key} {different[counts > 1][0]} more than "
+            "once. A column 'split' tells splits apart."
         )
-    place = np.searchsorted(ordered, wanted)
-    found = np.zeros(len(wanted), dtype=bool)
-    inside = place < len(ordered)
-    found[inside] = ordered[place[inside]] == wanted[inside]
-    if not found.all():
-        missing = wanted[np.flatnonzero(~found)[0]]
+    rows = places_among(wanted, keys)
+    if rows is None:
+        missing = wanted[~np.isin(wanted, keys)]
         raise ValueError(
             f"{name} must have a row for each of the {len(wanted)} samples; got none for "
-            f"{(~found).sum()} of them, such as {key} {missing}."
+            f"{len(missing)} of them, such as {key} {missing[0]}."
         )
     if key == ROW and len(keys) > len(wanted):
         raise ValueError(
             f"{name} must have a row for each of the {len(wanted)} samples; got {len(keys)} rows. "
             "A column 'split' tells splits apart."
         )
-    return order[place]
+    return rows
 
 
-def _values(column: Any, each: str, name: str, numeric: bool) -> np.ndarray:
-    """Values of a factor: floats, integers, booleans or strings."""
-    if column.isna().any():
-        place = int(np.flatnonzero(column.isna().to_numpy())[0])
-        raise ValueError(
-            f"column {each!r} of {name} must have a value for each sample; got none for sample "
-            f"{place}."
-        )
-    kind = column.dtype.kind
-    gap = first_gap(column) if kind == "O" else None
-    if gap is not None:
-        raise ValueError(
-            f"column {each!r} of {name} must have a value for each sample; got "
-            f"{str(column.iloc[gap])!r} for sample {gap}."
-        )
-    if numeric:
-        if kind not in "fiub":
-            raise ValueError(f"column {each!r} of {name} must hold numbers; got {column.dtype}.")
-        return column.to_numpy(dtype=np.float64)
-    if kind == "f":
-        return column.to_numpy(dtype=np.float64)
-    if kind in "iub":
-        return column.to_numpy()
-    return column.astype(str).to_numpy(dtype=np.str_)
+def _values(column: Any) -> np.ndarray:
+    """Values of a factor, none of them missing."""
+    try:
+        values = values_of(column)
+    except ValueError as error:
+        remedy = f" Or call it continuous: --continuous {column.name}."
+        raise ValueError(f"{error}{remedy if 'got dates' in str(error) else ''}") from error
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        return numbers_of(column)  # which says where
+    return one_spelling(values, str(column.name))

@@ -1,9 +1,10 @@
-"""The words that tables use for rows and splits, in one spelling: every reader asks here."""
+"""What tables call rows, splits and categories, in one spelling: every reader asks here."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -19,6 +20,9 @@ NAMES = (
     "sampleid", "sampleids", "samplename", "uid", "uuid",
 )  # fmt: skip
 COUNTS = (ROW, "index", "idx", "unnamed0")
+SPLIT_WORDS = dict.fromkeys(("train", "training"), "train")
+SPLIT_WORDS |= dict.fromkeys(("val", "valid", "validation", "eval", "evaluation"), "validation")
+SPLIT_WORDS |= dict.fromkeys(("test", "testing"), "test")
 
 
 def word_of(name: str) -> str:
@@ -103,6 +107,120 @@ def spelled(names: np.ndarray, spell: Callable[[str], str] = tidied) -> np.ndarr
     different, place = np.unique(names, return_inverse=True)
     text = [spell(str(each)) for each in different.tolist()]
     return np.array(text, dtype=np.str_)[place]
+
+
+def one_spelling(values: np.ndarray, name: str) -> np.ndarray:
+    """Give categories one spelling, and say where several spellings become one, or look like one.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N,)
+        Text; other arrays are returned as they are.
+    name : str
+        Of the column.
+
+    Returns
+    -------
+    ndarray of shape (N,)
+        Tidied.
+
+    Warns
+    -----
+    UserWarning
+        If values that differ become one, or some of the categories differ in case or width alone.
+
+    Examples
+    --------
+    >>> one_spelling(np.array(["cat ", "dog "]), "label").tolist()
+    ['cat', 'dog']
+    """
+    if values.dtype.kind != "U":
+        return values
+    different = np.unique(values).tolist()
+    seen: dict[str, str] = {}
+    for each in different:
+        first = seen.setdefault(tidied(each), each)
+        if first != each:
+            _warn(f"{name!r} holds {first!r} and {each!r}, which are taken as one.")
+            break
+    alike: dict[str, str] = {}
+    for each in seen if 2 * len(seen) <= len(values) else ():  # names of rows are no categories
+        key = " ".join(unicodedata.normalize("NFKC", each).casefold().split())
+        first = alike.setdefault(key, each)
+        if first != each:
+            _warn(
+                f"{name!r} holds {first!r} and {each!r}, which are taken as two. Write them alike "
+                "if they are one."
+            )
+            break
+    return spelled(values)
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, UserWarning, stacklevel=3)
+
+
+def split_of(word: str) -> str:
+    """Return the split that a word means.
+
+    Parameters
+    ----------
+    word : str
+        In letters of any size.
+
+    Returns
+    -------
+    str
+        ``train``, ``validation`` (also for ``val``, ``valid``, ``eval``, ``evaluation``) or
+        ``test``; another word as it is.
+
+    Examples
+    --------
+    >>> [split_of(word) for word in ("TRAINING", "val", "Test ", "fold 3")]
+    ['train', 'validation', 'test', 'fold 3']
+    """
+    return SPLIT_WORDS.get(tidied(word).lower(), tidied(word))
+
+
+def splits_of_rows(values: np.ndarray, name: str) -> np.ndarray:
+    """Return the split of each row, in one vocabulary.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N,), text
+        Words for splits.
+    name : str
+        Of the column.
+
+    Returns
+    -------
+    ndarray of shape (N,), text
+        As `split_of` says.
+
+    Raises
+    ------
+    ValueError
+        If it is no text, as numbers do not say which split they mean; or two words mean one split.
+
+    Examples
+    --------
+    >>> splits_of_rows(np.array(["Train", "val"]), "split").tolist()
+    ['train', 'validation']
+    """
+    if values.ndim != 1 or values.dtype.kind != "U":
+        raise ValueError(
+            f"{name} must say train, validation or test for each row; got {values.dtype} "
+            f"{values.shape}. Rename it if it is something else."
+        )
+    words: dict[str, str] = {}
+    for word in np.unique(values).tolist():
+        first = words.setdefault(split_of(word), word)
+        if tidied(first).lower() != tidied(word).lower():
+            raise ValueError(
+                f"{name} must have one word for each split; got {first!r} and {word!r}, which "
+                f"both mean {split_of(word)}. Rename one."
+            )
+    return spelled(values, split_of)
 
 
 def places_among(wanted: np.ndarray, names: np.ndarray) -> np.ndarray | None:

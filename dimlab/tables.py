@@ -1,25 +1,36 @@
 """Tables of anyone's: text with a row of names on top, whatever separates its columns, or parquet.
 
 What cannot be told is refused in one sentence: another encoding, decimal commas, no row of names.
+A column becomes numbers or text in one place, `values_of`.
 """
 
 from __future__ import annotations
 
+import datetime
 import re
 import warnings
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dimlab.containers import DAMAGED, check_unpacked, reason_of
+from dimlab.names import FILES, NAMES, word_of
 
 _SEPARATORS = {".csv": ",;\t", ".tsv": "\t,;"}  # the ending's own first
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _HEAD = 1 << 26  # bytes of a row of names, at most
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_DECIMAL_COMMA = r"\s*[-+]?\d+,\d+([eE][-+]?\d+)?\s*"
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+_OTHER_NUMBER = re.compile(  # decimal commas, thousands apart, per cent, a typographic minus
+    r"[-+\u2212]?(\d*,\d+|\d{1,3}(,\d{3})+(\.\d*)?|\d{1,3}(\.\d{3})+,\d+"
+    r"|\d{1,3}([ '\u2019\u00a0\u202f]\d{3})+([.,]\d*)?|\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s?%)?"
+)
 _BLANK = "Unnamed: "  # as pandas calls what has no name
 NOT_THERE = ("na", "n/a", "#n/a", "<na>", "nan", "null", "?", "none", "nil", "-", ".")
+_DATES = (datetime.date, datetime.time, datetime.timedelta)
+_DAY = 86_400e9  # nanoseconds
 _GAPS = NOT_THERE[:7]  # none, - and . may be classes among numbers
 
 
@@ -61,7 +72,8 @@ def read_table(path: Path, *, missing: Sequence[str] = ("",), index: bool = Fals
     Returns
     -------
     pandas.DataFrame
-        Its columns have different names, all text, without spaces around them. Columns of parquet
+        Its columns have different names, all text, without spaces around them. What is called as
+        names of rows are and has zeros before whole numbers is text. Columns of parquet
         that can be neither numbers nor text are not read: ``attrs["unread"]`` says of what type
         each is.
 
@@ -70,7 +82,7 @@ def read_table(path: Path, *, missing: Sequence[str] = ("",), index: bool = Fals
     ImportError
         If it is parquet and there is no pyarrow.
     ValueError
-        If it cannot be read, names no columns or one twice, or writes decimal commas.
+        If it cannot be read, or names no columns or one twice.
     """
     try:
         with warnings.catch_warnings():
@@ -96,32 +108,208 @@ def read_table(path: Path, *, missing: Sequence[str] = ("",), index: bool = Fals
     return frame
 
 
-def first_gap(column: Any) -> int | None:
-    """Find the first word for a missing number in a column that holds numbers otherwise.
+def values_of(column: Any) -> np.ndarray:
+    """Give the values of a column as numbers, whatever type they come in, else as text.
 
     Parameters
     ----------
     column : pandas.Series of shape (N,)
-        Of Python's objects, none of them missing.
+        Of any dtype but lists.
 
     Returns
     -------
-    int or None
-        Its row; None for numbers alone, and for text, where ``NA`` may be a name.
+    ndarray of shape (N,)
+        Floats, integers, booleans or text. Decimals without digits after the point and categories
+        of whole numbers are integers; other decimals are floats. Missing floats are NaN.
+
+    Raises
+    ------
+    ValueError
+        If a value is missing; if they are neither numbers nor text, as dates; or text that holds
+        numbers otherwise than with a decimal point, or gaps among numbers.
 
     Examples
     --------
     >>> import pandas as pd
-    >>> first_gap(pd.Series(["0", "NA", "2"])), first_gap(pd.Series(["EU", "NA"]))
-    (1, None)
+    >>> values_of(pd.Series([Decimal("1.5"), Decimal("2.0")])).tolist()
+    [1.5, 2.0]
+    >>> values_of(pd.Series([3, 1], dtype="category")).tolist()
+    [3, 1]
     """
     import pandas as pd
 
-    gone = pd.to_numeric(column.astype(str), errors="coerce").isna().to_numpy()
-    if not gone.any() or gone.all():
-        return None
-    words = column[gone].astype(str).str.strip().str.lower()
-    return int(gone.argmax()) if words.isin(_GAPS).all() else None
+    name = column.name
+    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "fiub":
+        return whole_or_text(column.to_numpy())
+    gone = column.isna().to_numpy()
+    if gone.any():
+        row = int(np.flatnonzero(gone)[0])
+        raise ValueError(f"column {name!r} must be there for every row; got none in row {row}.")
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.astype(column.cat.categories.dtype)
+    if column.dtype.kind in "fiub":
+        return whole_or_text(column.to_numpy(dtype=f"{column.dtype.kind}{column.dtype.itemsize}"))
+    values = column.to_numpy(dtype=object)
+    kinds = set(map(type, values.tolist()))
+    if all(issubclass(kind, str) for kind in kinds):
+        text = values.astype(np.str_)
+        check_numbers_in_text(text, f"column {name!r}")
+        return text
+    if column.dtype.kind in "mM" or any(issubclass(kind, _DATES) for kind in kinds):
+        raise ValueError(
+            f"column {name!r} must hold numbers or text; got dates. Write them as numbers, such as "
+            "days."
+        )
+    odd = [kind.__name__ for kind in kinds if not issubclass(kind, (Decimal, int, float, str))]
+    if odd or any(issubclass(kind, str) for kind in kinds):
+        got = odd[0] if odd else "text among numbers"
+        raise ValueError(f"column {name!r} must hold numbers or text; got {got}.")
+    whole = all(
+        isinstance(each, int) or (isinstance(each, Decimal) and each.as_tuple().exponent >= 0)
+        for each in values
+    )
+    if not whole:
+        return values.astype(np.float64)
+    integers = [int(each) for each in values]
+    fits = all(abs(each) < 2**63 for each in integers)
+    return np.array(integers) if fits else np.array([str(each) for each in integers])
+
+
+def whole_or_text(values: np.ndarray) -> np.ndarray:
+    """Give whole numbers beyond int64 as text, which keeps all digits, and others as they are.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N,)
+        Of any dtype.
+
+    Returns
+    -------
+    ndarray of shape (N,)
+        Of another dtype only where some number is 2**63 or more.
+    """
+    too_large = values.dtype.kind == "u" and values.size and values.max() > np.iinfo(np.int64).max
+    return values.astype(np.str_) if too_large else values
+
+
+def numbers_of(column: Any) -> np.ndarray:
+    """Give the values of a column that the user calls continuous as floats.
+
+    Parameters
+    ----------
+    column : pandas.Series of shape (N,)
+        Numbers, text of numbers, or dates.
+
+    Returns
+    -------
+    ndarray of shape (N,), float64
+        Of dates the days since 1970-01-01.
+
+    Raises
+    ------
+    ValueError
+        If a value is missing or no number.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> numbers_of(pd.Series(["0007", "1.5"])).tolist()
+    [7.0, 1.5]
+    >>> numbers_of(pd.Series(pd.to_datetime(["1970-01-02 12:00"]))).tolist()
+    [1.5]
+    """
+    import pandas as pd
+
+    gone = column.isna().to_numpy()
+    if gone.any():
+        row = int(np.flatnonzero(gone)[0])
+        raise ValueError(
+            f"column {column.name!r} must be there for every row; got none in row {row}."
+        )
+    days = column
+    if column.dtype.kind == "O":
+        numbers = pd.to_numeric(column.astype(object), errors="coerce")
+        if not numbers.isna().any():
+            return np.asarray(numbers.to_numpy(dtype=np.float64))
+        days = pd.to_datetime(column.astype(str), format="ISO8601", errors="coerce", utc=True)
+        if days.isna().any():
+            row = int(np.flatnonzero(numbers.isna().to_numpy())[0])
+            raise ValueError(
+                f"column {column.name!r} must hold numbers; got {str(column.iloc[row])[:40]!r} in "
+                f"row {row}."
+            )
+    if days.dtype.kind == "M":
+        return days.to_numpy(dtype="datetime64[ns]").astype(np.int64) / _DAY
+    return column.to_numpy(dtype=np.float64)
+
+
+def notations_of(values: np.ndarray) -> dict[str, int] | None:
+    """Find in which ways text writes numbers.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N,)
+        Of a column.
+
+    Returns
+    -------
+    dict of str to int, or None
+        The first row of each of ``plain``, ``other`` and ``gap`` that there is: numbers as 1000.5
+        or otherwise, and words for none. None where any value is none of these, all are gaps, or it
+        is no text.
+
+    Examples
+    --------
+    >>> notations_of(np.array(["0", "NA", "2,5"]))
+    {'plain': 0, 'gap': 1, 'other': 2}
+    >>> notations_of(np.array(["EU", "NA"])) is None
+    True
+    """
+    found: dict[str, int] = {}
+    if values.dtype.kind != "U" or (values.size and _notation(str(values[0])) is None):
+        return None  # most text, at once
+    for row in np.sort(np.unique(values, return_index=True)[1]).tolist():
+        notation = _notation(str(values[row]))
+        if notation is None:
+            return None
+        found.setdefault(notation, row)
+    return found if set(found) - {"gap"} else None
+
+
+def _notation(text: str) -> str | None:
+    word = text.strip()
+    if _NUMBER.fullmatch(word):
+        return "plain"
+    if word.lower() in ("", *_GAPS):
+        return "gap"
+    return "other" if _OTHER_NUMBER.fullmatch(word) else None
+
+
+def check_numbers_in_text(values: np.ndarray, what: str) -> None:
+    """Refuse text that is numbers with gaps, or in a notation that can be read in two ways.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N,)
+        Of a column; what is no text passes.
+    what : str
+        Says which.
+
+    Raises
+    ------
+    ValueError
+        If it holds such.
+    """
+    found = notations_of(values) or {}
+    if "other" in found:
+        got = str(values[found["other"]])[:40]
+        raise ValueError(
+            f"{what} must write numbers with decimal points and nothing else, as 1000.5; got "
+            f"{got!r} in row {found['other']}. Save it so."
+        )
+    if "gap" in found:
+        got = str(values[found["gap"]])
+        raise ValueError(f"{what} must be there for every row; got {got!r} in row {found['gap']}.")
 
 
 def _read_text(path: Path, missing: Sequence[str]) -> Any:
@@ -136,16 +324,28 @@ def _read_text(path: Path, missing: Sequence[str]) -> Any:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{path} must name its columns differently; got {twice!r} twice.")
+    called = {name for name in names if word_of(name) in (*FILES, *NAMES)}
     frame = pd.read_csv(
         path, header=0, names=names, na_values=list(missing), low_memory=False, index_col=False,
-        **plain,
+        dtype=dict.fromkeys(called, str), **plain,
     )  # fmt: skip
     blank = [each for each in frame.columns if each.startswith(_BLANK)]
     if any(frame[each].isna().all() for each in blank):  # a separator at the end of each row
         frame = frame.drop(columns=[each for each in blank if frame[each].isna().all()])
-    if separator != ",":
-        _check_decimals(path, frame)
+    for each in called & set(frame.columns):
+        frame[each] = _named(frame[each])
     return frame
+
+
+def _named(column: Any) -> Any:
+    """Names of rows as the file writes them: 0001 is no number."""
+    import pandas as pd
+
+    known = column.dropna()
+    if known.str.fullmatch(r"\s*0\d+\s*").any() and known.str.fullmatch(r"\s*\d+\s*").all():
+        return column
+    numbers = pd.to_numeric(column, errors="coerce")
+    return column if numbers.isna().sum() > column.isna().sum() else numbers
 
 
 def _separator(path: Path) -> str:
@@ -175,19 +375,6 @@ def _check_names(path: Path, names: list[str]) -> None:
         f"{path} must name its columns in its first line; got numbers there ({numbers[0]}). Write "
         "a line such as embedding_0,embedding_1,label on top."
     )
-
-
-def _check_decimals(path: Path, frame: Any) -> None:
-    for name in frame.columns:
-        column = frame[name]
-        if column.dtype.kind in "fiub" or not len(column):
-            continue
-        known = column.dropna().astype(str)
-        if len(known) and known.str.fullmatch(_DECIMAL_COMMA).all():
-            raise ValueError(
-                f"{path} must write numbers with decimal points; got {known.iloc[0]!r} in column "
-                f"{name!r}. Save it with points."
-            )
 
 
 def _read_parquet(path: Path, index: bool) -> Any:

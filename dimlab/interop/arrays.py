@@ -19,6 +19,7 @@ from dimlab.containers import (
     read_npz,
     widened,
 )
+from dimlab.names import SPLIT_WORDS, split_of, splits_of_rows
 from dimlab.tables import ending_of
 
 TABLES = (".csv", ".tsv", ".parquet")
@@ -28,11 +29,9 @@ FEATURES = (
     "features", "feature", "feats", "feat", "embeddings", "embedding", "emb", "representations",
     "representation", "latents", "latent", "activations", "hidden", "x", "h", "z",
 )  # fmt: skip
-SPLITS = {"train": "train", "val": "validation", "valid": "validation"}
-SPLITS |= {"validation": "validation", "test": "test"}
+_WORDS = "|".join(sorted(SPLIT_WORDS, key=len, reverse=True))
 _SPLIT = re.compile(
-    r"^(?:(?P<before>train|valid|validation|val|test)[_.\-/](?P<rest>.+)"
-    r"|(?P<start>.+)[_.\-/](?P<after>train|valid|validation|val|test))$",
+    rf"^(?:(?P<before>{_WORDS})[_.\-/](?P<rest>.+)|(?P<start>.+)[_.\-/](?P<after>{_WORDS}))$",
     re.IGNORECASE,
 )
 _NUMBERED = re.compile(r"^(.*?)[_.\-\[ ]?(\d{1,9})\]?$")
@@ -190,7 +189,13 @@ def numbers_and_text(path: Path) -> Arrays:
     arrays = {}
     for name, array in read.items():
         if array.ndim and array.dtype.kind in "fiubUS":
-            arrays[name.removeprefix("factor:")] = array
+            name = name.removeprefix("factor:")
+            try:
+                tables.check_numbers_in_text(text_of(array).reshape(-1), repr(name))
+            except ValueError as error:
+                read.unusable[name] = str(error)
+                continue
+            arrays[name] = array
         elif array.ndim:
             read.unusable[name] = f"{name!r} must hold real numbers or text; got {array.dtype}."
     if not arrays and not read.unusable and not read.broken:
@@ -220,7 +225,8 @@ def by_split(
     Raises
     ------
     ValueError
-        If a column ``split`` cannot be read, or some features name their split and others none.
+        If a column ``split`` cannot be read, some features name their split and others none, or
+        two arrays are called the same in one split.
 
     Examples
     --------
@@ -232,7 +238,7 @@ def by_split(
         parts = column[1]
         rest = {name: array for name, array in arrays.items() if name != column[0]}
         return {
-            SPLITS.get(str(part).lower(), str(part)): arrays.like(
+            str(part): arrays.like(
                 {
                     name: array[parts == part]
                     for name, array in rest.items()
@@ -245,10 +251,16 @@ def by_split(
     whole: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
         known = of_split(name)
-        if known is not None:
-            found.setdefault(known[0], arrays.like({}))[known[1]] = array
-        else:
+        if known is None:
             whole[name] = array
+            continue
+        part = found.setdefault(known[0], arrays.like({}))
+        if known[1] in part:
+            raise ValueError(
+                f"arrays must be named once for each split; got two called {known[1]!r} of "
+                f"{known[0]}, one of them {name!r}. Rename one."
+            )
+        part[known[1]] = array
     if vectors:
         sizes = {len(each) for part in found.values() for each in part.values()}
         return _with_whole(found, whole, sizes) or {"": arrays}
@@ -278,7 +290,7 @@ def of_split(name: str) -> tuple[str, str] | None:
     match = _SPLIT.match(name)
     if match is None:
         return None
-    split = SPLITS[(match["before"] or match["after"]).lower()]
+    split = split_of(match["before"] or match["after"])
     return split, match["rest"] or match["start"]
 
 
@@ -333,12 +345,12 @@ def split_column(arrays: Arrays) -> tuple[str, np.ndarray] | None:
     Returns
     -------
     tuple of str and ndarray of shape (N,), or None
-        Its name, ``split`` in letters of any size, and text.
+        Its name, ``split`` in letters of any size, and the splits in one vocabulary.
 
     Raises
     ------
     ValueError
-        If it holds anything but text: numbers do not say which split they mean.
+        As `splits_of_rows`.
 
     Examples
     --------
@@ -354,12 +366,7 @@ def split_column(arrays: Arrays) -> tuple[str, np.ndarray] | None:
     column = text_of(arrays[name])
     if column.ndim == 2 and column.shape[1] == 1:
         column = column[:, 0]
-    if column.ndim != 1 or column.dtype.kind != "U":
-        raise ValueError(
-            f"{name} must say train, validation or test for each row; got {column.dtype} "
-            f"{column.shape}. Rename it if it is something else."
-        )
-    return name, column
+    return name, splits_of_rows(column, name)
 
 
 def plain(name: str) -> str:
@@ -570,29 +577,12 @@ def _numeric(column: Any) -> np.ndarray:
 
 def _column(column: Any) -> np.ndarray:
     """Values of a column; one of lists is a matrix."""
-    name = column.name
     if not isinstance(column.dtype, np.dtype) and _is_number(column):
         return _numeric(column)
-    values = column.to_numpy()
-    if values.dtype != object:
-        return values
-    gone = column.isna().to_numpy()
-    if gone.any():
-        row = int(np.flatnonzero(gone)[0])
-        raise ValueError(f"column {name!r} must be there for every row; got none in row {row}.")
-    if column.dtype.kind == "b":
-        return column.to_numpy(dtype=bool)
-    if isinstance(values[0], (list, tuple, np.ndarray)):
-        return _stacked(values, name)
-    odd = next((each for each in values if isinstance(each, (bytes, dict, set))), None)
-    if odd is not None:
-        raise ValueError(f"column {name!r} must hold numbers or text; got {type(odd).__name__}.")
-    gap = tables.first_gap(column)
-    if gap is not None:
-        raise ValueError(
-            f"column {name!r} must be there for every row; got {str(values[gap])!r} in row {gap}."
-        )
-    return column.astype(str).to_numpy(dtype=np.str_)
+    values = column.to_numpy() if column.dtype.kind == "O" else ()
+    if len(values) and isinstance(values[0], (list, tuple, np.ndarray)) and column.notna().all():
+        return _stacked(values, column.name)
+    return tables.values_of(column)
 
 
 def _stacked(values: np.ndarray, name: Any) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dimlab.interop.arrays import ENDINGS, text_of
+from dimlab.names import one_spelling, spelled
 from dimlab.representation import Representation
 from dimlab.tables import ending_of
 
@@ -33,6 +34,11 @@ def aligned(*splits: Representation) -> list[Representation]:
     ValueError
         If some have class names and others have labels without.
 
+    Warns
+    -----
+    UserWarning
+        If names look alike, within a split or in two.
+
     Examples
     --------
     >>> train = Representation(np.eye(2), labels=[0, 1], meta={"class_names": ["cat", "dog"]})
@@ -48,13 +54,17 @@ def aligned(*splits: Representation) -> list[Representation]:
         raise ValueError(
             "labels must be class names in all files, or class ids in all; got both kinds."
         )
-    names = sorted({name for each in known for name in each})
+    every = np.array([name for each in known for name in each])
+    whole = np.unique(
+        one_spelling(np.tile(every, 2), "class_names")
+    )  # categories, not names of rows
+    names = [str(each) for each in whole]
     return [
         each
         if each.labels is None
         else replace(
             each,
-            labels=np.searchsorted(names, each.meta["class_names"])[each.labels],
+            labels=np.searchsorted(whole, spelled(np.array(each.meta["class_names"])))[each.labels],
             meta={**each.meta, "class_names": names},
         )
         for each in splits
@@ -95,10 +105,16 @@ def class_ids(
     ValueError
         If there is none for a row, one is no whole number or more than int64 holds, or rows of
         several are not one-hot.
+
+    Warns
+    -----
+    UserWarning
+        If names of classes look alike.
     """
     if values.dtype.kind in "US":
-        names = np.unique(np.concatenate([text_of(each) for each in every]))
-        return np.searchsorted(names, text_of(values)), [str(each) for each in names]
+        whole = one_spelling(np.concatenate([text_of(each) for each in every]), name)
+        names = np.unique(whole)
+        return np.searchsorted(names, spelled(text_of(values))), [str(each) for each in names]
     if values.ndim == 2 and values.shape[1] > 1:
         if not np.isin(values, (0, 1)).all() or not (values.sum(axis=1) == 1).all():
             raise ValueError(

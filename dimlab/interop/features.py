@@ -13,7 +13,6 @@ import numpy as np
 from dimlab.containers import Misnamed, naming
 from dimlab.interop.arrays import (
     FEATURES,
-    SPLITS,
     TABLES,
     TORCH,
     Arrays,
@@ -27,9 +26,9 @@ from dimlab.interop.arrays import (
 )
 from dimlab.interop.classes import LABELS, class_ids, is_file_of_labels
 from dimlab.interop.joining import Keys, keys_of, with_labels
-from dimlab.names import FILE, FILES, word_of
+from dimlab.names import FILE, FILES, SPLIT_WORDS, one_spelling, word_of
 from dimlab.representation import FORMAT, Representation, map_safetensors
-from dimlab.tables import ending_of
+from dimlab.tables import ending_of, whole_or_text
 
 _SAID = 3  # sentences on what is left out
 
@@ -139,7 +138,7 @@ def load_features(
     ([0, 1, 0], ['cat', 'dog'], [0, 0, 1])
     """
     path = Path(path)
-    if split is not None and split not in SPLITS.values():
+    if split is not None and split not in SPLIT_WORDS.values():
         raise ValueError(f"split must be train, validation or test; got {split!r}.")
     found = part_of(path, split, features=features, labels=labels)
     if split is not None and found.meta.get("split", split) != split:
@@ -345,7 +344,9 @@ def _chosen(
 
 def _factor(name: str, array: np.ndarray) -> np.ndarray:
     """Values of a factor; names of files are text, though they be numbers."""
-    return array.astype(np.str_) if name == FILE and array.dtype.kind in "iu" else text_of(array)
+    if name == FILE and array.dtype.kind in "iu":
+        return array.astype(np.str_)
+    return one_spelling(whole_or_text(text_of(array)), name)
 
 
 def _say_what_is_left_out(path: Path, part: Arrays, layout: FeatureLayout) -> None:

@@ -17,7 +17,6 @@ import numpy as np
 from dimlab.containers import Misnamed, naming
 from dimlab.factor_table import places
 from dimlab.interop.arrays import (
-    SPLITS,
     TABLES,
     Arrays,
     by_split,
@@ -30,7 +29,7 @@ from dimlab.interop.arrays import (
     text_of,
 )
 from dimlab.interop.classes import LABELS, class_ids
-from dimlab.names import COUNTS, FILES, NAMES, ROW, tidied, without_zeros, word_of
+from dimlab.names import COUNTS, FILES, NAMES, ROW, SPLIT_WORDS, tidied, without_zeros, word_of
 from dimlab.representation import Representation
 from dimlab.tables import ending_of
 
@@ -569,7 +568,7 @@ def _folders_agree(names: np.ndarray, others: np.ndarray) -> bool:
 
 
 def _name_splits(*folders: list[str]) -> bool:
-    return any(each.lower() in SPLITS for path in folders for each in path)
+    return any(each.lower() in SPLIT_WORDS for path in folders for each in path)
 
 
 def _folders(name: str) -> list[str]:

@@ -15,6 +15,7 @@ from dimlab.kernels.effects import (
 )
 from dimlab.kernels.rounding import eps_of, spread_floor
 from dimlab.representation import Representation
+from dimlab.tables import notations_of
 
 LEFT_OUT = "left out"
 IDENTIFIABLE = 0.01  # share of a factor's variance that must be left given the label
@@ -164,12 +165,16 @@ def notes_of(representation: Representation) -> dict[str, str]:
     for name, values in representation.factors.items():
         if values.dtype.kind == "f" or name in representation.view_columns:
             continue
-        n_categories, whole = len(np.unique(values)), values.dtype.kind in "iu"
-        what = f"{n_categories} different {'whole numbers' if whole else 'values'}"
-        remedy = f" As floating numbers it is continuous (--continuous {name})." if whole else ""
+        n_categories, what, looks = len(np.unique(values)), "values", values.dtype.kind in "iu"
+        if looks:
+            what = "whole numbers"
+        elif notations_of(values) is not None:
+            what, looks = "numbers that are text", True
+        what = f"{n_categories} different {what}"
+        remedy = f" As floating numbers it is continuous (--continuous {name})." if looks else ""
         if n_categories > max(2, n_samples / 2):  # as names of samples have
             notes[name] = f"{LEFT_OUT}: {what} in {n_samples} samples.{remedy}"
-        elif whole and n_categories > _MANY:
+        elif looks and n_categories > _MANY:
             notes[name] = f"taken as categories: {what}.{remedy}"
     return notes
 
