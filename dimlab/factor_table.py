@@ -92,6 +92,52 @@ def join_factors(
     )
 
 
+def as_continuous(
+    representation: Representation,
+    names: Sequence[str],
+    periods: Mapping[str, float] | None = None,
+) -> Representation:
+    """Make factors continuous that hold whole numbers, or text of numbers.
+
+    Parameters
+    ----------
+    representation : Representation
+        N samples.
+    names : sequence of str
+        Factors.
+    periods : mapping of str to float, optional
+        Periods of those that wrap; others keep theirs.
+
+    Returns
+    -------
+    Representation
+        With these factors as floats.
+
+    Raises
+    ------
+    ValueError
+        If a factor holds anything else, or a period is not positive.
+
+    Examples
+    --------
+    >>> split = Representation(np.eye(2), factors={"age": np.array([30, 41])})
+    >>> as_continuous(split, ["age"]).factors["age"].tolist()
+    [30.0, 41.0]
+    """
+    if not names:
+        return representation
+    import pandas as pd
+
+    factors = {
+        name: numbers_of(pd.Series(representation.factors[name], name=name)) for name in names
+    }
+    return replace(
+        representation,
+        factors={**representation.factors, **factors},
+        periods={**representation.periods, **(periods or {})},
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class FactorTable:
     """A table of factors, read once; see `join_factors` for its columns.
@@ -182,9 +228,9 @@ class FactorTable:
             return bool(self._rows_of(split).any())
         if FILE not in self.frame or FILE not in representation.factors:
             return False
-        ours, theirs = representation.factors[FILE], self.frame[FILE].to_numpy()
-        sides = [spelled(each.astype(np.str_), without_zeros) for each in (ours, theirs)]
-        return bool(np.isin(*sides).all())
+        named = representation.factors[FILE], self.frame[FILE].to_numpy().astype(np.str_)
+        ours, theirs = (spelled(each, without_zeros) for each in named)
+        return bool(np.isin(ours, theirs).all())
 
     def join(
         self,

@@ -533,6 +533,10 @@ def _factors(factors: Any, shape: tuple[int, ...], what: str) -> dict[str, np.nd
             if not np.isfinite(array).all():
                 raise ValueError(f"{what}[{name!r}] must be finite; got a NaN or an infinity.")
         elif array.dtype.kind in "iu":
+            if array.size and array.max() > np.iinfo(np.int64).max:
+                raise ValueError(
+                    f"{what}[{name!r}] must be < 2**63; got {array.max()}. Pass it as text."
+                )
             array = array.astype(np.int64)
         checked[name] = array
     return checked

@@ -164,15 +164,19 @@ def values_of(column: Any) -> np.ndarray:
     if odd or any(issubclass(kind, str) for kind in kinds):
         got = odd[0] if odd else "text among numbers"
         raise ValueError(f"column {name!r} must hold numbers or text; got {got}.")
-    whole = all(
-        isinstance(each, int) or (isinstance(each, Decimal) and each.as_tuple().exponent >= 0)
-        for each in values
-    )
-    if not whole:
+    if not all(map(_is_whole, values)):
         return values.astype(np.float64)
     integers = [int(each) for each in values]
     fits = all(abs(each) < 2**63 for each in integers)
     return np.array(integers) if fits else np.array([str(each) for each in integers])
+
+
+def _is_whole(value: Decimal | float) -> bool:
+    """Whether a number is written without a decimal point."""
+    if not isinstance(value, Decimal):
+        return isinstance(value, int)
+    exponent = value.as_tuple().exponent
+    return isinstance(exponent, int) and exponent >= 0
 
 
 def whole_or_text(values: np.ndarray) -> np.ndarray:
@@ -233,7 +237,8 @@ def numbers_of(column: Any) -> np.ndarray:
             return np.asarray(numbers.to_numpy(dtype=np.float64))
         days = pd.to_datetime(column.astype(str), format="ISO8601", errors="coerce", utc=True)
         if days.isna().any():
-            row = int(np.flatnonzero(numbers.isna().to_numpy())[0])
+            neither = (numbers.isna() & days.isna()).to_numpy()
+            row = int((neither if neither.any() else numbers.isna().to_numpy()).argmax())
             raise ValueError(
                 f"column {column.name!r} must hold numbers; got {str(column.iloc[row])[:40]!r} in "
                 f"row {row}."

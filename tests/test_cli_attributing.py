@@ -112,12 +112,38 @@ def test_whole_numbers_that_look_continuous_are_named(dimlab, features, tmp_path
     arguments = ("--factors", "t.csv", "--permutations", 5, "--json", "--erase", "none")
     code, out, err = dimlab("attribute", *features, *arguments)
     assert code == 0
-    assert "age holds whole numbers and is taken as 60 categories; --continuous age" in err
-    assert "id holds whole numbers and is left out; --continuous id" in err
+    assert err == ""
     assert set(json.loads(out)["factors"]) == {"x", "age"}
+    notes = json.loads(out)["notes"]
+    assert notes["age"].startswith("taken as categories: 60 different whole numbers.")
+    assert notes["id"].startswith("left out: 300 different whole numbers in 300 samples.")
     _, out, err = dimlab("attribute", *features, *arguments, "--continuous", "age,id")
     assert err == ""
     assert json.loads(out)["factors"]["age"]["kind"] == "continuous"
+
+
+def test_whole_numbers_of_the_features_own_file_are_named_and_made_continuous(dimlab, tmp_path):
+    rng = np.random.default_rng(0)
+    age = rng.permutation(200)
+    features = rng.normal(size=(200, 3)) + np.outer(age / 20, [0, 2, 0])
+    text = np.char.add(age.astype(str), ".5")  # numbers, and text
+    np.savez(tmp_path / "a.npz", x=features, y=np.arange(200) % 2, age=age, weight=text)
+    arguments = ("a.npz", "--permutations", 99, "--reader", "none", "--erase", "none")
+    code, _, err = dimlab("attribute", *arguments)
+    assert (code, "--continuous age" in err, "--continuous weight" in err) == (2, True, True)
+    made = ("--continuous", "age", "--period", "weight=400")
+    code, out, err = dimlab("attribute", *arguments, *made, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    kinds = {name: each["kind"] for name, each in found["factors"].items()}
+    assert kinds == {"age": "continuous", "weight": "periodic"}
+    assert found["most_nuisance"][0] == 1
+    assert found["factors"]["age"]["largest_effect"] > 0.5
+    code, out, _ = dimlab("attribute", *arguments, "--continuous", "age")
+    assert "weight is left out: 100 different numbers that are text" in " ".join(out.split())
+    assert "NaN" not in out
+    code, _, err = dimlab("erase", "a.npz", "--factor", "age", "--random", 2)
+    assert "dimlab erase: caution: age is left out" in err
 
 
 def test_a_table_is_of_test_unless_it_says_otherwise(dimlab, features, tmp_path):
@@ -227,7 +253,7 @@ def test_follow_reads_any_sequence_of_masks(dimlab, checkpoint_path, tmp_path):
         (["--factors", "no.csv"], 2, "factors must be a .csv or .parquet file; got no.csv"),
         (["--factor", "y"], 2, "factors must be among 'x'; got 'y'."),
         (["--permutations", "0"], 2, "n_permutations must be >= 1; got 0."),
-        (["--continuous", "x"], 2, "factors must name a table for --continuous"),
+        (["--continuous", "y"], 2, "continuous must name factors, one of 'x'; got 'y'."),
         (["--basis", "axes"], 2, "basis must be one of"),
         (["--erase", "y"], 2, "erase must name a factor of train; got 'y'."),
         (["--seed", "-1"], 2, "seed must be >= 0; got -1."),
@@ -332,4 +358,4 @@ def test_a_table_of_factors_is_joined_before_a_file_is_cut_in_halves(dimlab, tmp
     pd.DataFrame({"row": range(200), "dose": text}).to_csv(tmp_path / "f.csv", index=False)
     code, out, err = dimlab(*arguments)
     assert (code, out) == (1, "")
-    assert "'dose' of f.csv must have a value for each sample; got 'NA' for sample 0" in err
+    assert "f.csv: column 'dose' must be there for every row; got 'NA' in row 0" in err

@@ -634,6 +634,18 @@ def test_official_folders_are_the_splits(tmp_path, rng, validation):
         assert_official_splits(splits, official, (chw(test["bee"]), [1, 1, 1]))
 
 
+def test_folders_of_splits_may_be_called_as_in_tables_and_classes_as_anything(tmp_path, rng):
+    train = write_classes(tmp_path / "Training", rng)
+    test = write_classes(tmp_path / "testing", rng, n_images=3)
+    held = write_classes(tmp_path / "eval", rng, n_images=2)
+    for split, written in (("train", train), ("validation", held), ("test", test)):
+        images = datasets.image_folder(split, data_dir=tmp_path)
+        np.testing.assert_array_equal(images.images, chw(written["ant"] + written["bee"]))
+    write_classes(tmp_path / "classes", rng, classes=["valid", "eval", "training"])
+    images = datasets.image_folder("test", data_dir=tmp_path / "classes")
+    assert images.class_names == ("eval", "training", "valid")
+
+
 @pytest.mark.parametrize("is_wide", [True, False])
 def test_an_image_is_cropped_to_its_centre_and_resized(tmp_path, rng, is_wide):
     pixels = rng.integers(0, 256, (40, 100, 3)).astype(np.uint8)
@@ -743,7 +755,7 @@ def unknown_class(root):
         (link_to_folder, "cat must not lead out of .*data; got a link to .*outside"),
         (link_to_split, "train must not lead out of .*data; got a link to .*outside"),
         (train_alone, "data must hold train and test, and one .*; got train"),
-        (two_validations, "one of validation and val at most; got train, test, validation, val"),
+        (two_validations, "one of validation and val at most; got test, train, val, validation"),
         (unknown_class, "test must hold classes of train only; got 'bee'"),
     ],
 )
@@ -812,6 +824,14 @@ def test_npz_is_split_where_it_does_not_say_how(tmp_path, parts):
     assert len(rows["validation"]) == 2
 
 
+def test_npz_knows_the_words_for_splits_that_tables_know(tmp_path):
+    words = np.repeat(["Training", "val", "TEST "], [12, 5, 3])
+    np.savez(tmp_path / "a.npz", **arrays_of(row=np.arange(20), split=words))
+    splits = splits_of(datasets.npz, data_dir=tmp_path / "a.npz")
+    rows = [images.factors["row"].tolist() for images in splits.values()]
+    assert rows == [[*range(12)], [*range(12, 17)], [17, 18, 19]]
+
+
 @pytest.mark.parametrize(
     ("shape", "axes"),
     [((4, 5), None), ((4, 5, 3), (2, 0, 1)), ((3, 4, 5), (0, 1, 2)), ((4, 5, 1), (2, 0, 1))],
@@ -836,7 +856,8 @@ def test_npz_images_may_have_channels_last_or_none(tmp_path, shape, axes):
         ({"period_hue": np.ones(2)}, ValueError, r"period_hue must be one number; .*\(2,\)"),
         ({"period_hue": 1.0}, ValueError, "must name continuous factors; got 'hue'"),
         ({"split": ["test"] * 19}, ValueError, r"split must have shape \(20,\) .* got \(19,\)"),
-        ({"split": ["val"] * 20}, ValueError, "must hold train, validation or test; got 'val'"),
+        ({"split": ["dev"] * 20}, ValueError, "must hold train, validation or test; got 'dev'"),
+        ({"split": np.arange(20)}, ValueError, "split must say train, validation or test for each"),
         ({"split": ["train"] * 20}, ValueError, "test must hold at least one image; got none"),
         ({"hue": [None] * 20}, ValueError, r"a.npz must be a complete .npz file.*Python objects"),
     ],

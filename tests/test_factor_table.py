@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from dimlab.factor_table import FactorTable, join_factors
+from dimlab.interop.features import load_features
 from dimlab.representation import Representation
 
 
@@ -78,7 +79,10 @@ def test_parquet_reads_as_csv_does(representation, tmp_path):
         ("row,x\n0,1\n1,2\n", r"^t\.csv must have a row for each of the 3 samples; got none for 1"),
         ("row,x\n0,1\n1,2\n2,3\n3,4\n", r"^t\.csv must have a row for each of the 3 .* 4 rows"),
         ("row,x\n0,1\n1,2\n1,3\n2,4\n", r"^t\.csv must have one row a sample; got row 1 more than"),
-        ("row,x\n0,1\n1,\n2,3\n", r"^column 'x' of t\.csv must have a value .* sample 1\.$"),
+        (
+            "row,x\n0,1\n1,\n2,3\n",
+            r"^t\.csv: column 'x' must be there .* got none in row 1\.$",
+        ),
         ("row,x\n0.5,1\n1,2\n2,3\n", r"^column 'row' of t\.csv must hold whole numbers"),
         ("row,file\n0,1\n1,2\n2,3\n", r"^t\.csv must have a row for each .* such as file b\.$"),
         ("row,x\n", r"^t\.csv must have a row for each of the 3 samples; got none\.$"),
@@ -95,7 +99,7 @@ def test_bad_requests_are_refused_in_one_sentence(representation, tmp_path):
     path = write(tmp_path, "row,x,s\n0,1,a\n1,2,b\n2,3,c\n")
     with pytest.raises(ValueError, match=r"^columns of t\.csv must be among 'x', 's'; got 'y'\.$"):
         join_factors(representation, path, continuous=["y"])
-    with pytest.raises(ValueError, match=r"^column 's' of t\.csv must hold numbers"):
+    with pytest.raises(ValueError, match=r"^t\.csv: column 's' must hold numbers; got 'a'"):
         join_factors(representation, path, continuous=["s"])
     with pytest.raises(ValueError, match=r"^columns of t\.csv must be new; got 'x'"):
         join_factors(join_factors(representation, path), path)
@@ -105,3 +109,73 @@ def test_bad_requests_are_refused_in_one_sentence(representation, tmp_path):
         ValueError, match=r"^factors must be a \.csv or \.parquet file; got 't\.txt"
     ):
         join_factors(representation, write(tmp_path, "row", "t.txt"))
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "whole"])
+def test_zeros_before_the_names_of_files_keep_no_row_from_its_sample(form, tmp_path):
+    names = np.array([f"{row:04d}" for row in range(50)])
+    order = np.random.default_rng(0).permutation(50)
+    keys = order if form == "whole" else names[order]
+    frame = pd.DataFrame({"file": keys, "site": order % 7})
+    path = tmp_path / ("t.csv" if form == "csv" else "t.parquet")
+    if form == "csv":
+        frame.to_csv(path, index=False)
+    else:
+        pytest.importorskip("pyarrow")
+        frame.to_parquet(path)
+    for ours in (names, names.astype(int)):
+        split = Representation(np.eye(50), factors={"file": ours})
+        found = join_factors(split, path).factors["site"]
+        np.testing.assert_array_equal(found, np.arange(50) % 7)
+        assert covers(split, path)
+
+
+@pytest.mark.parametrize("name", ["split", "Split"])
+@pytest.mark.parametrize(
+    ("words", "splits"),
+    [
+        (("train", "val"), ("train", "validation")), (("Train", "Test"), ("train", "test")),
+        (("TRAINING", "valid "), ("train", "validation")),
+        (("training", "testing"), ("train", "test")), (("train", "eval"), ("train", "validation")),
+        (("fold 1", "fold 2"), ("fold 1", "fold 2")),
+    ],
+)  # fmt: skip
+def test_the_words_for_splits_are_those_of_files_of_features(name, words, splits, tmp_path):
+    rows = np.tile(np.arange(3), 2)
+    frame = pd.DataFrame({"row": rows, name: np.repeat(words, 3), "dose": np.arange(6) / 2})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    for place, split in enumerate(splits):
+        known = Representation(np.eye(3), meta={"split": split})
+        found = join_factors(known, tmp_path / "t.csv").factors
+        assert list(found) == ["dose"]
+        np.testing.assert_array_equal(found["dose"], [[0, 0.5, 1], [1.5, 2, 2.5]][place])
+        assert covers(known, tmp_path / "t.csv")
+        if split.startswith("fold"):
+            continue
+        frame.assign(e_0=1.0, e_1=2.0).to_csv(tmp_path / "x.csv", index=False)
+        assert load_features(tmp_path / "x.csv", split=split).meta["split"] == split
+        np.savez(tmp_path / "x.npz", **{f"X_{each.strip()}": np.eye(3) for each in words})
+        assert load_features(tmp_path / "x.npz", split=split).meta["split"] == split
+
+
+def test_two_words_for_one_split_are_refused(tmp_path):
+    frame = pd.DataFrame({"row": np.tile(np.arange(3), 2), "split": np.repeat(["val", "eval"], 3)})
+    frame.assign(e_0=1.0, e_1=2.0).to_csv(tmp_path / "t.csv", index=False)
+    sentence = "must have one word for each split; got 'eval' and 'val', which both mean validation"
+    with pytest.raises(ValueError, match=sentence):
+        join_factors(Representation(np.eye(3), meta={"split": "val"}), tmp_path / "t.csv")
+    with pytest.raises(ValueError, match=sentence):
+        load_features(tmp_path / "t.csv", split="validation")
+    np.savez(tmp_path / "t.npz", X_val=np.eye(3), valid_X=np.eye(3))
+    with pytest.raises(ValueError, match="must be named once for each split; got two called 'X'"):
+        load_features(tmp_path / "t.npz")
+
+
+def test_categories_that_look_alike_are_one_or_are_named(representation, tmp_path):
+    path = write(tmp_path, "row,site,kind\n0,A ,x\n1,A,X\n2,A,x\n")
+    with pytest.warns(UserWarning, match="taken as one") as told:
+        found = join_factors(representation, path).factors
+    assert [str(each.message) for each in told] == [
+        "'site' holds 'A' and 'A ', which are taken as one.",
+    ]
+    assert (found["site"].tolist(), found["kind"].tolist()) == (["A"] * 3, ["x", "X", "x"])

@@ -122,6 +122,11 @@ GOOD = np.ones((3, 2), np.float32)
         ({"factors": {"a": np.zeros(2)}}, ValueError, r"factors\['a'\] must have shape \(3,\)"),
         ({"factors": {"a": np.array([None] * 3)}}, TypeError, r"factors\['a'\] must be floating"),
         ({"factors": {"a": np.full(3, np.inf)}}, ValueError, r"factors\['a'\] must be finite"),
+        (
+            {"factors": {"a": np.array([2**64 - 1, 0, 1], np.uint64)}},
+            ValueError,
+            r"factors\['a'\] must be < 2\*\*63; got 18446744073709551615\. Pass it as text\.",
+        ),
         ({"periods": {"b": 1.0}}, ValueError, "periods must name continuous factors; got 'b'"),
         (
             {"factors": {"a": np.zeros(3)}, "periods": {"a": 0}},

@@ -1,14 +1,17 @@
 """Tables of anyone's are read whatever separates their columns; what cannot be told is refused."""
 
 import re
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from dimlab.containers import map_safetensors, widened
+from dimlab.factor_table import join_factors
 from dimlab.interop.features import identify_features, load_features
-from dimlab.tables import read_table
+from dimlab.representation import Representation
+from dimlab.tables import notations_of, numbers_of, read_table, values_of
 
 N, D = 12, 4
 FEATURES = np.random.default_rng(0).normal(size=(N, D))
@@ -48,7 +51,6 @@ def test_a_separator_at_the_end_of_each_row_makes_no_column(tmp_path):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("a;b\n1,5;x\n2,5;y\n", "must write numbers with decimal points; got '1,5' in column 'a'"),
         ("0.1,0.2,0.3,0\n0.4,0.5,0.6,1\n", "must name its columns in its first line; got numbers"),
         ("7,3,3\n1,2,3\n", "must name its columns in its first line; got numbers there (7)"),
         ("a, a\n1,2\n", "must name its columns differently; got 'a' twice"),
@@ -213,6 +215,151 @@ def test_what_cannot_be_read_is_not_said_to_be_arrays(tmp_path):
             identify_features(tmp_path / name)
     np.savez(tmp_path / "b.npz", x=np.ones(3))
     assert identify_features(tmp_path / "b.npz") == ()
+
+
+# Columns that are numbers are numbers, or are refused -----------------------------------------
+
+VALUES = np.random.default_rng(1).uniform(20, 90, N).round(1)
+
+
+def decimals(places):
+    pa = pytest.importorskip("pyarrow")
+    return pa.array([Decimal(f"{each:.{places}f}") for each in VALUES], pa.decimal128(20, places))
+
+
+def storages():
+    """The same numbers, as databases, pandas and Arrow store them."""
+    pa = pytest.importorskip("pyarrow")
+    return {
+        "decimal": (decimals(1), VALUES),
+        "decimal256": (pa.array(map(Decimal, map(str, VALUES)), pa.decimal256(50, 3)), VALUES),
+        "decimal without places": (decimals(0), VALUES.round().astype(int)),
+        "half": (pa.array(VALUES.astype(np.float16)), VALUES.astype(np.float16)),
+        "dictionary of floats": (pa.array(VALUES).dictionary_encode(), VALUES),
+        "dictionary of text": (pa.array(["a", "b"] * 6).dictionary_encode(), ["a", "b"] * 6),
+        "unsigned": (pa.array(np.arange(N), pa.uint64()), np.arange(N)),
+        "past int64": (pa.array([2**64 - 1 - row for row in range(N)], pa.uint64()),
+                       [str(2**64 - 1 - row) for row in range(N)]),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("storage", ["decimal", "decimal256", "decimal without places", "half",
+                                     "dictionary of floats", "dictionary of text", "unsigned",
+                                     "past int64"])  # fmt: skip
+def test_numbers_of_parquet_are_numbers_in_every_reader(storage, tmp_path):
+    column, expected = storages()[storage]
+    import pyarrow as pa
+    from pyarrow import parquet as pq
+
+    features = {f"embedding_{d}": FEATURES[:, d] for d in range(D)}
+    pq.write_table(pa.table({**features, "age": column}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"row": np.arange(N), "age": column}), tmp_path / "f.parquet")
+    joined = join_factors(Representation(FEATURES), tmp_path / "f.parquet").factors["age"]
+    found = load_features(tmp_path / "a.parquet").factors["age"]
+    expected = np.asarray(expected)
+    for each in (joined, found):
+        assert each.dtype.kind == ("i" if expected.dtype.kind == "u" else expected.dtype.kind)
+        np.testing.assert_array_equal(each, expected)
+    if expected.dtype.kind != "U" or storage == "past int64":
+        path = tmp_path / "f.parquet"
+        found = join_factors(Representation(FEATURES), path, continuous=["age"]).factors["age"]
+        np.testing.assert_array_equal(found, expected.astype(np.float64))
+
+
+@pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (pd.Series([1.5, 2.5], dtype="category"), np.array([1.5, 2.5])),
+        (pd.Series([7, 3], dtype="category"), np.array([7, 3])),
+        (pd.Series([7, 3], dtype="Int64"), np.array([7, 3])),
+        (pd.Series([True, False], dtype="boolean"), np.array([True, False])),
+        (pd.Series([0.5, 1.5], dtype="Float32"), np.array([0.5, 1.5], np.float32)),
+        (pd.Series([1, 2.5], dtype=object), np.array([1, 2.5])),
+        (pd.Series([Decimal(3), 2], dtype=object), np.array([3, 2])),
+        (pd.Series([10**29, 1], dtype=object), np.array([str(10**29), "1"])),
+        (pd.Series(["1", "2"]), np.array(["1", "2"])),
+    ],
+)
+def test_the_dtype_of_a_column_of_pandas_changes_no_meaning(column, expected):
+    found = values_of(column)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype.kind == expected.dtype.kind
+
+
+NOTATIONS = {
+    "decimal commas": ["12,5", "3,25", "-0,5"],
+    "commas here and there": ["12", "3,25", "7"],
+    "thousands": ["1,234.5", "12.5", "999"],
+    "ambiguous": ["1,234", "5,678", "9,012"],
+    "thousands of Europe": ["1.234,5", "12,5", "1.000.000,25"],
+    "thousands apart": ["1\u00a0234,5", "10 000", "12,5"],
+    "thousands of Switzerland": ["1'234.5", "2'000", "3"],
+    "per cent": ["12.5%", "3 %", "7%"],
+    "typographic minus": ["\u22120.5", "0.5", "1.5"],
+    "gaps among them": ["12,5", "NA", "3,5"],
+}
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+@pytest.mark.parametrize(
+    "container", ["quoted.csv", "semicolon.csv", "a.tsv", "a.parquet", "a.npz"]
+)
+def test_numbers_in_other_notations_are_refused_and_become_no_categories(
+    notation, container, tmp_path
+):
+    text, path = NOTATIONS[notation] * (N // 3), tmp_path / container
+    frame = pd.DataFrame(FEATURES, columns=[f"embedding_{d}" for d in range(D)]).assign(dose=text)
+    factors = pd.DataFrame({"row": np.arange(N), "dose": text})
+    if container == "a.npz":
+        np.savez(path, x=FEATURES, dose=np.array(text))
+    for each, name in ((frame, path), (factors, tmp_path / f"f{path.suffix}")):
+        if path.suffix == ".parquet":
+            pytest.importorskip("pyarrow")
+            each.to_parquet(name)
+        elif path.suffix != ".npz":
+            separator = {"with;.csv": ";", "a.tsv": "\t"}.get(container, ",")
+            each.to_csv(name, index=False, sep=separator)
+    with pytest.warns(UserWarning, match="left out, as .*dose' must write numbers with decimal"):
+        assert load_features(path).factors == {}
+    if path.suffix in (".csv", ".parquet"):
+        with pytest.raises(ValueError, match="'dose' must write numbers with decimal points"):
+            join_factors(Representation(FEATURES), tmp_path / f"f{path.suffix}")
+
+
+@pytest.mark.parametrize(
+    "words", [["1,2,3", "4"], ["a", "1,5"], ["v1.2", "1.3"], ["", ""], ["EU", "NA"], ["1-2", "3"]]
+)
+def test_other_text_is_text(words):
+    assert notations_of(np.array(words)) is None
+    np.testing.assert_array_equal(values_of(pd.Series(words)), words)
+
+
+def test_dates_are_refused_and_are_days_where_they_are_continuous(tmp_path):
+    pytest.importorskip("pyarrow")
+    when = pd.date_range("2020-01-01", periods=N, freq="36h")
+    path = tmp_path / "f.parquet"
+    for column in (pd.Series(when), pd.Series(when.date), pd.Series(when.tz_localize("UTC"))):
+        pd.DataFrame({"row": np.arange(N), "when": column}).to_parquet(path)
+        with pytest.raises(ValueError, match=r"got dates.* --continuous when"):
+            join_factors(Representation(FEATURES), path)
+        found = join_factors(Representation(FEATURES), path, continuous=["when"]).factors["when"]
+        expected = 18262 + 1.5 * np.arange(N)
+        exact = column.dtype.kind == "M"
+        np.testing.assert_array_equal(found, expected if exact else np.floor(expected))
+    assert numbers_of(pd.Series(["1970-01-03", "1970-01-01"])).tolist() == [2, 0]
+    with pytest.raises(ValueError, match=r"'x' must hold numbers; got 'soon' in row 1\."):
+        numbers_of(pd.Series(["1970-01-03", "soon"], name="x"))
+
+
+@pytest.mark.parametrize("column", ["file", "filename", "image_id", "id"])
+def test_names_of_rows_keep_their_zeros(column, tmp_path):
+    names = [f"{row:03d}" for row in range(N)]
+    table(**{column: names}).to_csv(tmp_path / "a.csv", index=False)
+    found = load_features(tmp_path / "a.csv").factors
+    assert [each.tolist() for each in found.values()] == [names]
+    table(**{column: range(N)}).to_csv(tmp_path / "b.csv", index=False)
+    kind = next(iter(load_features(tmp_path / "b.csv").factors.values())).dtype.kind
+    assert kind == ("U" if "file" in column else "i")
 
 
 def test_too_little_memory_to_map_is_no_damage(tmp_path, monkeypatch):

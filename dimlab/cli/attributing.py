@@ -61,8 +61,6 @@ if TYPE_CHECKING:
     from dimlab.factor_table import FactorTable
     from dimlab.representation import Representation
 
-_MANY = 20  # categories of whole numbers, beyond which they look continuous
-
 Table = Annotated[
     Path | None,
     typer.Option(
@@ -70,11 +68,12 @@ Table = Annotated[
     ),
 ]
 Continuous = Annotated[
-    str | None, typer.Option(help="Integer columns that are continuous, separated by commas.")
+    str | None,
+    typer.Option(help="Factors of whole numbers that are continuous, separated by commas."),
 ]
 Period = Annotated[
     list[str] | None,
-    typer.Option("--period", help="Period of a column that wraps, as angle=360; repeatable."),
+    typer.Option("--period", help="Period of a factor that wraps, as angle=360; repeatable."),
 ]
 InDistribution = Annotated[
     Path | None,
@@ -230,6 +229,7 @@ def erase(
 
     Example: dimlab erase checkpoint.pt --factor hue --directions varimax
     """
+    from dimlab.probes._factors import notes_of
     from dimlab.probes.erase import erase as erase_factor
 
     loading = Loading(
@@ -240,6 +240,9 @@ def erase(
     test = sampled(test, max_queries, seed=seed)
     train, test = sampled_train(train, test, max_train, seed=seed)
     held_out = _held_out(loading, source, in_distribution, asked)
+    note = notes_of(test).get(factor)
+    if note is not None:
+        say(f"dimlab erase: caution: {factor} is {note}")
     with progress(f"erasing {factor}", quiet=quiet) as advance:
         result = erase_factor(
             train, test, factor=factor, in_distribution=held_out, n_removed=remove,
@@ -518,42 +521,43 @@ class _Asked:
             periods[name] = numbers_in("period", text)[0]
             if not 0 < periods[name] < np.inf:
                 raise ValueError(f"period must be a number > 0; got {text}.")
-        if path is None:
-            if names or periods:
-                raise ValueError(
-                    "factors must name a table for --continuous and --period; got none."
-                )
-            return cls(None, [], {})
-        with reading():
-            table = FactorTable.read(path)
-        table.check_columns([*names, *periods])
+        table = None
+        if path is not None:
+            with reading():
+                table = FactorTable.read(path)
         return cls(table, names, periods)
 
     def joined(self, role: str, representation: Representation) -> Representation:
-        """Join the factors, where the table is of this split; test, or a whole, must have them."""
-        if self.table is None:
-            return representation
+        """Join the factors, where the table is of this split; test, or a whole, must have them.
+
+        What the user calls continuous may stand in the table or among the factors there are.
+        """
+        from dimlab.factor_table import as_continuous
+
         split = str(representation.meta.get("split") or ("" if role == "whole" else role))
         needed = role in ("test", "whole")
-        if not needed and not self.table.covers(representation, split):
-            return representation
-        if needed:
-            self._say_what_is_categorical(self.table, len(representation))
-        with reading():
-            return self.table.join(
-                representation, split=split, continuous=self.continuous, periods=self.periods
-            )
-
-    def _say_what_is_categorical(self, table: FactorTable, n_samples: int) -> None:
-        """Name whole numbers that are many categories, or so many that they are left out."""
-        for name, count in table.whole_numbers.items():
-            if name in self.continuous or name in self.periods or count <= _MANY:
-                continue
-            taken = "left out" if count > n_samples / 2 else f"taken as {count} categories"
-            say(
-                f"dimlab: caution: {name} holds whole numbers and is {taken}; --continuous {name} "
-                "makes it continuous."
-            )
+        has_table = self.table is not None and (needed or self.table.covers(representation, split))
+        in_table = self.table.columns if self.table is not None and has_table else []
+        asked = dict.fromkeys([*self.continuous, *self.periods])
+        mine = [name for name in asked if name not in in_table]
+        known = [*in_table, *representation.factors]
+        for name in mine if needed else ():
+            if name not in known:
+                listed = ", ".join(map(repr, known)) or "none"
+                raise ValueError(f"continuous must name factors, one of {listed}; got {name!r}.")
+        if self.table is not None and has_table:
+            with reading():
+                representation = self.table.join(
+                    representation,
+                    split=split,
+                    continuous=[name for name in asked if name in in_table],
+                    periods={n: each for n, each in self.periods.items() if n in in_table},
+                )
+        return as_continuous(
+            representation,
+            [name for name in mine if name in representation.factors],
+            {name: each for name, each in self.periods.items() if name in mine},
+        )
 
 
 def _held_out(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +28,7 @@ from dimlab.cli.options import (
 from dimlab.cli.recording import recording
 from dimlab.sources import Loading, is_own, mask_of, names_of, read_checkpoint, reading
 from dimlab.terminal import GateMet, console, print_summary, progress
+from dimlab.text import say
 
 if TYPE_CHECKING:
     from dimlab.report.provenance import Reproducibility
@@ -107,7 +107,7 @@ def report(
         try:
             results = {"comparison": compare(tested, seed=seed, device=device), **results}
         except ValueError as error:  # the other results stand
-            print(f"dimlab report: the comparison is left out: {error}", file=sys.stderr)
+            say(f"dimlab report: the comparison is left out: {error}")
     page = write_report(
         out,
         results,

@@ -579,9 +579,9 @@ def _column(column: Any) -> np.ndarray:
     """Values of a column; one of lists is a matrix."""
     if not isinstance(column.dtype, np.dtype) and _is_number(column):
         return _numeric(column)
-    values = column.to_numpy() if column.dtype.kind == "O" else ()
-    if len(values) and isinstance(values[0], (list, tuple, np.ndarray)) and column.notna().all():
-        return _stacked(values, column.name)
+    first = column.iloc[0] if len(column) else None
+    if isinstance(first, (list, tuple, np.ndarray)) and column.notna().all():
+        return _stacked(column.to_numpy(), column.name)
     return tables.values_of(column)
 
 

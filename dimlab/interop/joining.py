@@ -68,7 +68,7 @@ def keys_of(arrays: Mapping[str, np.ndarray], n_rows: int, *, without: str | Non
 def _flat(array: np.ndarray) -> np.ndarray:
     """Text as text, whole floats as integers, one axis."""
     array = text_of(array.reshape(-1) if array.ndim == 2 and array.shape[1] == 1 else array)
-    if array.dtype.kind != "f" or not (np.abs(array) < 2.0**53).all():
+    if array.dtype.kind != "f" or not (np.abs(array.astype(np.float64)) < 2.0**53).all():
         return array
     whole = array.astype(np.int64)
     return whole if (whole == array).all() else array

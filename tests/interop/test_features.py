@@ -160,6 +160,46 @@ def test_splits_of_one_file(style, tmp_path):
         load_features(path, split="dev")
 
 
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [("cat", "cat "), ("cat", "cat\u00a0"), ("s\u00e9r\u00e9", "se\u0301re\u0301")],
+)
+@pytest.mark.parametrize("container", ["a.csv", "a.npz", "a.pt", "a.parquet"])
+def test_names_of_classes_in_two_spellings_are_one_class(name, other, container, tmp_path):
+    names = [name, "dog", other] * (N // 3)
+    if container == "a.npz":
+        np.savez(tmp_path / container, x=FEATURES, y=np.array(names))
+    elif container == "a.pt":
+        torch.save({"x": torch.from_numpy(FEATURES), "y": names}, tmp_path / container)
+    else:
+        frame = table().assign(labels=names)
+        frame.to_csv(tmp_path / container, index=False)
+        if container == "a.parquet":
+            pytest.importorskip("pyarrow")
+            frame.to_parquet(tmp_path / container)
+    with pytest.warns(UserWarning, match="which are taken as one"):
+        found = load_features(tmp_path / container)
+    assert found.meta["class_names"] == sorted([name, "dog"])
+    np.testing.assert_array_equal(found.labels == found.labels[1], np.arange(N) % 3 == 1)
+
+
+def test_classes_that_differ_in_case_or_width_alone_are_two_and_named(tmp_path):
+    np.savez(tmp_path / "a.npz", x=FEATURES, y=np.array(["cat", "Cat", "dog"] * 4))
+    with pytest.warns(UserWarning, match="holds 'Cat' and 'cat', which are taken as two"):
+        assert len(load_features(tmp_path / "a.npz").meta["class_names"]) == 3
+    train, test = (
+        Representation(FEATURES, labels=LABELS % 2, meta={"class_names": names})
+        for names in (["cat", "dog"], ["Cat", "dog "])
+    )
+    with (
+        pytest.warns(UserWarning, match="holds 'Cat' and 'cat', which are taken as two"),
+        pytest.warns(UserWarning, match="holds 'dog' and 'dog ', which are taken as one"),
+    ):
+        train, test = aligned(train, test)
+    assert (train.labels[1], test.labels[1]) == (2, 2)
+    assert train.meta["class_names"] == test.meta["class_names"] == ["Cat", "cat", "dog"]
+
+
 def test_a_class_that_one_split_lacks_keeps_its_id():
     train = Representation(np.eye(3), labels=[0, 1, 2], meta={"class_names": ["a", "b", "c"]})
     test = Representation(np.eye(2), labels=[0, 1], meta={"class_names": ["a", "c"]})
