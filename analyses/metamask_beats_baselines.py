@@ -81,10 +81,10 @@ def run(study):
     """One row a family, budget and seed."""
     runs = []
     for family in (*BASELINES, *METAMASKS):
-        budgets = {"steps": study.config.steps, "seconds": study.steps_at_equal_seconds(family)}
-        for budget, n_steps in budgets.items():
-            if n_steps is not None:  # without a search no step was timed
-                runs += study.runs(family, labels={"budget": budget}, steps=n_steps)
+        runs += study.runs(family, labels={"budget": "steps"})
+        n_steps = study.steps_at_equal_seconds(family)
+        if n_steps is not None:  # without a search no step was timed
+            runs += study.runs(family, labels={"budget": "seconds"}, steps=n_steps, epochs=0)
     runs += study.runs("first-order", labels={"budget": OFFICIAL}, trial_step="optimiser")
     return study.table(runs, measure)
 

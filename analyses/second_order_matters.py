@@ -65,7 +65,7 @@ def measure_along(checkpoints, images, device):
 
 def run(study):
     """One row a way and seed, then one a way, seed and checkpoint."""
-    every = max(1, study.config.steps // PIECES)
+    every = max(1, study.n_steps // PIECES)
     exact = study.runs(
         "exact", labels={"way": "exact"}, keep_checkpoints=True, checkpoint_every=every
     )

@@ -71,7 +71,12 @@ if TYPE_CHECKING:
 
 @app.command()
 def train(
-    data: Annotated[str, typer.Option("--data", help="Data set to train on.")] = "digits",
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", help="Data set to train on; digits by default, or that of a resumed run."
+        ),
+    ] = None,
     data_dir: DataDir = None,
     encoder: Annotated[
         str | None, typer.Option(help="convnet, resnet18, resnet34 or resnet50.")
@@ -86,7 +91,9 @@ def train(
         str | None,
         typer.Option(help="exact, lookahead, finite_difference, first_order, joint or none."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps; of more epochs at most so many.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate of the network.")] = None,
     mask_learning_rate: Annotated[float | None, typer.Option(help="Peak rate of the mask.")] = None,
@@ -113,14 +120,20 @@ def train(
         typer.Option("--out", help="Run folder; runs/... by default.", callback=as_folder),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the folder's checkpoint, if there is one.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on from the folder's checkpoint, if there is one, with its configuration.",
+        ),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older run.")] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files into the run folder.")
     ] = False,
     device: Device = "cpu",
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of all randomness; the preset's by default.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -138,19 +151,38 @@ def train(
         **{"mask_learning_rate": mask_learning_rate, "precision": precision},
         **{"validate_every": validate_every, "seed": seed, **_fields(fields or [])},
     }
-    usual = "small" if data.partition("+")[0] == "digits" else "medium"  # whatever is planted
-    settings = _config(preset or usual, config, chosen)
-    name = f"{data}-{settings.encoder}-{settings.method}-seed{seed}"
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    known = data or "digits"
+    usual = "small" if known.partition("+")[0] == "digits" else "medium"  # whatever is planted
+    start = _preset(preset or usual)
+    chosen = (_read_toml(config) if config is not None else {}) | chosen  # flags win
+    settings = _changed(start, chosen)
+    name = f"{known}-{settings.encoder}-{settings.method}-seed{settings.seed}"
     folder = _run_folder(out, name, overwrite or resume)
     before = folder / "checkpoint.pt"
     earlier = read_checkpoint(before) if resume and before.exists() else None
-    images = load_data(data, "train", data_dir)
-    validation = load_data(data, "validation", data_dir) if settings.validate_every else None
+    if earlier is not None:
+        settings = _changed(start if preset else earlier.config, chosen)
+        if data is None:
+            known, recorded = earlier.data["name"], earlier.data["folder"]
+            data_dir = data_dir or (Path(recorded) if recorded else None)
+    images = load_data(known, "train", data_dir)
+    n_channels, note = images.images.shape[1], ""
+    if settings.normalisation == "imagenet" and n_channels != 3 and "normalisation" not in chosen:
+        settings = _changed(settings, {"normalisation": "none"})
+        note = (
+            "assumed: normalisation none, as imagenet, the preset's, is of three channels and the "
+            f"images have {n_channels}"
+        )
+    validation = load_data(known, "validation", data_dir) if settings.validate_every else None
     with joined(device) as (world, place), ExitStack() as stack:
+        if note and world.rank == 0 and not quiet:
+            print(note, file=sys.stderr)
         sinks = [
             stack.enter_context(
                 training_progress(
-                    settings.steps, settings.batch_size, quiet=quiet or world.rank > 0
+                    settings.n_steps(len(images)), settings.batch_size,
+                    quiet=quiet or world.rank > 0,
                 )
             )
         ]
@@ -432,7 +464,7 @@ def demo(
 _BOOLEANS = {"true": True, "false": False}
 
 
-def _config(preset: str, path: Path | None, chosen: dict[str, Any]) -> TrainConfig:
+def _preset(name: str) -> TrainConfig:
     from dimlab.training.config import TrainConfig
 
     presets = {
@@ -440,14 +472,13 @@ def _config(preset: str, path: Path | None, chosen: dict[str, Any]) -> TrainConf
         "medium": TrainConfig.medium,
         "official": TrainConfig.official,
     }
-    if preset not in presets:
-        raise ValueError(f"preset must be one of {', '.join(presets)}; got {preset!r}.")
-    values = presets[preset]().to_dict()
-    if path is not None:
-        values |= _read_toml(path)
-    return TrainConfig.from_dict(
-        values | {name: value for name, value in chosen.items() if value is not None}
-    )
+    if name not in presets:
+        raise ValueError(f"preset must be one of {', '.join(presets)}; got {name!r}.")
+    return presets[name]()
+
+
+def _changed(start: TrainConfig, values: dict[str, Any]) -> TrainConfig:
+    return type(start).from_dict(start.to_dict() | values)
 
 
 def _fields(pairs: list[str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from dimlab.study.search import VARIED, read_search, search, vary, write_search,
 from dimlab.study.sweep import AUGMENTATION, OutOfTime, Study
 from dimlab.study.verdict import Verdict, number_or_nan
 from dimlab.text import make_streams_readable
+from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import current_world, joined
 
 if TYPE_CHECKING:
@@ -457,7 +458,9 @@ def _parser(analysis: Analysis) -> argparse.ArgumentParser:
     for name, study in analysis.sizes.items():
         size.add_argument(
             f"--{name}", dest="size", action="store_const", const=name,
-            help=f"{study.data_name}, {len(study.seeds)} seeds, {study.config.steps} steps",
+            help=f"{study.data_name}, {len(study.seeds)} seeds, "
+            + (f"{study.config.epochs} epochs" if study.config.epochs else
+               f"{study.config.steps} steps"),
         )  # fmt: skip
     size.add_argument(
         "--search", action="store_true", help="choose hyper-parameters on the validation split"
@@ -595,7 +598,11 @@ def _agreement(kept: Path, *, alike: bool) -> str:
 
 def _other_settings(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Name settings in which two results differ, so that nothing is to be reproduced."""
-    before = {"augmentation": 1} | before  # what has none was made with the first one
+    # what a result from before does not name was then what a missing field means now
+    before, now = (
+        {"augmentation": 1} | each | {"config": TrainConfig.from_dict(each["config"])}
+        for each in (before, now)
+    )
     names = ("seeds", "data", "config", "augmentation", "chosen")
     return [name for name in names if before[name] != now[name]]
 

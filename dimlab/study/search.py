@@ -225,7 +225,7 @@ def write_search(path: Path, study: Study, found: dict[str, Any], *, started: fl
 
     known = json.loads(path.read_text(encoding="utf-8"))["families"] if path.is_file() else {}
     payload = {
-        "data": study.data_name, "split": "validation", "seed": SEED, "steps": study.config.steps,
+        "data": study.data_name, "split": "validation", "seed": SEED, "steps": study.n_steps,
         "batch_size": study.config.batch_size, "seconds": round(time.monotonic() - started, 1),
         "augmentation": AUGMENTATION, "environment": environment(), "families": {**known, **found},
     }  # fmt: skip

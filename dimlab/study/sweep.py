@@ -200,6 +200,12 @@ class Study:
         splits = {split: self.images(split) for split in SPLITS}
         return f"given-{_hash({name: _content(each) for name, each in splits.items()})[:12]}"
 
+    @cached_property
+    def n_steps(self) -> int:
+        """Steps of a run of the configuration on the training images."""
+        config = self.config  # images are loaded only where they are needed
+        return config.n_steps(len(self.images("train"))) if config.epochs else config.steps
+
     def images(self, split: str) -> ImageSet:
         """Load a split of the data.
 
@@ -289,7 +295,7 @@ class Study:
         )
         if own is None or other is None:
             return None
-        return max(1, round(self.config.steps * other / own))
+        return max(1, round(self.n_steps * other / own))
 
     def table(self, runs: Sequence[Run], measure: Measure, *, along: bool = False) -> DataFrame:
         """Train and measure what is not kept yet; one row (or several) a run, as `measure` gives.
@@ -422,7 +428,7 @@ def _write(
 
     taken = [record["seconds"] for record in checkpoint.metrics]
     step = float(np.median(taken)) if taken else 0.0
-    row = {"step_seconds": step, "train_seconds": step * run.config.steps}
+    row = {"step_seconds": step, "train_seconds": step * checkpoint.step}
     rows = measured if isinstance(measured, list) else [measured]
     share = {"measure_seconds": seconds / max(len(rows), 1)}
     share["train_seconds"] = row["train_seconds"] / max(len(rows), 1)
@@ -437,7 +443,7 @@ def _trained(study: Study, run: Run, folder: Path, images: Images) -> Checkpoint
 
     path = folder / "checkpoint.pt"
     kept = load_checkpoint(path) if path.is_file() else None
-    if kept is not None and kept.step == run.config.steps:
+    if kept is not None and kept.step == run.config.n_steps(kept.data["n_images"]):
         return kept
     if kept is None and run.random_mask:
         kept = untrained(run.config, images("train"))

@@ -40,6 +40,28 @@ def derived_seed(seed: int, *path: int) -> int:
     return int(state >> np.uint64(1))
 
 
+def check_normalisation(normalisation: str, n_channels: int) -> None:
+    """Refuse ImageNet's means and deviations, which are of R, G and B, for other channels.
+
+    Parameters
+    ----------
+    normalisation : {"none", "imagenet"}
+        Field of the configuration.
+    n_channels : int
+        C of the images.
+
+    Raises
+    ------
+    ValueError
+        If ``imagenet`` meets images that have not three channels.
+    """
+    if normalisation == "imagenet" and n_channels != 3:
+        raise ValueError(
+            "normalisation must be 'none' for images without three channels; got 'imagenet' for "
+            f"C = {n_channels}. Use dataclasses.replace(config, normalisation='none')."
+        )
+
+
 def normalised(images: Tensor, normalisation: str) -> Tensor:
     """Network input of images in [0, 1].
 
@@ -60,13 +82,9 @@ def normalised(images: Tensor, normalisation: str) -> Tensor:
     ValueError
         If ``imagenet`` meets images that have not three channels.
     """
+    check_normalisation(normalisation, images.shape[1])
     if normalisation == "none":
         return images
-    if images.shape[1] != 3:
-        raise ValueError(
-            "normalisation must be 'none' for images without three channels; got 'imagenet' for "
-            f"C = {images.shape[1]}."
-        )
     mean, deviation = (images.new_tensor(each).view(3, 1, 1) for each in _IMAGENET)
     return (images - mean) / deviation
 

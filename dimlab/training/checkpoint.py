@@ -469,6 +469,7 @@ def build_network(config: TrainConfig, n_channels: int) -> nn.ModuleDict:
         stem=config.stem,
         stem_relu=config.stem_relu,
         n_dimensions=config.n_dimensions,
+        initialisation=config.initialisation,
     )
     width, hidden = encoder.n_dimensions, config.hidden
     return nn.ModuleDict(

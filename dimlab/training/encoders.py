@@ -46,6 +46,7 @@ def build_encoder(
     stem: str = "cifar",
     stem_relu: bool = True,
     n_dimensions: int = 128,
+    initialisation: str = "kaiming",
 ) -> Encoder:
     """Build an encoder: images (B, C, H, W) to pooled features (B, D).
 
@@ -63,6 +64,9 @@ def build_encoder(
         Whether a ResNet's stem ends in its ReLU; the official MetaMask backbone has lost it.
     n_dimensions : int, default=128
         D of the convnet. A ResNet has 512 (18, 34) or 2048 (deeper).
+    initialisation : {"kaiming", "torch"}, default="kaiming"
+        How a ResNet's convolutions are drawn: normal by the outputs, or as torch does by default.
+        The convnet has torch's default.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def build_encoder(
         return convnet(in_channels, n_dimensions)
     if name not in _LAYERS:
         raise ValueError(f"encoder must be one of {', '.join(BUILT)}; got {name!r}.")
-    return resnet(name, in_channels, stem, stem_relu)
+    return resnet(name, in_channels, stem, stem_relu, initialisation)
 
 
 def build_projector(widths: Sequence[int]) -> nn.Sequential:
@@ -220,6 +224,8 @@ class resnet(Encoder):
         Which first layers.
     stem_relu : bool
         Whether the stem ends in its ReLU.
+    initialisation : {"kaiming", "torch"}
+        How convolutions are drawn.
 
     Raises
     ------
@@ -231,7 +237,14 @@ class resnet(Encoder):
     The stride of a bottleneck sits in its 3x3 convolution, as in torchvision and timm.
     """
 
-    def __init__(self, name: str, in_channels: int, stem: str, stem_relu: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        in_channels: int,
+        stem: str,
+        stem_relu: bool = True,
+        initialisation: str = "kaiming",
+    ) -> None:
         super().__init__()
         if stem not in STEMS:
             raise ValueError(f"stem must be one of {', '.join(STEMS)}; got {stem!r}.")
@@ -251,7 +264,7 @@ class resnet(Encoder):
             self.add_module(f"layer{number}", self.layers[-1])
         self.n_dimensions = n_in
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and initialisation == "kaiming":
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:

@@ -23,7 +23,13 @@ from torch import Tensor
 from dimlab.atomic import claiming, is_claimed
 from dimlab.devices import check_device
 from dimlab.mask import MaskTrace
-from dimlab.training.augment import VERSION, Augmentation, derived_seed, normalised
+from dimlab.training.augment import (
+    VERSION,
+    Augmentation,
+    check_normalisation,
+    derived_seed,
+    normalised,
+)
 from dimlab.training.checkpoint import Checkpoint, build_network
 from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import World, all_reduce, current_world, make_statistics_global
@@ -139,11 +145,11 @@ def train(
                 stale.unlink()
             if config.keep_checkpoints:
                 run.keep(folder)
-        for step in range(run.step, config.steps):
+        for step in range(run.step, run.n_steps):
             record = run.advance(step, monitor, folder)
             if sink is not None:
                 sink(record)
-            if _anyone(bool(stop), run) and run.step < config.steps:
+            if _anyone(bool(stop), run) and run.step < run.n_steps:
                 raise TrainingStopped(run.stopped(folder))
             if folder is not None and run.step % config.checkpoint_every == 0:
                 run.save(folder)
@@ -152,7 +158,7 @@ def train(
     checkpoint = run.checkpoint()
     if folder is not None:
         checkpoint.save(folder / "checkpoint.pt")
-        if config.keep_checkpoints and config.steps % config.checkpoint_every:
+        if config.keep_checkpoints and run.n_steps % config.checkpoint_every:
             run.keep(folder)
     return checkpoint
 
@@ -217,7 +223,7 @@ class _Run:
         self.pixels = torch.from_numpy(np.array(images.images)).to(device)
         n_channels, *size = images.images.shape[1:]
         self.augmentation = Augmentation(config, n_channels, (size[0], size[1]))
-        self.data = _described(images)
+        self.data, self.n_steps = _described(images), config.n_steps(len(images))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(config.seed, _WEIGHTS))
             network = build_network(config, n_channels)
@@ -302,7 +308,7 @@ class _Run:
         data_seconds = time.perf_counter() - started
         due = monitor is not None and monitor.is_due(step + 1)
         traced = due or (
-            step == 0 or (step + 1) % self.config.trace_every == 0 or step + 1 == self.config.steps
+            step == 0 or (step + 1) % self.config.trace_every == 0 or step + 1 == self.n_steps
         )
         try:
             taken = self.stepper.take(views, lambda: self._views(step + 1), traced=traced)
@@ -340,9 +346,9 @@ class _Run:
     def _scale(self, step: int) -> float:
         config = self.config
         per_epoch = len(self.pixels) // config.batch_size
-        position, end = step, config.steps
+        position, end = step, self.n_steps
         if config.schedule == "epoch":
-            position, end = step // per_epoch, -(-config.steps // per_epoch)
+            position, end = step // per_epoch, -(-self.n_steps // per_epoch)
         scale = 0.5 * (1 + math.cos(math.pi * position / end))
         return scale * min(1.0, (step + 1) / max(1, config.warmup_steps))
 
@@ -379,10 +385,10 @@ class _Run:
     def stopped(self, folder: Path | None) -> str:
         """Save where that is possible, and say how to go on."""
         if folder is None:
-            return f"stopped after step {self.step} of {self.config.steps}; nothing was saved."
+            return f"stopped after step {self.step} of {self.n_steps}; nothing was saved."
         self.save(folder)
         return (
-            f"stopped after step {self.step} of {self.config.steps}; {self.saved} is complete. "
+            f"stopped after step {self.step} of {self.n_steps}; {self.saved} is complete. "
             "Go on with --resume."
         )
 
@@ -419,6 +425,12 @@ def _check(
             f"batch_size must be at most the number of images, {len(images)}; "
             f"got {config.batch_size}."
         )
+    if not config.warmup_steps < config.n_steps(len(images)):
+        raise ValueError(
+            f"warmup_steps must be fewer than the run has, {config.n_steps(len(images))}; "
+            f"got {config.warmup_steps}."
+        )
+    check_normalisation(config.normalisation, images.images.shape[1])
     if config.validate_every and validation is None:
         raise ValueError(
             "validate_every must be 0 without validation images; "
@@ -429,7 +441,8 @@ def _check(
         name = next(name for name in ours if ours[name] != theirs[name])
         raise ValueError(
             f"resume must be a checkpoint of the same configuration; got one with "
-            f"{name} = {theirs[name]!r} instead of {ours[name]!r}."
+            f"{name} = {theirs[name]!r} instead of {ours[name]!r}. Go on with its own "
+            "configuration, or begin another run in another folder."
         )
 
 
@@ -469,7 +482,7 @@ def _prepare(
         try:
             folder.mkdir(parents=True, exist_ok=True)
             log = stack.enter_context(claiming(folder / METRICS, _taken(folder)))
-            _check_room(folder, run.checkpoint())
+            _check_room(folder, run)
             log.truncate(0)
             run.write_metrics_to(log)
         except OSError as error:
@@ -480,17 +493,17 @@ def _prepare(
         )
 
 
-def _check_room(folder: Path, checkpoint: Checkpoint) -> None:
+def _check_room(folder: Path, run: _Run) -> None:
     """Write a checkpoint on trial: an unwritable folder or a full disk shows now, not later."""
     trial = folder / f".room-{os.getpid()}.pt"
     try:
-        size = checkpoint.save(trial).stat().st_size
+        size = run.checkpoint().save(trial).stat().st_size
         free = shutil.disk_usage(folder).free
     finally:
         trial.unlink(missing_ok=True)
-    config, count = checkpoint.config, 2
-    if config.keep_checkpoints:
-        count += 2 + (config.steps - checkpoint.step) // config.checkpoint_every
+    count = 2
+    if run.config.keep_checkpoints:
+        count += 2 + (run.n_steps - run.step) // run.config.checkpoint_every
     if free < count * size:
         raise OSError(
             f"out must have room for {count} checkpoints, {count * size / 1e6:.0f} MB; "

@@ -18,7 +18,7 @@ from dimlab.training.config import TrainConfig
 if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
 
-_BANK, _LARGEST_BANK = 4, 10_000  # a stream of randomness; training images that vote
+_BANK = 4  # a stream of randomness
 _NEIGHBOURS = 5
 _BATCH = 512
 
@@ -29,9 +29,9 @@ class Monitor:
     Parameters
     ----------
     config : TrainConfig
-        Its ``validate_every`` and ``batch_size`` say when.
+        Its ``validate_every`` and ``batch_size`` say when, its ``validation_bank`` how many vote.
     images : ImageSet
-        Training images; at most 10,000 of them, drawn once, are the bank.
+        Training images; those that vote are drawn from them once.
     validation : ImageSet
         Held-out images of the training split. Never the test split: it must not choose anything.
 
@@ -48,15 +48,16 @@ class Monitor:
                 f"got {validation.images.shape[1:]}."
             )
         rng = np.random.default_rng(derived_seed(config.seed, _BANK))
-        order = rng.permutation(len(images))
-        chosen = keep_every_class(images.labels, order[:_LARGEST_BANK], order[_LARGEST_BANK:])
+        order, size = rng.permutation(len(images)), config.validation_bank or len(images)
+        chosen = keep_every_class(images.labels, order[:size], order[size:])
         self._config, self._validation = config, validation
         self._bank = images.take(np.sort(chosen))
+        self._n_steps = config.n_steps(len(images))
         self._every = config.validate_every * (len(images) // config.batch_size)
 
     def is_due(self, step: int) -> bool:
         """Whether to evaluate after this many steps: every few epochs, and at the end."""
-        return step % self._every == 0 or step == self._config.steps
+        return step % self._every == 0 or step == self._n_steps
 
     def measure(self, network: nn.ModuleDict, weights: np.ndarray) -> dict[str, Any]:
         """Evaluate a network that stays in training mode, its statistics untouched.

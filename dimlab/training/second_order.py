@@ -92,9 +92,10 @@ def second_order_at(
     """
     if checkpoint.config.method != "metamask":
         raise ValueError(f"method must be 'metamask'; got {checkpoint.config.method!r}.")
-    if checkpoint.step >= checkpoint.config.steps:
+    n_steps = checkpoint.config.n_steps(checkpoint.data["n_images"])
+    if checkpoint.step >= n_steps:
         raise ValueError(
-            f"checkpoint must be one before the last step, {checkpoint.config.steps}; got step "
+            f"checkpoint must be one before the last step, {n_steps}; got step "
             f"{checkpoint.step}. Train with keep_checkpoints=True and take an earlier one."
         )
     trial = trial_of(checkpoint, images, device=device)

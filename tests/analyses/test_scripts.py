@@ -31,6 +31,7 @@ from dimlab.study.analysis import (
 from dimlab.study.verdict import Verdict
 from dimlab.study.verdict_table import BEGIN, verdict_table, with_table
 from dimlab.training.augment import VERSION
+from dimlab.training.config import TrainConfig
 from dimlab.training.loop import train
 from tests.test_figure_layout import drawn, faults_of
 
@@ -90,6 +91,7 @@ def test_the_trainer_takes_every_run_of_the_paper(name, monkeypatch):
         raise Stopped
 
     monkeypatch.setattr(Study, "table", table)
+    monkeypatch.setattr(Study, "images", lambda study, split: images(study.data, split))
     with pytest.raises(Stopped):
         analysis.run(analysis.PAPER)
 
@@ -139,7 +141,7 @@ def test_what_is_kept_is_whole_and_its_verdict_is_what_its_rows_give(path):
     assert (kept["script"], kept["size"], kept["claim"]) == (
         f"{path.stem}.py", size, analysis.claim,
     )  # fmt: skip
-    assert kept["config"] == analysis.sizes[size].config.to_dict()
+    assert TrainConfig.from_dict(kept["config"]) == analysis.sizes[size].config
     assert kept["seeds"] == list(analysis.sizes[size].seeds)
     assert {row["seed"] for row in kept["rows"]} == set(kept["seeds"])
     taken = sum(row["train_seconds"] + row["measure_seconds"] for row in kept["rows"])

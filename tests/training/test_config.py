@@ -11,6 +11,8 @@ from dimlab.training.config import TrainConfig
         ("method", "byol", "method must be one of metamask, simclr"),
         ("encoder", "vit", "encoder must be one of convnet, resnet18"),
         ("stem", "x", "stem must be one of cifar, imagenet"),
+        ("initialisation", "x", "initialisation must be one of kaiming, torch"),
+        ("epochs", -1, "epochs must be >= 0; got -1"),
         ("mask", "x", "mask must be one of sigmoid, raw"),
         ("steps", 0, "steps must be >= 1; got 0"),
         ("steps", 1.5, "steps must be int; got 1.5"),
@@ -93,13 +95,64 @@ def test_a_loss_of_ones_own_is_named_in_json():
     assert read.contrastive == values["contrastive"]
 
 
-def test_official_sets_every_switch():
+# hyper-parameters and switches of the official code, as its files give them (CIFAR-10)
+OFFICIAL = {
+    "method": "metamask", "encoder": "resnet18", "stem": "cifar", "stem_relu": False,
+    "initialisation": "torch", "hidden": 2048, "contrastive_width": 256, "redundancy_width": 2048,
+    "steps": 0, "epochs": 800, "batch_size": 512, "seed": 1,
+    "contrastive": "nt_xent_loss", "temperature": 0.07, "contrastive_weight": 10.0,
+    "redundancy_weight": 1.0, "off_diagonal_weight": 5e-3, "barlow_statistics": "unbiased",
+    "optimiser": "sgd", "learning_rate": 1e-3, "momentum": 0.9, "nesterov": False,
+    "weight_decay": 5e-4, "clip_norm": 0.0, "warmup_steps": 0, "schedule": "epoch",
+    "hypergradient": "finite_difference", "finite_difference_radius": 1e-2,
+    "trial_loss": "contrastive", "outer_loss": "contrastive", "trial_step": "optimiser",
+    "meta_position": "after", "meta_batch": "same", "masked_heads": "both",
+    "meta_moves_statistics": True,
+    "mask": "sigmoid", "mask_learning_rate": 1e-3, "mask_momentum": 0.9, "mask_weight_decay": 5e-4,
+    "crop_scale": 0.08, "flip": 0.5, "jitter": 0.8, "jitter_strength": 0.4, "grey": 0.2,
+    "normalisation": "imagenet", "precision": "float32", "validate_every": 1, "validation_bank": 0,
+}  # fmt: skip
+
+
+def test_official_is_the_official_code_in_every_field():
+    """What it has no counterpart of is named as such in the docstring."""
+    found = TrainConfig.official().to_dict()
+    differing = {name: found[name] for name in OFFICIAL if found[name] != OFFICIAL[name]}
+    assert differing == {}
+    without = sorted(set(found) - set(OFFICIAL))
+    assert without == ["checkpoint_every", "keep_checkpoints", "n_dimensions", "trace_every"]
+    listed = TrainConfig.official.__doc__.partition("These differences")[2]
+    assert all(f"``{name}``" in listed for name in without)
+
+
+def test_every_known_difference_from_the_official_code_is_listed():
+    """In the words of what differs: images, evaluation, randomness, augmentation, network."""
+    listed = " ".join(TrainConfig.official.__doc__.partition("These differences")[2].split())
+    for words in (
+        "50,000 training images (97 steps an epoch)", "45,000 are trained on (87 steps an epoch)",
+        "test is read by no training", "features of the epoch before",
+        "reports the best epoch on test", "drawn by other generators", "8-bit images",
+        "the order of the four colour operations", "two prediction heads", "subtracts 1e9",
+    ):  # fmt: skip
+        assert words in listed, words
     official = TrainConfig.official()
-    assert (official.hypergradient, official.trial_step) == ("finite_difference", "optimiser")
-    assert (official.trial_loss, official.outer_loss) == ("contrastive", "contrastive")
-    assert (official.meta_position, official.meta_batch) == ("after", "same")
-    assert (official.masked_heads, official.mask) == ("both", "sigmoid")
-    assert (official.barlow_statistics, official.meta_moves_statistics) == ("unbiased", True)
-    assert (official.temperature, official.contrastive_weight) == (0.07, 10)
-    assert (official.learning_rate, official.mask_learning_rate) == (1e-3, 1e-3)
-    assert not official.stem_relu
+    assert [official.n_steps(n) / 800 for n in (50_000, 45_000)] == [97, 87]
+
+
+def test_steps_and_epochs_are_limits_of_which_the_first_ends_the_run():
+    config = TrainConfig(steps=0, epochs=3, batch_size=10)
+    assert [config.n_steps(n) for n in (10, 19, 100)] == [3, 3, 30]
+    assert replace(config, steps=7).n_steps(100) == 7
+    assert replace(config, steps=7).n_steps(20) == 6
+    assert TrainConfig(steps=7).n_steps(20) == 7
+    with pytest.raises(ValueError, match=r"^steps must be >= 1; got 0\. With steps=0, epochs must"):
+        TrainConfig(steps=0)
+
+
+def test_a_configuration_of_before_these_fields_means_what_it_meant():
+    old = TrainConfig.medium().to_dict()
+    for name in ("initialisation", "epochs", "validation_bank"):
+        del old[name]
+    read = TrainConfig.from_dict(old)
+    assert read == TrainConfig.medium()
+    assert (read.initialisation, read.epochs, read.validation_bank) == ("kaiming", 0, 10_000)

@@ -81,3 +81,25 @@ def _own_randomness():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield
+
+
+def test_convolutions_are_drawn_as_torchvision_or_as_torch_does():
+    """Normal with variance 2 / fan_out, or uniform with variance 1 / (3 fan_in)."""
+    found = {}
+    for initialisation in ("kaiming", "torch"):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            encoder = build_encoder("resnet18", initialisation=initialisation)
+        first = encoder.conv1.weight.detach()
+        found[initialisation] = encoder.layer3[1].conv1.weight.detach(), first
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        torch.testing.assert_close(first, torch.nn.Conv2d(3, 64, 3, bias=False).weight.detach())
+    inner, outer = (
+        (each.std() / other.std()).item() for each, other in zip(*found.values(), strict=True)
+    )
+    assert inner == pytest.approx(6**0.5, rel=0.01)  # 256 channels in and out
+    assert outer == pytest.approx((2 / (9 * 64) * 3 * 27) ** 0.5, rel=0.05)
+    uniform = found["torch"][0]
+    assert uniform.abs().max() <= (9 * 256) ** -0.5
+    assert found["kaiming"][0].abs().max() > 4 * (2 / (9 * 256)) ** 0.5

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from dimlab.datasets import digits
+from dimlab.encode import encode
+from dimlab.readers import fit_knn
 from dimlab.training.checkpoint import load_checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import TrainingStopped, train
@@ -150,6 +152,24 @@ def test_resuming_with_other_versions_is_reported(images):
     other = replace(start, config=CONFIG, versions={**start.versions, "threads": "999"})
     with pytest.warns(UserWarning, match="resumed with another threads: not bit for bit"):
         train(CONFIG, images, resume=other)
+
+
+def test_all_training_images_vote_where_the_bank_has_no_limit(images):
+    """Against a reader of all training features; half of them find less."""
+    config = replace(CONFIG, steps=1, validate_every=1)
+    validation = digits("validation")
+    found = {}
+    for size in (0, 32, len(images)):
+        records = []
+        checkpoint = train(
+            replace(config, validation_bank=size), images, validation=validation,
+            sink=records.append,
+        )  # fmt: skip
+        found[size] = records[-1]["knn_accuracy"]
+    bank, queries = (encode(checkpoint, each) for each in (images, validation))
+    expected = fit_knn(bank.features, bank.labels, k=5).accuracy(queries.features, queries.labels)
+    assert found[0] == found[len(images)] == pytest.approx(expected, abs=1e-9)
+    assert found[32] < found[0]
 
 
 def test_validation_is_measured_and_moves_nothing(images):

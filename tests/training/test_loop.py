@@ -94,6 +94,25 @@ def test_resuming_equals_not_stopping(changes, images, tmp_path):
     assert first == second
 
 
+@pytest.mark.parametrize("schedule", ["step", "epoch"])
+def test_epochs_are_the_steps_of_the_images_at_hand(schedule, images, tmp_path):
+    """Four batches an epoch, rates of the whole run, resumed in the middle of an epoch."""
+    by_epochs = replace(TINY, steps=0, epochs=2, schedule=schedule, checkpoint_every=3)
+    expected = train(replace(by_epochs, steps=8, epochs=0), images)
+    with pytest.raises(Pulled):
+        train(by_epochs, images, out=tmp_path, sink=pull_the_plug_at(5))
+    half = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert half.step == 3
+    found = train(by_epochs, images, out=tmp_path, resume=half)
+    assert found.step == expected.step == 8
+    assert_same_network(expected, found)
+    rates = [record["learning_rate"] for record in found.metrics]
+    assert rates == [record["learning_rate"] for record in expected.metrics]
+    assert train(by_epochs, images.take(range(35))).step == 4  # two whole batches an epoch
+    with pytest.raises(ValueError, match="warmup_steps must be fewer than the run has, 8; got 8"):
+        train(replace(by_epochs, warmup_steps=8), images)
+
+
 def test_the_mask_moves_and_training_lowers_the_loss(images):
     checkpoint = train(replace(TINY, steps=40, trace_every=1), images)
     losses = [record["loss"] for record in checkpoint.metrics]
@@ -173,6 +192,12 @@ def test_a_batch_larger_than_the_data_is_refused(images):
         ValueError, match=r"batch_size must be at most the number of images, 64; got 65"
     ):
         train(replace(TINY, batch_size=65), images)
+
+
+def test_grey_images_are_not_normalised_as_colour_ones_and_nothing_is_begun(images, tmp_path):
+    with pytest.raises(ValueError, match=r"got 'imagenet' for C = 1\. Use dataclasses\.replace"):
+        train(replace(TINY, normalisation="imagenet"), images, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_resuming_another_run_is_refused(images):
