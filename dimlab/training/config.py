@@ -110,7 +110,8 @@ class TrainConfig:
     ``first_order`` (the second-order part left out), ``joint`` (the regular loss: the control),
     ``none`` (frozen mask)."""
     finite_difference_radius: float = 0.01
-    """Length of the step of ``finite_difference``, > 0. The official code has 0.01."""
+    """Length of the step of ``finite_difference``, > 0. The official code has 0.01, across which
+    ReLUs of the projector change sign: see `dimlab.second_order_at` for the error."""
     trial_loss: str = "contrastive"
     """Loss that the trial step descends: ``contrastive`` (unweighted, official code) or ``total``
     (the regular loss)."""

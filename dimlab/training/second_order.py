@@ -34,7 +34,8 @@ class SecondOrder:
         Sine of the angle between the direct part and the whole: how far leaving the second-order
         part out turns the mask's step.
     error : float
-        Norm of (finite difference - exact) over the norm of the exact second-order part.
+        Norm of (finite difference - exact) over the norm of the exact second-order part; it comes
+        from ReLUs of the contrastive projector that change sign between the two points.
     agreement : float
         Cosine between the finite difference and the exact second-order part.
     """
