@@ -158,10 +158,10 @@ def finite_difference_hypergradient(trial: Trial, *, radius: float) -> Hypergrad
 
     Notes
     -----
-    On ReLU networks most of its error comes from ReLUs of the contrastive projector that change sign
-    between the two points, and is the same in float64: it is no rounding. At a smaller radius fewer
-    of them change sign, but the jump that each leaves in the gradient is divided by the radius, so
-    that the error vanishes only where none does.
+    On ReLU networks most of its error comes from ReLUs of the contrastive projector that change
+    sign between the two points, and is the same in float64: it is no rounding. At a smaller radius
+    fewer of them change sign, but the jump that each leaves in the gradient is divided by the
+    radius, so that the error vanishes only where none does.
     """
     if not radius > 0:
         raise ValueError(f"radius must be > 0; got {radius}.")
