@@ -13,17 +13,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from dimlab.text import json_text, raw_numbers, visible
+from dimlab.text import fitted, json_text, raw_numbers, visible
 
 if TYPE_CHECKING:
     from dimlab.probes.ablate import Ablation
 
 Advance = Callable[[int, int], None]
+_GAP = 2  # characters between the columns of a table
+_SHORTEST = 12  # characters of a column of text
+_NUMBERS = re.compile(r"([-+\d.,e%\[\] ]|inf|nan)*")
+
+
+class _Console(Console):
+    """Shows anyone's text as it is: brackets and colons are no markup, controls are escaped."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
 
 
 def console() -> Console:
@@ -32,9 +43,9 @@ def console() -> Console:
     Returns
     -------
     rich.console.Console
-        Writes to the current stdout, text as it is: square brackets and colons are no markup.
+        Writes to the current stdout, and text as it is.
     """
-    return Console(
+    return _Console(
         width=None if sys.stdout.isatty() else 100, markup=False, emoji=False, highlight=False
     )
 
@@ -108,7 +119,9 @@ def _bar(*columns: Any, quiet: bool) -> Progress:
     )
 
 
-def table(frame: Any, *, title: str, formats: dict[str, str] | None = None) -> Table:
+def table(
+    frame: Any, *, title: str, formats: dict[str, str] | None = None, width: int = 100
+) -> Table:
     """Make a table of a data frame.
 
     Parameters
@@ -120,21 +133,60 @@ def table(frame: Any, *, title: str, formats: dict[str, str] | None = None) -> T
     formats : dict of str to str, optional
         Format of a column's numbers, as ``{"importance": "+.4f"}``; the column names are the
         header.
+    width : int, default=100
+        Characters of a line.
 
     Returns
     -------
     rich.table.Table
-        Numbers are right-aligned.
+        Numbers are right-aligned and never shortened: where there is no room, text is, and the last
+        columns are left out, which is said below.
     """
     formats = formats or {}
-    shown = Table(title=visible(title), title_justify="left", box=None, pad_edge=False)
-    for name in frame.columns:
+    columns = [
+        [_cell(name), *(_cell(format(value, formats.get(name, ""))) for value in frame[name])]
+        for name in frame.columns
+    ]
+    widths = _widths(columns, width)
+    left_out = ", ".join(column[0] for column in columns[len(widths) :])
+    shown = Table(
+        title=title, title_justify="left", box=None, pad_edge=False, caption_justify="left",
+        caption=f"No room for: {left_out} (--out and --json have all)." if left_out else None,
+    )  # fmt: skip
+    for name, wide in zip(frame.columns, widths, strict=False):
         numeric = frame[name].dtype.kind in "ifu"
-        shown.add_column(_cell(name), justify="right" if numeric else "left", no_wrap=numeric)
-    for row in frame.itertuples(index=False):
-        cells = zip(frame.columns, row, strict=True)
-        shown.add_row(*(_cell(format(value, formats.get(name, ""))) for name, value in cells))
+        shown.add_column(_cell(name), justify="right" if numeric else "left", width=wide)
+    for cells in list(zip(*columns[: len(widths)], strict=True))[1:]:
+        shown.add_row(*(_broken(cell, wide) for cell, wide in zip(cells, widths, strict=True)))
     return shown
+
+
+def _broken(cell: str, width: int) -> str:
+    """Leave out the middle of words that are longer than a column: ends tell names apart."""
+    return re.sub(r"\S+", lambda word: fitted(word[0], width), cell)
+
+
+def _widths(columns: Sequence[Sequence[str]], width: int) -> list[int]:
+    """Share a line out among the first columns, as many as have room for their numbers and words.
+
+    The first cell of a column is its head, of which a word a line is enough.
+    """
+    wanted = [max(map(cell_len, column)) for column in columns]
+    given = []
+    for column, most in zip(columns, wanted, strict=True):
+        numbers = all(_NUMBERS.fullmatch(cell) for cell in column[1:])
+        whole = [*column[0].split(), *(column[1:] if numbers else " ".join(column[1:]).split())]
+        longest = max(map(cell_len, whole), default=0)
+        given.append(min(most, longest if numbers else min(longest, _SHORTEST)))
+    while len(given) > 1 and sum(given) + _GAP * (len(given) - 1) > width:
+        given.pop()
+    spare = max(0, width - sum(given) - _GAP * (len(given) - 1))
+    order = sorted(range(len(given)), key=lambda place: wanted[place] - given[place])
+    for done, place in enumerate(order):
+        more = min(wanted[place] - given[place], spare // (len(order) - done))
+        given[place] += more
+        spare -= more
+    return given
 
 
 def _cell(text: Any) -> str:
@@ -150,7 +202,8 @@ def print_table(frame: Any, *, title: str, formats: dict[str, str] | None = None
     frame, title, formats
         As in ``table``.
     """
-    console().print(table(frame, title=title, formats=formats))
+    shown = console()
+    shown.print(table(frame, title=title, formats=formats, width=shown.width))
 
 
 def print_rows(
@@ -223,7 +276,7 @@ def print_sentences(sentences: Iterable[str]) -> None:
     shown = console()
     shown.print()
     for sentence in sentences:
-        shown.print(f"- {visible(sentence)}")
+        shown.print(f"- {sentence}")
     shown.print()
 
 

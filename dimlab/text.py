@@ -5,8 +5,8 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import re
 import sys
-import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,9 +18,13 @@ _SYMBOLS = {
     "≤": "<=", "≥": ">=", "−": "-", "–": "-", "×": "x", "·": "-", "²": "^2", "…": "...",
     "→": "->", "←": "<-", "±": "+-", "✕": "x",
 }  # fmt: skip
-# controls, lone surrogates, separators of lines, and what stands for no character
-_UNSEEN = ("Cc", "Cs", "Cn", "Zl", "Zp")
-_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # right to left
+_UNSEEN = re.compile(
+    "["
+    "\x00-\x1f\x7f-\x9f"  # controls, such as those that colour a terminal
+    "\u2028\u2029\u202a-\u202e\u2066-\u2069"  # new lines, and text from right to left
+    "\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff"  # no characters: no file in UTF-8, or no XML
+    "]"
+)
 _ERRORS = "dimlab-readable"
 
 
@@ -44,13 +48,9 @@ def visible(text: str, *, keep: str = "\n") -> str:
     >>> visible("scanner\x1b[31m\t猫")
     'scanner\\x1b[31m\\t猫'
     """
-    if text.isprintable():
-        return text
-    return "".join(
-        each.encode("unicode_escape").decode()
-        if each not in keep and (unicodedata.category(each) in _UNSEEN or each in _TURNING)
-        else each
-        for each in text
+    return _UNSEEN.sub(
+        lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(),
+        text,
     )
 
 

@@ -115,6 +115,29 @@ def test_the_terminal_shows_names_as_they_are(monkeypatch, name):
     assert "worst  infinite" in shown
 
 
-def _to(console: Console, stream) -> Console:
-    console.file, console.width = stream, 1000
+@pytest.mark.parametrize(("width", "n_columns"), [(12, 1), (30, 2), (61, 4), (62, 5), (200, 5)])
+def test_tables_of_every_width_leave_out_columns_and_never_digits(width, n_columns):
+    import pandas as pd
+
+    stream, effects = io.StringIO(), [0.123456, -1e-7, np.nan]
+    frame = pd.DataFrame({
+        "factor": [f"a-long-folder/epoch-{n:03d}" for n in range(3)], "largest effect": effects,
+        "interval": ["0.12 [-0.30, +0.45]", "", "1.5"], "q": [0.5, 1e-12, 0.0],
+        "verdict": ["nuisance", "through another factor", "neither"],
+    })  # fmt: skip
+    made = terminal.table(frame, title="t", formats={"largest effect": "+.7f"}, width=width)
+    _to(terminal.console(), stream, width).print(made)
+    shown = stream.getvalue()
+    assert max(map(len, shown.splitlines())) <= width
+    assert len(made.columns) == n_columns
+    assert ("No room" in shown) == (n_columns < 5)
+    assert all(f"{n:03d}" in shown for n in range(3))  # what tells the names apart
+    if n_columns > 1:
+        assert all(f"{effect:+.7f}" in shown for effect in effects)
+    if n_columns > 2:
+        assert all(interval in shown for interval in frame["interval"])
+
+
+def _to(console: Console, stream, width=1000) -> Console:
+    console.file, console.width = stream, width
     return console

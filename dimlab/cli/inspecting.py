@@ -69,7 +69,7 @@ def inspect(
             for name, value in summary.items():
                 if value not in (None, [], {}, ""):
                     line = f"{name.replace('_', ' ')}: {_in_words(value)}"
-                    console().print(line, markup=False, highlight=False)
+                    console().print(line)
             if tensors:
                 print_table(found.to_frame(), title="Tensors", formats={})
 

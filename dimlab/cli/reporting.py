@@ -26,7 +26,7 @@ from dimlab.cli.options import (
     as_folder,
 )
 from dimlab.cli.recording import recording
-from dimlab.sources import Loading, is_own, mask_of, names_of, read_checkpoint, reading
+from dimlab.sources import Loading, is_own, mask_of, names_of, read_checkpoint, reading, stems_of
 from dimlab.terminal import GateMet, console, print_summary, progress
 from dimlab.text import say
 
@@ -85,21 +85,21 @@ def report(
             page = redraw_report(sources[0], out=out, figure_format=figure_format)
         console().print(f"Open {page} (drawn again, nothing measured).")
         return
-    names = names_of(sources)
+    names, headline = names_of(sources), []
     loading = Loading(
         data, data_dir, False, None, train_features, device, seed, quiet, array, labels
     )
     results: dict[str, Any] = {}
     tested: dict[str, Any] = {}
     splits: dict[str, Any] = {}
-    for name, source in zip(names, sources, strict=True):
+    for name, stem, source in zip(names, stems_of(names), sources, strict=True):
         found, train, tested[name] = _examined(
             loading, source, reader, permutations, (max_queries, max_train)
         )
         splits |= {f"test, {name}": tested[name]} | (
             {} if train is None else {f"train, {name}": train}
         )
-        prefix = f"{name}-" if len(sources) > 1 else ""
+        prefix = f"{stem}-" if len(sources) > 1 else ""
         results |= {f"{prefix}{key}": each for key, each in found.items()}
     if len(sources) > 1:
         from dimlab.probes.compare import compare
@@ -108,10 +108,12 @@ def report(
             results = {"comparison": compare(tested, seed=seed, device=device), **results}
         except ValueError as error:  # the other results stand
             say(f"dimlab report: the comparison is left out: {error}")
+        headline = [f"Verdicts and the table of dimensions are of {names[0]} alone."]
     page = write_report(
         out,
         results,
         title=f"dimlab report: {', '.join(names)}",
+        headline=headline,
         provenance=recording(loading, sources, splits)(),
         figure_format=figure_format,
     )
@@ -123,8 +125,10 @@ def report(
             {"report": str(page), "verdicts": [vars(each) for each in verdicts]}, as_json=True
         )
         return
+    for sentence in headline:
+        console().print(sentence)
     for verdict in verdicts:
-        console().print(f"- {verdict.question} {verdict.answer}. {verdict.because}", markup=False)
+        console().print(f"- {verdict.question} {verdict.answer}. {verdict.because}")
     console().print(f"Open {page} (numbers beside it as CSV and JSON).")
 
 
@@ -176,11 +180,11 @@ def _check(folders: list[Path], as_json: bool) -> None:
 
 def _print_check(what: Path, found: Reproducibility) -> None:
     show = console()
-    show.print(f"{what} {found.answer}", markup=False)
+    show.print(f"{what} {found.answer}")
     for point in found.points:
-        show.print(f"- {point.name}: {_MARKS[point.state]}, {point.text}", markup=False)
+        show.print(f"- {point.name}: {_MARKS[point.state]}, {point.text}")
     if found.command:
-        show.print(f"Run again: {found.command}", markup=False, soft_wrap=True)
+        show.print(f"Run again: {found.command}", soft_wrap=True)
 
 
 def _joined(found: Mapping[str, Reproducibility]) -> dict[str, Any]:

@@ -181,7 +181,8 @@ def train(
         sinks = [
             stack.enter_context(
                 training_progress(
-                    settings.n_steps(len(images)), settings.batch_size,
+                    settings.n_steps(len(images)),
+                    settings.batch_size,
                     quiet=quiet or world.rank > 0,
                 )
             )

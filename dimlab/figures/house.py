@@ -26,7 +26,7 @@ _MORE_FONTS = (
     "WenQuanYi Micro Hei", "PingFang SC", "Hiragino Sans", "Microsoft YaHei", "Yu Gothic",
     "Malgun Gothic", "Arial Unicode MS", "Noto Sans", "Noto Sans Symbols2", "Symbola",
 )  # fmt: skip
-_LONGEST = {"tick": 60, "legend": 44, "other": 100}  # characters of a line
+_BESIDE, _ABOVE = 430, 1000  # points x characters of a line beside the axes, and along them
 
 
 @contextmanager
@@ -104,7 +104,7 @@ def as_written(ax: Axes) -> Axes:
         numbers |= {axis.get_offset_text(), *labels}
         given = axis.get_major_formatter()
         if isinstance(given, (FixedFormatter, FuncFormatter)):
-            axis.set_major_formatter(_shortened(given))
+            axis.set_major_formatter(_shortened(given, float(labels[0].get_fontsize())))
             if any("$" in label.get_text() for label in labels):
                 for label in labels:
                     label.set_parse_math(False)
@@ -114,16 +114,17 @@ def as_written(ax: Axes) -> Axes:
         words = text.get_text()
         if "$" in words:
             text.set_parse_math(False)
-        text.set_text(_line(words, "legend" if text in named else "other"))
+        room = _BESIDE if text in named else _ABOVE
+        text.set_text(_line(words, room, float(text.get_fontsize())))
     return ax
 
 
-def _shortened(given: Callable[..., Any]) -> Callable[..., str]:
-    return lambda x, pos=None: _line(str(given(x, pos)), "tick")
+def _shortened(given: Callable[..., Any], size: float) -> Callable[..., str]:
+    return lambda x, pos=None: _line(str(given(x, pos)), _BESIDE, size)
 
 
-def _line(text: str, role: str) -> str:
-    return fitted(visible(text), _LONGEST[role])
+def _line(text: str, room: int, size: float) -> str:
+    return fitted(visible(text), max(16, int(room / size)))
 
 
 def legend_of(ax: Axes, names: Sequence[tuple[Any, str]], **options: Any) -> Legend:

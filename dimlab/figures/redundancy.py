@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -261,7 +262,8 @@ def plot_comparison(
 
 def _told_apart(names: tuple[str, ...]) -> list[str]:
     """Leave out the folders and file names that all names share, and the middle of long ones."""
-    parts = [re.split(r"([/\\])", name) for name in names]  # names and what separates them
+    between = f"([/{re.escape(os.sep)}])"
+    parts = [re.split(between, name) for name in names]  # folders and what separates them
     first = last = 0
     if len(names) > 1:
         shortest = min(map(len, parts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from dimlab.report.dimensions import dimensions_of
 from dimlab.report.provenance import RECORD, WRITTEN
 from dimlab.report.saved import HOUSE, SUFFIX, load_result, result_bytes
 from dimlab.report.verdicts import verdicts_of
-from dimlab.text import json_text, raw_numbers
+from dimlab.text import json_text, raw_numbers, visible
 
 __all__ = ["in_words", "redraw_report", "write_report", "write_result"]
 
@@ -137,7 +138,7 @@ def _contents(
         rows=[[_cell(value) for value in row] for row in frame.itertuples(index=False, name=None)],
         provenance=dict(provenance),
     )
-    contents["report.html"] = _encoded(page)
+    contents["report.html"] = visible(page).encode()
     written = {**(before or {}), **{name: digest(each) for name, each in contents.items()}}
     contents["provenance.json"] = _json({**provenance, WRITTEN: written} if provenance else {})
     return contents
@@ -367,7 +368,7 @@ def _section(name: str, result: Any, files: Mapping[str, tuple[str, bytes]]) -> 
     nested = {key: value for key, value in summary.items() if isinstance(value, Mapping)}
     return {
         "name": name.replace("_", " ").replace("-", " "),
-        "anchor": f"result-{name}",
+        "anchor": "result-" + re.sub(r"[^\w.-]+", "-", name),
         "summary": {key: in_words(each) for key, each in summary.items() if key not in nested},
         "nested": [{"name": key, "text": in_words(each)} for key, each in nested.items() if each],
         "figures": figures,

@@ -11,6 +11,7 @@ from dimlab.sources.reading import (
     read_checkpoint,
     reading,
     said_on_stderr,
+    stems_of,
 )
 from dimlab.sources.samples import check_drawn, drawn, halves, sampled, sampled_train
 from dimlab.sources.traces import read_trace
@@ -33,4 +34,5 @@ __all__ = [
     "said_on_stderr",
     "sampled",
     "sampled_train",
+    "stems_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -184,6 +185,30 @@ def names_of(sources: list[Path]) -> list[str]:
         if names.count(name) > 1:
             raise ValueError(f"files must differ; got {name} twice.")
     return names
+
+
+def stems_of(names: list[str]) -> list[str]:
+    """Turn different names into different stems of files, whatever is in them.
+
+    Parameters
+    ----------
+    names : list of str
+        From `names_of`.
+
+    Returns
+    -------
+    list of str
+        Without folders, hidden files and what makes a file's name too long.
+
+    Examples
+    --------
+    >>> stems_of(["../a/x.npz", "b/x.npz"]), stems_of(["a/x", "a-x"])
+    (['a-x.npz', 'b-x.npz'], ['1-a-x', '2-a-x'])
+    """
+    stems = [re.sub(r"[/\\:]+", "-", name).strip(".-")[:50] for name in names]
+    if len(set(stems)) == len(stems) and all(stems):
+        return stems
+    return [f"{place}-{stem}" for place, stem in enumerate(stems, 1)]
 
 
 def mask_of(representation: Representation) -> DimensionMask | None:
