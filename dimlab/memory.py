@@ -127,7 +127,10 @@ _PEAKS: dict[str, tuple[Callable[[Shapes], float], ...]] = {
     ),
     "decompose": (lambda s: 22 * s.n_blocks * s.square,),
     "decompose views": (lambda s: 40 * s.n_blocks * s.square + 11 * s.test + 85 * _MB,),
-    "find_redundancy": (lambda s: 22 * s.n_blocks * s.square + 20 * _MB,),
+    "find_redundancy": (
+        lambda s: 22 * s.n_blocks * s.square + 20 * _MB,
+        lambda s: 8 * s.n_blocks * s.square + 24 * min(s.test, 20 * s.square) + 20 * _MB,
+    ),
     "find_redundancy reader": (
         lambda s: 22 * s.n_blocks * s.square + 20 * _MB,
         lambda s: 17 * s.test + 14 * s.n_blocks * s.square,

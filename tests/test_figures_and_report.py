@@ -228,9 +228,9 @@ def test_spectrum_figure_shows_values_law_and_rank(mixed, ax):
 def test_redundancy_figure_shows_what_is_explained_and_kept(mixed, ax, reader):
     result = find_redundancy(mixed, reader=reader)
     figures.plot_redundancy(result, ax=ax)
-    ranked, kept, subset = ax.lines
-    expected = np.sort(result.r_squared[~result.dead])[::-1]
-    np.testing.assert_allclose(ranked.get_ydata(), expected)
+    adjusted, ranked, *_, kept, subset = ax.lines
+    for line, values in ((adjusted, result.adjusted_r_squared), (ranked, result.r_squared)):
+        np.testing.assert_allclose(line.get_ydata(), np.sort(values[~result.dead])[::-1])
     np.testing.assert_allclose(
         kept.get_ydata(), result.kept_variance if reader is None else result.kept_accuracy
     )

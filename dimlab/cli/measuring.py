@@ -219,7 +219,7 @@ def find_redundancy(
     with loading.measured(
         sources, split, views=views, stacked=views > 0, save_moments=save_moments
     ) as (measured, is_first):
-        with progress("halving", quiet=quiet) as advance:
+        with cautions("redundancy"), progress("halving", quiet=quiet) as advance:
             result = find(
                 measured, cut=cut, keep=keep, reader=reader, n_blocks=blocks, seed=seed,
                 device=device, progress=advance,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -128,7 +129,13 @@ def explore(
         return scores, ties
 
     def repeated() -> tuple[np.ndarray, np.ndarray]:
-        found = find_redundancy(train, seed=seed) if redundancy is None else redundancy
+        found = redundancy
+        if found is None:
+            with warnings.catch_warnings():  # the widget says it
+                warnings.simplefilter("ignore", UserWarning)
+                found = find_redundancy(train, seed=seed)
+        if found.caution:
+            raise ValueError(found.caution)
         scores = np.where(found.dead, 1.0, found.r_squared)  # a constant has nothing of its own
         return scores, np.zeros(n_dimensions)
 

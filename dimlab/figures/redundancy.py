@@ -151,8 +151,10 @@ def plot_redundancy(result: Redundancy, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        Blue: R^2 of every dimension on the others, largest first. Orange: variance (or accuracy)
-        that the first dimensions of the pivot order keep; dotted where the subset ends.
+        Blue: R^2 of every dimension on the others, adjusted for chance (dashed: plain), largest
+        first; grey: what the largest plain one of independent dimensions reaches, where N < 20 D.
+        Orange: variance (or accuracy) that the first dimensions of the pivot order keep; dotted
+        where the subset ends.
 
     Examples
     --------
@@ -162,14 +164,23 @@ def plot_redundancy(result: Redundancy, *, ax: Axes | None = None) -> Axes:
     >>> features[:, 3] = 1 - 2 * features[:, 0]  # a copy in other units
     >>> axes = plot_redundancy(find_redundancy(Representation(features)), ax=Figure().subplots())
     >>> axes.get_title(loc="left")
-    'Redundancy: 0 dead, 2 duplicate, 1 groups of |r| ≥ 0.5'
+    'Redundancy: 2 of 4 redundant, 0 dead, 2 duplicate'
     """
     ax = axes_or_current(ax)
-    ranked = np.sort(result.r_squared[~result.dead])[::-1]
-    ax.plot(
-        np.arange(1, len(ranked) + 1), ranked, color=BLUE, lw=1.5,
-        label="R² of a dimension on the others, ranked",
-    )  # fmt: skip
+    alive = ~result.dead
+    for values, style, label in (
+        (result.adjusted_r_squared, "-", "adjusted R² on the others, ranked"),
+        (result.r_squared, "--", "plain R²"),
+    ):
+        ranked = np.sort(values[alive & np.isfinite(values)])[::-1]
+        if len(ranked):
+            places = np.arange(1, len(ranked) + 1)
+            ax.plot(places, ranked, color=BLUE, lw=1.5, ls=style, label=label)
+    if np.isfinite(result.r_squared_null):
+        ax.axhline(
+            result.r_squared_null, color=GREY, lw=1, ls="--",
+            label="largest plain R² if independent (95 %)",
+        )  # fmt: skip
     kept, what = result.kept_variance, "variance kept by the first n"
     if result.kept_accuracy is not None:
         kept, what = result.kept_accuracy, f"accuracy of a {result.reader} reader of the first n"
@@ -183,9 +194,11 @@ def plot_redundancy(result: Redundancy, *, ax: Axes | None = None) -> Axes:
     ax.legend(frameon=True, framealpha=1, edgecolor="none", fontsize="small", loc="lower right")
     ax.set_xlabel("dimensions")
     ax.set_ylabel("share")
-    shared = sum(len(group) > 1 for group in result.groups)
+    redundant = f"{int(result.is_redundant.sum())} of {int(alive.sum())} redundant"
     counts = f"{int(result.dead.sum())} dead, {int(result.is_duplicate.sum())} duplicate"
-    title = f"Redundancy: {counts}, {shared} groups of |r| ≥ {result.cut:g}"
+    title = f"Redundancy: {redundant}, {counts}"
+    if result.caution:
+        title += "\nby groups alone: too few samples for R²"
     ax.set_title(titled(title, result), loc="left")
     return as_written(ax)
 

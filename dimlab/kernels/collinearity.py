@@ -164,6 +164,80 @@ def variance_inflation(correlation: np.ndarray, floor: float | None = None) -> n
     return np.where(involved, np.inf, np.maximum(diagonal, 1.0))
 
 
+def inflation_by_chance(n_samples: float, n_dimensions: int) -> float:
+    """Median variance inflation factor of independent dimensions; NaN where N <= D.
+
+    Parameters
+    ----------
+    n_samples : float
+        N.
+    n_dimensions : int
+        D.
+
+    Returns
+    -------
+    float
+        R^2 of a Gaussian dimension on D - 1 others follows a Beta distribution with (D - 1) / 2
+        and (N - D) / 2.
+    """
+    from scipy.stats import beta
+
+    if n_samples <= n_dimensions:
+        return float("nan")
+    if n_dimensions < 2:
+        return 1.0
+    left = (n_samples - n_dimensions) / 2, (n_dimensions - 1) / 2
+    return 1 / float(beta.median(*left))  # of 1 - R^2
+
+
+def largest_r_squared_by_chance(n_samples: float, n_dimensions: int, level: float = 0.95) -> float:
+    """Quantile of the largest R^2 of independent Gaussian dimensions; NaN where N <= D.
+
+    Parameters
+    ----------
+    n_samples : float
+        N.
+    n_dimensions : int
+        D >= 2.
+    level : float, default=0.95
+        Probability that none is larger, at least: by Bonferroni's inequality.
+
+    Returns
+    -------
+    float
+        In (0, 1).
+    """
+    from scipy.stats import beta
+
+    if n_samples <= n_dimensions:
+        return float("nan")
+    tail = (1 - level) / n_dimensions
+    return float(beta.isf(tail, (n_dimensions - 1) / 2, (n_samples - n_dimensions) / 2))
+
+
+def pairs_by_chance(n_samples: int, n_dimensions: int, cut: float) -> float:
+    """Count the pairs of independent Gaussian dimensions that reach a correlation, on average.
+
+    Parameters
+    ----------
+    n_samples, n_dimensions : int
+        N and D.
+    cut : float
+        In (0, 1].
+
+    Returns
+    -------
+    float
+        At most D (D - 1) / 2.
+    """
+    from scipy.stats import beta
+
+    n_pairs = n_dimensions * (n_dimensions - 1) / 2
+    if n_samples < 3:
+        return n_pairs
+    return n_pairs * float(beta.sf(cut**2, 0.5, (n_samples - 2) / 2))
+
+
 def pivot_order(covariance: np.ndarray, floor: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Order dimensions by pivoted QR, and say how much of all the first ones explain.
 

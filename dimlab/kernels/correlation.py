@@ -108,9 +108,14 @@ def redundancy_of(
     if len(live) < 2:
         return found
     mean = _mean_of_others(matrix[np.ix_(live, live)] ** 2)
-    chance = _mean_of_others(_chance(n_samples, live))
+    chance = chances_of(live, n_samples)
     found[live] = (mean - chance) / (1 - chance)
     return found
+
+
+def chances_of(live: np.ndarray, n_samples: float | np.ndarray) -> np.ndarray:
+    """Mean squared correlation (n,) of each of two or more dimensions with independent others."""
+    return _mean_of_others(_chance(n_samples, live))
 
 
 def chance_of(live: np.ndarray, n_samples: float | np.ndarray) -> float:
@@ -129,7 +134,7 @@ def chance_of(live: np.ndarray, n_samples: float | np.ndarray) -> float:
     """
     if len(live) < 2:
         return float("nan")
-    return float(_mean_of_others(_chance(n_samples, live)).mean())
+    return float(chances_of(live, n_samples).mean())
 
 
 def rooted(mean_square: float) -> float:

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dimlab.clusters import cluster_ids
 from dimlab.cuts import held_out
 from dimlab.kernels.collinearity import (
     correlation_floor,
     group_ids,
     groups_of,
+    inflation_by_chance,
+    largest_r_squared_by_chance,
+    pairs_by_chance,
     pivot_order,
     variance_inflation,
 )
-from dimlab.kernels.correlation import correlation_of, dead_dimensions
+from dimlab.kernels.correlation import (
+    chances_of,
+    correlation_of,
+    dead_dimensions,
+    effective_samples,
+    independent_correlations,
+    permuted_correlations,
+)
 from dimlab.kernels.moments import N_BLOCKS, Moments
+from dimlab.kernels.reliability import block_kurtosis, is_heavy
 from dimlab.kernels.rounding import eigenvalue_floor
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, plain, sample_of
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
+from dimlab.probes.decompose import refuse_clusters
 from dimlab.representation import Representation
 
 _COPY = 1 - 1e-6  # |correlation| from which one dimension is an affine copy of another
 _N_HALVINGS = 10
+_EXPLAINED = 0.9  # adjusted R^2 from which the others stand for a dimension
+_AMPLE = 20  # samples a dimension from which R^2 by chance is small
+_N_NULL = 19  # permutations: the largest of so many is a 95 % quantile
+_LEVEL = 0.95
+_PERMUTED = 1e11  # products up to which rows are permuted: some 10 seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +57,10 @@ class Redundancy:
     variance_inflation_factor : ndarray of shape (D,)
         1 / (1 - R^2); infinite where the dimension is a sum of others, NaN where it is dead.
     r_squared : ndarray of shape (D,)
-        Share of the dimension's variance that the others explain linearly.
+        Share of the dimension's variance that the others explain linearly. Even independent
+        dimensions have (D - 1) / (N - 1) on average.
+    adjusted_r_squared : ndarray of shape (D,)
+        1 - (1 - R^2) (N - 1) / (N - D): 0 on average for independent dimensions.
     group : ndarray of shape (D,), int
         Group of each dimension: average linkage of |correlation|, cut at ``cut``. Groups are
         numbered in order of their lowest dimension; a dead dimension is alone.
@@ -54,7 +76,12 @@ class Redundancy:
     mean : ndarray of shape (D,)
         Mean of each dimension: the constant, for a dead one.
     duplicates : tuple of ndarray of shape (n,), int
-        Groups of affine copies: every |correlation| within is at least 1 - 1e-6.
+        Groups of affine copies: every |correlation| within is at least 1 - 1e-6. Of a chain, whose
+        ends are no copies of each other, its pairs.
+    chains : tuple of ndarray of shape (n,), int
+        Groups of dimensions that are linked by copies although not all of them are copies.
+    weakest : ndarray of shape (C,)
+        For each of the C chains, the least |correlation| within.
     order : ndarray of shape (D,), int
         Dimensions by pivoted QR: each time the one of which those before explain least.
     kept_variance : ndarray of shape (D,)
@@ -70,6 +97,20 @@ class Redundancy:
         The reader; empty: the subset keeps variance.
     n_samples : int
         N.
+    variance_inflation_null : float
+        Median variance inflation factor of as many independent dimensions. NaN where N <= D.
+    r_squared_null : float
+        95 % quantile of the largest R^2 of as many independent dimensions. NaN where N >= 20 D, so
+        that it was not needed, or N <= D.
+    shared_null : float
+        95 % quantile of the number of independent dimensions that share a group. NaN where
+        N >= 20 D.
+    null_law : str
+        How both quantiles were found; empty where they were not.
+    caution : str
+        What could not be measured, and why; else empty.
+    clustered : bool
+        Whether rows were taken to be independent between clusters only.
     basis, sample : str
         Basis of the dimensions; which part of the split was used, empty: all of it.
 
@@ -84,12 +125,15 @@ class Redundancy:
     >>> found = find_redundancy(Representation(features))
     >>> [group.tolist() for group in found.groups], found.is_duplicate.tolist()
     ([[0, 3], [1], [2]], [True, False, False, True])
+    >>> found.is_redundant.tolist()  # groups, or explained by the others
+    [True, False, False, True]
     >>> found.to_frame()["r_squared"].round(1).tolist(), found.summary()["n_subset"]
     ([1.0, 0.0, 0.0, 1.0], 3)
     """
 
     variance_inflation_factor: np.ndarray
     r_squared: np.ndarray
+    adjusted_r_squared: np.ndarray
     group: np.ndarray
     cut: float
     group_stability: np.ndarray
@@ -97,6 +141,8 @@ class Redundancy:
     dead: np.ndarray
     mean: np.ndarray
     duplicates: tuple[np.ndarray, ...]
+    chains: tuple[np.ndarray, ...]
+    weakest: np.ndarray
     order: np.ndarray
     kept_variance: np.ndarray
     kept_accuracy: np.ndarray | None
@@ -104,6 +150,12 @@ class Redundancy:
     subset: np.ndarray
     reader: str
     n_samples: int
+    variance_inflation_null: float
+    r_squared_null: float
+    shared_null: float
+    null_law: str = ""
+    caution: str = ""
+    clustered: bool = False
     basis: str = "axes"
     sample: str = ""
 
@@ -123,14 +175,28 @@ class Redundancy:
             found[members] = True
         return found
 
+    @property
+    def is_redundant(self) -> np.ndarray:
+        """Whether each dimension shares a group, or others explain it, (D,) bool.
+
+        Explained: an adjusted R^2 of at least 0.9 that is, where ``r_squared_null`` is known, above
+        it. A dead dimension is not redundant but dead.
+        """
+        shares = np.bincount(self.group)[self.group] > 1
+        explained = self.adjusted_r_squared >= _EXPLAINED
+        if np.isfinite(self.r_squared_null):
+            explained &= self.r_squared > self.r_squared_null
+        return ~self.dead & (shares | explained)
+
     def to_frame(self) -> Any:
         """Return one row a dimension.
 
         Returns
         -------
         pandas.DataFrame
-            ``dimension, variance_inflation_factor, r_squared, group, group_size, group_stability,
-            duplicate, dead, mean, pivot`` (place in ``order``, from 1), ``in_subset``.
+            ``dimension, variance_inflation_factor, r_squared, adjusted_r_squared, group,
+            group_size, group_stability, redundant, duplicate, dead, mean, pivot`` (place in
+            ``order``, from 1), ``in_subset``.
         """
         import pandas as pd
 
@@ -141,9 +207,11 @@ class Redundancy:
                 "dimension": np.arange(len(self)),
                 "variance_inflation_factor": self.variance_inflation_factor,
                 "r_squared": self.r_squared,
+                "adjusted_r_squared": self.adjusted_r_squared,
                 "group": self.group,
                 "group_size": np.bincount(self.group)[self.group],
                 "group_stability": self.group_stability[self.group],
+                "redundant": self.is_redundant,
                 "duplicate": self.is_duplicate,
                 "dead": self.dead,
                 "mean": self.mean,
@@ -158,8 +226,9 @@ class Redundancy:
         Returns
         -------
         dict
-            Sizes, counts and lists of dead, duplicate and collinear dimensions, median R^2, groups
-            of two or more with the cut and the stability, and the subset.
+            Sizes, counts and lists of dead, redundant, duplicate and collinear dimensions, median
+            R^2, plain and adjusted, and variance inflation beside those of independent dimensions,
+            groups of two or more with the cut and the stability, and the subset.
         """
         alive = ~self.dead
         shared = [group.tolist() for group in self.groups if len(group) > 1]
@@ -169,12 +238,25 @@ class Redundancy:
             "n_dimensions": len(self),
             "basis": self.basis,
             **({"sample": self.sample} if self.sample else {}),
-            "median_r_squared": float(np.median(self.r_squared[alive])) if alive.any() else None,
+            **{
+                f"median_{name}": plain(float(np.median(getattr(self, name)[alive])))
+                for name in ("r_squared", "adjusted_r_squared", "variance_inflation_factor")
+            },
+            "variance_inflation_null": plain(self.variance_inflation_null),
+            "r_squared_null": plain(self.r_squared_null),
+            "shared_null": plain(self.shared_null),
+            "null_law": self.null_law,
+            "n_redundant": int(self.is_redundant.sum()),
+            "redundant_dimensions": np.flatnonzero(self.is_redundant).tolist(),
             "n_collinear": int(np.isinf(self.variance_inflation_factor).sum()),
             "n_dead": int(self.dead.sum()),
             "dead_dimensions": np.flatnonzero(self.dead).tolist(),
             "n_duplicate": int(self.is_duplicate.sum()),
             "duplicates": [members.tolist() for members in self.duplicates],
+            "chains": [
+                {"dimensions": members.tolist(), "weakest": float(weakest)}
+                for members, weakest in zip(self.chains, self.weakest, strict=True)
+            ],
             "n_groups": len(self.groups),
             "n_shared_groups": len(shared),
             "shared_groups": sorted(shared, key=len, reverse=True),
@@ -183,6 +265,7 @@ class Redundancy:
             "subset_keeps": f"{self.keep:g} of the {kept}",
             "n_subset": len(self.subset),
             "subset": self.subset.tolist(),
+            **({"caution": self.caution} if self.caution else {}),
         }
 
 
@@ -193,6 +276,7 @@ def find_redundancy(
     keep: float = 0.99,
     reader: str | None = None,
     n_blocks: int = N_BLOCKS,
+    clusters: str | np.ndarray | None = None,
     seed: int = 0,
     device: str = "cpu",
     progress: Progress | None = None,
@@ -202,7 +286,8 @@ def find_redundancy(
     Parameters
     ----------
     representation : Representation or Moments
-        N > D samples of D dimensions.
+        N samples of D dimensions. Where N is not above the number of dimensions that vary, every
+        R^2 would be 1: it is NaN then, and redundancy is judged by groups alone.
     cut : float, default=0.5
         Groups are merged while the mean |correlation| between them is at least this, in (0, 1].
     keep : float, default=0.99
@@ -211,6 +296,10 @@ def find_redundancy(
         Keep this reader's accuracy instead of variance; needs labels.
     n_blocks : int, default=20
         Blocks of samples that halves are made of, >= 2; ignored for moments, which have theirs.
+    clusters : str or ndarray of shape (N,), optional
+        Which rows belong together (name of a factor, or one value a row): halves and the null are
+        made of whole clusters, and R^2 is adjusted for as many rows as they are worth. By default
+        rows are independent.
     seed : int, default=0
         Deals samples and draws halves.
     device : str, default="cpu"
@@ -226,17 +315,27 @@ def find_redundancy(
     Raises
     ------
     ValueError
-        If N is not above the number of dimensions that vary (every R^2 would be 1), none varies, a
-        number is out of its range, a reader is asked of moments or without labels, or moments are
-        those of pairs of views, or the device is not there.
+        If no dimension varies, a number is out of its range, a reader is asked of moments or
+        without labels, moments are those of pairs of views, clusters do not fit the rows or are
+        given for moments, or the device is not there.
     MemoryError
         If it would not fit into the memory that is free; the sentence says what would.
+
+    Warns
+    -----
+    UserWarning
+        If N is not above the number of dimensions that vary.
 
     Notes
     -----
     Variance inflation factors are the diagonal of the inverse correlation matrix [1]_, all from one
     eigendecomposition; a dimension with a component of more than 1e-8 in an eigenvector whose
     eigenvalue is <= D eps (largest eigenvalue) is a sum of others: R^2 = 1.
+
+    With N < 20 D chance alone makes R^2 large. ``r_squared_null`` says how large: for independent
+    Gaussian dimensions R^2 follows the Beta distribution with (D - 1) / 2 and (N - D) / 2, of which
+    the quantile at 1 - 0.05 / D is taken; where tails are heavy, or rows come in clusters, it is
+    the largest R^2 of 19 permutations of every column.
 
     Groups: average linkage on 1 - |correlation|. Their stability [2]_ is that of random halves of
     the samples: with half the samples, groups that only just merged fall apart.
@@ -278,33 +377,43 @@ def find_redundancy(
             "find_redundancy" if reader is None else "find_redundancy reader",
             Shapes(0, len(known), known.n_dimensions, n_blocks=n_blocks),
         )
-    moments = _moments_of(representation, n_blocks, seed, device)
+    ids = None if known is None else cluster_ids(known, clusters)
+    if known is None:
+        refuse_clusters(clusters)
+    moments = _moments_of(representation, n_blocks, seed, ids, device)
     dead = dead_dimensions(moments)
     live = np.flatnonzero(~dead)
-    _refuse(moments.n, live)
+    if len(live) == 0:
+        raise ValueError("representation must vary in some dimension; got only constant ones.")
     matrix = correlation_of(moments, dead)
-    alive = matrix[np.ix_(live, live)]
-    factor, share = np.full(len(dead), np.nan), np.full(len(dead), np.nan)
-    largest = float(np.linalg.eigvalsh(alive)[-1])
-    factor[live] = variance_inflation(alive, correlation_floor(moments, live, largest))
-    share[live] = 1 - 1 / factor[live]
+    explained = _explained(moments, matrix, live, known, ids)
+    caution = ""
+    if moments.n <= len(live):
+        caution = (
+            f"N = {moments.n} samples do not exceed the {len(live)} dimensions that vary: every "
+            "R^2 would be 1, so redundancy is judged by groups alone. Use more samples."
+        )
+        warnings.warn(caution, UserWarning, stacklevel=2)
     group = group_ids(matrix, cut)
     stability, of_groups = _stability(moments, dead, group, cut, seed, progress)
+    chance = _by_chance(moments, live, known, ids, cut, seed)
+    duplicates, chains, weakest = _copies(matrix, live)
     order, kept_variance = _pivots(moments, live)
     accuracy = None
     if known is not None and known.labels is not None and reader is not None:
-        accuracy = _accuracies(known, known.labels, order, reader, seed)
+        accuracy = _accuracies(known, known.labels, order, reader, seed, ids)
     kept = kept_variance if accuracy is None else accuracy
     return Redundancy(
-        variance_inflation_factor=factor,
-        r_squared=share,
+        **explained,
         group=group,
         cut=cut,
         group_stability=of_groups,
         stability=stability,
         dead=dead,
         mean=moments.mean[0],
-        duplicates=_copies(matrix, live),
+        duplicates=duplicates,
+        chains=chains,
+        weakest=weakest,
         order=order,
         kept_variance=kept_variance,
         kept_accuracy=accuracy,
@@ -312,19 +421,27 @@ def find_redundancy(
         subset=order[: _shortest(kept, keep)],
         reader=reader or "",
         n_samples=moments.n,
+        **chance,
+        caution=caution,
+        clustered=ids is not None,
         basis=basis_of(representation),
         sample=sample_of(representation),
     )
 
 
 def _moments_of(
-    representation: Representation | Moments, n_blocks: int, seed: int, device: str
+    representation: Representation | Moments,
+    n_blocks: int,
+    seed: int,
+    ids: np.ndarray | None,
+    device: str,
 ) -> Moments:
     if not isinstance(representation, Moments):
         return Moments.of(
             representation.features,
             n_blocks=n_blocks,
             seed=seed,
+            clusters=ids,
             device=device,
             precision=representation.precision,
         )
@@ -336,24 +453,88 @@ def _moments_of(
     return representation
 
 
-def _refuse(n_samples: int, live: np.ndarray) -> None:
-    if len(live) == 0:
-        raise ValueError("representation must vary in some dimension; got only constant ones.")
-    if n_samples <= len(live):
-        raise ValueError(
-            f"representation must have more samples than its {len(live)} dimensions that vary, or "
-            f"every R^2 is 1; got {n_samples}."
-        )
+def _explained(
+    moments: Moments,
+    matrix: np.ndarray,
+    live: np.ndarray,
+    known: Representation | None,
+    ids: np.ndarray | None,
+) -> dict[str, Any]:
+    """Say what the others explain of every dimension; NaN where rows are too few."""
+    names = ("variance_inflation_factor", "r_squared", "adjusted_r_squared")
+    factor, share, adjusted = (np.full(len(matrix), np.nan) for _ in names)
+    n_live, n_rows = len(live), np.full(len(live), float(moments.n))
+    if known is not None and ids is not None:
+        n_rows = 1 + 1 / chances_of(live, effective_samples((known.features,), ids))
+    if moments.n > n_live:
+        alive = matrix[np.ix_(live, live)]
+        largest = float(np.linalg.eigvalsh(alive)[-1])
+        factor[live] = variance_inflation(alive, correlation_floor(moments, live, largest))
+        share[live] = 1 - 1 / factor[live]
+        free = np.where(n_rows > n_live, n_rows - n_live, np.nan)
+        adjusted[live] = 1 - (1 - share[live]) * (n_rows - 1) / free
+    typical = float(np.median(n_rows))
+    found = dict(zip(names, (factor, share, adjusted), strict=True))
+    return {**found, "variance_inflation_null": inflation_by_chance(typical, n_live)}
 
 
-def _copies(matrix: np.ndarray, live: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Find groups of dimensions that are affine copies of each other."""
+def _by_chance(
+    moments: Moments,
+    live: np.ndarray,
+    known: Representation | None,
+    ids: np.ndarray | None,
+    cut: float,
+    seed: int,
+) -> dict[str, Any]:
+    """Say what R^2 and groups would be of independent dimensions, where rows are few."""
+    n, d = moments.n, len(live)
+    few = n < _AMPLE * d if ids is None else True
+    if d < 2 or not few:
+        return {"r_squared_null": np.nan, "shared_null": np.nan, "null_law": ""}
+    rng = np.random.default_rng(seed)
+    kurtosis = block_kurtosis(moments)
+    odd = ids is not None or is_heavy(kurtosis, n)
+    draws: Iterable[np.ndarray] = ()
+    r_squared = largest_r_squared_by_chance(n, d)
+    law = "the Beta distribution of R^2 of independent Gaussian dimensions"
+    if known is not None and odd and 2.0 * _N_NULL * n * d**2 <= _PERMUTED:
+        draws = permuted_correlations((known.features[:, live],), _N_NULL, rng, ids)
+        law = f"{_N_NULL} independent permutations of every column"
+        law += ", whole clusters at a time" if ids is not None else ""
+    elif pairs_by_chance(n, d, cut) > 1 - _LEVEL:
+        draws = independent_correlations(n, d, _N_NULL, rng)
+    found, shared = [], [0.0]
+    for matrix in draws:
+        groups = np.bincount(group_ids(matrix, cut))
+        shared.append(float(groups[groups > 1].sum()))
+        if odd and n > d:
+            found.append(float((1 - 1 / variance_inflation(matrix)).max()))
+    if found:
+        r_squared = max(found)
+    return {"r_squared_null": r_squared, "shared_null": max(shared), "null_law": law}
+
+
+def _copies(
+    matrix: np.ndarray, live: np.ndarray
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...], np.ndarray]:
+    """Find groups of affine copies, and chains of them with the least correlation within."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
-    same = csr_array(np.abs(matrix[np.ix_(live, live)]) >= _COPY)
-    ids = connected_components(same, directed=False)[1]
-    return tuple(live[members] for members in groups_of(ids) if len(members) > 1)
+    size = np.abs(matrix[np.ix_(live, live)])
+    same = size >= _COPY
+    ids = connected_components(csr_array(same), directed=False)[1]
+    copies, chains, weakest = [], [], []
+    for members in (each for each in groups_of(ids) if len(each) > 1):
+        inside = np.ix_(members, members)
+        if same[inside].all():
+            copies.append(live[members])
+            continue
+        first, second = np.nonzero(np.triu(same[inside], 1))
+        copies += list(live[np.column_stack([members[first], members[second]])])
+        chains.append(live[members])
+        weakest.append(float(size[inside].min()))
+    return tuple(copies), tuple(chains), np.array(weakest)
 
 
 def _pivots(moments: Moments, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -373,11 +554,16 @@ def _shortest(kept: np.ndarray, keep: float) -> int:
 
 
 def _accuracies(
-    representation: Representation, labels: np.ndarray, order: np.ndarray, reader: str, seed: int
+    representation: Representation,
+    labels: np.ndarray,
+    order: np.ndarray,
+    reader: str,
+    seed: int,
+    ids: np.ndarray | None,
 ) -> np.ndarray:
     """Accuracy of a reader of the first 1, 2, ... D dimensions, on samples it was not fitted on."""
     order_of_rows = np.random.default_rng(seed).permutation(len(labels))
-    judged = held_out(labels, 0.5, order_of_rows)
+    judged = held_out(labels, 0.5, order_of_rows, clusters=ids)
     if not judged.any():
         raise ValueError("labels must have a class of at least 2 samples for a reader; got none.")
     fit, judge = representation.take(~judged), representation.take(judged)

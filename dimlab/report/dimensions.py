@@ -14,6 +14,7 @@ _COLUMNS = {
     "importance_high": ("Ablation", "ci_high", "95 % interval, high"),
     "importance_q": ("Ablation", "q_value", "q-value of the importance"),
     "r_squared": ("Redundancy", "r_squared", "R² on the other dimensions"),
+    "adjusted_r_squared": ("Redundancy", "adjusted_r_squared", "the same, adjusted for chance"),
     "group": ("Redundancy", "group", "redundant group"),
     "group_size": ("Redundancy", "group_size", "dimensions in the group"),
     "dead": ("Redundancy", "dead", "does not vary"),

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from dimlab.probes.follow import MaskEvolution
 
 _COLLAPSED = 0.1  # effective rank as a share of the dimensions
-_SHARED = 0.1  # of the dimensions, in groups with others
+_REDUNDANT = 0.1  # of the dimensions that vary
+_SHOWN = 12  # dimensions in a sentence
 
 
 @dataclass(frozen=True)
@@ -101,32 +102,43 @@ def _collapsed(spectrum: Spectrum) -> Verdict:
 
 
 def _redundant(redundancy: Redundancy, correlation: Correlation | None) -> Verdict:
-    sizes = np.bincount(redundancy.group)[redundancy.group]
-    shared = int((sizes > 1).sum())
-    many = shared > _SHARED * len(redundancy)
-    text = (
-        f"{shared} of {len(redundancy)} dimensions stand in groups of |r| >= {redundancy.cut:g}, "
-        f"{int(redundancy.dead.sum())} are dead."
+    n_alive = int((~redundancy.dead).sum())
+    found = np.flatnonzero(redundancy.is_redundant)
+    by_groups = bool(redundancy.caution)
+    many = len(found) > _REDUNDANT * n_alive
+    chance = np.nan_to_num(redundancy.shared_null)
+    doubtful = many and len(found) <= chance
+    text = f"{len(found)} of {n_alive} dimensions that vary share a group of |r| >= "
+    text += f"{redundancy.cut:g}" + (
+        "" if by_groups else " or are explained by the others (adjusted R^2 >= 0.9)"
     )
-    answer, beyond = ("yes" if many else "no"), ""
+    text += f": {_listed(found)}." if len(found) and not many else "."
+    if chance:
+        text += f" Of independent dimensions {chance:g} would share a group."
+    dead = np.flatnonzero(redundancy.dead)
+    text += f" {len(dead)} are dead" + (f": {_listed(dead)}." if len(dead) else ".")
+    if by_groups:
+        text += f" By groups alone: {redundancy.caution}"
     if correlation is not None and "off_diagonal_rms" in correlation.null_band:
-        chance = correlation.null_band["off_diagonal_rms"][1]
         low, high = correlation.off_diagonal_rms_interval
         text += (
-            f" Off-diagonal rms of the {correlation.kind} correlation "
-            f"{correlation.off_diagonal_rms:.3f} [{low:.3f}, {high:.3f}], at most {chance:.3f} "
-            "where dimensions are independent."
+            f" Off-diagonal rms of the {correlation.kind} correlation beyond chance "
+            f"{correlation.off_diagonal_rms:.3f} [{low:.3f}, {high:.3f}], at most "
+            f"{correlation.null_band['off_diagonal_rms'][1]:.3f} where dimensions are independent."
         )
-        beyond = ", and the rms correlation is above what independence gives"
-        if many and correlation.off_diagonal_rms <= chance:
-            answer = "undecided"
     return Verdict(
         "Are dimensions redundant?",
-        answer,
+        "undecided" if doubtful else "yes" if many else "no",
         text,
-        f"Yes: more than a tenth of the dimensions share a group{beyond}; no: fewer do; else "
-        "undecided.",
+        "Yes: more than a tenth of the dimensions that vary share a group or have an adjusted R^2 "
+        "of at least 0.9, above what chance gives; undecided: not more share a group than "
+        "independent dimensions would; else no.",
     )
+
+
+def _listed(dimensions: np.ndarray) -> str:
+    shown = ", ".join(map(str, dimensions[:_SHOWN].tolist()))
+    return shown if len(dimensions) <= _SHOWN else f"{shown} and {len(dimensions) - _SHOWN} more"
 
 
 def _harmful(harmful: HarmfulDimensions) -> Verdict:

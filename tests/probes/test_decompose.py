@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimlab.kernels.moments import Moments
+from dimlab.kernels.jackknife import corrected_interval
+from dimlab.kernels.moments import Moments, deal
 from dimlab.kernels.reliability import RANKS
 from dimlab.kernels.spectra import DEFINITIONS, entropy_rank
 from dimlab.probes.decompose import decompose, effective_rank, lidar
@@ -272,6 +273,20 @@ def test_whole_clusters_go_to_the_blocks_and_widen_intervals():
     assert again.corrected_intervals == found.corrected_intervals
     with pytest.raises(ValueError, match=r"^clusters must be left out for moments"):
         decompose(Moments.of(copied), clusters=patient)
+
+
+def test_lidar_without_each_block_is_lidar_of_the_other_samples():
+    rng = np.random.default_rng(22)
+    samples = rng.normal(size=(45, 5)) * np.arange(5, 0, -1)
+    views = samples + rng.normal(size=(2, 45, 5))
+    found = decompose(Representation(views[0], views=views), n_blocks=5)
+    block = deal(0, 45, 5, 0)
+    without = np.array([[lidar(views[:, block != b])] for b in range(5)])
+    expected = corrected_interval(
+        np.array([lidar(views)]), without, np.bincount(block), lowest=1.0, highest=5.0
+    )
+    interval = found.corrected_intervals["lidar"]
+    np.testing.assert_allclose([found.corrected["lidar"], *interval], np.ravel(expected))
 
 
 def test_few_samples_have_no_interval_and_nothing_is_made_up():

@@ -10,10 +10,17 @@ from scipy.linalg import qr
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import adjusted_rand_score
 
+from dimlab.kernels.collinearity import (
+    inflation_by_chance,
+    largest_r_squared_by_chance,
+    variance_inflation,
+)
+from dimlab.kernels.correlation import independent_correlations
 from dimlab.kernels.moments import Moments
 from dimlab.probes.ablate import ablate
 from dimlab.probes.find_redundancy import find_redundancy
 from dimlab.readers import fit_knn, fit_ridge
+from dimlab.report.verdicts import verdicts_of
 from dimlab.representation import Representation
 from tests import worlds
 
@@ -141,6 +148,168 @@ def test_dead_and_duplicate_dimensions_are_all_named():
     assert frame["group_size"][1] == 3
 
 
+# Chains of copies ----------------------------------------------------------------------------
+
+
+def test_a_chain_of_copies_is_listed_as_pairs_and_as_a_group_with_its_weakest_link():
+    rng = np.random.default_rng(20)
+    a, u, v, w = rng.normal(size=(4, 20_000))
+    step = np.sqrt(2 * 0.9e-6)  # correlation 1 - 0.9e-6
+    chain = np.column_stack([a, a + step * u, a + step * (u + v)])
+    x = np.column_stack([w, chain, 2 - 3 * w])
+    found = find_redundancy(Representation(x))
+    assert sorted(map(tuple, found.duplicates)) == [(0, 4), (1, 2), (2, 3)]
+    for members in found.duplicates:
+        assert np.abs(np.corrcoef(x[:, members].T)).min() >= 1 - 1e-6
+    assert [members.tolist() for members in found.chains] == [[1, 2, 3]]
+    np.testing.assert_allclose(1 - found.weakest, 1.8e-6, rtol=0.05)
+    summary = found.summary()
+    assert summary["chains"] == [{"dimensions": [1, 2, 3], "weakest": found.weakest[0]}]
+    assert summary["n_duplicate"] == 5
+
+
+# What chance explains ------------------------------------------------------------------------
+
+
+def verdict(found):
+    return verdicts_of({"redundancy": found})[0]
+
+
+def test_adjusted_r_squared_is_the_textbooks_and_zero_for_independent_dimensions():
+    rng = np.random.default_rng(21)
+    x = rng.normal(size=(60, 9))
+    found = find_redundancy(Representation(x))
+    others = np.column_stack([np.ones(60), x[:, 1:]])
+    rest = x[:, 0] - others @ np.linalg.lstsq(others, x[:, 0], rcond=None)[0]
+    expected = 1 - (rest @ rest / (60 - 9)) / x[:, 0].var(ddof=1)
+    np.testing.assert_allclose(found.adjusted_r_squared[0], expected)
+    means = [
+        find_redundancy(Representation(rng.normal(size=(60, 30)))).adjusted_r_squared.mean()
+        for _ in range(4)
+    ]
+    assert abs(np.mean(means)) < 0.06
+    collinear = find_redundancy(Representation(np.column_stack([x, x[:, 0] + x[:, 1]])))
+    np.testing.assert_array_equal(collinear.adjusted_r_squared[[0, 1, 9]], 1)
+
+
+def test_variance_inflation_of_independent_dimensions_stands_beside_it():
+    found = find_redundancy(Representation(np.random.default_rng(22).normal(size=(150, 128))))
+    summary = found.summary()
+    assert summary["median_variance_inflation_factor"] > 5
+    np.testing.assert_allclose(
+        summary["median_variance_inflation_factor"], summary["variance_inflation_null"], rtol=0.15
+    )
+    assert summary["n_redundant"] == 0
+    assert "independent Gaussian" in summary["null_law"]
+    ample = find_redundancy(Representation(np.random.default_rng(23).normal(size=(400, 4))))
+    assert np.isnan(ample.r_squared_null)
+    assert ample.null_law == ""
+
+
+def test_the_law_of_the_largest_r_squared_of_independent_gaussian_dimensions():
+    rng = np.random.default_rng(30)
+    draws = [
+        1 - 1 / variance_inflation(each) for each in independent_correlations(30, 12, 300, rng)
+    ]
+    beyond = np.max(draws, axis=1) > largest_r_squared_by_chance(30, 12)
+    assert 0.01 <= beyond.mean() <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+    median = 1 / (1 - np.median(draws))
+    np.testing.assert_allclose(inflation_by_chance(30, 12), median, rtol=0.05)
+
+
+def test_the_largest_r_squared_of_heavy_tails_is_found_by_permutation(monkeypatch):
+    monkeypatch.setattr("dimlab.probes.find_redundancy._N_HALVINGS", 1)
+    beyond, by_law = [], []
+    for seed in range(40):
+        x = np.random.default_rng(seed).standard_t(1.5, size=(30, 12))
+        found = find_redundancy(Representation(x), n_blocks=4, seed=seed)
+        beyond.append(found.r_squared.max() > found.r_squared_null)
+        by_law.append(found.r_squared.max() > largest_r_squared_by_chance(30, 12))
+        assert "permutations of every column" in found.null_law
+    assert np.mean(beyond) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 40)
+    assert np.mean(by_law) > 0.2  # the law of Gaussian dimensions would not do
+
+
+def test_redundant_dimensions_are_counted_by_groups_and_by_what_explains_them():
+    rng = np.random.default_rng(24)
+    half = rng.normal(size=(700, 100)) @ rng.normal(size=(100, 200))
+    found = find_redundancy(Representation(half))
+    assert len(found.groups) == 200  # no two dimensions correlate strongly
+    assert (verdict(found).answer, found.is_redundant.sum()) == ("yes", 200)
+    few = rng.normal(size=(700, 32))
+    few[:, 1], few[:, 3], few[:, 4] = 2 - few[:, 0], few[:, 5] + few[:, 6], 7.0
+    found = find_redundancy(Representation(few))
+    np.testing.assert_array_equal(np.flatnonzero(found.is_redundant), [0, 1, 3, 5, 6])
+    assert verdict(found).answer == "yes"
+    assert found.to_frame()["redundant"].sum() == 5
+
+
+def test_a_few_redundant_dimensions_are_named_beside_the_dead_ones():
+    rng = np.random.default_rng(25)
+    x = rng.normal(size=(900, 40))
+    x[:, 7], x[:, 9] = x[:, 3], 1.0
+    found = verdict(find_redundancy(Representation(x)))
+    assert found.answer == "no"
+    assert "2 of 39 dimensions" in found.because
+    assert ": 3, 7. 1 are dead: 9." in found.because
+
+
+def test_too_few_samples_are_judged_by_groups_alone():
+    rng = np.random.default_rng(26)
+    x = rng.normal(size=(40, 30))
+    with pytest.warns(UserWarning, match=r"^N = 40 samples do not exceed the 60 dimensions"):
+        found = find_redundancy(Representation(np.hstack([x, -x])))
+    assert np.isnan(found.r_squared).all()
+    assert np.isnan(found.variance_inflation_null)
+    assert verdict(found).answer == "yes"
+    assert "By groups alone: N = 40 samples" in verdict(found).because
+    json.dumps(found.summary(), allow_nan=False)
+    with pytest.warns(UserWarning, match="do not exceed"):
+        free = find_redundancy(Representation(rng.normal(size=(12, 40))))
+    assert free.shared_null > 4
+    assert verdict(free).answer == "undecided"  # groups, but no more than chance gives
+    assert "independent dimensions" in verdict(free).because
+
+
+def test_clusters_count_as_the_rows_that_they_are_worth():
+    rng = np.random.default_rng(27)
+    ids = np.repeat(np.arange(60), 8)
+    x = np.repeat(rng.normal(size=(60, 20)), 8, axis=0) + 0.1 * rng.normal(size=(480, 20))
+    world = Representation(x, factors={"patient": ids}, labels=ids % 2)
+    naive, found = find_redundancy(world), find_redundancy(world, clusters="patient")
+    assert naive.adjusted_r_squared.mean() > 0.25
+    assert abs(found.adjusted_r_squared.mean()) < 0.1
+    assert found.variance_inflation_null > 1.2 * naive.variance_inflation_null
+    assert "whole clusters" in found.null_law
+    assert not found.is_redundant.any()
+    np.testing.assert_allclose(find_redundancy(world, clusters=ids).stability, found.stability)
+    # a reader is fitted on some clusters and judged on others: labels by cluster teach it nothing
+    naive = find_redundancy(world, reader="knn")
+    found = find_redundancy(world, reader="knn", clusters="patient")
+    assert naive.kept_accuracy[-1] > 0.95
+    assert found.kept_accuracy[-1] < 0.8
+    with pytest.raises(ValueError, match=r"^clusters must be left out for moments"):
+        find_redundancy(Moments.of(x), clusters=ids)
+
+
+def test_a_dimension_with_a_small_share_in_a_sum_is_involved():
+    rng = np.random.default_rng(28)
+    x = rng.normal(size=(300, 4))
+    x[:, 3] = x[:, 0] + 1e-3 * x[:, 1]  # so dimension 1 is 1000 times a difference
+    found = find_redundancy(Representation(x))
+    np.testing.assert_array_equal(
+        np.isinf(found.variance_inflation_factor), [True, True, False, True]
+    )
+
+
+def test_the_accuracy_of_the_subset_is_that_of_rows_that_were_not_fitted():
+    """Labels that no dimension knows; on the rows that it was fitted on a reader is right."""
+    rng = np.random.default_rng(29)
+    world = Representation(rng.normal(size=(120, 40)), labels=rng.permutation(np.arange(120) % 2))
+    found = find_redundancy(world, reader="ridge")
+    assert abs(found.kept_accuracy[-1] - 0.5) < 0.2
+
+
 # Laws ----------------------------------------------------------------------------------------
 
 
@@ -234,10 +403,6 @@ def test_bad_arguments_are_refused_in_one_sentence():
             find_redundancy(Representation(x), **arguments)
     with pytest.raises(ValueError, match=r"^reader must come with .*; got moments\.$"):
         find_redundancy(Moments.of(x), reader="knn")
-    with pytest.raises(
-        ValueError, match=r"more samples than its 4 dimensions that vary.*; got 4\.$"
-    ):
-        find_redundancy(Representation(x[:4]))
     with pytest.raises(ValueError, match=r"^representation must vary in some dimension"):
         find_redundancy(Representation(np.ones((9, 2))))
     with pytest.raises(ValueError, match="got moments of pairs of views"):
