@@ -1,131 +1,261 @@
-"""Files are damaged in the ways that disks, networks and people damage them."""
+"""Which broken formulas the tests notice: a table of plausible slips, and the tests that see them.
 
+``python tests/mutations.py [--only TEXT] [--share K/N] [--jobs J]`` makes each change in a copy of
+the package and runs the named tests, one of which must fail; see `tests/mutation_testing.py`. A row
+is a function, a text that must occur once in it, what replaces the text, and a test of the module
+above it. A mutation that changes no result has a fifth entry that says why.
+"""
+
+# ruff: noqa: E501
 from __future__ import annotations
 
-import gzip
-import io
-import re
-import zipfile
+import sys
+from pathlib import Path
 
-import numpy as np
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # run as a script
+from tests.mutation_testing import Mutation, main  # noqa: E402
 
-from dimlab.containers import DAMAGED
+TABLE: list[Mutation] = []
 
-NUMBERS = (0, 1, 2, 7, 0x7F, 0xFF, 0xFFFF, 2**31 - 1, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)
-WORDS = (
-    *("", "0", "-1", "1e400", "nan", "inf", "null", "true", "9" * 30, "9" * 5000, "1.5", "é", "\0"),
-    *("[" * 3000, "{}", "[]", '"', "'", "F32", "BOOL", "<f8", "|O", "<U999999999", "(10, 10, 10)"),
-    *("1000000000000", "features", "labels", "row", "\r", "\t", ",,", "../../x", "/etc/hostname"),
+
+def _of(file: str, module: str, *rows: tuple[str, ...]) -> None:
+    for name, old, new, test, *explained in rows:
+        tests = tuple(f"{module}::{each}" for each in test.split()) or (module,)
+        TABLE.append(Mutation(file, name, old, new, tests, *explained))
+
+
+# fmt: off
+_of(
+    "kernels/certificate.py", "kernels/test_neighbours.py",
+    ("certify", "for end in (reach.low, reach.high):",
+     "for end in (reach.low,):", "test_every_query_and_dimension_equals_brute_force"),
+    ("certify", "ceiling - search.unit * end + SLACK < scale * kept",
+     "ceiling - search.unit * end + SLACK <= 1.02 * scale * kept", "test_every_query_and_dimension_equals_brute_force"),
+    ("certify", "usable = scale > 0", "usable = scale >= scale", "test_any_k_up_to_the_whole_bank"),
+    ("certify", "limits.part * reach.by_group.sqrt()",
+     "limits.part * reach.by_group", "test_the_bound_for_groups_counts_what_the_other_sign_gains"),
+    ("Limits.of", "torch.where(positive, 0.0, removed.sqrt() + SLACK)",
+     "torch.where(positive, 0.0, removed + SLACK)", "test_every_query_and_dimension_equals_brute_force"),
+    ("Limits.of", "reach.nonnegative & (search.unit >= 0).all(1, keepdim=True)",
+     "reach.nonnegative | (search.unit >= 0).all(1, keepdim=True)", "test_every_query_and_dimension_equals_brute_force"),
+    ("Best.threshold", "self.scores[..., -1] - 1.0",
+     "self.scores[..., 0] - 1.0", "test_every_query_and_dimension_equals_brute_force"),
+    ("Reach.of", "by_row[part] = energy.amax(1)",
+     "by_row[part] = energy.mean(1)", "test_every_query_and_dimension_equals_brute_force"),
+    ("Reach.of", "by_group = torch.maximum(by_group, energy.amax(0))",
+     "by_group = energy.amax(0)", "test_the_bound_counts_the_energy_that_leaves_the_rows"),
+    ("_least", "torch.where(scale > 0, scale * kept, scale) - part * norm",
+     "torch.where(scale > 0, scale * kept, scale)", "test_every_query_and_dimension_equals_brute_force"),
+    ("_reaches", "kept = (sign - energy).clamp_(0, 1).sqrt_()",
+     "kept = (sign - energy).clamp_(0, 1)", "test_any_k_up_to_the_whole_bank"),
+    ("Reach.of", "high = torch.maximum(high, unit.amax(0) + SLACK)",
+     "high = unit.amax(0) + SLACK", "test_the_bound_counts_the_energy_that_leaves_the_rows"),
+    ("Limits.of", "kept[pair[some], group[some]] = rows.square_().sum(1)",
+     "kept[pair[some], group[some]] = kept[pair[some], group[some]]", "test_what_is_left_of_a_query_beside_a_huge_dimension_is_still_compared"),
+    ("Best.threshold", "self.scores[..., -1] - 1.0",
+     "self.scores[..., -1]", "test_every_query_and_dimension_equals_brute_force"),
 )
-
-
-def cut(data, rng):
-    return data[: rng.integers(len(data) + 1)]
-
-
-def flip(data, rng):
-    noisy = bytearray(data)
-    for place in rng.integers(len(data), size=rng.integers(1, 4)):
-        noisy[place] ^= 1 << rng.integers(8)
-    return bytes(noisy)
-
-
-def overwrite(data, rng):
-    start, length = rng.integers(len(data)), rng.integers(1, 40)
-    filling = (rng.bytes(length), bytes(length), b"\xff" * length)[rng.integers(3)]
-    return data[:start] + filling + data[start + length :]
-
-
-def insert(data, rng):
-    start = rng.integers(len(data) + 1)
-    return data[:start] + rng.bytes(rng.integers(1, 40)) + data[start:]
-
-
-def remove(data, rng):
-    start = rng.integers(len(data))
-    return data[:start] + data[start + rng.integers(1, 40) :]
-
-
-def swap(data, rng):
-    a, b, c = np.sort(rng.integers(len(data) + 1, size=3))
-    return data[:a] + data[b:c] + data[a:b] + data[c:]
-
-
-def repeat(data, rng):
-    a, b = np.sort(rng.integers(len(data) + 1, size=2))
-    return data[:b] + data[a:]
-
-
-def number(data, rng):
-    """A binary number, of which headers, directories and trailers are full."""
-    width, order = (1, 2, 4, 8)[rng.integers(4)], ("little", "big")[rng.integers(2)]
-    span = min(len(data), 400)
-    start = int(rng.integers(span))
-    start = start if rng.random() < 0.6 else len(data) - 1 - start
-    value = int(NUMBERS[rng.integers(len(NUMBERS))]) % 256**width
-    return data[:start] + value.to_bytes(width, order) + data[start + width :]
-
-
-def directory(data, rng):
-    """A field of a zip's headers, of its central directory or of its end."""
-    places = [found.start() for found in re.finditer(b"PK(\x01\x02|\x03\x04|\x05\x06)", data)]
-    if not places:
-        return flip(data, rng)
-    start = places[rng.integers(len(places))] + int(rng.integers(2, 46))
-    value = int(NUMBERS[rng.integers(len(NUMBERS))]) % 256**2
-    return data[:start] + value.to_bytes(2, "little") + data[start + 2 :]
-
-
-def token(data, rng):
-    """A word or a number of a text, or of the text in a binary file's header."""
-    tokens = list(re.finditer(rb"[A-Za-z0-9_.+-]+|[\[\]{}(),:;\"'\n]", data[:4000]))
-    if not tokens:
-        return flip(data, rng)
-    one, other = (tokens[rng.integers(len(tokens))] for _ in range(2))
-    word = WORDS[rng.integers(len(WORDS))].encode()
-    new = (word, other[0], one[0] + word, b"", one[0] + other[0])[rng.integers(5)]
-    return data[: one.start()] + new + data[one.end() :]
-
-
-def same_length(data, rng):
-    """Digits, replaced by as many others: lengths that are written elsewhere still fit."""
-    digits = list(re.finditer(rb"\d+", data[:4000]))
-    if not digits:
-        return flip(data, rng)
-    one = digits[rng.integers(len(digits))]
-    new = bytes(rng.integers(48, 58, size=len(one[0]), dtype=np.uint8))
-    return data[: one.start()] + new + data[one.end() :]
-
-
-def inside(data, rng):
-    """What is packed, with checksums that fit: a member of a zip, or what a gzip file holds."""
-    plain = (flip, overwrite, number, token, same_length, cut, insert)
-    change = plain[rng.integers(len(plain))]
-    try:
-        if data[:2] == b"\x1f\x8b":
-            return gzip.compress(change(gzip.decompress(data), rng), 1)
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            kind = archive.infolist()[0].compress_type
-            members = {name: archive.read(name) for name in archive.namelist()}
-    except DAMAGED:
-        return change(data, rng)
-    name = list(members)[rng.integers(len(members))]
-    members[name] = change(members[name], rng) if members[name] else b"?"
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", kind) as archive:
-        for each, content in members.items():
-            archive.writestr(each, content)
-    return packed.getvalue()
-
-
-MUTATIONS = (
-    *(cut, flip, overwrite, insert, remove, swap, repeat),
-    *(number, number, directory, token, token, same_length, inside, inside),
+_of(
+    "kernels/collinearity.py", "probes/test_find_redundancy.py",
+    ("_COMPONENT", "1e-8",
+     "1e-2", "test_what_adds_little_to_an_exact_sum_is_explained_by_it_all_the_same"),
 )
+_of(
+    "kernels/correlation.py", "probes/test_correlate.py",
+    ("independent_correlations", "rng.chisquare(freedom - np.arange(n_dimensions))",
+     "rng.chisquare(freedom, size=n_dimensions)", "test_independent_correlations_have_the_mean_determinant_of_wisharts_law"),
+    ("independent_correlations", "freedom = n_samples - 1",
+     "freedom = n_samples", "test_independent_correlations_have_the_mean_determinant_of_wisharts_law"),
+)
+_of(
+    "kernels/downdate.py", "kernels/test_downdate.py",
+    ("solve_ridge", "+= penalty * len(standardised)\n",
+     "+= penalty\n", "test_each_dimension_and_group_equals_an_honest_solve"),
+    ("removed_weights", "system.inverse[:, group] @ np.linalg.solve",
+     "system.matrix[:, group] @ np.linalg.solve", "test_each_dimension_and_group_equals_an_honest_solve"),
+    ("removed_weights", "change[group] = system.weights[group]",
+     "change[group] = change[group] * (1 + 1e-6)", "test_each_dimension_and_group_equals_an_honest_solve"),
+    ("nested_logits", "t = solve_triangular(lower, columns[:, order].T, lower=True)",
+     "t = solve_triangular(lower, columns.T, lower=True)", "test_nested_logits_equal_honest_solves"),
+    ("greedy_order", "gain = (vectors**2).sum(axis=1)",
+     "gain = np.abs(vectors).sum(axis=1)", "test_greedy_orders_equal_a_search_that_solves_every_candidate"),
+    ("greedy_order", "vectors -= factor[:, None] * vectors[chosen]",
+     "vectors += factor[:, None] * vectors[chosen]", "test_greedy_orders_equal_a_search_that_solves_every_candidate"),
+    ("single_removal_factors", "/ np.diagonal(system.inverse)",
+     "* np.diagonal(system.matrix)", "test_each_dimension_and_group_equals_an_honest_solve"),
+    ("leave_out_predictions", "spread = (v.max(axis=1) - v.min(axis=1)) * (1 + 1e-12)",
+     "spread = np.abs(v).max(axis=1) * (1 + 1e-12)", "test_a_lead_is_lost_to_the_whole_change_of_the_difference_and_ties_go_to_the_lower_class"),
+    ("leave_out_predictions", "ranked[:, 1] - ranked[:, 0] - slack",
+     "ranked[:, 1] - ranked[:, 0] + slack", "test_a_lead_is_lost_to_the_whole_change_of_the_difference_and_ties_go_to_the_lower_class"),
+    ("leave_out_losses", "columns, weights[own[part]], value=-1)",
+     "columns, weights[own[part]], value=1)", "test_scores_without_each_dimension_are_those_of_its_logits"),
+    ("leave_out_losses", "loss[part] = total.log_().add_(largest).sub_(mine).numpy()",
+     "loss[part] = total.log_().sub_(mine).numpy()", "test_losses_of_huge_logits_do_not_overflow"),
+    ("first_largest", "np.maximum(best, scores[index], out=best)",
+     "best = scores[index]", "test_scores_without_each_dimension_are_those_of_its_logits"),
+    ("first_largest", "better = scores[index] > (",
+     "better = scores[index] >= (", "test_scores_without_each_dimension_are_those_of_its_logits"),
+    ("_LARGEST_CONDITION", "1e-8 /", "1e-4 /", "test_an_ill_conditioned_system_is_refused"),
+    ("log_losses", "np.exp(scores - largest).sum(axis=0)",
+     "np.exp(scores - largest).mean(axis=0)", "test_scores_without_each_dimension_are_those_of_its_logits"),
+)
+_of(
+    "kernels/downdate.py", "probes/test_ablate.py",
+    ("tied_within", "_TIED * np.abs(logits).max(axis=1)",
+     "0.0 * np.abs(logits).max(axis=1)", "test_what_rounding_leaves_of_a_class_does_not_predict_it"),
+)
+_of(
+    "kernels/erasure.py", "probes/test_erase.py",
+    ("least_squares_eraser", "vectors[:, kept] * root",
+     "vectors[:, kept] * values[kept]", "test_leace_is_the_closed_form_of_the_constrained_problem"),
+    ("RidgeMoments.weights_behind", "map_.of_columns(weights, transposed=True)",
+     "map_.of_columns(weights)", "test_a_ridge_behind_a_map_is_one_fitted_on_mapped_features"),
+    ("Removal.of_gram", "(self.right.T @ turned) / 2",
+     "(self.right.T @ turned)", "test_a_ridge_behind_a_map_is_one_fitted_on_mapped_features"),
+    ("RidgeMoments.weights_behind", "+= penalty * self.n_samples",
+     "+= penalty", "test_a_ridge_behind_a_map_is_one_fitted_on_mapped_features"),
+)
+_of(
+    "kernels/jackknife.py", "kernels/test_jackknife.py",
+    ("jackknife_interval", "(pseudo - estimate) ** 2 / (ratio - 1)",
+     "(pseudo - estimate) ** 2 / ratio", "test_blocks_of_one_give_the_t_interval_of_a_mean"),
+    ("jackknife_interval", "t.ppf(0.5 + level / 2, n_blocks - 1)",
+     "t.ppf(0.5 + level / 2, n_blocks)", "test_blocks_of_one_give_the_t_interval_of_a_mean"),
+    ("jackknife_interval", "t.ppf(0.5 + level / 2,",
+     "t.ppf(level,", "test_blocks_of_one_give_the_t_interval_of_a_mean"),
+)
+_of(
+    "kernels/masking.py", "test_explore.py",
+    ("masked_ridge", "first_largest(logits.T)",
+     "first_largest(-logits.T)", "test_ridge_is_that_of_a_refit_on_the_kept_dimensions"),
+    ("CandidateVotes.predict", "torch.arange(m - 1, -1, -1)",
+     "torch.arange(m)", "test_with_all_rows_as_candidates_their_votes_are_exact"),
+    ("CandidateVotes.similarities", ">= _LEAST_KEPT",
+     ">= -1.0", "test_similarities_are_cosines_however_little_is_left"),
+)
+_of(
+    "kernels/moments.py", "kernels/test_moments.py",
+    ("_Sums._add_to", "shared = n * m / (n + m)",
+     "shared = n * m / (n + m - 1)", "test_merged_shards_have_the_moments_of_the_whole"),
+    ("_Sums._add_to", "gap * (n / (n + m))",
+     "gap * (m / (n + m))", "test_pairs_are_rows_of_the_first_view_and_columns_of_the_second"),
+    ("Moments._whole", "scatter += (deviations[:, 0].T * self.counts) @ deviations[:, -1]",
+     "scatter += (deviations[:, 0].T * self.counts) @ deviations[:, 0]", "test_pairs_are_rows_of_the_first_view_and_columns_of_the_second"),
+    ("Moments.without_each", "shared = count * rest / n",
+     "shared = count * n / rest", "test_without_each_block_are_the_moments_of_the_other_rows"),
+    ("Moments.without_each", "np.outer(shared * gap[0], gap[-1])",
+     "np.outer(shared * gap[-1], gap[0])", "test_without_each_block_are_the_moments_of_the_other_rows"),
+    ("Moments.merge", "squares += each.squares + each.counts[:, None, None] * gap**2",
+     "squares += each.squares", "test_merged_shards_have_the_moments_of_the_whole"),
+    ("Moments.covariance", "/ self.n", "/ (self.n - 1)", "test_tensors_of_any_precision_are_rows"),
+    ("deal", "rng.permutation(np.arange(_DEALT) % n_blocks)",
+     "rng.integers(n_blocks, size=_DEALT)", "test_rows_are_dealt_evenly_and_by_their_number_alone"),
+    ("_mirror", "np.tril(corner, -1).T",
+     "np.tril(corner).T", "test_the_covariance_is_numpys_far_from_zero"),
+)
+_of(
+    "kernels/moments.py", "kernels/test_moments_over_ranks.py",
+    ("Moments.over_ranks", "self.squares + counts * gap**2",
+     "self.squares + gap**2", "test_processes_with_different_rows_equal_one"),
+)
+_of(
+    "kernels/neighbours.py", "kernels/test_neighbours.py",
+    ("_best_candidates", "kept_row = 1.0 - groups.sum(x.square_())",
+     "kept_row = 1.0 - groups.sum(x.abs_())", "test_every_query_and_dimension_equals_brute_force"),
+    ("_search", "ceiling = values[:, -1].double() + error + SLACK",
+     "ceiling = values[:, -1].double()", "test_similarities_closer_than_float32_can_tell_are_ordered_by_float64"),
+    ("_best_candidates", "ranks = torch.arange(m - 1, -1, -1, device=scores.device)",
+     "ranks = torch.arange(m, device=scores.device)", "test_every_query_and_dimension_equals_brute_force"),
+    ("_best_candidates", "keys = scores * (1 << (m - 1).bit_length()) + ranks",
+     "keys = scores * m.bit_length() + ranks", "test_every_query_and_dimension_equals_brute_force"),
+    ("_enter", "better = scores >= best.scores",
+     "better = scores > best.scores", "test_every_query_and_dimension_equals_brute_force"),
+    ("_find_block", "best.rows[empty] = torch.arange(k, device=bank.device)",
+     "best.rows[empty] = best.rows[empty]", "test_every_query_and_dimension_equals_brute_force"),
+    ("_emptied", "groups.sum(nonzero) == 0",
+     "groups.sum(nonzero) <= 1", "test_every_query_and_dimension_equals_brute_force"),
+)
+_of(
+    "kernels/rows.py", "kernels/test_neighbours.py",
+    ("pair_similarities", "norms = q.square().sum(1).sqrt_() * x.square().sum(1).sqrt_()",
+     "norms = q.square().sum(1).sqrt_() * x.square().sum(1)", "test_every_query_and_dimension_equals_brute_force"),
+    ("divide_by_power_of_two", "torch.frexp(largest).exponent - 1",
+     "torch.frexp(largest).exponent + 900", "test_every_query_and_dimension_equals_brute_force"),
+    ("Groups.sum", "return values @ self.members.to(values.dtype).T",
+     "return values @ self.members.to(values.dtype).T / 2", "test_every_group_equals_brute_force"),
+    ("WELL_CONDITIONED", "0.1", "1e-12", "test_every_query_and_dimension_equals_brute_force"),
+)
+_of(
+    "kernels/similarity.py", "probes/test_compare.py",
+    ("hilbert_schmidt", "- 2 * both / (n - 2)",
+     "+ 2 * both / (n - 2)", "test_cka_is_the_kernel_formula_written_out"),
+    ("hilbert_schmidt", "apart / ((n - 1) * (n - 2))",
+     "apart / ((n - 1) ** 2)", "test_cka_is_the_kernel_formula_written_out"),
+    ("nuclear_similarity", "np.sqrt(x_squares.sum() * y_squares.sum())",
+     "x_squares.sum()", "test_a_rotated_and_scaled_copy_is_the_same_to_both"),
+    ("matched_dimensions", "-np.abs(np.nan_to_num(correlation))",
+     "-np.nan_to_num(correlation)", "test_permuted_dimensions_are_matched_whatever_sign_and_scale"),
+)
+_of(
+    "kernels/spectra.py", "kernels/test_spectra.py",
+    ("entropy_rank", "shares = values / values.sum() + added",
+     "shares = (values + added) / (values + added).sum()", "test_what_is_added_to_shares_can_exceed_the_rank"),
+    ("participation_ratio", "(_checked(singular_values) / np.max(singular_values)) ** 2",
+     "_checked(singular_values) / np.max(singular_values)", "test_halving_values_by_hand"),
+    ("stable_rank", "((values / values.max()) ** 2).sum()",
+     "(values / values.max()).sum()", "test_halving_values_by_hand"),
+    ("power_law", "y = 2 * np.log(singular_values",
+     "y = np.log(singular_values", "test_an_exact_power_law_is_found_in_any_range"),
+    ("power_law", "np.arange(first, last + 1)",
+     "np.arange(first - 1, last) + 0.5", "test_an_exact_power_law_is_found_in_any_range"),
+    ("discriminant_rank", "1 / np.sqrt(np.maximum(eigenvalues, 0) + delta)",
+     "1 / (np.maximum(eigenvalues, 0) + delta)", "test_lidar_of_known_covariances_is_the_rank_of_their_ratio"),
+)
+_of(
+    "kernels/spectra.py", "probes/test_decompose.py",
+    ("DEFINITIONS", '"ssrlib": (True, 2, 0.0)',
+     '"ssrlib": (True, 1, 0.0)', "test_every_definition_is_its_formula_written_out"),
+)
+_of(
+    "kernels/votes.py", "kernels/test_votes.py",
+    ("count_votes", "(similarities - similarities[..., :1]) / temperature",
+     "(similarities - similarities[..., :1]) * temperature", "test_a_tiny_temperature_leaves_the_nearest_alone"),
+    ("decide", "torch.round(shares, decimals=10).argmax(-1)",
+     "shares.argmax(-1)", "test_equal_totals_go_to_the_lower_class"),
+    ("vote", "share[part] = own / totals.sum(1)",
+     "share[part] = own / totals.amax(1)", "test_blocks_do_not_matter"),
+)
+_of(
+    "kernels/votes.py", "probes/test_ablate.py",
+    ("vote", "truth = truth.repeat_interleave(n_groups)",
+     "truth = truth.repeat(n_groups)", "test_knn_log_loss_by_hand"),
+)
+_of(
+    "probes/ablate_cumulatively.py", "probes/test_ablate_cumulatively.py",
+    ("_importance_on_train", "(features[held_out], codes[held_out])",
+     "(features[~held_out], codes[~held_out])", "test_dimensions_are_ranked_on_rows_that_the_reader_was_not_fitted_on"),
+    ("ablate_cumulatively", "[0.025, 0.975]",
+     "[0.05, 0.95]", "test_the_band_of_random_orders_holds_95_percent_of_them"),
+)
+_of(
+    "probes/confirm_harmful.py", "probes/test_confirm_harmful.py",
+    ("split_and_confirm", "_adjusted(p_value[other[run], names])",
+     "p_value[other[run], names]", "test_splitting_and_confirming_is_its_definition_in_loops"),
+    ("split_and_confirm", "np.arange(len(p_value)) ^ 1",
+     "np.arange(len(p_value))", "test_the_half_that_chooses_is_not_the_half_that_confirms"),
+)
+_of(
+    "probes/find_redundancy.py", "probes/test_find_redundancy.py",
+    ("_accuracies", "representation.take(half), representation.take(~half)",
+     "representation.take(half), representation.take(half)", "test_the_subset_of_a_reader_is_judged_on_rows_that_it_was_not_fitted_on"),
+)
+_of(
+    "probes/random_masks.py", "probes/test_random_masks.py",
+    ("_judge", "largest.mean() - right.mean()",
+     "largest.mean() - full.mean()", "test_the_selection_bias_is_measured_from_the_mean_of_the_masks"),
+)
+# fmt: on
 
-
-def mutated(data, rng):
-    """One to three kinds of damage."""
-    for _ in range(rng.integers(1, 4)):
-        data = MUTATIONS[rng.integers(len(MUTATIONS))](data or b"?", rng)
-    return data
+if __name__ == "__main__":
+    raise SystemExit(main(TABLE, ROOT, "dimlab"))

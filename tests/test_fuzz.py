@@ -1,6 +1,6 @@
 """Whatever is in a file, it is read or refused in one sentence that names it: 2,000 files a format.
 
-Files are damaged at random (fixed seeds), see `mutations`. A case is lost where the reader raises
+Files are damaged at random (fixed seeds), see `damage`. A case is lost where the reader raises
 anything else, warns, hangs, or takes memory that the file does not account for.
 """
 
@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dimlab.sources import Unreadable
+from tests.damage import damaged
 from tests.formats import FORMATS
-from tests.mutations import mutated
 
 FAST = int(os.environ.get("DIMLAB_FUZZ_CASES", "100"))
 SLOW = 2000
@@ -74,7 +74,7 @@ def tried(name, folder, n_cases, *, seed=0):
     for case in range(n_cases):
         rng = np.random.default_rng([seed, case])
         chosen = case % len(files)
-        files[chosen].write_bytes(mutated(contents[chosen], rng))
+        files[chosen].write_bytes(damaged(contents[chosen], rng))
         counts[outcome(form, path, files[chosen])] += 1
         files[chosen].write_bytes(contents[chosen])
     assert {each for each in folder.rglob("*")} == before  # nothing is left behind

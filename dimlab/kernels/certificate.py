@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dimlab.kernels.rows import Groups, Rows
+from dimlab.kernels.rows import WELL_CONDITIONED, Groups, Rows
 
 UNITS = 1e10  # similarities are compared as whole numbers of 1e-10
 SLACK = 1e-9  # above the rounding errors of the float64 bounds
@@ -105,9 +105,15 @@ class Limits:
     def of(cls, groups: Groups, search: Search, best: Best, reach: Reach) -> Limits:
         """Take the thresholds as they stand."""
         removed = groups.sum(search.unit.square()).clamp_(0, 1)
+        kept = 1 - removed
+        pair, group = (kept < WELL_CONDITIONED).nonzero(as_tuple=True)
+        for some in torch.arange(len(pair)).split(max(1, _ELEMENTS // search.unit.shape[1])):
+            # little is left of the query: the difference is rounding, so sum the kept entries
+            rows = groups.zero_(search.unit[pair[some]], group[some])
+            kept[pair[some], group[some]] = rows.square_().sum(1)
         positive = reach.nonnegative & (search.unit >= 0).all(1, keepdim=True)
         part = torch.where(positive, 0.0, removed.sqrt() + SLACK)
-        return cls(best.threshold * (1 - removed).sqrt() - SLACK, part)
+        return cls(best.threshold * kept.sqrt(), part)
 
     def where(self, wanted: Tensor) -> Limits:
         """Look at these (B, G) only."""

@@ -144,6 +144,10 @@ def test_an_ill_conditioned_system_is_refused():
     system = solve_ridge(z, rng.normal(size=(200, 2)), penalty=1e-13)
     with pytest.raises(ValueError, match=r"^penalty must be at least .* spoils .*; got 1e-13\.$"):
         refuse_ill_conditioned(system, 1e-13)
+    barely = solve_ridge(z, rng.normal(size=(200, 2)), penalty=20 / 3e9)
+    assert 1e8 < barely.condition < 1e9  # ten times what is accepted above
+    with pytest.raises(ValueError, match=r"^penalty must be at least"):
+        refuse_ill_conditioned(barely, 20 / 3e9)
 
 
 @pytest.mark.parametrize("cached", [1, 50, 1 << 17])
@@ -162,6 +166,14 @@ def test_scores_without_each_dimension_are_those_of_its_logits(monkeypatch, cach
         without = (logits - np.outer(u[:, d], v[d])).T
         np.testing.assert_array_equal(predicted[:, d], first_largest(without))
         np.testing.assert_allclose(loss[:, d], log_losses(without / 0.7, truth), atol=1e-12)
+
+
+def test_a_lead_is_lost_to_the_whole_change_of_the_difference_and_ties_go_to_the_lower_class():
+    """The logits 1 and 0 lose 0.6 and gain 0.6; 0 and 1 both become 0.5."""
+    logits = np.array([[1.0, 0.0], [0.0, 1.0]])
+    weights = np.array([[0.6, -0.6], [-0.5, 0.5]])
+    predicted = leave_out_predictions(logits, np.ones((2, 2)), weights)
+    np.testing.assert_array_equal(predicted, [[1, 0], [1, 0]])
 
 
 @settings(max_examples=30, deadline=None)

@@ -37,6 +37,18 @@ def test_it_covers_a_mean_with_blocks_of_any_sizes(counts):
     assert 0.92 <= covered / 400 <= 0.98
 
 
+def test_the_interval_of_a_mean_is_centred_at_it_for_blocks_of_any_sizes():
+    """Pseudo-values are the blocks' own means, whose squares weigh 1 / (n / count - 1)."""
+    rng, counts = np.random.default_rng(5), np.array([3, 20, 7, 50, 11])
+    block = np.repeat(np.arange(5), counts)
+    x = rng.exponential(size=len(block))
+    without = np.array([[x[block != b].mean()] for b in range(5)])
+    low, high = jackknife_interval(np.array([x.mean()]), without, counts)
+    apart = np.array([x[block == b].mean() for b in range(5)]) - x.mean()
+    half = t.ppf(0.975, 4) * np.sqrt(np.mean(apart**2 / (len(x) / counts - 1)))
+    np.testing.assert_allclose([low[0], high[0]], [x.mean() - half, x.mean() + half])
+
+
 def test_what_is_not_finite_has_no_interval():
     without = np.array([[1.0, np.nan], [2.0, 1.0], [3.0, 1.0]])
     low, high = jackknife_interval(np.array([2.0, 1.0]), without, np.ones(3))

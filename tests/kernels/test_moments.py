@@ -235,6 +235,17 @@ def test_a_dimension_that_one_block_alone_moves_is_still_without_it():
     assert all(each.squares[0, 0, 2] > 0 for b, each in enumerate(without) if b != block)
 
 
+def test_what_rounding_leaves_of_a_dimension_that_one_block_moves_is_taken_off():
+    rng = np.random.default_rng(5)
+    block = deal(0, 60, 5, 0)
+    x = np.tile(rng.normal(size=40) * 10.0 ** rng.integers(-2, 3, size=40), (60, 1))
+    x[block == 2] += rng.normal(size=((block == 2).sum(), 40))
+    moments = Moments.of(x, n_blocks=5)
+    without = list(moments.without_each())[2]
+    assert not without.squares.any()
+    assert not without.scatters.any()
+
+
 def test_states_of_no_rows_merge_and_kinds_do_not_mix(tmp_path):
     state = Moments.of(rows())
     states_equal(Moments.empty(20, 1, 6).merge(state), state)

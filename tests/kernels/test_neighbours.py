@@ -213,6 +213,61 @@ def test_a_large_bank_passes_through_every_tier(world):
     assert 0 < looked_at < 8 * 16 * 6000  # some rows are looked at, not all
 
 
+@pytest.mark.parametrize("share", [1e-5, 3e-8, 1e-8, 1e-9])
+@pytest.mark.parametrize("bank_too", [False, True])
+def test_what_is_left_of_a_query_beside_a_huge_dimension_is_still_compared(share, bank_too):
+    """Dimension 0 holds all of a query but this share: 1 less its energy would be rounding."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        bank, queries = (rng.normal(size=(n, 6)) for n in (200, 20))
+        bank, queries = (
+            x / np.linalg.norm(x[:, 1:], axis=1, keepdims=True) for x in (bank, queries)
+        )
+        queries *= share
+        queries[:, 0] = 1
+        bank *= share if bank_too else 1
+        bank[:, 0] = 1 if bank_too else rng.uniform(-share, share, size=len(bank))
+        # a norm of 49 times its own reciprocal is not 1
+        queries, bank = (x * rng.integers(1, 100, size=(len(x), 1)) for x in (queries, bank))
+        rows, _, _ = search(bank, queries, k=4, n_candidates=8)
+        np.testing.assert_array_equal(rows, brute_force(bank, queries, singles(6), 4)[0])
+
+
+@pytest.mark.parametrize("groups", [None, [np.array([1])]])
+@pytest.mark.parametrize("elements", [1 << 22, 3])  # the bank is measured whole, or row by row
+def test_the_bound_counts_the_energy_that_leaves_the_rows(groups, elements, monkeypatch):
+    """Similarities 0.65, 0.652 and 0.8; the first row has 0.36 of its energy in dimension 1.
+
+    Without that dimension its similarity is 0.65 / 0.8 > 0.8, though it is no candidate.
+    """
+    monkeypatch.setattr("dimlab.kernels.certificate._ELEMENTS", elements)
+    cosines, gone = np.array([0.65, 0.652, 0.8]), np.array([0.6, 0.0, 0.0])
+    rest = np.sqrt(1 - cosines**2 - gone**2)
+    bank, query = np.stack([cosines, gone, rest], axis=1), np.array([[1.0, 0.0, 0.0]])
+    rows, similarities, _ = search(bank, query, groups, k=1, n_candidates=2)
+    np.testing.assert_array_equal(rows[0, -1 if groups else 1], [0])
+    np.testing.assert_allclose(similarities[0, -1 if groups else 1], 0.8125, atol=1e-9)
+
+
+def test_similarities_closer_than_float32_can_tell_are_ordered_by_float64():
+    """A few queries have 60 rows within 1e-7; for most of them float32 is enough."""
+    nothing, n_certified = [np.array([], dtype=int)], 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        bank, queries = rng.normal(size=(300, 12)), rng.normal(size=(7, 12))
+        for start, q in zip((0, 60, 120), queries, strict=False):
+            q = q / np.linalg.norm(q)
+            across = rng.normal(size=(60, 12))
+            across -= np.outer(across @ q, q)
+            across /= np.linalg.norm(across, axis=1, keepdims=True)
+            cosines = (0.99 + rng.uniform(-1e-7, 1e-7, size=60))[:, None]
+            bank[start : start + 60] = cosines * q + np.sqrt(1 - cosines**2) * across
+        rows, _, blocks = search(bank, queries, nothing, k=4, n_candidates=5)
+        np.testing.assert_array_equal(rows, brute_force(bank, queries, nothing, 4)[0])
+        n_certified += sum(block.n_certified for block in blocks)
+    assert 8 * 3 <= n_certified < 8 * 7  # the search was in float32
+
+
 def test_a_dominant_dimension_is_searched_on_its_own():
     rng = np.random.default_rng(8)
     bank, queries = (plant("dominant", rng, n, 8).astype(np.float32) for n in (4000, 6))

@@ -346,6 +346,18 @@ def test_balanced_accuracy_without_a_changed_outcome_still_has_width():
     np.testing.assert_allclose([-ablation.ci_low[1], ablation.ci_high[1]], expected, rtol=1e-5)
 
 
+def test_balanced_accuracy_is_tested_with_every_class_alike():
+    """Without dimension 2 ten rows of 20 of one class are lost, and ten of 380 of the other won."""
+    train = Representation(np.array([[1.0, 0, 0], [0, 1, 1]]), labels=np.array([0, 1]))
+    changed, common, rare = [0.6, 0, 1], [1.0, 0, 0], [0.0, 1, 1]
+    features = np.array([changed] * 20 + [common] * 370 + [rare] * 10)
+    labels = np.array([1] * 10 + [0] * 380 + [1] * 10)
+    found = ablate(train, Representation(features, labels=labels), k=1, score="balanced_accuracy")
+    np.testing.assert_allclose(found.importance[2], (10 / 20 - 10 / 380) / 2)
+    assert found.p_value[2] < 0.01
+    assert found.ci_low[2] > 0
+
+
 def test_knn_log_loss_equals_scikit_learn_on_smoothed_shares(splits):
     train, test = splits
     ablation = ablate(train, test, score="log_loss", temperature=0.3)
@@ -638,6 +650,19 @@ def test_redundancy_that_hides_a_group_is_said(reader):
     assert 0 in ablation.needed
     assert ablation.hidden_groups == ()
     assert "warning" not in ablation.summary()
+
+
+def test_among_many_groups_of_copies_of_noise_none_is_said_to_hide():
+    """Forty groups a world, each a test: at 5 % a test most worlds would name some."""
+    n_named = 0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        train, test = (
+            Representation(np.repeat(rng.normal(size=(n, 40)), 2, axis=1), labels=np.arange(n) % 2)
+            for n in (80, 1500)
+        )
+        n_named += len(ablate(train, test, reader="ridge").hidden_groups)
+    assert n_named <= 1
 
 
 @pytest.mark.parametrize("reader", ["knn", "ridge"])

@@ -86,6 +86,28 @@ def test_random_orders_are_averaged():
     assert found.n_orders == 7
 
 
+def test_the_band_of_random_orders_holds_95_percent_of_them():
+    train, test = world(0), world(1)
+    found = ablate_cumulatively(train, test, order="random", n_random=40, seed=5)
+    rng = np.random.default_rng(5)
+    each = [ablate_cumulatively(train, test, order=rng.permutation(6)).scores for _ in range(40)]
+    low, high = np.quantile(each, [0.025, 0.975], axis=0)
+    np.testing.assert_allclose([found.ci_low, found.ci_high], [low, high])
+
+
+def test_dimensions_are_ranked_on_rows_that_the_reader_was_not_fitted_on():
+    """A single neighbour of a row of train is that row itself: there nothing is ever lost."""
+    rng = np.random.default_rng(6)
+    splits = []
+    for _ in range(2):
+        labels = np.arange(300) % 2
+        features = rng.normal(size=(300, 5))
+        features[:, 0] += 6.0 * labels
+        splits.append(Representation(features, labels=labels))
+    found = ablate_cumulatively(*splits, order="worst-first", reader="knn", k=1, n_points=2)
+    assert found.order[-1] == 0
+
+
 def test_groups_leave_together_and_what_is_in_none_stays():
     train, test = world(0), world(1)
     found = ablate_cumulatively(train, test, order=[1, 0], groups=[[0, 3], [1, 2]])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import CubicSpline
 from scipy.stats import f as f_law
-from scipy.stats import kstest
+from scipy.stats import false_discovery_control, kstest
 from sklearn.linear_model import LinearRegression
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
 
@@ -89,6 +89,32 @@ def test_effects_are_right_though_the_class_explains_nearly_all():
     found = attribute(world, world, n_permutations=5, erased=None)
     np.testing.assert_allclose(found.effect[:, 0], 0.49 / 1.49, atol=0.05)
     np.testing.assert_allclose(found.effect[:2, 0], found.effect[0, 0], atol=1e-3)
+
+
+def test_q_values_are_adjusted_over_all_factors_and_dimensions_together():
+    rng = np.random.default_rng(20)
+    x, y = rng.normal(size=(2, 300))
+    features = np.column_stack([x, x, x, rng.normal(size=(300, 5))]) + rng.normal(size=(300, 8))
+    world = Representation(features, labels=np.arange(300) % 3, factors={"x": x, "y": y})
+    found = attribute(world, world, n_permutations=200, erased=None)
+    p, q = found.p_value, found.q_value
+    np.testing.assert_allclose(q.ravel(), false_discovery_control(p.ravel()))
+    assert np.abs(q - false_discovery_control(p, axis=0)).max() > 0.01
+
+
+def test_a_factor_of_samples_is_tested_on_the_mean_of_all_views():
+    """Each view alone hardly shows the factor; which view comes first does not matter."""
+    rng = np.random.default_rng(21)
+    x = rng.normal(size=80)
+    shown = np.stack([x, rng.normal(size=80)], axis=1)
+    views = shown + 10.0 * rng.normal(size=(50, 80, 2))
+    p_values = []
+    for each in (views, views[::-1]):
+        rows = Representation(each[0], labels=np.arange(80) % 2, factors={"x": x}, views=each)
+        found = attribute(rows, rows.per_view(), n_permutations=99, erased=None)
+        p_values.append(found.p_value[:, found.factors.index("x")])
+    assert p_values[0][0] <= 2 / 99
+    np.testing.assert_array_equal(*p_values)
 
 
 # Oracles -------------------------------------------------------------------------------------

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from dimlab.kernels.paired import aggregate_p_values
+from dimlab.probes._reading import stratified_half
 from dimlab.probes.ablate import ablate
 from dimlab.probes.confirm_harmful import confirm_harmful, split_and_confirm
 from dimlab.representation import Representation
@@ -75,6 +77,32 @@ def test_planted_harm_is_found_and_only_that():
         found += q <= 0.05
     assert found[0] >= 19
     assert found[1:].sum() <= 1
+
+
+def test_splitting_and_confirming_is_its_definition_in_loops():
+    """Chosen by one half, tested on the other, adjusted among the chosen, aggregated over runs."""
+    rng = np.random.default_rng(8)
+    truth, n_splits = np.arange(300) % 3, 4
+    change = changes(rng, 300, [0.06, 0.05, 0.05, 0.04, 0.0, 0.0], 0.1)
+    q, share = split_and_confirm(change, truth, np.random.default_rng(1), n_splits)
+
+    def p_values(rows):
+        pairs = [((each < 0).sum(), (each != 0).sum()) for each in change[rows].T]
+        return np.array([binomtest(b, n, alternative="greater").pvalue for b, n in pairs])
+
+    draws, runs, chosen = np.random.default_rng(1), [], []
+    for half in [stratified_half(truth, draws) for _ in range(n_splits)]:
+        for rows in (half, ~half):
+            selected = np.flatnonzero(p_values(rows) <= 0.05)
+            chosen.append(np.isin(np.arange(6), selected))
+            runs.append(np.ones(6))
+            p = p_values(~rows)[selected]
+            for place, group in enumerate(selected):
+                larger = [len(p) / (p <= each).sum() * each for each in p[p >= p[place]]]
+                runs[-1][group] = min(larger)
+    assert max(map(np.sum, chosen)) >= 3  # there is something to adjust for
+    np.testing.assert_allclose(share, np.mean(chosen, axis=0))
+    np.testing.assert_allclose(q, aggregate_p_values(np.array(runs)), rtol=1e-6)
 
 
 def test_the_half_that_chooses_is_not_the_half_that_confirms():

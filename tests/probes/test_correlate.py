@@ -112,6 +112,17 @@ def test_lanczos_finds_the_largest_singular_value():
 # Laws ----------------------------------------------------------------------------------------
 
 
+def test_independent_correlations_have_the_mean_determinant_of_wisharts_law():
+    """E |R| of N rows of D independent Gaussians is prod_i (1 - i / (N - 1)), i = 1 .. D - 1."""
+    rng = np.random.default_rng(7)
+    for n, d in ((8, 5), (30, 12)):
+        draws = list(independent_correlations(n, d, 3000, rng))
+        expected = np.prod(1 - np.arange(1, d) / (n - 1))
+        np.testing.assert_allclose(np.mean(np.linalg.det(draws)), expected, rtol=0.06)
+        off = np.stack(draws)[:, ~np.eye(d, dtype=bool)]
+        np.testing.assert_allclose((off**2).mean(), 1 / (n - 1), rtol=0.03)
+
+
 def test_affine_changes_of_a_dimension_change_signs_only():
     rng = np.random.default_rng(5)
     representation = two_views(rng)

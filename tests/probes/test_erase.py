@@ -191,6 +191,21 @@ def test_accuracies_are_those_of_readers_of_what_is_left(reader):
     np.testing.assert_allclose(result.accuracy[:2, 0], expected, atol=1e-12)
 
 
+def test_intervals_contain_their_estimates_and_those_of_random_ways_too():
+    train, test = shortcut(3, 0.5, n=600), shortcut(4, 0.0, n=600)
+    found = erase(train, test, factor="x")
+    for name in ("factor_lost", "given_label_lost", "accuracy_change"):
+        value, low, high = np.moveaxis(getattr(found, name), -1, 0)
+        known = ~np.isnan(low)
+        assert known.any(axis=1)[1:].all()  # every way but the first
+        assert (low[known] <= value[known] + 1e-12).all(), name
+        assert (value[known] <= high[known] + 1e-12).all(), name
+    # two directions of eight hold the factor: drawing some loses a part of it, never wins any
+    random = [way for way, drawn in enumerate(found.ways) if "random" in drawn]
+    assert random
+    assert (found.factor_lost[random][..., 2] > 0.05).all()
+
+
 def test_r_squared_is_that_of_scikit_learn():
     train, test = shortcut(5, 0.6, n=500), shortcut(6, 0.0, n=400)
     result = erase(train, test, factor="x", penalty=1e-3)

@@ -77,6 +77,15 @@ def test_exact_sums_are_infinite_and_only_they(dtype):
     )
 
 
+def test_what_adds_little_to_an_exact_sum_is_explained_by_it_all_the_same():
+    """The third is the first plus a thousandth of the second: each follows from the other two."""
+    rng = np.random.default_rng(31)
+    x = rng.normal(size=(500, 4))
+    features = np.column_stack([x, x[:, 0] + 1e-3 * x[:, 1]])
+    found = find_redundancy(Representation(features))
+    np.testing.assert_array_equal(np.isinf(found.variance_inflation_factor), [1, 1, 0, 0, 1])
+
+
 def test_the_pivots_are_those_of_scipys_qr():
     rng = np.random.default_rng(4)
     features = rng.normal(size=(150, 9)) @ rng.normal(size=(9, 9)) + 2
@@ -387,6 +396,14 @@ def test_the_subset_of_a_reader_keeps_its_accuracy_on_the_other_half(reader, fit
 
 
 # Errors --------------------------------------------------------------------------------------
+
+
+def test_the_subset_of_a_reader_is_judged_on_rows_that_it_was_not_fitted_on():
+    """Labels are drawn: a ridge of 50 dimensions repeats those of 60 rows, and no others."""
+    rng = np.random.default_rng(12)
+    noise = Representation(rng.normal(size=(120, 50)), labels=rng.permutation(np.arange(120) % 2))
+    found = find_redundancy(noise, reader="ridge")
+    assert 0.3 < np.nanmean(found.kept_accuracy) < 0.7
 
 
 def test_bad_arguments_are_refused_in_one_sentence():

@@ -91,6 +91,21 @@ def test_the_null_is_that_of_every_permutation_alike():
     assert chisquare(found[possible], 20_000 * expected[possible]).pvalue > 1e-3
 
 
+def test_the_selection_bias_is_measured_from_the_mean_of_the_masks():
+    """Half of the dimensions say less than all of them, so the full reader is another mean."""
+    train, test = world(0), world(1, n=150)
+    found = random_masks(train, test, drop=(0.75,), n_masks=12)
+    predicted = [
+        fit_ridge(train.features[:, mask], train.labels).predict(test.features[:, mask])
+        for mask in found.masks[0]
+    ]
+    right = np.array(predicted).T == test.labels[:, None]
+    assert right.mean() < found.full_score - 0.05
+    rng = np.random.default_rng(3)
+    largest = [rng.permuted(right, axis=1).mean(axis=0).max() for _ in range(400)]
+    np.testing.assert_allclose(found.selection_bias[0], np.mean(largest) - right.mean(), atol=0.006)
+
+
 def test_frame_summary_and_seeds():
     one, two = (random_masks(world(0), world(1), n_masks=4, seed=3) for _ in range(2))
     assert one.to_frame()["drop"].tolist() == [0.1, 0.25, 0.5, 0.75]

@@ -254,6 +254,40 @@ def test_lookahead_equals_numerical_differentiation_through_the_real_step(outer,
     torch.testing.assert_close(logits, world.s, rtol=0, atol=0)  # the mask rate is 0
 
 
+@pytest.mark.parametrize("outer", ["contrastive", "total"])
+def test_lookahead_judges_a_step_at_the_rate_and_the_mask_that_it_had(outer):
+    """Both move between the step and the batch that judges it, as in every run."""
+    world = World(
+        4, hypergradient="lookahead", outer_loss=outer, momentum=0.8, learning_rate=0.2,
+        mask_learning_rate=3.0,
+    )  # fmt: skip
+    batches, logits = world.batches, world.s.clone()
+    stepper = Stepper(world.network, logits, world.config)
+    for step in range(2):
+        stepper.take(batches[step], lambda: None)
+    network, state = copy.deepcopy(world.network), copy.deepcopy(stepper.optimiser.state_dict())
+    stepper.set_rates(0.7)
+    s_taken = logits.clone()
+    stepper.take(batches[2], lambda: None)
+    stepper.set_rates(0.3)
+    s_judged = logits.clone()
+    assert (s_judged - s_taken).abs().min() > 1e-3
+    stepper.take(batches[3], lambda: None)
+
+    def outer_loss(move):
+        fresh = copy.deepcopy(network)
+        optimiser = torch.optim.SGD(fresh.parameters(), lr=1.0)
+        optimiser.load_state_dict(copy.deepcopy(state))
+        optimiser.param_groups[0]["lr"] = 0.7 * 0.2
+        world.network, parameters = fresh, dict(fresh.named_parameters())
+        world.loss(parameters, batches[2], s_taken + move, "total").backward()
+        optimiser.step()
+        return world.loss(parameters, batches[3], s_judged + move, outer)
+
+    numerical = numerical_gradient(outer_loss, torch.zeros_like(logits))
+    torch.testing.assert_close(logits.grad, numerical, rtol=1e-6, atol=1e-9)
+
+
 def test_lookahead_does_not_move_the_mask_before_a_step_can_be_judged():
     world = World(5, hypergradient="lookahead")
     logits = world.s.clone()
