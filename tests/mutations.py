@@ -118,12 +118,16 @@ _of(
 )
 _of(
     "kernels/jackknife.py", "kernels/test_jackknife.py",
-    ("jackknife_interval", "(pseudo - estimate) ** 2 / (ratio - 1)",
-     "(pseudo - estimate) ** 2 / ratio", "test_blocks_of_one_give_the_t_interval_of_a_mean"),
-    ("jackknife_interval", "t.ppf(0.5 + level / 2, n_blocks - 1)",
-     "t.ppf(0.5 + level / 2, n_blocks)", "test_blocks_of_one_give_the_t_interval_of_a_mean"),
     ("jackknife_interval", "t.ppf(0.5 + level / 2,",
      "t.ppf(level,", "test_blocks_of_one_give_the_t_interval_of_a_mean"),
+    ("jackknife_deviations", "np.sqrt((ratio - 1) * n_blocks)",
+     "np.sqrt(ratio * n_blocks)", "test_the_interval_of_a_mean_is_centred_at_it_for_blocks_of_any_sizes"),
+    ("jackknife_deviations", "pseudo = ratio * full - (ratio - 1) * without",
+     "pseudo = n_blocks * full - (n_blocks - 1) * without", "test_the_interval_of_a_mean_is_centred_at_it_for_blocks_of_any_sizes"),
+    ("jackknife_deviations", "(1 - counts / n)[:, None] * without",
+     "(1 - 1 / n_blocks) * without", "test_the_interval_of_a_mean_is_centred_at_it_for_blocks_of_any_sizes"),
+    ("jackknife_interval", "len(counts) - 1)",
+     "len(counts))", "test_blocks_of_one_give_the_t_interval_of_a_mean"),
 )
 _of(
     "kernels/masking.py", "test_explore.py",
@@ -144,6 +148,8 @@ _of(
      "scatter += (deviations[:, 0].T * self.counts) @ deviations[:, 0]", "test_pairs_are_rows_of_the_first_view_and_columns_of_the_second"),
     ("Moments.without_each", "shared = count * rest / n",
      "shared = count * n / rest", "test_without_each_block_are_the_moments_of_the_other_rows"),
+    ("Moments.without_each", "gone = kept_squares <= _ROUNDING * whole.squares[0]",
+     "gone = kept_squares < 0", "test_what_rounding_leaves_of_a_dimension_that_one_block_moves_is_taken_off"),
     ("Moments.without_each", "np.outer(shared * gap[0], gap[-1])",
      "np.outer(shared * gap[-1], gap[0])", "test_without_each_block_are_the_moments_of_the_other_rows"),
     ("Moments.merge", "squares += each.squares + each.counts[:, None, None] * gap**2",
@@ -232,11 +238,23 @@ _of(
      "truth = truth.repeat(n_groups)", "test_knn_log_loss_by_hand"),
 )
 _of(
+    "probes/ablate.py", "probes/test_ablate.py",
+    ("_hidden", " * len(groups)",
+     "", "test_among_many_groups_of_copies_of_noise_none_is_said_to_hide"),
+)
+_of(
     "probes/ablate_cumulatively.py", "probes/test_ablate_cumulatively.py",
-    ("_importance_on_train", "(features[held_out], codes[held_out])",
-     "(features[~held_out], codes[~held_out])", "test_dimensions_are_ranked_on_rows_that_the_reader_was_not_fitted_on"),
     ("ablate_cumulatively", "[0.025, 0.975]",
      "[0.05, 0.95]", "test_the_band_of_random_orders_holds_95_percent_of_them"),
+    ("_importance_on_train", "for rows in (~judged, judged)",
+     "for rows in (~judged, ~judged)", "test_dimensions_are_ranked_on_rows_that_the_reader_was_not_fitted_on"),
+)
+_of(
+    "probes/attribute.py", "probes/test_attribute.py",
+    ("_q_values", "q_value[known] = false_discovery_control(p_value[known])",
+     "q_value = np.apply_along_axis(lambda p: false_discovery_control(p) if known.all() else p, 0, p_value)", "test_q_values_are_adjusted_over_all_factors_and_dimensions_together"),
+    ("_p_values", "mean_of_each_sample(within, known.samples)",
+     "within[first]", "test_a_factor_of_samples_is_tested_on_the_mean_of_all_views"),
 )
 _of(
     "probes/confirm_harmful.py", "probes/test_confirm_harmful.py",
@@ -246,14 +264,55 @@ _of(
      "np.arange(len(p_value))", "test_the_half_that_chooses_is_not_the_half_that_confirms"),
 )
 _of(
+    "probes/erase.py", "probes/test_erase.py",
+    ("_of_heads", "base[s].r_squared - values, tail, axis=0",
+     "values - base[s].r_squared, tail, axis=0", "test_intervals_contain_their_estimates_and_those_of_random_ways_too"),
+)
+_of(
     "probes/find_redundancy.py", "probes/test_find_redundancy.py",
-    ("_accuracies", "representation.take(half), representation.take(~half)",
-     "representation.take(half), representation.take(half)", "test_the_subset_of_a_reader_is_judged_on_rows_that_it_was_not_fitted_on"),
+    ("_accuracies", "representation.take(~judged), representation.take(judged)",
+     "representation.take(~judged), representation.take(~judged)", "test_the_subset_of_a_reader_is_judged_on_rows_that_it_was_not_fitted_on"),
 )
 _of(
     "probes/random_masks.py", "probes/test_random_masks.py",
     ("_judge", "largest.mean() - right.mean()",
      "largest.mean() - full.mean()", "test_the_selection_bias_is_measured_from_the_mean_of_the_masks"),
+)
+_of(
+    "training/hypergradient.py", "training/test_hypergradient.py",
+    ("exact_hypergradient", "-trial.learning_rate * slope",
+     "trial.learning_rate * slope", "test_exact_equals_numerical_differentiation"),
+    ("finite_difference_hypergradient", "/ (2 * step)",
+     "/ step", "test_finite_difference_converges_to_exact_with_the_square_of_the_radius"),
+)
+_of(
+    "training/losses.py", "training/test_losses.py",
+    ("cross_correlation", "z.var(0, correction=0)", "z.var(0)", "test_barlow_twins_by_hand"),
+    ("cross_correlation", "(z - z.mean(0)) / z.std(0) for z",
+     "(z - z.mean(0)) / z.std(0, correction=0) for z", "test_unbiased_barlow_twins_by_hand"),
+    ("barlow_twins_terms", "- on_diagonal.square().sum()",
+     "- on_diagonal.sum()", "test_unbiased_statistics_are_a_shrunken_pearson_correlation"),
+    ("nt_xent_loss", ".roll(len(z_a))", "", "test_nt_xent_of_orthogonal_pairs"),
+    ("barlow_twins_terms", "(on_diagonal - 1).square().sum()",
+     "(on_diagonal - 1).abs().sum()", "test_unbiased_statistics_are_a_shrunken_pearson_correlation"),
+    ("nt_xent_loss", "z @ z.T / temperature",
+     "z @ z.T * temperature", "test_nt_xent_of_orthogonal_pairs"),
+    ("nt_xent_loss", 'masked_fill(itself, float("-inf"))',
+     "masked_fill(itself, 0.0)", "test_nt_xent_of_orthogonal_pairs"),
+    ("vicreg_loss", "/ (len(z) - 1)  # (P, P)", "/ len(z)  # (P, P)", "test_vicreg_by_hand"),
+    ("vicreg_loss", "torch.relu(1 - spread).mean() / 2",
+     "torch.relu(1 - spread).mean()", "test_vicreg_by_hand"),
+    ("vicreg_loss", "(z_a - z_b).square().mean()",
+     "(z_a - z_b).square().sum(1).mean()", "test_vicreg_by_hand"),
+    ("vicreg_loss", "off_diagonal.square().sum() / z.shape[1]",
+     "off_diagonal.square().sum() / len(z)", "test_vicreg_by_hand"),
+)
+_of(
+    "training/step.py", "training/test_hypergradient.py",
+    ("Stepper._look_back", "            taken.mask_logits,\n            v,",
+     "            regular.mask_logits.detach(),\n            v,", "test_lookahead_judges_a_step_at_the_rate_and_the_mask_that_it_had"),
+    ("Stepper._look_back", "learning_rate=taken.learning_rate,",
+     'learning_rate=self.optimiser.param_groups[0]["lr"] * _momentum_factor(self.config),', "test_lookahead_judges_a_step_at_the_rate_and_the_mask_that_it_had"),
 )
 # fmt: on
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from dimlab.cuts import random_half
 from dimlab.kernels.paired import aggregate_p_values
-from dimlab.probes._reading import stratified_half
 from dimlab.probes.ablate import ablate
 from dimlab.probes.confirm_harmful import confirm_harmful, split_and_confirm
 from dimlab.representation import Representation
@@ -91,7 +91,7 @@ def test_splitting_and_confirming_is_its_definition_in_loops():
         return np.array([binomtest(b, n, alternative="greater").pvalue for b, n in pairs])
 
     draws, runs, chosen = np.random.default_rng(1), [], []
-    for half in [stratified_half(truth, draws) for _ in range(n_splits)]:
+    for half in [random_half(truth, draws) for _ in range(n_splits)]:
         for rows in (half, ~half):
             selected = np.flatnonzero(p_values(rows) <= 0.05)
             chosen.append(np.isin(np.arange(6), selected))

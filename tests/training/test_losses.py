@@ -80,6 +80,17 @@ def test_identical_views_correlate_to_one_up_to_eps():
     torch.testing.assert_close(cross_correlation(z, z).diagonal(), expected)
 
 
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_rows_are_dimensions_of_the_first_view_and_columns_of_the_second(unbiased):
+    """Dimension 0 of the first view is dimension 2 of the second."""
+    z_a = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    z_b = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    z_b[:, 2] = z_a[:, 0]
+    found = cross_correlation(z_a, z_b, unbiased=unbiased)
+    assert found[0, 2] > 0.97
+    assert found[2, 0] < 0.5
+
+
 def test_a_collapsed_projection_correlates_to_zero():
     z = draw(0, 16, 3)
     z[:, 1] = 4.0
