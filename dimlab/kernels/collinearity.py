@@ -115,6 +115,12 @@ def leaf_order(correlation: np.ndarray) -> np.ndarray:
     return leaves_list(linkage_of(correlation)).astype(np.int64)
 
 
+def relative_size(moments: Moments, live: np.ndarray) -> np.ndarray:
+    """Mean square of each dimension that varies, in units of its variance; (d,)."""
+    whole = moments.whole()
+    return 1 + whole.n * whole.means[0, 0, live] ** 2 / whole.squares[0, 0, live]
+
+
 def correlation_floor(moments: Moments, live: np.ndarray, largest: float) -> float:
     """Largest eigenvalue of a correlation matrix that counts as zero.
 
@@ -132,10 +138,8 @@ def correlation_floor(moments: Moments, live: np.ndarray, largest: float) -> flo
     float
         ``eigenvalue_floor`` of the standardised dimensions.
     """
-    whole = moments.whole()
-    variance = whole.squares[0, 0, live] / whole.n
-    mean_square = float((1 + whole.means[0, 0, live] ** 2 / variance).max())
-    return eigenvalue_floor(largest, mean_square, whole.n, len(live), moments.eps)
+    mean_square = float(relative_size(moments, live).max())
+    return eigenvalue_floor(largest, mean_square, moments.n, len(live), moments.eps)
 
 
 def variance_inflation(correlation: np.ndarray, floor: float | None = None) -> np.ndarray:

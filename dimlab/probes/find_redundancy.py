@@ -19,6 +19,7 @@ from dimlab.kernels.collinearity import (
     largest_r_squared_by_chance,
     pairs_by_chance,
     pivot_order,
+    relative_size,
     variance_inflation,
 )
 from dimlab.kernels.correlation import (
@@ -39,7 +40,7 @@ from dimlab.probes.ablate_cumulatively import ablate_cumulatively
 from dimlab.probes.decompose import refuse_clusters
 from dimlab.representation import Representation
 
-_COPY = 1 - 1e-6  # |correlation| from which one dimension is an affine copy of another
+_COPY = 1e-6  # distance of |correlation| from 1 up to which dimensions are affine copies
 _N_HALVINGS = 10
 _EXPLAINED = 0.9  # adjusted R^2 from which the others stand for a dimension
 _AMPLE = 20  # samples a dimension from which R^2 by chance is small
@@ -76,8 +77,9 @@ class Redundancy:
     mean : ndarray of shape (D,)
         Mean of each dimension: the constant, for a dead one.
     duplicates : tuple of ndarray of shape (n,), int
-        Groups of affine copies: every |correlation| within is at least 1 - 1e-6. Of a chain, whose
-        ends are no copies of each other, its pairs.
+        Groups of affine copies: every |correlation| within is at least 1 - 1e-6, or as near to 1 as
+        rounding to the precision of storage leaves copies. Of a chain, whose ends are no copies of
+        each other, its pairs.
     chains : tuple of ndarray of shape (n,), int
         Groups of dimensions that are linked by copies although not all of them are copies.
     weakest : ndarray of shape (C,)
@@ -397,7 +399,7 @@ def find_redundancy(
     group = group_ids(matrix, cut)
     stability, of_groups = _stability(moments, dead, group, cut, seed, progress)
     chance = _by_chance(moments, live, known, ids, cut, seed)
-    duplicates, chains, weakest = _copies(matrix, live)
+    duplicates, chains, weakest = _copies(matrix, live, moments)
     order, kept_variance = _pivots(moments, live)
     accuracy = None
     if known is not None and known.labels is not None and reader is not None:
@@ -515,14 +517,17 @@ def _by_chance(
 
 
 def _copies(
-    matrix: np.ndarray, live: np.ndarray
+    matrix: np.ndarray, live: np.ndarray, moments: Moments
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...], np.ndarray]:
     """Find groups of affine copies, and chains of them with the least correlation within."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
     size = np.abs(matrix[np.ix_(live, live)])
-    same = size >= _COPY
+    # Rounding to the storage precision adds up to eps^2 / 12 of a column's mean square to its
+    # variance, which takes half as much off the correlation of two copies.
+    noise = moments.eps**2 / 12 * relative_size(moments, live)
+    same = size >= 1 - np.maximum(_COPY, noise[:, None] + noise)
     ids = connected_components(csr_array(same), directed=False)[1]
     copies, chains, weakest = [], [], []
     for members in (each for each in groups_of(ids) if len(each) > 1):

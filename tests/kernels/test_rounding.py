@@ -83,6 +83,17 @@ def test_the_floor_lies_above_the_rounding_noise_and_close_to_it(rng):
         assert largest < floor < 100 * largest
 
 
+@pytest.mark.parametrize("offset", [0.0, 6.0])
+@pytest.mark.parametrize("stored", STORED)
+def test_copies_are_found_whatever_the_storage(stored, offset):
+    rng = np.random.default_rng(5)
+    columns = rng.normal(size=(1500, 5)) + offset
+    close = columns[:, 0] + 0.03 * rng.normal(size=1500)  # 1 - 4.5e-4: no copy
+    columns = np.column_stack([columns, 1.7 * columns[:, 0], -0.3 * columns[:, 1] + 2, close])
+    found = find_redundancy(Representation(STORED[stored](columns))).duplicates
+    assert [group.tolist() for group in found] == [[0, 5], [1, 6]]
+
+
 def softmax_split(seed, dtype):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 3, 300)
