@@ -21,7 +21,7 @@ BLOCKS = {
     "dimlab.kernels.certificate": ("_ELEMENTS",),
     "dimlab.kernels.correlation": ("_ELEMENTS",),
     "dimlab.kernels.downdate": ("_ELEMENTS", "_CACHED"),
-    "dimlab.kernels.effects": ("_TOGETHER",),
+    "dimlab.kernels.permutation": ("_TOGETHER",),
     "dimlab.kernels.erasure": ("_ELEMENTS",),
     "dimlab.kernels.masking": ("_BLOCK",),
     "dimlab.kernels.moments": ("_CHUNK",),

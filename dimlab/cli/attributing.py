@@ -572,28 +572,36 @@ def _held_out(
 
 def _print_attribution(result: Any) -> None:
     frame = result.to_frame().sort_values("nuisance_score", ascending=False, kind="stable")
-    short = {"dimension": "dim", "leading_factor": "carries", "nuisance_score": "effect"}
-    short |= {"q_value": "q", "label_effect": "label", "view_invariance": "views"}
+    short = {"dimension": "dim", "leading_factor": "carries", "q_value": "q"}
+    short |= {"partial_effect": "alone", "partial_q_value": "q alone"}
+    short |= {"label_effect": "label", "view_invariance": "views"}
     short |= {"gradient_share": "gradient", "mask_weight": "mask"}
-    formats = dict.fromkeys(("effect", "label", "views", "mask"), ".3f")
-    formats |= {"q": ".2g", "gradient": ".4f", "importance": "+.4f"}
+    formats = dict.fromkeys(("effect", "alone", "label"), ".3g")
+    formats |= dict.fromkeys(("views", "mask"), ".3f")
+    formats |= {"q": ".2g", "q alone": ".2g", "gradient": ".4f", "importance": "+.4f"}
     title = "Most nuisance first" + (f" ({result.sample})" if result.sample else "")
-    shown = frame.head(12).drop(columns="p_value").rename(columns=short)
+    left_out = ["nuisance_score", "p_value", "partial_p_value"]
+    shown = frame.head(12).drop(columns=left_out).rename(columns=short)
     print_table(shown, title=title, formats=formats)
+    print_sentences(["alone: the effect given the label and all other factors."])
     factors = result.summary()["factors"]
     rows = [
         {
             "factor": name,
             "kind": each["kind"],
-            "identifiable": "yes" if each["identifiable"] else "no",
+            "identifiable": "yes" if each["separate"] else "no",
             "flagged on": each["n_flagged"],
+            "through others on": sum(each["n_through"].values()),
             "largest effect": _or_empty(each["largest_effect"]),
             "largest nats": _or_empty(each["largest_mutual_information"]),
         }
         for name, each in factors.items()
     ]
     print_table(_frame(rows), title=f"\nFactors, of {len(result)} dimensions")
-    print_sentences([f"{name} is {note}" for name, note in result.notes.items()])
+    sentences = [f"{name} is {note}" for name, note in result.notes.items()]
+    sentences += [f"{name}: {each['reason']}" for name, each in factors.items() if each["reason"]]
+    sentences += [f"Caution: {result.caution}"] if result.caution else []
+    print_sentences(sentences)
 
 
 def _print_erasure(result: Any) -> None:

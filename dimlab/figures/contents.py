@@ -11,7 +11,6 @@ from dimlab.figures.house import (
     FACTORS,
     GREEN,
     GREY,
-    LEVEL,
     ORANGE,
     as_written,
     axes_or_current,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_attribution", "plot_attribution_effects", "plot_erasure", "plot_localisation"]
 
+_UNDECIDED = "#C9C9C9"
 _MOSAIC = 2.0  # width / height of a mosaic of tiles
 
 
@@ -44,8 +44,9 @@ def plot_attribution(result: Attribution, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        One point a dimension that is not dead. Coloured like its leading factor (of more than six
-        factors the five that lead most often); blue and grey lead none. Above the dotted line that
+        One point a dimension that is not dead. Coloured like its leading factor, if it carries that
+        beside all others (of more than six factors the five that lead most often); blue and grey
+        carry none, pale ones are undecided. Above the dotted line that
         factor explains more than the label does (a nuisance), below it less (mixed). The
         largest nuisances are named by their index.
 
@@ -75,6 +76,8 @@ def plot_attribution(result: Attribution, *, ax: Axes | None = None) -> Axes:
     looks += [(others, "another factor", FACTORS[-1])] if others.any() else []
     looks += [(verdicts == "label", "the label alone", BLUE)]
     looks += [(verdicts == "neither", "neither", GREY)]
+    undecided = verdicts == "undecided"
+    looks += [(undecided, "undecided", _UNDECIDED)] if undecided.any() else []
     drawn = []
     for chosen, words, colour in looks:
         dots = ax.scatter(
@@ -122,7 +125,8 @@ def plot_attribution_effects(result: Attribution, *, ax: Axes | None = None) -> 
     -------
     Axes
         A heat map: one row a factor, those of larger effects first; one column for each of the (at
-        most 40) dimensions of largest nuisance score, largest first. A dot: q <= 0.05. White: not
+        most 40) dimensions of largest nuisance score, largest first. A dot: the dimension carries
+        the factor beside the label and all others (q <= 0.05 of both effects). White: not
         identifiable.
 
     Examples
@@ -140,7 +144,7 @@ def plot_attribution_effects(result: Attribution, *, ax: Axes | None = None) -> 
     """
     ax = axes_or_current(ax)
     order = np.argsort(-np.nan_to_num(result.nuisance_score, nan=-1.0), kind="stable")[:40]
-    total = np.nansum(np.where(result.q_value <= LEVEL, result.effect, 0.0), axis=0)
+    total = np.where(result.own, result.effect, 0.0).sum(axis=0)
     rows = np.argsort(-total, kind="stable")
     shown = result.effect[np.ix_(order, rows)].T
     top = max(float(np.nanmax(shown, initial=0.0)), 1e-6)
@@ -148,7 +152,7 @@ def plot_attribution_effects(result: Attribution, *, ax: Axes | None = None) -> 
         np.ma.masked_invalid(shown), cmap="cividis", vmin=0, vmax=top, rasterized=True, linewidth=0
     )
     ax.figure.colorbar(mesh, ax=ax, label="effect given the label (share of error)")
-    y, x = np.nonzero((result.q_value[np.ix_(order, rows)].T <= LEVEL) & (shown > 0))
+    y, x = np.nonzero(result.own[np.ix_(order, rows)].T)
     # dark on light and light on dark
     dots = np.where(shown[y, x] > 0.6 * top, "black", "white")
     ax.scatter(x + 0.5, y + 0.5, s=5, c=dots, lw=0)
@@ -159,7 +163,7 @@ def plot_attribution_effects(result: Attribution, *, ax: Axes | None = None) -> 
     ax.set_yticks(np.arange(len(rows)) + 0.5, names)
     ax.invert_yaxis()
     ax.set_xlabel("dimension, largest nuisance score first")
-    ax.set_title(titled("Effects of factors (dot: q ≤ 0.05)", result), loc="left")
+    ax.set_title(titled("Effects of factors (dot: q ≤ 0.05, others known)", result), loc="left")
     return as_written(ax)
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-SPLINE_FREEDOM = 4  # columns of a continuous factor
-_KNOTS_APART = 1e-9  # of the range: nearer quartiles count as one
+KNOTS = np.array([0.05, 0.275, 0.5, 0.725, 0.95])  # quantiles of a continuous factor's values
+_COUNTED = 0.22  # largest share of one value where knots would coincide: they lie 0.225 apart
+_APART = 1e-7  # of the span of the knots: values nearer than that count as equal
 HARMONICS = 2  # of a factor that wraps
-_TOGETHER = 1 << 24  # elements of permuted columns that are multiplied at once
-_SAME = 1e-6  # of a statistic: above the rounding of a null that is kept in float32
 _RANK = 1e-9  # of the largest singular value: what less a column adds is nothing
-
-Progress = Callable[[int, int], None]
 
 
 def expand(values: np.ndarray, period: float | None = None) -> np.ndarray:
@@ -30,13 +28,26 @@ def expand(values: np.ndarray, period: float | None = None) -> np.ndarray:
     Returns
     -------
     ndarray of shape (N, P), float64
-        Natural cubic spline of 4 degrees of freedom, knots at the quartiles; with a period, sines
-        and cosines of two harmonics; one column a category but the first.
+        A restricted cubic spline of 4 columns (fewer than 5 different values: one column less than
+        there are values); with a period, sines and cosines of two harmonics; one column a category
+        but the first.
+
+    Notes
+    -----
+    The knots of the spline are the 5, 27.5, 50, 72.5 and 95 % quantiles [1]_; beyond the outer ones
+    it is linear. Where values are so frequent that knots would coincide, their copies beyond a
+    share of 22 % are not counted, which moves the knots to the next different values.
+
+    References
+    ----------
+    .. [1] Harrell, "Regression Modeling Strategies", 2nd edition, Springer 2015, section 2.4.
 
     Examples
     --------
     >>> expand(np.array(["a", "b", "c", "b"])).tolist()
     [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
+    >>> expand(np.array([0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0])).shape
+    (8, 4)
     """
     if values.dtype.kind != "f":
         codes = np.unique(values, return_inverse=True)[1]
@@ -44,27 +55,54 @@ def expand(values: np.ndarray, period: float | None = None) -> np.ndarray:
     if period is not None:
         angle = 2 * np.pi * values[:, None] / period * np.arange(1, HARMONICS + 1)
         return np.hstack([np.cos(angle), np.sin(angle)])
-    return _natural_spline(values)
+    return _restricted_spline(values)
 
 
-def _natural_spline(values: np.ndarray) -> np.ndarray:
-    """Cardinal splines of all knots but the first; fewer columns where quartiles coincide.
+def _restricted_spline(values: np.ndarray) -> np.ndarray:
+    """Columns whose tails are flat, then one that slopes in each tail alone.
 
-    Each is 1 at its knot and 0 at the others, so the columns are far from collinear however skewed
-    the values are.
+    So the columns are far from collinear however far the tails reach.
     """
     from scipy.interpolate import CubicSpline
 
-    low, high = float(values.min()), float(values.max())
-    spread = high - low
-    if not spread > 0:
-        return np.zeros((len(values), 0))
-    x = (values - low) / spread
-    knots = np.unique(np.quantile(x, np.linspace(0, 1, SPLINE_FREEDOM + 1)))
-    if len(knots) < 2 or np.diff(knots).min() < _KNOTS_APART:
-        ends = np.append(knots[:-1][np.diff(knots) >= _KNOTS_APART], 1.0)
-        knots = np.unique(np.concatenate([[0.0], ends]))
-    return CubicSpline(knots, np.eye(len(knots)), bc_type="natural")(x)[:, 1:]
+    scale = np.abs(values).max(initial=0.0)
+    x = values.astype(np.float64) / (scale if scale > 0 else 1.0)
+    knots = _knots(x)
+    if len(knots) < 3:
+        return x[:, None] if len(knots) == 2 else np.zeros((len(x), 0))
+    low, high = knots[[0, -1]]
+    spline = CubicSpline((knots - low) / (high - low), np.eye(len(knots)), bc_type="natural")
+    slopes = spline([0.0, 1.0], 1)
+    flat = np.linalg.svd(slopes)[2][2:].T
+    flat = orthonormal(flat - flat.mean(axis=0), _APART)  # without the constant, also flat
+    columns = spline((x.clip(low, high) - low) / (high - low))
+    columns = columns @ np.hstack([flat, np.linalg.pinv(slopes) * (high - low)])
+    columns[:, -2] += np.minimum(x - low, 0)
+    columns[:, -1] += np.maximum(x - high, 0)
+    return columns
+
+
+def _knots(x: np.ndarray) -> np.ndarray:
+    """Quantiles of values, or the next different ones; all values where there are fewer."""
+    knots = np.quantile(x, KNOTS)
+    span = knots[-1] - knots[0] or x.max() - x.min()
+    if not span > 0:
+        return x[:1]
+    grid = _APART * span
+    near = (x - knots[0]).clip(-span, 2 * span)  # knots lie among these
+    different, counts = np.unique(np.round(near / grid), return_counts=True)
+    different = knots[0] + different * grid
+    if len(different) <= len(KNOTS):
+        return different
+    if np.diff(knots).min() > grid:
+        return knots
+    largest = np.sort(counts)[::-1]
+    for n in range(1, len(KNOTS)):  # the n most frequent values are cut to a share of 22 % each
+        cut = _COUNTED * largest[n:].sum() / (1 - n * _COUNTED)
+        if cut >= largest[n]:
+            break
+    cumulated = np.minimum(counts, cut).cumsum()
+    return different[np.searchsorted(cumulated, KNOTS * cumulated[-1])]
 
 
 def without_class_means(columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -94,13 +132,15 @@ def without_class_means(columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
     return left
 
 
-def orthonormal(columns: np.ndarray) -> np.ndarray:
+def orthonormal(columns: np.ndarray, least: float = 0.0) -> np.ndarray:
     """Orthonormal columns that span the same, without those that rounding makes.
 
     Parameters
     ----------
     columns : ndarray of shape (N, P), float64
         P may be 0.
+    least : float, default=0.0
+        Directions of no larger norm are left out too.
 
     Returns
     -------
@@ -110,11 +150,15 @@ def orthonormal(columns: np.ndarray) -> np.ndarray:
     if columns.shape[1] == 0:
         return columns
     left, values, _ = np.linalg.svd(columns, full_matrices=False)
-    return left[:, values > _RANK * max(float(values[0]), 1e-300)]
+    return left[:, values > max(_RANK * float(values[0]), 1e-300, least)]
 
 
 def out_of_fold_errors(
-    features: np.ndarray, design: np.ndarray, folds: np.ndarray, models: Sequence[np.ndarray]
+    features: np.ndarray,
+    design: np.ndarray,
+    folds: np.ndarray,
+    models: Sequence[np.ndarray],
+    ordered: Sequence[tuple[np.ndarray, np.ndarray]] = (),
 ) -> np.ndarray:
     """Squared error of every dimension when each fold is predicted from the others.
 
@@ -128,6 +172,9 @@ def out_of_fold_errors(
         Fold of each sample, from 0.
     models : sequence of S ndarray of int
         Columns of the design that each model has.
+    ordered : sequence of (ndarray of shape (N,), ndarray of int), optional
+        Values, and the columns of the design that are functions of them. Such a function is not
+        extrapolated: a value beyond those of the other folds is read as the nearest of these.
 
     Returns
     -------
@@ -139,36 +186,75 @@ def out_of_fold_errors(
     One pass over the data: a fold's error is ``h'h - 2 w'X'h + w'X'X w``, floored at 0.
     """
     parts = [np.flatnonzero(folds == fold) for fold in range(folds.max() + 1)]
-    n_dimensions = features.shape[1]
-    grams = np.empty((len(parts), design.shape[1], design.shape[1]))
-    moments = np.empty((len(parts), design.shape[1], n_dimensions))
-    squares = np.empty((len(parts), n_dimensions))
+    fitted, held, squares = [], [], []
     for fold, rows in enumerate(parts):
-        own, predicted = design[rows], features[rows]
-        grams[fold], moments[fold] = own.T @ own, own.T @ predicted
-        squares[fold] = np.einsum("nd,nd->d", predicted, predicted)
-    gram, moment = grams.sum(axis=0), moments.sum(axis=0)
-    error = np.zeros((len(models), n_dimensions))
+        predicted = features[rows]
+        squares.append(np.einsum("nd,nd->d", predicted, predicted))
+        fitted.append((design[rows].T @ design[rows], design[rows].T @ predicted))
+        within = _without_extrapolation(design, ordered, rows, np.flatnonzero(folds != fold))
+        held.append(fitted[-1] if within is None else (within.T @ within, within.T @ predicted))
+    gram, moment = (sum(each) for each in zip(*fitted, strict=True))
+    error = np.zeros((len(models), features.shape[1]))
     for model, columns in enumerate(models):
         square = np.ix_(columns, columns)
         for fold in range(len(parts)):
-            own_gram, own_moment = grams[fold][square], moments[fold][columns]
-            weights = np.linalg.pinv(gram[square] - own_gram, hermitian=True, rcond=1e-10) @ (
-                moment[columns] - own_moment
+            own_gram, own_moment = fitted[fold]
+            weights = (
+                np.linalg.pinv((gram - own_gram)[square], hermitian=True, rcond=1e-10)
+                @ ((moment - own_moment)[columns])
             )
+            own_gram, own_moment = held[fold][0][square], held[fold][1][columns]
             explained = np.einsum("pd,pd->d", weights, 2 * own_moment - own_gram @ weights)
             error[model] += np.maximum(squares[fold] - explained, 0)
     return error
 
 
-def effects_given_label(
+def _without_extrapolation(
+    design: np.ndarray,
+    ordered: Sequence[tuple[np.ndarray, np.ndarray]],
+    rows: np.ndarray,
+    others: np.ndarray,
+) -> np.ndarray | None:
+    """Rows of the design with no value beyond those of the others; None: there is none such."""
+    held = None
+    for values, columns in ordered:
+        own, theirs = values[rows], values[others]
+        low, high = others[theirs.argmin()], others[theirs.argmax()]
+        for beyond, end in ((own < values[low], low), (own > values[high], high)):
+            if beyond.any():
+                held = design[rows] if held is None else held
+                held[np.ix_(beyond, columns)] = design[end, columns]
+    return held
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """Shares of squared error out of fold, clipped at 0; NaN where nothing is left to explain.
+
+    Parameters
+    ----------
+    given_label : ndarray of shape (D, F)
+        ``1 - RSS(h ~ label + factor) / RSS(h ~ label)``.
+    given_all : ndarray of shape (D, F)
+        ``1 - RSS(h ~ label + all factors) / RSS(h ~ label + all other factors)``.
+    of_label : ndarray of shape (D,)
+        ``1 - RSS(h ~ label + all factors) / RSS(h ~ all factors)``.
+    """
+
+    given_label: np.ndarray
+    given_all: np.ndarray
+    of_label: np.ndarray
+
+
+def effects(
     features: np.ndarray,
     within: np.ndarray,
     codes: np.ndarray,
     columns: Sequence[np.ndarray],
     folds: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Share of each dimension's error that a factor takes off given the label, and the reverse.
+    values: Sequence[np.ndarray | None],
+) -> Effects:
+    """Share of each dimension's error that each factor, and the label, take off.
 
     Parameters
     ----------
@@ -183,28 +269,41 @@ def effects_given_label(
         Columns of each factor, well conditioned.
     folds : ndarray of shape (N,), int
         Fold of each sample, from 0.
+    values : sequence of F ndarray of shape (N,) or None
+        Values of the factors that are not to be extrapolated.
 
     Returns
     -------
-    effect : ndarray of shape (D, F)
-        ``1 - RSS(h ~ label + factor) / RSS(h ~ label)``, out of fold, clipped at 0; NaN where the
-        label leaves nothing.
-    label_effect : ndarray of shape (D,)
-        ``1 - RSS(h ~ label + all factors) / RSS(h ~ all factors)``.
+    Effects
+        Beyond the label, beyond the label and all others, and of the label.
     """
     n_classes = int(codes.max()) + 1
     design = np.hstack([np.eye(n_classes)[codes], np.ones((len(codes), 1)), *columns])
     label, constant = np.arange(n_classes), np.array([n_classes])
     ends = n_classes + 1 + np.cumsum([0, *(each.shape[1] for each in columns)])
     blocks = [np.arange(low, high) for low, high in pairwise(ends)]
-    models = [label, *(np.concatenate([label, block]) for block in blocks)]
-    error = out_of_fold_errors(within, design, folds, [*models, np.concatenate([label, *blocks])])
+    ordered = [
+        (each, block) for each, block in zip(values, blocks, strict=True) if each is not None
+    ]
+    every = np.concatenate([label, *blocks])
+    models = [label, every, *(np.concatenate([label, block]) for block in blocks)]
+    if len(blocks) > 1:
+        models += [np.setdiff1d(every, block) for block in blocks]
+    error = out_of_fold_errors(within, design, folds, models, ordered)
     without_label = out_of_fold_errors(
-        features, design, folds, [np.concatenate([constant, *blocks])]
-    )[0]
-    base, rest = (np.where(each > 0, each, np.nan) for each in (error[0], without_label))
-    effect = np.clip(1 - error[1:-1] / base, 0, 1).T
-    return effect, np.clip(1 - error[-1] / rest, 0, 1)
+        features, design, folds, [np.concatenate([constant, *blocks])], ordered
+    )
+    base, full, single = error[:1], error[1:2], error[2 : 2 + len(blocks)]
+    return Effects(
+        _share(single, base).T,
+        _share(full, error[2 + len(blocks) :] if len(blocks) > 1 else base).T,
+        _share(full, without_label)[0],
+    )
+
+
+def _share(error: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """Share of the base that is not left, in [0, 1]; NaN where the base is nothing."""
+    return np.clip(1 - error / np.where(base > 0, base, np.nan), 0, 1)
 
 
 def f_statistics(features: np.ndarray, columns: np.ndarray, n_classes: int) -> np.ndarray:
@@ -225,115 +324,12 @@ def f_statistics(features: np.ndarray, columns: np.ndarray, n_classes: int) -> n
         NaN for a dimension that does not vary within classes.
     """
     total = np.einsum("nd,nd->d", features, features, dtype=np.float64)
-    return _f(columns.T @ features, total, len(features) - n_classes)
+    products = columns.T @ features
+    explained = np.einsum("rd,rd->d", products, products, dtype=np.float64)
+    return f_ratio(explained, total - explained, columns.shape[1], len(features) - n_classes)
 
 
-def _f(products: np.ndarray, total: np.ndarray, freedom: int) -> np.ndarray:
-    """F from products (..., R, D) of orthonormal columns with the dimensions."""
-    rank = products.shape[-2]
-    explained = np.einsum("...rd,...rd->...d", products, products, dtype=np.float64)
-    left = np.maximum(total - explained, 0)
+def f_ratio(explained: np.ndarray, left: np.ndarray, rank: int, freedom: int) -> np.ndarray:
+    """F of what R orthonormal columns explain, ``freedom`` counting what they leave and R."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (explained / rank) / (left / (freedom - rank))
-
-
-def permutation_p_values(
-    features: np.ndarray,
-    columns: Sequence[np.ndarray],
-    codes: np.ndarray,
-    n_permutations: int,
-    rng: np.random.Generator,
-    progress: Progress | None = None,
-    samples: np.ndarray | None = None,
-) -> np.ndarray:
-    """P-value of each dimension's F, the factors permuted within classes.
-
-    Parameters
-    ----------
-    features : ndarray of shape (N, D)
-        Without class means.
-    columns : sequence of F ndarray of shape (N, R_f)
-        Each factor's columns, orthonormal and without class means, R_f >= 1.
-    codes : ndarray of shape (N,), int
-        Class indices.
-    n_permutations : int
-        Permutations, each the same for all dimensions and factors.
-    rng : numpy.random.Generator
-        Draws them.
-    progress : callable, optional
-        Called with (permutations done, in all).
-    samples : ndarray of shape (N,), int, optional
-        Ids from 0 of the samples that rows are views of. Samples are then permuted, each with the
-        factors of all its views, among those of its class with as many views; and each dimension's
-        F is divided by its mean under permutation, since dimensions differ in how much views share.
-
-    Returns
-    -------
-    ndarray of shape (D, F)
-        ``(1 + values of the null at least as large) / (1 + values of the null)``; a factor's null
-        is that of all dimensions together, which studentising allows. NaN for a dimension that does
-        not vary within classes.
-
-    Notes
-    -----
-    A permutation within classes leaves class means alone, so the permuted columns are still
-    orthonormal and without class means: one product a permutation is all it takes, in float64:
-    a value of the null that is equal to an observed one counts, whatever the rounding.
-    """
-    import torch
-
-    n_samples, n_classes = len(features), int(codes.max()) + 1
-    total = np.einsum("nd,nd->d", features, features, dtype=np.float64)
-    ends = np.cumsum([0, *(each.shape[1] for each in columns)])
-    joined = np.hstack(columns)
-    products = joined.T @ features
-    observed = np.column_stack(
-        [_f(products[low:high], total, n_samples - n_classes) for low, high in pairwise(ends)]
-    )
-    alive = total > 0
-    total = total[alive]
-    kept = torch.from_numpy(np.ascontiguousarray(features[:, alive], dtype=np.float64))
-    source = torch.from_numpy(np.asarray(joined, dtype=np.float64))
-    strata = _exchangeable(codes, samples)
-    null = np.empty((len(columns), n_permutations, int(alive.sum())), dtype=np.float32)
-    step = max(1, _TOGETHER // source.numel())
-    for start in range(0, n_permutations, step):
-        count = min(step, n_permutations - start)
-        shuffled = np.empty((count, n_samples), dtype=np.int64)
-        for own in shuffled:
-            for rows in strata:
-                own[rows] = rows[rng.permutation(len(rows))]
-        moved = source[torch.from_numpy(shuffled.T.copy())]
-        products = (moved.reshape(n_samples, -1).T @ kept).numpy()
-        products = products.reshape(count, source.shape[1], -1)
-        for f, (low, high) in enumerate(pairwise(ends)):
-            null[f, start : start + count] = _f(products[:, low:high], total, n_samples - n_classes)
-        if progress is not None:
-            progress(start + count, n_permutations)
-    if samples is not None:
-        typical = null.mean(axis=1, keepdims=True)
-        typical[~(typical > 0)] = 1.0
-        null /= typical
-        observed[alive] /= typical[:, 0].T
-    p_value = np.full(observed.shape, np.nan)
-    for f, draws in enumerate(null):
-        values = np.sort(draws, axis=None)
-        least = (observed[alive, f] * (1 - _SAME)).astype(np.float32)
-        at_least = len(values) - np.searchsorted(values, least, side="left")
-        p_value[alive, f] = (1 + at_least) / (1 + len(values))
-    return p_value
-
-
-def _exchangeable(codes: np.ndarray, samples: np.ndarray | None) -> list[np.ndarray]:
-    """Rows (n, V) of the n samples of V views that may change places, for each class and V."""
-    samples = np.arange(len(codes)) if samples is None else samples
-    order = np.argsort(samples, kind="stable")
-    counts = np.bincount(samples)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    classes = codes[order[starts]]
-    return [
-        order[starts[chosen][:, None] + np.arange(count)]
-        for count in np.unique(counts)
-        for code in np.unique(classes[counts == count])
-        for chosen in [np.flatnonzero((counts == count) & (classes == code))]
-    ]
+        return (explained / rank) / (np.maximum(left, 0) / (freedom - rank))

@@ -7,18 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dimlab.kernels.effects import (
-    effects_given_label,
-    expand,
-    orthonormal,
-    without_class_means,
-)
+from dimlab.clusters import cluster_ids
+from dimlab.kernels.effects import Effects, effects, expand, orthonormal, without_class_means
 from dimlab.kernels.rounding import eps_of, spread_floor
 from dimlab.representation import Representation
 from dimlab.tables import notations_of
 
 LEFT_OUT = "left out"
-IDENTIFIABLE = 0.01  # share of a factor's variance that must be left given the label
+IDENTIFIABLE = 0.01  # share of a factor's variance that must be left given the label, and others
+_BETWEEN = 0.1  # share of a factor's variance within clusters below which clusters are exchanged
+_VARIES = 1e-6  # of a column's norm: less is rounding
 _MANY = 20  # categories of whole numbers, beyond which they look continuous
 
 
@@ -32,14 +30,17 @@ class Factors:
         Of F factors; ``continuous``, ``periodic`` or ``categorical``.
     codes : ndarray of shape (N,), int
         Class indices from 0.
-    samples : ndarray of shape (N,), int
-        Which rows are views of one sample.
+    clusters : ndarray of shape (N,), int, or None
+        Ids from 0 of rows that belong together, such as the views of a sample; None: independent.
     values : tuple of F ndarray of shape (N,)
         The factors as they are.
     columns : tuple of F ndarray of shape (N, P_f)
         Basis functions: centred, orthogonal, of variance 1.
-    left_given_label : ndarray of shape (F,)
-        Share of the columns' variance within classes.
+    left_given_label, left_given_others : ndarray of shape (F,)
+        Share of the columns' variance within classes, and of it what no other identifiable factor
+        explains.
+    shared : ndarray of shape (F, F)
+        Share of the variance of each factor's columns within classes that another one explains.
     notes : dict of str to str
         By name, that a factor is left out, or that its whole numbers are many categories.
     """
@@ -47,32 +48,37 @@ class Factors:
     names: tuple[str, ...]
     kinds: tuple[str, ...]
     codes: np.ndarray
-    samples: np.ndarray
+    clusters: np.ndarray | None
     values: tuple[np.ndarray, ...]
     columns: tuple[np.ndarray, ...]
     left_given_label: np.ndarray
+    left_given_others: np.ndarray
+    shared: np.ndarray
     notes: dict[str, str]
 
     @classmethod
     def of(
-        cls, representation: Representation, labels: np.ndarray, factors: Sequence[str] | None
+        cls,
+        representation: Representation,
+        labels: np.ndarray,
+        factors: Sequence[str] | None,
+        clusters: str | np.ndarray | None = None,
     ) -> Factors:
         """Expand the named factors, or all that do not merely number the samples."""
         notes = notes_of(representation)
-        names = _names(representation, factors, notes)
+        names = _names(representation, factors, notes, clusters)
         codes = np.unique(labels, return_inverse=True)[1]
         periods = representation.periods
         columns = tuple(
             _orthogonal(expand(representation.factors[name], periods.get(name))) for name in names
         )
         values = tuple(representation.factors[name] for name in names)
-        left = [_left_given_label(each, codes) for each in columns]
         kinds = tuple(kind_of(representation, name) for name in names)
-        samples = np.arange(len(representation))
-        if representation.view_columns:
-            sample = representation.factors[representation.view_columns[1]]
-            samples = np.unique(sample, return_inverse=True)[1]
-        return cls(names, kinds, codes, samples, values, columns, np.array(left), notes)
+        if clusters is None and representation.view_columns:
+            clusters = representation.view_columns[1]
+        ids = cluster_ids(representation, clusters)
+        left = _what_is_left(columns, codes)
+        return cls(names, kinds, codes, ids, values, columns, *left, notes)
 
     @property
     def identifiable(self) -> np.ndarray:
@@ -80,44 +86,116 @@ class Factors:
         return self.left_given_label >= IDENTIFIABLE
 
     @property
-    def has_views(self) -> bool:
-        """Whether some sample has several rows."""
-        return int(self.samples.max()) + 1 < len(self.samples)
+    def separate(self) -> np.ndarray:
+        """Factors that vary by themselves, given the label and the others, (F,) bool."""
+        return self.identifiable & (self.left_given_others >= IDENTIFIABLE)
+
+    @property
+    def n_units(self) -> int:
+        """Clusters, or rows where they are independent."""
+        return len(self.codes) if self.clusters is None else int(self.clusters.max()) + 1
 
     @property
     def n_columns(self) -> int:
         """Columns of the largest design: classes and all factors."""
         return int(self.codes.max()) + 1 + sum(each.shape[1] for each in self.columns)
 
-    def is_of_samples(self, factor: int) -> bool:
-        """Whether a factor is the same in all views of a sample, of which some have several."""
-        if not self.has_views:
-            return False
-        first = np.unique(self.samples, return_index=True)[1]
-        values = self.values[factor]
-        return bool((values == values[first][self.samples]).all())
-
     def deal(self, n_folds: int, rng: np.random.Generator) -> np.ndarray:
-        """Deal the samples of every class to folds in turn, in random order; views together."""
-        first = np.unique(self.samples, return_index=True)[1]
-        codes = self.codes[first]
+        """Deal the clusters, by the class of their first row, to folds in turn, at random."""
+        clusters = np.arange(len(self.codes)) if self.clusters is None else self.clusters
+        codes = self.codes[np.unique(clusters, return_index=True)[1]]
         folds = np.empty(len(codes), dtype=np.int64)
         shuffled = rng.permutation(len(codes))
         order = shuffled[np.argsort(codes[shuffled], kind="stable")]
         folds[order] = np.arange(len(codes)) % n_folds
-        return folds[self.samples]
+        return folds[clusters]
 
-    def effects(
-        self, features: np.ndarray, within: np.ndarray, folds: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Effect (D, F), NaN where not identifiable, and the label's own (D,)."""
+    def effects(self, features: np.ndarray, within: np.ndarray, folds: np.ndarray) -> Effects:
+        """Effects of the factors, (D, F): NaN where they are not identifiable."""
         chosen = np.flatnonzero(self.identifiable)
-        found, label_effect = effects_given_label(
-            features, within, self.codes, [self.columns[f] for f in chosen], folds
-        )
-        effect = np.full((features.shape[1], len(self.names)), np.nan)
-        effect[:, chosen] = found
-        return effect, label_effect
+        found = effects(
+            features, within, self.codes, [self.columns[f] for f in chosen], folds,
+            [self.values[f] if self.kinds[f] == "continuous" else None for f in chosen],
+        )  # fmt: skip
+        given = np.full((2, features.shape[1], len(self.names)), np.nan)
+        given[:, :, chosen] = found.given_label, found.given_all
+        given[1, :, ~self.separate] = np.nan
+        return Effects(given[0], given[1], found.of_label)
+
+    def levels(self, within: np.ndarray) -> list[Level]:
+        """Rows that the identifiable factors are tested on, from features without class means.
+
+        Rows as they are where they are independent. Where they belong together, a factor that is
+        (nearly) constant in clusters is tested on their means, which change places; any other one
+        within cluster and class.
+        """
+        chosen = np.flatnonzero(self.identifiable).tolist()
+        columns = [without_class_means(self.columns[f], self.codes) for f in chosen]
+        if self.clusters is None:
+            return [Level.of(within, columns, chosen, chosen, self.codes)]
+        pairs = self.clusters * (int(self.codes.max()) + 1) + self.codes
+        cells = np.unique(pairs, return_inverse=True)[1]
+        inner = [without_class_means(each, cells) for each in columns]
+        share = [(a**2).sum() / (b**2).sum() for a, b in zip(inner, columns, strict=True)]
+        of_clusters = [f for f, each in zip(chosen, share, strict=True) if each < _BETWEEN]
+        of_rows = [f for f in chosen if f not in of_clusters]
+        first = np.unique(self.clusters, return_index=True)[1]
+        codes = self.codes[first]
+        if (codes[self.clusters] != self.codes).any():  # the label is taken off row by row
+            codes = np.zeros_like(codes)
+        means = [mean_of_each_cluster(each, self.clusters) for each in (within, *columns)]
+        means = [without_class_means(each, codes) for each in means]
+        inside = without_class_means(within, cells)
+        inside[:, (inside**2).sum(axis=0) <= _VARIES**2 * (within**2).sum(axis=0)] = 0.0
+        found = [
+            Level.of(means[0], means[1:], chosen, of_clusters, codes),
+            Level.of(inside, inner, chosen, of_rows, cells, self.clusters),
+        ]
+        return [each for each in found if each.factors]
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """Rows on which T of the factors are tested; build it with ``Level.of``.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, D)
+        Without means of cells.
+    columns : list of ndarray of shape (n, R_f)
+        Of the factors that vary here, orthonormal, without means of cells.
+    factors, tested : list of T int
+        Factors that are tested, and their places in ``columns``.
+    cells : ndarray of shape (n,), int
+        Rows that share an intercept.
+    clusters : ndarray of shape (n,), int, or None
+        Rows whose columns change sign together; None: rows change places within cells.
+    """
+
+    features: np.ndarray
+    columns: list[np.ndarray]
+    factors: list[int]
+    tested: list[int]
+    cells: np.ndarray
+    clusters: np.ndarray | None
+
+    @classmethod
+    def of(
+        cls,
+        features: np.ndarray,
+        columns: list[np.ndarray],
+        of_columns: list[int],
+        factors: list[int],
+        cells: np.ndarray,
+        clusters: np.ndarray | None = None,
+    ) -> Level:
+        """Leave out what does not vary here."""
+        least = _VARIES * np.sqrt(len(cells))
+        own = {f: orthonormal(each, least) for f, each in zip(of_columns, columns, strict=True)}
+        varying = [f for f in own if own[f].shape[1]]
+        mine = [f for f in factors if f in varying]
+        tested = [varying.index(f) for f in mine]
+        return cls(features, [own[f] for f in varying], mine, tested, cells, clusters)
 
 
 def centred_features(
@@ -139,10 +217,10 @@ def centred_features(
     return features, within, dead
 
 
-def mean_of_each_sample(rows: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    """Mean of the rows of each sample, in the order of sample ids from 0."""
-    order = np.argsort(samples, kind="stable")
-    counts = np.bincount(samples)
+def mean_of_each_cluster(rows: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """Mean of the rows of each cluster, in the order of ids from 0."""
+    order = np.argsort(clusters, kind="stable")
+    counts = np.bincount(clusters)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     return np.add.reduceat(rows[order], starts, axis=0) / counts[:, None]
 
@@ -180,11 +258,15 @@ def notes_of(representation: Representation) -> dict[str, str]:
 
 
 def _names(
-    representation: Representation, factors: Sequence[str] | None, notes: Mapping[str, str]
+    representation: Representation,
+    factors: Sequence[str] | None,
+    notes: Mapping[str, str],
+    clusters: str | np.ndarray | None,
 ) -> tuple[str, ...]:
     left_out = {name: note for name, note in notes.items() if note.startswith(LEFT_OUT)}
     known = [name for name in representation.factors if name not in representation.view_columns]
-    named = [name for name in known if name not in left_out]
+    of_rows = () if isinstance(clusters, np.ndarray) else (clusters,)
+    named = [name for name in known if name not in left_out and name not in of_rows]
     if factors is not None:
         named = [factors] if isinstance(factors, str) else list(factors)
     if not named:
@@ -216,9 +298,21 @@ def _orthogonal(columns: np.ndarray) -> np.ndarray:
     return orthonormal(centred[:, varies] / size[varies]) * np.sqrt(len(columns))
 
 
-def _left_given_label(columns: np.ndarray, codes: np.ndarray) -> float:
-    """Share of the columns' variance within classes."""
-    if columns.shape[1] == 0:
-        return 0.0
-    left = without_class_means(columns, codes)
-    return float((left**2).sum() / (columns**2).sum())
+def _what_is_left(
+    columns: Sequence[np.ndarray], codes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``left_given_label``, ``left_given_others`` and ``shared`` of `Factors`."""
+    total = np.array([(each**2).sum() for each in columns])
+    total[total == 0] = 1.0
+    inside = [without_class_means(each, codes) for each in columns]
+    left = np.array([(each**2).sum() for each in inside])
+    chosen = np.flatnonzero(left >= IDENTIFIABLE * total)
+    joint = orthonormal(np.hstack([columns[0][:, :0], *(inside[f] for f in chosen)]))
+    own = {f: joint.T @ inside[f] for f in chosen}
+    others, shared = np.zeros(len(columns)), np.zeros((len(columns), len(columns)))
+    for f in chosen:
+        beside = orthonormal(np.hstack([joint.T[:, :0], *(own[g] for g in chosen if g != f)]))
+        others[f] = left[f] - ((beside.T @ own[f]) ** 2).sum()
+        for g in chosen:
+            shared[f, g] = ((orthonormal(own[g]).T @ own[f]) ** 2).sum() / left[f]
+    return left / total, np.maximum(others, 0) / total, shared

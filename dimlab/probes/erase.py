@@ -459,10 +459,8 @@ def _by_effect(
             f"{factor!r}, of whose variance {factors.left_given_label[0]:.2%} is left."
         )
     features, within, _ = centred_features(train, factors.codes)
-    effect, label_effect = (
-        np.nan_to_num(each) for each in factors.effects(features, within, factors.deal(_FOLDS, rng))
-    )
-    effect = effect[:, 0]
+    found = factors.effects(features, within, factors.deal(_FOLDS, rng))
+    effect, label_effect = np.nan_to_num(found.given_label[:, 0]), np.nan_to_num(found.of_label)
     order = np.argsort(-effect.round(_DECIMALS), kind="stable")
     if n_removed is not None:
         return _Order(order, min(n_removed, len(order) - 1))

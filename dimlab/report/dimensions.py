@@ -21,11 +21,13 @@ _COLUMNS = {
     "carries": ("Attribution", "leading_factor", "factor of the largest effect"),
     "nuisance_score": ("Attribution", "nuisance_score", "largest effect of a factor, given label"),
     "nuisance_q": ("Attribution", "q_value", "q-value of that factor"),
+    "partial_effect": ("Attribution", "partial_effect", "its effect, given all other factors too"),
+    "partial_q": ("Attribution", "partial_q_value", "q-value of the partial effect"),
     "label_effect": ("Attribution", "label_effect", "effect of the label, given factors"),
     "view_invariance": ("Attribution", "view_invariance", "correlation of two views"),
     "gradient_share": ("Attribution", "gradient_share", "share of the contrastive gradient"),
     "mask_weight": ("MaskEvolution", "last_weight", "final mask weight"),
-    "verdict": ("Attribution", "verdict", "nuisance, mixed, label, neither or dead"),
+    "verdict": ("Attribution", "verdict", "nuisance, mixed, label, undecided, neither or dead"),
 }
 
 

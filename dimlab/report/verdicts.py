@@ -156,23 +156,33 @@ def _harmful(harmful: HarmfulDimensions) -> Verdict:
 
 def _confounded(attribution: Attribution) -> Verdict:
     flagged, n = int(attribution.flagged.sum()), len(attribution)
+    determined = attribution.determined
     words = attribution.summary()["verdicts"]
     more = words.get("nuisance", 0)
     leading = attribution.leading_factor
-    text = f"{flagged} of {n} dimensions carry a factor beside the label (q <= 0.05)"
+    text = (
+        f"{flagged} of {n} dimensions carry a factor beside the label and all other factors "
+        "(q <= 0.05, effect at least 0.01)"
+    )
     if leading is not None:
         effect = attribution.effect[:, attribution.factors.index(leading)]
         text += (
             f", above all {leading} (up to {np.nanmax(effect):.1%} of a dimension's error); "
             f"{more} carry more of one than of the label"
         )
+    if determined:
+        text += f"; the label determines {', '.join(determined)}, which cannot be told from it"
+    if words.get("undecided") and not determined:
+        text += f"; {words['undecided']} carry factors that cannot be told from each other"
+    answer = "undecided" if determined or words.get("undecided") else "no"
     notes = [f" {name} is {note}" for name, note in attribution.notes.items()]
     return Verdict(
         "Do dimensions carry nuisance more than the label?",
-        "yes" if more else "no",
+        "yes" if more else answer,
         text + "." + "".join(notes),
         "Yes: for some dimension a factor's effect given the label has q <= 0.05 and is at least "
-        "the label's own.",
+        "0.01 and the label's own, and it is found given all other factors too. Undecided: the "
+        "label determines a factor, or factors cannot be told from each other.",
     )
 
 

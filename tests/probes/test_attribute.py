@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.interpolate import CubicSpline
 from scipy.stats import f as f_law
 from scipy.stats import false_discovery_control, kstest
 from sklearn.linear_model import LinearRegression
@@ -19,9 +18,9 @@ from dimlab.kernels.effects import (
     f_statistics,
     orthonormal,
     out_of_fold_errors,
-    permutation_p_values,
     without_class_means,
 )
+from dimlab.kernels.permutation import permutation_p_values
 from dimlab.mask import MaskTrace
 from dimlab.probes._factors import Factors
 from dimlab.probes.ablate import ablate
@@ -39,14 +38,50 @@ def split(rng, n=400, **factors):
 # Columns of factors --------------------------------------------------------------------------
 
 
-def test_a_spline_has_four_columns_and_spans_natural_cubic_splines():
+def harrell(x, knots):
+    """Truncated powers of a restricted cubic spline, as in his section 2.4.5."""
+    cube = lambda t: np.maximum(x - t, 0) ** 3  # noqa: E731
+    t, last, end = knots[:-2], knots[-2], knots[-1]
+    curves = [
+        cube(each)
+        - (cube(last) * (end - each) - cube(end) * (last - each)) / (end - last)
+        for each in t
+    ]  # fmt: skip
+    return np.column_stack([x, *curves])
+
+
+def test_a_spline_is_harrells_with_five_knots_and_linear_tails():
     x = np.random.default_rng(0).exponential(size=500)
     columns = expand(x)
     assert columns.shape == (500, 4)
-    knots = np.quantile(x, [0, 0.25, 0.5, 0.75, 1])
-    curve = CubicSpline(knots, [0.0, 2.0, -1.0, 0.5, 3.0], bc_type="natural")(x)
-    fit = LinearRegression().fit(columns, curve)
-    np.testing.assert_allclose(fit.predict(columns), curve, atol=1e-10)
+    expected = harrell(x, np.quantile(x, [0.05, 0.275, 0.5, 0.725, 0.95]))
+    fit = LinearRegression().fit(columns, expected)
+    np.testing.assert_allclose(fit.predict(columns), expected, atol=1e-9)
+    assert np.linalg.matrix_rank(expected - expected.mean(axis=0)) == 4
+
+
+@pytest.mark.parametrize("share", [0.3, 0.8, 0.99])
+def test_frequent_values_leave_four_columns(share):
+    rng = np.random.default_rng(1)
+    x = np.where(rng.random(2000) < share, 0.0, rng.uniform(0.2, 1, size=2000))
+    for values in (x, -x, np.where(rng.random(2000) < 0.5, x, 2.0), np.round(5 * x)):
+        columns = expand(values)
+        assert columns.shape == (2000, 4)
+        singular = np.linalg.svd(orthonormal(columns - columns.mean(axis=0)))[1]
+        assert len(singular) == 4
+    constant = (x == 0).astype(float)  # the jump from the frequent value to the rest is in the span
+    fit = LinearRegression().fit(expand(x), constant)
+    assert fit.score(expand(x), constant) > 0.7
+
+
+def test_few_different_values_have_a_column_less_than_there_are():
+    for n in range(1, 7):
+        x = np.random.default_rng(n).integers(0, n, size=300).astype(float)
+        assert expand(x).shape[1] == min(n - 1, 4)
+        if 1 < n <= 5:
+            onehot = np.eye(n)[x.astype(int)]
+            fit = LinearRegression().fit(expand(x), onehot)
+            np.testing.assert_allclose(fit.predict(expand(x)), onehot, atol=1e-9)
 
 
 def test_a_periodic_factor_spans_two_harmonics_and_has_no_seam():
@@ -78,6 +113,21 @@ def test_skewed_factors_keep_their_four_columns():
         assert found.effect[0, 0] > 0.55, spread
         assert found.effect[1, 0] > 0.05, spread
         assert Factors.of(world, world.labels, None).columns[0].shape[1] == 4
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bounded_functions_of_a_factor_of_heavy_tails_are_found(seed):
+    """Tails are not continued beyond the rows that they were fitted to."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_cauchy(size=1000)
+    rank = x.argsort().argsort() / 1000
+    features = np.column_stack([rank, np.arctan(x), rank + 0.3 * rng.normal(size=1000)])
+    for size in (1.0, 1e200, 1e-200):
+        world = Representation(features, labels=np.arange(1000) % 2, factors={"x": size * x})
+        found = attribute(world, world, n_permutations=30, erased=None)
+        assert found.effect[:2].min() > 0.9
+        np.testing.assert_allclose(found.effect[2, 0], 0.48, atol=0.06)
+        assert found.verdicts() == ["nuisance"] * 3
 
 
 def test_effects_are_right_though_the_class_explains_nearly_all():
@@ -157,7 +207,7 @@ def test_permutation_p_values_are_near_those_of_the_f_law():
     columns = orthonormal(without_class_means(x, codes))
     within = without_class_means(y, codes)
     single = columns[:, :1]
-    found = permutation_p_values(within, [columns, single], codes, 500, rng)
+    found = permutation_p_values(within, [columns, single], codes, 500, rng).given_label
     for f, (each, rank) in enumerate(((columns, 2), (single, 1))):
         expected = f_law.sf(f_statistics(within, each, 4), rank, 200 - 4 - rank)
         np.testing.assert_allclose(found[:, f], expected, atol=0.02)
@@ -436,7 +486,8 @@ def test_folds_hold_all_views_of_a_sample():
     folds = known.deal(5, np.random.default_rng(0))
     np.testing.assert_array_equal(folds[:50], folds[50:])
     np.testing.assert_array_equal(np.bincount(folds), 20)
-    assert [known.is_of_samples(f) for f in range(3)] == [True, True, False]
+    levels = known.levels(without_class_means(stacked.features, known.codes))
+    assert [level.factors for level in levels] == [[0, 1], [2]]
 
 
 def test_names_of_files_are_no_factors():

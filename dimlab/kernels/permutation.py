@@ -1,0 +1,211 @@
+"""P-values of factors by permutation, given the label alone and given all other factors too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dimlab.kernels.effects import f_ratio, orthonormal
+
+_TOGETHER = 1 << 24  # elements of permuted columns that are multiplied at once
+_SAME = 1e-6  # of a statistic: above the rounding of a null that is kept in float32
+_OWN = 1e-3  # root of the share of a unit column that is left beside all others: less is nothing
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class PValues:
+    """P-values of T tested factors on D dimensions.
+
+    Parameters
+    ----------
+    given_label, given_all : ndarray of shape (D, T)
+        Given the label alone, and given all other factors too. NaN for a dimension that does not
+        vary, where nothing of the factor is left, or where there are too few rows.
+    smallest : ndarray of shape (T,)
+        No p-value given the label could have been smaller.
+    """
+
+    given_label: np.ndarray
+    given_all: np.ndarray
+    smallest: np.ndarray
+
+
+def permutation_p_values(
+    features: np.ndarray,
+    columns: Sequence[np.ndarray],
+    cells: np.ndarray,
+    n_permutations: int,
+    rng: np.random.Generator,
+    progress: Progress | None = None,
+    *,
+    tested: Sequence[int] | None = None,
+    clusters: np.ndarray | None = None,
+) -> PValues:
+    """P-value of each dimension's F, the factors permuted within cells.
+
+    Parameters
+    ----------
+    features : ndarray of shape (N, D)
+        Without the means of cells.
+    columns : sequence of F ndarray of shape (N, R_f)
+        Each factor's columns, orthonormal and without the means of cells.
+    cells : ndarray of shape (N,), int
+        Ids from 0 of rows that share an intercept, such as a class: they may change places.
+    n_permutations : int
+        Permutations, each the same for all dimensions and factors.
+    rng : numpy.random.Generator
+        Draws them.
+    progress : callable, optional
+        Called with (permutations done, in all).
+    tested : sequence of int, optional
+        Factors that are tested, by default all; the others are only adjusted for.
+    clusters : ndarray of shape (N,), int, optional
+        Ids from 0. Rows then stay where they are, and the columns change sign, those of a cluster
+        together; no cell may reach into two clusters. Each dimension's F is divided by its mean
+        under the null, since dimensions differ in how alike the rows of a cluster are.
+
+    Returns
+    -------
+    PValues
+        ``(1 + values of the null at least as large) / (1 + values of the null)``; a factor's null
+        is that of all dimensions together, which studentising allows. No p-value is below the share
+        of draws that leave everything as it is.
+
+    Notes
+    -----
+    Given the label: the F statistic of a factor's columns; a permutation within cells leaves their
+    means alone, so permuted columns are still orthonormal and without means. Given all others, by
+    Freedman and Lane: the residuals of the model without the factor are permuted, and the F of the
+    factor beside all others is computed again.
+
+    Let S be an orthonormal basis of all columns and P a permutation. All that both tests need are
+    ``(P S)'h`` and ``(P S)'S``: one large product a permutation serves all factors. Float64: a
+    value of the null that equals an observed one counts, whatever the rounding.
+    """
+    import torch
+
+    n_rows, n_dimensions = features.shape
+    tested = range(len(columns)) if tested is None else tested
+    joint = orthonormal(np.hstack(columns))
+    total = np.einsum("nd,nd->d", features, features, dtype=np.float64)
+    alive = total > 0
+    kept = np.ascontiguousarray(features[:, alive], dtype=np.float64)
+    tests = _Tests.of(joint, columns, tested, kept, n_rows - int(cells.max()) - 1)
+    observed = tests.statistics((joint.T @ kept)[None], np.eye(joint.shape[1])[None])[:, :, 0]
+    source, beside = torch.from_numpy(joint), torch.from_numpy(np.hstack([kept, joint]))
+    strata = [np.flatnonzero(cells == cell) for cell in range(int(cells.max()) + 1)]
+    null = np.empty((*observed.shape[:2], n_permutations, kept.shape[1]), dtype=np.float32)
+    step = max(1, _TOGETHER // max(1, joint.shape[1] * max(n_rows, 4 * kept.shape[1])))
+    for start in range(0, n_permutations, step):
+        count = min(step, n_permutations - start)
+        if clusters is None:
+            moved = source[torch.from_numpy(_shuffled(strata, n_rows, count, rng))]
+        else:
+            signs = rng.choice([-1.0, 1.0], size=(int(clusters.max()) + 1, count))
+            moved = source[:, None, :] * torch.from_numpy(signs[clusters])[:, :, None]
+        products = (moved.reshape(n_rows, -1).T @ beside).numpy().reshape(count, joint.shape[1], -1)
+        null[:, :, start : start + count] = tests.statistics(
+            products[:, :, : kept.shape[1]], products[:, :, kept.shape[1] :]
+        )
+        if progress is not None:
+            progress(start + count, n_permutations)
+    if clusters is not None:
+        typical = null.mean(axis=2, dtype=np.float64)
+        typical[~(typical > 0)] = 1.0
+        null /= typical[:, :, None].astype(np.float32)
+        observed = observed / typical
+    p_value = np.full((2, len(tested), n_dimensions), np.nan)
+    smallest = np.ones((2, len(tested)))
+    for kind in range(2):
+        for place in range(len(tested)):
+            p_value[kind, place, alive], smallest[kind, place] = _pooled(
+                observed[kind, place], null[kind, place]
+            )
+    return PValues(p_value[0].T, p_value[1].T, smallest[0])
+
+
+def _pooled(observed: np.ndarray, null: np.ndarray) -> tuple[np.ndarray, float]:
+    """P-values (D,) among the values (B, D) of the null of all dimensions; the least possible."""
+    values = np.sort(null, axis=None)
+    least = (observed * (1 - _SAME)).astype(np.float32)
+    at_least = len(values) - np.searchsorted(values, least, side="left")
+    p_value = (1.0 + at_least) / (1 + len(values))
+    same = (np.abs(null - observed) <= 2 * _SAME * np.abs(observed)).all(axis=1).sum()
+    smallest = (1 + same) / (1 + len(null)) if same else 1 / (1 + len(values))
+    p_value[np.isnan(observed)] = np.nan
+    return np.maximum(p_value, smallest), float(smallest)
+
+
+def _shuffled(
+    strata: list[np.ndarray], n_rows: int, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Row that comes to each place, within strata, (N, count)."""
+    shuffled = np.empty((count, n_rows), dtype=np.int64)
+    for own in shuffled:
+        for rows in strata:
+            own[rows] = rows[rng.permutation(len(rows))]
+    return shuffled.T.copy()
+
+
+@dataclass(frozen=True, eq=False)
+class _Tests:
+    """Both F statistics of T factors, from products with the P joint columns."""
+
+    marginal: list[np.ndarray]  # (P, R_f): the factor, in the joint columns
+    partial: list[np.ndarray]  # (P, R_f): what of it is beside all others
+    products: np.ndarray  # (P, D): joint columns with the dimensions
+    total: np.ndarray  # (D,)
+    freedom: int
+
+    @classmethod
+    def of(
+        cls,
+        joint: np.ndarray,
+        columns: Sequence[np.ndarray],
+        tested: Sequence[int],
+        features: np.ndarray,
+        freedom: int,
+    ) -> _Tests:
+        """Find each factor among the joint columns, with and without what others share."""
+        inside = [joint.T @ each for each in columns]
+        total = np.einsum("nd,nd->d", features, features)
+        partial = []
+        for f in tested:
+            others = orthonormal(np.hstack([joint.T[:, :0], *inside[:f], *inside[f + 1 :]]))
+            partial.append(orthonormal(inside[f] - others @ (others.T @ inside[f]), _OWN))
+        return cls([inside[f] for f in tested], partial, joint.T @ features, total, freedom)
+
+    def statistics(self, moved: np.ndarray, among: np.ndarray) -> np.ndarray:
+        """F of permuted columns, from (B, P, D) and (B, P, P), as (2, T, B, D).
+
+        Permuting residuals back is permuting columns: ``P'e = moved - among @ products`` for the
+        residuals e of the full model, to which each test adds back its own factor.
+        """
+        n_joint = len(self.products)
+        found = np.full((2, len(self.marginal), len(moved), moved.shape[2]), np.nan)
+        rest = moved - among @ self.products
+        residual = self.total - np.einsum("pd,pd->d", self.products, self.products)
+        for place, (whole, own) in enumerate(zip(self.marginal, self.partial, strict=True)):
+            explained = _squares(whole.T @ moved)
+            if 0 < whole.shape[1] < self.freedom:
+                found[0, place] = f_ratio(
+                    explained, self.total - explained, whole.shape[1], self.freedom
+                )
+            if own.shape[1] == n_joint:  # there is no other factor
+                found[1, place] = found[0, place]
+            elif 0 < own.shape[1] and n_joint < self.freedom:
+                effect = own.T @ self.products
+                whole_rest = rest + among @ (own @ effect)
+                left = residual + _squares(effect) - _squares(whole_rest)
+                freedom = self.freedom - n_joint + own.shape[1]
+                found[1, place] = f_ratio(_squares(own.T @ whole_rest), left, own.shape[1], freedom)
+        return found
+
+
+def _squares(values: np.ndarray) -> np.ndarray:
+    """Sum squares over the last axis but one."""
+    return np.einsum("...pd,...pd->...d", values, values)
