@@ -11,6 +11,8 @@ from dimlab.kernels.effects import f_ratio, orthonormal
 
 _TOGETHER = 1 << 24  # elements of permuted columns that are multiplied at once
 _SAME = 1e-6  # of a statistic: above the rounding of a null that is kept in float32
+_ROWS = 4096
+_LEAST = 0.05  # of one minus a leverage
 _OWN = 1e-3  # root of the share of a unit column that is left beside all others: less is nothing
 
 Progress = Callable[[int, int], None]
@@ -49,7 +51,7 @@ def permutation_p_values(
 
     Parameters
     ----------
-    features : ndarray of shape (N, D)
+    features : ndarray of shape (N, D), float64
         Without the means of cells.
     columns : sequence of F ndarray of shape (N, R_f)
         Each factor's columns, orthonormal and without the means of cells.
@@ -80,7 +82,9 @@ def permutation_p_values(
     Given the label: the F statistic of a factor's columns; a permutation within cells leaves their
     means alone, so permuted columns are still orthonormal and without means. Given all others, by
     Freedman and Lane: the residuals of the model without the factor are permuted, and the F of the
-    factor beside all others is computed again.
+    factor beside all others is computed again. Permuting takes residuals to be equally spread
+    wherever the factor stands. Where they are wider at its large values, as behind a ReLU, F is
+    divided by how much the sandwich estimate of its mean exceeds the plain one.
 
     Let S be an orthonormal basis of all columns and P a permutation. All that both tests need are
     ``(P S)'h`` and ``(P S)'S``: one large product a permutation serves all factors. Float64: a
@@ -93,10 +97,12 @@ def permutation_p_values(
     joint = orthonormal(np.hstack(columns))
     total = np.einsum("nd,nd->d", features, features, dtype=np.float64)
     alive = total > 0
-    kept = np.ascontiguousarray(features[:, alive], dtype=np.float64)
+    kept = features if alive.all() else np.ascontiguousarray(features[:, alive])
     tests = _Tests.of(joint, columns, tested, kept, n_rows - int(cells.max()) - 1)
     observed = tests.statistics((joint.T @ kept)[None], np.eye(joint.shape[1])[None])[:, :, 0]
-    source, beside = torch.from_numpy(joint), torch.from_numpy(np.hstack([kept, joint]))
+    if clusters is None:
+        observed[1] /= tests.inflation(joint, kept, cells)
+    source, targets = torch.from_numpy(joint), torch.from_numpy(kept)
     strata = [np.flatnonzero(cells == cell) for cell in range(int(cells.max()) + 1)]
     null = np.empty((*observed.shape[:2], n_permutations, kept.shape[1]), dtype=np.float32)
     step = max(1, _TOGETHER // max(1, joint.shape[1] * max(n_rows, 4 * kept.shape[1])))
@@ -107,10 +113,11 @@ def permutation_p_values(
         else:
             signs = rng.choice([-1.0, 1.0], size=(int(clusters.max()) + 1, count))
             moved = source[:, None, :] * torch.from_numpy(signs[clusters])[:, :, None]
-        products = (moved.reshape(n_rows, -1).T @ beside).numpy().reshape(count, joint.shape[1], -1)
-        null[:, :, start : start + count] = tests.statistics(
-            products[:, :, : kept.shape[1]], products[:, :, kept.shape[1] :]
+        moved = moved.reshape(n_rows, -1).T
+        products, among = (
+            (moved @ each).numpy().reshape(count, joint.shape[1], -1) for each in (targets, source)
         )
+        null[:, :, start : start + count] = tests.statistics(products, among)
         if progress is not None:
             progress(start + count, n_permutations)
     if clusters is not None:
@@ -204,6 +211,23 @@ class _Tests:
                 freedom = self.freedom - n_joint + own.shape[1]
                 found[1, place] = f_ratio(_squares(own.T @ whole_rest), left, own.shape[1], freedom)
         return found
+
+    def inflation(self, joint: np.ndarray, features: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        """Mean of the partial F under unequal variances over that under equal ones, >= 1, (T, D).
+
+        Squared residuals are divided by one minus their leverage (HC2).
+        """
+        leverage = _squares(joint.T) + 1 / np.bincount(cells)[cells]
+        own = np.column_stack([_squares((joint @ each).T) for each in self.partial])
+        own /= np.maximum(1 - leverage, _LEAST)[:, None]
+        spread = np.zeros((own.shape[1], features.shape[1]))
+        for start in range(0, len(features), _ROWS):
+            rows = slice(start, start + _ROWS)
+            spread += own[rows].T @ (features[rows] - joint[rows] @ self.products) ** 2
+        ranks = np.array([[max(each.shape[1], 1)] for each in self.partial])
+        freedom = max(self.freedom - len(self.products), 1)
+        plain = ranks * (self.total - _squares(self.products)) / freedom
+        return np.maximum(spread / np.where(plain > 0, plain, np.inf), 1.0)
 
 
 def _squares(values: np.ndarray) -> np.ndarray:

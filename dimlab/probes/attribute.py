@@ -30,7 +30,8 @@ _N_INFORMATIVE, _INFORMATIVE_ROWS = (
     10,
     5000,
 )  # pairs of a factor, and samples, for mutual information
-_OF_LEADING = ("effect", "p_value", "q_value", "partial_effect", "partial_p_value", "partial_q_value")
+_GIVEN_LABEL = ("effect", "p_value", "q_value")
+_MEASURED = (*_GIVEN_LABEL, *(f"partial_{name}" for name in _GIVEN_LABEL))
 _LAST_RECORDS = 10  # of a trace, whose gradient shares are averaged
 
 
@@ -161,7 +162,7 @@ class Attribution:
     def found(self) -> np.ndarray:
         """Whether a factor's effect is at least 0.01 with q <= 0.05, (D, F) bool."""
         with np.errstate(invalid="ignore"):
-            return np.asarray((self.q_value <= _SIGNIFICANT) & (self.effect >= _FLOOR))
+            return (self.q_value <= _SIGNIFICANT) & (self.effect >= _FLOOR)
 
     @property
     def own(self) -> np.ndarray:
@@ -190,7 +191,7 @@ class Attribution:
     @property
     def flagged(self) -> np.ndarray:
         """Whether the dimension carries some factor by itself, (D,) bool: see ``own``."""
-        return self.own.any(axis=1)
+        return np.asarray(self.own.any(axis=1))
 
     @property
     def determined(self) -> tuple[str, ...]:
@@ -244,7 +245,8 @@ class Attribution:
             each other; or the label is, and a factor that it determines cannot be told from it);
             ``label`` (nothing is found but a label effect above 0.01); or ``neither``.
         """
-        flagged, found, words = self.flagged, self.found.any(axis=1), []
+        flagged, found = self.flagged, np.asarray(self.found.any(axis=1))
+        words: list[str] = []
         leading = np.take_along_axis(self.effect, np.maximum(self.leading, 0)[:, None], axis=1)
         for d in range(len(self)):
             label = self.label_effect[d]
@@ -266,15 +268,15 @@ class Attribution:
         pandas.DataFrame
             ``dimension, leading_factor`` (empty: none), ``nuisance_score``, of the leading factor
             (see ``leading``) ``effect, p_value, q_value, partial_effect, partial_p_value,
-            partial_q_value``, ``label_effect``; where they are known ``view_invariance, gradient_share,
-            importance, mask_weight``; ``verdict``.
+            partial_q_value``, ``label_effect``; where they are known ``view_invariance,
+            gradient_share, importance, mask_weight``; ``verdict``.
         """
         import pandas as pd
 
         rows, leading = np.arange(len(self)), self.leading
         names = np.array([*self.factors, ""])
         of_leading = {}
-        for name in _OF_LEADING:
+        for name in _MEASURED:
             values = np.column_stack([getattr(self, name), np.full(len(self), np.nan)])
             of_leading[name] = values[rows, leading]
         return pd.DataFrame(
@@ -311,7 +313,7 @@ class Attribution:
             {
                 "dimension": np.repeat(np.arange(len(self)), n_factors),
                 "factor": np.tile(self.factors, len(self)) if n_factors else [],
-                **{name: getattr(self, name).ravel() for name in _OF_LEADING},
+                **{name: getattr(self, name).ravel() for name in _MEASURED},
                 "mutual_information": self.mutual_information.ravel(),
                 "word": self.words().ravel(),
             }
@@ -532,10 +534,13 @@ def attribute(
         if value < least:
             raise ValueError(f"{name} must be >= {least}; got {value}.")
     n_units = known.n_units
-    if n_units < n_folds or n_units * (1 - 1 / n_folds) <= known.n_columns + 1:
+    if n_units < n_folds:
+        what = "samples" if known.clusters is None else "clusters"
+        raise ValueError(f"n_folds must be at most the number of {what}, {n_units}; got {n_folds}.")
+    if len(test) * (1 - 1 / n_folds) <= known.n_columns + 1:
         raise ValueError(
             f"attribute needs more than {int((known.n_columns + 1) / (1 - 1 / n_folds))} samples "
-            f"for {len(known.names)} factors and {known.codes.max() + 1} classes; got {n_units}."
+            f"for {len(known.names)} factors and {known.codes.max() + 1} classes; got {len(test)}."
         )
     foresee(
         "attribute",
@@ -598,7 +603,7 @@ def _p_values(
     rng: np.random.Generator,
     progress: Progress | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """P-values given the label, and all factors, (2, D, F), each on its level; the least of each."""
+    """P-values given the label, and given all factors, (2, D, F); the least of each factor."""
     p_value = np.full((2, within.shape[1], len(known.names)), np.nan)
     smallest = np.full(len(known.names), np.nan)
     levels = known.levels(within)

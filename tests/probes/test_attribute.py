@@ -20,12 +20,13 @@ from dimlab.kernels.effects import (
     out_of_fold_errors,
     without_class_means,
 )
-from dimlab.kernels.permutation import permutation_p_values
+from dimlab.kernels.permutation import _Tests, permutation_p_values
 from dimlab.mask import MaskTrace
-from dimlab.probes._factors import Factors
+from dimlab.probes._factors import Factors, centred_features
 from dimlab.probes.ablate import ablate
 from dimlab.probes.attribute import _view_invariance, attribute
 from dimlab.probes.find_redundancy import find_redundancy
+from dimlab.report.verdicts import verdicts_of
 from dimlab.representation import Representation
 from tests import worlds
 
@@ -345,6 +346,304 @@ def test_unequal_classes_do_not_inflate_effects():
     assert np.mean(effects) < 0.003
 
 
+# Factors beside each other ---------------------------------------------------------------------
+
+
+def followed(rng, n=400, relu=False, kind="continuous"):
+    """Dimensions 0-3 carry ``true``, which ``follower`` merely follows; 4-5 carry ``follower``."""
+    labels = np.arange(n) % 3
+    true = rng.normal(size=n)
+    follower = 0.75 * true + 0.66 * rng.normal(size=n)
+    if kind == "square":
+        follower = true**2 + rng.normal(size=n)
+    if kind == "category":
+        follower = np.digitize(follower, [-0.8, 0.0, 0.8])
+    signal = np.column_stack([np.outer(true, [1, -1, 0.7, 1.4]), np.zeros((n, 2))])
+    features = signal + labels[:, None] + rng.normal(size=(n, 6))
+    if kind == "continuous":
+        features[:, 4:] += 0.8 * follower[:, None]
+    features = np.maximum(features, 0) if relu else features
+    factors = {"true": true, "follower": follower}
+    return Representation(features, labels=labels, factors=factors)
+
+
+def test_partial_f_is_that_of_nested_regressions_of_permuted_residuals():
+    """Freedman and Lane by hand: permuted residuals are fitted with and without the factor."""
+    rng = np.random.default_rng(23)
+    codes, x = np.arange(60) % 3, rng.normal(size=(60, 5))
+    x[:, 3:] += x[:, :2]
+    columns = [
+        orthonormal(without_class_means(x[:, block], codes)) for block in ([0, 1, 2], [3, 4])
+    ]
+    features = without_class_means(rng.normal(size=(60, 4)) + x[:, :1], codes)
+    moved = np.concatenate([np.flatnonzero(codes == k)[rng.permutation(20)] for k in range(3)])
+    order = np.argsort(np.concatenate([np.flatnonzero(codes == k) for k in range(3)]))
+    moved = moved[order]
+    joint = orthonormal(np.hstack(columns))
+    tests = _Tests.of(joint, columns, [0, 1], features, 57)
+    back = joint[moved]
+    found = tests.statistics((back.T @ features)[None], (back.T @ joint)[None])[1, :, 0]
+
+    def left(design, y):
+        return y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+
+    onehot = np.eye(3)[codes]
+    for f in range(2):
+        rest = np.hstack([onehot, columns[1 - f]])
+        residual = np.empty_like(features)
+        residual[moved] = left(rest, features)
+        errors = [
+            (left(d, residual) ** 2).sum(axis=0) for d in (rest, np.hstack([rest, columns[f]]))
+        ]
+        rank = columns[f].shape[1]
+        expected = (errors[0] - errors[1]) / rank / (errors[1] / (57 - 5))
+        np.testing.assert_allclose(found[f], expected, rtol=1e-9)
+
+
+def test_partial_effects_are_those_of_nested_fits_out_of_fold():
+    rng = np.random.default_rng(24)
+    world = followed(rng, n=150)
+    known = Factors.of(world, world.labels, None)
+    folds = known.deal(5, rng)
+    features, within, _ = centred_features(world, known.codes)
+    found = known.effects(features, within, folds)
+    errors = {}
+    for name, blocks in (("none", []), ("true", [0]), ("follower", [1]), ("both", [0, 1])):
+        design = np.hstack([np.eye(3)[known.codes], *(known.columns[f] for f in blocks)])
+        errors[name] = np.zeros(6)
+        for fold in range(5):
+            mine = np.flatnonzero(folds == fold)
+            rest = np.flatnonzero(folds != fold)
+            fit = LinearRegression(fit_intercept=False).fit(design[rest], features[rest])
+            held, start = design[mine].copy(), 3
+            for f in blocks:
+                values = known.values[f]
+                for end in (rest[values[rest].argmin()], rest[values[rest].argmax()]):
+                    sign = 1 if values[end] == values[rest].max() else -1
+                    beyond = sign * values[mine] > sign * values[end]
+                    held[beyond, start : start + 4] = known.columns[f][end]
+                start += 4
+            errors[name] += ((features[mine] - fit.predict(held)) ** 2).sum(axis=0)
+    expected = np.column_stack(
+        [1 - errors["true"] / errors["none"], 1 - errors["follower"] / errors["none"]]
+    )
+    np.testing.assert_allclose(found.given_label, np.clip(expected, 0, 1), atol=1e-8)
+    expected = np.column_stack(
+        [1 - errors["both"] / errors["follower"], 1 - errors["both"] / errors["true"]]
+    )
+    np.testing.assert_allclose(found.given_all, np.clip(expected, 0, 1), atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["continuous", "square", "category"])
+def test_a_factor_that_follows_another_one_is_found_through_it(kind):
+    rng = np.random.default_rng(25)
+    world = followed(rng, n=1500, kind=kind)
+    found = attribute(world, world, n_permutations=40, erased=None)
+    words = found.words()
+    assert (words[:4, 0] == "own").all()
+    assert set(words[:4, 1].tolist()) <= {"through true", ""}
+    if kind == "continuous":
+        assert words.tolist() == [["own", "through true"]] * 4 + [["through follower", "own"]] * 2
+        np.testing.assert_array_equal(found.leading, [0, 0, 0, 0, 1, 1])
+        assert found.summary()["factors"]["follower"]["n_through"] == {"true": 4}
+    assert found.leading_factor == "true"
+    table = found.tables()["effects"]
+    assert table["word"].tolist() == words.ravel().tolist()
+    np.testing.assert_array_equal(table["partial_effect"], found.partial_effect.ravel())
+
+
+def test_a_single_factor_has_the_same_effect_beside_no_other():
+    rng = np.random.default_rng(26)
+    world = split(rng, x=rng.normal(size=400), flat=np.ones(400))
+    found = attribute(world, world, n_permutations=30, erased=None)
+    np.testing.assert_allclose(found.partial_effect[:, 0], found.effect[:, 0], atol=1e-12)
+    np.testing.assert_allclose(found.partial_p_value[:, 0], found.p_value[:, 0], atol=0.2)
+    assert found.determined == ()  # a constant is no copy of the label
+
+
+def test_factors_that_nothing_tells_apart_are_named_and_undecided():
+    rng = np.random.default_rng(27)
+    x = rng.normal(size=400)
+    base = split(rng, celsius=x, fahrenheit=32 + 1.8 * x, other=rng.normal(size=400))
+    features = (
+        base.features + np.outer(x, [2, 0, 0, 0]) + np.outer(base.factors["other"], [0, 2, 0, 0])
+    )
+    world = Representation(features, labels=base.labels, factors=base.factors)
+    found = attribute(world, world, n_permutations=60, erased=None)
+    np.testing.assert_array_equal(found.separate, [False, False, True])
+    np.testing.assert_array_equal(found.identifiable, True)
+    for each in (found.partial_effect, found.partial_p_value, found.partial_q_value):
+        np.testing.assert_array_equal(np.isnan(each), [[True, True, False]] * 4)
+    assert found.verdicts()[:2] == ["undecided", "nuisance"]
+    assert found.leading_factor == "other"
+    reasons = found.summary()["factors"]
+    assert "above all fahrenheit" in reasons["celsius"]["reason"]
+    assert "above all celsius" in reasons["fahrenheit"]["reason"]
+    assert reasons["other"]["reason"] == ""
+
+
+def test_a_factor_that_the_label_determines_leaves_the_verdict_undecided():
+    rng = np.random.default_rng(28)
+    base = split(rng, site=np.arange(400) % 3 > 0, free=rng.normal(size=400))
+    features = base.features + np.outer(base.labels, [2, 0, 0, 0])
+    world = Representation(features, labels=base.labels, factors=base.factors)
+    found = attribute(world, world, n_permutations=30, erased=None)
+    assert found.determined == ("site",)
+    assert found.verdicts()[0] == "undecided"
+    (answer,) = verdicts_of({"attribution": found})
+    assert answer.answer == "undecided"
+    assert "determines site" in answer.because
+    without = attribute(world, world, factors=["free"], n_permutations=30, erased=None)
+    assert without.verdicts()[0] == "label"
+
+
+def test_effects_are_never_nothing_beside_a_q_that_calls_them_found():
+    """Weak effects in many rows: significant F, and next to nothing out of fold."""
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        world = split(rng, n=300, x=rng.normal(size=300), y=rng.normal(size=300))
+        features = world.features + 0.25 * np.outer(world.factors["x"], [1, 1, 1, 1])
+        world = Representation(features, labels=world.labels, factors=world.factors)
+        found = attribute(world, world, n_permutations=60, erased=None)
+        for effect, q in (
+            (found.effect, found.q_value),
+            (found.partial_effect, found.partial_q_value),
+        ):
+            assert (effect[q <= 0.05] > 0).all()
+        assert (found.effect[found.own] >= 0.01).all()
+
+
+def test_q_values_are_over_all_dimensions_and_factors():
+    rng = np.random.default_rng(29)
+    x, y = rng.normal(size=(2, 300))
+    base = split(rng, n=300, x=x, y=y)
+    features = base.features + np.outer(x, [2, 1, 0.3, 0])
+    world = Representation(features, labels=base.labels, factors=base.factors)
+    found = attribute(world, world, n_permutations=60, erased=None)
+    for p, q, effect in (
+        (found.p_value, found.q_value, found.effect),
+        (found.partial_p_value, found.partial_q_value, found.partial_effect),
+    ):
+        expected = false_discovery_control(np.where(effect > 0, p, 1).ravel()).reshape(4, 2)
+        np.testing.assert_allclose(q, expected)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("kind", ["square", "category"])
+@pytest.mark.slow
+def test_partial_p_values_hold_their_level_where_a_factor_acts_through_another(kind, relu):
+    p, power = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        world = followed(rng, n=400, relu=relu, kind=kind)
+        known = Factors.of(world, world.labels, None)
+        within = centred_features(world, known.codes)[1]
+        (level,) = known.levels(within)
+        found = permutation_p_values(level.features, level.columns, level.cells, 60, rng).given_all
+        p.append(found[:4, 1])
+        power.append(found[:4, 0] <= 0.05)
+    assert np.mean(power) > 0.95
+    # dimensions share the factor, so 60 worlds count little more than once each
+    assert np.mean(np.array(p) <= 0.05) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 60)
+
+
+# Clusters ----------------------------------------------------------------------------------------
+
+
+def patients(rng, kind, n_patients=40, n_images=10):
+    """Features with a random effect of each patient, or that drift along a video."""
+    size = (n_patients, n_images)
+    patient = np.repeat(np.arange(n_patients), n_images)
+    shared, own = rng.normal(size=(n_patients, 1, 6)), rng.normal(size=(*size, 6))
+    labels = np.broadcast_to(rng.integers(0, 2, size=(n_patients, 1)), size)
+    factor = np.broadcast_to(rng.normal(size=(n_patients, 1)), size)
+    if kind == "labels vary":
+        labels = rng.integers(0, 2, size=size)
+    if kind == "copies":
+        own[:] = 0
+    if kind == "frames":
+        own, factor = np.cumsum(own, axis=1), np.cumsum(rng.normal(size=size), axis=1)
+    if kind == "images":
+        factor = rng.normal(size=size)
+    features = (2 * shared + own).reshape(len(patient), 6) + labels.reshape(-1, 1)
+    factors = {"factor": factor.ravel(), "patient": patient}
+    return Representation(features, labels=labels.ravel(), factors=factors)
+
+
+CLUSTERED = ["patients", "labels vary", "copies", "frames", "images"]
+
+
+@pytest.mark.parametrize("kind", CLUSTERED)
+def test_clusters_share_a_fold_and_are_counted_once(kind):
+    world = patients(np.random.default_rng(30), kind)
+    found = attribute(world, world, clusters="patient", n_permutations=50, erased=None)
+    assert found.factors == ("factor",)  # the clusters' name is none
+    assert found.n_clusters == 40
+    assert not found.flagged.any()
+    given = attribute(
+        world, world, factors=["factor"], clusters=world.factors["patient"], n_permutations=50,
+        erased=None,
+    )  # fmt: skip
+    np.testing.assert_allclose(given.p_value, found.p_value)
+    known = Factors.of(world, world.labels, ["factor"], "patient")
+    folds = known.deal(5, np.random.default_rng(0)).reshape(40, 10)
+    assert (folds == folds[:, :1]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", CLUSTERED)
+def test_p_values_hold_their_level_with_clusters(kind):
+    p, naive = [], []
+    for seed in range(80):
+        rng = np.random.default_rng(seed)
+        world = patients(rng, kind)
+        for clusters, into in (("patient", p), (None, naive)):
+            known = Factors.of(world, world.labels, ["factor"], clusters)
+            (level,) = known.levels(centred_features(world, known.codes)[1])
+            into += permutation_p_values(
+                level.features, level.columns, level.cells, 60, rng, clusters=level.clusters
+            ).given_label.ravel().tolist()  # fmt: skip
+    assert np.mean(np.array(p) <= 0.05) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 80)
+    if kind != "images":
+        assert np.mean(np.array(naive) <= 0.05) > 0.3
+
+
+def test_effects_between_and_within_clusters_are_found():
+    rng = np.random.default_rng(31)
+    for kind in ("patients", "images", "labels vary"):
+        world = patients(rng, kind, n_patients=60)
+        features = world.features + np.outer(world.factors["factor"], [6, 0, 0, 0, 0, 0])
+        world = Representation(features, labels=world.labels, factors=world.factors)
+        found = attribute(world, world, clusters="patient", n_permutations=100, erased=None)
+        np.testing.assert_array_equal(np.flatnonzero(found.flagged), [0])
+
+
+def test_few_clusters_say_what_their_p_values_cannot_fall_below():
+    rng = np.random.default_rng(32)
+    site = np.repeat([0.0, 1.0], 3)
+    world = patients(rng, "patients", n_patients=6, n_images=40)
+    factors = {"site": np.repeat(site, 40), "factor": rng.normal(size=240)}
+    features = world.features + 50 * np.outer(factors["site"], np.ones(6))
+    world = Representation(features, labels=np.arange(240) % 2, factors=factors)
+    found = attribute(
+        world, world, clusters=np.repeat(np.arange(6), 40), n_permutations=400, erased=None
+    )
+    # 20 ways to choose 3 of 6 patients, of which 2 give the same F; 64 signs, of which 2
+    np.testing.assert_allclose(found.smallest_p_value, [1 / 10, 1 / 32], atol=0.03)
+    np.testing.assert_allclose(found.p_value[:, 0], found.smallest_p_value[0])
+    assert not found.flagged.any()
+    assert "no p-value lies below" in found.summary()["factors"]["site"]["reason"]
+
+
+def test_copies_of_rows_are_a_caution_unless_they_are_clusters():
+    world = patients(np.random.default_rng(33), "copies")
+    settings = {"factors": ["factor"], "n_permutations": 5, "erased": None}
+    found = attribute(world, world, **settings)
+    assert "clusters=" in found.summary()["caution"]
+    known = attribute(world, world, clusters="patient", **settings)
+    assert "caution" not in known.summary()
+
+
 # Laws ----------------------------------------------------------------------------------------
 
 
@@ -392,6 +691,8 @@ def test_bad_arguments_are_refused_in_one_sentence():
         attribute(world, Representation(world.features, factors=world.factors))
     with pytest.raises(ValueError, match=r"^attribute needs more than \d+ samples for 1 factors"):
         attribute(world, world.take(range(9)))
+    with pytest.raises(ValueError, match=r"^n_folds must be at most the number of clusters, 4; got 5"):
+        attribute(world, world, clusters=np.arange(400) % 4)
 
 
 # Views ---------------------------------------------------------------------------------------
@@ -543,7 +844,7 @@ def test_factors_of_the_user_s_called_view_and_sample_are_factors():
     stacked = encoded_views(np.random.default_rng(17), **own).per_view()
     known = Factors.of(stacked, stacked.labels, None)
     assert known.names == ("decoy", "category", "view", "sample", "crop_x")
-    np.testing.assert_array_equal(known.samples, np.tile(np.arange(300), 2))
+    np.testing.assert_array_equal(known.clusters, np.tile(np.arange(300), 2))
     np.testing.assert_array_equal(known.values[3], np.tile(own["sample"], 2))
     assert _view_invariance(stacked).min() > 0.9
 
