@@ -117,6 +117,10 @@ class Attribution:
     ('size', [0, 0], [True, False])
     >>> attribution.verdicts(), (attribution.effect[:, 0] > 0.5).tolist()
     (['nuisance', 'label'], [True, False])
+    >>> attribution.words().ravel().tolist(), attribution.found.ravel().tolist()
+    (['own', ''], [True, False])
+    >>> attribution.own.ravel().tolist(), attribution.determined, attribution.beside(0)
+    ([True, False], (), '')
     >>> list(attribution.tables()), list(attribution.parts()), len(attribution.to_frame())
     (['effects'], ['erasure'], 2)
     >>> attribution.summary()["factors"]["size"]["n_flagged"]
