@@ -10,6 +10,7 @@ import numpy as np
 from dimlab.clusters import cluster_ids
 from dimlab.kernels.effects import Effects, effects, expand, orthonormal, without_class_means
 from dimlab.kernels.rounding import eps_of, spread_floor
+from dimlab.names import FILES, NAMES, word_of
 from dimlab.representation import Representation
 from dimlab.tables import notations_of
 
@@ -246,7 +247,7 @@ def notes_of(representation: Representation) -> dict[str, str]:
         n_categories, what, looks = len(np.unique(values)), "values", values.dtype.kind in "iu"
         if looks:
             what = "whole numbers"
-        elif notations_of(values) is not None:
+        elif word_of(name) not in (*FILES, *NAMES) and notations_of(values) is not None:
             what, looks = "numbers that are text", True
         what = f"{n_categories} different {what}"
         remedy = f" As floating numbers it is continuous (--continuous {name})." if looks else ""
