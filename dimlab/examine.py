@@ -9,6 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from dimlab.mask import DimensionMask, MaskTrace
+from dimlab.names import FILES, word_of
+from dimlab.probes._factors import notes_of, usable
 from dimlab.probes.ablate import ablate
 from dimlab.probes.attribute import attribute
 from dimlab.probes.bound_risk import bound_risk
@@ -65,14 +67,19 @@ def examine(
     Returns
     -------
     dict of str to result
-        ``evaluation, ablation, harmful, correlation, spectrum, redundancy``; where there are
-        factors ``attribution``; with a trace ``mask_evolution``; with two views ``risk_bound``.
-        Without labels ``correlation, spectrum, redundancy`` and ``mask_evolution``.
+        ``evaluation, ablation, harmful, correlation, spectrum, redundancy``; ``attribution``, where
+        there are factors to look at; with a trace ``mask_evolution``; with two views
+        ``risk_bound``. Without labels ``correlation, spectrum, redundancy`` and ``mask_evolution``.
 
     Raises
     ------
     ValueError
         As the probes do.
+
+    Warns
+    -----
+    UserWarning
+        If every factor has a category for most samples, so that nothing is attributed.
 
     References
     ----------
@@ -116,8 +123,13 @@ def examine(
         )
         results["spectrum"] = decompose(test, seed=seed, device=device)
     results["redundancy"] = find_redundancy(test, seed=seed, device=device)
-    if labelled and (test.factors or test.view_factors):
-        rows = test.per_view() if views and test.view_factors else test
+    rows = test.per_view() if views and test.view_factors else test
+    if labelled and rows.factors and not usable(rows):
+        notes = notes_of(rows).items()
+        said = [f"{name} is {note}" for name, note in notes if word_of(name) not in FILES]
+        if said:
+            warnings.warn(f"nothing is attributed: {' '.join(said)}", UserWarning, stacklevel=2)
+    elif labelled and rows.factors:
         with quietly("attributing") as advance:
             found = attribute(
                 train, rows, erased=None, n_permutations=n_permutations,

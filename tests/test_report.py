@@ -390,3 +390,14 @@ def _column(name):
     from dimlab.report.dimensions import _COLUMNS
 
     return ["dimension", *_COLUMNS].index(name)
+
+
+def test_a_page_is_made_though_every_factor_is_left_out():
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(60, 2)), np.arange(60) % 2
+    names = {"file": np.array([f"{row}.png" for row in range(60)])}
+    split = Representation(features, labels=labels, factors=names)
+    assert "attribution" not in examine(split, split)
+    split = replace(split, factors={**names, "age": rng.permutation(60)})
+    with pytest.warns(UserWarning, match="nothing is attributed: age is left out: 60 different"):
+        assert "attribution" not in examine(split, split)

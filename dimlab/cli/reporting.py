@@ -24,6 +24,7 @@ from dimlab.cli.options import (
     Seed,
     TrainFeatures,
     as_folder,
+    cautions,
 )
 from dimlab.cli.recording import recording
 from dimlab.sources import Loading, is_own, mask_of, names_of, read_checkpoint, reading, stems_of
@@ -149,11 +150,12 @@ def _examined(
         checkpoint = read_checkpoint(source)
         held_out = loading.features(source, "validation")
         trace = checkpoint.trace if checkpoint.has_mask else None
-    results = examine(
-        train, test, in_distribution=held_out, trace=trace, mask=mask_of(test), reader=reader,
-        n_permutations=permutations, seed=loading.seed, device=loading.device,
-        working=lambda text: progress(text, quiet=loading.quiet),
-    )  # fmt: skip
+    with cautions("report"):
+        results = examine(
+            train, test, in_distribution=held_out, trace=trace, mask=mask_of(test), reader=reader,
+            n_permutations=permutations, seed=loading.seed, device=loading.device,
+            working=lambda text: progress(text, quiet=loading.quiet),
+        )  # fmt: skip
     return results, train, test
 
 

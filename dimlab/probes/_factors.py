@@ -250,12 +250,23 @@ def notes_of(representation: Representation) -> dict[str, str]:
         elif word_of(name) not in (*FILES, *NAMES) and notations_of(values) is not None:
             what, looks = "numbers that are text", True
         what = f"{n_categories} different {what}"
-        remedy = f" As floating numbers it is continuous (--continuous {name})." if looks else ""
+        remedy = " As floating numbers it is continuous (dimlab attribute --continuous {})."
+        remedy = remedy.format(name) if looks else ""
         if n_categories > max(2, n_samples / 2):  # as names of samples have
             notes[name] = f"{LEFT_OUT}: {what} in {n_samples} samples.{remedy}"
         elif looks and n_categories > _MANY:
             notes[name] = f"taken as categories: {what}.{remedy}"
     return notes
+
+
+def usable(representation: Representation) -> list[str]:
+    """Factors that are looked at by default: all that have not a category for most samples."""
+    notes = notes_of(representation)
+    return [
+        name
+        for name in representation.factors
+        if name not in representation.view_columns and not notes.get(name, "").startswith(LEFT_OUT)
+    ]
 
 
 def _names(

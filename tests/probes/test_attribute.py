@@ -814,15 +814,19 @@ def test_whole_numbers_never_vanish_nor_become_categories_without_a_sentence():
     assert found.factors == ("age", "site", "x")
     assert found.notes == {
         "age": "taken as categories: 60 different whole numbers. As floating numbers it is "
-        "continuous (--continuous age).",
+        "continuous (dimlab attribute --continuous age).",
         "time": "left out: 400 different whole numbers in 400 samples. As floating numbers it is "
-        "continuous (--continuous time).",
+        "continuous (dimlab attribute --continuous time).",
     }
     assert found.summary()["notes"] == found.notes
-    with pytest.raises(ValueError, match=r"got 'time', 400 different .* \(--continuous time\)\.$"):
+    with pytest.raises(
+        ValueError, match=r"got 'time', 400 different .* --continuous time\)\.$"
+    ):
         attribute(world, world, factors=["time"])
     alone = split(rng, time=whole["time"])
-    with pytest.raises(ValueError, match=r"'time' is left out: .* \(--continuous time\)\.$"):
+    with pytest.raises(
+        ValueError, match=r"'time' is left out: .* --continuous time\)\.$"
+    ):
         attribute(alone, alone)
     remedied = {name: whole[name].astype(float) for name in ("age", "time")}
     remedied = split(rng, **remedied)
