@@ -172,8 +172,8 @@ def _headline(
         sentences.append(
             f"Leaving one dimension out, {reader} reader: of {summary['n_dimensions']} dimensions "
             f"{summary['n_needed']} are needed and {summary['n_harmful']} harmful at q <= 0.05 "
-            f"(largest importance {ablation.importance.max():+.4f}, "
-            f"smallest {ablation.importance.min():+.4f})."
+            f"(estimates of importance from {ablation.importance.min():+.4f} to "
+            f"{ablation.importance.max():+.4f})."
         )
     moved = trace.summary()
     sentences.append(

@@ -108,7 +108,8 @@ def examine(
                 train, test, mask=mask, readers=("knn", "ridge"), seed=seed, device=device,
                 progress=advance,
             )  # fmt: skip
-        with quietly("ablating") as advance:
+        with quietly("ablating") as advance, warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the summary says it: repeated rows
             results["ablation"] = ablate(
                 train, test, reader=reader, seed=seed, device=device, progress=advance
             )

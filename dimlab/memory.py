@@ -91,6 +91,10 @@ _PEAKS: dict[str, tuple[Callable[[Shapes], float], ...]] = {
         lambda s: 20 * s.train + 56 * s.square + 171 * _MB,
         lambda s: 68 * s.outcomes + 171 * _MB,
     ),
+    "ablate ridge resampled": (
+        lambda s: 28 * s.train + 56 * s.square + 171 * _MB,
+        lambda s: 84 * s.outcomes + 171 * _MB,
+    ),
     "ablate logistic": (
         lambda s: 27.5 * s.train + 30 * s.square + 10 * _MB,
         lambda s: 88 * s.outcomes + 136 * _MB,

@@ -240,7 +240,7 @@ def print_rows(
 
 
 def print_extremes(result: Ablation, count: int = 10) -> None:
-    """Print the most helpful and the most harmful groups of an ablation.
+    """Print the needed and the harmful groups of an ablation, and the lowest undecided ones.
 
     Parameters
     ----------
@@ -249,20 +249,40 @@ def print_extremes(result: Ablation, count: int = 10) -> None:
     count : int, default=10
         Rows of each table, at most.
     """
-    frame = result.to_frame()
-    frame = frame.drop(columns="group").sort_values("importance", ascending=False, kind="stable")
+    frame = result.to_frame().drop(columns="group")
+    rough = frame.pop("log_loss_unreliable") if "log_loss_unreliable" in frame else None
     short = {"p_value": "p", "q_value": "q", "log_loss_importance": "log_loss_lost"}
-    frame = frame.rename(columns=short | {"log_loss_p_value": "its_p"})
-    formats = dict.fromkeys(("importance", "ci_low", "ci_high", "log_loss_lost"), "+.4f")
-    formats |= {"score": ".4f", "p": ".2g", "q": ".2g", "its_p": ".2g"}
+    frame = frame.rename(columns=short | {"log_loss_p_value": "its_p", "alone_score": "alone"})
+    if rough is not None and rough.any():
+        frame["rough"] = np.where(rough, "yes", "")
+    bounds = ("ci_low", "ci_high", "fcr_low", "fcr_high")
+    formats = dict.fromkeys(("importance", *bounds, "log_loss_lost"), "+.4f")
+    formats |= {"score": ".4f", "alone": ".4f", "p": ".2g", "q": ".2g", "its_p": ".2g"}
     sample = f" ({result.sample})" if result.sample else ""
     unit = "groups" if "dimension" not in frame else "dimensions"
     unit = unit if unit == "groups" or result.basis == "axes" else f"{result.basis} directions"
-    count = min(count, len(frame))
-    title = f"{count} most helpful {unit}{sample}"
-    print_table(frame.head(count), title=title, formats=formats)
-    title = f"\n{count} most harmful {unit}{sample}"
-    print_table(frame.iloc[::-1].head(count), title=title, formats=formats)
+    found = frame.drop(columns=list(bounds[:2])) if "fcr_low" in frame else frame
+    rest = frame.drop(columns=[name for name in bounds[2:] if name in frame])
+    lowest = result.undecided
+    highest = lowest[::-1] if len(result.needed) == 0 else lowest[:0]
+    for rows, name, shown in (
+        (result.needed, f"most needed {unit}, q <= 0.05", found),
+        (result.harmful, f"most harmful {unit}, q <= 0.05", found),
+        (lowest, "lowest estimates, undecided", rest),
+        (highest, "highest estimates, undecided", rest),
+    ):
+        if len(rows):
+            some = shown.iloc[rows[:count]]
+            print_table(some, title=f"\n{len(some)} {name}{sample}", formats=formats)
+    said = [
+        f"No {unit} {what} at q <= 0.05{sample}."
+        for rows, what in ((result.needed, "are needed"), (result.harmful, "are harmful"))
+        if len(rows) == 0
+    ]
+    if "rough" in frame:
+        said.append("rough: fewer than 20 rows differ in log-loss, or they are very skewed.")
+    if said:
+        print_sentences(said)
 
 
 def print_sentences(sentences: Iterable[str]) -> None:

@@ -34,8 +34,8 @@ def test_train_then_ablate_with_nothing_else(dimlab, tmp_path):
     assert path.is_file()
     code, out, err = dimlab("ablate", path)
     assert (code, err) == (0, "")
-    assert "most helpful dimensions" in out
-    assert "most harmful dimensions" in out
+    assert "No dimensions are needed at q <= 0.05" in out
+    assert "lowest estimates, undecided" in out
     code, _, err = dimlab("train", "--steps", 2, "--batch-size", 16)
     assert code == 2
     assert "out must be a folder without a checkpoint.pt" in err

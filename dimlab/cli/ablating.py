@@ -31,6 +31,7 @@ from dimlab.cli.options import (
     Seed,
     Temperature,
     TrainFeatures,
+    cautions,
     groups_in,
     numbers_in,
 )
@@ -82,7 +83,7 @@ def ablate(
         data, data_dir, masked, basis, train_features, device, seed, quiet, array, labels
     )
     train, test = loading.pair(source, max_queries, max_train=max_train)
-    with progress("ablating", quiet=quiet) as advance:
+    with cautions("ablate"), progress("ablating", quiet=quiet) as advance:
         result = ablate_dimensions(
             train, test, reader=reader, refit=refit, fill=fill, score=score,
             groups=groups_in(groups, train), k=k, temperature=temperature, penalty=penalty,

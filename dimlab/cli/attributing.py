@@ -33,6 +33,7 @@ from dimlab.cli.options import (
     Split,
     Temperature,
     TrainFeatures,
+    cautions,
     numbers_in,
 )
 from dimlab.cli.recording import recording
@@ -148,7 +149,7 @@ def attribute(
     bank, queries = turned.in_basis(train, [train, test])
     ablation = None
     if reader != "none":
-        with progress("ablating", quiet=quiet) as advance:
+        with cautions("attribute"), progress("ablating", quiet=quiet) as advance:
             ablation = ablate(
                 bank, queries, reader=reader, seed=seed,
                 device=device, progress=advance,
@@ -489,7 +490,7 @@ def _linked(loading: Loading, source: Path) -> dict[str, Any]:
     from dimlab.probes.find_redundancy import find_redundancy
 
     train, test = loading.pair(source, views=2)
-    with progress("linking", quiet=loading.quiet) as advance:
+    with cautions("follow"), progress("linking", quiet=loading.quiet) as advance:
         return {
             "ablation": ablate(train, test, reader="ridge", seed=loading.seed),
             "redundancy": find_redundancy(test, seed=loading.seed),

@@ -122,7 +122,9 @@ def explore(
     def importance() -> tuple[np.ndarray, np.ndarray]:
         found = ablation
         if found is None:
-            found = ablate(train, test, reader="ridge", penalty=penalty, seed=seed)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of intervals, which are not shown
+                found = ablate(train, test, reader="ridge", penalty=penalty, seed=seed)
         dimension = np.array([int(group[0]) for group in found.groups])
         scores, ties = np.empty(n_dimensions), np.empty(n_dimensions)
         scores[dimension], ties[dimension] = found.importance, found.log_loss_importance

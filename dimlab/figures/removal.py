@@ -51,7 +51,8 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
     -------
     Axes
         Points are importances, vertical lines (of more than 150: bands) their 95 % intervals;
-        coloured where q <= 0.05.
+        coloured where q <= 0.05, with intervals that allow for having been chosen (FCR). Hollow:
+        log-losses that rest on few differing rows, or very skewed ones.
 
     Examples
     --------
@@ -70,6 +71,9 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
     importance, q_value = result.importance[order], result.q_value[order]
     colours = np.where(q_value > LEVEL, GREY, np.where(importance > 0, BLUE, ORANGE))
     low, high = result.ci_low[order], result.ci_high[order]
+    if result.fcr_low is not None and result.fcr_high is not None:
+        wider = result.fcr_low[order], result.fcr_high[order]
+        low, high = (np.where(np.isnan(w), b, w) for w, b in zip(wider, (low, high), strict=True))
     if len(ranks) <= _MANY:
         ax.vlines(ranks, low, high, colors=colours.tolist(), alpha=0.45, lw=1)
     else:  # lines closer than pixels would make a pattern of their own
@@ -82,6 +86,14 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
             )  # fmt: skip
     size = 9 if len(ranks) <= _MANY else 3
     ax.scatter(ranks, importance, c=colours, s=size, lw=0, zorder=3, rasterized=len(ranks) > 500)
+    if result.score == "log_loss" and result.log_loss_unreliable is not None:
+        rough = result.log_loss_unreliable[order]
+        ax.scatter(
+            ranks[rough], importance[rough], c="white", s=size / 4, lw=0, zorder=4,
+            rasterized=len(ranks) > 500,
+        )  # fmt: skip
+        if rough.any():
+            ax.scatter([], [], c="white", ec=GREY, s=12, label="few or very skewed differences")
     ax.axhline(0, color="black", lw=0.8)
     for colour, text in (
         (BLUE, "needed (q ≤ 0.05)"),
@@ -112,7 +124,8 @@ def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes
     -------
     Axes
         A heat map: one row a class of test, one column for each of the (at most 40) groups of the
-        largest effect within any class, by index; red: harmful, blue: needed.
+        largest effect within any class, by index; blue: above 0, red: below. Estimates alone:
+        no class is tested by itself.
 
     Examples
     --------

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from dimlab.kernels.clustered import cluster_quantile, cluster_sums, design_effect
-from dimlab.kernels.means import sign_flip_test
+from dimlab.kernels.means import RESOLVED, sign_flip_test
 from dimlab.kernels.paired import tango_upper_bound
-
-_RESOLVED = 10  # draws in a tail that are trusted
 
 
 def balanced_change(change: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -135,7 +133,7 @@ def balanced_test(
     spread = np.sqrt((sums**2).sum(axis=0))
     ratio = np.divide(np.abs(estimate), spread, out=np.zeros_like(spread), where=spread > 0)
     flipped = np.where(
-        flipped * (n_draws + 1) < 1 + _RESOLVED, np.minimum(flipped, 2 * norm.sf(ratio)), flipped
+        flipped * (n_draws + 1) < 1 + RESOLVED, np.minimum(flipped, 2 * norm.sf(ratio)), flipped
     )
     below, above = _distances(change, classes, clusters, 0.95)
     distance = np.where(estimate > 0, below, above)

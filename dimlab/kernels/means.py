@@ -18,8 +18,8 @@ LARGEST_SKEWNESS = 3.0
 _ELEMENTS = 1 << 22
 _SUMMED = 256  # rows whose signed sum float32 holds exactly
 _ROWS = 1024  # rows that are squared together
-_FEWEST_DRAWS = 199  # fewer bootstrap samples tell nothing of a tail of 2.5 %
-_RESOLVED = 10  # draws in a tail that are trusted
+FEWEST_DRAWS = 199  # fewer bootstrap samples tell nothing of a tail of 2.5 %
+RESOLVED = 10  # draws in a tail that are trusted
 _DECIMALS = 10  # of studentised means: equal ones count as equal
 
 
@@ -223,7 +223,7 @@ def _studentised(
 ) -> np.ndarray:
     """Studentised means of bootstrap samples of units around the mean, each column ascending."""
     n_units, n_groups = sums.shape
-    if n_draws < _FEWEST_DRAWS:
+    if n_draws < FEWEST_DRAWS:
         return np.empty((0, n_groups))
     equal = bool((sizes == sizes[0]).all())
     drawn = np.empty((n_draws, n_groups))
@@ -261,7 +261,7 @@ def _counts(rng: np.random.Generator, n_draws: int, n_units: int) -> np.ndarray:
 
 def _trusted(n_draws: int) -> float:
     """Tail probability below which Student's t goes on for the draws."""
-    return _RESOLVED / (n_draws + 1)
+    return RESOLVED / (n_draws + 1)
 
 
 def _order_statistic(ordered: np.ndarray, tail: float) -> np.ndarray:

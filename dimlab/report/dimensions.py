@@ -12,6 +12,8 @@ _COLUMNS = {
     "importance": ("Ablation", "importance", "accuracy lost without it"),
     "importance_low": ("Ablation", "ci_low", "95 % interval, low"),
     "importance_high": ("Ablation", "ci_high", "95 % interval, high"),
+    "importance_fcr_low": ("Ablation", "fcr_low", "interval allowing for selection, low"),
+    "importance_fcr_high": ("Ablation", "fcr_high", "interval allowing for selection, high"),
     "importance_q": ("Ablation", "q_value", "q-value of the importance"),
     "r_squared": ("Redundancy", "r_squared", "R² on the other dimensions"),
     "adjusted_r_squared": ("Redundancy", "adjusted_r_squared", "the same, adjusted for chance"),

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import false_discovery_control, kstest
+from scipy.stats import false_discovery_control, kstest, norm, t
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from dimlab.basis import fit_basis
+from dimlab.kernels.clustered import paired_test
 from dimlab.kernels.paired import mcnemar, tango_interval
+from dimlab.probes._importance import train_blocks
 from dimlab.probes.ablate import Ablation, ablate
 from dimlab.readers import fit_knn, fit_logistic, fit_ridge
 from dimlab.representation import Representation
@@ -185,6 +187,7 @@ def test_sign_flip_p_values_of_log_loss_are_uniform_in_the_null_world():
 # Oracles -------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:.* repeat another row exactly")
 @settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
@@ -296,6 +299,7 @@ def test_logistic_refits_really_refit(splits, capsys):
     assert ablation.scores[3] == (test.labels == majority).mean()
 
 
+@pytest.mark.filterwarnings("ignore:.* repeat another row exactly")
 @pytest.mark.parametrize("refit", [True, False])
 @pytest.mark.parametrize("groups", [None, [[0], [1], [0, 1]]])
 def test_what_rounding_leaves_of_a_class_does_not_predict_it(groups, refit):
@@ -346,6 +350,7 @@ def test_balanced_accuracy_without_a_changed_outcome_still_has_width():
     np.testing.assert_allclose([-ablation.ci_low[1], ablation.ci_high[1]], expected, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.* repeat another row exactly")
 def test_balanced_accuracy_is_tested_with_every_class_alike():
     """Without dimension 2 ten rows of 20 of one class are lost, and ten of 380 of the other won."""
     train = Representation(np.array([[1.0, 0, 0], [0, 1, 1]]), labels=np.array([0, 1]))
@@ -507,8 +512,11 @@ def test_the_frame_has_one_row_a_dimension(splits):
         "ci_high",
         "p_value",
         "q_value",
+        "fcr_low",
+        "fcr_high",
         "log_loss_importance",
         "log_loss_p_value",
+        "log_loss_unreliable",
     ]
     np.testing.assert_array_equal(frame["dimension"], np.arange(6))
     np.testing.assert_array_equal(frame["score"], ablation.scores)
@@ -576,6 +584,13 @@ def test_a_class_that_test_lacks_is_nan_per_class(splits):
         ({"temperature": 0.0}, r"^temperature must be > 0; got 0\.$"),
         ({"penalty": -1.0}, r"^penalty must be > 0; got -1\.$"),
         ({"n_bootstrap": 0}, r"^n_bootstrap must be >= 1; got 0\.$"),
+        ({"resample": "both"}, r"^resample must be one of 'test', 'train'; got 'both'\.$"),
+        ({"resample": "train"}, r"^resample must be 'test' unless reader is 'ridge' .* 'knn' and"),
+        (
+            {"resample": "train", "reader": "ridge", "score": "balanced_accuracy"},
+            r"^resample must be 'test' unless .*; got 'train' with reader 'ridge' and score",
+        ),
+        ({"clusters": "patient"}, r"^clusters must name a factor of every split, one of none; got"),
         ({"groups": []}, r"^groups must hold at least one group; got none\.$"),
         ({"groups": [[0], []]}, r"^groups\[1\] must be a list of at least one dimension; got"),
         ({"groups": [[0.5]]}, r"^groups\[0\] must be a list of at least one dimension; got"),
@@ -704,3 +719,238 @@ def test_a_memory_budget_changes_nothing_but_refuses_the_impossible(splits):
     np.testing.assert_array_equal(whole.scores, tight.scores)
     with pytest.raises(ValueError, match=r"^memory must be at least .* GB for 150 train rows"):
         ablate(*splits, memory=1e-6)
+
+
+# Selection, clusters, alone, variation of train --------------------------------------------------
+
+
+def test_only_what_q_finds_is_called_needed_or_harmful():
+    """No dimension is better or worse in the null world; the lowest ones are called undecided."""
+    rng = np.random.default_rng(20)
+    train, test = noisy(rng, n=120), noisy(rng, n=150)
+    null = Representation(test.features, labels=rng.permutation(test.labels))
+    summary = ablate(train, null).summary()
+    assert summary["most_needed"] == summary["most_harmful"] == []
+    assert 0 < len(summary["lowest_undecided"]) + len(summary["highest_undecided"]) <= 6
+    found = ablate(train, test)
+    named = [d for (d,) in found.summary()["most_needed"]]
+    assert named == found.needed.tolist() != []
+    assert set(found.undecided.tolist()) == set(range(6)) - set(named)
+    lowest = found.importance[found.undecided]
+    assert (np.diff(lowest) >= 0).all()
+
+
+@pytest.mark.parametrize("score", ["accuracy", "balanced_accuracy", "log_loss"])
+def test_intervals_beside_chosen_groups_allow_for_the_choice(splits, score):
+    ablation = ablate(splits[0], noisy(np.random.default_rng(28), n=250), score=score)
+    chosen = ablation.q_value <= 0.05
+    assert 0 < chosen.sum() < 6
+    assert (ablation.fcr_low[chosen] <= ablation.ci_low[chosen]).all()
+    assert (ablation.fcr_high[chosen] >= ablation.ci_high[chosen]).all()
+    assert np.isnan([ablation.fcr_low[~chosen], ablation.fcr_high[~chosen]]).all()
+    frame = ablation.to_frame()
+    np.testing.assert_array_equal(frame["fcr_low"], ablation.fcr_low)
+
+
+def test_the_level_beside_chosen_groups_is_that_of_benjamini_and_yekutieli():
+    rng = np.random.default_rng(21)
+    train, test = worlds.informative_world(rng), worlds.informative_world(rng, n=600)
+    ablation = ablate(train, test, reader="ridge")
+    (found,) = np.flatnonzero(ablation.q_value <= 0.05)  # one of six
+    change = round(ablation.importance[found] * 600)
+    discordant = ablation.per_class[found]
+    assert change > 0
+    assert len(discordant) == 2
+    right = fit_ridge(train.features, train.labels).predict(test.features) == test.labels
+    without = fit_ridge(np.delete(train.features, found, 1), train.labels)
+    left = without.predict(np.delete(test.features, found, 1)) == test.labels
+    expected = tango_interval((right & ~left).sum(), (left & ~right).sum(), 600, level=1 - 0.05 / 6)
+    np.testing.assert_allclose([ablation.fcr_low[found], ablation.fcr_high[found]], expected)
+
+
+@pytest.mark.slow
+def test_chosen_null_dimensions_are_rarely_missed_by_their_intervals():
+    """Of 40 dimensions that change nothing on average, those chosen would always exclude 0."""
+    rng = np.random.default_rng(22)
+    missed = []
+    for _ in range(60):
+        train, test = noisy(rng, n=120), noisy(rng, n=400)
+        wide = [np.hstack([r.features, rng.normal(size=(len(r), 34))]) for r in (train, test)]
+        null = Representation(wide[1], labels=rng.permutation(test.labels))
+        found = ablate(Representation(wide[0], labels=train.labels), null, reader="ridge")
+        missed.append(((found.fcr_low > 0) | (found.fcr_high < 0)).any())
+    assert np.mean(missed) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 60)
+
+
+@pytest.mark.parametrize("score", ["accuracy", "balanced_accuracy", "log_loss"])
+def test_copies_of_test_rows_warn_and_as_clusters_count_once(splits, score):
+    train, test = splits
+    copies = test.take(np.repeat(np.arange(90), 4))
+    with pytest.warns(UserWarning, match=r"^270 of 360 test rows repeat another row exactly"):
+        naive = ablate(train, copies, score=score, reader="ridge")
+    assert "clusters=" in naive.summary()["caution"]
+    ablation = ablate(
+        train, copies, score=score, reader="ridge", clusters=np.repeat(np.arange(90), 4)
+    )
+    once = ablate(train, test, score=score, reader="ridge")
+    np.testing.assert_allclose(ablation.importance, once.importance, atol=1e-12)
+    np.testing.assert_allclose(ablation.ci_low, once.ci_low, atol=0.03)
+    np.testing.assert_allclose(ablation.ci_high, once.ci_high, atol=0.03)
+    np.testing.assert_allclose(ablation.p_value, once.p_value, rtol=0.3, atol=0.02)
+    length = naive.ci_high - naive.ci_low
+    assert (ablation.ci_high - ablation.ci_low > 1.3 * length)[once.importance != 0].all()
+    assert ablation.n_clusters == ablation.summary()["n_clusters"] == 90
+    assert "clusters of test samples (90)" in ablation.summary()["intervals"]
+    assert "caution" not in ablation.summary()
+
+
+def test_clusters_may_be_a_factor_and_hidden_groups_count_them(monkeypatch):
+    seen = []
+    rng = np.random.default_rng(23)
+
+    def split(n):
+        labels = np.arange(n) % 2
+        signal = (2 * labels - 1) * 2.0 + rng.normal(size=n)
+        features = np.hstack(
+            [signal[:, None] + 1e-3 * rng.normal(size=(n, 2)), rng.normal(size=(n, 2))]
+        )
+        return Representation(features, labels=labels, factors={"patient": np.arange(n) // 10})
+
+    from dimlab.probes import ablate as module
+
+    def watched(change, clusters):
+        seen.append(clusters)
+        return paired_test(change, clusters)
+
+    monkeypatch.setattr(module, "paired_test", watched)
+    train, test = split(200), split(200)
+    ablation = ablate(train, test, reader="ridge", clusters="patient")
+    assert [group.tolist() for group in ablation.hidden_groups] == [[0, 1]]
+    np.testing.assert_array_equal(seen[0], np.arange(200) // 10)
+
+
+@pytest.mark.parametrize("reader", ["knn", "ridge", "logistic"])
+def test_the_score_of_a_group_alone_is_that_of_a_reader_of_it(splits, reader):
+    train, test = splits
+    groups = [[0], [1, 2], list(range(6))]
+    ablation = ablate(train, test, reader=reader, groups=groups, alone=True)
+    fit = {"knn": fit_knn, "ridge": fit_ridge, "logistic": fit_logistic}[reader]
+    for score, group in zip(ablation.alone_score, groups, strict=True):
+        fitted = fit(train.features[:, group], train.labels)
+        assert score == fitted.accuracy(test.features[:, group], test.labels)
+    assert ablation.alone_score[2] == ablation.full_score
+    np.testing.assert_array_equal(ablation.to_frame()["alone_score"], ablation.alone_score)
+    assert ablate(train, test, reader=reader, groups=groups).alone_score is None
+
+
+def test_rough_log_losses_are_said_beside_the_number():
+    rng = np.random.default_rng(24)
+    train, test = worlds.useless_world(rng), worlds.useless_world(rng)
+    ablation = ablate(train, test, reader="ridge", score="log_loss")
+    assert ablation.log_loss_unreliable[4]  # constant: no row differs
+    assert not ablation.log_loss_unreliable[:4].all()
+    assert ablation.ci_low[4] < 0 < ablation.ci_high[4]
+    summary = ablation.summary()
+    assert summary["n_log_loss_unreliable"] == ablation.log_loss_unreliable.sum()
+    assert "fewer than 20 rows" in summary["p_values"]
+    np.testing.assert_array_equal(
+        ablation.to_frame()["log_loss_unreliable"], ablation.log_loss_unreliable
+    )
+
+
+def jackknifed(train, test, ids, score):
+    """Delete-block jackknife by hand, over the blocks that ablate draws."""
+    codes = np.unique(train.labels, return_inverse=True)[1]
+    blocks = train_blocks(codes, ids, 0)
+    values = [
+        ablate(train.take(blocks != block), test, reader="ridge", score=score).importance
+        for block in range(blocks.max() + 1)
+    ]
+    return np.sqrt((len(values) - 1) * np.var(values, axis=0)), len(values)
+
+
+@pytest.mark.parametrize("score", ["accuracy", "log_loss"])
+@pytest.mark.parametrize("clustered", [False, True])
+def test_variation_of_train_adds_a_jackknife_to_that_of_test(splits, score, clustered):
+    train, test = splits
+    ids = np.arange(150) // 10 if clustered else None  # fewer clusters than blocks
+    clusters = (ids, np.arange(90)) if clustered else None
+    options = {"reader": "ridge", "score": score, "clusters": clusters}
+    given, both = (ablate(train, test, **options, resample=r) for r in ("test", "train"))
+    spread, n_blocks = jackknifed(train, test, ids, score)
+    assert n_blocks == (15 if clustered else 20)
+    quantile, z = t.ppf(0.975, n_blocks - 1), norm.ppf(0.975)
+    low = given.importance - quantile * np.hypot((given.importance - given.ci_low) / z, spread)
+    high = given.importance + quantile * np.hypot((given.ci_high - given.importance) / z, spread)
+    np.testing.assert_array_equal(both.importance, given.importance)
+    np.testing.assert_allclose([both.ci_low, both.ci_high], [low, high], rtol=1e-9)
+    np.testing.assert_array_equal(both.p_value <= 0.05, (low > 0) | (high < 0))
+    np.testing.assert_allclose(both.q_value, false_discovery_control(both.p_value))
+    assert "train splits of this size" in both.summary()["intervals"]
+    assert "given the train split" in given.summary()["intervals"]
+    np.testing.assert_array_equal(both.log_loss_importance, given.log_loss_importance)
+
+
+def test_blocks_of_train_share_classes_and_keep_clusters_whole():
+    rng = np.random.default_rng(25)
+    codes = rng.permutation(np.repeat([0, 1, 2], [100, 50, 1]))
+    blocks = train_blocks(codes, None, 0)
+    assert np.bincount(blocks[codes == 0]).tolist() == [5] * 20
+    assert set(np.bincount(blocks[codes == 1], minlength=20).tolist()) == {2, 3}
+    assert (blocks != train_blocks(codes, None, 1)).any()
+    clusters = rng.integers(0, 40, size=151)
+    of_clusters = train_blocks(codes, clusters, 0)
+    assert all(len(np.unique(of_clusters[clusters == c])) == 1 for c in np.unique(clusters))
+    assert np.ptp(np.bincount(of_clusters)) < 8
+
+
+def test_a_class_of_one_train_row_stays_in_every_fit(splits):
+    train, test = splits
+    labels = train.labels.copy()
+    labels[0] = 77
+    rare = Representation(train.features, labels=labels)
+    ablation = ablate(rare, test, reader="ridge", resample="train")
+    assert ablation.classes[-1] == 77
+    assert np.isfinite([ablation.ci_low, ablation.ci_high]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("score", ["accuracy", "log_loss"])
+def test_intervals_over_train_cover_the_mean_over_train_splits(score):
+    """They hold the mean importance over train splits; those given one train split need not."""
+    rng = np.random.default_rng(26)
+
+    def world(n):
+        return noisy(rng, n=n, d=5, shift=0.5)
+
+    options = {"reader": "ridge", "score": score, "n_bootstrap": 250}
+    big = world(8000)
+    truth = np.mean([ablate(world(150), big, **options).importance for _ in range(60)], axis=0)
+    inside, both, estimates, lengths = [], [], [], []
+    for seed in range(60):
+        splits = world(150), world(1500)
+        found = ablate(*splits, **options, resample="train", seed=seed)
+        given = ablate(*splits, **options, seed=seed)
+        both.append((found.ci_low <= truth) & (truth <= found.ci_high))
+        inside.append((given.ci_low <= truth) & (truth <= given.ci_high))
+        estimates.append(found.importance)
+        lengths.append(found.ci_high - found.ci_low)
+    assert np.mean(both) >= 0.93
+    assert np.mean(inside) < np.mean(both) - 0.02
+    oracle = 2 * 1.96 * np.std(estimates, axis=0)
+    assert (np.median(lengths, axis=0) < 2 * oracle).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("score", ["accuracy", "log_loss"])
+def test_over_train_the_null_holds_its_level(score):
+    rng = np.random.default_rng(27)
+    p = []
+    for seed in range(60):
+        nulls = [
+            Representation(r.features, labels=rng.permutation(r.labels))
+            for r in (noisy(rng, n=150), noisy(rng, n=400))
+        ]
+        found = ablate(*nulls, reader="ridge", score=score, resample="train", seed=seed)
+        p.append(found.p_value)
+    assert (np.array(p) <= 0.05).mean() <= 0.06
