@@ -162,5 +162,8 @@ def test_pictures_of_odd_names_are_whole_files(results):
     from xml.etree import ElementTree
 
     attribution = next(each for each in results if type(each).__name__ == "Attribution")
-    drawn = picture_of(figures.plot_attribution, renamed(attribution, ODD), "svg")
-    assert ElementTree.fromstring(drawn).tag.endswith("svg")
+    for file_format, start in (("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")):
+        drawn = picture_of(figures.plot_attribution, renamed(attribution, ODD), file_format)
+        assert drawn.startswith(start)
+        if file_format == "svg":
+            assert ElementTree.fromstring(drawn).tag.endswith("svg")
