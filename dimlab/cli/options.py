@@ -57,7 +57,8 @@ FailIf = Annotated[
     typer.Option(
         "--fail-if",
         metavar="GATE",
-        help="Exit with 3 where a number of the JSON meets it, as 'n_harmful > 0'; repeatable.",
+        help="Exit with 3 where a number of the JSON meets it, or is not defined, as "
+        "'n_harmful > 0'; repeatable.",
         callback=lambda gates: [str(Gate.of(each)) and each for each in gates or []],
     ),
 ]

@@ -819,14 +819,10 @@ def test_whole_numbers_never_vanish_nor_become_categories_without_a_sentence():
         "continuous (dimlab attribute --continuous time).",
     }
     assert found.summary()["notes"] == found.notes
-    with pytest.raises(
-        ValueError, match=r"got 'time', 400 different .* --continuous time\)\.$"
-    ):
+    with pytest.raises(ValueError, match=r"got 'time', 400 different .* --continuous time\)\.$"):
         attribute(world, world, factors=["time"])
     alone = split(rng, time=whole["time"])
-    with pytest.raises(
-        ValueError, match=r"'time' is left out: .* --continuous time\)\.$"
-    ):
+    with pytest.raises(ValueError, match=r"'time' is left out: .* --continuous time\)\.$"):
         attribute(alone, alone)
     remedied = {name: whole[name].astype(float) for name in ("age", "time")}
     remedied = split(rng, **remedied)
