@@ -113,7 +113,8 @@ def corrected_interval(
     Returns
     -------
     corrected, low, high : ndarray of shape (S,)
-        NaN where a value is not finite.
+        NaN where a value is not finite. An estimate beyond what is possible is moved to the end of
+        that, together with its interval, so that no width is 0.
 
     Examples
     --------
@@ -123,16 +124,19 @@ def corrected_interval(
     [1.49, 1.0, 2.94]
     """
     there, back = SCALES[scale]
-    moved, rest = there(full), there(without)
+    if scale != "identity":
+        lowest = max(lowest, 0.0)
+    with np.errstate(divide="ignore"):
+        bounds = np.sort([there(np.float64(lowest)), there(np.float64(highest))])
+        moved, rest = there(full), there(without)
     estimate, _ = jackknife_deviations(moved, rest, counts)
     low, high = jackknife_interval(moved, rest, counts)
-    if scale == "reciprocal":  # a reciprocal that is not positive stands for a value without end
-        low, high = np.maximum(high, 0.0), np.maximum(low, 0.0)
-        estimate = np.maximum(estimate, 0.0)
+    # an estimate beyond what is possible is moved to the end, and its interval with it
+    inside = np.clip(estimate, *bounds)
+    low, high = (np.clip(each + (inside - estimate), *bounds) for each in (low, high))
+    if scale == "reciprocal":
+        low, high = high, low
     known = np.isfinite(moved) & np.isfinite(rest).all(axis=0)
     with np.errstate(divide="ignore", over="ignore"):
-        found = [
-            np.clip(np.where(known, back(each), np.nan), lowest, highest)
-            for each in (estimate, low, high)
-        ]
+        found = [np.where(known, back(each), np.nan) for each in (inside, low, high)]
     return found[0], found[1], found[2]

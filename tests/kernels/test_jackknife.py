@@ -96,6 +96,15 @@ def test_a_corrected_value_lies_in_its_interval_on_every_scale(scale):
         assert ((low >= 0.5) & (high <= 2)).all()
 
 
+def test_an_interval_beyond_what_is_possible_moves_to_its_end_and_keeps_its_width():
+    full, without = np.array([3.2]), np.array([[3.21], [3.2], [3.19]])
+    free = corrected_interval(full, without, np.ones(3))
+    value, low, high = corrected_interval(full, without, np.ones(3), highest=3.0)
+    assert free[1][0] > 3
+    assert value[0] == high[0] == 3
+    np.testing.assert_allclose(3 - low, free[0] - free[1])
+
+
 def test_a_reciprocal_whose_bias_falls_as_1_over_n_is_corrected_exactly():
     x = np.random.default_rng(6).normal(size=12)
     without = np.array([[1 / np.delete(x, i).var()] for i in range(12)])
