@@ -29,6 +29,7 @@ from dimlab.cuts import held_out, n_classes_kept
 from dimlab.image_set import SPLITS, ImageSet
 from dimlab.names import split_of, splits_of_rows
 from dimlab.planted import check_plants, coloured, patched, plant, textured  # noqa: F401
+from dimlab.tables import factor_of
 
 __all__ = ["cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "npz", "stl10"]
 
@@ -701,7 +702,7 @@ def _npz_split(arrays: dict[str, np.ndarray], split: str, folder: str) -> ImageS
     whole = ImageSet(
         _channels_first(arrays.pop("images")),
         arrays.pop("labels"),
-        factors=arrays,
+        factors={name: factor_of(each, name) for name, each in arrays.items()},
         periods={name: float(period) for name, period in scalars.items()},
         name="npz",
         split=split,

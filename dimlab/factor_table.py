@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,6 @@ from dimlab.names import (
     FILE,
     ROW,
     SPLIT,
-    one_spelling,
     places_among,
     spelled,
     split_of,
@@ -23,7 +23,7 @@ from dimlab.names import (
     without_zeros,
 )
 from dimlab.representation import Representation
-from dimlab.tables import ending_of, numbers_of, read_table, values_of
+from dimlab.tables import ending_of, factor_of, numbers_of, read_table, values_of
 
 
 def join_factors(
@@ -73,7 +73,8 @@ def join_factors(
     Warns
     -----
     UserWarning
-        If categories look alike.
+        If categories look alike or are numbers with decimal points, or columns can be neither
+        numbers nor text.
 
     Examples
     --------
@@ -183,7 +184,8 @@ class FactorTable:
 
     @property
     def _split_column(self) -> str | None:
-        return next((each for each in self.frame.columns if each.lower() == SPLIT), None)
+        names = [each for each in self.frame.columns if each.lower() == SPLIT]
+        return SPLIT if SPLIT in names else next(iter(names), None)
 
     def _rows_of(self, split: str) -> np.ndarray:
         """Which rows are of a split, (M,) bool."""
@@ -261,6 +263,12 @@ class FactorTable:
         split = representation.meta.get("split", "") if split is None else split
         if self._split_column is not None and split:
             frame = frame[self._rows_of(split)]
+        for each, kind in self.frame.attrs.get("unread", {}).items():
+            warnings.warn(
+                f"{name}: left out, as column {each!r} must hold numbers or text; got {kind[:40]}.",
+                UserWarning,
+                stacklevel=3,
+            )
         key, wanted = _key(frame, representation, name)
         taken = places(frame[key].to_numpy(), wanted, key, name)
         periods = dict(periods or {})
@@ -365,8 +373,11 @@ def _values(column: Any) -> np.ndarray:
     try:
         values = values_of(column)
     except ValueError as error:
-        remedy = f" Or call it continuous: --continuous {column.name}."
-        raise ValueError(f"{error}{remedy if 'got dates' in str(error) else ''}") from error
+        try:
+            numbers_of(column)
+        except ValueError:
+            raise error from None
+        raise ValueError(f"{error} Or call it continuous: --continuous {column.name}.") from error
     if values.dtype.kind == "f" and np.isnan(values).any():
         return numbers_of(column)  # which says where
-    return one_spelling(values, str(column.name))
+    return factor_of(values, str(column.name))

@@ -127,7 +127,7 @@ def one_spelling(values: np.ndarray, name: str) -> np.ndarray:
     Warns
     -----
     UserWarning
-        If values that differ become one, or some of the categories differ in case or width alone.
+        If values that differ become one, or some categories differ in case, width or blanks alone.
 
     Examples
     --------
@@ -145,7 +145,8 @@ def one_spelling(values: np.ndarray, name: str) -> np.ndarray:
             break
     alike: dict[str, str] = {}
     for each in seen if 2 * len(seen) <= len(values) else ():  # names of rows are no categories
-        key = " ".join(unicodedata.normalize("NFKC", each).casefold().split())
+        key = "".join(c for c in each if unicodedata.category(c) != "Cf")  # of no width
+        key = " ".join(unicodedata.normalize("NFKC", key).casefold().split())
         first = alike.setdefault(key, each)
         if first != each:
             _warn(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.containers import DAMAGED, check_unpacked, reason_of
-from dimlab.names import FILES, NAMES, word_of
+from dimlab.names import FILES, NAMES, one_spelling, word_of
 
 _SEPARATORS = {".csv": ",;\t", ".tsv": "\t,;"}  # the ending's own first
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -179,6 +179,48 @@ def _is_whole(value: Decimal | float) -> bool:
     return isinstance(exponent, int) and exponent >= 0
 
 
+def factor_of(values: np.ndarray, name: str) -> np.ndarray:
+    """Give the values of a column as a factor, and say what may not be meant.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N,)
+        Numbers or text.
+    name : str
+        Of the column.
+
+    Returns
+    -------
+    ndarray of shape (N,)
+        Text in one spelling; whole numbers beyond int64 as text.
+
+    Raises
+    ------
+    ValueError
+        If text holds numbers with gaps or in another notation.
+
+    Warns
+    -----
+    UserWarning
+        If categories look alike, or are numbers with decimal points.
+
+    Examples
+    --------
+    >>> factor_of(np.array(["front ", "rear "]), "camera").tolist()
+    ['front', 'rear']
+    """
+    values = whole_or_text(values)
+    check_numbers_in_text(values, f"column {name!r}")
+    if notations_of(values) is not None and any(not each.strip().isdigit() for each in values):
+        warnings.warn(
+            f"column {name!r} holds numbers as text, which are taken as {len(np.unique(values))} "
+            f"categories. Store them as numbers, or call them continuous (--continuous {name}).",
+            UserWarning,
+            stacklevel=3,
+        )
+    return one_spelling(values, name)
+
+
 def whole_or_text(values: np.ndarray) -> np.ndarray:
     """Give whole numbers beyond int64 as text, which keeps all digits, and others as they are.
 
@@ -207,7 +249,7 @@ def numbers_of(column: Any) -> np.ndarray:
     Returns
     -------
     ndarray of shape (N,), float64
-        Of dates the days since 1970-01-01.
+        Of dates the days since 1970-01-01, of durations days.
 
     Raises
     ------
@@ -243,6 +285,8 @@ def numbers_of(column: Any) -> np.ndarray:
                 f"column {column.name!r} must hold numbers; got {str(column.iloc[row])[:40]!r} in "
                 f"row {row}."
             )
+    if days.dtype.kind == "m":
+        return np.asarray(days.to_numpy() / np.timedelta64(1, "D"))
     if days.dtype.kind == "M":
         return days.to_numpy(dtype="datetime64[ns]").astype(np.int64) / _DAY
     return column.to_numpy(dtype=np.float64)

@@ -1,5 +1,6 @@
 """Tables of anyone's are read whatever separates their columns; what cannot be told is refused."""
 
+import datetime
 import re
 from decimal import Decimal
 
@@ -7,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dimlab import datasets
 from dimlab.containers import map_safetensors, widened
-from dimlab.factor_table import join_factors
+from dimlab.factor_table import as_continuous, join_factors
 from dimlab.interop.features import identify_features, load_features
 from dimlab.representation import Representation
 from dimlab.tables import notations_of, numbers_of, read_table, values_of
@@ -332,6 +334,47 @@ def test_numbers_in_other_notations_are_refused_and_become_no_categories(
 def test_other_text_is_text(words):
     assert notations_of(np.array(words)) is None
     np.testing.assert_array_equal(values_of(pd.Series(words)), words)
+
+
+@pytest.mark.parametrize("container", ["a.parquet", "a.npz", "images.npz"])
+def test_numbers_with_points_that_are_text_are_categories_with_a_warning(container, tmp_path):
+    text = np.array([f"{each} " for each in VALUES])
+    if container == "images.npz":
+        images = np.zeros((N, 4, 4), np.uint8)
+        np.savez(tmp_path / container, images=images, labels=LABELS, dose=text, split=["test"] * N)
+        with pytest.warns(UserWarning, match="'dose' holds numbers as text"):
+            found = datasets.npz("test", data_dir=tmp_path / container)
+    else:
+        if container == "a.npz":
+            np.savez(tmp_path / container, x=FEATURES, dose=text)
+        else:
+            parquet(tmp_path / container, table(dose=text))
+        with pytest.warns(
+            UserWarning, match=r"as 12 categories. .* \(--continuous dose\)\.$"
+        ):
+            found = load_features(tmp_path / container)
+    assert found.factors["dose"].tolist() == [str(each) for each in VALUES]
+    if container != "images.npz":
+        made = as_continuous(found, ["dose"]).factors["dose"]
+        np.testing.assert_array_equal(made, VALUES)
+
+
+def test_what_a_factor_table_cannot_hold_is_left_out_and_named(tmp_path):
+    frame = pd.DataFrame({"row": np.arange(N), "x": VALUES, "raw": [b"x"] * N})
+    path = parquet(tmp_path / "f.parquet", frame)
+    with pytest.warns(UserWarning, match="left out, as column 'raw' must hold numbers or text"):
+        assert set(join_factors(Representation(FEATURES), path).factors) == {"x"}
+
+
+def test_durations_are_days_and_times_of_day_are_refused(tmp_path):
+    path = tmp_path / "f.parquet"
+    frame = pd.DataFrame({"row": np.arange(N), "t": pd.to_timedelta(np.arange(N) * 6, unit="h")})
+    parquet(path, frame)
+    found = join_factors(Representation(FEATURES), path, continuous=["t"]).factors["t"]
+    np.testing.assert_array_equal(found, np.arange(N) / 4)
+    parquet(path, frame.assign(t=[datetime.time(row) for row in range(N)]))
+    with pytest.raises(ValueError, match=r"such as days\.$"):
+        join_factors(Representation(FEATURES), path)
 
 
 def test_dates_are_refused_and_are_days_where_they_are_continuous(tmp_path):

@@ -26,9 +26,9 @@ from dimlab.interop.arrays import (
 )
 from dimlab.interop.classes import LABELS, class_ids, is_file_of_labels
 from dimlab.interop.joining import Keys, keys_of, with_labels
-from dimlab.names import FILE, FILES, SPLIT_WORDS, one_spelling, word_of
+from dimlab.names import FILE, FILES, SPLIT_WORDS, word_of
 from dimlab.representation import FORMAT, Representation, map_safetensors
-from dimlab.tables import ending_of, whole_or_text
+from dimlab.tables import ending_of, factor_of
 
 _SAID = 3  # sentences on what is left out
 
@@ -346,7 +346,7 @@ def _factor(name: str, array: np.ndarray) -> np.ndarray:
     """Values of a factor; names of files are text, though they be numbers."""
     if name == FILE and array.dtype.kind in "iu":
         return array.astype(np.str_)
-    return one_spelling(whole_or_text(text_of(array)), name)
+    return factor_of(text_of(array), name)
 
 
 def _say_what_is_left_out(path: Path, part: Arrays, layout: FeatureLayout) -> None:
