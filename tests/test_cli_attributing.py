@@ -126,7 +126,7 @@ def test_whole_numbers_of_the_features_own_file_are_named_and_made_continuous(di
     rng = np.random.default_rng(0)
     age = rng.permutation(200)
     features = rng.normal(size=(200, 3)) + np.outer(age / 20, [0, 2, 0])
-    text = np.char.add(age.astype(str), ".5")  # numbers, and text
+    text = np.char.add(rng.permutation(200).astype(str), ".5")  # numbers, and text
     np.savez(tmp_path / "a.npz", x=features, y=np.arange(200) % 2, age=age, weight=text)
     arguments = ("a.npz", "--permutations", 99, "--reader", "none", "--erase", "none")
     code, _, err = dimlab("attribute", *arguments)
