@@ -175,6 +175,9 @@ def ablate_cumulatively(
     ] = "worst-first",
     reader: Reader = "ridge",
     n_points: Annotated[int | None, typer.Option(help="Points of the curve.")] = None,
+    margin: Annotated[
+        float, typer.Option(help="Largest loss of accuracy that counts as none.")
+    ] = 0.01,
     groups: GroupsOf = None,
     basis: BasisName = None,
     masked: Masked = False,
@@ -198,7 +201,7 @@ def ablate_cumulatively(
 
     Example: dimlab cumulate checkpoint.pt --order best-first
     """
-    from dimlab.probes.ablate_cumulatively import ORDERS
+    from dimlab.probes._orders import ORDERS
     from dimlab.probes.ablate_cumulatively import ablate_cumulatively as cumulate
 
     given = order in ORDERS or not order.replace(",", "").replace(" ", "").isdigit()
@@ -210,8 +213,8 @@ def ablate_cumulatively(
         result = cumulate(
             train, test, order=order if given else [int(d) for d in order.split(",")],
             reader=reader, groups=groups_in(groups, train), k=k, temperature=temperature,
-            penalty=penalty, n_points=n_points, seed=seed, device=device, memory=memory,
-            progress=advance,
+            penalty=penalty, n_points=n_points, margin=margin, seed=seed, device=device,
+            memory=memory, progress=advance,
         )  # fmt: skip
     with presented(
         result,
@@ -279,4 +282,4 @@ def confirm_harmful(
         record=recording(loading, [source], {"train": train, "test": test}, beside=[groups]),
     ) as for_people:
         if for_people:
-            print_rows(result, "Most harmful first", by=["q_value", "importance"])
+            print_rows(result, "Smallest q-values first", by=["q_aggregated", "importance"])

@@ -217,7 +217,7 @@ def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None
     >>> from dimlab import HarmfulDimensions
     >>> found = HarmfulDimensions(
     ...     reader="knn", refit=True, full_score=0.8, importance=np.array([0.1, -0.05]),
-    ...     selected_share=np.array([0.0, 1.0]), q_value=np.array([1.0, 0.01]),
+    ...     selected_share=np.array([0.0, 1.0]), q_aggregated=np.array([1.0, 0.01]),
     ...     groups=(np.array([4]), np.array([7])), n_splits=20, n_train=100, n_test=100,
     ...     n_dimensions=8,
     ... )
@@ -226,8 +226,8 @@ def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None
     (['7'], 'log')
     """
     ax = axes_or_current(ax)
-    confirmed = result.q_value <= LEVEL
-    q_value = np.maximum(result.q_value, 1e-12)
+    confirmed = result.q_aggregated <= LEVEL
+    q_value = np.maximum(result.q_aggregated, 1e-12)
     ax.scatter(result.importance[~confirmed], q_value[~confirmed], c=GREY, s=12, label="undecided")
     ax.scatter(
         result.importance[confirmed], q_value[confirmed], c=ORANGE, s=18, label="harmful (q ≤ 0.05)"
@@ -247,7 +247,7 @@ def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None
     ax.set_ylim(min(0.01, float(q_value.min()) / 3), 1.6)
     ax.legend(frameon=False, fontsize="small")
     ax.set_xlabel("importance (accuracy lost)")
-    ax.set_ylabel("q-value on held-out halves")
+    ax.set_ylabel("aggregated q-value on held-out halves")
     ax.set_title(titled(f"Confirmed harm, {result.reader} reader", result), loc="left")
     return as_written(ax)
 
@@ -266,7 +266,8 @@ def plot_masked_scores(result: MaskedScores, *, ax: Axes | None = None) -> Axes:
     -------
     Axes
         Grey points: masks, judged on all samples. Orange: the best mask of one half, on the other
-        half, with its 95 % interval. Green bar: what the best of equal masks reaches by chance.
+        half, with its 95 % interval. Green bar: what the best of equal masks reaches by chance,
+        ``null_gain`` above their mean.
 
     Examples
     --------
@@ -290,9 +291,10 @@ def plot_masked_scores(result: MaskedScores, *, ax: Axes | None = None) -> Axes:
             rasterized=True,
         )  # fmt: skip
     places = np.arange(len(result.drop))
+    by_chance = result.scores.mean(axis=1) + result.null_gain - result.full_score
     ax.hlines(
-        result.null_gain, places - 0.3, places + 0.3, color=GREEN, lw=2,
-        label="best of equal masks, 95 %",
+        by_chance, places - 0.3, places + 0.3, color=GREEN, lw=2,
+        label="what the best of equal masks reaches by chance (95 %)",
     )  # fmt: skip
     errors = np.stack([result.gain - result.ci_low, result.ci_high - result.gain])
     ax.errorbar(

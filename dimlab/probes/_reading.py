@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from dimlab.clusters import warning_of_copies
+from dimlab.clusters import ClustersLike, cluster_ids_of_pair, warning_of_copies
 from dimlab.kernels.collinearity import groups_of
 from dimlab.kernels.moments import Moments
 from dimlab.memory import check_budget
@@ -143,15 +144,43 @@ def coded(
     )
 
 
-def caution_of(test: Representation, clusters: np.ndarray | None) -> str:
-    """Say what keeps the accuracy on test from meaning what it usually does; empty if nothing."""
-    found = [] if (copies := warning_of_copies(test, clusters)) is None else [copies]
-    if test.labels is not None and (test.labels == test.labels[0]).all():
-        found.append(
-            f"All test samples are of class {test.labels[0]}: a reader that always answers it has "
-            "accuracy 1, so no score here shows what the features tell. Test on several classes."
-        )
-    return " ".join(found)
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """What the rows of two splits are, beside features and labels; build it with ``Rows.of``.
+
+    Parameters
+    ----------
+    train, test : ndarray of int, or None
+        Cluster of each row, ids from 0; None: rows are independent.
+    said : dict
+        What a result says of the test rows: ``sample``, ``clusters`` and ``caution``.
+    """
+
+    train: np.ndarray | None
+    test: np.ndarray | None
+    said: dict[str, Any]
+
+    @classmethod
+    def of(cls, train: Representation, test: Representation, clusters: ClustersLike) -> Rows:
+        """Resolve clusters, count them, and see what keeps scores from meaning what they should."""
+        train_ids, test_ids = cluster_ids_of_pair(train, test, clusters)
+        cautions = [] if (copies := warning_of_copies(test, test_ids)) is None else [copies]
+        if test.labels is not None and (test.labels == test.labels[0]).all():
+            cautions.append(
+                f"All test samples are of class {test.labels[0]}: a reader that always answers it "
+                "has accuracy 1, so no score here shows what the features tell. Test on several "
+                "classes."
+            )
+        sizes = None if test_ids is None else np.bincount(test_ids)
+        counted = {} if sizes is None else {"n_clusters": len(sizes), "largest": int(sizes.max())}
+        said = {"sample": sample_of(test), "clusters": counted, "caution": " ".join(cautions)}
+        return cls(train_ids, test_ids, said)
+
+
+def said_of_rows(result: Any) -> dict[str, Any]:
+    """Give the entries of a summary that say what is special about the test rows, if anything."""
+    entries = {name: getattr(result, name) for name in ("sample", "clusters", "caution")}
+    return {name: value for name, value in entries.items() if value}
 
 
 def basis_of(representation: Representation | Moments) -> str:

@@ -2,42 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from dimlab.cuts import held_out
+from dimlab.clusters import ClustersLike
+from dimlab.kernels.clustered import design_effect, paired_interval, proportion_interval
 from dimlab.kernels.downdate import (
     first_largest,
-    greedy_order,
     nested_logits,
     refuse_ill_conditioned,
     tied_within,
 )
-from dimlab.kernels.paired import tango_interval, wilson_interval
+from dimlab.kernels.paired import normal_quantile, tango_upper_bound
 from dimlab.memory import Shapes, foresee
+from dimlab.probes._orders import orders_of_removal
 from dimlab.probes._outcomes import Progress, Split
 from dimlab.probes._reading import (
     GroupsLike,
     Reading,
+    Rows,
     basis_of,
-    caution_of,
     checked_groups,
     coded,
-    sample_of,
+    said_of_rows,
     singles,
 )
 from dimlab.readers import fit_ridge
 from dimlab.representation import Representation
 
-ORDERS = ("worst-first", "best-first", "random", "greedy-backward", "greedy-forward")
-_HELD_OUT = 0.2
-_MOST_HELD_OUT = 10_000
+_LEVEL = 0.95
 _N_POINTS = 33
 _ROWS = 4096
-_DECIMALS = 10  # of what is put in order
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +56,26 @@ class CumulativeAblation:
         Wilson's 95 % interval of the accuracy. With several random orders: the range that 95 % of
         the orders lie in.
     loss_low, loss_high : ndarray of shape (P,)
-        Tango's 95 % interval of what is lost against all dimensions; of the first order.
+        Tango's 95 % interval of what is lost against all dimensions, both read on the same test
+        samples; of the first order.
+    margin : float
+        Largest loss of accuracy that counts as none.
+    n_test_needed : int
+        Test samples from which on the first loss could be shown to lie within the margin, if the
+        samples that it changes stay as frequent; where they cost more than the margin, if it
+        changes none.
     groups : tuple of ndarray of shape (n,), int
         Dimensions of each of the G groups.
     n_orders, n_train, n_test, n_dimensions : int
         Sizes.
+    n_classes_kept : int
+        Classes with one sample, or one cluster, that no order by importance was judged on.
     basis : str
         Basis that the dimensions belong to.
     sample : str
         Which part of the test split was used; empty: all of it.
+    clusters : mapping of str to int
+        ``n_clusters`` and the size of the ``largest``, of test rows; empty: rows are independent.
     caution : str
         What keeps the scores from meaning what they usually do; empty: nothing.
 
@@ -83,7 +92,10 @@ class CumulativeAblation:
     >>> curve.to_frame()[["n_removed", "group", "accuracy"]].values.tolist()
     [[0.0, -1.0, 1.0], [1.0, 1.0, 1.0], [2.0, 0.0, 0.5]]
     >>> curve.full_score, curve.n_dispensable, curve.summary()["best_score"]
-    (1.0, 1, 1.0)
+    (1.0, 0, 1.0)
+    >>> curve.summary()["dispensable"]
+    'None is shown to be: ... lies beyond the margin of 0.01. That margin needs 381 test samples or
+    more; here are 40.'
     """
 
     reader: str
@@ -95,13 +107,17 @@ class CumulativeAblation:
     ci_high: np.ndarray
     loss_low: np.ndarray
     loss_high: np.ndarray
+    margin: float
+    n_test_needed: int
     groups: tuple[np.ndarray, ...]
     n_orders: int
     n_train: int
     n_test: int
     n_dimensions: int
+    n_classes_kept: int = 0
     basis: str = "axes"
     sample: str = ""
+    clusters: Mapping[str, int] = field(default_factory=dict)
     caution: str = ""
 
     @property
@@ -111,9 +127,13 @@ class CumulativeAblation:
 
     @property
     def n_dispensable(self) -> int:
-        """Most groups gone at a point where the loss may still be 0, all points before included."""
-        beyond = np.flatnonzero(self.loss_low > 0)
-        return int(self.n_removed[-1 if len(beyond) == 0 else beyond[0] - 1])
+        """Most groups gone at a point where, as at all before, the loss lies within the margin.
+
+        Points are tested in their order and the first failure ends it, so that no adjustment for
+        their number is due.
+        """
+        beyond = np.flatnonzero(self.loss_high[1:] > self.margin)
+        return int(self.n_removed[-1 if len(beyond) == 0 else beyond[0]])
 
     def to_frame(self) -> Any:
         """Return one row a point.
@@ -146,7 +166,8 @@ class CumulativeAblation:
         -------
         dict
             What was done, sizes, ``full_score``, ``best_score`` and how many were gone there
-            (biased upwards: the best of many points), ``n_dispensable``, and where the order is
+            (biased upwards: the best of many points), ``margin``, ``n_dispensable`` with a
+            sentence (``dispensable``), ``n_test_needed`` where it is 0, and where the order is
             from.
         """
         best = int(self.scores.argmax())
@@ -154,8 +175,7 @@ class CumulativeAblation:
             "reader": self.reader,
             "order": self.order_name,
             "basis": self.basis,
-            **({"sample": self.sample} if self.sample else {}),
-            **({"caution": self.caution} if self.caution else {}),
+            **said_of_rows(self),
             "n_train": self.n_train,
             "n_test": self.n_test,
             "n_dimensions": self.n_dimensions,
@@ -164,9 +184,37 @@ class CumulativeAblation:
             "full_score": self.full_score,
             "best_score": float(self.scores[best]),
             "n_removed_at_best": int(self.n_removed[best]),
+            "margin": self.margin,
             "n_dispensable": self.n_dispensable,
-            "order_from": "the train split alone; the test split only scores.",
+            **({} if self.n_dispensable else {"n_test_needed": self.n_test_needed}),
+            "dispensable": self._in_words(),
+            "order_from": (
+                "the caller; if the test split chose it, no loss here is to be believed."
+                if self.order_name == "given"
+                else "the train split alone; the test split only scores."
+            )
+            + (
+                f" {self.n_classes_kept} classes were too small to be judged by."
+                if self.n_classes_kept
+                else ""
+            ),
         }
+
+    def _in_words(self) -> str:
+        count = self.n_dispensable
+        if count:
+            place = int(np.flatnonzero(self.n_removed == count)[0])
+            return (
+                f"Without the first {count} of this order accuracy falls by at most "
+                f"{self.loss_high[place]:.4f} (95 % interval), within the margin of "
+                f"{self.margin:g}; so it does at every point before."
+            )
+        return (
+            f"None is shown to be: without the first {self.n_removed[1]} the loss may be "
+            f"{self.loss_high[1]:.4f} (95 % interval), which lies beyond the margin of "
+            f"{self.margin:g}. That margin needs {self.n_test_needed} test samples or more; here "
+            f"are {self.n_test}."
+        )
 
 
 def ablate_cumulatively(
@@ -179,6 +227,8 @@ def ablate_cumulatively(
     k: int = 5,
     temperature: float = 1.0,
     penalty: float = 1e-3,
+    clusters: ClustersLike = None,
+    margin: float = 0.01,
     n_points: int | None = None,
     n_random: int = 20,
     seed: int = 0,
@@ -201,6 +251,11 @@ def ablate_cumulatively(
         Dimensions removed together, no dimension twice; by default each dimension alone.
     k, temperature, penalty, device, memory
         As in `ablate`.
+    clusters : str, ndarray of shape (N_test,), or pair of ndarray, optional
+        Which rows belong together: a factor that both splits have, values of the test rows, or of
+        train and test rows. By default rows are independent.
+    margin : float, default=0.01
+        In (0, 1): the largest loss of accuracy that counts as none for ``n_dispensable``.
     n_points : int, optional
         Points of the curve, spread evenly from none to all removed, >= 2. By default all for
         ridge, at most 33 for readers that have no closed form here.
@@ -220,7 +275,8 @@ def ablate_cumulatively(
     ------
     ValueError
         As `ablate`; if the order is unknown or no permutation of the groups, a greedy order is
-        asked of another reader or with groups, a dimension is in two groups, or a count is too low.
+        asked of another reader or with groups, a dimension is in two groups, the margin is not in
+        (0, 1), or a count is too low.
     MemoryError
         If it would not fit into the memory that is free; the sentence says what would.
 
@@ -232,9 +288,18 @@ def ablate_cumulatively(
     most, and its last additions are removed first. All points of a ridge curve come from one
     Cholesky factor [1]_.
 
+    The loss at each point compares the reader of what is left with the reader of all dimensions on
+    the same test samples, by Tango's interval. ``n_dispensable`` asks for non-inferiority: an upper
+    bound within the margin, point after point until the first that is not [2]_. A loss that is not
+    significant is no evidence of none. With clusters, the interval has the variance between whole
+    clusters, and the rows of train that rank the dimensions are whole clusters.
+
     References
     ----------
     .. [1] Golub and Van Loan, "Matrix Computations", 4th edition, section 4.2.
+    .. [2] Maurer, Hothorn and Lehmacher, "Multiple comparisons in drug clinical trials and
+       preclinical assays: a-priori ordered hypotheses", in Biometrie in der chemisch-
+       pharmazeutischen Industrie 6, 1995.
 
     Examples
     --------
@@ -254,6 +319,9 @@ def ablate_cumulatively(
     for name, value, least in (("n_random", n_random, 1), ("n_points", n_points, 2)):
         if value is not None and value < least:
             raise ValueError(f"{name} must be >= {least}; got {value}.")
+    if not 0 < margin < 1:
+        raise ValueError(f"margin must lie in (0, 1); got {margin:g}.")
+    rows = Rows.of(train, test, clusters)
     rng = np.random.default_rng(seed)
     name = order if isinstance(order, str) else "given"
     points = _points(len(chosen), n_points, None if reader == "ridge" else _N_POINTS)
@@ -267,34 +335,57 @@ def ablate_cumulatively(
         ),
         device=device if reader == "knn" else "cpu",
     )  # fmt: skip
-    orders = _orders(order, bank, chosen, reading, n_orders, rng)
+    orders, n_kept = orders_of_removal(order, bank, chosen, reading, n_orders, rng, rows.train)
     right = _right(reading, bank, queries, chosen, orders, points, progress)  # (O, N, P)
-    counts = right.sum(axis=1)
-    low, high = wilson_interval(counts[0], len(test))
+    scores = right.mean(axis=1)
     if len(orders) > 1:
-        low, high = np.quantile(counts / len(test), [0.025, 0.975], axis=0)
-    worse = (right[0][:, :1] & ~right[0]).sum(axis=0)
-    better = (~right[0][:, :1] & right[0]).sum(axis=0)
-    loss_low, loss_high = tango_interval(worse, better, len(test))
+        low, high = np.quantile(scores, [0.025, 0.975], axis=0)
+    else:
+        low, high = proportion_interval(right[0], rows.test)
+    lost = right[0][:, :1].astype(np.int8) - right[0]
+    loss_low, loss_high = paired_interval(lost, rows.test)
     return CumulativeAblation(
         reader=reader,
         order_name=name,
         order=orders[0],
         n_removed=points,
-        scores=counts.mean(axis=0) / len(test),
+        scores=scores.mean(axis=0),
         ci_low=low,
         ci_high=high,
         loss_low=loss_low,
         loss_high=loss_high,
+        margin=margin,
+        n_test_needed=_rows_needed(lost[:, 1], rows.test, margin),
         groups=tuple(chosen),
         n_orders=len(orders),
         n_train=len(train),
         n_test=len(test),
         n_dimensions=train.n_dimensions,
+        n_classes_kept=n_kept,
         basis=basis_of(train),
-        sample=sample_of(test),
-        caution=caution_of(test, None),
+        **rows.said,
     )
+
+
+def _rows_needed(lost: np.ndarray, clusters: np.ndarray | None, margin: float) -> int:
+    """Rows from which on Tango's upper bound of a loss can lie within the margin."""
+    worse, better = float((lost > 0).mean()), float((lost < 0).mean())
+    if worse - better >= margin:
+        worse = better = 0.0
+    z = normal_quantile(_LEVEL)
+
+    def within(n: int) -> bool:
+        bound = tango_upper_bound(np.array(worse * n), np.array(better * n), n, z)
+        return bool(bound <= margin)
+
+    low, high = 0, 1
+    while not within(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if within(middle) else (middle, high)
+    effect = 1.0 if clusters is None else float(design_effect(lost, clusters))
+    return int(np.ceil(effect * high))
 
 
 def _disjoint(groups: list[np.ndarray]) -> list[np.ndarray]:
@@ -311,70 +402,6 @@ def _disjoint(groups: list[np.ndarray]) -> list[np.ndarray]:
 def _points(n_groups: int, n_points: int | None, most: int | None) -> np.ndarray:
     count = min(n_groups + 1, n_points or most or n_groups + 1)
     return np.unique(np.rint(np.linspace(0, n_groups, count)).astype(np.int64))
-
-
-def _orders(
-    order: str | Sequence[int] | np.ndarray,
-    bank: Split,
-    groups: list[np.ndarray],
-    reading: Reading,
-    n_random: int,
-    rng: np.random.Generator,
-) -> list[np.ndarray]:
-    """Return permutations of the groups, first removed first."""
-    n_groups = len(groups)
-    if not isinstance(order, str):
-        given = np.asarray(order)
-        if given.shape != (n_groups,) or not np.array_equal(np.sort(given), np.arange(n_groups)):
-            raise ValueError(
-                f"order must be a permutation of the {n_groups} groups; got {in_short(given)}."
-            )
-        return [given.astype(np.int64)]
-    if order not in ORDERS:
-        raise ValueError(
-            f"order must be one of {', '.join(map(repr, ORDERS))}, or an array; got {order!r}."
-        )
-    if order == "random":
-        return [rng.permutation(n_groups) for _ in range(n_random)]
-    if order.startswith("greedy"):
-        if reading.reader != "ridge" or any(len(group) > 1 for group in groups):
-            raise ValueError(
-                f"order={order!r} must go with reader='ridge' and single dimensions; got reader="
-                f"{reading.reader!r} and {n_groups} groups."
-            )
-        system = fit_ridge(*bank, penalty=reading.penalty).solved
-        refuse_ill_conditioned(system, reading.penalty)
-        found = greedy_order(system, backward=order == "greedy-backward")
-        found = found if order == "greedy-backward" else found[::-1]
-        mine = np.array([int(group[0]) for group in groups])
-        rank = {dimension: position for position, dimension in enumerate(mine.tolist())}
-        return [np.array([rank[d] for d in found.tolist() if d in rank])]
-    importance = _importance_on_train(bank, groups, reading, rng)
-    importance = importance.round(_DECIMALS)  # copies are equal, whatever the rounding
-    return [np.argsort(importance if order == "worst-first" else -importance, kind="stable")]
-
-
-def in_short(values: np.ndarray) -> str:
-    """Show the first few of an array."""
-    shown = ", ".join(map(str, np.ravel(values)[:8].tolist()))
-    return f"[{shown}{', ...' if values.size > 8 else ''}]"
-
-
-def _importance_on_train(
-    bank: Split, groups: list[np.ndarray], reading: Reading, rng: np.random.Generator
-) -> np.ndarray:
-    """Log-loss that each group saves on rows held out of train: a finer ranking than accuracy's."""
-    features, codes, precision = bank
-    share = min(_HELD_OUT, _MOST_HELD_OUT / len(codes))
-    judged = held_out(codes, share, rng.permutation(len(codes)))
-    if not judged.any():
-        raise ValueError(
-            "train must have classes of at least 2 rows to rank dimensions; got none. Pass an "
-            "array as order."
-        )
-    fit, judge = (Split(features[rows], codes[rows], precision) for rows in (~judged, judged))
-    outcomes = reading.outcomes(fit, judge, [groups])[0]
-    return (outcomes.ablated_loss - outcomes.full_loss[:, None]).mean(axis=0)
 
 
 def _right(

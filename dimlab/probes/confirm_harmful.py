@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from dimlab.clusters import ClustersLike
 from dimlab.cuts import random_half
+from dimlab.kernels.clustered import paired_test_one_sided
 from dimlab.kernels.paired import aggregate_p_values, mcnemar_one_sided
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import (
     GroupsLike,
     Reading,
+    Rows,
     basis_of,
-    caution_of,
     checked_groups,
     coded,
-    sample_of,
+    said_of_rows,
     singles,
 )
 from dimlab.representation import Representation
 
 _CHOSEN = 0.05  # one-sided p on the half that chooses
 _SIGNIFICANT = 0.05
+_RUNS = 10_000  # that a distribution over halves is counted in
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,16 +47,22 @@ class HarmfulDimensions:
         Accuracy lost without each group, on all test samples; negative: better without.
     selected_share : ndarray of shape (G,)
         Share, in [0, 1], of the runs whose first half chose the group.
-    q_value : ndarray of shape (G,)
-        One-sided, from the halves that did not choose, aggregated over runs.
+    q_aggregated : ndarray of shape (G,)
+        One-sided, from the halves that did not choose, adjusted in each run and aggregated over
+        runs.
     groups : tuple of ndarray of shape (n,), int
         Dimensions of each of the G groups.
     n_splits, n_train, n_test, n_dimensions : int
         Sizes; every split is used both ways.
+    n_test_needed : int
+        Where a removal that mended all test samples that are misread would still not be confirmed:
+        the samples that it takes, at the same share of misread ones. 0 elsewhere.
     basis : str
         Basis that the dimensions belong to.
     sample : str
         Which part of the test split was used; empty: all of it.
+    clusters : mapping of str to int
+        ``n_clusters`` and the size of the ``largest``, of test rows; empty: rows are independent.
     caution : str
         What keeps the scores from meaning what they usually do; empty: nothing.
 
@@ -64,7 +74,7 @@ class HarmfulDimensions:
     --------
     >>> found = HarmfulDimensions(
     ...     reader="knn", refit=True, full_score=0.8, importance=np.array([0.1, -0.05]),
-    ...     selected_share=np.array([0.0, 1.0]), q_value=np.array([1.0, 0.01]),
+    ...     selected_share=np.array([0.0, 1.0]), q_aggregated=np.array([1.0, 0.01]),
     ...     groups=(np.array([0]), np.array([1])), n_splits=20, n_train=100, n_test=100,
     ...     n_dimensions=2,
     ... )
@@ -79,24 +89,26 @@ class HarmfulDimensions:
     full_score: float
     importance: np.ndarray
     selected_share: np.ndarray
-    q_value: np.ndarray
+    q_aggregated: np.ndarray
     groups: tuple[np.ndarray, ...]
     n_splits: int
     n_train: int
     n_test: int
     n_dimensions: int
+    n_test_needed: int = 0
     basis: str = "axes"
     sample: str = ""
+    clusters: Mapping[str, int] = field(default_factory=dict)
     caution: str = ""
 
     def __len__(self) -> int:
-        return len(self.q_value)
+        return len(self.q_aggregated)
 
     @property
     def confirmed(self) -> np.ndarray:
         """Groups with q <= 0.05, smallest q first; (n,) int."""
-        order = np.lexsort((self.importance, self.q_value))
-        return order[self.q_value[order] <= _SIGNIFICANT]
+        order = np.lexsort((self.importance, self.q_aggregated))
+        return order[self.q_aggregated[order] <= _SIGNIFICANT]
 
     def to_frame(self) -> Any:
         """Return one row a group.
@@ -105,7 +117,7 @@ class HarmfulDimensions:
         -------
         pandas.DataFrame
             ``group``, ``dimensions`` (separated by spaces), ``importance``, ``selected_share``,
-            ``q_value``, ``confirmed``.
+            ``q_aggregated``, ``confirmed``.
         """
         import pandas as pd
 
@@ -115,8 +127,8 @@ class HarmfulDimensions:
                 "dimensions": [" ".join(map(str, group.tolist())) for group in self.groups],
                 "importance": self.importance,
                 "selected_share": self.selected_share,
-                "q_value": self.q_value,
-                "confirmed": self.q_value <= _SIGNIFICANT,
+                "q_aggregated": self.q_aggregated,
+                "confirmed": self.q_aggregated <= _SIGNIFICANT,
             }
         )
 
@@ -127,20 +139,26 @@ class HarmfulDimensions:
         -------
         dict
             What was done, sizes, ``full_score``, ``n_confirmed``, ``confirmed`` (lists of
-            dimensions) and a ``verdict`` in words.
+            dimensions), ``n_test_needed`` (0 where there are enough) and a ``verdict`` in words.
         """
         confirmed = [self.groups[group].tolist() for group in self.confirmed]
-        verdict = (
-            f"{len(confirmed)} of {len(self)} confirmed as harmful (q <= {_SIGNIFICANT})."
-            if confirmed
-            else f"None of {len(self)} is confirmed as harmful: that does not show that none is."
-        )
+        if confirmed:
+            verdict = f"{len(confirmed)} of {len(self)} confirmed as harmful (q <= {_SIGNIFICANT})."
+        elif self.n_test_needed:
+            verdict = (
+                f"undecided: at least {self.n_test_needed} samples are needed. Of the "
+                f"{self.n_test} test samples {round((1 - self.full_score) * self.n_test)} are "
+                "misread, so few that even a removal that mended them all would not be confirmed."
+            )
+        else:
+            verdict = (
+                f"None of {len(self)} is confirmed as harmful: that does not show that none is."
+            )
         return {
             "reader": self.reader,
             "refit": self.refit,
             "basis": self.basis,
-            **({"sample": self.sample} if self.sample else {}),
-            **({"caution": self.caution} if self.caution else {}),
+            **said_of_rows(self),
             "n_train": self.n_train,
             "n_test": self.n_test,
             "n_dimensions": self.n_dimensions,
@@ -149,6 +167,7 @@ class HarmfulDimensions:
             "full_score": self.full_score,
             "n_confirmed": len(confirmed),
             "confirmed": confirmed,
+            "n_test_needed": self.n_test_needed,
             "verdict": verdict,
         }
 
@@ -163,6 +182,7 @@ def confirm_harmful(
     k: int = 5,
     temperature: float = 1.0,
     penalty: float = 1e-3,
+    clusters: ClustersLike = None,
     n_splits: int = 20,
     seed: int = 0,
     device: str = "cpu",
@@ -179,6 +199,9 @@ def confirm_harmful(
         As in `ablate`.
     groups : sequence of index arrays, or ndarray of shape (D,) of int, optional
         Dimensions removed together; by default each dimension alone.
+    clusters : str, ndarray of shape (N_test,), or pair of ndarray, optional
+        Which rows belong together: a factor that both splits have, values of the test rows, or of
+        train and test rows. By default rows are independent.
     n_splits : int, default=20
         Stratified random halvings of ``test``, >= 1.
     seed : int, default=0
@@ -204,7 +227,13 @@ def confirm_harmful(
     tested the same way on the other half and adjusted among themselves [1]_. Both halves choose in
     turn, in ``n_splits`` halvings. A group's p-values (1 where it was not chosen) are aggregated by
     the smallest of their quantiles, adjusted for the choice of the quantile [2]_. The result holds
-    for this train split and reader.
+    for this train split and reader. With clusters, halves hold whole clusters and the test flips
+    the signs of whole clusters.
+
+    Only a sample that is misread can be mended, so few misread samples can confirm nothing. Where a
+    removal that mended them all would not reach 0.05 on the same halves, the verdict is undecided;
+    some 15 misread samples are needed: with half of them on a side a run's p is about 2^-7.5, and
+    the quantiles' adjustment takes a factor of up to 4.
 
     References
     ----------
@@ -236,30 +265,57 @@ def confirm_harmful(
         Shapes(len(train), len(test), train.n_dimensions, n_groups, budget=memory),
         device=device if reader == "knn" else "cpu",
     )
+    rows = Rows.of(train, test, clusters)
     outcomes = reading.outcomes(bank, queries, [chosen], progress)[0]
     right = outcomes.full == queries[1]
     change = right[:, None].astype(np.int8) - (outcomes.ablated == queries[1][:, None])
-    q_value, share = split_and_confirm(change, queries[1], np.random.default_rng(seed), n_splits)
+    halves = (queries[1], np.random.default_rng(seed), n_splits, rows.test)
+    q_aggregated, share = split_and_confirm(change, *halves)
+    # the same halves, and a removal after which nothing is misread
+    halves = (queries[1], np.random.default_rng(seed), n_splits, rows.test)
+    best, _ = split_and_confirm(right[:, None].astype(np.int8) - 1, *halves)
     return HarmfulDimensions(
         reader=reader,
         refit=reading.refit,
         full_score=float(right.mean()),
         importance=change.mean(axis=0),
         selected_share=share,
-        q_value=q_value,
+        q_aggregated=q_aggregated,
         groups=tuple(singles(train.n_dimensions) if chosen is None else chosen),
         n_splits=n_splits,
         n_train=len(train),
         n_test=len(test),
         n_dimensions=train.n_dimensions,
+        n_test_needed=0 if best[0] <= _SIGNIFICANT else _samples_needed(~right, rows.test),
         basis=basis_of(train),
-        sample=sample_of(test),
-        caution=caution_of(test, None),
+        **rows.said,
     )
 
 
+def _samples_needed(misread: np.ndarray, clusters: np.ndarray | None) -> int:
+    """Find from how many samples on enough are misread to confirm a removal that mends them all."""
+    n = len(misread)
+    n_misread = int(misread.sum()) if clusters is None else len(np.unique(clusters[misread]))
+    enough = next(count for count in range(2, 100) if _best_q(count) <= _SIGNIFICANT)
+    return max(n + 1, int(np.ceil(n * enough / max(1, n_misread))))
+
+
+def _best_q(n_misread: int) -> float:
+    """Aggregate the q of a removal that mends all misread samples, which fall to random halves."""
+    from scipy.stats import binom
+
+    judging = np.arange(n_misread + 1)
+    p_value = np.where(0.5 ** (n_misread - judging) <= _CHOSEN, 0.5**judging, 1.0)
+    runs = np.rint(_RUNS * binom.pmf(judging, n_misread, 0.5)).astype(np.int64)
+    return float(aggregate_p_values(np.repeat(p_value, runs)[:, None])[0])
+
+
 def split_and_confirm(
-    change: np.ndarray, truth: np.ndarray, rng: np.random.Generator, n_splits: int
+    change: np.ndarray,
+    truth: np.ndarray,
+    rng: np.random.Generator,
+    n_splits: int,
+    clusters: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose on one half, test on the other, both ways and many times.
 
@@ -273,17 +329,25 @@ def split_and_confirm(
         Draws the halves.
     n_splits : int
         Number of halvings.
+    clusters : ndarray of shape (N,), int, optional
+        Rows that belong together.
 
     Returns
     -------
-    q_value, selected_share : ndarray of shape (G,)
+    q_aggregated, selected_share : ndarray of shape (G,)
         Aggregated q-values, and how often each group was chosen.
     """
-    halves = [random_half(truth, rng) for _ in range(n_splits)]
-    members = np.stack([side for half in halves for side in (half, ~half)]).astype(np.float32)
-    worse = np.rint(members @ (change > 0).astype(np.float32)).astype(np.int64)
-    better = np.rint(members @ (change < 0).astype(np.float32)).astype(np.int64)
-    p_value = mcnemar_one_sided(better, worse)  # (2 n_splits, G)
+    halves = [random_half(truth, rng, clusters=clusters) for _ in range(n_splits)]
+    members = np.stack([side for half in halves for side in (half, ~half)])
+    if clusters is None:
+        weights = members.astype(np.float32)
+        worse = np.rint(weights @ (change > 0).astype(np.float32)).astype(np.int64)
+        better = np.rint(weights @ (change < 0).astype(np.float32)).astype(np.int64)
+        p_value = mcnemar_one_sided(better, worse)  # (2 n_splits, G)
+    else:
+        p_value = np.stack(
+            [paired_test_one_sided(-change[side], clusters[side]) for side in members]
+        )
     other = np.arange(len(p_value)) ^ 1  # the other half of the same split
     selected = p_value <= _CHOSEN
     tested = np.ones_like(p_value)

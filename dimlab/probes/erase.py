@@ -21,7 +21,7 @@ from dimlab.kernels.paired import tango_interval
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, kind_of
 from dimlab.probes._outcomes import Progress
-from dimlab.probes._reading import AXES, READERS, basis_of, caution_of, check_choice, coded, plain
+from dimlab.probes._reading import AXES, READERS, Rows, basis_of, check_choice, coded, plain
 from dimlab.readers import check_knn, check_penalty, fit_knn, fit_logistic
 from dimlab.representation import Representation
 
@@ -377,7 +377,7 @@ def erase(
         n_train=len(train),
         n_test=tuple(map(len, judged.values())),
         n_random=n_random,
-        caution=caution_of(test, None),
+        caution=Rows.of(train, test, None).said["caution"],
     )
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from dimlab.clusters import ClustersLike
+from dimlab.kernels.clustered import paired_interval, proportion_interval
 from dimlab.kernels.paired import wilson_interval
 from dimlab.mask import DimensionMask
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress, labelled
-from dimlab.probes._reading import caution_of, coded
+from dimlab.probes._reading import Rows, coded, plain, said_of_rows
 from dimlab.readers import (
     KnnReader,
     LinearReader,
@@ -43,6 +45,15 @@ class Evaluation:
         Test samples read correctly.
     n_test, n_train, n_dimensions : int
         Sizes.
+    intervals : ndarray of shape (R, 2), or None
+        95 % bounds of the accuracies where rows come in clusters; None: Wilson's of the counts.
+    changes : ndarray of shape (R, 3), or None
+        Accuracy less that of the same reader without a mask, on the same samples, with Tango's 95 %
+        bounds; NaN where there is no mask. None: not measured.
+    sample : str
+        Which part of the test split was used; empty: all of it.
+    clusters : mapping of str to int
+        ``n_clusters`` and the size of the ``largest``, of test rows; empty: rows are independent.
     caution : str
         What keeps the accuracies from meaning what they usually do; empty: nothing.
 
@@ -68,6 +79,10 @@ class Evaluation:
     n_test: int
     n_train: int
     n_dimensions: int
+    intervals: np.ndarray | None = None
+    changes: np.ndarray | None = None
+    sample: str = ""
+    clusters: Mapping[str, int] = field(default_factory=dict)
     caution: str = ""
 
     def __len__(self) -> int:
@@ -85,20 +100,27 @@ class Evaluation:
         -------
         pandas.DataFrame
             ``reader, mask, accuracy, ci_low, ci_high, n_test``; the bounds are Wilson's, 95 %.
+            Where there is a mask, also ``change, change_low, change_high``: what it changes.
         """
         import pandas as pd
 
-        low, high = wilson_interval(self.n_correct, self.n_test)
-        return pd.DataFrame(
-            {
-                "reader": self.reader,
-                "mask": self.mask,
-                "accuracy": self.accuracy,
-                "ci_low": low,
-                "ci_high": high,
-                "n_test": self.n_test,
-            }
+        low, high = (
+            wilson_interval(self.n_correct, self.n_test)
+            if self.intervals is None
+            else self.intervals.T
         )
+        columns: dict[str, Any] = {
+            "reader": self.reader,
+            "mask": self.mask,
+            "accuracy": self.accuracy,
+            "ci_low": low,
+            "ci_high": high,
+            "n_test": self.n_test,
+        }
+        if self.changes is not None:
+            names = ("change", "change_low", "change_high")
+            columns |= dict(zip(names, self.changes.T, strict=True))
+        return pd.DataFrame(columns)
 
     def summary(self) -> dict[str, Any]:
         """Return the main numbers, ready for JSON.
@@ -106,24 +128,35 @@ class Evaluation:
         Returns
         -------
         dict
-            Sizes, ``accuracy`` (nested: reader, then mask) and ``notes``, a list of sentences.
+            Sizes, ``accuracy`` and, where there is a mask, ``change`` with its bounds (both nested:
+            reader, then mask), and ``notes``, a list of sentences.
         """
         accuracy: dict[str, dict[str, float]] = {}
         for reader, mask, value in zip(self.reader, self.mask, self.accuracy, strict=True):
             accuracy.setdefault(reader, {})[mask] = float(value)
         notes = ["Intervals: Wilson, 95 %, over test samples, given the train split."]
-        if self.caution:
-            notes.append(self.caution)
+        if self.clusters:
+            notes[0] = (
+                "Intervals: Wilson, 95 %, over clusters of test samples, given the train split."
+            )
         if "learned" in self.mask:
             notes.append(
                 "Ridge and logistic standardise every dimension, so a mask changes them only where "
                 "a weight is 0; kNN feels every weight."
             )
+        changes: dict[str, dict[str, Any]] = {}
+        if self.changes is not None:
+            for place in np.flatnonzero(~np.isnan(self.changes[:, 0])).tolist():
+                mine = changes.setdefault(self.reader[place], {})
+                mine[self.mask[place]] = plain(self.changes[place].tolist())
+            notes.append("Change: accuracy less that without a mask, Tango's interval, 95 %.")
         return {
+            **said_of_rows(self),
             "n_train": self.n_train,
             "n_test": self.n_test,
             "n_dimensions": self.n_dimensions,
             "accuracy": accuracy,
+            **({"change": changes} if changes else {}),
             "notes": notes,
         }
 
@@ -137,6 +170,7 @@ def evaluate(
     k: int = 5,
     temperature: float = 1.0,
     penalty: float = 1e-3,
+    clusters: ClustersLike = None,
     seed: int = 0,
     device: str = "cpu",
     progress: Progress | None = None,
@@ -158,6 +192,9 @@ def evaluate(
         kNN: voters and the temperature of their votes.
     penalty : float, default=1e-3
         Ridge: > 0.
+    clusters : str, ndarray of shape (N_test,), or pair of ndarray, optional
+        Which rows belong together: a factor that both splits have, values of the test rows, or of
+        train and test rows. By default rows are independent.
     seed : int, default=0
         Draws the permuted mask and the logistic reader's held-out rows.
     device : str, default="cpu"
@@ -184,9 +221,14 @@ def evaluate(
     Ridge and logistic regression standardise every dimension, so a mask without zeros cannot change
     them beyond rounding; they are read all the same, which shows it.
 
+    A mask and no mask are compared on the same samples, by Tango's interval; two intervals of
+    single accuracies that overlap say nothing about their difference. With clusters both intervals
+    have the variance between whole clusters.
+
     References
     ----------
-    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927.
+    Wilson, "Probable inference, the law of succession, and statistical inference", JASA 1927;
+    Tango, Statistics in Medicine 17, 1998; Obuchowski, Statistics in Medicine 17, 1998.
 
     Examples
     --------
@@ -198,6 +240,7 @@ def evaluate(
     train_labels, test_labels = labelled(train, test, "evaluate")
     check_knn(k if "knn" in readers else 1, temperature, len(train))
     check_penalty(penalty)
+    split_rows = Rows.of(train, test, clusters)
     coded(train, test, "evaluate")  # refuses two bases, and classes that train lacks
     shapes = Shapes(len(train), len(test), train.n_dimensions, n_draws=int(mask is not None))
     for reader in readers:
@@ -215,20 +258,27 @@ def evaluate(
     has_views = test.views is not None and len(test.views) >= 2 and len(test) >= 2
     rows = [*readers, VIEW_RETRIEVAL] if has_views else [*readers]
     jobs = [(reader, name) for reader in rows for name in masks]
-    n_correct = np.empty(len(jobs), dtype=np.int64)
+    right = np.empty((len(test), len(jobs)), dtype=bool)
     for done, (reader, name) in enumerate(jobs):
         bank, queries = _masked(train, masks[name]), _masked(test, masks[name])
         if reader == VIEW_RETRIEVAL:
-            n_correct[done] = _n_retrieved(queries, device)
+            right[:, done] = _retrieved(queries, device)
         else:
             fitted = fitters[reader](bank.features, train_labels)
-            n_correct[done] = (fitted.predict(queries.features) == test_labels).sum()
+            right[:, done] = fitted.predict(queries.features) == test_labels
         if progress is not None:
             progress(done + 1, len(jobs))
     names, mask_names = zip(*jobs, strict=True)
+    changes = None
+    if mask is not None:
+        without = np.arange(len(jobs)) // len(masks) * len(masks)
+        change = right.astype(np.int8) - right[:, without]
+        changes = np.stack([change.mean(axis=0), *paired_interval(change, split_rows.test)], axis=1)
+        changes[without] = np.nan
     return Evaluation(
-        names, mask_names, n_correct, len(test), len(train), train.n_dimensions,
-        caution=caution_of(test, None),
+        names, mask_names, right.sum(axis=0), len(test), len(train), train.n_dimensions,
+        intervals=np.stack(proportion_interval(right, split_rows.test), axis=1),
+        changes=changes, **split_rows.said,
     )  # fmt: skip
 
 
@@ -243,10 +293,10 @@ def _masked(representation: Representation, mask: DimensionMask | None) -> Repre
     return representation if mask is None else representation.masked(mask)
 
 
-def _n_retrieved(test: Representation, device: str) -> int:
-    """Count the second views whose nearest first view, by cosine, is of the same sample."""
-    if test.views is None:
-        return 0
-    identity = np.arange(len(test))
-    reader = fit_knn(test.views[0], identity, k=1, device=device)
-    return int((reader.predict(test.views[1]) == identity).sum())
+def _retrieved(test: Representation, device: str) -> np.ndarray:
+    """Whether each second view finds the first view of its sample, the nearest by cosine; (N,)."""
+    views, identity = test.views, np.arange(len(test))
+    if views is None:
+        return np.zeros(len(test), dtype=bool)
+    reader = fit_knn(views[0], identity, k=1, device=device)
+    return reader.predict(views[1]) == identity

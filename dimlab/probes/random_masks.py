@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from dimlab.clusters import ClustersLike
 from dimlab.cuts import random_half
-from dimlab.kernels.paired import tango_interval
+from dimlab.kernels.clustered import cluster_sums, paired_interval, paired_test_one_sided
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
-from dimlab.probes._reading import Reading, basis_of, caution_of, coded, sample_of
+from dimlab.probes._reading import Reading, Rows, basis_of, coded, said_of_rows
 from dimlab.representation import Representation
 
 _N_DRAWS = 1_000
@@ -43,11 +44,15 @@ class MaskedScores:
     gain, ci_low, ci_high : ndarray of shape (R,)
         Accuracy of that mask less that of all dimensions on half B, which did not choose it, with
         Tango's 95 % interval.
-    naive_gain : ndarray of shape (R,)
-        Accuracy of the best mask on all test samples less that of all dimensions: chosen and
-        judged on the same samples, as a look at the largest of many scores does.
+    p_value, q_value : ndarray of shape (R,)
+        One-sided, that this gain is not positive; adjusted after Benjamini and Hochberg over the
+        rates.
+    naive_gain, naive_gain_over_mean : ndarray of shape (R,)
+        Accuracy of the best mask on all test samples, less that of all dimensions and less the mean
+        of all masks of its rate: chosen and judged on the same samples, as a look at the largest of
+        many scores does.
     null_gain : ndarray of shape (R,)
-        95 % quantile of the naive gain of masks that differ by chance only.
+        95 % quantile of ``naive_gain_over_mean`` where the masks of a rate differ by chance only.
     selection_bias : ndarray of shape (R,)
         How far the best of so many equal masks lies above their mean, on average.
     n_train, n_test, n_dimensions : int
@@ -56,6 +61,8 @@ class MaskedScores:
         Basis that the dimensions belong to.
     sample : str
         Which part of the test split was used; empty: all of it.
+    clusters : mapping of str to int
+        ``n_clusters`` and the size of the ``largest``, of test rows; empty: rows are independent.
     caution : str
         What keeps the scores from meaning what they usually do; empty: nothing.
 
@@ -85,7 +92,10 @@ class MaskedScores:
     gain: np.ndarray
     ci_low: np.ndarray
     ci_high: np.ndarray
+    p_value: np.ndarray
+    q_value: np.ndarray
     naive_gain: np.ndarray
+    naive_gain_over_mean: np.ndarray
     null_gain: np.ndarray
     selection_bias: np.ndarray
     n_train: int
@@ -93,6 +103,7 @@ class MaskedScores:
     n_dimensions: int
     basis: str = "axes"
     sample: str = ""
+    clusters: Mapping[str, int] = field(default_factory=dict)
     caution: str = ""
 
     def to_frame(self) -> Any:
@@ -101,8 +112,8 @@ class MaskedScores:
         Returns
         -------
         pandas.DataFrame
-            ``drop, n_dropped, mean_score, best_gain, ci_low, ci_high, naive_gain, null_gain,
-            selection_bias``.
+            ``drop, n_dropped, mean_score, best_gain, ci_low, ci_high, q_value, naive_gain,
+            naive_gain_over_mean, null_gain, selection_bias``.
         """
         import pandas as pd
 
@@ -114,7 +125,9 @@ class MaskedScores:
                 "best_gain": self.gain,
                 "ci_low": self.ci_low,
                 "ci_high": self.ci_high,
+                "q_value": self.q_value,
                 "naive_gain": self.naive_gain,
+                "naive_gain_over_mean": self.naive_gain_over_mean,
                 "null_gain": self.null_gain,
                 "selection_bias": self.selection_bias,
             }
@@ -128,20 +141,19 @@ class MaskedScores:
         dict
             What was done, sizes, ``full_score``, the rates, and a ``verdict`` in words.
         """
-        helps = self.drop[self.ci_low > 0]
+        helps = self.drop[self.q_value <= 1 - _LEVEL]
         verdict = (
-            "Some masks help, on samples that did not choose them, at the rates "
+            "Some masks help, on samples that did not choose them (q <= 0.05), at the rates "
             + ", ".join(f"{rate:g}" for rate in helps)
             + "."
             if len(helps)
-            else "No mask is shown to help: on samples that did not choose it, no rate's best mask "
-            "gains more than its interval."
+            else "No mask is shown to help: on samples that did not choose it, the best mask of no "
+            "rate gains with q <= 0.05."
         )
         return {
             "reader": self.reader,
             "basis": self.basis,
-            **({"sample": self.sample} if self.sample else {}),
-            **({"caution": self.caution} if self.caution else {}),
+            **said_of_rows(self),
             "n_train": self.n_train,
             "n_test": self.n_test,
             "n_dimensions": self.n_dimensions,
@@ -150,6 +162,7 @@ class MaskedScores:
             "drop": self.drop.tolist(),
             "best_gain": self.gain.tolist(),
             "naive_gain": self.naive_gain.tolist(),
+            "naive_gain_over_mean": self.naive_gain_over_mean.tolist(),
             "null_gain": self.null_gain.tolist(),
             "verdict": verdict,
         }
@@ -165,6 +178,7 @@ def random_masks(
     k: int = 5,
     temperature: float = 1.0,
     penalty: float = 1e-3,
+    clusters: ClustersLike = None,
     seed: int = 0,
     device: str = "cpu",
     memory: float | None = None,
@@ -184,6 +198,9 @@ def random_masks(
         M, masks a rate, >= 2.
     k, temperature, penalty, device, memory
         As in `ablate`.
+    clusters : str, ndarray of shape (N_test,), or pair of ndarray, optional
+        Which rows belong together: a factor that both splits have, values of the test rows, or of
+        train and test rows. By default rows are independent.
     seed : int, default=0
         Draws masks, halves and the null.
     progress : callable, optional
@@ -207,8 +224,10 @@ def random_masks(
     The experiment of [1]_ looks at the best of many random masks, which lies above the rest even
     where all are equal. Here half A of the test samples (stratified) chooses, half B judges. Null:
     for each test sample the outcomes of its masks are permuted among them, 1,000 draws of the
-    maximum. ``null_gain`` is their 95 % quantile, ``selection_bias`` their mean, less the mean of
-    all masks.
+    maximum. ``null_gain`` is their 95 % quantile, ``selection_bias`` their mean, both less the mean
+    of all masks, which permuting leaves as it is. The mean may lie far from the full reader:
+    compare ``null_gain`` with ``naive_gain_over_mean``. With clusters, halves hold whole clusters,
+    whose rows are permuted together.
 
     References
     ----------
@@ -227,6 +246,8 @@ def random_masks(
         reader, refit=True, k=k, temperature=temperature, penalty=penalty, seed=seed,
         device=device, memory=memory,
     )  # fmt: skip
+    from scipy.stats import false_discovery_control
+
     rates = _checked_rates(drop)
     n_dimensions = train.n_dimensions
     if n_masks < 2:
@@ -237,6 +258,7 @@ def random_masks(
             f"{n_dimensions} and {len(test)}."
         )
     _, bank, queries = coded(train, test, "random_masks")
+    rows = Rows.of(train, test, clusters)
     foresee(
         f"random_masks {reader}",
         Shapes(
@@ -252,13 +274,16 @@ def random_masks(
     masks = np.ones((len(removed), n_dimensions), dtype=bool)
     for mask, group in zip(masks, removed, strict=True):
         mask[group] = False
-    half = random_half(truth, rng)
-    half[0] = half[0] if 0 < half.sum() < len(half) else ~half[0]
+    half = random_half(truth, rng, clusters=rows.test)
+    if half.all() or not half.any():  # classes with one sample or cluster fall to either side
+        half[0 if rows.test is None else rows.test == rows.test[0]] ^= True
     judged = [
-        _judge(right[:, part : part + n_masks], full, half, rng)
+        _judge(right[:, part : part + n_masks], full, half, rows.test, rng)
         for part in range(0, len(removed), n_masks)
     ]
-    columns = {name: np.array([each[name] for each in judged]) for name in judged[0]}
+    columns: dict[str, Any] = {
+        name: np.array([each[name] for each in judged]) for name in judged[0]
+    }
     return MaskedScores(
         reader=reader,
         drop=rates,
@@ -267,12 +292,12 @@ def random_masks(
         full_score=float(full.mean()),
         scores=right.mean(axis=0).reshape(len(rates), n_masks),
         **columns,
+        q_value=false_discovery_control(columns["p_value"]),
         n_train=len(train),
         n_test=len(test),
         n_dimensions=n_dimensions,
         basis=basis_of(train),
-        sample=sample_of(test),
-        caution=caution_of(test, None),
+        **rows.said,
     )
 
 
@@ -284,26 +309,35 @@ def _checked_rates(drop: Sequence[float]) -> np.ndarray:
 
 
 def _judge(
-    right: np.ndarray, full: np.ndarray, half: np.ndarray, rng: np.random.Generator
+    right: np.ndarray,
+    full: np.ndarray,
+    half: np.ndarray,
+    clusters: np.ndarray | None,
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Judge the masks of one rate; ``right`` (N, M), ``full`` and ``half`` (N,), bool."""
     best = int(right[half].mean(axis=0).argmax())
-    mine, theirs = right[~half, best], full[~half]
-    n_only_mask, n_only_full = int((mine & ~theirs).sum()), int((theirs & ~mine).sum())
-    low, high = tango_interval(n_only_mask, n_only_full, len(mine))
-    largest = null_maxima(right, rng, _N_DRAWS)
+    change = right[~half, best].astype(np.int8) - full[~half]
+    others = None if clusters is None else clusters[~half]
+    low, high = paired_interval(change, others)
+    largest = null_maxima(right, rng, _N_DRAWS, clusters)
+    scores = right.mean(axis=0)
     return {
         "best": best,
-        "gain": (n_only_mask - n_only_full) / len(mine),
+        "gain": change.mean(),
         "ci_low": float(low),
         "ci_high": float(high),
-        "naive_gain": right.mean(axis=0).max() - full.mean(),
-        "null_gain": np.quantile(largest, _LEVEL) - full.mean(),
-        "selection_bias": largest.mean() - right.mean(),
+        "p_value": float(paired_test_one_sided(change, others)),
+        "naive_gain": scores.max() - full.mean(),
+        "naive_gain_over_mean": scores.max() - scores.mean(),
+        "null_gain": np.quantile(largest, _LEVEL) - scores.mean(),
+        "selection_bias": largest.mean() - scores.mean(),
     }
 
 
-def null_maxima(right: np.ndarray, rng: np.random.Generator, n_draws: int) -> np.ndarray:
+def null_maxima(
+    right: np.ndarray, rng: np.random.Generator, n_draws: int, clusters: np.ndarray | None = None
+) -> np.ndarray:
     """Draw the accuracy of the best of M masks whose outcomes are permuted within every sample.
 
     Parameters
@@ -314,12 +348,20 @@ def null_maxima(right: np.ndarray, rng: np.random.Generator, n_draws: int) -> np
         Draws the permutations.
     n_draws : int
         Number of maxima.
+    clusters : ndarray of shape (N,), int, optional
+        Rows that belong together; the outcomes of a cluster are permuted together.
 
     Returns
     -------
     ndarray of shape (n_draws,)
         Shares of the N samples.
     """
+    if clusters is not None:
+        sums = cluster_sums(right, clusters).astype(np.int32)
+        moved = sums[sums.max(axis=1) > sums.min(axis=1)]
+        fixed = sums[:, 0].sum() - moved[:, 0].sum()
+        draws = [rng.permuted(moved, axis=1).sum(axis=0).max() for _ in range(n_draws)]
+        return (fixed + np.array(draws)) / len(right)
     n_masks = right.shape[1]
     n_right = right.sum(axis=1)
     always = int((n_right == n_masks).sum())

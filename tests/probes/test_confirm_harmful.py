@@ -34,7 +34,7 @@ def test_a_loud_useless_dimension_is_confirmed_and_the_useful_are_not():
     assert 2 not in found.confirmed
     assert found.importance[5] < -0.02
     assert found.selected_share[5] > 0.9
-    assert found.q_value[2] == 1.0
+    assert found.q_aggregated[2] == 1.0
     assert found.selected_share[2] == 0.0
     # the full score and the importance are those of `ablate`
     ablation = ablate(noisy(0), noisy(1), reader="knn")
@@ -146,7 +146,7 @@ def test_groups_frame_and_summary():
 
 def test_the_same_seed_gives_the_same_answer():
     one, two = (confirm_harmful(noisy(0), noisy(1), n_splits=3, seed=4) for _ in range(2))
-    np.testing.assert_array_equal(one.q_value, two.q_value)
+    np.testing.assert_array_equal(one.q_aggregated, two.q_aggregated)
 
 
 def test_bad_arguments_are_refused_in_one_sentence():
