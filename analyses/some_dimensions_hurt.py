@@ -65,7 +65,10 @@ def measure(checkpoint, images, device):
             rows += [
                 {
                     "basis": kind, "reader": reader, "drop": rate, "gain": found.gain[place],
-                    "naive_gain": found.naive_gain[place], "null_gain": found.null_gain[place],
+                    "naive_gain": found.naive_gain[place],
+                    # over the whole, as the naive gain; the probe's is over the mean of the masks
+                    "null_gain": found.null_gain[place] + found.scores[place].mean()
+                    - found.full_score,
                     "full_score": found.full_score, "n_harmful": len(harmful.confirmed),
                     "harmful_importance": harmful.importance[harmful.confirmed].sum(),
                 }

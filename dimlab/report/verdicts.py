@@ -144,13 +144,19 @@ def _listed(dimensions: np.ndarray) -> str:
 def _harmful(harmful: HarmfulDimensions) -> Verdict:
     confirmed = [harmful.groups[group].tolist() for group in harmful.confirmed]
     named = ", ".join(" ".join(map(str, group)) for group in confirmed[:12])
+    text = (
+        f"{len(confirmed)} of {len(harmful)} confirmed ({harmful.reader} reader, accuracy "
+        f"{harmful.full_score:.4f} with all)" + (f": {named}." if confirmed else ".")
+    )
+    undecided = not confirmed and harmful.n_test_needed > 0
     return Verdict(
         "Are dimensions harmful, confirmed on samples that did not choose them?",
-        "yes" if confirmed else "no",
-        f"{len(confirmed)} of {len(harmful)} confirmed ({harmful.reader} reader, accuracy "
-        f"{harmful.full_score:.4f} with all)" + (f": {named}." if confirmed else "."),
-        "Yes: the removal of some dimension helps with q <= 0.05 on held-out halves. No does not "
-        "show that none is.",
+        "yes" if confirmed else "undecided" if undecided else "no",
+        " ".join(
+            filter(None, [harmful.summary()["verdict"] if undecided else text, harmful.caution])
+        ),
+        "Yes: the removal of some dimension helps with q <= 0.05 on held-out halves; undecided: so "
+        "few samples are misread that none could; else no, which does not show that none is.",
     )
 
 

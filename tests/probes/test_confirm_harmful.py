@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from dimlab.cuts import random_half
 from dimlab.kernels.paired import aggregate_p_values
 from dimlab.probes.ablate import ablate
-from dimlab.probes.confirm_harmful import confirm_harmful, split_and_confirm
+from dimlab.probes.confirm_harmful import _samples_needed, confirm_harmful, split_and_confirm
 from dimlab.representation import Representation
 from tests import worlds
 
@@ -129,6 +129,78 @@ def test_the_half_that_chooses_is_not_the_half_that_confirms():
     assert split_and_confirm(change, np.zeros(400, int), Fixed(), 3)[0][0] < 1e-9
 
 
+def few(n, share_misread, seed=0):
+    """Train and test of which a share is misread: its labels are another class's."""
+    train, test = noisy(seed), noisy(seed + 1, n=n)
+    labels = test.labels.copy()
+    wrong = np.arange(n) < round(share_misread * n)
+    labels[wrong] = 1 - labels[wrong]
+    features = np.zeros((n, 6))
+    features[:, 2] = (2 * test.labels - 1) * 12
+    clean = Representation(train.features * [0, 0, 400, 0, 0, 0], labels=train.labels)
+    return clean, Representation(features, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("n", "share", "needed"),
+    [(20, 0.5, 28), (20, 0.0, 280), (100, 0.05, 280), (20, 0.8, 0), (100, 0.2, 0), (1000, 0.02, 0)],
+)
+def test_too_few_misread_samples_leave_it_undecided_and_say_how_many_are_needed(n, share, needed):
+    found = confirm_harmful(*few(n, share), reader="ridge")
+    np.testing.assert_allclose(found.full_score, 1 - share)
+    assert found.n_test_needed == found.summary()["n_test_needed"] == needed
+    verdict = found.summary()["verdict"]
+    start = f"undecided: at least {needed} samples are needed. Of the" if needed else "None of 6 is"
+    assert verdict.startswith(start)
+
+
+@pytest.mark.parametrize("n_misread", [10, 13, 14, 15, 20])
+def test_the_samples_needed_are_those_at_which_mending_all_is_confirmed(n_misread):
+    """Simulated halvings of rows of which some are misread, and of a removal that mends them."""
+    change = np.zeros((400, 1), dtype=np.int8)
+    change[:n_misread] = -1
+    confirmed = [
+        split_and_confirm(change, np.arange(400) % 2, np.random.default_rng(seed), 20)[0][0] <= 0.05
+        for seed in range(10)
+    ]
+    assert any(confirmed) == (n_misread >= 14)
+    assert all(confirmed) or n_misread <= 14
+    needed = _samples_needed(np.arange(400) < n_misread, None)
+    assert needed == max(401, np.ceil(400 * 14 / n_misread))
+
+
+def test_copies_confirm_nothing_where_clusters_are_named():
+    rng = np.random.default_rng(5)
+    truth, ids = np.repeat(np.arange(60) % 2, 8), np.repeat(np.arange(60), 8)
+    false = np.zeros(2)
+    for _ in range(10):
+        change = np.repeat(changes(rng, 60, np.zeros(12), discordant=0.5), 8, axis=0)
+        for place, clusters in enumerate((None, ids)):
+            false[place] += (split_and_confirm(change, truth, rng, 5, clusters)[0] <= 0.05).any()
+    assert false[0] >= 5
+    assert false[1] == 0
+
+
+def test_with_a_cluster_for_each_row_the_test_is_mcnemars():
+    truth = np.arange(300) % 3
+    change = changes(np.random.default_rng(6), 300, [0.1, 0.0, -0.05], discordant=0.3)
+    plain, _ = split_and_confirm(change, truth, Ordered(), 1)
+    alone, _ = split_and_confirm(change, truth, Ordered(), 1, np.arange(300))
+    np.testing.assert_allclose(alone, plain, rtol=1e-6)
+
+
+class Ordered:
+    """Halves that are not random: every other row of each class, with and without clusters."""
+
+    def permutation(self, rows):
+        if isinstance(rows, int):
+            return np.arange(rows)
+        return np.concatenate([rows[::2], rows[1::2]])
+
+    def random(self):
+        return 0.4
+
+
 def test_groups_frame_and_summary():
     found = confirm_harmful(noisy(0), noisy(1), groups=[[0, 2], [5]], n_splits=4)
     frame = found.to_frame()
@@ -142,6 +214,9 @@ def test_groups_frame_and_summary():
     np.testing.assert_array_equal(ids.importance[[0, 3]], found.importance)
     nothing = confirm_harmful(noisy(0), noisy(1), groups=[[2]], n_splits=2).summary()
     assert nothing["verdict"].startswith("None of 1 is confirmed")
+    ids = np.repeat(np.arange(300), 2)
+    named = confirm_harmful(noisy(0), noisy(1), groups=[[5]], n_splits=2, clusters=ids).summary()
+    assert named["clusters"] == {"n_clusters": 300, "largest": 2}
 
 
 def test_the_same_seed_gives_the_same_answer():

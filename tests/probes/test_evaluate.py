@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from dimlab.kernels.paired import tango_interval
 from dimlab.mask import DimensionMask
 from dimlab.probes.evaluate import evaluate
 from dimlab.readers import fit_knn, fit_logistic, fit_ridge
@@ -98,6 +99,41 @@ def test_bounds_are_wilsons(splits):
     expected = binomtest(n_correct, 400).proportion_ci(0.95, method="wilson")
     np.testing.assert_allclose([frame["ci_low"][0], frame["ci_high"][0]], expected)
     assert list(frame.columns) == ["reader", "mask", "accuracy", "ci_low", "ci_high", "n_test"]
+
+
+def test_a_mask_is_compared_with_none_on_the_same_samples(splits, mask):
+    train, test = splits
+    found = evaluate(train, test, mask=mask, readers=["knn", "ridge"])
+    frame = found.to_frame().set_index(["reader", "mask"])
+    right = {
+        name: fit_knn(train.features * w, train.labels).predict(test.features * w) == test.labels
+        for name, w in (("none", np.ones(6)), ("learned", mask.weights))
+    }
+    only = (right["learned"] & ~right["none"]).sum(), (~right["learned"] & right["none"]).sum()
+    expected = [right["learned"].mean() - right["none"].mean(), *tango_interval(*only, 400)]
+    row = frame.loc[("knn", "learned")]
+    np.testing.assert_allclose(row[["change", "change_low", "change_high"]].tolist(), expected)
+    np.testing.assert_allclose(found.summary()["change"]["knn"]["learned"], expected)
+    assert "none" not in found.summary()["change"]["ridge"]
+    assert frame.loc["knn"]["change"].isna().tolist() == [True, False, False, False, False]
+    assert "change" not in evaluate(train, test, readers=["knn"]).to_frame()
+
+
+def test_copies_are_no_further_samples_where_clusters_are_named(splits, mask):
+    train, test = splits
+    ids = np.repeat(np.arange(len(test)), 4)
+    copies = test.take(ids)
+    once, plain, named = (
+        evaluate(train, each, mask=mask, readers=["ridge", "knn"], clusters=clusters)
+        for each, clusters in ((test, None), (copies, None), (copies, ids))
+    )
+    for low, high in (("ci_low", "ci_high"), ("change_low", "change_high")):
+        widths = [(f[high] - f[low]).dropna() for f in (e.to_frame() for e in (once, plain, named))]
+        np.testing.assert_allclose(widths[2], widths[0], rtol=0.03)
+        assert (widths[1] < 0.6 * widths[0]).all()
+    assert named.summary()["clusters"] == {"n_clusters": 400, "largest": 4}
+    assert named.summary()["notes"][0].startswith("Intervals: Wilson, 95 %, over clusters of test")
+    assert "repeat another row exactly" in plain.summary()["caution"]
 
 
 def test_view_retrieval_counts_second_views_that_find_their_first(mask):

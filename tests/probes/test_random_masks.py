@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, chisquare
 
+from dimlab.cuts import random_half
 from dimlab.probes.random_masks import null_maxima, random_masks
 from dimlab.readers import fit_knn, fit_ridge
 from dimlab.representation import Representation
@@ -104,6 +105,89 @@ def test_the_selection_bias_is_measured_from_the_mean_of_the_masks():
     rng = np.random.default_rng(3)
     largest = [rng.permuted(right, axis=1).mean(axis=0).max() for _ in range(400)]
     np.testing.assert_allclose(found.selection_bias[0], np.mean(largest) - right.mean(), atol=0.006)
+
+
+def test_the_null_gain_is_measured_from_the_mean_of_the_masks():
+    """By hand: the null's quantile and mean, less the mean of the masks, not the full reader."""
+    found = random_masks(world(0), world(1), drop=(0.25, 0.75), n_masks=30, seed=2)
+    rng = np.random.default_rng(2)
+    [rng.permutation(8) for _ in range(60)]
+    random_half(world(1).labels, rng)
+    for place in range(2):
+        right = np.stack(
+            [
+                fit_ridge(world(0).features[:, mask], world(0).labels).predict(
+                    world(1).features[:, mask]
+                )
+                == world(1).labels
+                for mask in found.masks[place]
+            ],
+            axis=1,
+        )
+        largest = null_maxima(right, rng, 1000)
+        scores = right.mean(axis=0)
+        np.testing.assert_allclose(
+            found.null_gain[place], np.quantile(largest, 0.95) - scores.mean(), atol=1e-12
+        )
+        np.testing.assert_allclose(found.selection_bias[place], largest.mean() - scores.mean())
+        np.testing.assert_allclose(
+            found.naive_gain_over_mean[place], scores.max() - scores.mean(), atol=1e-12
+        )
+        np.testing.assert_allclose(found.naive_gain[place], scores.max() - found.full_score)
+    assert (found.null_gain > found.selection_bias).all()
+    assert (found.selection_bias > 0).all()
+    assert found.scores[1].mean() + found.null_gain[1] < found.full_score  # far below the full one
+
+
+def test_whole_clusters_are_permuted_together():
+    # two clusters of two rows, each right once under one of two masks: they agree or they do not
+    right = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=bool)
+    draws = null_maxima(right, np.random.default_rng(0), 4000, np.array([0, 0, 1, 1]))
+    assert set(draws.tolist()) == {0.5, 1.0}
+    assert abs((draws == 1).mean() - 0.5) < 4 * np.sqrt(0.25 / 4000)
+    same = np.repeat(np.random.default_rng(1).random((30, 6)) < 0.5, 4, axis=0)
+    once = null_maxima(same[::4], np.random.default_rng(2), 4000)
+    together = null_maxima(same, np.random.default_rng(3), 4000, np.repeat(np.arange(30), 4))
+    assert abs(together.mean() - once.mean()) < 4 * once.std() * np.sqrt(2 / 4000)
+    assert null_maxima(same, np.random.default_rng(4), 400).mean() < once.mean() - 0.03  # too low
+
+
+def test_copies_of_rows_are_no_further_samples_where_clusters_are_named():
+    test = world(1)
+    ids = np.repeat(np.arange(300), 4)
+    copies = test.take(ids)
+    plain = random_masks(world(0), copies, drop=[0.5], n_masks=30)
+    named = random_masks(world(0), copies, drop=[0.5], n_masks=30, clusters=ids)
+    once = random_masks(world(0), test, drop=[0.5], n_masks=30)
+    widths = [(each.ci_high - each.ci_low)[0] for each in (once, plain, named)]
+    assert widths[1] < 0.65 * widths[0]
+    assert 0.8 * widths[0] < widths[2] < 1.4 * widths[0]
+    np.testing.assert_allclose(named.null_gain, once.null_gain, atol=0.01)
+    assert named.summary()["clusters"] == {"n_clusters": 300, "largest": 4}
+    assert "repeat another row exactly" in plain.summary()["caution"]
+
+
+def test_two_clusters_are_a_half_each():
+    test = Representation(world(1).features[:20], labels=np.repeat([0, 1], 10))
+    for seed in range(4):  # of one class each: either side may get both
+        found = random_masks(
+            world(0), test, drop=[0.5], n_masks=3, seed=seed, clusters=np.repeat([0, 1], 10)
+        )
+        assert np.isfinite(found.gain).all()
+
+
+@pytest.mark.slow
+def test_by_chance_alone_few_rates_are_said_to_help_and_few_masks_exceed_the_null():
+    helps, exceeds = 0, []
+    for seed in range(40):
+        test = world(seed + 100, n=150)
+        labels = np.random.default_rng(seed).permutation(test.labels)
+        test = Representation(test.features, labels=labels)
+        found = random_masks(world(seed), test, n_masks=40, seed=seed)
+        helps += (found.q_value <= 0.05).any()
+        exceeds.append(found.naive_gain_over_mean > found.null_gain)
+    assert helps <= 4
+    assert np.mean(exceeds) <= 0.07
 
 
 def test_frame_summary_and_seeds():
