@@ -46,7 +46,7 @@ def held_out(
     array([0, 0, 0, 0, 1, 1])
     """
     _, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    target = np.clip((share * sizes + 0.5).astype(np.int64), np.minimum(sizes - 1, 1), sizes // 2)
+    target = np.minimum(np.maximum((share * sizes + 0.5).astype(np.int64), 1), sizes // 2)
     if clusters is None:
         by_class = order[np.argsort(codes[order], kind="stable")]
         rank = np.arange(len(codes)) - np.repeat(np.cumsum(sizes) - sizes, sizes)

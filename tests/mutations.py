@@ -246,8 +246,21 @@ _of(
     "probes/ablate_cumulatively.py", "probes/test_ablate_cumulatively.py",
     ("ablate_cumulatively", "[0.025, 0.975]",
      "[0.05, 0.95]", "test_the_band_of_random_orders_holds_95_percent_of_them"),
+    ("CumulativeAblation.n_dispensable", "beyond[0]", "beyond[-1]",
+     "test_dispensable_is_what_stays_within_the_margin_until_the_first_failure"),
+    ("CumulativeAblation.n_dispensable", "self.loss_high[1:]", "self.loss_low[1:]",
+     "test_dispensable_is_what_stays_within_the_margin_until_the_first_failure"),
+    ("_rows_needed", "np.ceil(effect * high)", "np.ceil(high)",
+     "test_the_samples_needed_are_the_fewest_that_show_a_loss_of_that_kind"),
+    ("ablate_cumulatively", "paired_interval(lost, rows.test)", "paired_interval(lost)",
+     "test_copies_of_rows_widen_intervals_only_where_clusters_are_named"),
+)
+_of(
+    "probes/_orders.py", "probes/test_ablate_cumulatively.py",
     ("_importance_on_train", "for rows in (~judged, judged)",
      "for rows in (~judged, ~judged)", "test_dimensions_are_ranked_on_rows_that_the_reader_was_not_fitted_on"),
+    ("_importance_on_train", ", clusters=clusters", "",
+     "test_rows_that_rank_dimensions_are_whole_clusters_of_train"),
 )
 _of(
     "probes/attribute.py", "probes/test_attribute.py",
@@ -262,11 +275,26 @@ _of(
      "p_value[other[run], names]", "test_splitting_and_confirming_is_its_definition_in_loops"),
     ("split_and_confirm", "np.arange(len(p_value)) ^ 1",
      "np.arange(len(p_value))", "test_the_half_that_chooses_is_not_the_half_that_confirms"),
+    ("split_and_confirm", "paired_test_one_sided(-change[side], clusters[side])",
+     "mcnemar_one_sided((change[side] < 0).sum(0), (change[side] > 0).sum(0))",
+     "test_copies_confirm_nothing_where_clusters_are_named"),
+    ("_samples_needed", "n * 2 * on_a_side", "n * on_a_side",
+     "test_the_samples_needed_are_those_at_which_mending_all_is_confirmed"),
+    ("confirm_harmful", "right[:, None].astype(np.int8) - 1, *halves",
+     "np.int8(0) * right[:, None].astype(np.int8) - 1, *halves",
+     "test_too_few_misread_samples_leave_it_undecided_and_say_how_many_are_needed"),
 )
 _of(
     "probes/erase.py", "probes/test_erase.py",
     ("_of_heads", "base[s].r_squared - values, tail, axis=0",
      "values - base[s].r_squared, tail, axis=0", "test_intervals_contain_their_estimates_and_those_of_random_ways_too"),
+)
+_of(
+    "probes/evaluate.py", "probes/test_evaluate.py",
+    ("evaluate", "right.astype(np.int8) - right[:, without]", "right[:, without] - right.astype(np.int8)",
+     "test_a_mask_is_compared_with_none_on_the_same_samples"),
+    ("evaluate", "proportion_interval(right, split_rows.test)", "proportion_interval(right)",
+     "test_copies_are_no_further_samples_where_clusters_are_named"),
 )
 _of(
     "probes/find_redundancy.py", "probes/test_find_redundancy.py",
@@ -275,8 +303,32 @@ _of(
 )
 _of(
     "probes/random_masks.py", "probes/test_random_masks.py",
-    ("_judge", "largest.mean() - right.mean()",
+    ("_judge", "largest.mean() - scores.mean()",
      "largest.mean() - full.mean()", "test_the_selection_bias_is_measured_from_the_mean_of_the_masks"),
+    ("_judge", "np.quantile(largest, _LEVEL) - scores.mean()", "np.quantile(largest, _LEVEL) - full.mean()",
+     "test_the_null_gain_is_measured_from_the_mean_of_the_masks"),
+    ("_judge", "scores.max() - scores.mean()", "scores.max() - full.mean()",
+     "test_the_null_gain_is_measured_from_the_mean_of_the_masks"),
+    ("null_maxima", "rng.permuted(moved, axis=1)", "rng.permuted(moved, axis=0)",
+     "test_whole_clusters_are_permuted_together"),
+    ("_judge", "clusters[~half]", "None",
+     "test_copies_of_rows_are_no_further_samples_where_clusters_are_named"),
+)
+_of(
+    "cuts.py", "test_cuts.py",
+    ("held_out", "sizes // 2)\n    if", "sizes)\n    if",
+     "test_the_number_held_out_of_each_class_is_the_nearest_that_leaves_it_in_train"),
+    ("held_out", "(after <= most[own]).all()", "(after <= sizes[own]).all()",
+     "test_a_class_of_two_clusters_is_judged_by_the_smaller_one"),
+    ("random_half", "gap == 0 and rng.random() < 0.5", "gap == 0",
+     "test_an_odd_cluster_falls_to_either_half"),
+)
+_of(
+    "readers.py", "test_readers.py",
+    ("_fit_softmax", "(2 if n_classes == 2 else 1) / penalty", "1 / penalty",
+     "test_logistic_minimises_the_documented_objective"),
+    ("_choose_penalty", "standardised[judge] @ start[0]", "standardised[~judge] @ start[0]",
+     "test_logistic_chooses_a_penalty_that_does_not_overfit"),
 )
 _of(
     "training/hypergradient.py", "training/test_hypergradient.py",

@@ -57,6 +57,13 @@ def test_clusters_of_one_class_are_halved_evenly_and_each_is_as_likely_in_either
     np.testing.assert_array_equal(np.bincount(labels[held]), 2 * size)
 
 
+def test_an_odd_cluster_falls_to_either_half():
+    rng, clusters = np.random.default_rng(0), np.repeat([0, 1, 2], 4)
+    drawn = [random_half(np.zeros(12, int), rng, clusters=clusters).sum() for _ in range(200)]
+    assert set(drawn) == {4, 8}
+    assert abs(np.mean(drawn) - 6) < 4 * 2 / np.sqrt(200)
+
+
 def test_mixed_clusters_of_unequal_size_are_cut_as_evenly_as_they_allow():
     rng = np.random.default_rng(1)
     clusters = np.repeat(np.arange(60), rng.integers(1, 15, 60))
