@@ -349,9 +349,7 @@ def test_numbers_with_points_that_are_text_are_categories_with_a_warning(contain
             np.savez(tmp_path / container, x=FEATURES, dose=text)
         else:
             parquet(tmp_path / container, table(dose=text))
-        with pytest.warns(
-            UserWarning, match=r"as 12 categories. .* \(--continuous dose\)\.$"
-        ):
+        with pytest.warns(UserWarning, match=r"as 12 categories. .* \(--continuous dose\)\.$"):
             found = load_features(tmp_path / container)
     assert found.factors["dose"].tolist() == [str(each) for each in VALUES]
     if container != "images.npz":

@@ -164,17 +164,25 @@ class Rows:
     def of(cls, train: Representation, test: Representation, clusters: ClustersLike) -> Rows:
         """Resolve clusters, count them, and see what keeps scores from meaning what they should."""
         train_ids, test_ids = cluster_ids_of_pair(train, test, clusters)
-        cautions = [] if (copies := warning_of_copies(test, test_ids)) is None else [copies]
-        if test.labels is not None and (test.labels == test.labels[0]).all():
-            cautions.append(
-                f"All test samples are of class {test.labels[0]}: a reader that always answers it "
-                "has accuracy 1, so no score here shows what the features tell. Test on several "
-                "classes."
-            )
         sizes = None if test_ids is None else np.bincount(test_ids)
         counted = {} if sizes is None else {"n_clusters": len(sizes), "largest": int(sizes.max())}
-        said = {"sample": sample_of(test), "clusters": counted, "caution": " ".join(cautions)}
+        said = {
+            "sample": sample_of(test),
+            "clusters": counted,
+            "caution": caution_of(test, test_ids),
+        }
         return cls(train_ids, test_ids, said)
+
+
+def caution_of(test: Representation, clusters: np.ndarray | None) -> str:
+    """Say what keeps the accuracy on test from meaning what it usually does; empty if nothing."""
+    found = [] if (copies := warning_of_copies(test, clusters)) is None else [copies]
+    if test.labels is not None and (test.labels == test.labels[0]).all():
+        found.append(
+            f"All test samples are of class {test.labels[0]}: a reader that always answers it has "
+            "accuracy 1, so no score here shows what the features tell. Test on several classes."
+        )
+    return " ".join(found)
 
 
 def said_of_rows(result: Any) -> dict[str, Any]:
