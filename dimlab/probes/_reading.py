@@ -162,7 +162,7 @@ class Rows:
 
     @classmethod
     def of(cls, train: Representation, test: Representation, clusters: ClustersLike) -> Rows:
-        """Resolve clusters, count them, and see what keeps scores from meaning what they should."""
+        """Resolve clusters, count them, and warn of what keeps scores from meaning what they do."""
         train_ids, test_ids = cluster_ids_of_pair(train, test, clusters)
         sizes = None if test_ids is None else np.bincount(test_ids)
         counted = {} if sizes is None else {"n_clusters": len(sizes), "largest": int(sizes.max())}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from dimlab.basis import KINDS, Basis, fit_basis
-from dimlab.kernels.effects import f_statistics, orthonormal, without_class_means
+from dimlab.clusters import ClustersLike, cluster_ids
+from dimlab.kernels.clustered import paired_interval
+from dimlab.kernels.effects import f_statistics, without_class_means
 from dimlab.kernels.erasure import (
     Removal,
     RidgeMoments,
@@ -17,11 +19,19 @@ from dimlab.kernels.erasure import (
     without_directions,
 )
 from dimlab.kernels.means import bootstrap_sums
-from dimlab.kernels.paired import tango_interval
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, kind_of
 from dimlab.probes._outcomes import Progress
-from dimlab.probes._reading import AXES, READERS, Rows, basis_of, check_choice, coded, plain
+from dimlab.probes._reading import (
+    AXES,
+    READERS,
+    Rows,
+    basis_of,
+    check_choice,
+    coded,
+    plain,
+    said_of_rows,
+)
 from dimlab.readers import check_knn, check_penalty, fit_knn, fit_logistic
 from dimlab.representation import Representation
 
@@ -77,6 +87,10 @@ class Erasure:
         Samples of each split.
     n_random : int
         Draws of the random ways.
+    sample : str
+        Which part of the test split was used; empty: all of it.
+    clusters : mapping of str to int
+        ``n_clusters`` and the size of the ``largest``, of test rows; empty: rows are independent.
     caution : str
         What keeps the accuracies on test from meaning what they usually do; empty: nothing.
 
@@ -118,6 +132,8 @@ class Erasure:
     n_train: int
     n_test: tuple[int, ...]
     n_random: int
+    sample: str = ""
+    clusters: Mapping[str, int] = field(default_factory=dict)
     caution: str = ""
 
     def to_frame(self) -> Any:
@@ -185,6 +201,7 @@ class Erasure:
             "kind": self.kind,
             "reader": self.reader,
             "directions_of": self.basis,
+            **said_of_rows(self),
             "n_train": self.n_train,
             "n_test": list(self.n_test),
             "n_random": self.n_random,
@@ -219,7 +236,7 @@ class Erasure:
                     f"A linear reader of train tells {self.factor} from no features of {split} "
                     "(R^2 below 0.01 before any removal): what falls by removal says nothing."
                 )
-        return sentences + ([self.caution] if self.caution else [])
+        return sentences
 
 
 def erase(
@@ -234,6 +251,7 @@ def erase(
     k: int = 5,
     temperature: float = 1.0,
     penalty: float = 1e-3,
+    clusters: ClustersLike = None,
     n_random: int = 20,
     n_bootstrap: int = 1000,
     seed: int = 0,
@@ -262,6 +280,9 @@ def erase(
         kNN: voters and the temperature of their votes.
     penalty : float, default=1e-3
         Ridge, and the reader of the factor: > 0.
+    clusters : str, ndarray of shape (N_test,), or pair of ndarray, optional
+        Which rows belong together: a factor that every split has, values of the test rows, or of
+        train and test rows; with ``in_distribution`` a factor. By default rows are independent.
     n_random : int, default=20
         Draws of as many random dimensions and directions, >= 1.
     n_bootstrap : int, default=1000
@@ -282,8 +303,8 @@ def erase(
     ------
     ValueError
         If labels are missing, D or the basis differs, a split lacks the factor or has it in another
-        kind, the factor follows from the label, a name is unknown, or a number is out of its range,
-        or the device is not there.
+        kind, the factor follows from the label, clusters are arrays beside ``in_distribution``, a
+        name is unknown, or a number is out of its range, or the device is not there.
     MemoryError
         If it would not fit into the memory that is free; the sentence says what would.
 
@@ -298,7 +319,9 @@ def erase(
     a constant: the upper bound of what linear removal can do, and it takes along what of the label
     goes with the factor. *Given label* uses moments within classes, and leaves that.
 
-    Bounds condition on train and on what was chosen there.
+    Bounds condition on train and on what was chosen there. With clusters, folds and bootstrap
+    samples hold whole clusters, Tango's interval has the variance between them, and the factor is
+    tested on means of train clusters unless it varies within them.
 
     References
     ----------
@@ -332,17 +355,25 @@ def erase(
         )
     foresee("erase", Shapes(len(train), len(test), train.n_dimensions))
     judged = {"test": test}
+    rows = Rows.of(train, test, clusters)
+    ids = [rows.test]
     if in_distribution is not None:
+        if not (clusters is None or isinstance(clusters, str)):
+            raise ValueError(
+                "clusters must name a factor of every split where in_distribution is given; got "
+                "arrays. Add them to factors= of each Representation."
+            )
         judged["in distribution"] = in_distribution
+        ids.append(cluster_ids(in_distribution, clusters))
     train, judged = _in_common_units(train, judged)
     kind, targets = _targets_of({"train": train, **judged}, factor)
     coded_splits = [coded(train, split, "erase") for split in judged.values()]
     codes = coded_splits[0][1][1]
     rng = np.random.default_rng(seed)
-    orders = {DIMENSIONS: _by_effect(train, factor, n_removed, rng)}
+    orders = {DIMENSIONS: _by_effect(train, factor, n_removed, rows.train, rng)}
     space = fit_basis(train, basis, seed=seed) if basis_of(train) == AXES else None
     if space is not None:
-        orders[DIRECTIONS] = _by_effect(space.apply(train), factor, n_removed, rng)
+        orders[DIRECTIONS] = _by_effect(space.apply(train), factor, n_removed, rows.train, rng)
     readings = _Readings(
         (train.features, codes, targets["train"]),
         [
@@ -370,14 +401,14 @@ def erase(
         dimensions=orders[DIMENSIONS].chosen,
         directions=orders[DIRECTIONS].chosen if space is not None else none,
         splits=tuple(judged),
-        **_of_heads([each for each in done_jobs if not each[0].of_sweep], n_bootstrap, rng),
+        **_of_heads([each for each in done_jobs if not each[0].of_sweep], ids, n_bootstrap, rng),
         sweep=_of_sweep([each for each in done_jobs if each[0].of_sweep], list(judged)),
         reader=reader,
         basis=basis if space is not None else basis_of(train),
         n_train=len(train),
         n_test=tuple(map(len, judged.values())),
         n_random=n_random,
-        caution=Rows.of(train, test, None).said["caution"],
+        **rows.said,
     )
 
 
@@ -444,7 +475,11 @@ def _jobs(
 
 
 def _by_effect(
-    train: Representation, factor: str, n_removed: int | None, rng: np.random.Generator
+    train: Representation,
+    factor: str,
+    n_removed: int | None,
+    clusters: np.ndarray | None,
+    rng: np.random.Generator,
 ) -> _Order:
     """Order dimensions by the factor's effect on train; name those that carry it, not the label."""
     from scipy.stats import f as f_law
@@ -452,7 +487,7 @@ def _by_effect(
 
     if train.labels is None:
         raise ValueError("erase needs labels: build the Representation with labels=(N,) class ids.")
-    factors = Factors.of(train, train.labels, [factor])
+    factors = Factors.of(train, train.labels, [factor], clusters)
     if not factors.identifiable[0]:
         raise ValueError(
             f"factor must vary within classes of train, or it cannot be told from the label; got "
@@ -464,11 +499,12 @@ def _by_effect(
     order = np.argsort(-effect.round(_DECIMALS), kind="stable")
     if n_removed is not None:
         return _Order(order, min(n_removed, len(order) - 1))
-    columns = orthonormal(without_class_means(factors.columns[0], factors.codes))
-    n_classes, rank = int(factors.codes.max()) + 1, columns.shape[1]
-    p_value = f_law.sf(
-        f_statistics(within, columns, n_classes), rank, len(train) - n_classes - rank
-    )
+    p_value = np.ones(len(order))
+    for level in factors.levels(within):  # at most one: rows, or clusters, that a factor is told by
+        columns = level.columns[level.tested[0]]
+        n_cells, rank = int(level.cells.max()) + 1, columns.shape[1]
+        statistic = f_statistics(level.features, columns, n_cells)
+        p_value = f_law.sf(statistic, rank, len(level.cells) - n_cells - rank)
     q_value = false_discovery_control(np.where(np.isnan(p_value), 1.0, p_value))
     carries = (q_value <= _SIGNIFICANT) & (effect >= IDENTIFIABLE) & (effect >= label_effect)
     # those that carry more of the label may stand between: they come later
@@ -684,7 +720,10 @@ def _r_squared(errors: np.ndarray, spread: np.ndarray) -> np.ndarray:
 
 
 def _of_heads(
-    heads: list[tuple[_Job, int, list[_Read]]], n_bootstrap: int, rng: np.random.Generator
+    heads: list[tuple[_Job, int, list[_Read]]],
+    clusters: list[np.ndarray | None],
+    n_bootstrap: int,
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
     """Values and changes of the named ways, and of the random ones together."""
     by_way: dict[str, list[tuple[int, list[_Read]]]] = {}
@@ -709,14 +748,13 @@ def _of_heads(
             if w == 0:  # nothing against itself
                 change[w, s, 1:] = np.nan
             elif w in single:
-                gained = int((reads[0].right & ~base[s].right).sum())
-                given = int((base[s].right & ~reads[0].right).sum())
-                change[w, s, 1:] = np.ravel(tango_interval(gained, given, len(reads[0].right)))
+                gained = reads[0].right.astype(np.int8) - base[s].right
+                change[w, s, 1:] = np.ravel(paired_interval(gained, clusters[s]))
             else:
                 tail = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
                 lost[w, s, :, 1:] = np.quantile(base[s].r_squared - values, tail, axis=0).T
                 change[w, s, 1:] = np.quantile(rights - base[s].right.mean(), tail)
-        sums = bootstrap_sums(np.hstack(columns), rng, n_bootstrap)
+        sums = bootstrap_sums(np.hstack(columns), rng, n_bootstrap, clusters[s])
         spread, errors = sums[:, :2], sums[:, 2:].reshape(n_bootstrap, -1, 2)
         drawn_values = _r_squared(errors, spread[:, None])
         falls = np.quantile(

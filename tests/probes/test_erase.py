@@ -300,6 +300,52 @@ def test_the_same_call_gives_the_same_numbers():
     pd.testing.assert_frame_equal(first, second)
 
 
+def test_copies_are_no_further_samples_where_clusters_are_named():
+    train, test = shortcut(0, 0.8, n=600), shortcut(1, -0.8, n=300)
+    ids = np.repeat(np.arange(300), 4)
+    copies = Representation(
+        test.features[ids], labels=test.labels[ids], factors={"x": test.factors["x"][ids]}
+    )
+    once, plain, named = (
+        erase(train, each, factor="x", n_random=2, n_bootstrap=400, clusters=clusters)
+        for each, clusters in ((test, None), (copies, None), (copies, ids))
+    )
+    for name in ("factor_lost", "given_label_lost", "accuracy_change"):
+        widths = [np.diff(getattr(each, name)[:, 0, 1:])[1, 0] for each in (once, plain, named)]
+        assert widths[1] < 0.65 * widths[0], name
+        np.testing.assert_allclose(widths[2], widths[0], rtol=0.15, err_msg=name)
+    assert named.summary()["clusters"] == {"n_clusters": 300, "largest": 4}
+    assert "repeat another row exactly" in plain.summary()["caution"]
+
+
+def test_a_factor_of_few_train_clusters_is_not_told_by_their_many_rows():
+    """A factor that is one number a patient, and dimensions that have patients' own shifts."""
+    named = np.zeros(2)
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        patient = np.repeat(np.arange(24), 25)
+        shift, age = rng.normal(size=(24, 6)), rng.normal(size=24)
+        split = Representation(
+            shift[patient] + 0.3 * rng.normal(size=(600, 6)),
+            labels=rng.integers(0, 2, 600),
+            factors={"age": age[patient], "patient": patient},
+        )
+        for place, clusters in enumerate((None, "patient")):
+            found = erase(split, split, factor="age", n_random=1, n_bootstrap=2, clusters=clusters)
+            named[place] += len(found.dimensions)
+    assert named[0] > 20  # nearly all of 48
+    assert named[1] <= 3
+    with pytest.raises(ValueError, match=r"^clusters must name a factor .* in_distribution is giv"):
+        erase(split, split, factor="age", in_distribution=split, clusters=patient)
+    both = erase(
+        split, split, factor="age", in_distribution=split, clusters="patient", n_random=1,
+        n_bootstrap=20,
+    )  # fmt: skip
+    np.testing.assert_allclose(
+        both.accuracy_change[-1, 0], both.accuracy_change[-1, 1], err_msg="the same split twice"
+    )
+
+
 def test_a_split_may_lack_a_class():
     train, test = shortcut(15, 0.5, n=400), shortcut(16, 0.0, n=400)
     one = test.take(np.flatnonzero(test.labels == 1))
