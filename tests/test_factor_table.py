@@ -150,6 +150,9 @@ def test_the_words_for_splits_are_those_of_files_of_features(name, words, splits
         assert list(found) == ["dose"]
         np.testing.assert_array_equal(found["dose"], [[0, 0.5, 1], [1.5, 2, 2.5]][place])
         assert covers(known, tmp_path / "t.csv")
+        alias = Representation(np.eye(3), meta={"split": words[place]})
+        again = join_factors(alias, tmp_path / "t.csv").factors["dose"]
+        np.testing.assert_array_equal(again, found["dose"])
         if split.startswith("fold"):
             continue
         frame.assign(e_0=1.0, e_1=2.0).to_csv(tmp_path / "x.csv", index=False)

@@ -107,3 +107,10 @@ def test_values_of_numbers_do_not_join_two_names_of_one_side():
     assert places_among(np.array(["1", "01"]), np.array(["1", "001"])) is None
     assert places_among(np.array(["2", "01"]), np.array(["1", "002"])).tolist() == [1, 0]
     assert places_among(np.array(["3"]), np.array(["1", "2"])) is None
+    assert places_among(np.array(["1", "01"]), np.array(["001"])) is None
+
+
+def test_files_that_repeat_in_another_order_are_refused():
+    first, second = sides(np.repeat(PLAIN[:10], 4), np.repeat(PLAIN[:10], 4))
+    with pytest.raises(ValueError, match="must differ; got 'img_0' more than once"):
+        pair(first, second)

@@ -394,7 +394,7 @@ def test_dates_are_refused_and_are_days_where_they_are_continuous(tmp_path):
 
 @pytest.mark.parametrize("column", ["file", "filename", "image_id", "id"])
 def test_names_of_rows_keep_their_zeros(column, tmp_path):
-    names = [f"{row:03d}" for row in range(N)]
+    names = [f"{row:02d}" for row in range(N)]  # 10 has none before it
     table(**{column: names}).to_csv(tmp_path / "a.csv", index=False)
     found = load_features(tmp_path / "a.csv").factors
     assert [each.tolist() for each in found.values()] == [names]
