@@ -30,6 +30,11 @@ class BaselineComparison:
     evaluations : tuple of (str, int, Evaluation)
         Source (``raw pixels``, ``untrained``, ``trained``), seed of the run, and its evaluation.
 
+    Raises
+    ------
+    ValueError
+        If the evaluations are of other numbers of test samples.
+
     References
     ----------
     Those of `evaluate`.
@@ -54,6 +59,14 @@ class BaselineComparison:
     """
 
     evaluations: tuple[tuple[str, int, Evaluation], ...]
+
+    def __post_init__(self) -> None:
+        sizes = sorted({each.n_test for _, _, each in self.evaluations})
+        if len(sizes) > 1:
+            raise ValueError(
+                "evaluations must be of the same test samples, or views are searched among other "
+                f"numbers of candidates; got {', '.join(map(str, sizes))} samples."
+            )
 
     def to_frame(self) -> pd.DataFrame:
         """Return one row a source, seed, reader and mask.

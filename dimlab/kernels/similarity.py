@@ -91,6 +91,59 @@ def nuclear_similarity(product: np.ndarray, x_squares: np.ndarray, y_squares: np
     return min(1.0, float(np.linalg.svd(product, compute_uv=False).sum()) / size)
 
 
+def sentence_of_gallery(n_candidates: int) -> str:
+    """Say among how many candidates a view is searched, which a rate depends on.
+
+    Parameters
+    ----------
+    n_candidates : int
+        First views that a second view is searched among: the gallery.
+
+    Returns
+    -------
+    str
+        One sentence, with what chance finds.
+    """
+    return (
+        f"View retrieval: each view is searched among {n_candidates:,} (chance: "
+        f"{1 / n_candidates:.2%}); rates compare only at equal numbers, see retrieval_at."
+    )
+
+
+def retrieval_at(gallery: int, n_closer: np.ndarray, n_candidates: int) -> np.ndarray:
+    """Find the rate of view retrieval that a smaller gallery would give.
+
+    Parameters
+    ----------
+    gallery : int
+        Candidates to search among, the right one included, in 1..N.
+    n_closer : ndarray of shape (Q,), int
+        For each query, how many of the N candidates are closer than the right one.
+    n_candidates : int
+        N.
+
+    Returns
+    -------
+    ndarray of shape (Q,)
+        Probability that none of ``gallery - 1`` others, drawn without replacement, is closer.
+
+    Raises
+    ------
+    ValueError
+        If the gallery is larger than N, or empty.
+
+    Examples
+    --------
+    >>> retrieval_at(2, np.array([0, 1, 4]), 5).tolist()
+    [1.0, 0.75, 0.0]
+    """
+    from scipy.stats import hypergeom
+
+    if not 1 <= gallery <= n_candidates:
+        raise ValueError(f"gallery must lie in 1..{n_candidates}; got {gallery}.")
+    return np.asarray(hypergeom.pmf(0, n_candidates - 1, n_closer, gallery - 1))
+
+
 def matched_dimensions(correlation: np.ndarray) -> np.ndarray:
     """Match dimensions one to one so that the summed absolute correlation is largest.
 

@@ -55,9 +55,9 @@ class CumulativeAblation:
     ci_low, ci_high : ndarray of shape (P,)
         Wilson's 95 % interval of the accuracy. With several random orders: the range that 95 % of
         the orders lie in.
-    loss_low, loss_high : ndarray of shape (P,)
-        Tango's 95 % interval of what is lost against all dimensions, both read on the same test
-        samples; of the first order.
+    loss, loss_low, loss_high : ndarray of shape (P,)
+        Accuracy that is lost against all dimensions, both read on the same test samples, with
+        Tango's 95 % interval; of the first order.
     margin : float
         Largest loss of accuracy that counts as none.
     n_test_needed : int
@@ -105,6 +105,7 @@ class CumulativeAblation:
     scores: np.ndarray
     ci_low: np.ndarray
     ci_high: np.ndarray
+    loss: np.ndarray
     loss_low: np.ndarray
     loss_high: np.ndarray
     margin: float
@@ -142,7 +143,7 @@ class CumulativeAblation:
         -------
         pandas.DataFrame
             ``n_removed``, ``group`` (the one that left last; -1 at the start), ``accuracy``,
-            ``ci_low``, ``ci_high``, ``loss_low``, ``loss_high``.
+            ``ci_low``, ``ci_high``, ``loss``, ``loss_low``, ``loss_high``.
         """
         import pandas as pd
 
@@ -154,6 +155,7 @@ class CumulativeAblation:
                 "accuracy": self.scores,
                 "ci_low": self.ci_low,
                 "ci_high": self.ci_high,
+                "loss": self.loss,
                 "loss_low": self.loss_low,
                 "loss_high": self.loss_high,
             }
@@ -352,6 +354,7 @@ def ablate_cumulatively(
         scores=scores.mean(axis=0),
         ci_low=low,
         ci_high=high,
+        loss=lost.mean(axis=0),
         loss_low=loss_low,
         loss_high=loss_high,
         margin=margin,

@@ -12,6 +12,7 @@ import numpy as np
 from dimlab.clusters import ClustersLike
 from dimlab.kernels.clustered import paired_interval, proportion_interval
 from dimlab.kernels.paired import wilson_interval
+from dimlab.kernels.similarity import sentence_of_gallery
 from dimlab.mask import DimensionMask
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress, labelled
@@ -139,6 +140,8 @@ class Evaluation:
             notes[0] = (
                 "Intervals: Wilson, 95 %, over clusters of test samples, given the train split."
             )
+        if VIEW_RETRIEVAL in self.reader:
+            notes.append(sentence_of_gallery(self.n_test))
         if "learned" in self.mask:
             notes.append(
                 "Ridge and logistic standardise every dimension, so a mask changes them only where "

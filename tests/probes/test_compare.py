@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.spatial import procrustes
 
+from dimlab import BaselineComparison, Evaluation
+from dimlab.kernels.similarity import retrieval_at
 from dimlab.probes.compare import STATISTICS, compare
 from dimlab.probes.correlate import correlate
 from dimlab.probes.decompose import decompose
@@ -329,3 +333,28 @@ def test_any_name_will_do():
     found = compare({"reference": Representation(x), "intervals": Representation(y)})
     assert set(found.summary()["representations"]) == {"reference", "intervals"}
     assert found.summary()["reference"] == "reference"
+
+
+def test_retrieval_in_a_smaller_gallery_is_the_mean_over_its_draws():
+    rng = np.random.default_rng(22)
+    distance = rng.normal(size=(9, 9)) - 1.5 * np.eye(9)
+    right = np.diagonal(distance)[:, None]
+    closer = (distance < right).sum(axis=1)
+    found = retrieval_at(4, closer, 9).mean()
+    hits = []
+    for query in range(9):
+        others = np.delete(distance[query], query)
+        for chosen in itertools.combinations(others, 3):
+            hits.append(distance[query, query] < min(chosen))
+    np.testing.assert_allclose(found, np.mean(hits))
+    np.testing.assert_allclose(retrieval_at(9, closer, 9), closer == 0)
+    with pytest.raises(ValueError, match=r"^gallery must lie in 1\.\.9; got 10\.$"):
+        retrieval_at(10, closer, 9)
+
+
+def test_view_retrieval_states_its_gallery_and_is_compared_at_equal_ones():
+    one = Evaluation(("view-retrieval",), ("none",), np.array([7]), 20, 50, 8)
+    assert "searched among 20 (chance: 5.00%)" in " ".join(one.summary()["notes"])
+    other = replace(one, n_test=10)
+    with pytest.raises(ValueError, match=r"^evaluations must be of the same test samples.*10, 20"):
+        BaselineComparison((("raw pixels", 0, one), ("trained", 0, other)))
