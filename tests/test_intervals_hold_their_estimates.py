@@ -22,8 +22,9 @@ def claims(value, path=""):
 
     ``x_low`` and ``x_high``, ``x_ci_low`` and ``x_ci_high``, or ``x_interval`` are about ``x`` (or
     ``x_difference``), ``x_intervals`` about the entries of ``x``; ``ci_low`` and ``ci_high``, or
-    ``low`` and ``high``, about the numbers that stand last before them. The estimate is None where
-    there are none.
+    ``low`` and ``high``, about the numbers that stand last before them, and ``fcr_low`` and
+    ``fcr_high`` (wider ones for selected rows) about the same. The estimate is None where there are
+    none.
     """
     names = named(value)
     for name, each in names.items():
@@ -65,7 +66,9 @@ def named(value):
 
 
 def estimate_of(names, interval, stem):
-    if stem not in ("ci", ""):
+    if stem == "fcr" and "ci_low" in names:
+        interval = "ci_low"
+    elif stem not in ("ci", ""):
         known = (stem, stem.removesuffix("_ci"), f"{stem}_difference")
         return next((names[each] for each in known if each in names), None)
     before = None
