@@ -158,8 +158,13 @@ class TrainConfig:
     """Of the pixels in [0, 1], behind the augmentation: ``none``, or ``imagenet`` means and
     deviations (official code; colour images only)."""
     precision: str = "float32"
-    """``float32``, ``bfloat16`` (autocast in the encoder: weights, projectors, losses and mask stay
-    float32) or ``float64``."""
+    """``float32``, ``bfloat16`` (autocast in the encoder: weights, projectors, losses, mask and the
+    features' mean over pixels stay float32) or ``float64``. The mask's gradient against float64,
+    measured on a CPU with the convnet, 28 px, batches of 128 and 256: float32 is off by at most
+    0.2 % on an untrained network and 0.02 % after 60 steps; bfloat16 by 28-80 % on an untrained
+    one, whose second-order part any rounding changes, and 5-15 % after 15-60 steps. An untrained
+    ResNet-18 amplifies rounding: float32 was off by 45 % there and bfloat16 by more than the
+    gradient's own size; after 8 steps by 0.1 % and 14 %."""
     trace_every: int = 10
     """Record mask and losses every so many steps (and at the first and the last), >= 1."""
     validate_every: int = 0

@@ -35,6 +35,7 @@ _LINEAR_MODULES = (nn.Identity, nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Flatten)
 _LINEAR_METHODS = ("mean", "sum", "flatten", "view", "reshape", "contiguous", "permute")
 _LINEAR_FUNCTIONS = (torch.mean, torch.sum, torch.flatten)
 _RELU_FUNCTIONS = (torch.relu, torch.relu_, functional.relu)
+_SUMS = ("mean", "sum", torch.mean, torch.sum, nn.AdaptiveAvgPool2d)  # they add many values up
 _ADD_FUNCTIONS = (operator.add, torch.add, operator.iadd)
 
 
@@ -362,15 +363,20 @@ class _Linear(_Operation):
     """A linear map without weights."""
 
     function: Callable[[Any], Tensor]
+    sums: bool
 
     def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, tuple[Any, ...]]:
-        return self.function(values[self.inputs[0]]), ()
+        return self.function(self._wide(values[self.inputs[0]])), ()
 
     def tangent(
         self, tangents: Values, saved: tuple[Any, ...], direction: Weights
     ) -> Tensor | None:
         dx = tangents[self.inputs[0]]
-        return None if dx is None else self.function(dx)
+        return None if dx is None else self.function(self._wide(dx))
+
+    def _wide(self, x: Tensor) -> Tensor:
+        """Half-precision values that are to be added up: their mean has more digits than they."""
+        return x.float() if self.sums and x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 @dataclass(eq=False)
@@ -467,7 +473,7 @@ def _operation(module: nn.Module, node: fx.Node, inputs: tuple[str, ...]) -> _Op
         if type(layer) is nn.ReLU:
             return _Relu(name, inputs, layer.inplace)
         if type(layer) in _LINEAR_MODULES:
-            return _Linear(name, inputs, layer)
+            return _Linear(name, inputs, layer, type(layer) in _SUMS)
         return _Other(name, inputs, _caller(layer), layer, path)
     if node.op == "get_attr":
         raise NotImplementedError("a parameter that is used without its layer")
@@ -479,7 +485,7 @@ def _operation(module: nn.Module, node: fx.Node, inputs: tuple[str, ...]) -> _Op
         return _Sum(name, inputs)
     linear = target in (_LINEAR_METHODS if node.op == "call_method" else _LINEAR_FUNCTIONS)
     if linear and len(inputs) == 1:
-        return _Linear(name, inputs, _bound(node))
+        return _Linear(name, inputs, _bound(node), target in _SUMS)
     call = _bound(node)
     return _Other(name, inputs, lambda _, *given: call(*given), None, "")
 
