@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -148,7 +149,8 @@ def test_q_values_are_adjusted_over_all_factors_and_dimensions_together():
     features = np.column_stack([x, x, x, rng.normal(size=(300, 5))]) + rng.normal(size=(300, 8))
     world = Representation(features, labels=np.arange(300) % 3, factors={"x": x, "y": y})
     found = attribute(world, world, n_permutations=200, erased=None)
-    p, q = found.p_value, found.q_value
+    # what explains nothing out of fold is not found
+    p, q = np.where(found.effect > 0, found.p_value, 1.0), found.q_value
     np.testing.assert_allclose(q.ravel(), false_discovery_control(p.ravel()))
     assert np.abs(q - false_discovery_control(p, axis=0)).max() > 0.01
 
@@ -212,6 +214,41 @@ def test_permutation_p_values_are_near_those_of_the_f_law():
     for f, (each, rank) in enumerate(((columns, 2), (single, 1))):
         expected = f_law.sf(f_statistics(within, each, 4), rank, 200 - 4 - rank)
         np.testing.assert_allclose(found[:, f], expected, atol=0.02)
+
+
+def test_p_values_are_shares_of_all_permutations_within_cells():
+    """Two cells of three rows: 36 permutations, of which those as good as the observed count."""
+    rng, codes = np.random.default_rng(22), np.repeat([0, 1], 3)
+    for _ in range(3):
+        scale = np.array([5.0, 5, 5, 0.3, 0.3, 0.3])  # mixed, the cells would not be alike
+        y, x = (without_class_means((scale * rng.normal(size=6))[:, None], codes) for _ in range(2))
+        columns = orthonormal(x)
+        orders = [
+            [*first, *second]
+            for first in permutations(range(3))
+            for second in permutations(range(3, 6))
+        ]
+        f = np.array([f_statistics(y, columns[order], 2)[0] for order in orders])
+        expected = (f >= f[0] * (1 - 1e-9)).mean()
+        found = permutation_p_values(y, [columns], codes, 8000, rng).given_label
+        np.testing.assert_allclose(found[0, 0], expected, atol=0.018)
+
+
+def test_dimensions_whose_rows_are_alike_within_clusters_share_a_null_with_others():
+    """Dimensions 0-1 drift within clusters as the factor does, 2-3 do not: no effect of either."""
+    rng, p_values = np.random.default_rng(23), []
+    clusters = np.repeat(np.arange(20), 6)
+    time = np.tile(np.arange(6) - 2.5, 20)[:, None]
+    for _ in range(60):
+        drift = rng.normal(size=(20, 5))[clusters] * time
+        rows = rng.normal(size=(120, 5)) + drift * [2, 2, 0, 0, 2]
+        rows = without_class_means(rows, clusters)
+        found = permutation_p_values(
+            rows[:, :4], [orthonormal(rows[:, 4:])], clusters, 60, rng, clusters=clusters
+        )
+        p_values.append(found.given_label[:, 0])
+    means = np.reshape(p_values, (-1, 2, 2)).mean(axis=(0, 2))
+    np.testing.assert_allclose(means, 0.5, atol=0.09)
 
 
 def test_the_effect_of_a_known_share_is_found():
