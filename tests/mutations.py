@@ -264,10 +264,9 @@ _of(
 )
 _of(
     "probes/attribute.py", "probes/test_attribute.py",
-    ("_q_values", "q_value[known] = false_discovery_control(p_value[known])",
-     "q_value = np.apply_along_axis(lambda p: false_discovery_control(p) if known.all() else p, 0, p_value)", "test_q_values_are_adjusted_over_all_factors_and_dimensions_together"),
-    ("_p_values", "mean_of_each_sample(within, known.samples)",
-     "within[first]", "test_a_factor_of_samples_is_tested_on_the_mean_of_all_views"),
+    ("_q_values", "q_value[known] = false_discovery_control(np.where(effect > 0, p_value, 1.0)[known])",
+     "q_value = false_discovery_control(np.where(effect > 0, p_value, 1.0), axis=0)",
+     "test_q_values_are_adjusted_over_all_factors_and_dimensions_together"),
 )
 _of(
     "probes/confirm_harmful.py", "probes/test_confirm_harmful.py",
@@ -365,6 +364,25 @@ _of(
      "            regular.mask_logits.detach(),\n            v,", "test_lookahead_judges_a_step_at_the_rate_and_the_mask_that_it_had"),
     ("Stepper._look_back", "learning_rate=taken.learning_rate,",
      'learning_rate=self.optimiser.param_groups[0]["lr"] * _momentum_factor(self.config),', "test_lookahead_judges_a_step_at_the_rate_and_the_mask_that_it_had"),
+)
+_of(
+    "probes/_factors.py", "probes/test_attribute.py",
+    ("mean_of_each_cluster", "np.add.reduceat(rows[order], starts, axis=0) / counts[:, None]", "rows[order][starts]",
+     "test_a_factor_of_samples_is_tested_on_the_mean_of_all_views"),
+)
+_of(
+    "kernels/permutation.py", "probes/test_attribute.py",
+    ("permutation_p_values", "strata = [np.flatnonzero(cells == cell) for cell in range(int(cells.max()) + 1)]",
+     "strata = [np.arange(n_rows)]", "test_p_values_are_shares_of_all_permutations_within_cells"),
+    ("permutation_p_values", "null /= typical[:, :, None].astype(np.float32)", "null /= np.float32(1)",
+     "test_dimensions_whose_rows_are_alike_within_clusters_share_a_null_with_others"),
+    ("_pooled", "least = (observed * (1 - _SAME))", "least = (observed * (1 + _SAME))",
+     "test_p_values_are_shares_of_all_permutations_within_cells"),
+)
+_of(
+    "probes/decompose.py", "probes/test_decompose.py",
+    ("_lidar_with_interval", "total - within[block]", "total",
+     "test_the_interval_of_lidar_leaves_the_samples_of_each_block_out"),
 )
 # fmt: on
 

@@ -162,6 +162,20 @@ def test_lidar_is_its_definition_in_loops():
     assert 1 <= low < high
 
 
+def test_the_interval_of_lidar_leaves_the_samples_of_each_block_out():
+    rng = np.random.default_rng(17)
+    views = rng.normal(size=(3, 60, 5)) + rng.normal(size=(60, 5)) * [3, 2, 1, 1, 0.1]
+    blocks = deal(0, 60, 20, 0)
+    without = [references.lidar(views[:, blocks != block], 1e-4, 1e-7) for block in range(20)]
+    expected = corrected_interval(
+        np.array([lidar(views)]), np.array(without)[:, None], np.bincount(blocks),
+        lowest=1.0, highest=5,
+    )  # fmt: skip
+    spectrum = decompose(Representation(views[0], views=views))
+    found = (spectrum.corrected["lidar"], *spectrum.corrected_intervals["lidar"])
+    np.testing.assert_allclose(found, np.ravel(expected), rtol=1e-7)
+
+
 # Streams -------------------------------------------------------------------------------------
 
 
