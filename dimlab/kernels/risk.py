@@ -43,6 +43,8 @@ class RiskTerms:
         mean; the means are those of the sample itself.
     within_dimensions : ndarray of shape (D,)
         What each dimension contributes to ``within`` under the sample itself.
+    negatives : ndarray of shape (M, N)
+        What each sample contributes to ``log_negatives``, as an anchor and as a negative.
     """
 
     pair: np.ndarray
@@ -57,6 +59,7 @@ class RiskTerms:
     log_negatives: np.ndarray
     agreement: np.ndarray
     within_dimensions: np.ndarray
+    negatives: np.ndarray
 
 
 def scaled_units(features: np.ndarray, weights: np.ndarray, temperature: float) -> np.ndarray:
@@ -231,6 +234,7 @@ def risk_terms(
             progress(rows.stop)
     arrays = _class_moments(sample)
     arrays |= dict(zip(("log_mean", "log_prior", "log_uniform"), sums / n_samples, strict=True))
+    arrays["negatives"] = losses.T + shares[:, sample.position]
     moved = shares @ (sample.sorted_weights - sample.sorted_weights[:, :1])
     arrays["log_negatives"] = (losses.T @ sample.weights + moved) / n_samples
     return RiskTerms(**{name: value.cpu().numpy() for name, value in arrays.items()})

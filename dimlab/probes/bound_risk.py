@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dimlab.clusters import cluster_ids, warning_of_copies
+from dimlab.kernels.clustered import proportion_interval
 from dimlab.mask import DimensionMask
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
@@ -16,6 +18,7 @@ from dimlab.probes._reading import basis_of, plain, sample_of
 from dimlab.representation import Representation
 
 if TYPE_CHECKING:
+    from dimlab.kernels.left_out import LeftOutTerms
     from dimlab.kernels.risk import RiskTerms
 
 PROVED = ("cross_entropy", "nce_limit", "jensen_gap", "view_variance", "gap", "gap_bound")
@@ -29,6 +32,8 @@ _ALIKE = 1e-12  # variance of unit rows below which they are equal but for round
 _ROUNDING = 1e-9  # of 1 / temperature, or of 1
 _SIGNIFICANT = 0.05
 _TAILS = (0.025, 0.975)
+_FEWEST = 0.5  # rows or clusters of a class beside one, at least, in the scale of intervals
+_SQUARES = ("within", "total", "view_within")
 _LIMITS = (1e-6, 1e6)  # of the temperature: beyond, squares of exponents leave float64's range
 INFERRED = (
     "The bounds lower <= middle <= upper are the form inferred for the paper (after Wang et al., "
@@ -36,8 +41,10 @@ INFERRED = (
     "may leave them without contradicting anything."
 )
 _INTERVALS = (
-    "Intervals: 95 %, bootstrap over samples, the same draws for every mask, moved so that the "
-    "draws' mean is the value measured; they are of what other samples of this size would give."
+    "Values and 95 % intervals speak of the population that the rows are drawn from, its classes "
+    "in their shares of the sample, and of its own class means: here a row, or its cluster, is "
+    "left out of the means that it is compared with. Bootstrap over rows or clusters, the same "
+    "draws for every mask. View agreement alone is that of the class means of this sample."
 )
 
 _WORDS = {
@@ -71,7 +78,9 @@ class RiskBound:
     term_negatives : ndarray of shape (T,), int64
         Number of negatives of each column; 0 where there are none.
     values, ci_low, ci_high : ndarray of shape (R, T)
-        Terms with 95 % intervals.
+        Estimates for the population, with 95 % intervals: class means leave the row out.
+    in_sample : ndarray of shape (R, T)
+        The terms of the sample itself, of which the inequality is proved.
     difference, difference_low, difference_high : ndarray of shape (R, T)
         Value less that of ``"none"``, paired over draws of samples.
     learned_difference, learned_low, learned_high : ndarray of shape (R, T)
@@ -85,10 +94,14 @@ class RiskBound:
         Share of the samples in each class.
     n_samples, n_views, n_bootstrap : int
         N, V (the first two are used), and draws.
+    n_clusters, n_estimated : int
+        Clusters that inference rests on, N where rows are independent; and rows that estimates are
+        means over, which leave out a class that one row, or one cluster, is all of.
     temperature : float
         What inner products are divided by.
-    basis, sample : str
-        Basis of the features, and which samples they are of; empty: all.
+    basis, sample, caution : str
+        Basis of the features; which samples they are of, empty: all; what is wrong with them, such
+        as many copies, empty: nothing that was seen.
 
     References
     ----------
@@ -100,7 +113,9 @@ class RiskBound:
     >>> split = Representation(rows, labels=np.array([0, 0, 1, 1]), views=np.stack([rows, rows]))
     >>> bound = bound_risk(split, mask=DimensionMask(np.array([1.0, 0.0])), n_negatives=[64])
     >>> bound.of("class_variance")[:2].round(6).tolist(), bound.masks[:2]
-    ([0.1, 0.125], ('none', 'learned'))
+    ([0.2, 0.25], ('none', 'learned'))
+    >>> bound.of("class_variance", bound.in_sample)[:2].round(6).tolist()
+    [0.1, 0.125]
     >>> bound.held[0].tolist(), bound.balanced, bound.p_value("class_variance") > 0.05
     ([True], True, True)
     >>> list(bound.tables()), bound.to_frame()["n_negatives"].unique().tolist()
@@ -116,6 +131,7 @@ class RiskBound:
     values: np.ndarray
     ci_low: np.ndarray
     ci_high: np.ndarray
+    in_sample: np.ndarray
     difference: np.ndarray
     difference_low: np.ndarray
     difference_high: np.ndarray
@@ -129,9 +145,12 @@ class RiskBound:
     n_samples: int
     n_views: int
     n_bootstrap: int
+    n_clusters: int
+    n_estimated: int
     temperature: float
     basis: str
     sample: str
+    caution: str = ""
 
     def of(self, term: str, values: np.ndarray | None = None) -> np.ndarray:
         """Return a term by its name.
@@ -193,7 +212,7 @@ class RiskBound:
             raise ValueError(f"term must be one of {', '.join(map(repr, known))}; got {term!r}.")
         if "learned" not in self.masks:
             return float("nan")
-        learned = self.of(term)[self.masks.index("learned")]
+        learned = self.of(term, self.in_sample)[self.masks.index("learned")]
         return float((1 + (known[term] <= learned).sum()) / (1 + len(known[term])))
 
     @property
@@ -234,9 +253,9 @@ class RiskBound:
         -------
         dict of str to pandas.DataFrame
             ``terms``, one row a mask and term: ``mask, term, n_negatives, inferred, value, ci_low,
-            ci_high, difference, difference_low, difference_high``, where ``inferred`` marks terms
-            of the form that is not the paper's own theorem; ``dimensions``, one row a mask and
-            dimension: ``mask, dimension, class_variance``; and with a mask ``controls``, the
+            ci_high, difference, difference_low, difference_high, in_sample``, where ``inferred``
+            marks terms of the form that is not the paper's own theorem; ``dimensions``, one row a
+            mask and dimension: ``mask, dimension, class_variance``; with a mask ``controls``, the
             learned mask less each other: ``mask, term, n_negatives, difference, difference_low,
             difference_high``.
         """
@@ -250,7 +269,9 @@ class RiskBound:
             "term": np.tile(self.terms, n_masks),
             "n_negatives": pd.concat([pd.Series(numbers)] * n_masks, ignore_index=True),
         }
-        kinds = ("ci_low", "ci_high", "difference", "difference_low", "difference_high")
+        kinds = (
+            "ci_low", "ci_high", "difference", "difference_low", "difference_high", "in_sample",
+        )  # fmt: skip
         terms = keys | {"inferred": ~np.isin(keys["term"], [*PROVED, AGREEMENT])}
         terms |= {"value": self.values.ravel()}
         tables = {
@@ -281,7 +302,8 @@ class RiskBound:
         Returns
         -------
         dict
-            Sizes; ``risk``, the cross-entropies of every mask side by side; ``terms`` (nested:
+            Sizes; ``in_sample``, the terms of the inequality that is proved (nested: mask, then
+            term); ``risk``, the cross-entropies of every mask side by side; ``terms`` (nested:
             mask, then term); ``permuted``, p-values of the learned mask among permuted ones;
             ``held`` (mask, then numbers of negatives at which the inferred form held); ``proved``,
             ``inferred``, ``assumption`` and ``intervals``, a sentence each; and
@@ -291,6 +313,8 @@ class RiskBound:
         values = {term: dict(zip(self.masks, self.of(term), strict=True)) for term in fixed}
         return {
             "n_samples": self.n_samples,
+            "n_clusters": self.n_clusters,
+            "n_estimated": self.n_estimated,
             "n_dimensions": self.dimension_variance.shape[1],
             "n_classes": len(self.class_shares),
             "n_views": self.n_views,
@@ -306,6 +330,10 @@ class RiskBound:
             "terms": {
                 mask: {term: plain(values[term][mask]) for term in fixed} for mask in self.masks
             },
+            "in_sample": {
+                mask: {term: plain(self.of(term, self.in_sample)[row]) for term in PROVED}
+                for row, mask in enumerate(self.masks)
+            },
             "permuted": {
                 "n": len(self.permuted_variance),
                 **{
@@ -318,12 +346,22 @@ class RiskBound:
                 for mask, held in zip(self.masks, self.held, strict=True)
             },
             "proved": "On this sample |NCE_inf - CE_p - J| <= |f| sqrt(V+) held for every mask, as "
-            "it must: gap against gap_bound.",
+            "it must: gap against gap_bound, in_sample.",
             "inferred": INFERRED,
             "assumption": self._assumption(),
-            "intervals": _INTERVALS,
+            "intervals": _INTERVALS + self._left_out(),
+            **({"caution": self.caution} if self.caution else {}),
             "verdict": _verdict(self),
         }
+
+    def _left_out(self) -> str:
+        missing = self.n_samples - self.n_estimated
+        if not missing:
+            return ""
+        return (
+            f" {missing} of {self.n_samples} rows are left out: one row, or cluster, is all of "
+            "their class."
+        )
 
     def _assumption(self) -> str:
         low, high = self.class_shares.min(), self.class_shares.max()
@@ -346,6 +384,7 @@ def bound_risk(
     temperature: float = 1.0,
     n_bootstrap: int = 200,
     n_permuted: int = 99,
+    clusters: str | np.ndarray | None = None,
     seed: int = 0,
     device: str = "cpu",
     progress: Progress | None = None,
@@ -368,6 +407,9 @@ def bound_risk(
         Draws of samples for the intervals, >= 2.
     n_permuted : int, default=99
         Masks of the same weights on random dimensions, >= 1, among which the learned one is placed.
+    clusters : str or ndarray of shape (N,), optional
+        Which rows belong together: the name of a factor, or a value a row. They are drawn, and left
+        out, as wholes.
     seed : int, default=0
         Draws samples, negatives (the same for all masks) and the permuted mask; >= 0.
     device : str, default="cpu"
@@ -383,7 +425,8 @@ def bound_risk(
     Raises
     ------
     ValueError
-        If labels or a second view are missing, there is one class only, the mask has another number
+        If labels or a second view are missing, there is one class only, no class has two rows (of
+        different clusters), the mask has another number
         of dimensions, or a number is out of its range, or the device is not there.
     ArithmeticError
         If the inequality that is proved fails by more than rounding: an error of this program.
@@ -417,12 +460,16 @@ def bound_risk(
 
     At low temperatures an anchor's product with itself, which the proof needs, rules NCE_inf and J.
 
-    Intervals: class means, shares and the mean over j are those of each draw of samples; a class
-    that was not drawn is left out, of K too. Negatives are drawn once: their anchors are reweighted
-    exactly, they themselves to first order. View agreement keeps its class means. A draw repeats
-    samples, which lowers V by about K/N of itself once more than the sample does and doubles an
-    anchor's product with itself; so the draws are moved to have the measured value as their mean
-    before their 2.5 and 97.5 % quantiles are taken.
+    The inequality is checked on the sample, in which every row helps to make the mean of its class,
+    and meets itself among the f_j (``in_sample``). So V is K/N too small there, and an anchor's
+    product with itself rules NCE_inf and J at low temperatures. ``values`` are estimates for the
+    population with its own class means: a row, or its whole cluster, is left out of the means that
+    it is compared with, which makes squared distances unbiased; the bias of logarithms of sums is
+    taken off to first order. J may then be 0 where it is small, and the gap exceed its bound.
+
+    Intervals: draws of rows or clusters move each row's influence on the estimates, the deviations
+    enlarged by sqrt(n / (n - 1)), n the rows or clusters of a class; view agreement has Wilson's
+    interval.
 
     References
     ----------
@@ -431,8 +478,8 @@ def bound_risk(
 
     Examples
     --------
-    >>> views = np.repeat([[[1.0, 0.0], [0.0, 1.0]]], 2, axis=0)  # two classes, a point each
-    >>> split = Representation(views[0], labels=np.array([0, 1]), views=views)
+    >>> rows = np.eye(2)[[0, 0, 1, 1]]  # two classes, a point each
+    >>> split = Representation(rows, labels=np.array([0, 0, 1, 1]), views=np.stack([rows, rows]))
     >>> bound = bound_risk(split, n_negatives=[64])
     >>> bound.of("width").tolist(), bound.of("cross_entropy").round(4).tolist()
     ([0.0], [-0.3799])
@@ -447,32 +494,54 @@ def bound_risk(
         Shapes(0, len(codes), representation.n_dimensions, n_draws=n_bootstrap),
     )
     masks = _masks(mask, representation.n_dimensions, seed)
+    ids = cluster_ids(representation, clusters)
+    _check_classes(codes, ids)
     found = _measure(
-        (views, codes), masks, numbers, temperature, n_bootstrap, seed, device, progress
-    )
-    columns = np.stack([_columns(each, numbers, temperature) for each in found])
+        (views, codes), masks, numbers, temperature, ids, seed, device, progress
+    )  # fmt: skip
+    own = np.stack([_columns(each, numbers, temperature)[:, 0] for each, _ in found])
     terms = (*FIXED, *np.repeat(SWEPT, len(numbers)).tolist())
-    for name, values in zip(masks, columns[:, :, 0], strict=True):
+    for name, values in zip(masks, own, strict=True):
         _refuse_impossible(name, dict(zip(terms, values.tolist(), strict=True)), temperature)
     names = tuple(masks)
     permuted = _permuted(views[0], codes, mask, temperature, n_permuted, seed)
+    n_units = len(codes) if ids is None else int(ids.max()) + 1
     return RiskBound(
         masks=names,
         n_negatives=np.array(numbers),
         terms=terms,
         term_negatives=np.array([0] * len(FIXED) + numbers * len(SWEPT)),
-        **_intervals(columns, terms, names.index("learned") if mask is not None else None),
-        dimension_variance=np.stack([each.within_dimensions for each in found]),
+        **_intervals(
+            _draws(found, numbers, temperature, codes, ids, n_bootstrap, seed), terms,
+            names.index("learned") if mask is not None else None, [each for _, each in found], ids,
+        ),
+        in_sample=own,
+        dimension_variance=np.stack([each.within_dimensions for _, each in found]),
         permuted_variance=permuted[0],
         permuted_cross_entropy=permuted[1],
         class_shares=np.bincount(codes) / len(codes),
         n_samples=len(codes),
         n_views=len(views),
         n_bootstrap=n_bootstrap,
+        n_clusters=n_units,
+        n_estimated=int(found[0][1].kept.sum()),
         temperature=float(temperature),
         basis=basis_of(representation),
         sample=sample_of(representation),
-    )
+        caution=warning_of_copies(representation, ids) or "",
+    )  # fmt: skip
+
+
+def _check_classes(codes: np.ndarray, clusters: np.ndarray | None) -> None:
+    """Refuse classes of which each is in one cluster: nothing is left to compare a row with."""
+    units = np.arange(len(codes)) if clusters is None else clusters
+    pairs = np.unique(np.column_stack([codes, units]), axis=0)
+    if np.bincount(pairs[:, 0]).max() < 2:
+        what = "sample" if clusters is None else "cluster"
+        raise ValueError(
+            f"labels must have a class of at least two {what}s; got one {what} of every class. The "
+            f"population's risk needs class means without the {what} that is compared with them."
+        )
 
 
 def _checked_numbers(n_negatives: int | Sequence[int]) -> list[int]:
@@ -540,36 +609,72 @@ def _measure(
     masks: dict[str, np.ndarray],
     numbers: list[int],
     temperature: float,
-    n_bootstrap: int,
+    clusters: np.ndarray | None,
     seed: int,
     device: str,
     progress: Progress | None,
-) -> list[RiskTerms]:
-    """Terms of each mask; masks of the same weights are measured once."""
-    from dimlab.kernels.risk import draw_multiplicities, risk_terms, scaled_units
+) -> list[tuple[RiskTerms, LeftOutTerms]]:
+    """Terms of the sample and of the population under each mask; equal masks are measured once."""
+    from dimlab.kernels.left_out import left_out_terms
+    from dimlab.kernels.risk import risk_terms, scaled_units
 
     views, codes = split
-    draws = draw_multiplicities(len(codes), n_bootstrap, np.random.default_rng([seed, 1]))
-    weights = np.column_stack([np.ones_like(codes), draws])
     distinct = {each.tobytes(): each for each in masks.values()}
-    found: dict[bytes, RiskTerms] = {}
+    once = np.ones((len(codes), 1))
+    found: dict[bytes, tuple[RiskTerms, LeftOutTerms]] = {}
 
     def report(done: int) -> None:
         if progress is not None:
             progress(len(found) * len(codes) + done, len(distinct) * len(codes))
 
     for key, each in distinct.items():
-        found[key] = risk_terms(
-            scaled_units(views[0], each, temperature),
-            scaled_units(views[1], each, temperature),
-            codes,
-            weights,
-            numbers,
-            np.random.default_rng([seed, 2]),
-            device=device,
-            progress=report,
-        )
+        first, second = (scaled_units(view, each, temperature) for view in views[:2])
+        rng = np.random.default_rng([seed, 2])
+        terms = risk_terms(
+            first, second, codes, once, numbers, rng, device=device, progress=report
+        )  # fmt: skip
+        found[key] = terms, left_out_terms(first, second, codes, clusters)
     return [found[each.tobytes()] for each in masks.values()]
+
+
+def _draws(
+    found: list[tuple[RiskTerms, LeftOutTerms]],
+    numbers: list[int],
+    temperature: float,
+    codes: np.ndarray,
+    clusters: np.ndarray | None,
+    n_bootstrap: int,
+    seed: int,
+) -> np.ndarray:
+    """Terms of the population (R, T, 1 + B): estimated, and moved by draws of rows or clusters."""
+    from dimlab.kernels.risk import draw_multiplicities
+
+    units = np.arange(len(codes)) if clusters is None else clusters
+    n_units, n_classes = int(units.max()) + 1, int(codes.max()) + 1
+    draws = draw_multiplicities(n_units, n_bootstrap, np.random.default_rng([seed, 1]))
+    moves = np.column_stack([np.zeros(len(codes)), (draws - 1)[units]]) / len(codes)
+    in_class = len(np.unique(units * n_classes + codes)) / n_classes
+    moves *= np.sqrt(in_class / max(in_class - 1, _FEWEST))
+    columns = []
+    for own, left in found:
+        moved = {name: value + left.influence[name] @ moves for name, value in left.values.items()}
+        negatives = own.negatives - own.negatives.mean(axis=1, keepdims=True)
+        start = own.log_negatives + left.values["log_mean"] - own.log_mean
+        nothing = np.zeros(moves.shape[1])
+        columns.append(
+            _columns(
+                replace(
+                    own,
+                    **{name: np.maximum(moved.pop(name), 0.0) for name in _SQUARES},
+                    **moved,
+                    log_negatives=start + negatives @ moves,
+                    n_classes=own.n_classes + nothing.astype(np.int64),
+                ),
+                numbers,
+                temperature,
+            )
+        )
+    return np.stack(columns)
 
 
 def _permuted(
@@ -645,17 +750,25 @@ def _refuse_impossible(name: str, value: dict[str, float], temperature: float) -
 
 
 def _intervals(
-    columns: np.ndarray, terms: tuple[str, ...], learned: int | None
+    columns: np.ndarray,
+    terms: tuple[str, ...],
+    learned: int | None,
+    left_out: list[LeftOutTerms],
+    clusters: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
     """Values, differences and their intervals from columns (R, T, 1 + B)."""
-    own = _moved_quantiles(columns)
     lowest = np.where(np.isin(terms, _SIGNED), -np.inf, 0.0)
     highest = np.where(np.isin(terms, _SHARES), 1.0, np.inf)
+    low, high = (np.clip(each, lowest, highest) for each in _moved_quantiles(columns))
+    agreement = terms.index(AGREEMENT)
+    for row, each in enumerate(left_out):
+        ids = None if clusters is None else np.unique(clusters[each.kept], return_inverse=True)[1]
+        low[row, agreement], high[row, agreement] = proportion_interval(each.agree[each.kept], ids)
     to_none = columns - columns[:1]
     arrays = {
-        "values": columns[:, :, 0],
-        "ci_low": np.clip(own[0], lowest, highest),
-        "ci_high": np.clip(own[1], lowest, highest),
+        "values": np.clip(columns[:, :, 0], lowest, highest),
+        "ci_low": low,
+        "ci_high": high,
         "difference": to_none[:, :, 0],
     }
     arrays["difference_low"], arrays["difference_high"] = _moved_quantiles(to_none)
@@ -668,10 +781,12 @@ def _intervals(
 
 
 def _moved_quantiles(columns: np.ndarray) -> np.ndarray:
-    """Quantiles over draws, moved so that the draws' mean is the value measured, (2, R, T)."""
+    """Quantiles over draws, moved so that the draws' mean is the estimate, (2, R, T)."""
     value, draws = columns[:, :, 0], columns[:, :, 1:]
     bias = np.where((draws == value[:, :, None]).all(axis=2), 0.0, draws.mean(axis=2) - value)
-    return np.quantile(draws, _TAILS, axis=2) - bias
+    low, high = np.quantile(draws, _TAILS, axis=2) - bias
+    # rounding, and draws that a few rows move, never leave the estimate outside
+    return np.stack([np.fmin(low, value), np.fmax(high, value)])
 
 
 def _verdict(bound: RiskBound) -> list[str]:
@@ -706,7 +821,7 @@ def _verdict(bound: RiskBound) -> list[str]:
 def _among_permuted(bound: RiskBound, term: str) -> str:
     """Say where the learned mask stands among masks of the same weights that know nothing."""
     draws = bound.permuted_variance if term == "class_variance" else bound.permuted_cross_entropy
-    learned = bound.of(term)[bound.masks.index("learned")]
+    learned = bound.of(term, bound.in_sample)[bound.masks.index("learned")]
     return (
         f"{'V' if term == 'class_variance' else 'CE_p'} under the learned mask is lower than under "
         f"{int((draws > learned).sum())} of {len(draws)} masks of the same weights on random "

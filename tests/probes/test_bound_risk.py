@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import matplotlib.pyplot as plt
@@ -13,6 +14,7 @@ from scipy.stats import kstest
 
 import dimlab.kernels.risk
 from dimlab.figures import plot_risk_bound
+from dimlab.kernels.left_out import left_out_terms
 from dimlab.kernels.risk import draw_multiplicities, draw_negatives, risk_terms, scaled_units
 from dimlab.mask import DimensionMask
 from dimlab.probes.bound_risk import FIXED, SWEPT, bound_risk
@@ -50,6 +52,11 @@ def quick(representation, **settings):
     return bound_risk(representation, **{"n_negatives": [3, 8], "n_bootstrap": 20} | settings)
 
 
+def own(bound, term):
+    """A term of the sample itself, in which every row helps to make the mean of its class."""
+    return bound.of(term, bound.in_sample)
+
+
 def by_reference(representation, bound, seed=0):
     n = len(representation)
     numbers = bound.n_negatives.tolist()
@@ -60,9 +67,9 @@ def by_reference(representation, bound, seed=0):
 
 
 def assert_like_reference(bound, expected, row=0, tolerance=1e-10):
-    found = {term: bound.of(term)[row] for term in FIXED}
+    found = {term: own(bound, term)[row] for term in FIXED}
     for term in SWEPT:
-        values = bound.of(term)[row].tolist()
+        values = own(bound, term)[row].tolist()
         found |= dict(zip(((term, m) for m in bound.n_negatives.tolist()), values, strict=True))
     assert found.keys() == expected.keys()
     for term, value in expected.items():
@@ -86,7 +93,8 @@ def test_two_samples_of_two_classes_by_hand(temperature):
     # mu_k = f_k = e_k, so V = 0 and J = 0; f.f+ = 0.6 and 1; f+_1 - mu_1 = (-0.4, 0.8), squared
     # 0.8, so V+ = 0.4. f+_1 lies nearer e_2: one of two views agrees. All products times s = 1 / t.
     s = 1 / temperature
-    split = of_views([[2, 0], [0, 3]], [[0.6, 0.8], [0, 5]], [7, 9])
+    # Every row stands there twice, which changes no mean.
+    split = of_views([[2, 0], [0, 3]] * 2, [[0.6, 0.8], [0, 5]] * 2, [7, 9] * 2)
     bound = quick(split, temperature=temperature)
     spread = np.log((np.exp(s) + 1) / 2)
     expected = {
@@ -103,7 +111,7 @@ def test_two_samples_of_two_classes_by_hand(temperature):
         "view_agreement": 0.5,
     }
     for term, value in expected.items():
-        np.testing.assert_allclose(bound.of(term)[0], value, atol=1e-14, err_msg=term)
+        np.testing.assert_allclose(own(bound, term)[0], value, atol=1e-14, err_msg=term)
 
 
 def test_a_spread_class_has_the_variance_and_the_jensen_gap_of_its_points():
@@ -111,12 +119,13 @@ def test_a_spread_class_has_the_variance_and_the_jensen_gap_of_its_points():
     # all means at product 0, but mean_j exp(f.f_j) = (e + 1/e + 1 + 1) / 4 = cosh(1/2)^2.
     rows = [[1, 0], [-1, 0], [0, 1], [0, 1]]
     bound = quick(of_views(rows, rows, [0, 0, 1, 1]))
-    np.testing.assert_allclose(bound.of("class_variance"), [0.5])
-    np.testing.assert_allclose(bound.of("jensen_gap"), [np.log(np.cosh(0.5))])
-    np.testing.assert_allclose(bound.of("width"), [2 * np.sqrt(0.5) + 0.25])
-    np.testing.assert_allclose(bound.dimension_variance, [[0.5, 0.0]], atol=1e-16)
+    np.testing.assert_allclose(own(bound, "class_variance"), [0.5])
+    np.testing.assert_allclose(own(bound, "jensen_gap"), [np.log(np.cosh(0.5))])
+    np.testing.assert_allclose(own(bound, "width"), [2 * np.sqrt(0.5) + 0.25])
+    # of the population: without a row, the mean of its class of two is the other row
+    np.testing.assert_allclose(bound.dimension_variance, [[1.0, 0.0]], atol=1e-16)
     # total variance: 1 - |mean|^2 = 1 - 1/4
-    np.testing.assert_allclose(bound.of("between_share"), [1 - 0.5 / 0.75])
+    np.testing.assert_allclose(own(bound, "between_share"), [1 - 0.5 / 0.75])
 
 
 def test_equal_samples_make_every_part_of_the_inferred_form_log_m():
@@ -124,7 +133,7 @@ def test_equal_samples_make_every_part_of_the_inferred_form_log_m():
     rows = np.ones((6, 3))
     bound = quick(of_views(rows, rows, [0, 1, 0, 1, 0, 1]))
     for term in SWEPT:
-        np.testing.assert_allclose(bound.of(term), [np.log([3, 8])], atol=1e-12)
+        np.testing.assert_allclose(own(bound, term), [np.log([3, 8])], atol=1e-12)
     assert bound.held.all()
 
 
@@ -132,7 +141,7 @@ def test_equal_samples_make_every_part_of_the_inferred_form_log_m():
 def test_the_between_share_of_nothing_is_undefined(size):
     rows = np.ones((4, 3))
     bound = quick(of_views(size * rows, rows, [0, 1, 0, 1]))
-    assert np.isnan(bound.of("between_share")).all()
+    assert np.isnan(own(bound, "between_share")).all()
     assert bound.summary()["terms"]["none"]["between_share"] is None
 
 
@@ -155,7 +164,7 @@ def test_rows_of_zeros_stay_zero_and_the_inequality_holds(rng):
     split = dataclasses.replace(split, views=views)
     bound = quick(split)
     assert_like_reference(bound, by_reference(split, bound))
-    assert bound.of("gap")[0] <= bound.of("gap_bound")[0]
+    assert own(bound, "gap")[0] <= own(bound, "gap_bound")[0]
 
 
 @pytest.mark.parametrize("size", [1e-300, 1e-30, 1e30, 1e300])
@@ -175,7 +184,7 @@ def test_a_mask_multiplies_the_views(rng):
         masked = dataclasses.replace(split, views=split.views * each)
         row = bound.masks.index(name)
         assert_like_reference(bound, by_reference(masked, bound, seed=5), row)
-    assert bound.of("class_variance")[1] != bound.of("class_variance")[0]
+    assert own(bound, "class_variance")[1] != own(bound, "class_variance")[0]
 
 
 def test_weightings_are_those_of_the_resampled_sample(rng):
@@ -232,6 +241,7 @@ def test_the_proved_inequality_holds_on_any_sample(seed):
     n = int(rng.integers(n_classes, 50))
     shares = rng.dirichlet(np.full(n_classes, rng.choice([0.3, 10])))
     labels = np.concatenate([np.arange(n_classes), rng.choice(n_classes, n - n_classes, p=shares)])
+    labels = np.append(labels, labels[-1])  # some class has two rows
     noise, spread = rng.choice([0.0, 0.01, 1.0, 30.0], size=2)
     split = world(rng, n_dimensions=int(rng.integers(1, 8)), noise=noise, labels=labels,
                   spread=spread)  # fmt: skip
@@ -239,8 +249,8 @@ def test_the_proved_inequality_holds_on_any_sample(seed):
     mask = DimensionMask(rng.uniform(size=split.n_dimensions))
     bound = quick(split, temperature=temperature, mask=mask, n_bootstrap=2)
     slack = 1e-12 * max(1, 1 / temperature)
-    assert (bound.of("jensen_gap") >= -slack).all()
-    assert (bound.of("gap") <= bound.of("gap_bound") + slack).all()
+    assert (own(bound, "jensen_gap") >= -slack).all()
+    assert (own(bound, "gap") <= own(bound, "gap_bound") + slack).all()
 
 
 def test_classes_that_are_points_leave_no_room(rng):
@@ -248,17 +258,17 @@ def test_classes_that_are_points_leave_no_room(rng):
     labels = np.arange(30) % 3
     bound = quick(of_views(points[labels], points[labels], labels))
     for term in ("class_variance", "view_variance", "gap", "jensen_gap"):
-        np.testing.assert_allclose(bound.of(term), 0, atol=1e-14)
-    np.testing.assert_allclose(bound.of("lower"), bound.of("upper"), atol=1e-7)
-    np.testing.assert_allclose(bound.of("nce_limit"), bound.of("cross_entropy"), atol=1e-14)
+        np.testing.assert_allclose(own(bound, term), 0, atol=1e-14)
+    np.testing.assert_allclose(own(bound, "lower"), own(bound, "upper"), atol=1e-7)
+    np.testing.assert_allclose(own(bound, "nce_limit"), own(bound, "cross_entropy"), atol=1e-14)
 
 
 def test_the_proved_inequality_is_sharp_where_views_leave_along_the_anchor():
     # mu_y = f = e_1, f+ = -e_1: E f.(mu_y - f+) = 2 = |f| |f+ - mu_y|
     rows = np.tile([1.0, 0.0], (4, 1))
     bound = quick(of_views(rows, -rows, [0, 1, 0, 1]), temperature=0.5)
-    np.testing.assert_allclose(bound.of("gap"), [4.0])
-    np.testing.assert_allclose(bound.of("gap_bound"), [4.0])
+    np.testing.assert_allclose(own(bound, "gap"), [4.0])
+    np.testing.assert_allclose(own(bound, "gap_bound"), [4.0])
 
 
 def test_a_program_that_breaks_the_theorem_says_so(rng, monkeypatch):
@@ -285,8 +295,8 @@ def test_a_violation_of_the_inferred_form_is_reported_and_not_raised():
     rows = np.eye(2)[labels]
     bound = quick(of_views(rows, rows, labels), n_negatives=[4096])
     limit = -1 + 0.9 * np.log(0.9 * E + 0.1) + 0.1 * np.log(0.1 * E + 0.9)
-    np.testing.assert_allclose(bound.of("nce") - np.log(4096), [[limit]], atol=0.01)
-    np.testing.assert_allclose(bound.of("middle") - np.log(4096), [[np.log((E + 1) / 2) - 1]])
+    np.testing.assert_allclose(own(bound, "nce") - np.log(4096), [[limit]], atol=0.01)
+    np.testing.assert_allclose(own(bound, "middle") - np.log(4096), [[np.log((E + 1) / 2) - 1]])
     assert not bound.held.any()
     summary = bound.summary()
     assert summary["held"] == {"none": []}
@@ -297,7 +307,7 @@ def test_a_violation_of_the_inferred_form_is_reported_and_not_raised():
 def test_many_negatives_reach_the_limit_that_is_proved(rng):
     split = world(rng, n=80)
     bound = quick(split, n_negatives=[4, 4096])
-    excess = bound.of("nce")[0] - np.log([4, 4096]) - bound.of("nce_limit")[0]
+    excess = own(bound, "nce")[0] - np.log([4, 4096]) - own(bound, "nce_limit")[0]
     assert abs(excess[1]) < 2e-3  # standard error of log-means: 0.5 / sqrt(80 * 4096) = 1e-3
     assert excess[0] < -0.01  # the mean of a log is below the log of the mean
 
@@ -307,7 +317,7 @@ def test_fewer_negatives_are_the_first_of_more(rng):
     several = quick(split, n_negatives=(64, 5, 5))
     assert several.n_negatives.tolist() == [5, 64]
     alone = quick(split, n_negatives=64)
-    np.testing.assert_allclose(several.of("nce")[:, 1:], alone.of("nce"), rtol=1e-14)
+    np.testing.assert_allclose(own(several, "nce")[:, 1:], own(alone, "nce"), rtol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -412,7 +422,7 @@ def test_a_temperature_of_a_thousandth_neither_overflows_nor_vanishes(rng):
     for name, value in columns_of(bound).items():
         assert np.isfinite(value).all(), name
     # products with itself, exp(1000), are all that is left of the mean over j
-    floor = 1000 - np.log(40) - bound.of("nce_limit")
+    floor = 1000 - np.log(40) - own(bound, "nce_limit")
     assert (floor < 1000).all()
 
 
@@ -510,6 +520,157 @@ def test_the_seed_decides_everything(rng):
     assert (first.ci_low[0] != other.ci_low[0]).sum() > 10
 
 
+# The population ------------------------------------------------------------------------------
+
+
+def test_a_row_is_left_out_of_the_means_that_it_is_compared_with(rng):
+    """Against loops over rows: class means and mean exponentials without each row's cluster."""
+    labels = np.array([0, 0, 1, 1, 1, 0, 2, 2, 0, 1, 0, 2])
+    clusters = np.array([0, 0, 0, 1, 2, 2, 3, 4, 4, 5, 6, 7])
+    split = world(rng, labels=labels, n_dimensions=4)
+    for ids in (None, clusters):
+        f, g = (scaled_units(view, np.ones(4), 0.5) for view in split.views)
+        found = left_out_terms(f, g, labels, ids)
+        units = np.arange(12) if ids is None else ids
+        own, priors, means = [], [], []
+        for i in range(12):
+            others = units != units[i]
+            logits, exponentials, weights = [], [], []
+            for k in range(3):
+                rows = others & (labels == k)
+                sizes = [np.sum(rows & (units == c)) for c in np.unique(units[rows])]
+                for values, into in ((f @ f[i], logits), (np.exp(f @ f[i]), exponentials)):
+                    apart = values[rows] - values[rows].mean()
+                    sums = np.array([apart[units[rows] == c].sum() for c in np.unique(units[rows])])
+                    n = len(sizes)
+                    variance = (sums**2).sum() / rows.sum() ** 2 * n / (n - 1) if n > 1 else 0.0
+                    into.append((values[rows].mean(), variance))
+                weights.append((labels == k).mean())
+            own.append(logits[labels[i]][0])
+            mean, variance = np.array(logits).T
+            softmax = weights * np.exp(mean) / (weights @ np.exp(mean))
+            priors.append(np.log(weights @ np.exp(mean)) - softmax * (1 - softmax) @ variance / 2)
+            mean, variance = np.array(exponentials).T
+            whole = np.dot(weights, mean)
+            means.append(np.log(whole) + np.square(weights) @ variance / whole**2 / 2)
+        expected = {
+            "own": np.mean(own), "log_prior": np.mean(priors), "log_mean": np.mean(means),
+            "pair": np.mean((f * g).sum(axis=1)),
+            "within": np.mean((f * f).sum(axis=1) - own),
+        }  # fmt: skip
+        for name, value in expected.items():
+            np.testing.assert_allclose(found.values[name], value, rtol=1e-10, err_msg=name)
+        np.testing.assert_allclose(found.within_dimensions.sum(), found.values["within"])
+
+
+def test_squared_distances_are_unbiased_in_small_classes():
+    """Means over all samples of three rows of a class from four: the distance of the four."""
+    rows = np.random.default_rng(0).normal(size=(6, 3))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    within = []
+    for pick in itertools.product(range(3), repeat=3):  # three draws of each of two classes of 3
+        for other in itertools.product(range(3, 6), repeat=3):
+            f = rows[[*pick, *other]]
+            found = left_out_terms(f, f, np.repeat([0, 1], 3), None).values
+            within.append(1 - found["own"])
+    expected = np.mean(
+        [1 - np.sum(rows[:3].mean(axis=0) ** 2), 1 - np.sum(rows[3:].mean(axis=0) ** 2)]
+    )
+    np.testing.assert_allclose(np.mean(within), expected, rtol=1e-12)
+
+
+def test_influences_are_what_a_little_more_weight_of_a_row_adds():
+    """Many rows: a row that is there once more moves a value by its influence over N."""
+    rng = np.random.default_rng(3)
+    split = world(rng, n=240)
+    f, g = (scaled_units(view, np.ones(5), 0.5) for view in split.views)
+    found = left_out_terms(f, g, split.labels, None)
+    for name in (
+        "own",
+        "pair",
+        "log_mean",
+        "log_prior",
+        "log_uniform",
+        "within",
+        "total",
+        "view_within",
+    ):
+        jackknifed = []
+        for i in range(60):
+            rest = np.delete(np.arange(240), i)
+            value = left_out_terms(f[rest], g[rest], split.labels[rest], None).values[name]
+            jackknifed.append(239 * (found.values[name] - value))
+        assert np.corrcoef(jackknifed, found.influence[name][:60])[0, 1] > 0.98, name
+        ratio = np.std(found.influence[name][:60]) / np.std(jackknifed)
+        np.testing.assert_allclose(ratio, 1, atol=0.15, err_msg=name)
+
+
+def population(rng, n_rows, n_dimensions, per_cluster=1):
+    """Ten classes; rows of a cluster share half of what they differ by."""
+    centres = np.random.default_rng(5).normal(size=(10, n_dimensions)) * 0.7
+    labels = np.repeat(np.arange(10), n_rows)
+    clusters = np.arange(len(labels)) // per_cluster
+    shared = rng.normal(size=(clusters.max() + 1, n_dimensions))[clusters]
+    samples = centres[labels] + np.sqrt(0.5) * shared
+    samples += np.sqrt(0.5) * rng.normal(size=samples.shape)
+    views = samples + 0.3 * rng.normal(size=(2, *samples.shape))
+    return Representation(samples, labels=labels, views=views), clusters
+
+
+COVERED = (
+    "cross_entropy", "nce_limit", "jensen_gap", "view_variance", "class_variance",
+    "between_share", "mean_cross_entropy", "width", "nce", "lower", "middle", "upper",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n_rows", "per_cluster"), [(10, 1), (20, 1), (10, 2)])
+def test_intervals_cover_the_population_with_few_rows_a_class(n_rows, per_cluster):
+    settings = {"n_negatives": [16], "n_bootstrap": 100}
+    large, _ = population(np.random.default_rng(1), 300, 16)
+    truth = bound_risk(large, **(settings | {"n_bootstrap": 2})).values[0]
+    covered = []
+    for seed in range(60):
+        split, clusters = population(np.random.default_rng(seed), n_rows, 16, per_cluster)
+        found = bound_risk(split, clusters=clusters, seed=seed, **settings)
+        covered.append((found.ci_low[0] <= truth) & (truth <= found.ci_high[0]))
+        assert ((found.ci_low <= found.values) & (found.values <= found.ci_high)).all()
+    columns = [found.terms.index(term) for term in COVERED]
+    # 60 samples at 95 %: below 0.84 happens once in 2000 times
+    assert np.mean(covered, axis=0)[columns].min() >= 0.84
+    assert np.mean(covered, axis=0)[columns].mean() >= 0.93
+
+
+def test_copies_are_no_further_samples_where_they_are_clusters(rng):
+    split = world(rng, n=60)
+    copied = split.take(np.repeat(np.arange(60), 4))
+    alone, four = quick(split), quick(copied, clusters=np.repeat(np.arange(60), 4))
+    columns = [
+        alone.terms.index(term) for term in ("cross_entropy", "class_variance", "jensen_gap")
+    ]
+    for name in ("values", "ci_low", "ci_high"):
+        np.testing.assert_allclose(
+            getattr(four, name)[0, columns], getattr(alone, name)[0, columns], rtol=1e-9
+        )
+    assert (four.n_clusters, four.n_samples) == (60, 240)
+    assert four.caution == ""
+    assert "clusters=" in quick(copied).summary()["caution"]
+
+
+def test_a_class_of_one_row_is_left_out_and_said(rng):
+    split = world(rng, labels=np.append(np.arange(30) % 3, 3))
+    found = quick(split)
+    assert found.n_estimated == 30
+    assert "1 of 31 rows are left out" in found.summary()["intervals"]
+    assert np.isfinite(found.values).all()
+    with pytest.raises(ValueError, match=r"^labels must have a class of at least two samples; got"):
+        quick(world(rng, labels=np.arange(5)))
+    with pytest.raises(
+        ValueError, match=r"^labels must have a class of at least two clusters; got"
+    ):
+        quick(split, clusters=np.append(np.arange(30) % 3, 3))
+
+
 # The result ----------------------------------------------------------------------------------
 
 
@@ -550,10 +711,10 @@ def test_permuted_masks_have_the_terms_of_the_probe(rng):
     bound = quick(world, mask=mask, n_permuted=3, temperature=0.5, seed=4)
     draws = np.random.default_rng([4, 3])
     for place in range(3):
-        own = quick(world, mask=mask.permuted(draws), temperature=0.5)
-        row = own.masks.index("learned")
+        other = quick(world, mask=mask.permuted(draws), temperature=0.5)
+        row = other.masks.index("learned")
         found = bound.permuted_variance[place], bound.permuted_cross_entropy[place]
-        expected = own.of("class_variance")[row], own.of("cross_entropy")[row]
+        expected = own(other, "class_variance")[row], own(other, "cross_entropy")[row]
         np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
@@ -578,7 +739,7 @@ def test_the_upper_bound_holds_at_low_temperatures_where_views_agree():
     split = Representation(features, labels=np.arange(60) % 3, views=views)
     for temperature in (1.0, 0.5, 0.2):
         bound = quick(split, temperature=temperature, n_negatives=[4096])
-        assert bound.of("middle")[0, 0] <= bound.of("upper")[0, 0]
+        assert own(bound, "middle")[0, 0] <= own(bound, "upper")[0, 0]
 
 
 def test_the_verdict_is_no_for_a_mask_that_keeps_the_noise(rng):
