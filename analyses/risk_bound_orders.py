@@ -52,7 +52,8 @@ def measure(checkpoint, images, device):
     )  # fmt: skip
     place = found.masks.index("learned" if learned else "none")
     row = {
-        name: float(found.of(name).reshape(len(found.masks), -1)[place, 0])
+        # of the sample, as those under permuted masks are
+        name: float(found.of(name, found.in_sample).reshape(len(found.masks), -1)[place, 0])
         for name in ("cross_entropy", "nce", "upper", "lower", "class_variance")
     }
     row["held"] = bool(found.held[place].all())

@@ -88,8 +88,8 @@ class RiskBound:
     dimension_variance : ndarray of shape (R, D)
         What each dimension contributes to ``class_variance``.
     permuted_variance, permuted_cross_entropy : ndarray of shape (P,)
-        V and CE_p under the mask's weights on randomly chosen dimensions, P times: the null of a
-        mask that knows nothing. Empty without a mask.
+        V and CE_p of the sample under the mask's weights on randomly chosen dimensions, P times:
+        the null of a mask that knows nothing. Empty without a mask.
     class_shares : ndarray of shape (K,)
         Share of the samples in each class.
     n_samples, n_views, n_bootstrap : int
