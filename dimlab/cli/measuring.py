@@ -109,6 +109,8 @@ def correlate(
             if for_people:
                 title = f"Strongest {result.kind} correlations"
                 print_table(result.top_pairs(10), title=title, formats={"correlation": "+.4f"})
+                if result.caution:
+                    print(result.caution)
 
 
 @app.command()
@@ -238,6 +240,11 @@ def find_redundancy(
             if for_people:
                 order = ["dead", "r_squared"]
                 print_rows(result, "Most redundant first", by=order, ascending=[True, False])
+                if np.isfinite(result.variance_inflation_null):
+                    print(
+                        "Median variance inflation factor of as many independent dimensions: "
+                        f"{result.variance_inflation_null:.4g}."
+                    )
 
 
 @app.command()

@@ -27,7 +27,7 @@ from dimlab.kernels.jackknife import (
     jackknife_interval,
 )
 from dimlab.kernels.moments import N_BLOCKS, Moments
-from dimlab.kernels.reliability import block_kurtosis, doubtful_statistics
+from dimlab.kernels.reliability import block_kurtosis, doubtful_statistics, is_heavy
 from dimlab.kernels.rounding import spread_floor
 from dimlab.kernels.similarity import (
     centred_products,
@@ -507,12 +507,16 @@ def _sampled(
         _, agreement, agreements = replicates(
             pairs, lambda each: np.array([_mean_diagonal(each, varying)])
         )
-    doubtful = doubtful_statistics(
-        singular_values_of(moments, centred=False),
-        n_rows=moments.n if ids is None else int(ids.max()) + 1,
-        n_dimensions=moments.n_dimensions,
-        kurtosis=block_kurtosis(moments),
-    )
+    n_units = moments.n if ids is None else int(ids.max()) + 1
+    kurtosis = block_kurtosis(moments)
+    doubtful: tuple[str, ...] = STATISTICS
+    if not is_heavy(kurtosis, n_units):
+        doubtful = doubtful_statistics(
+            singular_values_of(moments, centred=False),
+            n_rows=n_units,
+            n_dimensions=moments.n_dimensions,
+            kurtosis=kurtosis,
+        )
     values, corrected, low, high, deviations = _with_intervals(
         np.concatenate([full, agreement]),
         np.concatenate([without, agreements], axis=1),

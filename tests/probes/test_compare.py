@@ -207,6 +207,15 @@ def _rank(values):
     return np.exp(-(shares * np.log(shares)).sum())
 
 
+def test_heavy_tails_make_every_statistic_doubtful():
+    rng = np.random.default_rng(23)
+    x, y = rng.standard_t(2, size=(300, 4)), rng.normal(size=(300, 4)) * [4, 2, 1, 0.5]
+    found = compare(pair(y, x))
+    assert found.doubtful[1].all()  # differences to it too
+    assert not found.doubtful[0, 3:].any()
+    assert found.summary()["representations"]["b"]["doubtful"] == list(STATISTICS)
+
+
 def test_other_samples_are_not_paired_and_have_no_similarity():
     rng = np.random.default_rng(9)
     x, y = related(rng)
