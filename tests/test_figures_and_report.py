@@ -57,8 +57,12 @@ def test_ablation_figure_shows_the_ranked_importances(pair, ax):
     np.testing.assert_allclose(points[:, 1], np.sort(result.importance)[::-1])
     lines = np.array([segment[:, 1] for segment in ax.collections[0].get_segments()])
     order = np.argsort(-result.importance, kind="stable")
-    np.testing.assert_allclose(lines[:, 0], result.ci_low[order])
-    np.testing.assert_allclose(lines[:, 1], result.ci_high[order])
+    chosen = result.q_value <= 0.05
+    assert chosen.any()
+    low = np.where(chosen, result.fcr_low, result.ci_low)  # those chosen allow for the choice
+    high = np.where(chosen, result.fcr_high, result.ci_high)
+    np.testing.assert_allclose(lines[:, 0], low[order])
+    np.testing.assert_allclose(lines[:, 1], high[order])
     assert ax.get_ylabel() == "importance (accuracy lost)"
     assert "ranked" in ax.get_xlabel()
 

@@ -20,6 +20,7 @@ SIZES = {  # train rows, test rows, dimensions
     "ablate knn groups": [(20_000, 2_000, 256)],
     "ablate ridge": [(20_000, 10_000, 256), (40_000, 10_000, 512)],
     "ablate ridge groups": [(20_000, 10_000, 256)],
+    "ablate ridge resampled": [(20_000, 5_000, 128), (40_000, 10_000, 256)],
     "ablate frozen log_loss": [(20_000, 10_000, 256)],
     "ablate logistic": [(20_000, 10_000, 256), (40_000, 20_000, 128)],
     "ablate_cumulatively ridge": [(20_000, 10_000, 256), (40_000, 10_000, 512)],
@@ -82,6 +83,8 @@ def run(name, train, test):
         reader["groups"] = [list(range(g, g + 4)) for g in range(0, d, 4)]
     if "refit" in way:  # each is a fit of some seconds; more of them take no more memory
         reader |= {"refit": True, "groups": reader["groups"][:3]}
+    if "resampled" in way:
+        reader["resample"] = "train"
     if probe == "ablate" and "frozen" in way:
         reader |= {"reader": "ridge", "refit": False, "score": "log_loss", "n_bootstrap": 200}
     slow = reader.get("reader") == "logistic"
