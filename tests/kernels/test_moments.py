@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimlab.kernels.moments import Moments, deal
+from dimlab.kernels.moments import Moments, deal, deal_clusters
 
 
 def rows(seed=0, n=5000, d=6, mean=1000.0):
@@ -264,3 +264,20 @@ def test_states_of_no_rows_merge_and_kinds_do_not_mix(tmp_path):
     state.scatters[0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="must hold finite moments"):
         Moments.load(state.save(tmp_path / "nan.safetensors"))
+
+
+def test_rows_of_a_cluster_are_in_one_block(rng):
+    clusters = rng.permutation(np.repeat(np.arange(30), rng.integers(1, 9, size=30)))
+    blocks = deal_clusters(clusters, 7, 3)
+    for cluster in range(30):
+        assert len(set(blocks[clusters == cluster])) == 1
+    of_clusters = np.bincount([blocks[clusters == cluster][0] for cluster in range(30)])
+    assert of_clusters.max() - of_clusters.min() <= 1
+    rows = rng.normal(size=(len(clusters), 3))
+    whole = Moments.of(rows, n_blocks=7, seed=3, clusters=clusters)
+    streamed = Moments.of(iter(np.array_split(rows, 5)), n_blocks=7, seed=3, clusters=clusters)
+    np.testing.assert_array_equal(whole.counts, np.bincount(blocks, minlength=7))
+    np.testing.assert_allclose(streamed.means, whole.means, atol=1e-12)
+    for wrong in (clusters[:-1], np.append(clusters, 0)):
+        with pytest.raises(ValueError, match=r"^clusters must have one id a row; got"):
+            Moments.of(rows, clusters=wrong)

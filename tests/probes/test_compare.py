@@ -367,3 +367,19 @@ def test_view_retrieval_states_its_gallery_and_is_compared_at_equal_ones():
     other = replace(one, n_test=10)
     with pytest.raises(ValueError, match=r"^evaluations must be of the same test samples.*10, 20"):
         BaselineComparison((("raw pixels", 0, one), ("trained", 0, other)))
+
+
+def test_the_ends_of_a_difference_pair_opposite_sides():
+    """Zou's interval of two independent values whose intervals are not symmetric, by hand."""
+    rng = np.random.default_rng(24)
+    x, y = rng.normal(size=(150, 5)), rng.normal(size=(90, 5)) * [3, 1, 1, 1, 1]
+    found = compare({"a": Representation(x), "b": Representation(y)})
+    column = STATISTICS.index("participation_ratio")
+    values = found.corrected[:, column]
+    low, high = found.corrected_low[:, column], found.corrected_high[:, column]
+    difference = values[1] - values[0]
+    below = np.hypot(values[1] - low[1], high[0] - values[0])
+    above = np.hypot(high[1] - values[1], values[0] - low[0])
+    np.testing.assert_allclose(found.difference_low[1, column], difference - below)
+    np.testing.assert_allclose(found.difference_high[1, column], difference + above)
+    assert abs(below - above) > 0.05

@@ -17,7 +17,8 @@ from dimlab.kernels.correlation import (
     off_diagonal_rms,
     permuted_correlations,
 )
-from dimlab.kernels.moments import Moments
+from dimlab.kernels.jackknife import jackknife_interval
+from dimlab.kernels.moments import Moments, deal
 from dimlab.probes.correlate import correlate
 from dimlab.representation import Representation
 from dimlab.training.losses import cross_correlation
@@ -455,3 +456,21 @@ def test_extreme_scales_change_nothing(scale):
     np.testing.assert_allclose(other.matrix, plain.matrix, atol=1e-12)
     for name, band in plain.null_band.items():
         np.testing.assert_allclose(other.null_band[name], band, rtol=1e-4)
+
+
+def test_chance_is_that_of_the_rows_left_in_every_replicate():
+    """Deleting a block leaves fewer rows, of which chance makes larger correlations."""
+    rng = np.random.default_rng(33)
+    rows, block = rng.normal(size=(30, 4)), deal(0, 30, 5, 0)
+
+    def beyond(x):
+        matrix = np.corrcoef(x.T)
+        return ((matrix**2).sum() - 4) / 12 - 1 / (len(x) - 1)
+
+    without = np.array([[beyond(rows[block != b])] for b in range(5)])
+    low, high = jackknife_interval(
+        np.array([beyond(rows)]), without, np.bincount(block), corrected=False
+    )
+    found = correlate(Representation(rows), n_draws=0, n_blocks=5)
+    expected = np.sqrt(np.maximum([low[0], high[0]], 0))
+    np.testing.assert_allclose(found.off_diagonal_rms_interval, expected)

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimlab.kernels.jackknife import corrected_interval
+from dimlab.kernels.jackknife import corrected_interval, jackknife_deviations
 from dimlab.kernels.moments import Moments, deal
-from dimlab.kernels.reliability import RANKS
-from dimlab.kernels.spectra import DEFINITIONS, entropy_rank
+from dimlab.kernels.reliability import RANKS, block_kurtosis, doubtful_statistics
+from dimlab.kernels.spectra import DEFINITIONS, entropy_rank, participation_ratio
 from dimlab.probes.decompose import decompose, effective_rank, lidar
 from dimlab.representation import Representation
 from tests import references, worlds
@@ -431,3 +431,46 @@ def test_extreme_scales_change_no_rank(scale):
     np.testing.assert_allclose(other.effective_rank, plain.effective_rank, rtol=1e-9)
     np.testing.assert_allclose(other.singular_values, scale * plain.singular_values, rtol=1e-9)
     np.testing.assert_allclose(effective_rank(scale**1.8 * features), effective_rank(features))
+
+
+@pytest.mark.parametrize(("draw", "kurtosis"), [("gaussian", 3), ("laplace", 6), ("coins", 1)])
+def test_the_kurtosis_is_that_of_the_values(draw, kurtosis):
+    rng = np.random.default_rng(23)
+    rows = {
+        "gaussian": lambda size: rng.normal(size=size),
+        "laplace": lambda size: rng.laplace(size=size),
+        "coins": lambda size: rng.choice([-1.0, 1.0], size=size),
+    }[draw]((200, 200))
+    rows += 5  # about the mean
+    found = [block_kurtosis(Moments.of(rows, n_blocks=n)) for n in (20, 200)]
+    np.testing.assert_allclose(found, kurtosis, rtol=0.15)
+    assert np.isnan(block_kurtosis(Moments.of(rows, n_blocks=1)))
+
+
+def test_a_flat_spectrum_has_no_exponent_to_trust():
+    """Samples of equal values fall by chance; the law is trusted where they fall further."""
+    names = dict(n_rows=4000, n_dimensions=40, kurtosis=3.0, fitted=(11, 40))
+    fallen = np.log(1.02) * np.arange(40)
+    assert "power_law_exponent" in doubtful_statistics(np.exp(-fallen / 4), **names)
+    assert "power_law_exponent" not in doubtful_statistics(np.exp(-2 * fallen), **names)
+
+
+def test_participation_ratios_are_corrected_on_the_scale_of_reciprocals():
+    rng = np.random.default_rng(24)
+    rows = rng.normal(size=(40, 6)) * np.arange(1, 7)
+    found = decompose(Representation(rows), n_blocks=5)
+    block = deal(0, 40, 5, 0)
+
+    def ratio(x):
+        return participation_ratio(np.linalg.svd(x, compute_uv=False))
+
+    without = np.array([[1 / ratio(rows[block != b])] for b in range(5)])
+    expected, _ = jackknife_deviations(np.array([1 / ratio(rows)]), without, np.bincount(block))
+    np.testing.assert_allclose(found.corrected["participation_ratio"], 1 / expected[0])
+
+
+def test_entropy_is_the_logarithm_of_the_effective_rank_corrected_too():
+    found = decompose(Representation(with_values(np.arange(1, 7.0), n=90)))
+    for name in ("corrected", "corrected_intervals"):
+        values = getattr(found, name)
+        np.testing.assert_allclose(values["entropy"], np.log(values["effective_rank"]))

@@ -13,6 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 from dimlab.kernels.collinearity import (
     inflation_by_chance,
     largest_r_squared_by_chance,
+    pairs_by_chance,
     variance_inflation,
 )
 from dimlab.kernels.correlation import independent_correlations
@@ -440,3 +441,23 @@ def test_copies_stay_together_at_a_cut_of_one():
         x = np.random.default_rng(seed).normal(size=(100, 3))
         found = find_redundancy(Representation(np.hstack([x, -3 * x + 1])), cut=1.0)
         np.testing.assert_array_equal(found.group, [0, 1, 2, 0, 1, 2])
+
+
+@pytest.mark.parametrize(("n", "d", "cut"), [(12, 30, 0.5), (40, 20, 0.3)])
+def test_pairs_by_chance_are_those_of_independent_dimensions(n, d, cut):
+    rng, found = np.random.default_rng(31), []
+    for matrix in independent_correlations(n, d, 200, rng):
+        found.append((np.abs(matrix[np.triu_indices(d, 1)]) >= cut).sum())
+    np.testing.assert_allclose(pairs_by_chance(n, d, cut), np.mean(found), rtol=0.1)
+
+
+def test_few_rows_explain_nothing_beyond_chance():
+    """One more row than dimensions: some adjusted R^2 are above 0.9, and mean nothing."""
+    large = redundant = 0
+    for seed in range(8):
+        x = np.random.default_rng(seed).normal(size=(14, 13))
+        found = find_redundancy(Representation(x), cut=1.0, n_blocks=2)
+        large += (found.adjusted_r_squared >= 0.9).sum()
+        redundant += found.is_redundant.sum()
+    assert large >= 5
+    assert redundant <= 2
