@@ -209,7 +209,8 @@ def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None
     Returns
     -------
     Axes
-        One point a group; coloured and named where q <= 0.05.
+        One point a group; coloured and named where q <= 0.05. A line of text where too few samples
+        are misread for any to be.
 
     Examples
     --------
@@ -241,6 +242,9 @@ def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None
             textcoords="offset points",
             fontsize="small",
         )
+    if result.n_test_needed and not len(result.confirmed):
+        text = f"undecided: at least {result.n_test_needed} samples are needed"
+        ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center")
     ax.axvline(0, color="black", lw=0.8)
     ax.axhline(LEVEL, color="black", lw=0.8, ls="--")
     ax.set_yscale("log")
@@ -294,7 +298,7 @@ def plot_masked_scores(result: MaskedScores, *, ax: Axes | None = None) -> Axes:
     by_chance = result.scores.mean(axis=1) + result.null_gain - result.full_score
     ax.hlines(
         by_chance, places - 0.3, places + 0.3, color=GREEN, lw=2,
-        label="what the best of equal masks reaches by chance (95 %)",
+        label="best of equal masks by chance, 95 %",
     )  # fmt: skip
     errors = np.stack([result.gain - result.ci_low, result.ci_high - result.gain])
     ax.errorbar(

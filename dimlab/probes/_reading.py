@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -166,11 +167,10 @@ class Rows:
         train_ids, test_ids = cluster_ids_of_pair(train, test, clusters)
         sizes = None if test_ids is None else np.bincount(test_ids)
         counted = {} if sizes is None else {"n_clusters": len(sizes), "largest": int(sizes.max())}
-        said = {
-            "sample": sample_of(test),
-            "clusters": counted,
-            "caution": caution_of(test, test_ids),
-        }
+        caution = caution_of(test, test_ids)
+        if caution:
+            warnings.warn(caution, UserWarning, stacklevel=3)
+        said = {"sample": sample_of(test), "clusters": counted, "caution": caution}
         return cls(train_ids, test_ids, said)
 
 

@@ -94,8 +94,8 @@ class CumulativeAblation:
     >>> curve.full_score, curve.n_dispensable, curve.summary()["best_score"]
     (1.0, 0, 1.0)
     >>> curve.summary()["dispensable"]
-    'None is shown to be: ... lies beyond the margin of 0.01. That margin needs 381 test samples or
-    more; here are 40.'
+    'None is shown to be: ... beyond the margin of 0.01. That margin needs 381 test samples or more;
+    here are 40.'
     """
 
     reader: str
@@ -211,11 +211,15 @@ class CumulativeAblation:
                 f"{self.loss_high[place]:.4f} (95 % interval), within the margin of "
                 f"{self.margin:g}; so it does at every point before."
             )
+        first = int(self.n_removed[1])
         return (
-            f"None is shown to be: without the first {self.n_removed[1]} the loss may be "
-            f"{self.loss_high[1]:.4f} (95 % interval), which lies beyond the margin of "
-            f"{self.margin:g}. That margin needs {self.n_test_needed} test samples or more; here "
-            f"are {self.n_test}."
+            f"None is shown to be: without the first{f' {first}' if first > 1 else ''} of this "
+            f"order accuracy falls by {self.full_score - self.scores[1]:.4f}, and perhaps by "
+            f"{self.loss_high[1]:.4f} (95 % interval), beyond the margin of {self.margin:g}. "
+        ) + (
+            f"That margin needs {self.n_test_needed} test samples or more; here are {self.n_test}."
+            if self.n_test < self.n_test_needed
+            else f"The {self.n_test} test samples could have shown a loss of 0."
         )
 
 

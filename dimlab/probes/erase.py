@@ -10,7 +10,7 @@ import numpy as np
 
 from dimlab.basis import KINDS, Basis, fit_basis
 from dimlab.clusters import ClustersLike, cluster_ids
-from dimlab.kernels.clustered import paired_interval
+from dimlab.kernels.clustered import cluster_quantile, paired_interval
 from dimlab.kernels.effects import f_statistics, without_class_means
 from dimlab.kernels.erasure import (
     Removal,
@@ -760,6 +760,9 @@ def _of_heads(
         falls = np.quantile(
             drawn_values[:, :1] - drawn_values, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=0
         )
+        if clusters[s] is not None:  # as Student's quantile is to the normal one
+            wider = cluster_quantile(clusters[s], _LEVEL) / cluster_quantile(None, _LEVEL)
+            falls = lost[single, s, :, 0] + wider * (falls - lost[single, s, :, 0])
         lost[single, s, :, 1:] = np.moveaxis(falls, 0, -1)
         lost[0, s, :, 1:] = np.nan
     return {

@@ -73,7 +73,7 @@ class MaskedScores:
     Examples
     --------
     >>> labels = np.arange(40) % 2
-    >>> features = np.column_stack([2.0 * labels - 1, np.zeros(40)])  # the second says nothing
+    >>> features = np.column_stack([2.0 * labels - 1 + np.arange(40) / 400, np.zeros(40)])
     >>> split = Representation(features, labels=labels)
     >>> scores = random_masks(split, split, drop=[0.5], n_masks=20)  # one of the two is kept
     >>> sorted(set(scores.scores[0].tolist())), scores.to_frame()["best_gain"].tolist()
