@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from dimlab.training.checkpoint import build_network
 from dimlab.training.config import TrainConfig
+from dimlab.training.loop import memory_format
 from dimlab.training.step import Stepper
 from tests.references import official_step
 
@@ -52,14 +53,14 @@ MODES = {
 def views_of(config, channels, side):
     generator = torch.Generator().manual_seed(0)
     shape = (config.batch_size, channels, side, side)
-    views = (torch.rand(shape, generator=generator).to(DEVICE) for _ in range(2))
-    return tuple(view.contiguous(memory_format=torch.channels_last) for view in views)
+    return tuple(torch.rand(shape, generator=generator).to(DEVICE) for _ in range(2))
 
 
 def fresh(config, channels):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = build_network(config, channels).to(DEVICE, memory_format=torch.channels_last)
+        layout = memory_format(torch.device(DEVICE), config.precision)  # as in training
+        network = build_network(config, channels).to(DEVICE, memory_format=layout)
         mask = torch.zeros(network["encoder"].n_dimensions, device=DEVICE)
     return network.train(), mask
 
@@ -69,8 +70,9 @@ def contestants(config, channels, side):
     views = views_of(config, channels, side)
     found = {}
     for name, changes in MODES.items():
-        network, mask = fresh(config, channels)
-        stepper = Stepper(network, mask, replace(config, **changes))
+        changed = replace(config, **changes)
+        network, mask = fresh(changed, channels)
+        stepper = Stepper(network, mask, changed)
         stepper.set_rates(0.01)
         found[name] = partial(stepper.take, views, lambda: views)
     found["official step, transcribed"] = official(config, channels, views)
