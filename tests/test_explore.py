@@ -102,6 +102,22 @@ def test_ridge_is_that_of_a_refit_on_the_kept_dimensions(seed, make):
         np.testing.assert_allclose(found.ridge_per_class, expected, atol=1e-12)
 
 
+def test_ridge_of_noise_falls_back_on_the_shares_of_unequal_classes(rng):
+    labels = np.repeat([0, 1, 2], [20, 250, 30])
+    train, test = (Representation(rng.normal(size=(300, 5)), labels=labels) for _ in range(2))
+    explorer = Explorer(train, test)
+    explorer.remove([1, 3])
+    assert explorer.state().ridge_accuracy == 250 / 300
+
+
+def test_what_products_cannot_tell_from_zero_is_zero(rng):
+    once = rng.normal(size=(50, 3))
+    gram = np.hstack([once, once])
+    found = masking.masked_singular_values(gram.T @ gram, np.ones(6, dtype=bool), 50)
+    np.testing.assert_array_equal(found[3:], 0)
+    np.testing.assert_allclose(found[:3], np.linalg.svd(gram, compute_uv=False)[:3])
+
+
 def test_spectrum_is_that_of_the_kept_features(rng):
     train, test = world(rng), world(rng, n=260)
     explorer = Explorer(train, test)

@@ -1,14 +1,15 @@
 """Coverage of every interval and level of every p-value, in worlds whose truth is known.
 
 Run by hand: ``python tests/benchmarks/calibration.py [--small] [--write]``. Results of finished
-parts stay in a JSON-lines file (``--rows``), so that a run that was stopped goes on where it was;
-``--write`` puts the tables into ``.docs/calibration.md``.
+parts stay in a JSON-lines file (``--rows``), so that a run that was stopped goes on where it was; a
+change of a measure needs another file or ``VERSION``. ``--write`` puts the tables into
+``.docs/calibration.md``.
 
 *Truth.* An interval of a probe with a reader speaks of the population of test samples, given the
 train split and the reader fitted on it. Its truth is what the same probe says, with the same train
-split, of a test sample of 40,000 rows. An interval of a measure without a reader speaks of the
-population of samples: its truth is the measure of 100,000 rows, or of the risk bound the mean of
-ten measures of 4,000 rows.
+split, of a test sample of 40,000 rows (``--small``: 8,000). An interval of a measure without a
+reader speaks of the population of samples: its truth is the measure of three times as many rows;
+that of the risk bound, whose cost grows with their square, the mean of measures of 4,000 rows.
 
 *Null.* For p-values of reading, test labels are permuted independently of the features, whole
 clusters where there are any. For p-values of factors the factor is drawn given the label alone.
@@ -39,7 +40,10 @@ from dimlab import Representation
 
 VERSION = 1  # of worlds and studies: rows of another version are not used
 PAGE = Path(__file__).resolve().parents[2] / ".docs" / "calibration.md"
-POPULATION, LARGE, BATCH = 40_000, 100_000, 20
+SIZES = {  # train splits, batches of test samples, samples a batch, rows of a population
+    "small": (1, 1, 8, 8_000),
+    "full": (2, 5, 20, 40_000),
+}
 Found = dict[str, Any]  # name: (low, high), or p-values
 
 
@@ -180,18 +184,17 @@ def _masks(world, train, test, n_masks=60):
 
 
 def _run_masks(world, train, test, seed):
+    """The seed draws the same masks each time; the interval is that of the one chosen."""
     found = _masks(world, train, test)
-    whole = _masks_of_population(world, train)
-    chosen = whole.scores[np.arange(2), found.best] - whole.full_score
-    low, high = _bounds(found)
-    return {"gain of the best mask": (low - chosen, high - chosen)}
+    chosen = np.full((2, *found.scores.shape), np.nan)
+    for rate, best in enumerate(found.best):
+        chosen[:, rate, best] = found.ci_low[rate], found.ci_high[rate]
+    return {"gain of the best mask": tuple(chosen)}
 
 
-def _masks_of_population(world, train, kept={}):  # noqa: B006 - one result, of the last call
-    if kept.get("train") is not train:
-        population = world.draw(np.random.default_rng(99), POPULATION)
-        kept.update(train=train, found=_masks(world, train, population))
-    return kept["found"]
+def _truth_masks(world, train, test):
+    found = _masks(world, train, test)
+    return {"gain of the best mask": found.scores - found.full_score}
 
 
 def _run_masks_null(world, train, test, seed):
@@ -354,7 +357,7 @@ def _run_bound(world, train, test, seed):
 
 def _truth_bound(world, train, test):
     parts = [
-        _bound(world, test.take(np.arange(s, s + 4000)), 2, 0) for s in range(0, POPULATION, 4000)
+        _bound(world, test.take(np.arange(s, s + 4000)), 2, 0) for s in range(0, len(test), 4000)
     ]
     means = np.mean([part.values[0] for part in parts], axis=0)
     return {t.replace("_", " "): mean for t, mean in zip(parts[0].terms, means, strict=True)}
@@ -366,10 +369,7 @@ STUDIES = [
     *_of_ablation("ridge", "balanced_accuracy", conservative=True),
     *_of_ablation("ridge", "log_loss", conservative=False),
     *_of_ablation("knn", "log_loss", conservative=False),
-    Study(
-        "random_masks", _run_masks, lambda w, a, b: {"gain of the best mask": np.zeros(2)},
-        conservative=True,
-    ),
+    Study("random_masks", _run_masks, _truth_masks, conservative=True),
     Study("random_masks", _run_masks_null, null=True),
     Study("ablate_cumulatively", _run_cumulative, _truth_cumulative, conservative=True),
     Study("confirm_harmful", _run_confirm, null=True),
@@ -396,15 +396,16 @@ STUDIES = [
 # Running -------------------------------------------------------------------------------------
 
 
-def parts(n_trains: int, n_batches: int) -> Iterator[dict[str, Any]]:
+def parts(size: str) -> Iterator[dict[str, Any]]:
     """Every part of the simulation, each a row of the file."""
+    n_trains, n_batches, *_ = SIZES[size]
     for train in range(n_trains):
         for world in WORLDS:
             for place, study in enumerate(STUDIES):
                 if world in study.worlds:
                     for batch in range(n_batches):
                         yield {
-                            "version": VERSION, "world": world, "probe": study.probe,
+                            "version": VERSION, "size": size, "world": world, "probe": study.probe,
                             "study": place, "train": train, "batch": batch,
                         }  # fmt: skip
 
@@ -413,18 +414,19 @@ def simulate(part: dict[str, Any], truths: dict[Any, Any]) -> Found:
     """One part: per repetition the share of intervals that cover, or of p-values up to 0.05."""
     study, world = STUDIES[part["study"]], WORLDS[part["world"]]
     train_key = (part["world"], part["train"])
+    *_, n_samples, n_rows = SIZES[part["size"]]
     if truths.get("train_key") != train_key:
         truths.clear()
         train = world.draw(np.random.default_rng([1, part["train"]]), world.n)
         truths.update(train_key=train_key, train=train)
     train = truths["train"]
     if study.truth is not None and part["study"] not in truths:
-        n = LARGE if study.run in (_run_structure, _run_compare) else POPULATION
+        n = n_rows * (3 if study.run in (_run_structure, _run_compare) else 1)
         population = world.draw(np.random.default_rng([2, part["train"]]), n)
         truths[part["study"]] = study.truth(world, train, population)
     found: Found = {}
-    for repetition in range(BATCH):
-        seed = part["batch"] * BATCH + repetition
+    for repetition in range(n_samples):
+        seed = part["batch"] * n_samples + repetition
         rng = np.random.default_rng([3, part["train"], seed])
         test = world.draw(rng, world.n)
         if study.null:
@@ -516,16 +518,17 @@ def _beyond(share: float, interval: bool, conservative: bool) -> float:
     return share - 0.06
 
 
-def page(rows: list[dict[str, Any]], n_tests: int) -> str:
+def page(rows: list[dict[str, Any]], size: str) -> str:
     """Return the page of the documentation."""
+    n_trains, n_batches, n_samples, n_rows = SIZES[size]
     worlds = "\n".join(f"- *{each.title}*: {each.words}." for each in WORLDS.values())
     return f"""# Calibration
 
 How often the 95 % intervals hold the true value, and how often p-values are at most 0.05 where
-there is nothing to find: {n_tests} test samples a cell, of train splits of the same size. The
-truth of an interval is the value of the population given the train split and the reader fitted on
-it, from a test sample of {POPULATION:,} rows or more; for p-values labels or factors are drawn
-without an effect. Worlds of twelve dimensions, four of which follow the class and two a factor:
+there is nothing to find: {n_trains * n_batches * n_samples} test samples a cell. The truth of an
+interval is the value of the population given the train split and the reader fitted on it, from a
+test sample of {n_rows:,} rows or more; for p-values labels or factors are drawn without an effect.
+Worlds of twelve dimensions, four of which follow the class and two a factor:
 
 {worlds}
 
@@ -542,15 +545,15 @@ probe has no such number there. Where a number fails, its page or summary says s
 def main() -> None:
     """Run what the command line asks for."""
     parser = argparse.ArgumentParser(description="Coverage and levels in worlds of known truth.")
-    parser.add_argument("--small", action="store_true", help="one batch a cell: about a minute")
+    parser.add_argument("--small", action="store_true", help="few samples: a minute or two")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     parser.add_argument("--rows", type=Path, help="the file of finished parts")
     arguments = parser.parse_args()
-    n_trains, n_batches = (1, 1) if arguments.small else (2, 5)
+    size = "small" if arguments.small else "full"
     rows = arguments.rows or Path(tempfile.gettempdir()) / "dimlab-calibration.jsonl"
-    found = run(rows, list(parts(n_trains, n_batches)))
+    found = run(rows, list(parts(size)))
     if arguments.write:
-        PAGE.write_text(page(found, n_trains * n_batches * BATCH))
+        PAGE.write_text(page(found, size))
     print(tables(found))
 
 

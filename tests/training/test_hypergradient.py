@@ -205,6 +205,14 @@ def test_finite_difference_converges_to_exact_with_the_square_of_the_radius():
     torch.testing.assert_close(close.second_order, exact.second_order, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize(("inner", "outer"), LOSSES[1:3])
+def test_the_finite_difference_is_of_the_inner_loss(inner, outer):
+    trial = World(2).trial(inner, outer)
+    exact = exact_hypergradient(trial).second_order
+    found = finite_difference_hypergradient(trial, radius=1e-3).second_order
+    torch.testing.assert_close(found, exact, rtol=1e-2, atol=1e-2 * exact.abs().max().item())
+
+
 def test_first_order_is_the_direct_part_of_exact():
     world = World(0)
     exact = exact_hypergradient(world.trial("total"))

@@ -180,6 +180,17 @@ def test_gradient_share_is_the_mean_absolute_gradient_of_each_dimension():
     torch.testing.assert_close(record["gradient_share"], expected)
 
 
+def test_a_record_holds_both_scaled_rates_and_the_spread_of_the_weights():
+    world = World(3, hypergradient="none", learning_rate=0.2, mask_learning_rate=0.5)
+    stepper = Stepper(world.network, world.s, world.config)
+    stepper.set_rates(0.25)
+    record = stepper.take(world.batches[0], lambda: None)
+    assert (record["learning_rate"], record["mask_learning_rate"]) == (0.05, 0.125)
+    weights = world.s.sigmoid().numpy()
+    assert record["mask_std"] == pytest.approx(weights.std())
+    assert record["mask_mean"] == pytest.approx(weights.mean())
+
+
 def test_a_loss_that_is_not_finite_moves_nothing():
     world = World(4)
     before = {name: w.clone() for name, w in world.weights.items()}
