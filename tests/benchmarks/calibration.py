@@ -143,33 +143,59 @@ class Study:
     conservative: bool = False  # documented to cover more than it says
 
 
-def _ablation(reader: str, score: str, **more: Any) -> dict[str, Any]:
-    name = f"importance, {reader}, {score.replace('_', ' ')}"
-
-    def run(world, train, test, seed, n_bootstrap=999):
-        found = dimlab.ablate(
-            train, test, reader=reader, score=score, n_bootstrap=n_bootstrap, seed=seed,
-            **world.clusters(dimlab.ablate), **more,
-        )  # fmt: skip
-        return found
-
-    return {
-        "run": lambda w, a, b, seed: {name: _bounds(run(w, a, b, seed))},
-        "truth": lambda w, a, b: {name: run(w, a, b, 0, 1).importance},
-        "null": lambda w, a, b, seed: {name: run(w, a, b, seed).p_value},
-    }
+def _ablate(world, train, test, reader, score, seed=0, n_bootstrap=999, **more):
+    return dimlab.ablate(
+        train, test, reader=reader, score=score, n_bootstrap=n_bootstrap, seed=seed,
+        **world.clusters(dimlab.ablate), **more,
+    )  # fmt: skip
 
 
 def _bounds(found: Any) -> tuple[np.ndarray, np.ndarray]:
     return found.ci_low, found.ci_high
 
 
-def _of_ablation(reader: str, score: str, conservative: bool, **more: Any) -> list[Study]:
-    parts = _ablation(reader, score, **more)
+def _of_ablation(reader: str, score: str, conservative: bool) -> list[Study]:
+    """Intervals of importance, those of the groups that were found, and p-values."""
+    name = f"importance, {reader}, {score.replace('_', ' ')}"
+    selected = f"{name}, of those found"
+
+    def run(world, train, test, seed):
+        found = _ablate(world, train, test, reader, score, seed)
+        return {name: _bounds(found), selected: (found.fcr_low, found.fcr_high)}
+
+    def truth(world, train, test):
+        importance = _ablate(world, train, test, reader, score, n_bootstrap=1).importance
+        return {name: importance, selected: importance}
+
+    def null(world, train, test, seed):
+        return {name: _ablate(world, train, test, reader, score, seed).p_value}
+
     return [
-        Study("ablate", parts["run"], parts["truth"], conservative=conservative),
-        Study("ablate", parts["null"], null=True),
+        Study("ablate", run, truth, conservative=conservative),
+        Study("ablate", null, null=True),
     ]
+
+
+_TRAINED = "importance over train sets, ridge, log loss"
+
+
+def _over_trains(world, seed, test):
+    """A train split of its own for every test sample."""
+    train = world.draw(np.random.default_rng([4, seed]), world.n)
+    return _ablate(world, train, test, "ridge", "log_loss", seed, resample="train")
+
+
+def _truth_over_trains(world, train, test):
+    draws = (world.draw(np.random.default_rng([5, seed]), world.n) for seed in range(60))
+    each = [_ablate(world, t, test, "ridge", "log_loss", n_bootstrap=1).importance for t in draws]
+    return {_TRAINED: np.mean(each, axis=0)}
+
+
+def _null_over_trains(world, train, test, seed):
+    rng = np.random.default_rng([6, seed])
+    train = permuted(world.draw(rng, world.n), rng, world.per_cluster)
+    found = _ablate(world, train, test, "ridge", "log_loss", seed, resample="train")
+    return {_TRAINED: found.p_value}
 
 
 def _masks(world, train, test, n_masks=60):
@@ -357,7 +383,8 @@ def _run_bound(world, train, test, seed):
 
 def _truth_bound(world, train, test):
     parts = [
-        _bound(world, test.take(np.arange(s, s + 4000)), 2, 0) for s in range(0, len(test), 4000)
+        _bound(world, test.take(np.arange(len(test))[s : s + 4000]), 2, 0)
+        for s in range(0, len(test), 4000)
     ]
     means = np.mean([part.values[0] for part in parts], axis=0)
     return {t.replace("_", " "): mean for t, mean in zip(parts[0].terms, means, strict=True)}
@@ -369,6 +396,11 @@ STUDIES = [
     *_of_ablation("ridge", "balanced_accuracy", conservative=True),
     *_of_ablation("ridge", "log_loss", conservative=False),
     *_of_ablation("knn", "log_loss", conservative=False),
+    Study(
+        "ablate", lambda w, a, b, seed: {_TRAINED: _bounds(_over_trains(w, seed, b))},
+        _truth_over_trains, worlds=("gaussian", "t3", "sparse", "rare"), conservative=True,
+    ),
+    Study("ablate", _null_over_trains, worlds=("gaussian", "t3", "sparse", "rare"), null=True),
     Study("random_masks", _run_masks, _truth_masks, conservative=True),
     Study("random_masks", _run_masks_null, null=True),
     Study("ablate_cumulatively", _run_cumulative, _truth_cumulative, conservative=True),
