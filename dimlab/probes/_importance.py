@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.kernels.balanced import balanced_change, balanced_interval, balanced_test
-from dimlab.kernels.clustered import paired_interval, paired_test
+from dimlab.kernels.clustered import cluster_sums, paired_interval, paired_test
 from dimlab.kernels.means import StudentisedMeans
 from dimlab.kernels.paired import normal_quantile
 from dimlab.probes._outcomes import Outcomes, Parts, Progress, Split
@@ -202,7 +202,7 @@ def spread_over_train(
     train: Split,
     test: Split,
     groups: Parts,
-    clusters: np.ndarray | None,
+    clusters: tuple[np.ndarray | None, np.ndarray | None],
     seed: int,
     progress: Progress | None,
 ) -> tuple[np.ndarray, np.ndarray, int]:
@@ -211,10 +211,15 @@ def spread_over_train(
     A jackknife: the reader is fitted without each of 20 blocks of train rows, or of whole clusters.
     Blocks have like shares of every class, and a class that a block would take away whole stays.
     Returns two arrays (G,) and the number of blocks.
+
+    Accuracy counts rows: each fit flips some near a boundary, by chance, which the jackknife would
+    multiply by 19. What the test rows' sampling alone adds to the variance over fits is taken off;
+    the interval over test samples has it already.
     """
-    blocks = train_blocks(train.codes, clusters, seed)
+    blocks = train_blocks(train.codes, clusters[0], seed)
     n_blocks = int(blocks.max()) + 1
     estimates = []
+    total = squares = np.zeros(1)
     for block in range(n_blocks):
         kept = blocks != block
         kept |= ~np.isin(train.codes, train.codes[kept])
@@ -223,10 +228,17 @@ def spread_over_train(
         full, without = _accuracies(found, test.codes)
         lost = (found.ablated_loss - found.full_loss[:, None]).mean(axis=0)
         estimates.append((full - without, lost))
+        change = cluster_sums(changes(found, test.codes), clusters[1]).astype(np.float32)
+        total, squares = total + change, squares + change**2
         if progress is not None:
             progress(block + 1, n_blocks)
     around = np.array(estimates) - np.mean(estimates, axis=0)
-    spread = np.sqrt((n_blocks - 1) / n_blocks * (around**2).sum(axis=0))
+    variance = (around**2).sum(axis=0)
+    n_rows, n_units = len(test.codes), len(total)
+    between_rows = (squares - total**2 / n_blocks).sum(axis=0, dtype=np.float64) / n_rows**2
+    by_chance = (between_rows - variance[0] / n_units) * n_units / max(1, n_units - 1)
+    variance[0] = np.maximum(variance[0] - by_chance, 0.0)
+    spread = np.sqrt((n_blocks - 1) / n_blocks * variance)
     return spread[0], spread[1], n_blocks
 
 

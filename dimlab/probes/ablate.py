@@ -395,8 +395,9 @@ def ablate(
     ``resample="test"``: intervals and p-values condition on ``train`` and the fitted reader.
     ``resample="train"``: they are of the mean importance over train splits of this size, on the
     population of ``test``. To the variance over test samples is added that of a jackknife which
-    fits the reader without each of 20 blocks of train; quantiles are Student's with 19 degrees of
-    freedom. A noise dimension has a mean slightly below 0, since it does harm.
+    fits the reader without each of 20 blocks of train (for accuracy less what the sampling of test
+    rows adds to it); quantiles are Student's with 19 degrees of freedom. A noise dimension has a
+    mean slightly below 0, since it does harm.
 
     Clusters: rows are taken to be independent unless ``clusters`` says which belong together, as
     images of one patient, frames of one video or copies of a row do. Else intervals are too short
@@ -439,7 +440,8 @@ def ablate(
     chosen = None if groups is None else checked_groups(groups, train.n_dimensions)
     if n_bootstrap < 1:
         raise ValueError(f"n_bootstrap must be >= 1; got {n_bootstrap}.")
-    train_ids, test_ids = cluster_ids_of_pair(train, test, clusters)
+    ids = cluster_ids_of_pair(train, test, clusters)
+    test_ids = ids[1]
     n_groups = train.n_dimensions if chosen is None else len(chosen)
     foresee(
         f"ablate {reading.in_memory}{' resampled' if resample == 'train' else ''}",
@@ -453,7 +455,7 @@ def ablate(
     truth = queries.codes
 
     def over_train() -> tuple[np.ndarray, np.ndarray, int]:
-        return spread_over_train(reading, bank, queries, chosen, train_ids, seed, progress)
+        return spread_over_train(reading, bank, queries, chosen, ids, seed, progress)
 
     measured = measure(
         found[0],
@@ -469,8 +471,8 @@ def ablate(
     if together and apart:
         rows = np.random.default_rng(seed).choice(len(test), _N_LOOKED_AT, replace=False)
         some = reading.outcomes(bank, Split(queries.features[rows], truth[rows]), [together])[0]
-        ids = None if test_ids is None else test_ids[rows]
-        hidden = _hidden(some, together, truth[rows], ids, measured)
+        known = None if test_ids is None else test_ids[rows]
+        hidden = _hidden(some, together, truth[rows], known, measured)
     elif together:
         hidden = _hidden(found[1], together, truth, test_ids, measured)
     caution = caution_of(test, test_ids)

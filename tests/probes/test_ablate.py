@@ -416,7 +416,7 @@ def softmax_loss(logits, labels, classes):
 @pytest.mark.parametrize("score", ["balanced_accuracy", "log_loss"])
 def test_bootstrap_intervals_cover(score, monkeypatch):
     """The importance over a large test split is inside about 95 % of small ones' intervals."""
-    monkeypatch.setattr("dimlab.probes.ablate._N_SIGN_FLIPS", 9)
+    monkeypatch.setattr("dimlab.probes._importance._N_SIGN_FLIPS", 9)
     rng = np.random.default_rng(10)
     train = noisy(rng, n=120, shift=0.5)
     truth = ablate(train, noisy(rng, n=30_000, shift=0.5), reader="ridge", score=score, refit=False)
@@ -860,13 +860,23 @@ def test_rough_log_losses_are_said_beside_the_number():
 
 def jackknifed(train, test, ids, score):
     """Delete-block jackknife by hand, over the blocks that ablate draws."""
-    codes = np.unique(train.labels, return_inverse=True)[1]
-    blocks = train_blocks(codes, ids, 0)
-    values = [
-        ablate(train.take(blocks != block), test, reader="ridge", score=score).importance
-        for block in range(blocks.max() + 1)
-    ]
-    return np.sqrt((len(values) - 1) * np.var(values, axis=0)), len(values)
+    blocks = train_blocks(np.unique(train.labels, return_inverse=True)[1], ids, 0)
+    kept = [train.take(blocks != block) for block in range(blocks.max() + 1)]
+    if score == "log_loss":
+        options = {"reader": "ridge", "score": score, "n_bootstrap": 1}
+        values = [ablate(some, test, **options).importance for some in kept]
+        return np.sqrt((len(kept) - 1) * np.var(values, axis=0)), len(kept)
+    changes = np.empty((len(kept), len(test), 6))
+    for block, some in enumerate(kept):
+        right = fit_ridge(some.features, some.labels).predict(test.features) == test.labels
+        for d in range(6):
+            fitted = fit_ridge(without(some, [d]), some.labels)
+            left = fitted.predict(without(test, [d])) == test.labels
+            changes[block, :, d] = right.astype(int) - left
+    around = changes - changes.mean(axis=0)
+    by_chance = around.var(axis=1, ddof=1) / len(test)
+    variance = (around.mean(axis=1) ** 2 - by_chance).sum(axis=0)
+    return np.sqrt((len(kept) - 1) / len(kept) * np.maximum(variance, 0)), len(kept)
 
 
 @pytest.mark.parametrize("score", ["accuracy", "log_loss"])
@@ -883,7 +893,8 @@ def test_variation_of_train_adds_a_jackknife_to_that_of_test(splits, score, clus
     low = given.importance - quantile * np.hypot((given.importance - given.ci_low) / z, spread)
     high = given.importance + quantile * np.hypot((given.ci_high - given.importance) / z, spread)
     np.testing.assert_array_equal(both.importance, given.importance)
-    np.testing.assert_allclose([both.ci_low, both.ci_high], [low, high], rtol=1e-9)
+    assert (spread > 0).sum() > 2
+    np.testing.assert_allclose([both.ci_low, both.ci_high], [low, high], rtol=1e-5)
     np.testing.assert_array_equal(both.p_value <= 0.05, (low > 0) | (high < 0))
     np.testing.assert_allclose(both.q_value, false_discovery_control(both.p_value))
     assert "train splits of this size" in both.summary()["intervals"]
@@ -905,13 +916,16 @@ def test_blocks_of_train_share_classes_and_keep_clusters_whole():
 
 
 def test_a_class_of_one_train_row_stays_in_every_fit(splits):
+    """Else the other classes would be numbered from 0 in the fit that lacks it."""
     train, test = splits
     labels = train.labels.copy()
-    labels[0] = 77
+    labels[0] = 0
     rare = Representation(train.features, labels=labels)
     ablation = ablate(rare, test, reader="ridge", resample="train")
-    assert ablation.classes[-1] == 77
-    assert np.isfinite([ablation.ci_low, ablation.ci_high]).all()
+    assert ablation.classes.tolist() == [0, 1, 4, 6]
+    usual = ablate(train, test, reader="ridge", resample="train")
+    lengths = (ablation.ci_high - ablation.ci_low) / (usual.ci_high - usual.ci_low)
+    assert (lengths < 1.5).all()
 
 
 @pytest.mark.slow
@@ -923,12 +937,12 @@ def test_intervals_over_train_cover_the_mean_over_train_splits(score):
     def world(n):
         return noisy(rng, n=n, d=5, shift=0.5)
 
-    options = {"reader": "ridge", "score": score, "n_bootstrap": 250}
+    options = {"reader": "ridge", "score": score, "n_bootstrap": 200}
     big = world(8000)
-    truth = np.mean([ablate(world(150), big, **options).importance for _ in range(60)], axis=0)
+    truth = np.mean([ablate(world(150), big, **options).importance for _ in range(30)], axis=0)
     inside, both, estimates, lengths = [], [], [], []
-    for seed in range(60):
-        splits = world(150), world(1500)
+    for seed in range(30):
+        splits = world(150), world(1000)
         found = ablate(*splits, **options, resample="train", seed=seed)
         given = ablate(*splits, **options, seed=seed)
         both.append((found.ci_low <= truth) & (truth <= found.ci_high))
@@ -946,7 +960,7 @@ def test_intervals_over_train_cover_the_mean_over_train_splits(score):
 def test_over_train_the_null_holds_its_level(score):
     rng = np.random.default_rng(27)
     p = []
-    for seed in range(60):
+    for seed in range(30):
         nulls = [
             Representation(r.features, labels=rng.permutation(r.labels))
             for r in (noisy(rng, n=150), noisy(rng, n=400))
