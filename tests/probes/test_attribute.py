@@ -21,7 +21,7 @@ from dimlab.kernels.effects import (
     out_of_fold_errors,
     without_class_means,
 )
-from dimlab.kernels.permutation import _Tests, permutation_p_values
+from dimlab.kernels.permutation import _pooled, _shuffled, _Tests, permutation_p_values
 from dimlab.mask import MaskTrace
 from dimlab.probes._factors import Factors, centred_features
 from dimlab.probes.ablate import ablate
@@ -625,6 +625,34 @@ def test_clusters_share_a_fold_and_are_counted_once(kind):
     known = Factors.of(world, world.labels, ["factor"], "patient")
     folds = known.deal(5, np.random.default_rng(0)).reshape(40, 10)
     assert (folds == folds[:, :1]).all()
+
+
+def test_rows_change_places_within_classes_alone():
+    codes = np.random.default_rng(40).integers(0, 3, size=50)
+    strata = [np.flatnonzero(codes == k) for k in range(3)]
+    moved = _shuffled(strata, 50, 20, np.random.default_rng(0))
+    np.testing.assert_array_equal(codes[moved], np.repeat(codes[:, None], 20, axis=1))
+    np.testing.assert_array_equal(np.sort(moved, axis=0), np.tile(np.arange(50)[:, None], 20))
+    assert (moved != np.arange(50)[:, None]).mean() > 0.8
+
+
+def test_a_value_of_the_null_that_equals_the_observed_one_counts():
+    null = np.tile(np.float32([1 / 3, 0.0]), (9, 1))
+    p_value, smallest = _pooled(np.array([1 / 3 * (1 + 1e-7), 1.0]), null)
+    np.testing.assert_allclose(p_value, [10 / 19, 1 / 19])
+    np.testing.assert_allclose(smallest, 1 / 19)
+
+
+@pytest.mark.parametrize("kind", ["patients", "labels vary"])
+def test_a_factor_of_clusters_is_tested_on_the_means_of_their_rows(kind):
+    world = patients(np.random.default_rng(41), kind)
+    known = Factors.of(world, world.labels, ["factor"], "patient")
+    within = without_class_means(world.features, world.labels)
+    (level,) = known.levels(within)
+    means = within.reshape(40, 10, 6).mean(axis=1)
+    codes = world.labels[::10] if kind == "patients" else np.zeros(40, dtype=int)
+    np.testing.assert_allclose(level.features, without_class_means(means, codes), atol=1e-12)
+    np.testing.assert_array_equal(level.cells, codes)
 
 
 @pytest.mark.slow
