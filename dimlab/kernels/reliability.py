@@ -53,6 +53,37 @@ def is_heavy(kurtosis: float, n_rows: int) -> bool:
     return kurtosis > HEAVY and n_rows < _ROWS_OF_HEAVY * kurtosis
 
 
+def caution_of_tails(kurtosis: float, n_units: int, clustered: bool) -> str:
+    """Say why the jackknife's intervals may be too short; empty where they are known to hold.
+
+    Parameters
+    ----------
+    kurtosis : float
+        From ``block_kurtosis``.
+    n_units : int
+        Rows, or clusters of them.
+    clustered : bool
+        Whether it is clusters.
+
+    Returns
+    -------
+    str
+        One sentence.
+    """
+    if not is_heavy(kurtosis, n_units):
+        return ""
+    if clustered:
+        return (
+            "Few clusters: squares differ between blocks of them as with a kurtosis of "
+            f"{kurtosis:.1f} (independent Gaussian rows: 3), and intervals may cover less than "
+            f"95 % with {n_units} clusters."
+        )
+    return (
+        f"Tails are heavy: the dimensions' mean kurtosis is {kurtosis:.1f} (Gaussian: 3), and "
+        f"intervals may cover less than 95 % with {n_units} rows, those of ranks as little as 75 %."
+    )
+
+
 def doubtful_statistics(
     singular_values: np.ndarray,
     *,

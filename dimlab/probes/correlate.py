@@ -26,7 +26,7 @@ from dimlab.kernels.correlation import (
 )
 from dimlab.kernels.jackknife import jackknife_interval
 from dimlab.kernels.moments import N_BLOCKS, Moments
-from dimlab.kernels.reliability import block_kurtosis, is_heavy
+from dimlab.kernels.reliability import block_kurtosis, caution_of_tails
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, plain, sample_of
@@ -435,17 +435,8 @@ def correlate(
         null_law=law,
         basis=basis_of(representation),
         sample=sample_of(representation),
-        caution=_caution(n_units, block_kurtosis(moments)),
+        caution=caution_of_tails(block_kurtosis(moments), n_units, ids is not None),
         clustered=ids is not None,
-    )
-
-
-def _caution(n_rows: int, kurtosis: float) -> str:
-    if not is_heavy(kurtosis, n_rows):
-        return ""
-    return (
-        f"Tails are heavy: the dimensions' mean kurtosis is {kurtosis:.1f} (Gaussian: 3), and the "
-        f"intervals may cover less than 95 % with {n_rows} rows."
     )
 
 

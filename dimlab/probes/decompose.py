@@ -13,7 +13,7 @@ from dimlab.clusters import cluster_ids
 from dimlab.kernels.correlation import dead_dimensions
 from dimlab.kernels.jackknife import corrected_interval
 from dimlab.kernels.moments import N_BLOCKS, Moments
-from dimlab.kernels.reliability import AMPLE, block_kurtosis, doubtful_statistics, is_heavy
+from dimlab.kernels.reliability import AMPLE, block_kurtosis, caution_of_tails, doubtful_statistics
 from dimlab.kernels.rounding import eigenvalue_floor
 from dimlab.kernels.spectra import (
     DEFINITIONS,
@@ -396,7 +396,8 @@ def decompose(
         doubtful=doubtful,
         basis=basis_of(representation),
         sample=sample_of(representation),
-        caution=caution or caution_of_intervals(n_units, moments.n_dimensions, kurtosis),
+        caution=caution
+        or caution_of_intervals(n_units, moments.n_dimensions, kurtosis, ids is not None),
         clustered=ids is not None,
     )
 
@@ -546,7 +547,7 @@ def caution_of(n_samples: int, n_dimensions: int) -> str:
     )
 
 
-def caution_of_intervals(n_rows: int, n_dimensions: int, kurtosis: float) -> str:
+def caution_of_intervals(n_rows: int, n_dimensions: int, kurtosis: float, clustered: bool) -> str:
     """Say why intervals of ranks may cover less than 95 %; empty where they are known to hold.
 
     Parameters
@@ -555,6 +556,8 @@ def caution_of_intervals(n_rows: int, n_dimensions: int, kurtosis: float) -> str
         Rows, or clusters of them; and D.
     kurtosis : float
         Mean kurtosis of the dimensions.
+    clustered : bool
+        Whether it is clusters.
 
     Returns
     -------
@@ -564,15 +567,11 @@ def caution_of_intervals(n_rows: int, n_dimensions: int, kurtosis: float) -> str
     found = []
     if n_rows < AMPLE * n_dimensions:
         found.append(
-            f"N = {n_rows} is less than {AMPLE} D: ranks are biased downwards, and the intervals "
-            "may cover less than 95 %."
+            f"{n_rows} {'clusters' if clustered else 'samples'} are less than {AMPLE} D: ranks are "
+            "biased downwards, and the intervals may cover less than 95 %."
         )
-    if is_heavy(kurtosis, n_rows):
-        found.append(
-            f"Tails are heavy: the dimensions' mean kurtosis is {kurtosis:.1f} (Gaussian: 3), and "
-            f"the intervals of ranks may cover as little as 75 % with {n_rows} rows."
-        )
-    return " ".join(found)
+    found.append(caution_of_tails(kurtosis, n_rows, clustered))
+    return " ".join(filter(None, found))
 
 
 def refuse_clusters(clusters: object) -> None:

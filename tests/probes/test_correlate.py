@@ -338,6 +338,10 @@ def test_heavy_tails_are_marked():
     assert heavy.caution.startswith("Tails are heavy")
     assert heavy.summary()["caution"] == heavy.caution
     assert correlate(Representation(rng.normal(size=(500, 6))), n_draws=0).caution == ""
+    few = correlate(
+        Representation(clustered(rng)), n_draws=0, clusters=np.repeat(np.arange(40), 10)
+    )
+    assert few.caution.startswith("Few clusters")
 
 
 # Dead dimensions -----------------------------------------------------------------------------
