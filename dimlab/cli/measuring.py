@@ -306,7 +306,7 @@ def compare(
             shown = frame[["representation", "statistic", "value"]].assign(
                 corrected=with_bounds(frame, "corrected", "corrected_low", "corrected_high"),
                 difference=with_bounds(frame, "difference", "difference_low", "difference_high"),
-                doubtful=frame["doubtful"].map({True: "doubtful", False: ""}),
+                doubtful=frame["difference_doubtful"].map({True: "doubtful", False: ""}),
             )
             title = f"Statistics, and differences to {result.reference}"
             print_table(shown, title=title, formats={"value": ".4g"})

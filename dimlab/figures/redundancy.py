@@ -71,10 +71,10 @@ def plot_correlation(result: Correlation, *, ax: Axes | None = None) -> Axes:
     unit = "dimensions in cluster order"
     ax.set_xlabel(f"second view, {unit}" if cross else unit)
     ax.set_ylabel(f"first view, {unit}" if cross else unit)
-    rms = f"off-diagonal rms beyond chance {result.off_diagonal_rms:.3g}"
+    rms = f"off-diagonal rms {result.off_diagonal_rms:.3g}"
     band = result.null_band.get("off_diagonal_rms")
     if band:
-        rms += f"; independent: {band[0]:.3g} to {band[1]:.3g}"
+        rms += f"; independent: at most {band[1]:.3g}"
     ax.set_title(titled(f"{result.kind.capitalize()} correlation\n{rms}", result), loc="left")
     return as_written(ax)
 

@@ -56,7 +56,7 @@ _MOST_MATCHED = 20_000  # samples that dimensions are matched on
 _LEVEL = 0.95
 _COLUMNS = (
     "values", "corrected", "corrected_low", "corrected_high", "difference", "difference_low",
-    "difference_high", "doubtful",
+    "difference_high", "doubtful", "difference_doubtful",
 )  # fmt: skip
 
 
@@ -80,8 +80,9 @@ class Comparison:
     difference, difference_low, difference_high : ndarray of shape (S, M)
         Corrected value less that of the reference, with 95 % intervals: paired over samples where
         ``paired``; NaN bounds for the reference itself.
-    doubtful : ndarray of shape (S, M), bool
-        Whether the interval may cover less than 95 %, as in `decompose`.
+    doubtful, difference_doubtful : ndarray of shape (S, M), bool
+        Whether the interval of the corrected value, or of the difference, may cover less than 95 %,
+        as in `decompose`.
     paired : ndarray of shape (S,), bool
         Whether the representation is of the same samples as the reference.
     n_samples, n_dimensions, n_dead : ndarray of shape (S,), int
@@ -133,6 +134,7 @@ class Comparison:
     difference_low: np.ndarray
     difference_high: np.ndarray
     doubtful: np.ndarray
+    difference_doubtful: np.ndarray
     paired: np.ndarray
     n_samples: np.ndarray
     n_dimensions: np.ndarray
@@ -155,7 +157,7 @@ class Comparison:
         pandas.DataFrame
             ``representation, n_samples, n_dimensions, n_dead, statistic, value, corrected,
             corrected_low, corrected_high, difference, difference_low, difference_high, doubtful,
-            paired``.
+            difference_doubtful, paired``.
         """
         import pandas as pd
 
@@ -573,8 +575,8 @@ def _tables(sampled: list[_Sampled], base: int, paired: np.ndarray) -> dict[str,
         if index == base:
             low, high = np.full_like(low, np.nan), np.full_like(high, np.nan)
         bounds = (each.corrected, each.low, each.high)
-        doubtful = each.doubtful | (reference.doubtful & (index != base))
-        rows.append((each.values, *bounds, difference, low, high, doubtful))
+        either = each.doubtful | (reference.doubtful & (index != base))
+        rows.append((each.values, *bounds, difference, low, high, each.doubtful, either))
     return dict(zip(_COLUMNS, map(np.stack, zip(*rows, strict=True)), strict=True))
 
 
