@@ -287,6 +287,12 @@ _of(
     "probes/erase.py", "probes/test_erase.py",
     ("_of_heads", "base[s].r_squared - values, tail, axis=0",
      "values - base[s].r_squared, tail, axis=0", "test_intervals_contain_their_estimates_and_those_of_random_ways_too"),
+    ("_of_heads", "paired_interval(gained, clusters[s])", "paired_interval(gained)",
+     "test_copies_are_no_further_samples_where_clusters_are_named"),
+    ("_of_heads", "rng, n_bootstrap, clusters[s])", "rng, n_bootstrap)",
+     "test_copies_are_no_further_samples_where_clusters_are_named"),
+    ("_by_effect", "[factor], clusters)", "[factor])",
+     "test_a_factor_of_few_train_clusters_is_not_told_by_their_many_rows"),
 )
 _of(
     "probes/evaluate.py", "probes/test_evaluate.py",
