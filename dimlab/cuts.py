@@ -1,4 +1,4 @@
-"""Cuts of labelled rows: train and held-out rows, random halves.
+"""Cuts of labelled rows: train and held-out rows, random halves, folds.
 
 A cut into train and held-out rows keeps every class in train: what is never seen cannot be read.
 Whole clusters go to one side where clusters are given.
@@ -110,6 +110,61 @@ def random_half(
     return drawn[clusters]
 
 
+def deal_folds(
+    labels: np.ndarray,
+    n_folds: int,
+    rng: np.random.Generator,
+    *,
+    clusters: np.ndarray | None = None,
+) -> np.ndarray:
+    """Deal the rows of every class to folds, in random order.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (N,), int
+        Classes, or any strata.
+    n_folds : int
+        Number of folds, >= 2.
+    rng : numpy.random.Generator
+        Shuffles the rows.
+    clusters : ndarray of shape (N,), int, optional
+        Ids from 0 of rows that belong together: whole clusters are dealt, each to the fold that
+        has fewest of its classes.
+
+    Returns
+    -------
+    ndarray of shape (N,), int64
+        Fold from 0; -1 where the row's class would otherwise have all of its rows in one fold:
+        such rows are in every train part and never held out.
+
+    Examples
+    --------
+    >>> folds = deal_folds(np.array([0, 0, 0, 0, 1]), 2, np.random.default_rng(0))
+    >>> sorted(folds[:4].tolist()), int(folds[4])
+    ([0, 0, 1, 1], -1)
+    """
+    codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)[1:]
+    shuffled = rng.permutation(len(codes))
+    folds = np.empty(len(codes), dtype=np.int64)
+    if clusters is None:
+        folds[shuffled[np.argsort(codes[shuffled], kind="stable")]] = (
+            np.arange(len(codes)) % n_folds
+        )
+    else:
+        counted = np.zeros((n_folds, len(sizes)), dtype=np.int64)
+        dealt = np.empty(int(clusters.max()) + 1, dtype=np.int64)
+        for cluster, own, counts in _members(codes, clusters, shuffled):
+            # of folds with as few of its classes the one with fewest rows
+            few = np.lexsort((counted.sum(axis=1), counted[:, own] @ counts))
+            dealt[cluster] = few[0]
+            counted[few[0], own] += counts
+        folds = dealt[clusters]
+    in_fold = np.zeros((n_folds, len(sizes)), dtype=bool)
+    in_fold[folds, codes] = True
+    folds[in_fold.sum(axis=0)[codes] == 1] = -1
+    return folds
+
+
 def keep_every_class(labels: np.ndarray, chosen: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Exchange rows of a random draw so that no class is lost from it.
 
@@ -155,7 +210,7 @@ def n_classes_kept(labels: np.ndarray, held: np.ndarray) -> int:
     labels : ndarray of shape (N,), int
         Classes.
     held : ndarray of shape (N,), bool
-        From `held_out`.
+        From `held_out`, or ``folds >= 0`` of `deal_folds`.
 
     Returns
     -------

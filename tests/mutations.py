@@ -325,8 +325,15 @@ _of(
      "test_the_number_held_out_of_each_class_is_the_nearest_that_leaves_it_in_train"),
     ("held_out", "(after <= most[own]).all()", "(after <= sizes[own]).all()",
      "test_a_class_of_two_clusters_is_judged_by_the_smaller_one"),
+    ("deal_folds", "folds[in_fold.sum(axis=0)[codes] == 1] = -1", "",
+     "test_a_fold_holds_whole_clusters_and_never_all_of_a_class"),
     ("random_half", "gap == 0 and rng.random() < 0.5", "gap == 0",
      "test_an_odd_cluster_falls_to_either_half"),
+)
+_of(
+    "kernels/effects.py", "probes/test_attribute.py",
+    ("out_of_fold_errors", "np.flatnonzero(folds < 0)", "np.flatnonzero(folds < -1)",
+     "test_out_of_fold_errors_are_those_of_fits_without_each_fold"),
 )
 _of(
     "readers.py", "test_readers.py",

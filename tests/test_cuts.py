@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimlab.cuts import held_out, keep_every_class, n_classes_kept, random_half
+from dimlab.cuts import deal_folds, held_out, keep_every_class, n_classes_kept, random_half
 from dimlab.representation import Representation
 from dimlab.sources import halves, sampled_train
 
@@ -41,6 +41,24 @@ def test_whole_clusters_are_held_out_and_no_class_leaves_train(labels, seed, sha
     for cluster in np.unique(clusters):
         assert len(np.unique(held[clusters == cluster])) == 1
     np.testing.assert_array_equal(np.unique(labels[~held]), np.unique(labels))
+
+
+@settings(max_examples=60, deadline=None)
+@given(labels=LABELS, seed=SEEDS, n=st.integers(2, 12), n_folds=st.integers(2, 5))
+def test_a_fold_holds_whole_clusters_and_never_all_of_a_class(labels, seed, n, n_folds):
+    rng = np.random.default_rng(seed)
+    for clusters in (None, clusters_of(labels, rng, n)):
+        folds = deal_folds(labels, n_folds, rng, clusters=clusters)
+        for label in np.unique(labels):
+            own = folds[labels == label]
+            assert (own == -1).all() or len(np.unique(own)) > 1
+            if clusters is None and len(own) > 1:  # dealt in turn
+                counts = np.bincount(own, minlength=n_folds)
+                assert counts.max() - counts.min() <= 1
+        if clusters is not None:
+            known = folds >= 0
+            for cluster in np.unique(clusters):
+                assert len(np.unique(folds[known & (clusters == cluster)])) <= 1
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])

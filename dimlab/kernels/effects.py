@@ -169,7 +169,7 @@ def out_of_fold_errors(
     design : ndarray of shape (N, P), float64
         Predictors of all models, the constant included where it is wanted.
     folds : ndarray of shape (N,), int
-        Fold of each sample, from 0.
+        Fold of each sample, from 0; -1: in every train part, and never predicted.
     models : sequence of S ndarray of int
         Columns of the design that each model has.
     ordered : sequence of (ndarray of shape (N,), ndarray of int), optional
@@ -193,6 +193,8 @@ def out_of_fold_errors(
         fitted.append((design[rows].T @ design[rows], design[rows].T @ predicted))
         within = _without_extrapolation(design, ordered, rows, np.flatnonzero(folds != fold))
         held.append(fitted[-1] if within is None else (within.T @ within, within.T @ predicted))
+    kept = np.flatnonzero(folds < 0)
+    fitted.append((design[kept].T @ design[kept], design[kept].T @ features[kept]))
     gram, moment = (sum(each) for each in zip(*fitted, strict=True))
     error = np.zeros((len(models), features.shape[1]))
     for model, columns in enumerate(models):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dimlab.clusters import cluster_ids
+from dimlab.cuts import deal_folds
 from dimlab.kernels.effects import Effects, effects, expand, orthonormal, without_class_means
 from dimlab.kernels.rounding import eps_of, spread_floor
 from dimlab.names import FILES, NAMES, word_of
@@ -102,14 +103,8 @@ class Factors:
         return int(self.codes.max()) + 1 + sum(each.shape[1] for each in self.columns)
 
     def deal(self, n_folds: int, rng: np.random.Generator) -> np.ndarray:
-        """Deal the clusters, by the class of their first row, to folds in turn, at random."""
-        clusters = np.arange(len(self.codes)) if self.clusters is None else self.clusters
-        codes = self.codes[np.unique(clusters, return_index=True)[1]]
-        folds = np.empty(len(codes), dtype=np.int64)
-        shuffled = rng.permutation(len(codes))
-        order = shuffled[np.argsort(codes[shuffled], kind="stable")]
-        folds[order] = np.arange(len(codes)) % n_folds
-        return folds[clusters]
+        """Deal rows, or whole clusters, to folds; classes with one sample are never held out."""
+        return deal_folds(self.codes, n_folds, rng, clusters=self.clusters)
 
     def effects(self, features: np.ndarray, within: np.ndarray, folds: np.ndarray) -> Effects:
         """Effects of the factors, (D, F): NaN where they are not identifiable."""
