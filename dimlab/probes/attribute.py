@@ -596,7 +596,13 @@ def attribute(
         return found
     if erased == LEADING and (factor not in train.factors or test.meta.get("per_view")):
         return found
-    erasure = erase(train, test, factor=factor, in_distribution=in_distribution, seed=seed)
+    of_test = clusters
+    splits = [train] if in_distribution is None else [train, in_distribution]
+    if isinstance(clusters, str) and any(clusters not in each.factors for each in splits):
+        of_test = test.factors[clusters]
+    erasure = erase(
+        train, test, factor=factor, in_distribution=in_distribution, clusters=of_test, seed=seed
+    )
     return replace(found, erasure=erasure)
 
 

@@ -566,6 +566,20 @@ def test_q_values_are_over_all_dimensions_and_factors():
         np.testing.assert_allclose(q, expected)
 
 
+def test_variances_that_follow_a_factor_make_no_partial_effect():
+    """Only its spread depends on the factor: a plain F calls most such dimensions found."""
+    rng = np.random.default_rng(34)
+    other, x = rng.normal(size=(2, 500))
+    labels = np.arange(500) % 2
+    features = (1 + x[:, None] ** 2) * rng.normal(size=(500, 80))
+    world = Representation(features, labels=labels, factors={"other": other, "x": x})
+    known = Factors.of(world, labels, None)
+    (level,) = known.levels(centred_features(world, known.codes)[1])
+    found = permutation_p_values(level.features, level.columns, level.cells, 40, rng)
+    assert np.mean(found.given_all[:, 1] <= 0.05) < 0.15
+    assert np.mean(found.given_label[:, 1] <= 0.05) > 0.3
+
+
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("kind", ["square", "category"])
 @pytest.mark.slow
@@ -682,6 +696,13 @@ def test_effects_between_and_within_clusters_are_found():
         world = Representation(features, labels=world.labels, factors=world.factors)
         found = attribute(world, world, clusters="patient", n_permutations=100, erased=None)
         np.testing.assert_array_equal(np.flatnonzero(found.flagged), [0])
+
+
+def test_erasure_rests_on_the_same_clusters():
+    world = patients(np.random.default_rng(35), "patients")
+    settings = {"factors": ["factor"], "n_permutations": 5, "erased": "factor"}
+    found = attribute(world, world, clusters="patient", **settings)
+    assert found.erasure.clusters["n_clusters"] == 40
 
 
 def test_few_clusters_say_what_their_p_values_cannot_fall_below():
