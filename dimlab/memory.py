@@ -89,11 +89,11 @@ _PEAKS: dict[str, tuple[Callable[[Shapes], float], ...]] = {
     "ablate knn": (lambda s: _search(s) + 50 * s.outcomes + 24 * s.square,),
     "ablate ridge": (
         lambda s: 20 * s.train + 56 * s.square + 171 * _MB,
-        lambda s: 68 * s.outcomes + 171 * _MB,
+        lambda s: 68 * s.outcomes + 100 * _MB,
     ),
     "ablate ridge resampled": (
         lambda s: 28 * s.train + 56 * s.square + 171 * _MB,
-        lambda s: 92 * s.outcomes + 171 * _MB,
+        lambda s: 92 * s.outcomes + 100 * _MB,
     ),
     "ablate logistic": (
         lambda s: 27.5 * s.train + 30 * s.square + 10 * _MB,
