@@ -150,7 +150,7 @@ def equal_dimensions(rng, n, d=20):
     [
         ([0, 0.01, 0.005, 0.0], 3),  # the margin itself is within
         ([0, 0.005, 0.02, 0.0], 1),  # the first failure ends it
-        ([0, 0.02, 0.0, 0.0], 0),
+        ([0, 0.02, 0.0, 0.02], 0),
         ([0.04, 0.0, 0.0, 0.0], 3),  # nothing removed is no loss
     ],
 )
