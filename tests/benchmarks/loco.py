@@ -1,7 +1,7 @@
 """Power and level of leave-one-out importance: hidimstat's LOCO and ``ablate`` on the same worlds.
 
-Run by hand: ``python tests/benchmarks/loco.py [WORLDS]`` (25 by default, some two minutes); hidimstat
-is skipped where it is not installed. Each world is a regression, ``y = X b + e``, with
+Run by hand: ``python tests/benchmarks/loco.py [WORLDS]`` (25 by default, some two minutes);
+hidimstat is skipped where it is not installed. Each world is a regression, ``y = X b + e``, with
 columns that are correlated with their neighbours and with 5 coefficients of 20 that are not 0; half
 of its rows are train. Its two-class version asks whether y is above its median. A method rejects
 where its p-value is at most 0.05 and the importance is positive; hidimstat's t-test is one-sided by
