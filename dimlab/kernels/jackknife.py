@@ -127,7 +127,7 @@ def corrected_interval(
     if scale != "identity":
         lowest = max(lowest, 0.0)
     with np.errstate(divide="ignore"):
-        bounds = np.sort([there(np.array(lowest)), there(np.array(highest))])
+        bounds = np.sort(there(np.array([lowest, highest], dtype=np.float64)))
         moved, rest = there(full), there(without)
     estimate, _ = jackknife_deviations(moved, rest, counts)
     low, high = jackknife_interval(moved, rest, counts)

@@ -11,7 +11,7 @@ import numpy as np
 
 from dimlab.kernels.moments import Moments
 
-HEAVY = 4.5  # mean kurtosis of the dimensions; a Gaussian has 3
+HEAVY = 3.8  # mean kurtosis of the dimensions; a Gaussian has 3
 _ROWS_OF_HEAVY = 250  # times the kurtosis: rows from which heavy tails do no harm
 AMPLE = 8  # rows a dimension from which ranks are known well
 _AMPLE_TAIL = 30  # rows a dimension from which an exponent is

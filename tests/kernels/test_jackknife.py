@@ -89,7 +89,7 @@ def test_a_corrected_value_lies_in_its_interval_on_every_scale(scale):
         full = rng.lognormal(size=3)
         without = full * rng.lognormal(sigma=0.4, size=(4, 3))
         value, low, high = corrected_interval(
-            full, without, np.array([3, 5, 5, 9]), scale=scale, lowest=0.5, highest=2.0
+            full, without, np.array([3, 5, 5, 9]), scale=scale, lowest=0.5, highest=2
         )
         assert (low <= value).all()
         assert (value <= high).all()
