@@ -250,7 +250,7 @@ def _truth_cumulative(world, train, test):
 
 def _run_confirm(world, train, test, seed):
     found = dimlab.confirm_harmful(train, test, seed=seed, **world.clusters(dimlab.confirm_harmful))
-    return {"any dimension confirmed": found.q_value.min(keepdims=True)}
+    return {"any dimension confirmed": found.q_aggregated.min(keepdims=True)}
 
 
 def _evaluate(world, train, test):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm, t
 
-from dimlab.kernels.means import StudentisedMeans, bootstrap_sums, sign_flip_test
+from dimlab.kernels.means import StudentisedMeans, _order_statistic, bootstrap_sums, sign_flip_test
 
 
 def means_of(x, clusters=None, *, n_draws=999, seed=0, **options):
@@ -155,6 +155,13 @@ def test_the_p_value_falls_as_the_mean_leaves_zero():
     centre = int(p.argmax())
     assert (np.diff(p[: centre + 1]) >= -1e-12).all()
     assert (np.diff(p[centre:]) <= 1e-12).all()
+
+
+def test_of_evenly_spaced_draws_the_k_th_has_k_parts_below_it():
+    """Of 39 draws at 1/40, 2/40, ... the value with a tail of p above it is 1 - p."""
+    draws = np.arange(1, 40)[:, None] / 40
+    for tail in (0.5, 0.25, 0.1, 0.33):
+        np.testing.assert_allclose(_order_statistic(draws, tail), 1 - tail)
 
 
 def test_too_few_draws_leave_student_alone():
