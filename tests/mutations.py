@@ -141,6 +141,8 @@ _of(
      ">= -1.0", "test_similarities_are_cosines_however_little_is_left"),
     ("masked_ridge", "+ intercept",
      "", "test_ridge_of_noise_falls_back_on_the_shares_of_unequal_classes"),
+    ("masked_singular_values", "np.sqrt(np.where(descending > hidden, descending, 0.0))",
+     "np.sqrt(np.maximum(descending, 0.0))", "test_what_products_cannot_tell_from_zero_is_zero"),
 )
 _of(
     "kernels/moments.py", "kernels/test_moments.py",
@@ -509,6 +511,8 @@ _of(
      "np.minimum(1.0, tail)", "test_intervals_hold_the_mean_have_width_and_agree_with_the_p_value"),
     ("StudentisedMeans.of", "around = some - sizes[rows, None] * mean",
      "around = some - mean", "test_drawn_clusters_of_unequal_size_have_a_ratio_for_a_mean"),
+    ("_order_statistic", "(1 - tail) * (len(ordered) + 1) - 1",
+     "(1 - tail) * (len(ordered) + 1)", "test_of_evenly_spaced_draws_the_k_th_has_k_parts_below_it"),
 )
 _of(
     "kernels/balanced.py", "kernels/test_balanced.py",
@@ -540,6 +544,13 @@ _of(
     "kernels/reliability.py", "probes/test_decompose.py",
     ("block_kurtosis", "+ gaps**2",
      "", "test_intervals_of_ranks_stay_possible"),
+)
+_of(
+    "training/distributed.py", "training/test_distributed.py",
+    ("World.rows", "min(self.rank, longer)",
+     "self.rank", "test_rows_cut_a_batch_as_tensor_split_does"),
+    ("GlobalBatchNorm.forward", "variance.detach() * count / (count - 1)",
+     "variance.detach()", "test_global_statistics_of_one_process_are_batchnorms"),
 )
 # fmt: on
 
