@@ -322,11 +322,6 @@ def check_what_the_tour_says(results):
     assert found[confirmed] == answers(results["pixels"])[confirmed] == "no"
 
 
-def test_the_tour_takes_about_a_minute():
-    record = json.loads((ASSETS / "tour" / pictures.RECORD).read_text())
-    assert sum(record["seconds"]) < 90
-
-
 def test_the_table_of_the_coloured_fashion_images_is_that_of_its_results():
     """With the kNN column, from ``erase --reader knn``, and what stands before the table."""
     ridge = load_result(ASSETS / "hue" / "erase.result.npz")
