@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import hashlib
 import os
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -160,18 +162,23 @@ def _pytest(tree: Path, tests: list[str], *options: str) -> tuple[int, str, Elem
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", ""),
         *(f"--junitxml={report}", *options, *(f"tests/{test}" for test in tests)),
     ]
-    found = subprocess.run(
+    with subprocess.Popen(
         command,
         cwd=tree,
         env={**os.environ, "PYTHONPATH": str(tree), **quick},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=_LONGEST,
-        check=False,
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=_LONGEST)
+        finally:  # a test that hangs may have started processes of its own
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
     empty = ElementTree.Element("none")
     parsed = ElementTree.parse(report).getroot() if report.is_file() else empty
-    return found.returncode, found.stdout + found.stderr, parsed
+    return process.returncode, output, parsed
 
 
 def _verdict(code: int, report: ElementTree.Element) -> tuple[str, str]:

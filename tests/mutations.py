@@ -552,6 +552,55 @@ _of(
     ("GlobalBatchNorm.forward", "variance.detach() * count / (count - 1)",
      "variance.detach()", "test_global_statistics_of_one_process_are_batchnorms"),
 )
+_of(
+    "kernels/rounding.py", "kernels/test_rounding.py",
+    ("stored_precision", "n_used[name] >= max(1.0, _USED * n_filled)", "n_used[name] >= 0",
+     "test_whole_and_short_numbers_are_not_taken_for_rounded_ones"),
+    ("stored_precision", "used % (1 << n) == 0", "used % (1 << n) != 0", "test_the_stored_precision_is_found_and_kept"),
+    ("spread_floor", "max(_LEAST, 2 * eps) * size", "max(_LEAST, eps) * size", "test_one_rule_for_constant_in_every_place"),
+    ("eigenvalue_floor", "eps**2 / 12 * mean_square", "eps**2 / 12000 * mean_square",
+     "test_the_floor_lies_above_the_rounding_noise_and_close_to_it"),
+    ("eigenvalue_floor", "eps**2 / 12 * mean_square", "eps / 12 * mean_square",
+     "test_the_floor_lies_above_the_rounding_noise_and_close_to_it"),
+    ("coarser", "max(one, other, key=eps_of)", "min(one, other, key=eps_of)", "test_merged_moments_have_the_coarser_precision"),
+)
+_of(
+    "basis.py", "kernels/test_rounding.py",
+    ("Basis._scores", "np.maximum(bound, self.rounding)", "np.minimum(bound, 0.0)",
+     "test_a_direction_without_variance_is_constant_however_small_its_mean"),
+    ("Basis._scores", "distance <= np.maximum(bound, self.rounding)", "distance >= 0",
+     "test_a_basis_keeps_test_rows_that_do_leave_the_train_rows_plane"),
+    ("_fit", "eigenvalue_floor(float(eigenvalues[0]), size, n_rows, n_columns, eps)",
+     "n_columns * eps_of('float64') * float(eigenvalues[0])", "test_rank_and_collinearity_do_not_depend_on_the_storage"),
+)
+_of(
+    "kernels/collinearity.py", "kernels/test_rounding.py",
+    ("relative_size", "1 + whole.n * whole.means", "1 + whole.means", "test_copies_are_found_whatever_the_storage"),
+)
+_of(
+    "readers.py", "kernels/test_rounding.py",
+    ("Standardiser.fit", "(low == high) | (scale <= spread_floor(size, eps))", "low == high",
+     "test_one_rule_for_constant_in_every_place"),
+)
+_of(
+    "probes/random_masks.py", "probes/test_random_masks.py",
+    ("_judge", "right[half].mean(axis=0).argmax()", "right.mean(axis=0).argmax()",
+     "test_the_mask_that_one_half_chooses_is_judged_on_the_other"),
+    ("_judge", "right[~half, best].astype(np.int8) - full[~half]", "right[:, best].astype(np.int8) - full",
+     "test_the_mask_that_one_half_chooses_is_judged_on_the_other"),
+)
+_of(
+    "clusters.py", "test_clusters.py",
+    ("n_repeated_rows", "features[start : start + step] + 0.0", "features[start : start + step] * 1",
+     "test_repeated_rows_are_counted_as_unique_counts_them"),
+    ("warning_of_copies", "n_copies <= _MANY_COPIES * len(test)", "n_copies < _MANY_COPIES * len(test)",
+     "test_copies_are_warned_of_above_one_percent"),
+    ("cluster_ids", "if len(first) == len(values):", "if False:", "test_clusters_of_one_row_each_are_no_clusters"),
+)
+_of(
+    "training/augment.py", "training/test_augment.py",
+    ("Augmentation.__init__", "strength / 4", "strength / 2", ""),
+)
 # fmt: on
 
 if __name__ == "__main__":

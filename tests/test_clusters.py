@@ -57,7 +57,7 @@ def test_a_tuple_of_three_is_refused(rng):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_repeated_rows_are_counted_as_unique_counts_them(rng, dtype):
     features = rng.integers(0, 2, size=(500, 7)).astype(dtype)
-    features[features == 0] *= -1.0  # -0.0 equals 0.0
+    features[::2][features[::2] == 0] *= -1.0  # -0.0 equals 0.0
     assert n_repeated_rows(features) == 500 - len(np.unique(features, axis=0))
     assert n_repeated_rows(rng.normal(size=(500, 7)).astype(dtype)) == 0
 

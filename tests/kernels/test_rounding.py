@@ -8,7 +8,7 @@ from dimlab import ablate, correlate, decompose, find_redundancy
 from dimlab.basis import fit_basis
 from dimlab.kernels.collinearity import variance_inflation
 from dimlab.kernels.moments import Moments
-from dimlab.kernels.rounding import eigenvalue_floor, eps_of, spread_floor, stored_precision
+from dimlab.kernels.rounding import eigenvalue_floor, eps_of, stored_precision
 from dimlab.readers import Standardiser, fit_logistic, fit_ridge
 from dimlab.representation import Representation
 
@@ -117,6 +117,23 @@ def test_a_direction_without_variance_is_constant_for_every_linear_reader(dtype,
         assert np.flatnonzero(correlate(test, n_draws=2).dead).tolist() == [7]
 
 
+@pytest.mark.parametrize("kind", ["pca", "varimax"])
+def test_a_direction_without_variance_is_constant_however_small_its_mean(kind):
+    """Rounding of large entries is large beside the mean of the direction that they cancel in."""
+    rng = np.random.default_rng(4)
+    turned = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+    scores = rng.normal(size=(600, 6)) * [10, 10, 10, 10, 10, 0] + [0, 0, 0, 0, 0, 1e-3]
+    labels = (scores[:, 0] > 0).astype(int)
+    split = Representation((scores @ turned.T).astype(np.float32), labels=labels)
+    basis = fit_basis(split.take(np.arange(300)), kind)
+    train, test = (basis.apply(split.take(rows)) for rows in np.split(np.arange(600), 2))
+    assert len(np.unique(train.features[:, 5])) == len(np.unique(test.features[:, 5])) == 1
+    for reader, refit in (("logistic", False), ("ridge", False)):
+        ablation = ablate(train, test, reader=reader, refit=refit)
+        np.testing.assert_array_equal(ablation.constant, [5])
+        np.testing.assert_array_equal(ablation.importance[5], 0.0)
+
+
 def test_a_basis_keeps_test_rows_that_do_leave_the_train_rows_plane():
     train = softmax_split(1, np.float64)
     outside = Representation(np.eye(8)[:2] * [[1.0], [1.5]], labels=np.array([0, 1]))
@@ -129,7 +146,8 @@ def test_one_rule_for_constant_in_every_place(precision, rng):
     """A spread just below the floor is constant and one just above it is not, everywhere."""
     labels = rng.integers(0, 2, 400)
     wave = np.where(rng.permutation(400) < 200, 1.0, -1.0)
-    least = spread_floor(3.0, eps_of(precision))
+    eps = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+    least = 3.0 * max(1e-12, 2 * eps[precision])
     for factor, dead in ((0.9, True), (1.1, False)):
         columns = np.column_stack([3.0 + factor * least * wave, rng.normal(size=400)])
         rows = Representation(columns, labels=labels, meta={"precision": precision})

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binom, chisquare
 
 from dimlab.cuts import random_half
-from dimlab.probes.random_masks import null_maxima, random_masks
+from dimlab.probes.random_masks import _judge, null_maxima, random_masks
 from dimlab.readers import fit_knn, fit_ridge
 from dimlab.representation import Representation
 from tests import worlds
@@ -62,6 +62,18 @@ def test_in_the_null_world_the_naive_gain_is_bias_and_the_honest_one_is_not():
     assert np.mean(naive) > 0.02  # what a look at the best of 60 reports
     assert abs(np.mean(honest)) < 3 * np.std(honest) / np.sqrt(20)
     assert np.mean(np.array(low) > 0) <= 0.15
+
+
+def test_the_mask_that_one_half_chooses_is_judged_on_the_other():
+    """By hand: mask 0 is best on the first half, mask 1 on the second half and over both."""
+    half = np.arange(40) < 20
+    right = np.zeros((40, 3), dtype=bool)
+    right[:12, 0] = right[:10, 1] = True
+    right[20:24, 0] = right[20:36, 1] = True
+    found = _judge(right, np.arange(40) % 2 == 0, half, None, np.random.default_rng(0))
+    assert found["best"] == 0
+    np.testing.assert_allclose(found["gain"], (4 - 10) / 20)
+    np.testing.assert_allclose(found["naive_gain"], (26 - 20) / 40)
 
 
 def test_the_null_permutes_within_samples_only():
