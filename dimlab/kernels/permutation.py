@@ -111,7 +111,7 @@ def permutation_p_values(
         if clusters is None:
             moved = source[torch.from_numpy(_shuffled(strata, n_rows, count, rng))]
         else:
-            signs = rng.choice([-1.0, 1.0], size=(int(clusters.max()) + 1, count))
+            signs = rng.choice([-1.0, 1.0], size=(count, int(clusters.max()) + 1)).T
             moved = source[:, None, :] * torch.from_numpy(signs[clusters])[:, :, None]
         moved = moved.reshape(n_rows, -1).T
         products, among = (

@@ -93,5 +93,5 @@ def test_torchrun_prints_what_one_process_prints(tmp_path):
     assert together["n_samples"] == alone["n_samples"] == 901
     for name in ("effective_rank", "stable_rank"):
         np.testing.assert_allclose(together[name], alone[name], rtol=1e-9)
-        interval = f"{name}_interval"
+        interval = f"{name}_corrected_interval"
         np.testing.assert_allclose(together[interval], alone[interval], rtol=1e-9)
