@@ -189,6 +189,7 @@ def test_a_report_of_old_says_what_it_did_not_record(dimlab, tmp_path):
     ) == (3, True)
 
 
+@pytest.mark.slow
 def test_check_of_a_checkpoint_looks_at_its_data_and_training(dimlab, checkpoint_path, tmp_path):
     assert dimlab("report", checkpoint_path, "--permutations", 5, "--max-queries", 200)[0] == 0
     code, out, _ = dimlab("report", "--check", "report")

@@ -267,6 +267,7 @@ def test_the_effect_of_a_known_share_is_found():
 # Planted truth -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nuisance_dimensions_are_found_duplicates_grouped_and_dead_ones_named():
     nuisance = np.zeros(64)
     nuisance[worlds.NUISANCE] = 1
@@ -800,6 +801,7 @@ def encoded_views(rng, n=300, invariance=0.95, **factors):
     )
 
 
+@pytest.mark.slow
 def test_views_of_a_sample_are_no_further_samples():
     """A decoy that both views share would look like twice as many samples as there are."""
     p = []
@@ -812,6 +814,7 @@ def test_views_of_a_sample_are_no_further_samples():
         assert kstest(np.ravel(p[each::3]), "uniform").pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_factors_that_views_nearly_share_are_calibrated():
     """Scanner, session, size: rows of one sample carry nearly the same value."""
     p = []

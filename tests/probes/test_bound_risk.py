@@ -718,6 +718,7 @@ def test_permuted_masks_have_the_terms_of_the_probe(rng):
         np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_masks_that_know_nothing_stand_anywhere_among_their_permutations():
     """A random mask is exchangeable with its permutations: p-values are uniform."""
     p, special = [], 0
