@@ -22,10 +22,11 @@ from dimlab.names import FILES, NAMES, one_spelling, word_of
 _SEPARATORS = {".csv": ",;\t", ".tsv": "\t,;"}  # the ending's own first
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _HEAD = 1 << 26  # bytes of a row of names, at most
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+# No text can be read in two ways by these patterns, so a long one takes no longer than its length.
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 _OTHER_NUMBER = re.compile(  # decimal commas, thousands apart, per cent, a typographic minus
     r"[-+\u2212]?(\d*,\d+|\d{1,3}(,\d{3})+(\.\d*)?|\d{1,3}(\.\d{3})+,\d+"
-    r"|\d{1,3}([ '\u2019\u00a0\u202f]\d{3})+([.,]\d*)?|\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s?%)?"
+    r"|\d{1,3}([ '\u2019\u00a0\u202f]\d{3})+([.,]\d*)?|\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?(\s?%)?"
 )
 _BLANK = "Unnamed: "  # as pandas calls what has no name
 NOT_THERE = ("na", "n/a", "#n/a", "<na>", "nan", "null", "?", "none", "nil", "-", ".")

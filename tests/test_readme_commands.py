@@ -26,7 +26,7 @@ from dimlab.cli import app
 from dimlab.training.encoders import build_encoder
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-SMALL = {"steps": 2, "batch_size": 16, "trace_every": 1, "n_dimensions": 48}
+SMALL = {"steps": 2, "batch_size": 16, "trace_every": 1, "n_dimensions": 128}
 SMALL |= {"hidden": 32, "redundancy_width": 32}
 FEW = [each for name, value in SMALL.items() for each in ("--set", f"{name}={value}")]
 TORCHRUN = "torchrun --nproc-per-node 2 -m dimlab "

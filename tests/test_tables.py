@@ -416,3 +416,10 @@ def test_too_little_memory_to_map_is_no_damage(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "memmap", refused)
     with pytest.raises(MemoryError, match="must fit into the memory that this process may address"):
         map_safetensors(path)
+
+
+def test_a_long_run_of_digits_is_told_from_a_number_without_trying_every_place_of_a_point():
+    """A pattern that can split the run anywhere would take hours for this one."""
+    long = "9" * 200_000
+    assert notations_of(np.array([long])) == {"plain": 0}
+    assert notations_of(np.array([f"{long}x"])) is None
