@@ -6,7 +6,7 @@ import numpy as np
 
 from dimlab.kernels.clustered import cluster_quantile, cluster_sums, design_effect
 from dimlab.kernels.means import RESOLVED, sign_flip_test
-from dimlab.kernels.paired import tango_upper_bound
+from dimlab.kernels.paired import tango_interval
 
 
 def balanced_change(change: np.ndarray, classes: np.ndarray) -> np.ndarray:
@@ -165,8 +165,10 @@ def _distances(
     (b, c, n), where = np.unique(
         np.stack([more, fewer, size]).reshape(3, -1), axis=1, return_inverse=True
     )
-    high = tango_upper_bound(b, c, n, z)[where.ravel()].reshape(estimate.shape)
-    low = -tango_upper_bound(c, b, n, z)[where.ravel()].reshape(estimate.shape)
+    low, high = (
+        bound[where.ravel()].reshape(estimate.shape)
+        for bound in tango_interval(b, c, n, quantile=z)
+    )
     below, above = (
         np.sqrt((each**2).sum(axis=0)) / len(codes) for each in (estimate - low, high - estimate)
     )

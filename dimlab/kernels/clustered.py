@@ -15,7 +15,6 @@ from dimlab.kernels.paired import (
     mcnemar_one_sided,
     normal_quantile,
     tango_interval,
-    tango_upper_bound,
     wilson_interval,
 )
 
@@ -187,9 +186,7 @@ def paired_interval(
     if clusters is None:
         return tango_interval(more, fewer, n, level=level)
     effect, quantile = design_effect(change, clusters), cluster_quantile(clusters, level)
-    more, fewer, size = more / effect, fewer / effect, n / effect
-    high = tango_upper_bound(more, fewer, size, quantile)
-    return -tango_upper_bound(fewer, more, size, quantile), high
+    return tango_interval(more / effect, fewer / effect, n / effect, quantile=quantile)
 
 
 def paired_test(change: np.ndarray, clusters: np.ndarray | None = None) -> np.ndarray:

@@ -121,8 +121,8 @@ def relative_size(moments: Moments, live: np.ndarray) -> np.ndarray:
     return 1 + whole.n * whole.means[0, 0, live] ** 2 / whole.squares[0, 0, live]
 
 
-def correlation_floor(moments: Moments, live: np.ndarray, largest: float) -> float:
-    """Largest eigenvalue of a correlation matrix that counts as zero.
+def correlation_noise(moments: Moments, live: np.ndarray) -> float:
+    """Largest eigenvalue of a correlation matrix that rounding to the storage precision explains.
 
     Parameters
     ----------
@@ -130,8 +130,6 @@ def correlation_floor(moments: Moments, live: np.ndarray, largest: float) -> flo
         Of the rows.
     live : ndarray of int
         Dimensions that vary: those of the matrix.
-    largest : float
-        The largest eigenvalue.
 
     Returns
     -------
@@ -139,18 +137,18 @@ def correlation_floor(moments: Moments, live: np.ndarray, largest: float) -> flo
         ``eigenvalue_floor`` of the standardised dimensions.
     """
     mean_square = float(relative_size(moments, live).max())
-    return eigenvalue_floor(largest, mean_square, moments.n, len(live), moments.eps)
+    return eigenvalue_floor(0.0, mean_square, moments.n, len(live), moments.eps)
 
 
-def variance_inflation(correlation: np.ndarray, floor: float | None = None) -> np.ndarray:
+def variance_inflation(correlation: np.ndarray, noise: float = 0.0) -> np.ndarray:
     """Variance inflation factor of every dimension: 1 / (1 - R^2) of it on all others.
 
     Parameters
     ----------
     correlation : ndarray of shape (D, D)
         Symmetric, without NaN.
-    floor : float, optional
-        Largest eigenvalue that counts as zero; by default D eps lambda_max.
+    noise : float, default=0
+        An eigenvalue that is no larger counts as zero, as one up to D eps lambda_max does.
 
     Returns
     -------
@@ -159,9 +157,8 @@ def variance_inflation(correlation: np.ndarray, floor: float | None = None) -> n
         component of more than 1e-8; else the diagonal of the pseudo-inverse.
     """
     eigenvalues, vectors = np.linalg.eigh(correlation)
-    if floor is None:
-        floor = len(correlation) * np.finfo(np.float64).eps * float(eigenvalues[-1])
-    null = eigenvalues <= floor
+    floor = len(correlation) * np.finfo(np.float64).eps * eigenvalues[-1]
+    null = eigenvalues <= max(floor, noise)
     involved = (np.abs(vectors[:, null]) > _COMPONENT).any(axis=1)
     kept = vectors[:, ~null]
     diagonal = np.einsum("dk,k,dk->d", kept, 1 / eigenvalues[~null], kept)

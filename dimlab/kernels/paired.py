@@ -51,18 +51,25 @@ def wilson_interval(
 
 
 def tango_interval(
-    only_first: np.ndarray | int, only_second: np.ndarray | int, n: int, *, level: float = 0.95
+    only_first: np.ndarray | float,
+    only_second: np.ndarray | float,
+    n: np.ndarray | float,
+    *,
+    level: float = 0.95,
+    quantile: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tango's score interval of a difference of paired proportions, first minus second.
 
     Parameters
     ----------
-    only_first, only_second : int or ndarray of int
+    only_first, only_second : float or ndarray
         Discordant counts: pairs in which only the first, or only the second, is a success.
-    n : int
-        Number of pairs, >= 1, concordant ones included.
+    n : float or ndarray
+        Number of pairs, > 0, concordant ones included.
     level : float, default=0.95
         Confidence level.
+    quantile : float, optional
+        In place of the normal quantile of the level.
 
     Returns
     -------
@@ -89,8 +96,8 @@ def tango_interval(
     b, c = np.broadcast_arrays(
         np.asarray(only_first, dtype=np.float64), np.asarray(only_second, dtype=np.float64)
     )
-    high = tango_upper_bound(b, c, n, normal_quantile(level))
-    return -tango_upper_bound(c, b, n, normal_quantile(level)), high
+    z = normal_quantile(level) if quantile is None else quantile
+    return -tango_upper_bound(c, b, n, z), tango_upper_bound(b, c, n, z)
 
 
 def tango_upper_bound(b: np.ndarray, c: np.ndarray, n: np.ndarray | float, z: float) -> np.ndarray:

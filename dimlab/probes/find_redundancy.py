@@ -12,7 +12,7 @@ import numpy as np
 from dimlab.clusters import cluster_ids
 from dimlab.cuts import held_out
 from dimlab.kernels.collinearity import (
-    correlation_floor,
+    correlation_noise,
     group_ids,
     groups_of,
     inflation_by_chance,
@@ -470,8 +470,7 @@ def _explained(
         n_rows = 1 + 1 / chances_of(live, effective_samples((known.features,), ids))
     if moments.n > n_live:
         alive = matrix[np.ix_(live, live)]
-        largest = float(np.linalg.eigvalsh(alive)[-1])
-        factor[live] = variance_inflation(alive, correlation_floor(moments, live, largest))
+        factor[live] = variance_inflation(alive, correlation_noise(moments, live))
         share[live] = 1 - 1 / factor[live]
         free = np.where(n_rows > n_live, n_rows - n_live, np.nan)
         adjusted[live] = 1 - (1 - share[live]) * (n_rows - 1) / free
