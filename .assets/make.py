@@ -330,7 +330,7 @@ def stale_drawings(readme: str) -> Iterator[str]:
         A sentence on each difference.
     """
     from dimlab.report import write_result
-    from dimlab.report.saved import load_result
+    from dimlab.result import load_result
 
     for run in RUNS:
         folder = ASSETS / run.folder

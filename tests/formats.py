@@ -23,8 +23,8 @@ from dimlab.interop.features import load_features
 from dimlab.kernels.moments import Moments
 from dimlab.mask import MaskTrace
 from dimlab.probes._reading import checked_groups
-from dimlab.report.saved import load_result, save_result
 from dimlab.representation import Representation
+from dimlab.result import load_result, save_result
 from dimlab.training.checkpoint import load_checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import untrained

@@ -25,7 +25,17 @@ COMPARISONS = {
 
 LAYERS = [  # from the floor up; a room imports only from rooms below its own, or from its own wing
     {"memory", "atomic", "containers", "devices", "names", "tables", "text"},
-    {"representation", "pairing", "clusters", "mask", "basis", "readers", "kernels", "factor_table"}
+    {
+        "representation",
+        "result",
+        "pairing",
+        "clusters",
+        "mask",
+        "basis",
+        "readers",
+        "kernels",
+        "factor_table",
+    }
     | {"archives", "cuts", "image_set", "planted", "datasets"},
     {"probes", "training"},
     {"figures", "encode", "locate", "interop"},

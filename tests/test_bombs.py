@@ -28,8 +28,8 @@ from dimlab.cli.options import groups_in
 from dimlab.factor_table import join_factors
 from dimlab.interop.features import load_features
 from dimlab.mask import MaskTrace
-from dimlab.report.saved import load_result
 from dimlab.representation import Representation
+from dimlab.result import load_result
 from dimlab.training.checkpoint import load_checkpoint, read_torch_file
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import untrained

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import dimlab.probes
+from dimlab.result import column, entry
 from dimlab.training import losses
 
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
@@ -39,7 +40,12 @@ def exported():
 def members_of(owner):
     """Public methods and properties that a class defines itself."""
     kinds = (types.FunctionType, classmethod, staticmethod, property)
-    found = {name: each for name, each in vars(owner).items() if isinstance(each, kinds)}
+    shown = (entry, column)  # summary and table show these
+    found = {
+        name: each
+        for name, each in vars(owner).items()
+        if isinstance(each, kinds) and not isinstance(each, shown)
+    }
     return {name: each for name, each in found.items() if not name.startswith("_")}
 
 

@@ -26,8 +26,8 @@ from dimlab.cli import run
 from dimlab.datasets import digits
 from dimlab.kernels.moments import Moments
 from dimlab.mask import MaskTrace
-from dimlab.report.saved import load_result
 from dimlab.representation import Representation
+from dimlab.result import load_result
 from dimlab.training.checkpoint import load_checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import untrained

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import dimlab
-from dimlab.report.saved import load_result
+from dimlab.result import load_result
 
 ROOT = Path(__file__).parent.parent
 ASSETS = ROOT / ".assets"

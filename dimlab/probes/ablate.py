@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ from dimlab.probes._reading import (
 )
 from dimlab.readers import Standardiser
 from dimlab.representation import Representation
+from dimlab.result import ABSENT, Result, column, detail, entry, per, scalar
 
 SCORES = ("accuracy", "balanced_accuracy", "log_loss")
 RESAMPLES = ("test", "train")
@@ -43,69 +45,9 @@ _N_NAMED = 10
 _DECIMALS = 10  # of what is put in order: equal ones stay in the order of the call
 
 
-@dataclass(frozen=True, eq=False)
-class Ablation:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Ablation(Result):
     """What a reader of the features loses without each dimension, or each group of dimensions.
-
-    Parameters
-    ----------
-    reader, score : str
-        Which reader, and what it was scored by.
-    refit : bool
-        Whether the reader was fitted again without each group.
-    fill : str or None
-        What replaced the group in a frozen reader: ``"mean"`` or ``"zero"``.
-    full_score : float
-        Score with all dimensions: an accuracy in [0, 1], or nats.
-    scores : ndarray of shape (G,)
-        Score without each group.
-    importance : ndarray of shape (G,)
-        What is lost without the group: positive, it is needed; negative, the reader is better off
-        without it. ``full_score - scores``; for log-loss, where less is better, the reverse.
-    ci_low, ci_high : ndarray of shape (G,)
-        95 % interval of the importance, given ``train`` and the reader: test samples vary, no
-        other thing. With ``resample="train"`` train splits of this size vary too.
-    p_value, q_value : ndarray of shape (G,)
-        Two-sided, and adjusted after Benjamini and Hochberg over the groups of this call.
-    per_class : ndarray of shape (G, K)
-        Importance among the test samples of each class; NaN for a class that test lacks.
-    groups : tuple of ndarray of shape (n,), int
-        Dimensions of each of the G groups.
-    classes : ndarray of shape (K,), int
-        Class ids of train, ascending.
-    constant : ndarray of shape (n,), int
-        Dimensions that do not vary on train. The linear readers ignore them.
-    n_train, n_test, n_dimensions : int
-        Sizes.
-    basis : str
-        Basis that the dimensions belong to; ``"axes"`` where none was fitted.
-    sample : str
-        Which part of the test split was used; empty: all of it.
-    log_loss_importance, log_loss_p_value : ndarray of shape (G,)
-        How far the log-loss rises without the group, in nats, and its two-sided p-value: a measure
-        with more power than accuracy for small effects. Not adjusted over groups.
-    hidden_groups : tuple of ndarray of shape (n,), int
-        Groups of redundant dimensions (mean absolute correlation of at least 0.9 on train) that are
-        needed while none of their dimensions is, each removed alone. Looked for only where single
-        dimensions are ablated; for kNN on at most 1,000 test samples.
-    certified_share : float or None
-        kNN: share of (sample, group) pairs settled without a look beyond the candidates.
-    fcr_low, fcr_high : ndarray of shape (G,) or None
-        Interval beside the R groups with q <= 0.05, of level 1 - 0.05 R / G: chosen because they
-        stand out, they need a wider one. NaN for the other groups.
-    log_loss_unreliable : ndarray of shape (G,), bool, or None
-        Where fewer than 20 test rows (or clusters) differ in log-loss, or the differences have a
-        skewness beyond 3: intervals and p-values of the log-loss are rough there.
-    alone_score : ndarray of shape (G,) or None
-        Score of a reader fitted on the group alone.
-    resample : str
-        What varies in the intervals: ``"test"``, or ``"train"`` for both splits.
-    n_clusters : int
-        Clusters of test rows; 0 where rows are independent.
-    n_bootstrap : int
-        Bootstrap samples of the log-loss.
-    caution : str
-        What keeps the numbers from meaning what they usually do; empty if nothing.
 
     References
     ----------
@@ -125,38 +67,173 @@ class Ablation:
     ([0.55, 1.0], [[0]])
     """
 
-    reader: str
-    refit: bool
-    fill: str | None
-    score: str
-    full_score: float
-    scores: np.ndarray
-    importance: np.ndarray
-    ci_low: np.ndarray
-    ci_high: np.ndarray
-    p_value: np.ndarray
-    q_value: np.ndarray
-    per_class: np.ndarray
-    groups: tuple[np.ndarray, ...]
-    classes: np.ndarray
-    constant: np.ndarray
-    n_train: int
-    n_test: int
-    n_dimensions: int
-    log_loss_importance: np.ndarray
-    log_loss_p_value: np.ndarray
-    basis: str = "axes"
-    sample: str = ""
-    hidden_groups: tuple[np.ndarray, ...] = ()
-    certified_share: float | None = None
-    fcr_low: np.ndarray | None = None
-    fcr_high: np.ndarray | None = None
-    log_loss_unreliable: np.ndarray | None = None
-    alone_score: np.ndarray | None = None
-    resample: str = "test"
-    n_clusters: int = 0
-    n_bootstrap: int = 0
-    caution: str = ""
+    HEADLINE = ("reader", "score", "full_score", "n_groups", "n_needed", "n_harmful")
+
+    reader: str = scalar("Name of the reader, a probe classifier.")
+    refit: bool = scalar("Whether the reader was fitted again without each group.")
+    fill: str | None = scalar("What replaced the group in a frozen reader: mean or zero.")
+    score: str = scalar("What the reader was scored by.")
+    basis: str = scalar(
+        "Basis that the dimensions belong to; `axes` where none was fitted.", default="axes"
+    )
+    sample: str = scalar(
+        "Which part of the test split was used; empty: all of it.", optional=True, default=""
+    )
+    n_train: int = scalar("Train rows.")
+    n_test: int = scalar("Test rows.")
+    n_dimensions: int = scalar("D, the number of dimensions.")
+
+    @entry
+    def n_groups(self) -> int:
+        """G, the number of groups."""
+        return len(self)
+
+    full_score: float = scalar("Score with all dimensions: an accuracy in [0, 1], or nats.")
+    groups: tuple[np.ndarray, ...] = detail(
+        "Dimensions of each of the G groups, each an array of shape (n,)."
+    )
+
+    @column
+    def group(self) -> dict[str, Any]:
+        """Columns ``group`` and ``dimension``; ``dimensions`` where some group has several."""
+        if all(len(group) == 1 for group in self.groups):
+            named: dict[str, Any] = {
+                "dimension": np.array([int(group[0]) for group in self.groups])
+            }
+        else:
+            named = {"dimensions": [" ".join(map(str, group.tolist())) for group in self.groups]}
+        return {"group": np.arange(len(self)), **named}
+
+    scores: np.ndarray = per("group", "Score without each group.", column="score")
+    importance: np.ndarray = per(
+        "group",
+        "What is lost without the group: positive, it is needed; negative, the reader is better "
+        "off without it. `full_score - scores`; for log-loss, where less is better, the reverse.",
+    )
+    ci_low: np.ndarray = per(
+        "group",
+        "Lower end of the 95 % interval of the importance over test samples, given the train split "
+        "and the reader; with `resample='train'` train splits of this size vary too.",
+    )
+    ci_high: np.ndarray = per("group", "Upper end of that interval.")
+    p_value: np.ndarray = per("group", "Two-sided p-value of the importance.")
+    q_value: np.ndarray = per(
+        "group", "The same, adjusted after Benjamini and Hochberg over the groups of this call."
+    )
+    fcr_low: np.ndarray | None = per(
+        "group",
+        "Lower end of an interval of level 1 - 0.05 R / G beside the R groups with q <= 0.05, "
+        "which allows for their selection; NaN for the other groups.",
+        default=None,
+    )
+    fcr_high: np.ndarray | None = per("group", "Upper end of that interval.", default=None)
+    log_loss_importance: np.ndarray = per(
+        "group", "How far the log-loss rises without the group, in nats."
+    )
+    log_loss_p_value: np.ndarray = per("group", "Its two-sided p-value, not adjusted over groups.")
+    log_loss_unreliable: np.ndarray | None = per(
+        "group",
+        "Whether fewer than 20 test rows (or clusters) differ in log-loss or the differences have "
+        "a skewness beyond 3, so that its interval and p-value are rough.",
+        default=None,
+    )
+    alone_score: np.ndarray | None = per(
+        "group", "Score of a reader fitted on the group alone.", default=None
+    )
+    per_class: np.ndarray = per(
+        "group",
+        "Importance among the test samples of each class; NaN for a class that test lacks.",
+        shape="(G, K)",
+    )
+    classes: np.ndarray = per("K", "Class ids of train, ascending.")
+    constant: np.ndarray = detail(
+        "Dimensions that do not vary on train, shape (n,). The linear readers ignore them."
+    )
+
+    @entry
+    def n_needed(self) -> int:
+        """Groups with q <= 0.05 and positive importance."""
+        return len(self.needed)
+
+    @entry
+    def n_harmful(self) -> int:
+        """Groups with q <= 0.05 and negative importance."""
+        return len(self.harmful)
+
+    @entry
+    def most_needed(self) -> list[list[int]]:
+        """Dimensions of up to ten needed groups, the most important first."""
+        return self._dimensions_of(self.needed)
+
+    @entry
+    def most_harmful(self) -> list[list[int]]:
+        """Dimensions of up to ten harmful groups, the most harmful first."""
+        return self._dimensions_of(self.harmful)
+
+    @entry
+    def lowest_undecided(self) -> list[list[int]]:
+        """Dimensions of up to ten undecided groups of the lowest negative estimates."""
+        return self._dimensions_of(g for g in self.undecided[:_N_NAMED] if self.importance[g] < 0)
+
+    @entry
+    def highest_undecided(self) -> list[list[int]]:
+        """Dimensions of up to ten undecided groups of the highest positive estimates."""
+        highest = self.undecided[::-1][:_N_NAMED]
+        return self._dimensions_of(g for g in highest if self.importance[g] > 0)
+
+    certified_share: float | None = scalar(
+        "kNN: share of (sample, group) pairs settled without a look beyond the candidates.",
+        default=None,
+    )
+
+    @entry
+    def constant_dimensions(self) -> list[int]:
+        """Dimensions that do not vary on train."""
+        return self.constant.tolist()
+
+    n_clusters: int = scalar(
+        "Clusters of test rows; 0 where rows are independent.", optional=True, default=0
+    )
+    resample: str = detail(
+        "What varies in the intervals: `test`, or `train` for both splits.", default="test"
+    )
+    n_bootstrap: int = detail("Bootstrap samples of the log-loss.", default=0)
+
+    @entry
+    def intervals(self) -> str:
+        """What the intervals are over."""
+        return self._what_varies()
+
+    @entry
+    def p_values(self) -> str:
+        """Which tests the p-values are of."""
+        return self._what_tests()
+
+    @entry
+    def n_log_loss_unreliable(self) -> int:
+        """Groups whose log-loss is unreliable."""
+        return 0 if self.log_loss_unreliable is None else int(self.log_loss_unreliable.sum())
+
+    caution: str = scalar(
+        "What keeps the numbers from meaning what they usually do.", optional=True, default=""
+    )
+    hidden_groups: tuple[np.ndarray, ...] = scalar(
+        "Groups of redundant dimensions (mean absolute correlation of at least 0.9 on train) that "
+        "are needed while none of their dimensions is, each removed alone; each of shape (n,). "
+        "Looked for only where single dimensions are ablated; for kNN on at most 1,000 test rows.",
+        optional=True,
+        default=(),
+    )
+
+    @entry
+    def warning(self) -> Any:
+        """What hidden groups mean; absent where there are none."""
+        if not self.hidden_groups:
+            return ABSENT
+        return (
+            "Redundant dimensions stand in for each other: these groups are needed, "
+            "none of their dimensions is. Ablate groups."
+        )
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -179,92 +256,8 @@ class Ablation:
         order = np.argsort(self.importance.round(_DECIMALS), kind="stable")
         return order[self.q_value[order] > SIGNIFICANT]
 
-    def to_frame(self) -> Any:
-        """Return one row a group, in the order of the call.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``group``; ``dimension``, or ``dimensions`` (separated by spaces) if some group has not
-            exactly one; ``score, importance, ci_low, ci_high, p_value, q_value, fcr_low, fcr_high,
-            log_loss_importance, log_loss_p_value, log_loss_unreliable``, and ``alone_score`` where
-            it was asked for.
-        """
-        import pandas as pd
-
-        single = all(len(group) == 1 for group in self.groups)
-        columns: dict[str, Any] = {"group": np.arange(len(self))}
-        if single:
-            columns["dimension"] = np.array([int(group[0]) for group in self.groups])
-        else:
-            columns["dimensions"] = [" ".join(map(str, group.tolist())) for group in self.groups]
-        columns["score"] = self.scores
-        for name in (
-            "importance",
-            "ci_low",
-            "ci_high",
-            "p_value",
-            "q_value",
-            "fcr_low",
-            "fcr_high",
-            "log_loss_importance",
-            "log_loss_p_value",
-            "log_loss_unreliable",
-            "alone_score",
-        ):
-            if getattr(self, name) is not None:
-                columns[name] = getattr(self, name)
-        return pd.DataFrame(columns)
-
-    def summary(self) -> dict[str, Any]:
-        """Return the main numbers, ready for JSON.
-
-        Returns
-        -------
-        dict
-            What was done (``reader``, ``refit``, ``fill``, ``score``), sizes, ``full_score``,
-            ``n_needed`` and ``n_harmful`` (q <= 0.05), up to ten of these, the most important first
-            (``most_needed``, ``most_harmful``: lists of dimensions), up to ten undecided groups of
-            the lowest and of the highest importance (``lowest_undecided``, ``highest_undecided``),
-            ``certified_share``, ``constant_dimensions``, ``basis``, what intervals and p-values
-            mean, cautions and, where redundancy hides what a group does, ``hidden_groups`` and a
-            warning.
-        """
-        lowest = [g for g in self.undecided[:_N_NAMED] if self.importance[g] < 0]
-        highest = [g for g in self.undecided[::-1][:_N_NAMED] if self.importance[g] > 0]
-        rough = 0 if self.log_loss_unreliable is None else int(self.log_loss_unreliable.sum())
-        warning = {
-            "hidden_groups": [group.tolist() for group in self.hidden_groups],
-            "warning": "Redundant dimensions stand in for each other: these groups are needed, "
-            "none of their dimensions is. Ablate groups.",
-        }
-        return {
-            "reader": self.reader,
-            "refit": self.refit,
-            "fill": self.fill,
-            "score": self.score,
-            "basis": self.basis,
-            **({"sample": self.sample} if self.sample else {}),
-            "n_train": self.n_train,
-            "n_test": self.n_test,
-            "n_dimensions": self.n_dimensions,
-            "n_groups": len(self),
-            "full_score": self.full_score,
-            "n_needed": len(self.needed),
-            "n_harmful": len(self.harmful),
-            "most_needed": [self.groups[g].tolist() for g in self.needed[:_N_NAMED]],
-            "most_harmful": [self.groups[g].tolist() for g in self.harmful[:_N_NAMED]],
-            "lowest_undecided": [self.groups[g].tolist() for g in lowest],
-            "highest_undecided": [self.groups[g].tolist() for g in highest],
-            "certified_share": self.certified_share,
-            "constant_dimensions": self.constant.tolist(),
-            **({"n_clusters": self.n_clusters} if self.n_clusters else {}),
-            "intervals": self._what_varies(),
-            "p_values": self._what_tests(),
-            "n_log_loss_unreliable": rough,
-            **({"caution": self.caution} if self.caution else {}),
-            **(warning if self.hidden_groups else {}),
-        }
+    def _dimensions_of(self, groups: Iterable[int]) -> list[list[int]]:
+        return [self.groups[group].tolist() for group in list(groups)[:_N_NAMED]]
 
     def _what_varies(self) -> str:
         rows = "test samples"

@@ -17,8 +17,8 @@ from dimlab.containers import DAMAGED, json_of
 from dimlab.figures.house import picture_of
 from dimlab.report.dimensions import dimensions_of
 from dimlab.report.provenance import RECORD, WRITTEN
-from dimlab.report.saved import HOUSE, SUFFIX, load_result, result_bytes
 from dimlab.report.verdicts import verdicts_of
+from dimlab.result import OURS, SUFFIX, load_result, result_bytes
 from dimlab.text import json_text, raw_numbers, visible
 
 __all__ = ["in_words", "redraw_report", "write_report", "write_result"]
@@ -322,7 +322,7 @@ def write_result(
 def _files_of(name: str, result: Any, figure_format: str) -> dict[str, tuple[str, bytes]]:
     """Names and contents of all files of a result, by kind."""
     files = _shown(name, result, figure_format)
-    if type(result).__module__.startswith(HOUSE):
+    if type(result).__module__.startswith(OURS):
         files["result"] = f"{name}{SUFFIX}", result_bytes(result)
     return files
 

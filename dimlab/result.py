@@ -1,0 +1,409 @@
+"""Results: a result says once what each of its fields is; table, summary and pages are derived.
+
+A result is a frozen dataclass whose fields are made by `per` (an array with one entry a group, a
+dimension, ...), `scalar` (an entry of the summary) and `detail` (neither). Properties marked
+`column` and `entry` stand among them. The order of definition is the order of presentation::
+
+    @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+    class Cohesion(Result):
+        \"\"\"How close the samples of a class lie in each dimension.\"\"\"
+
+        n_samples: int = scalar("Number of samples.")
+        spread: np.ndarray = per("dimension", "Mean spread within the classes.")
+
+        @entry
+        def n_tight(self) -> int:
+            \"\"\"Dimensions whose spread is below 0.1.\"\"\"
+            return int((self.spread < 0.1).sum())
+"""
+
+from __future__ import annotations
+
+import html
+import importlib
+import inspect
+import io
+import json
+import os
+import re
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from dimlab.atomic import replacing
+from dimlab.containers import DAMAGED, json_of, read_npz
+from dimlab.text import plain
+
+FORMAT = "dimlab-result-1"
+SUFFIX = ".result.npz"
+OURS = ("dimlab.probes.", "dimlab.baselines", "dimlab.mask", "dimlab.locate")
+ABSENT = object()  # the value of an `entry` or a `column` that is left out
+_SECTIONS = r"^(?:Raises|Warns|Notes|References|Examples)\n-{3,}$"
+_ROWS_SHOWN = 5
+_SHORT = 24  # characters of a value that stands in the one-line repr
+
+ResultT = TypeVar("ResultT", bound="Result")
+
+
+def per(
+    axis: str,
+    text: str,
+    *,
+    shape: str | None = None,
+    column: str | bool = True,
+    default: Any = MISSING,
+) -> Any:
+    """Declare an array with one entry an ``axis``; ``column`` renames or hides it in the table."""
+    shape = shape or f"({axis[0].upper()},)"
+    metadata = {"text": text, "axis": axis, "shape": shape, "column": column}
+    return field(default=default, metadata=metadata)
+
+
+def scalar(
+    text: str, *, key: str | None = None, optional: bool = False, default: Any = MISSING
+) -> Any:
+    """Declare an entry of the summary; an ``optional`` one is left out where it is empty."""
+    return field(default=default, metadata={"text": text, "key": key, "optional": optional})
+
+
+def detail(text: str, *, default: Any = MISSING, default_factory: Any = MISSING) -> Any:
+    """Declare a field that stands neither in the table nor in the summary."""
+    metadata = {"text": text, "detail": True}
+    if default_factory is not MISSING:
+        return field(default_factory=default_factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+class entry(property):
+    """A property that is an entry of the summary."""
+
+
+class column(property):
+    """A property that is a column of the table, or several by name."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """An answer to one question, with its numbers and the rule that gave it.
+
+    Parameters
+    ----------
+    question : str
+        What was asked.
+    answer : str
+        ``yes``, ``no`` or ``undecided``.
+    because : str
+        The numbers.
+    rule : str
+        Which numbers would have given which answer.
+    dimensions : tuple of int
+        Dimensions that the answer concerns; empty where it concerns all or none.
+    """
+
+    question: str
+    answer: str
+    because: str
+    rule: str
+    dimensions: tuple[int, ...] = ()
+
+
+class Result:
+    """What results share: table, summary, one-line repr, HTML, figure and a file format."""
+
+    ROWS: ClassVar[str] = ""  # axis of the table; empty: that of the first array
+    HEADLINE: ClassVar[tuple[str, ...]] = ()  # entries of the one-line repr; empty: the first ones
+    _parts: ClassVar[tuple[tuple[str, Any], ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Collect the parts in the order of definition and document the fields."""
+        super().__init_subclass__(**kwargs)
+        own = [
+            (name, each)
+            for name, each in vars(cls).items()
+            if isinstance(each, (entry, column)) or (isinstance(each, Field) and each.metadata)
+        ]
+        replaced = {name for name, _ in own}
+        cls._parts = (*(each for each in cls._parts if each[0] not in replaced), *own)
+        cls.__doc__ = _documented(cls)
+
+    def _values(self) -> Iterator[tuple[str, Any, Any]]:
+        """Give the name, declaration and value of each part."""
+        for name, part in self._parts:
+            yield name, part, getattr(self, name)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the main numbers, ready for JSON.
+
+        Returns
+        -------
+        dict
+            An entry for each number or text of the result that is not an array; numbers that are
+            not finite are None.
+        """
+        found: dict[str, Any] = {}
+        for name, part, value in self._values():
+            if isinstance(part, entry):
+                if value is not ABSENT:
+                    found[name] = _plain(value)
+            elif isinstance(part, Field) and "key" in part.metadata:
+                if not (part.metadata["optional"] and _is_empty(value)):
+                    found[part.metadata["key"] or name] = _plain(value)
+        return found
+
+    def to_frame(self) -> Any:
+        """Return the table of the result.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row an entry of the first axis; one column an array that has this axis alone.
+        """
+        import pandas as pd
+
+        rows = self.ROWS
+        columns: dict[str, Any] = {}
+        for name, part, value in self._values():
+            if isinstance(part, column):
+                if value is not ABSENT:
+                    columns |= value if isinstance(value, Mapping) else {name: value}
+            elif isinstance(part, Field) and "axis" in part.metadata and value is not None:
+                rows = rows or part.metadata["axis"]
+                named = part.metadata["column"]
+                if part.metadata["axis"] == rows and named and np.ndim(value) == 1:
+                    columns[name if named is True else named] = value
+        return pd.DataFrame(columns)
+
+    def __repr__(self) -> str:
+        """Return one line: the class and the first short entries of the summary."""
+        short = {
+            name: f"{value:.4g}" if isinstance(value, float) else repr(value)
+            for name, value in self.summary().items()
+            if isinstance(value, (int, float)) or (isinstance(value, str) and len(value) <= _SHORT)
+        }
+        names = [name for name in self.HEADLINE or list(short)[:6] if name in short]
+        return f"{type(self).__name__}({', '.join(f'{name}={short[name]}' for name in names)})"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the short entries and the first rows."""
+        table = self.to_frame().head(_ROWS_SHOWN)
+        return f"<p>{html.escape(repr(self))}</p>{table.to_html(index=False, border=0)}"
+
+    def plot(self, ax: Any = None, **kwargs: Any) -> Any:
+        """Draw the result with the figure of its name, as `plot_ablation` draws an `Ablation`.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; by default a new figure.
+        **kwargs
+            Passed on to the figure's function.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on.
+        """
+        figures = importlib.import_module("dimlab.figures")  # the one look upwards, at call time
+        words = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
+        return getattr(figures, f"plot_{words}")(self, ax=ax, **kwargs)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the result with all its arrays.
+
+        Parameters
+        ----------
+        path : path
+            Ends in ``.result.npz``. An existing file is replaced by a whole new one.
+
+        Returns
+        -------
+        Path
+            The file written.
+
+        Raises
+        ------
+        ValueError
+            If the name has another ending.
+        """
+        return save_result(path, self)
+
+    @classmethod
+    def load(cls: type[ResultT], path: str | os.PathLike[str]) -> ResultT:
+        """Read a result that ``save`` wrote; no code in the file is ever run.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Returns
+        -------
+        Result
+            Equal to the one saved.
+
+        Raises
+        ------
+        TypeError
+            If the file holds a result of another class.
+        """
+        found = load_result(path)
+        if not isinstance(found, cls):
+            raise TypeError(
+                f"{Path(path).name} must hold a result of class {cls.__name__}; got "
+                f"{type(found).__name__}. Read it with {type(found).__name__}.load."
+            )
+        return found
+
+
+def _documented(cls: type) -> str:
+    """Put a numpydoc section of the declared fields behind the summary of a class's docstring."""
+    text = inspect.cleandoc(vars(cls).get("__doc__") or "")
+    declared = [(name, each) for name, each in cls._parts if isinstance(each, Field)]  # type: ignore[attr-defined]
+    if not declared or "Parameters\n---" in text:
+        return text
+    annotations: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        annotations |= vars(base).get("__annotations__", {})
+    lines = ["Parameters", "----------"]
+    for name, each in declared:
+        kind = annotations.get(name, "")
+        kind = kind.__name__ if isinstance(kind, type) else str(kind).replace("numpy.", "np.")
+        shape = each.metadata.get("shape", "")
+        kind = kind.replace("np.", "").replace(
+            "ndarray", f"ndarray of shape {shape}" if shape else "ndarray"
+        )
+        lines += [f"{name} : {kind.replace(' | ', ' or ')}", f"    {each.metadata['text']}"]
+    first = re.search(_SECTIONS, text, re.M)
+    place = first.start() if first else len(text)
+    parts = (text[:place].rstrip(), "\n".join(lines), text[place:])
+    return "\n\n".join(filter(None, parts))
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or (not isinstance(value, (int, float)) and len(value) == 0) or value == 0
+
+
+def _plain(value: Any) -> Any:
+    """Replace arrays by lists and numbers that are not finite by None."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return plain(value) if isinstance(value, float) else value
+
+
+def save_result(path: str | os.PathLike[str], result: Any) -> Path:
+    """Write a result of dimlab's to a file that ends in ``.result.npz``."""
+    path = Path(path)
+    if not path.name.endswith(SUFFIX):
+        raise ValueError(f"path must end in {SUFFIX}; got {path.name!r}.")
+    content = result_bytes(result)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return path
+
+
+def result_bytes(result: Any) -> bytes:
+    """Return what `save_result` writes: the same result gives the same bytes."""
+    arrays: dict[str, np.ndarray] = {}
+    tree = json.dumps({"format": FORMAT, "result": _to_tree(result, arrays)})
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in {"tree": np.array(tree), **arrays}.items():
+            # a fixed date, so that the time of day does not change the bytes
+            member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            member.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(member, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def load_result(path: str | os.PathLike[str]) -> Any:
+    """Read a result that `save_result` wrote; no code in the file is ever run."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"result must be a file; got {path}, which is not there.")
+    try:
+        arrays, _ = read_npz(path)
+        tree = json_of(str(arrays.pop("tree")))
+        if tree["format"] != FORMAT:
+            raise ValueError(tree["format"])
+        return _from_tree(tree["result"], arrays)
+    except DAMAGED as error:
+        raise ValueError(
+            f"{path.name} must be a whole result of this version of dimlab; got a damaged or other "
+            "one. Measure it again."
+        ) from error
+
+
+def _name_of(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__name__}"
+
+
+def _results() -> dict[str, type]:
+    """Give all classes of results that are loaded, those of other packages too."""
+    found, waiting = {}, [Result]
+    while waiting:
+        for kind in waiting.pop().__subclasses__():
+            found[_name_of(kind)] = kind
+            waiting.append(kind)
+    return found
+
+
+def _class_named(name: str) -> type:
+    """Find a class of results that is loaded, or one of dimlab's own."""
+    loaded = _results()
+    if name in loaded:
+        return loaded[name]
+    module, _, own = name.partition(":")
+    if not module.startswith(OURS):
+        raise ValueError(module)
+    kind = getattr(importlib.import_module(module), own)
+    if not (isinstance(kind, type) and is_dataclass(kind)):
+        raise ValueError(name)
+    return kind
+
+
+def _to_tree(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """Turn a value into JSON; arrays are set aside under the names that stand in their places."""
+    if is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        if not (isinstance(value, Result) or kind.__module__.startswith(OURS)):
+            raise TypeError(f"result must be made by dimlab; got {kind.__name__}.")
+        named = {each.name: _to_tree(getattr(value, each.name), arrays) for each in fields(value)}
+        return {"class": _name_of(kind), "fields": named}
+    if isinstance(value, np.ndarray):
+        name = f"array_{len(arrays)}"
+        arrays[name] = value
+        return {"array": name}
+    if isinstance(value, np.generic):
+        return _to_tree(value.item(), arrays)
+    if isinstance(value, (tuple, list)):
+        kind_name = "tuple" if isinstance(value, tuple) else "list"
+        return {kind_name: [_to_tree(each, arrays) for each in value]}
+    if isinstance(value, dict):
+        return {"dict": [[_to_tree(k, arrays), _to_tree(v, arrays)] for k, v in value.items()]}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"result must hold arrays, numbers and text; got {type(value).__name__}.")
+
+
+def _from_tree(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if not isinstance(tree, dict):
+        return tree
+    if "class" in tree:
+        named = {key: _from_tree(each, arrays) for key, each in tree["fields"].items()}
+        return _class_named(tree["class"])(**named)
+    if "array" in tree:
+        return arrays[tree["array"]]
+    if "tuple" in tree:
+        return tuple(_from_tree(each, arrays) for each in tree["tuple"])
+    if "list" in tree:
+        return [_from_tree(each, arrays) for each in tree["list"]]
+    return {_from_tree(k, arrays): _from_tree(v, arrays) for k, v in tree["dict"]}
