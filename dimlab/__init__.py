@@ -45,7 +45,7 @@ _HOME = {
     "confirm_harmful": "dimlab.probes.confirm_harmful",
     "MaskedScores": "dimlab.probes.random_masks",
     "random_masks": "dimlab.probes.random_masks",
-    "Moments": "dimlab.kernels.moments",
+    "Moments": "dimlab.moments",
     "Correlation": "dimlab.probes.correlate",
     "correlate": "dimlab.probes.correlate",
     "Spectrum": "dimlab.probes.decompose",

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dimlab.devices import check_device
-from dimlab.kernels.moments import N_BLOCKS, Moments
 from dimlab.memory import Shapes, foresee
+from dimlab.moments import N_BLOCKS, Moments
 from dimlab.representation import Representation
 from dimlab.training.augment import Augmentation, derived_seed, normalised
 from dimlab.training.config import TrainConfig

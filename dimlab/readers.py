@@ -94,9 +94,8 @@ class KnnReader:
         """Return the predicted class id of each row, shape (N,), int64."""
         import torch
 
-        from dimlab.kernels.neighbours import find_neighbours
+        from dimlab.kernels.neighbours import count_votes, decide, find_neighbours
         from dimlab.kernels.rows import Groups, Rows
-        from dimlab.kernels.votes import count_votes, decide
 
         _check_width(features, self.features.shape[1])
         bank, queries = Rows.of(self.features, self.device), Rows.of(features, self.device)

@@ -20,8 +20,8 @@ from dimlab import archives, datasets, report
 from dimlab.cli.options import groups_in
 from dimlab.factor_table import join_factors
 from dimlab.interop.features import load_features
-from dimlab.kernels.moments import Moments
 from dimlab.mask import MaskTrace
+from dimlab.moments import Moments
 from dimlab.probes._reading import checked_groups
 from dimlab.representation import Representation
 from dimlab.result import load_result, save_result

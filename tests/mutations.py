@@ -150,24 +150,27 @@ _of(
      "shared = n * m / (n + m - 1)", "test_merged_shards_have_the_moments_of_the_whole"),
     ("_Sums._add_to", "gap * (n / (n + m))",
      "gap * (m / (n + m))", "test_pairs_are_rows_of_the_first_view_and_columns_of_the_second"),
-    ("Moments._whole", "scatter += (deviations[:, 0].T * self.counts) @ deviations[:, -1]",
-     "scatter += (deviations[:, 0].T * self.counts) @ deviations[:, 0]", "test_pairs_are_rows_of_the_first_view_and_columns_of_the_second"),
-    ("Moments.without_each", "shared = count * rest / n",
+    ("whole_of", "scatter += (deviations[:, 0].T * counts) @ deviations[:, -1]",
+     "scatter += (deviations[:, 0].T * counts) @ deviations[:, 0]", "test_pairs_are_rows_of_the_first_view_and_columns_of_the_second"),
+    ("without_each", "shared = count * rest / n",
      "shared = count * n / rest", "test_without_each_block_are_the_moments_of_the_other_rows"),
-    ("Moments.without_each", "gone = kept_squares <= _ROUNDING * whole.squares[0]",
+    ("without_each", "gone = kept_squares <= _ROUNDING * whole_squares",
      "gone = kept_squares < 0", "test_what_rounding_leaves_of_a_dimension_that_one_block_moves_is_taken_off"),
-    ("Moments.without_each", "np.outer(shared * gap[0], gap[-1])",
+    ("without_each", "np.outer(shared * gap[0], gap[-1])",
      "np.outer(shared * gap[-1], gap[0])", "test_without_each_block_are_the_moments_of_the_other_rows"),
-    ("Moments.merge", "squares += each.squares + each.counts[:, None, None] * gap**2",
-     "squares += each.squares", "test_merged_shards_have_the_moments_of_the_whole"),
-    ("Moments.covariance", "/ self.n", "/ (self.n - 1)", "test_tensors_of_any_precision_are_rows"),
+    ("merged", "squares += own_squares + own_counts[:, None, None] * gap**2",
+     "squares += own_squares", "test_merged_shards_have_the_moments_of_the_whole"),
     ("deal", "rng.permutation(np.arange(_DEALT) % n_blocks)",
      "rng.integers(n_blocks, size=_DEALT)", "test_rows_are_dealt_evenly_and_by_their_number_alone"),
     ("_mirror", "np.tril(corner, -1).T",
      "np.tril(corner).T", "test_the_covariance_is_numpys_far_from_zero"),
 )
 _of(
-    "kernels/moments.py", "kernels/test_moments_over_ranks.py",
+    "moments.py", "kernels/test_moments.py",
+    ("Moments.covariance", "/ self.n", "/ (self.n - 1)", "test_tensors_of_any_precision_are_rows"),
+)
+_of(
+    "moments.py", "kernels/test_moments_over_ranks.py",
     ("Moments.over_ranks", "self.squares + counts * gap**2",
      "self.squares + gap**2", "test_processes_with_different_rows_equal_one"),
 )
@@ -230,7 +233,7 @@ _of(
      '"ssrlib": (True, 1, 0.0)', "test_every_definition_is_its_formula_written_out"),
 )
 _of(
-    "kernels/votes.py", "kernels/test_votes.py",
+    "kernels/neighbours.py", "kernels/test_votes.py",
     ("count_votes", "(similarities - similarities[..., :1]) / temperature",
      "(similarities - similarities[..., :1]) * temperature", "test_a_tiny_temperature_leaves_the_nearest_alone"),
     ("decide", "torch.round(shares, decimals=10).argmax(-1)",
@@ -239,7 +242,7 @@ _of(
      "share[part] = own / totals.amax(1)", "test_blocks_do_not_matter"),
 )
 _of(
-    "kernels/votes.py", "probes/test_ablate.py",
+    "kernels/neighbours.py", "probes/test_ablate.py",
     ("vote", "truth = truth.repeat_interleave(n_groups)",
      "truth = truth.repeat(n_groups)", "test_knn_log_loss_by_hand"),
 )
@@ -528,7 +531,7 @@ _of(
      "np.maximum(1.0, ratio)", "test_a_cluster_with_rows_of_several_classes_correlates_them"),
 )
 _of(
-    "kernels/clustered.py", "kernels/test_clustered.py",
+    "kernels/paired.py", "kernels/test_clustered.py",
     ("design_effect", "between *= n_clusters / max(1, n_clusters - 1)",
      "between *= 1.0", "test_the_design_effect_is_the_ratio_of_variances_by_hand"),
     ("design_effect", "np.full(between.shape, n / n_clusters)",

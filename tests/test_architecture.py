@@ -28,6 +28,7 @@ LAYERS = [  # from the floor up; a room imports only from rooms below its own, o
     {
         "representation",
         "result",
+        "moments",
         "pairing",
         "clusters",
         "mask",

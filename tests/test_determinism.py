@@ -31,7 +31,6 @@ BLOCKS = {
     "dimlab.kernels.rounding": ("_BLOCK", "_FIRST"),
     "dimlab.kernels.rows": ("_ELEMENTS",),
     "dimlab.kernels.similarity": ("_ELEMENTS",),
-    "dimlab.kernels.votes": ("_ELEMENTS",),
     "dimlab.probes.ablate_cumulatively": ("_ROWS",),
     "dimlab.probes.decompose": ("_CHUNK",),
     "dimlab.probes.erase": ("_ELEMENTS",),

@@ -24,8 +24,8 @@ import pytest
 from dimlab import atomic, report
 from dimlab.cli import run
 from dimlab.datasets import digits
-from dimlab.kernels.moments import Moments
 from dimlab.mask import MaskTrace
+from dimlab.moments import Moments
 from dimlab.representation import Representation
 from dimlab.result import load_result
 from dimlab.training.checkpoint import load_checkpoint

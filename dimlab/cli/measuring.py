@@ -40,7 +40,7 @@ from dimlab.terminal import (
     with_bounds,
 )
 
-N_BLOCKS = 20  # as `kernels.moments` has it, whose import would cost a start
+N_BLOCKS = 20  # as `dimlab.moments` has it, whose import would cost a start
 Blocks = Annotated[
     int,
     typer.Option(

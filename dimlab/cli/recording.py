@@ -99,7 +99,7 @@ def _images_of(loading: Loading) -> dict[tuple[str, str], str]:
 def _data_of(sources: Sequence[Path], loading: Loading, split: str) -> dict[str, dict[str, Any]]:
     """Name the data, and the versions that trained them, of the checkpoints among the sources."""
     from dimlab.interop.features import holds_features
-    from dimlab.kernels.moments import Moments
+    from dimlab.moments import Moments
 
     found = {}
     different = list(dict.fromkeys(sources))

@@ -63,7 +63,7 @@ from dimlab.text import say
 
 if TYPE_CHECKING:
     from dimlab.baselines import BaselineComparison
-    from dimlab.kernels.moments import Moments
+    from dimlab.moments import Moments
     from dimlab.probes.evaluate import Evaluation
     from dimlab.representation import Representation
     from dimlab.training.config import TrainConfig

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dimlab.kernels.moments import Moments
 from dimlab.mask import MaskTrace
+from dimlab.moments import Moments
 
 _RESULT = ".result.npz"
 _FOLDERS = (  # kind, and the files that tell it

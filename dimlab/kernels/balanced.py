@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dimlab.kernels.clustered import cluster_quantile, cluster_sums, design_effect
 from dimlab.kernels.means import RESOLVED, sign_flip_test
-from dimlab.kernels.paired import tango_interval
+from dimlab.kernels.paired import cluster_quantile, cluster_sums, design_effect, tango_interval
 
 
 def balanced_change(change: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dimlab.kernels.moments import Moments
 from dimlab.kernels.rounding import eigenvalue_floor
+from dimlab.moments import Moments
 
 _CLOSE = 1e-12  # rounding of a correlation
 _COMPONENT = 1e-8  # of a unit eigenvector: a dimension with a smaller one is not involved

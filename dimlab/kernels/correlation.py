@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dimlab.kernels.moments import Moments
 from dimlab.kernels.rounding import spread_floor
+from dimlab.moments import Moments
 
 _POWER_TOLERANCE = 1e-12
 _ELEMENTS = 1 << 22

@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from dimlab.kernels.downdate import RidgeSystem, first_largest
-from dimlab.kernels.neighbours import find_neighbours
+from dimlab.kernels.neighbours import count_votes, decide, find_neighbours
 from dimlab.kernels.rows import Groups, Rows
-from dimlab.kernels.votes import count_votes, decide
 
 _BLOCK = 256
 _UNITS = 1e10  # similarities are compared to 10 decimals

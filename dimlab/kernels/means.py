@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dimlab.kernels.clustered import cluster_sums
-from dimlab.kernels.paired import normal_quantile
+from dimlab.kernels.paired import cluster_sums, normal_quantile
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,588 +1,121 @@
 """Means and centred sums of products of rows: accumulated in blocks, mergeable, in float64.
 
-Every sum is taken around its own block's mean and merged by the update of Chan, Golub and LeVeque,
-so data far from zero lose no digits. Rows are dealt to a few *blocks* at random, by their number
-alone: leaving one block out at a time gives the jackknife's intervals, whatever the batches were.
+Every sum is taken around its own block's mean and merged by the update of Chan, Golub and LeVeque
+("Algorithms for computing the sample variance", The American Statistician 37, 1983), so data far
+from zero lose no digits. Rows are dealt to a few *blocks* at random, by their number alone: leaving
+one block out at a time gives the jackknife's intervals, whatever the batches were.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, reduce
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from dimlab.atomic import replacing
-from dimlab.containers import map_safetensors, write_safetensors
 from dimlab.devices import check_device
-from dimlab.kernels.rounding import PRECISIONS, coarser, eps_of, stored_precision
+from dimlab.kernels.rounding import eps_of, stored_precision
 
-FORMAT = "dimlab-moments-1"
-N_BLOCKS = 20
+# Counts (B,), means (B, V, D), sums of squared deviations (B, V, D) and of their products (B, D, D)
+Arrays: TypeAlias = "tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]"
+
+LARGEST = 1e140  # of an entry: float64 holds sums of its squares
 _CHUNK = 1 << 24  # elements worked on together: 128 MB in float64
 _DEALT = 4096  # rows that are dealt to the blocks together
-_LARGEST = 1e140  # of an entry: float64 holds sums of its squares
-_ROUNDING = 1e-11  # of a sum of squares: what less a difference is nothing
-_MOST_ROWS = 1 << 48  # in a state that is read: float64 counts them exactly
-_STORED = {"counts": "int64", "means": "float64", "squares": "float64", "scatters": "float64"}
+_ROUNDING = 1e-11  # of a sum of squares: a difference that is no larger is rounding
 _TILE = 256  # columns that fit a processor's cache
 
-Progress = Callable[[int, int], None]
 
-
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """First and second moments of rows, or of pairs of rows that are two views of one sample.
-
-    Build it with ``Moments.of``; states of other rows ``merge``; ``save`` and ``load`` keep one.
-
-    Parameters
-    ----------
-    counts : ndarray of shape (B,), int64
-        Rows in each block.
-    means : ndarray of shape (B, V, D), float64
-        Means; V = 1, or 2 for pairs.
-    squares : ndarray of shape (B, V, D), float64
-        Sums of squared deviations from the block's mean.
-    scatters : ndarray of shape (B, D, D), float64
-        Sums of products of deviations; for pairs of the first view's (rows) with the second's.
-    meta : mapping of str to str, optional
-        What is known of the rows, as ``basis``.
-    precision : {"float16", "bfloat16", "float32", "float64"}, default="float64"
-        Floating type that the rows were rounded to: thresholds of rounding follow it.
-
-    Raises
-    ------
-    ValueError
-        If a shape does not fit the means, or V is neither 1 nor 2.
-
-    References
-    ----------
-    .. [1] Chan, Golub and LeVeque, "Algorithms for computing the sample variance", The American
-       Statistician 37, 1983.
-
-    Examples
-    --------
-    >>> rows = np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 1.0]])
-    >>> moments = Moments.of(rows, n_blocks=3)
-    >>> moments.n, moments.n_dimensions, moments.n_blocks, moments.has_views
-    (3, 2, 3, False)
-    >>> moments.mean.tolist(), moments.covariance.round(2).tolist()
-    ([[3.0, 1.0]], [[2.67, 0.67], [0.67, 0.67]])
-    >>> sum(moments.n - rest.n for rest in moments.without_each())  # each row is left out once
-    3
-    >>> Moments.of(rows.astype(np.float32), precision="float32").eps
-    1.1920928955078125e-07
-    """
-
-    counts: np.ndarray
-    means: np.ndarray
-    squares: np.ndarray
-    scatters: np.ndarray
-    meta: Mapping[str, str] = field(default_factory=dict)
-    precision: str = "float64"
-
-    def __post_init__(self) -> None:
-        if self.means.ndim != 3:
-            raise ValueError(f"means must have shape (B, V, D); got {self.means.shape}.")
-        n_blocks, n_views, n_dimensions = self.means.shape
-        expected = {
-            "counts": (n_blocks,),
-            "squares": (n_blocks, n_views, n_dimensions),
-            "scatters": (n_blocks, n_dimensions, n_dimensions),
-        }
-        for name, shape in expected.items():
-            found = getattr(self, name).shape
-            if found != shape:
-                raise ValueError(f"{name} must have shape {shape} to match means; got {found}.")
-        if n_views not in (1, 2):
-            raise ValueError(f"means must have shape (B, V, D) with V of 1 or 2; got V={n_views}.")
-
-    @classmethod
-    def of(
-        cls,
-        source: Any,
-        *,
-        n_blocks: int = N_BLOCKS,
-        seed: int = 0,
-        first_row: int = 0,
-        clusters: np.ndarray | None = None,
-        device: str = "cpu",
-        precision: str | None = None,
-        progress: Progress | None = None,
-    ) -> Moments:
-        """Accumulate the moments of rows, never holding more than a chunk of them.
-
-        Parameters
-        ----------
-        source : ndarray, Tensor, tuple of two of them, or iterable of either
-            Rows (N, D), memory-mapped or not; a tuple of two arrays is two views of the same
-            samples. An iterable gives batches of rows, or of pairs, of any sizes.
-        n_blocks : int, default=20
-            B, blocks that the rows are dealt to, >= 1. The state takes 8 B D^2 bytes.
-        seed : int, default=0
-            Deals the rows.
-        first_row : int, default=0
-            Number of the first row, where the source is a part of more: small parts that all begin
-            at 0 have their rows in the same few blocks.
-        clusters : ndarray of shape (N,), int, optional
-            Cluster of each row, from 0: rows of one cluster go to one block. By default every row
-            is dealt by itself.
-        device : str, default="cpu"
-            Where the products are taken.
-        precision : {"float16", "bfloat16", "float32", "float64"}, optional
-            What the rows were rounded to; by default it is read off the values.
-        progress : callable, optional
-            Called with (rows done, rows in all; 0 where that is not known).
-
-        Returns
-        -------
-        Moments
-            The same to rounding for any division into batches.
-
-        Raises
-        ------
-        ValueError
-            If there are no rows, shapes differ, a value is NaN, infinite or beyond 1e140 in size,
-            ``n_blocks`` < 1, there is not one cluster id a row, or the device is not there.
-        TypeError
-            If the rows are not floating.
-
-        Examples
-        --------
-        >>> rows = np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 1.0]])
-        >>> whole, streamed = Moments.of(rows), Moments.of(iter([rows[:1], rows[1:]]))
-        >>> whole.mean[0].tolist(), np.allclose(whole.covariance, streamed.covariance)
-        ([3.0, 1.0], True)
-        """
-        if n_blocks < 1:
-            raise ValueError(f"n_blocks must be >= 1; got {n_blocks}.")
-        total = _length(source)
-        sums: _Sums | None = None
-        row = first_row
-        dealt = None if clusters is None else deal_clusters(clusters, n_blocks, seed)
-        for views in _chunks(source):
-            if sums is None:
-                sums = _Sums(n_blocks, len(views), views[0].shape[1], device, precision)
-            start, n_rows = row - first_row, len(views[0])
-            if dealt is None:
-                blocks = deal(row, n_rows, n_blocks, seed)
-            else:
-                blocks = dealt[start : start + n_rows]
-            if len(blocks) < n_rows:
-                raise ValueError("clusters must have one id a row; got fewer than there are rows.")
-            sums.add(views, blocks, start)
-            row += n_rows
-            if progress is not None:
-                progress(row - first_row, total)
+def accumulate(
+    source: Any,
+    *,
+    n_blocks: int,
+    seed: int,
+    first_row: int,
+    clusters: np.ndarray | None,
+    device: str,
+    precision: str | None,
+    progress: Callable[[int, int], None] | None,
+) -> tuple[Arrays, str]:
+    """Add up the moments of rows, a chunk at a time; also return the precision of the rows."""
+    total = _length(source)
+    sums: _Sums | None = None
+    row = first_row
+    dealt = None if clusters is None else deal_clusters(clusters, n_blocks, seed)
+    for views in _chunks(source):
         if sums is None:
-            raise ValueError("source must hold at least one row; got none.")
-        if dealt is not None and row - first_row < len(dealt):
-            raise ValueError(
-                f"clusters must have one id a row; got {len(dealt)} for {row - first_row} rows."
-            )
-        return sums.moments()
-
-    @classmethod
-    def empty(cls, n_blocks: int, n_views: int, n_dimensions: int) -> Moments:
-        """Moments of no rows, which others merge with.
-
-        Parameters
-        ----------
-        n_blocks, n_views, n_dimensions : int
-            B, V (1, or 2 for pairs) and D.
-
-        Returns
-        -------
-        Moments
-            All zero.
-
-        Raises
-        ------
-        ValueError
-            If V is neither 1 nor 2.
-
-        Examples
-        --------
-        >>> rows = Moments.of(np.array([[1.0, 0.0], [3.0, 2.0]]), n_blocks=4)
-        >>> Moments.empty(4, 1, 2).merge(rows).mean
-        array([[2., 1.]])
-        """
-        means = np.zeros((n_blocks, n_views, n_dimensions))
-        scatters = np.zeros((n_blocks, n_dimensions, n_dimensions))
-        return cls(np.zeros(n_blocks, dtype=np.int64), means, np.zeros_like(means), scatters)
-
-    @property
-    def n(self) -> int:
-        """Number of rows, or of pairs."""
-        return int(self.counts.sum())
-
-    @property
-    def n_dimensions(self) -> int:
-        """Number of dimensions, D."""
-        return self.means.shape[2]
-
-    @property
-    def n_blocks(self) -> int:
-        """Number of blocks, B."""
-        return len(self.counts)
-
-    @property
-    def has_views(self) -> bool:
-        """Whether these are moments of pairs."""
-        return self.means.shape[1] == 2
-
-    def whole(self) -> Moments:
-        """Merge the blocks into one.
-
-        Returns
-        -------
-        Moments
-            With B = 1.
-
-        Raises
-        ------
-        ValueError
-            If there are no rows: their mean is undefined.
-
-        Examples
-        --------
-        >>> moments = Moments.of(np.array([[1.0], [2.0], [6.0]]), n_blocks=3)
-        >>> moments.whole().means.tolist(), moments.whole().squares.round(9).tolist()
-        ([[[3.0]]], [[[14.0]]])
-        """
-        return self._whole
-
-    @cached_property
-    def _whole(self) -> Moments:  # asked for by every measure: added up once
-        n = self.n
-        if n == 0:
-            raise ValueError("moments must be of at least one row; got none.")
-        if self.n_blocks == 1:
-            return self
-        weights = self.counts / n
-        mean = np.einsum("b,bvd->vd", weights, self.means)
-        deviations = self.means - mean  # (B, V, D)
-        squares = self.squares.sum(axis=0)
-        squares += np.einsum("b,bvd->vd", self.counts.astype(np.float64), deviations**2)
-        scatter = self.scatters.sum(axis=0)
-        scatter += (deviations[:, 0].T * self.counts) @ deviations[:, -1]
-        return Moments(
-            np.array([n]), mean[None], squares[None], scatter[None], precision=self.precision
+            sums = _Sums(n_blocks, len(views), views[0].shape[1], device, precision)
+        start, n_rows = row - first_row, len(views[0])
+        if dealt is None:
+            blocks = deal(row, n_rows, n_blocks, seed)
+        else:
+            blocks = dealt[start : start + n_rows]
+        if len(blocks) < n_rows:
+            raise ValueError("clusters must have one id a row; got fewer than there are rows.")
+        sums.add(views, blocks, start)
+        row += n_rows
+        if progress is not None:
+            progress(row - first_row, total)
+    if sums is None:
+        raise ValueError("source must hold at least one row; got none.")
+    if dealt is not None and row - first_row < len(dealt):
+        raise ValueError(
+            f"clusters must have one id a row; got {len(dealt)} for {row - first_row} rows."
         )
+    return sums.arrays(), sums.precision_found
 
-    def of_blocks(self, blocks: Sequence[int] | np.ndarray) -> Moments:
-        """Merge some of the blocks into one.
 
-        Parameters
-        ----------
-        blocks : sequence of int
-            Which ones, in [0, B), at least one.
+def whole_of(arrays: Arrays) -> Arrays:
+    """Merge the blocks into one."""
+    counts, means, squares, scatters = arrays
+    n = int(counts.sum())
+    mean = np.einsum("b,bvd->vd", counts / n, means)
+    deviations = means - mean  # (B, V, D)
+    square = squares.sum(axis=0)
+    square += np.einsum("b,bvd->vd", counts.astype(np.float64), deviations**2)
+    scatter = scatters.sum(axis=0)
+    scatter += (deviations[:, 0].T * counts) @ deviations[:, -1]
+    return np.array([n]), mean[None], square[None], scatter[None]
 
-        Returns
-        -------
-        Moments
-            With B = 1.
 
-        Raises
-        ------
-        ValueError
-            If there are no rows in them.
+def without_each(arrays: Arrays, whole: Arrays) -> Iterator[Arrays]:
+    """Subtract each block that has rows from the whole (Efron and Stein, 1981)."""
+    n, whole_mean, whole_squares, whole_scatter = (each[0] for each in whole)
+    for count, mean, squares, scatter in zip(*arrays, strict=True):
+        if count == 0:
+            continue
+        rest = n - int(count)
+        kept_mean = (n * whole_mean - count * mean) / rest
+        gap = mean - kept_mean
+        shared = count * rest / n
+        kept_scatter = whole_scatter - scatter
+        kept_scatter -= np.outer(shared * gap[0], gap[-1])
+        kept_squares = whole_squares - squares - shared * gap**2
+        # what varies in this block alone does not vary without it: the rest is rounding
+        gone = kept_squares <= _ROUNDING * whole_squares
+        kept_squares[gone] = 0.0
+        kept_scatter[gone[0]] = 0.0
+        kept_scatter[:, gone[-1]] = 0.0
+        yield np.array([rest]), kept_mean[None], kept_squares[None], kept_scatter[None]
 
-        Examples
-        --------
-        >>> moments = Moments.of(np.arange(8.0)[:, None], n_blocks=2)
-        >>> moments.of_blocks([0]).n, moments.of_blocks([0, 1]).mean.round(9).tolist()
-        (4, [[3.5]])
-        """
-        index = np.asarray(blocks)
-        counts, means, squares = (x[index] for x in (self.counts, self.means, self.squares))
-        return Moments(
-            counts, means, squares, self.scatters[index], precision=self.precision
-        ).whole()
 
-    def without_each(self) -> Iterator[Moments]:
-        """Give the moments without the first block, without the second, and so on.
-
-        Yields
-        ------
-        Moments
-            With B = 1, by subtraction from the whole; one for each block that has rows.
-
-        References
-        ----------
-        Efron and Stein, "The jackknife estimate of variance", Annals of Statistics 9, 1981.
-        """
-        whole = self.whole()
-        n = whole.n
-        for count, mean, squares, scatter in zip(
-            self.counts, self.means, self.squares, self.scatters, strict=True
-        ):
-            if count == 0:
-                continue
-            rest = n - int(count)
-            kept_mean = (n * whole.means[0] - count * mean) / rest
-            gap = mean - kept_mean
-            shared = count * rest / n
-            kept_scatter = whole.scatters[0] - scatter
-            kept_scatter -= np.outer(shared * gap[0], gap[-1])
-            kept_squares = whole.squares[0] - squares - shared * gap**2
-            # what varies in this block alone does not vary without it: the rest is rounding
-            gone = kept_squares <= _ROUNDING * whole.squares[0]
-            kept_squares[gone] = 0.0
-            kept_scatter[gone[0]] = 0.0
-            kept_scatter[:, gone[-1]] = 0.0
-            yield Moments(
-                np.array([rest]),
-                kept_mean[None],
-                kept_squares[None],
-                kept_scatter[None],
-                precision=self.precision,
-            )
-
-    @property
-    def mean(self) -> np.ndarray:
-        """Mean of each view, shape (V, D)."""
-        return self.whole().means[0]
-
-    @property
-    def covariance(self) -> np.ndarray:
-        """Biased covariance, shape (D, D): within, or of the first view with the second."""
-        return self.whole().scatters[0] / self.n
-
-    @property
-    def eps(self) -> float:
-        """Distance from 1 to the next number of the type that the rows were rounded to."""
-        return eps_of(self.precision)
-
-    def merge(self, *others: Moments) -> Moments:
-        """Merge with the moments of other rows, block by block.
-
-        Parameters
-        ----------
-        *others : Moments
-            Of other rows of the same dimensions, views and number of blocks.
-
-        Returns
-        -------
-        Moments
-            As if all rows had been accumulated together, up to rounding.
-
-        Raises
-        ------
-        ValueError
-            If the shapes, or what is known of the rows, differ.
-
-        Examples
-        --------
-        >>> rows = np.arange(12.0).reshape(6, 2) ** 2
-        >>> merged = Moments.of(rows[:2]).merge(Moments.of(rows[2:]))
-        >>> np.allclose(merged.covariance, np.cov(rows.T, bias=True))
-        True
-        """
-        for other in others:
-            if other.means.shape != self.means.shape:
-                raise ValueError(
-                    "moments must agree in blocks, views and dimensions to merge, "
-                    f"{self.means.shape}; got {other.means.shape}."
-                )
-            if dict(other.meta) != dict(self.meta):
-                raise ValueError(
-                    f"moments must be of the same kind to merge, {dict(self.meta)}; got "
-                    f"{dict(other.meta)}."
-                )
-        states = (self, *others)
-        counts = np.stack([each.counts for each in states])  # (S, B)
-        n = counts.sum(axis=0)
-        weights = counts / np.maximum(n, 1)
-        means = sum(w[:, None, None] * each.means for w, each in zip(weights, states, strict=True))
-        squares, scatters = np.zeros_like(self.squares), np.zeros_like(self.scatters)
-        for each in states:
-            gap = each.means - means
-            squares += each.squares + each.counts[:, None, None] * gap**2
-            scatters += each.scatters
-            scatters += np.einsum("b,bi,bj->bij", each.counts, gap[:, 0], gap[:, -1])
-        filled = [each.precision for each in states if each.n] or [self.precision]
-        precision = reduce(coarser, filled)
-        return Moments(n, np.asarray(means), squares, scatters, self.meta, precision)
-
-    def over_ranks(self) -> Moments:
-        """Merge the states of all processes of torch.distributed; each gets the whole.
-
-        Returns
-        -------
-        Moments
-            This state itself where there is only one process.
-
-        Notes
-        -----
-        Two sums over ranks, counts with means and then deviations from the common mean, so that
-        nothing is lost to cancellation. Every process must have accumulated its own rows, with the
-        same number of blocks.
-
-        Examples
-        --------
-        >>> moments = Moments.of(np.array([[1.0], [2.0]]))
-        >>> moments.over_ranks() is moments
-        True
-        """
-        import torch
-        import torch.distributed as dist
-
-        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-            return self
-        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-
-        def summed(*arrays: np.ndarray) -> list[np.ndarray]:
-            flat = np.concatenate([each.astype(np.float64).ravel() for each in arrays])
-            tensor = torch.from_numpy(flat).to(device)
-            dist.all_reduce(tensor)
-            ends = np.cumsum([each.size for each in arrays])[:-1]
-            parts = np.split(tensor.cpu().numpy(), ends)
-            return [part.reshape(each.shape) for part, each in zip(parts, arrays, strict=True)]
-
-        counts = self.counts.astype(np.float64)[:, None, None]
-        n, weighted = summed(counts, counts * self.means)
-        means = weighted / np.maximum(n, 1)
-        gap = self.means - means
-        squares, scatters = summed(
-            self.squares + counts * gap**2,
-            self.scatters + np.einsum("b,bi,bj->bij", self.counts, gap[:, 0], gap[:, -1]),
-        )
-        counts_of_all = np.rint(n[:, 0, 0]).astype(np.int64)
-        return Moments(counts_of_all, means, squares, scatters, self.meta, self.precision)
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a ``.safetensors`` file, to be loaded and merged later.
-
-        Parameters
-        ----------
-        path : path
-            Must end in ``.safetensors``.
-
-        Returns
-        -------
-        Path
-            The file written.
-
-        Raises
-        ------
-        ValueError
-            If the name has another ending.
-        TypeError
-            If the arrays were put there by hand and are of another type.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> moments = Moments.of(np.array([[1.0], [2.0]]))
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = moments.save(Path(folder) / "moments.safetensors")
-        ...     Moments.is_state(path), Moments.load(path).mean.tolist()
-        (True, [[1.5]])
-        """
-        path = Path(path)
-        if path.suffix != ".safetensors":
-            raise ValueError(f"path must end in .safetensors; got {path.name!r}.")
-        with replacing(path) as temporary:
-            tensors = {name: getattr(self, name) for name in _STORED}
-            known = {**self.meta, "format": FORMAT, "precision": self.precision}
-            write_safetensors(temporary, tensors, known)
-        return path
-
-    @staticmethod
-    def is_state(path: str | os.PathLike[str]) -> bool:
-        """Say whether a file is a state that ``save`` wrote, by its header alone.
-
-        Parameters
-        ----------
-        path : path
-            Any file.
-
-        Returns
-        -------
-        bool
-            False too for what is no safetensors file.
-        """
-        try:
-            return map_safetensors(Path(path))[1].get("format") == FORMAT
-        except (ValueError, OSError):
-            return False
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Moments:
-        """Read a state that ``save`` wrote.
-
-        Parameters
-        ----------
-        path : path
-            The file.
-
-        Returns
-        -------
-        Moments
-            The state.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no such file.
-        ValueError
-            If it is not such a state, or is damaged.
-        """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"moments must be a file; got {path}, which is not there.")
-        try:
-            arrays, metadata = map_safetensors(path)
-            meta = {key: value for key, value in metadata.items() if key != "format"}
-            precision = meta.pop("precision", "float32")  # which states before 0.7 do not say
-            if precision not in PRECISIONS:
-                raise ValueError("an unknown precision")
-            if any(arrays[name].dtype != dtype for name, dtype in _STORED.items()):
-                raise TypeError("numbers of another type")
-            numbers = {name: np.array(arrays[name]) for name in _STORED}
-            state = cls(**numbers, meta=meta, precision=precision)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path.name} must be a state of moments that dimlab saved; got something else."
-            ) from error
-        parts = (state.means, state.squares, state.scatters)
-        if not all(np.isfinite(each).all() for each in parts) or (state.counts < 0).any():
-            raise ValueError(f"{path.name} must hold finite moments; got NaN or infinity.")
-        large = [
-            *(np.abs(state.means) > _LARGEST, state.counts > _MOST_ROWS),
-            *(state.squares > _LARGEST**2, np.abs(state.scatters) > _LARGEST**2),
-        ]
-        if (state.squares < 0).any() or any(each.any() for each in large):
-            raise ValueError(
-                f"{path.name} must hold moments of rows of at most {_LARGEST:g} in size; got other "
-                "numbers."
-            )
-        return state
+def merged(states: Sequence[Arrays]) -> Arrays:
+    """Merge moments of different rows, block by block."""
+    counts = np.stack([each[0] for each in states])  # (S, B)
+    n = counts.sum(axis=0)
+    weights = counts / np.maximum(n, 1)
+    means = sum(w[:, None, None] * each[1] for w, each in zip(weights, states, strict=True))
+    squares, scatters = np.zeros_like(states[0][2]), np.zeros_like(states[0][3])
+    for own_counts, own_means, own_squares, own_scatters in states:
+        gap = own_means - means
+        squares += own_squares + own_counts[:, None, None] * gap**2
+        scatters += own_scatters
+        scatters += np.einsum("b,bi,bj->bij", own_counts, gap[:, 0], gap[:, -1])
+    return n, np.asarray(means), squares, scatters
 
 
 def deal(first_row: int, n_rows: int, n_blocks: int, seed: int) -> np.ndarray:
-    """Deal rows to blocks: at random, evenly, and by the row's number alone.
-
-    Parameters
-    ----------
-    first_row, n_rows : int
-        Which rows.
-    n_blocks : int
-        B.
-    seed : int
-        Of the deal.
-
-    Returns
-    -------
-    ndarray of shape (n_rows,), int64
-        Block of each row; of every full 4,096 rows each block gets as many, give or take one.
-    """
+    """Deal rows to blocks, (n_rows,): at random, evenly, and by the row's number alone."""
     hands = []
     for hand in range(first_row // _DEALT, -(-(first_row + n_rows) // _DEALT)):
         rng = np.random.default_rng([seed, hand])
@@ -592,22 +125,7 @@ def deal(first_row: int, n_rows: int, n_blocks: int, seed: int) -> np.ndarray:
 
 
 def deal_clusters(clusters: np.ndarray, n_blocks: int, seed: int) -> np.ndarray:
-    """Deal whole clusters to blocks: at random, and as many to each, give or take one.
-
-    Parameters
-    ----------
-    clusters : ndarray of shape (N,), int
-        Cluster of each row, from 0.
-    n_blocks : int
-        B; blocks stay empty where there are fewer clusters.
-    seed : int
-        Of the deal.
-
-    Returns
-    -------
-    ndarray of shape (N,), int64
-        Block of each row.
-    """
+    """Deal whole clusters (ids from 0) to blocks, (N,): at random, and evenly."""
     n_clusters = int(clusters.max(initial=-1)) + 1
     rng = np.random.default_rng(seed)
     return rng.permutation(np.arange(n_clusters) % n_blocks)[clusters]
@@ -650,7 +168,7 @@ class _Sums:
             with np.errstate(invalid="ignore", over="ignore"):
                 part -= mean
                 shift = part.mean(axis=0)
-            if not np.isfinite(shift).all() or np.abs(mean + shift).max() > _LARGEST:
+            if not np.isfinite(shift).all() or np.abs(mean + shift).max() > LARGEST:
                 _refuse(part + mean, rows)
             part -= shift
             mean += shift
@@ -664,10 +182,12 @@ class _Sums:
         self.means[block] += gap * (n / (n + m))
         self.counts[block] += n
 
-    def moments(self) -> Moments:
-        precision = self.precision or self._found or "float64"
-        products = self.products.finished()
-        return Moments(self.counts, self.means, self.squares, products, precision=precision)
+    def arrays(self) -> Arrays:
+        return self.counts, self.means, self.squares, self.products.finished()
+
+    @property
+    def precision_found(self) -> str:
+        return self.precision or self._found or "float64"
 
 
 class _Blas:
@@ -739,17 +259,17 @@ class _Torch:
 
 
 def _refuse(part: np.ndarray, rows: np.ndarray) -> None:
-    bad = np.argwhere(~(np.abs(part) <= _LARGEST))
+    bad = np.argwhere(~(np.abs(part) <= LARGEST))
     if len(bad) == 0:
         raise ValueError(
-            f"features must be at most {_LARGEST:g} in size; got values that sum to more. Divide "
+            f"features must be at most {LARGEST:g} in size; got values that sum to more. Divide "
             "them by a constant."
         )
     row, dimension = bad[0]
     value = part[row, dimension]
     if np.isfinite(value):
         raise ValueError(
-            f"features must be at most {_LARGEST:g} in size; got {value:g} in dimension "
+            f"features must be at most {LARGEST:g} in size; got {value:g} in dimension "
             f"{dimension}, row {rows[row]}. Divide them by a constant."
         )
     raise ValueError(

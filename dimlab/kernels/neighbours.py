@@ -40,31 +40,15 @@ _FEW = 1024  # rows that may have to be scored again before a search of its own 
 
 @dataclass(frozen=True, eq=False)
 class NeighbourBlock:
-    """Neighbours of a block of B queries without each of G groups, and what it took to be sure.
+    """Neighbours of a block of B queries without each of G groups."""
 
-    Parameters
-    ----------
-    start, stop : int
-        The queries of this block.
-    rows : Tensor of shape (B, G, k), int64
-        Bank rows, nearest first.
-    similarities : Tensor of shape (B, G, k), float64
-        Their cosine similarities, rounded to 10 decimals.
-    n_certified : int
-        (query, group) pairs whose candidates were proved sufficient without a look at other rows.
-    n_searched : int
-        Pairs that needed a search of their own.
-    n_looked_at : int
-        Rows looked at beyond the candidates.
-    """
-
-    start: int
+    start: int  # queries start .. stop - 1
     stop: int
-    rows: Tensor
-    similarities: Tensor
-    n_certified: int
-    n_searched: int
-    n_looked_at: int
+    rows: Tensor  # (B, G, k) int64 bank rows, nearest first
+    similarities: Tensor  # (B, G, k) their cosine similarities, rounded to 10 decimals
+    n_certified: int  # (query, group) pairs whose candidates were proved sufficient
+    n_searched: int  # pairs that needed a search of their own
+    n_looked_at: int  # rows looked at beyond the candidates
 
 
 def find_neighbours(
@@ -76,31 +60,7 @@ def find_neighbours(
     n_candidates: int | None = None,
     block: int | None = None,
 ) -> Iterator[NeighbourBlock]:
-    """Find the k nearest bank rows of every query without each group of dimensions.
-
-    Parameters
-    ----------
-    bank, queries : Rows
-        N and N_queries rows of D dimensions, on one device.
-    groups : Groups
-        What is removed, from both sides; an empty group removes nothing.
-    k : int
-        Number of neighbours, 1 <= k <= N.
-    n_candidates : int, optional
-        Rows scored for every group, at least k. It changes the time, not the result.
-    block : int, optional
-        Queries worked on together; by default what fits into some 100 MB.
-
-    Yields
-    ------
-    NeighbourBlock
-        Blocks of queries in order.
-
-    Raises
-    ------
-    ValueError
-        If k is not in 1 .. N or is larger than 2^19.
-    """
+    """Find the k nearest bank rows of every query without each group, in blocks of queries."""
     for (found,) in find_neighbours_without(
         bank, queries, [groups], k=k, n_candidates=n_candidates, block=block
     ):
@@ -116,25 +76,8 @@ def find_neighbours_without(
     n_candidates: int | None = None,
     block: int | None = None,
 ) -> Iterator[tuple[NeighbourBlock, ...]]:
-    """Find neighbours without each group of several sets of groups, from one search.
-
-    Parameters
-    ----------
-    bank, queries, k, n_candidates, block
-        As in ``find_neighbours``.
-    parts : sequence of Groups
-        Sets of groups.
-
-    Yields
-    ------
-    tuple of NeighbourBlock
-        One a set, for blocks of queries in order.
-
-    Raises
-    ------
-    ValueError
-        If k is not in 1 .. N or is larger than 2^19.
-    """
+    """Find neighbours without each group of several sets of groups, from one search."""
+    # n_candidates and block change the time and the memory, never the result
     if not 1 <= k <= min(len(bank), _MOST):
         raise ValueError(f"k must lie in 1..{min(len(bank), _MOST)}; got {k}.")
     m = min(len(bank), _MOST, max(k, n_candidates or max(4 * k, _N_CANDIDATES)))
@@ -153,18 +96,7 @@ def find_neighbours_without(
 
 
 def bytes_of_search(n_bank: int, n_dimensions: int, n_groups: int, k: int) -> tuple[int, int]:
-    """Foretell the memory of a search: for good, and for each query of a block.
-
-    Parameters
-    ----------
-    n_bank, n_dimensions, n_groups, k : int
-        N, D, G and k.
-
-    Returns
-    -------
-    tuple of int
-        Bytes beside the features themselves: of normalised copies, and of one query.
-    """
+    """Bytes that a search holds beside the features, for good and for each query of a block."""
     m = min(n_bank, max(4 * k, _N_CANDIDATES))
     fixed = n_bank * (2 * 4 * n_dimensions + 24)
     return fixed, 8 * n_bank + 40 * m * max(n_dimensions, n_groups) + 16 * k * n_groups
@@ -306,11 +238,10 @@ def _look(
 
 @dataclass(eq=False)
 class _Entrants:
-    """Rows that may enter, collected until there are enough to score together.
+    """Rows that may enter, collected until there are enough to score together."""
 
-    They wait in one array: thousands of small ones between large temporary ones would keep the
-    allocator from ever using the same memory twice.
-    """
+    # They wait in one array: thousands of small ones between large temporary ones would keep the
+    # allocator from ever using the same memory twice.
 
     bank: Rows
     queries: Rows
@@ -396,3 +327,42 @@ def _enter(
     chosen = order[(starts.unsqueeze(1) + torch.arange(k, device=row.device)).view(-1)]
     best.rows.view(-1, k)[cells] = row[chosen].view(-1, k)
     best.scores.view(-1, k)[cells] = scores[chosen].view(-1, k)
+
+
+def count_votes(
+    classes: Tensor, similarities: Tensor, *, n_classes: int, temperature: float
+) -> Tensor:
+    """Sum the votes of k neighbours, (..., k) and nearest first, for each class: (..., K)."""
+    votes = torch.exp((similarities - similarities[..., :1]) / temperature)
+    totals = votes.new_zeros(*votes.shape[:-1], n_classes)
+    for neighbour in range(votes.shape[-1]):
+        part = slice(neighbour, neighbour + 1)
+        totals.scatter_add_(-1, classes[..., part], votes[..., part])
+    return totals
+
+
+def decide(totals: Tensor) -> Tensor:
+    """Class of the largest total (..., K), the lower index of those equal to 10 decimals of it."""
+    shares = totals / totals.amax(-1, keepdim=True)
+    return torch.round(shares, decimals=10).argmax(-1)
+
+
+def vote(
+    classes: Tensor, similarities: Tensor, truth: Tensor, *, n_classes: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Predictions (B, G) by neighbours (B, G, k), and the vote share of each query's true class."""
+    n_queries, n_groups, k = classes.shape
+    truth = truth.repeat_interleave(n_groups)
+    classes, similarities = classes.reshape(-1, k), similarities.reshape(-1, k)
+    predicted = torch.empty_like(truth)
+    share = torch.empty(len(truth), dtype=torch.float64, device=truth.device)
+    step = max(1, _ELEMENTS // max(k, n_classes))
+    for start in range(0, len(truth), step):
+        part = slice(start, start + step)
+        totals = count_votes(
+            classes[part], similarities[part], n_classes=n_classes, temperature=temperature
+        )
+        predicted[part] = decide(totals)
+        own = totals.gather(1, truth[part].unsqueeze(1))[:, 0]
+        share[part] = own / totals.sum(1)
+    return predicted.view(n_queries, n_groups), share.view(n_queries, n_groups)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dimlab.kernels.moments import Moments
+from dimlab.moments import Moments
 
 HEAVY = 3.8  # mean kurtosis of the dimensions; a Gaussian has 3
 _ROWS_OF_HEAVY = 250  # times the kurtosis: rows from which heavy tails do no harm

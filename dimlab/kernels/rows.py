@@ -19,22 +19,11 @@ WELL_CONDITIONED = 0.1  # share of a row's energy below which differences are no
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of features, normalised on demand.
+    """Rows of features, normalised on demand."""
 
-    Parameters
-    ----------
-    raw : Tensor of shape (N, D), float32 or float64
-        The rows as given.
-    scaled : Tensor of shape (N, D)
-        ``raw``, or each row divided by a power of two where its squares would leave float64's
-        range.
-    factor : Tensor of shape (N,), float64
-        One over the norm of each row of ``scaled``; 0 for a row of zeros.
-    """
-
-    raw: Tensor
-    scaled: Tensor
-    factor: Tensor
+    raw: Tensor  # (N, D) the rows as given
+    scaled: Tensor  # (N, D) raw, or divided by a power of two where squares leave float64's range
+    factor: Tensor  # (N,) one over the norm of each row of ``scaled``; 0 for a row of zeros
 
     @classmethod
     def of(cls, features: np.ndarray | Tensor, device: str | torch.device) -> Rows:
@@ -122,19 +111,9 @@ def divide_by_power_of_two(rows: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Groups of dimensions that are removed together: each single dimension, or any index arrays.
+    """Groups of dimensions that are removed together."""
 
-    Parameters
-    ----------
-    indices : list of Tensor, or None
-        Dimensions of each group; None means one group for each of the D dimensions.
-    n_dimensions : int
-        D.
-    device : torch.device
-        Where the indices live.
-    """
-
-    indices: list[Tensor] | None
+    indices: list[Tensor] | None  # dimensions of each group; None: each of the D by itself
     n_dimensions: int
     device: torch.device
 
@@ -199,22 +178,7 @@ class Groups:
 def pair_similarities(
     queries: Rows, bank: Rows, groups: Groups, query: Tensor, row: Tensor, group: Tensor
 ) -> Tensor:
-    """Cosine similarity of E (query, row) pairs without a group each, from the kept entries.
-
-    Parameters
-    ----------
-    queries, bank : Rows
-        N_queries and N rows of D dimensions.
-    groups : Groups
-        What can be removed.
-    query, row, group : Tensor of shape (E,), int64
-        The pairs, and the group each of them lacks.
-
-    Returns
-    -------
-    Tensor of shape (E,), float64
-        0 where either row has no non-zero kept entry.
-    """
+    """Cosine similarities (E,) of query-row pairs without a group each, from the kept entries."""
     result = torch.empty(len(query), dtype=torch.float64, device=bank.device)
     step = max(1, _ELEMENTS // bank.n_dimensions)
     for start in range(0, len(query), step):

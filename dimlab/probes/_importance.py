@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from dimlab.kernels.balanced import balanced_change, balanced_interval, balanced_test
-from dimlab.kernels.clustered import cluster_sums, paired_interval, paired_test
 from dimlab.kernels.means import StudentisedMeans
-from dimlab.kernels.paired import normal_quantile
+from dimlab.kernels.paired import cluster_sums, normal_quantile, paired_interval, paired_test
 from dimlab.probes._outcomes import Outcomes, Parts, Progress, Split
 from dimlab.probes._reading import Reading
 

@@ -112,9 +112,8 @@ def knn_outcomes(
     """Let nearest neighbours vote, without each group of each part."""
     import torch
 
-    from dimlab.kernels.neighbours import find_neighbours_without
+    from dimlab.kernels.neighbours import find_neighbours_without, vote
     from dimlab.kernels.rows import Groups, Rows
-    from dimlab.kernels.votes import vote
 
     bank, queries = Rows.of(train[0], device), Rows.of(test[0], device)
     classes = torch.from_numpy(train[1]).to(bank.device)

@@ -11,8 +11,8 @@ import numpy as np
 
 from dimlab.clusters import ClustersLike, cluster_ids_of_pair, warning_of_copies
 from dimlab.kernels.collinearity import groups_of
-from dimlab.kernels.moments import Moments
 from dimlab.memory import check_budget
+from dimlab.moments import Moments
 from dimlab.probes._outcomes import (
     Outcomes,
     Parts,

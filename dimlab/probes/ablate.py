@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from dimlab.clusters import ClustersLike, cluster_ids_of_pair
-from dimlab.kernels.clustered import paired_test
 from dimlab.kernels.collinearity import redundant_groups
 from dimlab.kernels.means import FEW_DIFFERENCES, FEWEST_DRAWS, LARGEST_SKEWNESS, RESOLVED
+from dimlab.kernels.paired import paired_test
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._importance import (
     N_BLOCKS,

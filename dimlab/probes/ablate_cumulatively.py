@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 
 from dimlab.clusters import ClustersLike
-from dimlab.kernels.clustered import design_effect, paired_interval, proportion_interval
 from dimlab.kernels.downdate import (
     first_largest,
     nested_logits,
     refuse_ill_conditioned,
     tied_within,
 )
-from dimlab.kernels.paired import normal_quantile, tango_upper_bound
+from dimlab.kernels.paired import (
+    design_effect,
+    normal_quantile,
+    paired_interval,
+    proportion_interval,
+    tango_upper_bound,
+)
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._orders import orders_of_removal
 from dimlab.probes._outcomes import Progress, Split

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dimlab.clusters import cluster_ids, warning_of_copies
-from dimlab.kernels.clustered import proportion_interval
+from dimlab.kernels.paired import proportion_interval
 from dimlab.mask import DimensionMask
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress

@@ -26,7 +26,6 @@ from dimlab.kernels.jackknife import (
     jackknife_deviations,
     jackknife_interval,
 )
-from dimlab.kernels.moments import N_BLOCKS, Moments
 from dimlab.kernels.reliability import block_kurtosis, doubtful_statistics, is_heavy
 from dimlab.kernels.rounding import spread_floor
 from dimlab.kernels.similarity import (
@@ -37,6 +36,7 @@ from dimlab.kernels.similarity import (
 )
 from dimlab.kernels.spectra import entropy_rank, participation_ratio, stable_rank
 from dimlab.memory import Shapes, foresee
+from dimlab.moments import N_BLOCKS, Moments
 from dimlab.pairing import BY_NAME, BY_ORDER, pair
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, plain

@@ -10,8 +10,7 @@ import numpy as np
 
 from dimlab.clusters import ClustersLike
 from dimlab.cuts import random_half
-from dimlab.kernels.clustered import paired_test_one_sided
-from dimlab.kernels.paired import aggregate_p_values, mcnemar_one_sided
+from dimlab.kernels.paired import aggregate_p_values, mcnemar_one_sided, paired_test_one_sided
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import (

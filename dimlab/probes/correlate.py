@@ -25,9 +25,9 @@ from dimlab.kernels.correlation import (
     rooted,
 )
 from dimlab.kernels.jackknife import jackknife_interval
-from dimlab.kernels.moments import N_BLOCKS, Moments
 from dimlab.kernels.reliability import block_kurtosis, caution_of_tails
 from dimlab.memory import Shapes, foresee
+from dimlab.moments import N_BLOCKS, Moments
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, plain, sample_of
 from dimlab.probes.decompose import refuse_clusters, replicates

@@ -12,7 +12,6 @@ import numpy as np
 from dimlab.clusters import cluster_ids
 from dimlab.kernels.correlation import dead_dimensions
 from dimlab.kernels.jackknife import corrected_interval
-from dimlab.kernels.moments import N_BLOCKS, Moments
 from dimlab.kernels.reliability import AMPLE, block_kurtosis, caution_of_tails, doubtful_statistics
 from dimlab.kernels.rounding import eigenvalue_floor
 from dimlab.kernels.spectra import (
@@ -25,6 +24,7 @@ from dimlab.kernels.spectra import (
     stable_rank,
 )
 from dimlab.memory import Shapes, foresee
+from dimlab.moments import N_BLOCKS, Moments
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, plain, sample_of
 from dimlab.representation import Representation

@@ -10,7 +10,6 @@ import numpy as np
 
 from dimlab.basis import KINDS, Basis, fit_basis
 from dimlab.clusters import ClustersLike, cluster_ids
-from dimlab.kernels.clustered import cluster_quantile, paired_interval
 from dimlab.kernels.effects import f_statistics, without_class_means
 from dimlab.kernels.erasure import (
     Removal,
@@ -19,6 +18,7 @@ from dimlab.kernels.erasure import (
     without_directions,
 )
 from dimlab.kernels.means import bootstrap_sums
+from dimlab.kernels.paired import cluster_quantile, paired_interval
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, kind_of
 from dimlab.probes._outcomes import Progress

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.clusters import ClustersLike
-from dimlab.kernels.clustered import paired_interval, proportion_interval
-from dimlab.kernels.paired import wilson_interval
+from dimlab.kernels.paired import paired_interval, proportion_interval, wilson_interval
 from dimlab.kernels.similarity import sentence_of_gallery
 from dimlab.mask import DimensionMask
 from dimlab.memory import Shapes, foresee

@@ -30,10 +30,10 @@ from dimlab.kernels.correlation import (
     independent_correlations,
     permuted_correlations,
 )
-from dimlab.kernels.moments import N_BLOCKS, Moments
 from dimlab.kernels.reliability import block_kurtosis, is_heavy
 from dimlab.kernels.rounding import eigenvalue_floor
 from dimlab.memory import Shapes, foresee
+from dimlab.moments import N_BLOCKS, Moments
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, plain, sample_of
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively

@@ -10,7 +10,7 @@ import numpy as np
 
 from dimlab.clusters import ClustersLike
 from dimlab.cuts import random_half
-from dimlab.kernels.clustered import cluster_sums, paired_interval, paired_test_one_sided
+from dimlab.kernels.paired import cluster_sums, paired_interval, paired_test_one_sided
 from dimlab.memory import Shapes, foresee
 from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import Reading, Rows, basis_of, coded, said_of_rows

@@ -230,7 +230,7 @@ class Loading:
         if self.data is None:
             return
         from dimlab.interop.features import holds_features
-        from dimlab.kernels.moments import Moments
+        from dimlab.moments import Moments
 
         if all(holds_features(each) or Moments.is_state(each) for each in sources):
             what = ", ".join(each.name for each in sources)
@@ -411,7 +411,7 @@ class Loading:
         ValueError
             If files are of different kinds, or the train features for a basis are not named.
         """
-        from dimlab.kernels.moments import Moments
+        from dimlab.moments import Moments
         from dimlab.training.distributed import joined
 
         self.check_data(sources)
@@ -444,7 +444,7 @@ class Loading:
 
     def _moments(self, parts: list[Representation], pairs: bool, world: World) -> Any:
         """Accumulate parts of a representation; a process takes its share of each part's rows."""
-        from dimlab.kernels.moments import N_BLOCKS, Moments
+        from dimlab.moments import N_BLOCKS, Moments
         from dimlab.terminal import progress
 
         have = [each.views is not None and len(each.views) > 1 for each in parts]

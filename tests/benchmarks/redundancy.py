@@ -18,7 +18,7 @@ import numpy as np
 from scipy.linalg.blas import dsyrk
 
 from dimlab import Representation
-from dimlab.kernels.moments import Moments
+from dimlab.moments import Moments
 from dimlab.probes.correlate import correlate
 from dimlab.probes.decompose import decompose
 from dimlab.probes.find_redundancy import find_redundancy

@@ -11,8 +11,8 @@ from dimlab.datasets import digits
 from dimlab.interop.inspecting import inspect_file
 from dimlab.interop.roles import ROLES
 from dimlab.interop.weights import load_encoder
-from dimlab.kernels.moments import Moments
 from dimlab.mask import MaskTrace
+from dimlab.moments import Moments
 from dimlab.report import write_report
 from dimlab.representation import Representation
 from dimlab.training.config import TrainConfig

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimlab.kernels.balanced import balanced_change, balanced_interval, balanced_test
-from dimlab.kernels.clustered import paired_interval
-from dimlab.kernels.paired import tango_interval
+from dimlab.kernels.paired import paired_interval, tango_interval
 
 SHARES = [0.8, 0.15, 0.03, 0.01, 0.01]
 

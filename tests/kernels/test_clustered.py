@@ -10,15 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from dimlab.kernels.clustered import (
+from dimlab.kernels.paired import (
     cluster_sums,
     design_effect,
+    mcnemar,
+    mcnemar_one_sided,
     paired_interval,
     paired_test,
     paired_test_one_sided,
     proportion_interval,
+    tango_interval,
+    wilson_interval,
 )
-from dimlab.kernels.paired import mcnemar, mcnemar_one_sided, tango_interval, wilson_interval
 
 
 def patients(rng, n_patients, size, p, n_worlds):

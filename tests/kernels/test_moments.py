@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimlab.kernels.moments import Moments, deal, deal_clusters
+from dimlab.kernels.moments import deal, deal_clusters
+from dimlab.moments import Moments
 
 
 def rows(seed=0, n=5000, d=6, mean=1000.0):

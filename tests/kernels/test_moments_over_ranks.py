@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 
-from dimlab.kernels.moments import Moments
+from dimlab.moments import Moments
 from dimlab.representation import Representation
 from dimlab.training.distributed import World
 

@@ -7,8 +7,8 @@ import torch
 from dimlab import ablate, correlate, decompose, find_redundancy
 from dimlab.basis import fit_basis
 from dimlab.kernels.collinearity import variance_inflation
-from dimlab.kernels.moments import Moments
 from dimlab.kernels.rounding import eigenvalue_floor, eps_of, stored_precision
+from dimlab.moments import Moments
 from dimlab.readers import Standardiser, fit_logistic, fit_ridge
 from dimlab.representation import Representation
 

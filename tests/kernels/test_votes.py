@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from dimlab.kernels.votes import count_votes, decide, vote
+from dimlab.kernels.neighbours import count_votes, decide, vote
 
 
 def test_votes_by_hand():
@@ -39,7 +39,7 @@ def test_blocks_do_not_matter(monkeypatch):
     similarities = torch.from_numpy(-np.sort(rng.random((6, 5, 3)), axis=2))
     truth = torch.from_numpy(rng.integers(0, 4, size=6))
     whole = vote(classes, similarities, truth, n_classes=4, temperature=0.1)
-    monkeypatch.setattr("dimlab.kernels.votes._ELEMENTS", 8)
+    monkeypatch.setattr("dimlab.kernels.neighbours._ELEMENTS", 8)
     blocked = vote(classes, similarities, truth, n_classes=4, temperature=0.1)
     for a, b in zip(whole, blocked, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -13,8 +13,7 @@ from scipy.stats import false_discovery_control, kstest, norm, t
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from dimlab.basis import fit_basis
-from dimlab.kernels.clustered import paired_test
-from dimlab.kernels.paired import mcnemar, tango_interval
+from dimlab.kernels.paired import mcnemar, paired_test, tango_interval
 from dimlab.probes._importance import train_blocks
 from dimlab.probes.ablate import Ablation, ablate
 from dimlab.readers import fit_knn, fit_logistic, fit_ridge

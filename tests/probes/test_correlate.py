@@ -18,7 +18,8 @@ from dimlab.kernels.correlation import (
     permuted_correlations,
 )
 from dimlab.kernels.jackknife import jackknife_interval
-from dimlab.kernels.moments import Moments, deal
+from dimlab.kernels.moments import deal
+from dimlab.moments import Moments
 from dimlab.probes.correlate import correlate
 from dimlab.representation import Representation
 from dimlab.training.losses import cross_correlation

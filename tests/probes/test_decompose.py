@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimlab.kernels.jackknife import corrected_interval, jackknife_deviations
-from dimlab.kernels.moments import Moments, deal
+from dimlab.kernels.moments import deal
 from dimlab.kernels.reliability import RANKS, block_kurtosis, doubtful_statistics
 from dimlab.kernels.spectra import DEFINITIONS, entropy_rank, participation_ratio
+from dimlab.moments import Moments
 from dimlab.probes.decompose import decompose, effective_rank, lidar
 from dimlab.representation import Representation
 from tests import references, worlds

@@ -17,7 +17,7 @@ from dimlab.kernels.collinearity import (
     variance_inflation,
 )
 from dimlab.kernels.correlation import independent_correlations
-from dimlab.kernels.moments import Moments
+from dimlab.moments import Moments
 from dimlab.probes.ablate import ablate
 from dimlab.probes.find_redundancy import find_redundancy
 from dimlab.readers import fit_knn, fit_ridge

@@ -1,0 +1,501 @@
+"""First and second moments of rows: accumulated in blocks, merged, saved and loaded."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dimlab.atomic import replacing
+from dimlab.containers import map_safetensors, write_safetensors
+from dimlab.kernels import moments as kernel
+from dimlab.kernels.rounding import PRECISIONS, coarser, eps_of
+
+FORMAT = "dimlab-moments-1"
+N_BLOCKS = 20
+_MOST_ROWS = 1 << 48  # in a state that is read: float64 counts them exactly
+_STORED = {"counts": "int64", "means": "float64", "squares": "float64", "scatters": "float64"}
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """First and second moments of rows, or of pairs of rows that are two views of one sample.
+
+    Build it with ``Moments.of``; states of other rows ``merge``; ``save`` and ``load`` keep one.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (B,), int64
+        Rows in each block.
+    means : ndarray of shape (B, V, D), float64
+        Means; V = 1, or 2 for pairs.
+    squares : ndarray of shape (B, V, D), float64
+        Sums of squared deviations from the block's mean.
+    scatters : ndarray of shape (B, D, D), float64
+        Sums of products of deviations; for pairs of the first view's (rows) with the second's.
+    meta : mapping of str to str, optional
+        What is known of the rows, as ``basis``.
+    precision : {"float16", "bfloat16", "float32", "float64"}, default="float64"
+        Floating type that the rows were rounded to: thresholds of rounding follow it.
+
+    Raises
+    ------
+    ValueError
+        If a shape does not fit the means, or V is neither 1 nor 2.
+
+    References
+    ----------
+    .. [1] Chan, Golub and LeVeque, "Algorithms for computing the sample variance", The American
+       Statistician 37, 1983.
+
+    Examples
+    --------
+    >>> rows = np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 1.0]])
+    >>> moments = Moments.of(rows, n_blocks=3)
+    >>> moments.n, moments.n_dimensions, moments.n_blocks, moments.has_views
+    (3, 2, 3, False)
+    >>> moments.mean.tolist(), moments.covariance.round(2).tolist()
+    ([[3.0, 1.0]], [[2.67, 0.67], [0.67, 0.67]])
+    >>> sum(moments.n - rest.n for rest in moments.without_each())  # each row is left out once
+    3
+    >>> Moments.of(rows.astype(np.float32), precision="float32").eps
+    1.1920928955078125e-07
+    """
+
+    counts: np.ndarray
+    means: np.ndarray
+    squares: np.ndarray
+    scatters: np.ndarray
+    meta: Mapping[str, str] = field(default_factory=dict)
+    precision: str = "float64"
+
+    def __post_init__(self) -> None:
+        if self.means.ndim != 3:
+            raise ValueError(f"means must have shape (B, V, D); got {self.means.shape}.")
+        n_blocks, n_views, n_dimensions = self.means.shape
+        expected = {
+            "counts": (n_blocks,),
+            "squares": (n_blocks, n_views, n_dimensions),
+            "scatters": (n_blocks, n_dimensions, n_dimensions),
+        }
+        for name, shape in expected.items():
+            found = getattr(self, name).shape
+            if found != shape:
+                raise ValueError(f"{name} must have shape {shape} to match means; got {found}.")
+        if n_views not in (1, 2):
+            raise ValueError(f"means must have shape (B, V, D) with V of 1 or 2; got V={n_views}.")
+
+    @classmethod
+    def of(
+        cls,
+        source: Any,
+        *,
+        n_blocks: int = N_BLOCKS,
+        seed: int = 0,
+        first_row: int = 0,
+        clusters: np.ndarray | None = None,
+        device: str = "cpu",
+        precision: str | None = None,
+        progress: Progress | None = None,
+    ) -> Moments:
+        """Accumulate the moments of rows, never holding more than a chunk of them.
+
+        Parameters
+        ----------
+        source : ndarray, Tensor, tuple of two of them, or iterable of either
+            Rows (N, D), memory-mapped or not; a tuple of two arrays is two views of the same
+            samples. An iterable gives batches of rows, or of pairs, of any sizes.
+        n_blocks : int, default=20
+            B, blocks that the rows are dealt to, >= 1. The state takes 8 B D^2 bytes.
+        seed : int, default=0
+            Deals the rows.
+        first_row : int, default=0
+            Number of the first row, where the source is a part of more: small parts that all begin
+            at 0 have their rows in the same few blocks.
+        clusters : ndarray of shape (N,), int, optional
+            Cluster of each row, from 0: rows of one cluster go to one block. By default every row
+            is dealt by itself.
+        device : str, default="cpu"
+            Where the products are taken.
+        precision : {"float16", "bfloat16", "float32", "float64"}, optional
+            What the rows were rounded to; by default it is read off the values.
+        progress : callable, optional
+            Called with (rows done, rows in all; 0 where that is not known).
+
+        Returns
+        -------
+        Moments
+            The same to rounding for any division into batches.
+
+        Raises
+        ------
+        ValueError
+            If there are no rows, shapes differ, a value is NaN, infinite or beyond 1e140 in size,
+            ``n_blocks`` < 1, there is not one cluster id a row, or the device is not there.
+        TypeError
+            If the rows are not floating.
+
+        Examples
+        --------
+        >>> rows = np.array([[1.0, 0.0], [3.0, 2.0], [5.0, 1.0]])
+        >>> whole, streamed = Moments.of(rows), Moments.of(iter([rows[:1], rows[1:]]))
+        >>> whole.mean[0].tolist(), np.allclose(whole.covariance, streamed.covariance)
+        ([3.0, 1.0], True)
+        """
+        if n_blocks < 1:
+            raise ValueError(f"n_blocks must be >= 1; got {n_blocks}.")
+        arrays, found = kernel.accumulate(
+            source,
+            n_blocks=n_blocks,
+            seed=seed,
+            first_row=first_row,
+            clusters=clusters,
+            device=device,
+            precision=precision,
+            progress=progress,
+        )
+        return cls(*arrays, precision=found)
+
+    @classmethod
+    def empty(cls, n_blocks: int, n_views: int, n_dimensions: int) -> Moments:
+        """Moments of no rows, which others merge with.
+
+        Parameters
+        ----------
+        n_blocks, n_views, n_dimensions : int
+            B, V (1, or 2 for pairs) and D.
+
+        Returns
+        -------
+        Moments
+            All zero.
+
+        Raises
+        ------
+        ValueError
+            If V is neither 1 nor 2.
+
+        Examples
+        --------
+        >>> rows = Moments.of(np.array([[1.0, 0.0], [3.0, 2.0]]), n_blocks=4)
+        >>> Moments.empty(4, 1, 2).merge(rows).mean
+        array([[2., 1.]])
+        """
+        means = np.zeros((n_blocks, n_views, n_dimensions))
+        scatters = np.zeros((n_blocks, n_dimensions, n_dimensions))
+        return cls(np.zeros(n_blocks, dtype=np.int64), means, np.zeros_like(means), scatters)
+
+    @property
+    def n(self) -> int:
+        """Number of rows, or of pairs."""
+        return int(self.counts.sum())
+
+    @property
+    def n_dimensions(self) -> int:
+        """Number of dimensions, D."""
+        return self.means.shape[2]
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks, B."""
+        return len(self.counts)
+
+    @property
+    def has_views(self) -> bool:
+        """Whether these are moments of pairs."""
+        return self.means.shape[1] == 2
+
+    def whole(self) -> Moments:
+        """Merge the blocks into one.
+
+        Returns
+        -------
+        Moments
+            With B = 1.
+
+        Raises
+        ------
+        ValueError
+            If there are no rows: their mean is undefined.
+
+        Examples
+        --------
+        >>> moments = Moments.of(np.array([[1.0], [2.0], [6.0]]), n_blocks=3)
+        >>> moments.whole().means.tolist(), moments.whole().squares.round(9).tolist()
+        ([[[3.0]]], [[[14.0]]])
+        """
+        return self._whole
+
+    @cached_property
+    def _whole(self) -> Moments:  # asked for by every measure: added up once
+        if self.n == 0:
+            raise ValueError("moments must be of at least one row; got none.")
+        if self.n_blocks == 1:
+            return self
+        return Moments(*kernel.whole_of(self._arrays), precision=self.precision)
+
+    @property
+    def _arrays(self) -> kernel.Arrays:
+        return self.counts, self.means, self.squares, self.scatters
+
+    def of_blocks(self, blocks: Sequence[int] | np.ndarray) -> Moments:
+        """Merge some of the blocks into one.
+
+        Parameters
+        ----------
+        blocks : sequence of int
+            Which ones, in [0, B), at least one.
+
+        Returns
+        -------
+        Moments
+            With B = 1.
+
+        Raises
+        ------
+        ValueError
+            If there are no rows in them.
+
+        Examples
+        --------
+        >>> moments = Moments.of(np.arange(8.0)[:, None], n_blocks=2)
+        >>> moments.of_blocks([0]).n, moments.of_blocks([0, 1]).mean.round(9).tolist()
+        (4, [[3.5]])
+        """
+        index = np.asarray(blocks)
+        counts, means, squares, scatters = (each[index] for each in self._arrays)
+        return Moments(counts, means, squares, scatters, precision=self.precision).whole()
+
+    def without_each(self) -> Iterator[Moments]:
+        """Give the moments without the first block, without the second, and so on.
+
+        Yields
+        ------
+        Moments
+            With B = 1, by subtraction from the whole; one for each block that has rows.
+
+        References
+        ----------
+        Efron and Stein, "The jackknife estimate of variance", Annals of Statistics 9, 1981.
+        """
+        whole = self.whole()
+        for arrays in kernel.without_each(self._arrays, whole._arrays):
+            yield Moments(*arrays, precision=self.precision)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean of each view, shape (V, D)."""
+        return self.whole().means[0]
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Biased covariance, shape (D, D): within, or of the first view with the second."""
+        return self.whole().scatters[0] / self.n
+
+    @property
+    def eps(self) -> float:
+        """Distance from 1 to the next number of the type that the rows were rounded to."""
+        return eps_of(self.precision)
+
+    def merge(self, *others: Moments) -> Moments:
+        """Merge with the moments of other rows, block by block.
+
+        Parameters
+        ----------
+        *others : Moments
+            Of other rows of the same dimensions, views and number of blocks.
+
+        Returns
+        -------
+        Moments
+            As if all rows had been accumulated together, up to rounding.
+
+        Raises
+        ------
+        ValueError
+            If the shapes, or what is known of the rows, differ.
+
+        Examples
+        --------
+        >>> rows = np.arange(12.0).reshape(6, 2) ** 2
+        >>> merged = Moments.of(rows[:2]).merge(Moments.of(rows[2:]))
+        >>> np.allclose(merged.covariance, np.cov(rows.T, bias=True))
+        True
+        """
+        for other in others:
+            if other.means.shape != self.means.shape:
+                raise ValueError(
+                    "moments must agree in blocks, views and dimensions to merge, "
+                    f"{self.means.shape}; got {other.means.shape}."
+                )
+            if dict(other.meta) != dict(self.meta):
+                raise ValueError(
+                    f"moments must be of the same kind to merge, {dict(self.meta)}; got "
+                    f"{dict(other.meta)}."
+                )
+        states = (self, *others)
+        arrays = kernel.merged([each._arrays for each in states])
+        filled = [each.precision for each in states if each.n] or [self.precision]
+        return Moments(*arrays, self.meta, reduce(coarser, filled))
+
+    def over_ranks(self) -> Moments:
+        """Merge the states of all processes of torch.distributed; each gets the whole.
+
+        Returns
+        -------
+        Moments
+            This state itself where there is only one process.
+
+        Notes
+        -----
+        Two sums over ranks, counts with means and then deviations from the common mean, so that
+        nothing is lost to cancellation. Every process must have accumulated its own rows, with the
+        same number of blocks.
+
+        Examples
+        --------
+        >>> moments = Moments.of(np.array([[1.0], [2.0]]))
+        >>> moments.over_ranks() is moments
+        True
+        """
+        import torch
+        import torch.distributed as dist
+
+        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+            return self
+        device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+
+        def summed(*arrays: np.ndarray) -> list[np.ndarray]:
+            flat = np.concatenate([each.astype(np.float64).ravel() for each in arrays])
+            tensor = torch.from_numpy(flat).to(device)
+            dist.all_reduce(tensor)
+            ends = np.cumsum([each.size for each in arrays])[:-1]
+            parts = np.split(tensor.cpu().numpy(), ends)
+            return [part.reshape(each.shape) for part, each in zip(parts, arrays, strict=True)]
+
+        counts = self.counts.astype(np.float64)[:, None, None]
+        n, weighted = summed(counts, counts * self.means)
+        means = weighted / np.maximum(n, 1)
+        gap = self.means - means
+        squares, scatters = summed(
+            self.squares + counts * gap**2,
+            self.scatters + np.einsum("b,bi,bj->bij", self.counts, gap[:, 0], gap[:, -1]),
+        )
+        counts_of_all = np.rint(n[:, 0, 0]).astype(np.int64)
+        return Moments(counts_of_all, means, squares, scatters, self.meta, self.precision)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a ``.safetensors`` file, to be loaded and merged later.
+
+        Parameters
+        ----------
+        path : path
+            Must end in ``.safetensors``.
+
+        Returns
+        -------
+        Path
+            The file written.
+
+        Raises
+        ------
+        ValueError
+            If the name has another ending.
+        TypeError
+            If the arrays were put there by hand and are of another type.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> moments = Moments.of(np.array([[1.0], [2.0]]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = moments.save(Path(folder) / "moments.safetensors")
+        ...     Moments.is_state(path), Moments.load(path).mean.tolist()
+        (True, [[1.5]])
+        """
+        path = Path(path)
+        if path.suffix != ".safetensors":
+            raise ValueError(f"path must end in .safetensors; got {path.name!r}.")
+        with replacing(path) as temporary:
+            tensors = {name: getattr(self, name) for name in _STORED}
+            known = {**self.meta, "format": FORMAT, "precision": self.precision}
+            write_safetensors(temporary, tensors, known)
+        return path
+
+    @staticmethod
+    def is_state(path: str | os.PathLike[str]) -> bool:
+        """Say whether a file is a state that ``save`` wrote, by its header alone.
+
+        Parameters
+        ----------
+        path : path
+            Any file.
+
+        Returns
+        -------
+        bool
+            False too for what is no safetensors file.
+        """
+        try:
+            return map_safetensors(Path(path))[1].get("format") == FORMAT
+        except (ValueError, OSError):
+            return False
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Moments:
+        """Read a state that ``save`` wrote.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Returns
+        -------
+        Moments
+            The state.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is not such a state, or is damaged.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"moments must be a file; got {path}, which is not there.")
+        try:
+            arrays, metadata = map_safetensors(path)
+            meta = {key: value for key, value in metadata.items() if key != "format"}
+            precision = meta.pop("precision", "float32")  # which states before 0.7 do not say
+            if precision not in PRECISIONS:
+                raise ValueError("an unknown precision")
+            if any(arrays[name].dtype != dtype for name, dtype in _STORED.items()):
+                raise TypeError("numbers of another type")
+            numbers = {name: np.array(arrays[name]) for name in _STORED}
+            state = cls(**numbers, meta=meta, precision=precision)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path.name} must be a state of moments that dimlab saved; got something else."
+            ) from error
+        parts = (state.means, state.squares, state.scatters)
+        if not all(np.isfinite(each).all() for each in parts) or (state.counts < 0).any():
+            raise ValueError(f"{path.name} must hold finite moments; got NaN or infinity.")
+        large = [
+            *(np.abs(state.means) > kernel.LARGEST, state.counts > _MOST_ROWS),
+            *(state.squares > kernel.LARGEST**2, np.abs(state.scatters) > kernel.LARGEST**2),
+        ]
+        if (state.squares < 0).any() or any(each.any() for each in large):
+            raise ValueError(
+                f"{path.name} must hold moments of rows of at most {kernel.LARGEST:g} in size; got "
+                "other numbers."
+            )
+        return state
