@@ -24,7 +24,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from dimlab import attribute, encode, evaluate
-from dimlab.study import Study, best_of, check_whole, judged, main, paired
+from study import Study, best_of, check_whole, judged, main, paired
 
 CLAIM = "Mask weights fall where dimensions carry the planted nuisance."
 SMALLEST = 0.2

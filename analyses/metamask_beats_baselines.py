@@ -38,7 +38,7 @@ read on test along its way.
 import numpy as np
 
 from dimlab import DimensionMask, encode, evaluate
-from dimlab.study import Study, best_of, check_whole, judged, main, paired
+from study import Study, best_of, check_whole, judged, main, paired
 
 CLAIM = "MetaMask's features, masked, are read better by kNN than those of the best baseline."
 SMALLEST = 0.01

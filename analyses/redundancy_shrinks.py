@@ -28,8 +28,8 @@ these.
 import numpy as np
 
 from dimlab import correlate, decompose, encode
-from dimlab.study import Study, check_whole, judged, main, paired
 from dimlab.training.loop import untrained
+from study import Study, check_whole, judged, main, paired
 
 CLAIM = "Adding the redundancy-reduction loss lowers the squared correlation between dimensions."
 SMALLEST = 0.02

@@ -31,7 +31,7 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from dimlab import bound_risk, encode
-from dimlab.study import FAMILIES, Study, check_whole, judged, main
+from study import FAMILIES, Study, check_whole, judged, main
 
 CLAIM = "Methods with a smaller upper bound have a smaller risk."
 SMALLEST = 0.5

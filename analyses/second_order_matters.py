@@ -34,8 +34,8 @@ measured.
 import pandas as pd
 
 from dimlab import encode, evaluate
-from dimlab.study import Study, check_whole, judged, main, paired
 from dimlab.training.second_order import second_order_at
+from study import Study, check_whole, judged, main, paired
 
 CLAIM = "A mask trained with the second-order part makes features that kNN reads better."
 SMALLEST = 0.005

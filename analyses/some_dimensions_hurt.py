@@ -33,7 +33,7 @@ from itertools import product
 import numpy as np
 
 from dimlab import confirm_harmful, encode, fit_basis, random_masks
-from dimlab.study import Study, check_whole, judged, main
+from study import Study, check_whole, judged, main
 
 CLAIM = "Masks that drop a tenth of the dimensions beat the whole on images that chose none."
 SMALLEST = 0.005

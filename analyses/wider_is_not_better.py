@@ -22,7 +22,7 @@ part pulls equally hard at every width. The learning rate is the one the search 
 """
 
 from dimlab import encode, evaluate
-from dimlab.study import Study, check_whole, judged, main, paired
+from study import Study, check_whole, judged, main, paired
 
 CLAIM = "The best projector of Barlow Twins is narrower than the widest, and better than it."
 SMALLEST = 0.01

@@ -91,7 +91,6 @@ _HOME = {
     "plot_representation": "dimlab.figures",
     "plot_risk_bound": "dimlab.figures",
     "plot_spectrum": "dimlab.figures",
-    "plot_verdict": "dimlab.figures",
     "plot_evaluation": "dimlab.figures",
     "plot_mask_trace": "dimlab.figures",
     "examine": "dimlab.examine",

@@ -40,7 +40,7 @@ LAYERS = [  # from the floor up; a room imports only from rooms below its own, o
     | {"archives", "cuts", "image_set", "planted", "datasets"},
     {"probes", "training"},
     {"figures", "encode", "locate", "interop"},
-    {"report", "explore", "study", "baselines", "examine", "terminal", "sources"},
+    {"report", "explore", "baselines", "examine", "terminal", "sources"},
     {"demo"},
     {"cli"},
 ]

@@ -29,7 +29,6 @@ from dimlab.probes.follow import follow
 from dimlab.probes.random_masks import random_masks
 from dimlab.report import plots_of
 from dimlab.representation import Representation
-from dimlab.study import judged
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import train
 
@@ -177,11 +176,7 @@ def test_no_figure_is_crowded_at_64_dimensions():
         locate(checkpoint, images, [0, 1, 2, 3]),
     ])  # fmt: skip
     assert faults_of(drawn(figures.plot_projector_widths, table)) == []
-    claim = "A claim that takes two or three lines of a figure, as claims and their parts do"
-    verdict = judged(claim, [0.01, 0.02, 0.04], smallest_effect=0.01, unit="x")
-    verdict = replace(verdict, parts=(verdict,) * 9)
-    assert faults_of(drawn(figures.plot_verdict, verdict)) == []
-    assert seen | {"plot_projector_widths", "plot_verdict"} == set(figures.__all__)
+    assert seen | {"plot_projector_widths"} == set(figures.__all__)
 
 
 def test_the_check_of_layouts_finds_faults():

@@ -27,7 +27,6 @@ from dimlab.probes.follow import follow
 from dimlab.probes.random_masks import random_masks
 from dimlab.report import plots_of
 from dimlab.representation import Representation
-from dimlab.study import judged
 from dimlab.text import visible
 
 PLAIN = "name"
@@ -66,7 +65,6 @@ def results():
         BaselineComparison((("raw pixels", 0, evaluation), ("trained", 0, evaluation))),
         compare({"a": split, "b": split}, n_blocks=2),
         split,
-        judged("a > b", [0.02, 0.04], smallest_effect=0.01, unit="accuracy"),
         Localisation(
             np.array([3]), np.array([[5]]), np.array([[4.0]]), *maps, np.array([[np.nan]]),
             np.zeros((1, 1, 1, 8, 8), np.uint8), np.array([[1]]), (), np.array([1.0]),
@@ -124,7 +122,7 @@ def test_every_figure_draws_names_as_they_are(results):
     assert seen | {"plot_projector_widths", "plot_checkpoint"} == set(figures.__all__)
     assert held >= {
         "plot_ablation", "plot_attribution", "plot_attribution_effects", "plot_erasure",
-        "plot_comparison", "plot_baseline_comparison", "plot_verdict",
+        "plot_comparison", "plot_baseline_comparison",
     }  # fmt: skip
 
 

@@ -32,7 +32,6 @@ from dimlab.figures.runs import (
     plot_checkpoint,
     plot_evaluation,
     plot_projector_widths,
-    plot_verdict,
 )
 
 __all__ = [
@@ -59,5 +58,4 @@ __all__ = [
     "plot_representation",
     "plot_risk_bound",
     "plot_spectrum",
-    "plot_verdict",
 ]

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from dimlab.baselines import BaselineComparison
     from dimlab.probes.evaluate import Evaluation
-    from dimlab.study.verdict import Verdict
     from dimlab.training.checkpoint import Checkpoint
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "plot_checkpoint",
     "plot_evaluation",
     "plot_projector_widths",
-    "plot_verdict",
 ]
 
 
@@ -224,57 +222,4 @@ def plot_projector_widths(table: Any, *, ax: Axes | None = None) -> Axes:
     ax.set_xlabel("projector width (dimensions)")
     ax.set_ylabel("accuracy (share of test samples)")
     ax.set_title("Accuracy against projector width", loc="left")
-    return as_written(ax)
-
-
-def plot_verdict(result: Verdict, *, ax: Axes | None = None) -> Axes:
-    """Effects in units of the smallest effect of interest: seeds, mean and 95 % interval.
-
-    Parameters
-    ----------
-    result : Verdict
-        The first row; its parts are the rows below it.
-    ax : Axes, optional
-        Where to draw; the current axes by default.
-
-    Returns
-    -------
-    Axes
-        Lines stand at 0 and at 1, the smallest effect of interest; linear between -2 and 2,
-        logarithmic beyond. Green holds, red fails, grey is undecided.
-
-    Examples
-    --------
-    >>> from matplotlib.figure import Figure
-    >>> from dimlab.study import judged
-    >>> verdict = judged("a > b", [0.02, 0.04], smallest_effect=0.01, unit="accuracy")
-    >>> axes = plot_verdict(verdict, ax=Figure().subplots())
-    >>> axes.collections[0].get_offsets()[:, 0].tolist()
-    [2.0, 4.0]
-    """
-    from textwrap import fill
-
-    ax = axes_or_current(ax)
-    ax.set_xscale("symlog", linthresh=2, linscale=1)
-    shown = [result, *result.parts]
-    colours = {"holds": GREEN, "fails": ORANGE, "undecided": GREY}
-    for row, each in enumerate(shown):
-        unit, colour = each.smallest_effect, colours[each.answer]
-        seeds = np.array(each.differences) / unit
-        ax.scatter(seeds, np.full(len(seeds), row + 0.22), s=9, color=colour, alpha=0.6, lw=0)
-        ax.plot(each.effect / unit, row, "o", ms=5, color=colour)
-        if np.isfinite(each.ci_high):
-            ax.plot([each.ci_low / unit, each.ci_high / unit], [row, row], color=colour, lw=1.8)
-    for place in (0, 1):
-        ax.axvline(place, color=GREY, lw=0.6, ls="--" if place else "-", zorder=0)
-    low, high = ax.get_xlim()
-    ax.set_xticks(sorted({0, 1, *(tick for tick in ax.get_xticks() if low <= tick <= high)}))
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    few = len(shown) <= 4
-    names = [fill(f"{each.claim} ({each.answer})", 42 if few else 58) for each in shown]
-    size = "small" if few else "x-small"
-    ax.set_yticks(range(len(shown)), names, fontsize=size)
-    ax.set_ylim(len(shown) - 0.4, -0.6)
-    ax.set_xlabel("effect / smallest effect of interest")
-    ax.set_title(f"Verdict over {result.n_seeds} seeds: {result.answer}", loc="left")
     return as_written(ax)

@@ -26,6 +26,9 @@ from dimlab.training.objective import Objective, Pass, Terms, Views, Weights
 
 Record = dict[str, Any]
 
+# raised when the same configuration, start and views train to other weights or another mask
+VERSION = 1
+
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _UNROLLED = ("exact", "finite_difference", "first_order")  # modes with a trial step of their own
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from dimlab.image_set import ImageSet
-from dimlab.study import Study
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import untrained
+from study import Study
 
 SIDE = 8
 CONFIG = replace(

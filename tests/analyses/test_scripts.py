@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dimlab.figures import plot_verdict
 from dimlab.image_set import ImageSet
 from dimlab.planted import plant
-from dimlab.study import Study, judged, main
-from dimlab.study.__main__ import _run
-from dimlab.study.analysis import (
+from dimlab.training.augment import VERSION
+from dimlab.training.config import TrainConfig
+from dimlab.training.loop import train
+from study import Study, judged, main
+from study.analysis import (
     EXPECTED,
     RESULTS,
     SEARCH,
@@ -25,14 +26,13 @@ from dimlab.study.analysis import (
     Analysis,
     _agreement,
     _other_settings,
-    disagreements,
     judge_again,
 )
-from dimlab.study.verdict import Verdict
-from dimlab.study.verdict_table import BEGIN, verdict_table, with_table
-from dimlab.training.augment import VERSION
-from dimlab.training.config import TrainConfig
-from dimlab.training.loop import train
+from study.compare import disagreements
+from study.figure import plot_judgement
+from study.judgement import Judgement
+from study.table import BEGIN, verdict_table, with_table
+from study.table import main as write_table
 from tests.test_figure_layout import drawn, faults_of
 
 
@@ -169,7 +169,7 @@ def test_a_figure_is_drawn_of_the_verdict_that_is_kept(name, tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_no_words_of_a_kept_figure_overlap(name):
     kept, _ = of_path(FOLDER / RESULTS / f"{name}.json")
-    assert faults_of(drawn(plot_verdict, Verdict.from_dict(kept["verdict"]))) == []
+    assert faults_of(drawn(plot_judgement, Judgement.from_dict(kept["verdict"]))) == []
 
 
 def test_a_number_that_is_changed_by_hand_is_caught():
@@ -187,7 +187,7 @@ def test_a_number_that_is_changed_by_hand_is_caught():
 
 
 def test_the_table_is_made_of_the_results():
-    """`python -m dimlab.study analyses` writes it."""
+    """`python analyses/study` writes it."""
     text = (FOLDER / "README.md").read_text()
     assert with_table(text, verdict_table(FOLDER)) == text
 
@@ -357,7 +357,7 @@ def test_a_file_that_is_no_result_is_named(tmp_path, capsys):
     (tmp_path / "README.md").write_text(f"{BEGIN} <!-- end of verdicts -->")
     (tmp_path / RESULTS).mkdir()
     (tmp_path / RESULTS / "a.json").write_text('{"rows": []}')
-    assert _run([str(tmp_path)]) == 2
+    assert write_table([str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
         f"error: {tmp_path / RESULTS / 'a.json'} must be the result of an analysis; got one "
         "without verdict. Run the analysis with --keep.\n"
@@ -549,7 +549,7 @@ def test_what_is_not_reproduced_is_named_with_exit_code_3(tmp_path, capsys, monk
     assert code("--small", "--seeds", "1") == 0
     result = json.loads((tmp_path / "o" / "a-small.json").read_text(), parse_constant=pytest.fail)
     assert result["verdict"]["ci_low"] is None
-    assert Verdict.from_dict(result["verdict"]).ci_high == np.inf
+    assert Judgement.from_dict(result["verdict"]).ci_high == np.inf
 
 
 def test_on_another_machine_seeds_are_drawn_anew(tmp_path):
@@ -729,8 +729,10 @@ def test_seeds_that_agree_by_chance_do_not_make_another_machine_differ():
 
 def test_agreement_is_said_as_far_as_it_was_tested():
     path = Path("a.json")
-    assert _agreement(path, alike=True).startswith("reproduces a.json, on a processor and versions")
-    elsewhere = _agreement(path, alike=False)
+    assert _agreement(path, same_machine=True).startswith(
+        "reproduces a.json, on a processor and versions"
+    )
+    elsewhere = _agreement(path, same_machine=False)
     assert elsewhere.startswith("agrees with a.json, as far as another processor or other versions")
     assert "reproduces" not in elsewhere
 

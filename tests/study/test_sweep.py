@@ -13,9 +13,9 @@ import torch
 
 from dimlab import TrainConfig
 from dimlab.image_set import SPLITS, ImageSet
-from dimlab.study import FAMILIES, OutOfTime, Study, tried_configurations
-from dimlab.study.search import vary, write_varied
 from dimlab.training.loop import train
+from study import FAMILIES, OutOfTime, Study, tried_configurations
+from study.search import vary, write_varied
 
 CONFIG = replace(TrainConfig.small(), steps=2, batch_size=16, n_dimensions=8, hidden=16)
 
@@ -44,25 +44,23 @@ def test_a_run_is_trained_once_and_its_row_is_kept(study):
     assert first[["family", "seed", "step"]].values.tolist() == [["simclr", 0, 2], ["simclr", 1, 2]]
 
 
-LIMIT = 3
+def test_a_row_is_measured_again_where_the_file_of_its_measure_has_changed(study, tmp_path):
+    """A constant behind a helper changes the rows, as the measure's own lines do."""
+    script = tmp_path / "measuring.py"
 
+    def limits(limit):
+        script.write_text(
+            f"LIMIT = {limit}\ndef helped():\n    return LIMIT\n"
+            "def limited(checkpoint, images, device):\n"
+            "    taken.append(device)\n    return {'limit': helped()}\n"
+        )
+        space = {"taken": taken}
+        exec(compile(script.read_text(), script, "exec"), space)
+        return study.table(study.runs("simclr"), space["limited"])["limit"].tolist()
 
-def _helped():
-    return LIMIT
-
-
-def limited(checkpoint, images, device):
-    (limit,) = [_helped() for _ in range(1)]  # named in the code of a comprehension
-    return {"limit": limit, "device": device}
-
-
-def test_a_row_is_measured_again_where_what_its_measure_reads_has_changed(study, monkeypatch):
-    """A constant of the module, here behind a helper, is no part of the measure's own source."""
-    assert study.table(study.runs("simclr"), limited)["limit"].tolist() == [3, 3]
-    monkeypatch.setitem(globals(), "LIMIT", 4)
-    table = study.table(study.runs("simclr"), limited)
-    assert table["limit"].tolist() == [4, 4]
-    assert set(table["device"]) == {"cpu"}
+    taken = []
+    assert (limits(3), limits(3), limits(14)) == ([3, 3], [3, 3], [14, 14])
+    assert taken == ["cpu"] * 4
 
 
 def test_images_of_another_folder_are_another_run_by_their_content(study, tmp_path):
@@ -176,9 +174,10 @@ def test_two_families_with_one_configuration_are_one_run(study):
     assert not {run.key for run in study.runs("both")} & keys
 
 
-def test_runs_of_another_augmentation_are_other_runs(study, monkeypatch):
+@pytest.mark.parametrize("version", ["AUGMENTATION", "TRAINING"])
+def test_runs_of_another_version_are_other_runs(version, study, monkeypatch):
     keys = {run.key for run in study.runs("simclr")}
-    monkeypatch.setattr(sys.modules["dimlab.study.sweep"], "AUGMENTATION", 1)
+    monkeypatch.setattr(sys.modules["study.sweep"], version, 99)
     assert not {run.key for run in study.runs("simclr")} & keys
 
 
@@ -256,7 +255,7 @@ def test_under_torchrun_processes_share_each_run(tmp_path):
 
 
 def test_a_knob_is_varied_around_what_the_search_chose(study, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules["dimlab.study.search"], "VARIED_SEEDS", (5, 6))
+    monkeypatch.setattr(sys.modules["study.search"], "VARIED_SEEDS", (5, 6))
     chosen = {"exact": {"learning_rate": 0.01}, "first-order": {"learning_rate": 0.02}}
     study = replace(study, data=planted(0), chosen=chosen, config=replace(CONFIG, steps=1))
     taken = []

@@ -1,4 +1,4 @@
-"""The families that are compared, and the eight configurations each may choose from."""
+"""The families that are compared, and the eight configurations that each may choose from."""
 
 from __future__ import annotations
 
@@ -17,20 +17,10 @@ _MASKED = {"method": "metamask"}
 
 @dataclass(frozen=True)
 class Family:
-    """A way of training.
+    """A way of training: what makes a configuration one of it, and what its search draws.
 
-    Parameters
-    ----------
-    name : str
-        As it stands in tables.
-    fixed : mapping of str to value
-        What makes a configuration one of this family.
-    knobs : tuple of str
-        What its search draws, of `KNOBS`.
-    like : str or None
-        A family whose choice it takes over, having no knob of its own.
-    random_mask : bool, default=False
-        Whether it trains under a mask that is drawn once and never moves.
+    A family without ``knobs`` takes over the choice of the family ``like``. With ``random_mask``
+    it trains under a mask that is drawn once and never moves.
     """
 
     name: str
@@ -38,11 +28,6 @@ class Family:
     knobs: tuple[str, ...] = ()
     like: str | None = None
     random_mask: bool = False
-
-    @property
-    def learns_mask(self) -> bool:
-        """Whether the mask moves."""
-        return self.fixed["method"] == "metamask" and self.fixed["hypergradient"] != "none"
 
 
 _RATES = ("learning_rate", "temperature")
@@ -78,31 +63,7 @@ FIELDS = {"barlow_weight": "redundancy_weight"}
 
 
 def tried_configurations(family: Family, config: TrainConfig) -> list[TrainConfig]:
-    """Return the configurations that a family's search tries: the first is the given one.
-
-    Parameters
-    ----------
-    family : Family
-        With knobs of its own.
-    config : TrainConfig
-        Steps, data pipeline, and the values that the first configuration has.
-
-    Returns
-    -------
-    list of TrainConfig
-        Eight; the others are drawn from `KNOBS` with a fixed seed.
-
-    Raises
-    ------
-    ValueError
-        If the family has no knobs.
-
-    Examples
-    --------
-    >>> tried = tried_configurations(FAMILIES["simclr"], TrainConfig.medium())
-    >>> len(tried), tried[0].learning_rate, len({each.learning_rate for each in tried})
-    (8, 0.15, 8)
-    """
+    """Return the eight configurations that a family's search tries; the first is the given one."""
     if not family.knobs:
         raise ValueError(f"family must have knobs; got {family.name!r}, which is like another.")
     tried = [replace(config, **family.fixed)]

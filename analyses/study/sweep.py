@@ -1,4 +1,4 @@
-"""Runs of a study: trained once, measured once, kept, spread over processes."""
+"""Runs of a study: trained once, measured once, kept, and spread over processes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from types import CodeType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from dimlab import __version__
 from dimlab.atomic import replacing
 from dimlab.datasets import load_images
 from dimlab.image_set import SPLITS, ImageSet
-from dimlab.study.families import FAMILIES, Family
 from dimlab.training.augment import VERSION as AUGMENTATION
 from dimlab.training.checkpoint import Checkpoint, load_checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import current_world, wait_for_all
+from dimlab.training.step import VERSION as TRAINING
+from study.families import FAMILIES
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -36,7 +35,6 @@ Data = str | Images | Mapping[str, ImageSet]
 Row = dict[str, Any]
 Measure = Callable[[Any, Images, str], "Row | list[Row]"]
 Trainer = Callable[..., Checkpoint]
-
 
 SECONDS = ("train_seconds", "measure_seconds")
 _TRAINERS: WeakKeyDictionary[Trainer, str] = WeakKeyDictionary()  # names that live with them
@@ -48,18 +46,10 @@ class OutOfTime(InterruptedError):
 
 @dataclass(frozen=True)
 class Run:
-    """One training, and how its rows are labelled.
+    """One training of ``config`` on the data set ``data``; ``labels`` are columns of its rows.
 
-    Parameters
-    ----------
-    config : TrainConfig
-        Everything of the training, its seed too.
-    data : str
-        Name of a data set, as `load_images` takes it, or what `Study.data_name` gives to others.
-    labels : mapping of str to value
-        Columns of its rows, as ``{"family": "simclr"}``; they are no part of what is trained.
-    random_mask : float, default=0.0
-        Standard deviation of the logits of a mask that is drawn once and never moves.
+    ``random_mask`` is the standard deviation of the logits of a mask that is drawn once and never
+    moves.
     """
 
     config: TrainConfig
@@ -69,54 +59,21 @@ class Run:
 
     @property
     def key(self) -> str:
-        """Name of its folder: equal for equal trainings."""
-        augmentation = f"augmentation {AUGMENTATION}"
-        return _hash(
-            [self.config.to_dict(), self.data, self.random_mask, __version__, augmentation]
-        )
+        """Return the name of its folder: equal for equal trainings."""
+        versions = {"augmentation": AUGMENTATION, "training": TRAINING}
+        return _hash([self.config.to_dict(), self.data, self.random_mask, versions])
 
 
 @dataclass(frozen=True)
 class Study:
-    """Where, on what and how long a claim is put to the test.
+    """Where, on what and how long a claim is tested.
 
-    Parameters
-    ----------
-    data : str, callable or mapping
-        Name of a data set, as `load_images` takes it; or images of one's own, by the split's name
-        (``train``, ``validation``, ``test``), as planted worlds have them.
-    config : TrainConfig
-        Configuration that families are made of.
-    seeds : sequence of int
-        One run of every family each.
-    size : {"small", "medium", "paper"}, default="small"
-        Which of the three.
-    chosen : mapping of str to mapping, optional
-        Fields that the search chose, by family; see `dimlab.study.search`.
-    folder : path, default="runs"
-        Runs are kept in it, each in a folder of its own, for every script that asks for the same.
-    n_jobs : int, default=1
-        Processes; each trains with one thread.
-    until : float, default=inf
-        ``time.monotonic()`` after which no run is begun.
-    device : str, default="cpu"
-        Where to train and encode.
-    data_dir : path, optional
-        Where the data set lies.
-    trainer : callable, optional
-        In the place of `dimlab.train`, with its arguments. What it trained is not found again by
-        another process.
-    quiet : bool, default=True
-        Whether to show no progress.
-
-    Examples
-    --------
-    Images of one's own in the place of a data set's:
-
-    >>> from dimlab.datasets import digits
-    >>> study = Study(data=digits, config=TrainConfig.small(), seeds=range(3))
-    >>> [run.config.seed for run in study.runs("simclr")], study.data_name[:6]
-    ([0, 1, 2], 'given-')
+    ``data`` names a data set as `load_images` takes it, or gives images of one's own by the name of
+    the split, as a function or a mapping. ``chosen`` holds the fields that the search chose, by
+    family. ``folder`` keeps every run, for every script that asks for the same one. Each of the
+    ``n_jobs`` processes trains with one thread; no run begins after ``time.monotonic()`` passes
+    ``until``. ``trainer`` stands in the place of `dimlab.train`; another process does not find what
+    it trained.
     """
 
     data: Data
@@ -134,39 +91,13 @@ class Study:
 
     @classmethod
     def small(cls, data: str = "digits", **changes: Any) -> Study:
-        """Return the study that runs in the test suite: digits, three seeds, some seconds.
-
-        Parameters
-        ----------
-        data : str, default="digits"
-            Name of a data set.
-        **changes
-            Fields of the configuration that differ.
-
-        Returns
-        -------
-        Study
-            It shows that a script runs; its verdict is always undecided. Two processes.
-        """
+        """Return the study of the test suite: three seeds, some seconds, always undecided."""
         config = replace(TrainConfig.small(), steps=40, batch_size=64, trace_every=10)
         return cls(data, replace(config, **changes), (0, 1, 2), n_jobs=2)
 
     @classmethod
     def medium(cls, data: str = "fashion-mnist", **changes: Any) -> Study:
-        """Return the study of the table: Fashion-MNIST, the small convnet, five seeds.
-
-        Parameters
-        ----------
-        data : str, default="fashion-mnist"
-            Name of a data set.
-        **changes
-            Fields of the configuration that differ.
-
-        Returns
-        -------
-        Study
-            1,000 steps of 128 images a run; two processes on two cores.
-        """
+        """Return the study of the table: the small convnet, five seeds, 1,000 steps of 128."""
         config = replace(
             TrainConfig.medium(), batch_size=128, checkpoint_every=1000, trace_every=20
         )
@@ -174,27 +105,14 @@ class Study:
 
     @classmethod
     def paper(cls, data: str = "cifar10", **changes: Any) -> Study:
-        """Return the study at the paper's size: CIFAR-10, ResNet-18, the official configuration.
-
-        Parameters
-        ----------
-        data : str, default="cifar10"
-            Name of a data set.
-        **changes
-            Fields of the configuration that differ.
-
-        Returns
-        -------
-        Study
-            800 epochs a run, five seeds: for GPUs.
-        """
+        """Return the study at the paper's size, for GPUs: ResNet-18, 800 epochs, five seeds."""
         # validation is read by what measures, not along training
         config = replace(TrainConfig.official(), validate_every=0)
         return cls(data, replace(config, **changes), tuple(range(5)), "paper")
 
     @cached_property
     def data_name(self) -> str:
-        """Name of the data set; for images of one's own, one that their content gives."""
+        """Return the name of the data set; one made of their content for images of one's own."""
         if isinstance(self.data, str):
             return self.data
         splits = {split: self.images(split) for split in SPLITS}
@@ -202,93 +120,43 @@ class Study:
 
     @cached_property
     def n_steps(self) -> int:
-        """Steps of a run of the configuration on the training images."""
+        """Return the steps of a run of the configuration on the training images."""
         config = self.config  # images are loaded only where they are needed
         return config.n_steps(len(self.images("train"))) if config.epochs else config.steps
 
     def images(self, split: str) -> ImageSet:
-        """Load a split of the data.
-
-        Parameters
-        ----------
-        split : str
-            ``train``, ``validation`` or ``test``.
-
-        Returns
-        -------
-        ImageSet
-            The images.
-        """
+        """Load a split of the data."""
         if isinstance(self.data, str):
             return load_images(self.data, split, data_dir=self.data_dir)
         return self.data(split) if callable(self.data) else self.data[split]
 
     def with_search(self, path: str | Path) -> Study:
-        """Return the study with what the search chose for each family.
-
-        Parameters
-        ----------
-        path : path
-            ``search.json``.
-
-        Returns
-        -------
-        Study
-            With ``chosen``.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is none.
-        """
-        from dimlab.study.search import read_search
+        """Return the study with what the search chose for each family, from its file."""
+        from study.search import read_search
 
         return replace(self, chosen=read_search(Path(path)))
 
     def runs(
         self, family: str, *, labels: Mapping[str, Any] | None = None, **changes: Any
     ) -> list[Run]:
-        """Return one run a seed of a family, with what the search chose for it.
-
-        Parameters
-        ----------
-        family : str
-            Of `FAMILIES`.
-        labels : mapping, optional
-            Further columns.
-        **changes
-            Fields that differ from the family's choice.
-
-        Returns
-        -------
-        list of Run
-            In the order of the seeds.
-        """
+        """Return one run a seed of a family, with what the search chose and ``changes`` to it."""
         known = FAMILIES[family]
-        config = replace(self.config, **{**self._choice(known), **known.fixed, **changes})
+        choice = self.chosen.get(known.like or known.name, {})
+        choice = {
+            name: each for name, each in choice.items() if name in TrainConfig.__annotations__
+        }
+        config = replace(self.config, **{**choice, **known.fixed, **changes})
         spread = self.chosen.get("exact", {}).get("mask_spread", 1.0) if known.random_mask else 0.0
-        data = self.data_name
         return [
             Run(
-                replace(config, seed=seed), data,
+                replace(config, seed=seed), self.data_name,
                 {"family": family, **(labels or {}), "seed": seed}, spread,
             )
             for seed in self.seeds
         ]  # fmt: skip
 
     def steps_at_equal_seconds(self, family: str, *, reference: str = "both") -> int | None:
-        """Return how many steps of a family take the seconds of the reference's.
-
-        Parameters
-        ----------
-        family, reference : str
-            Of `FAMILIES`.
-
-        Returns
-        -------
-        int or None
-            By the seconds a step that the search measured side by side; None where it did not.
-        """
+        """Return how many steps of a family take the reference's seconds; None without a search."""
         own, other = (
             self.chosen.get(FAMILIES[each].like or each, {}).get("seconds_per_step")
             for each in (family, reference)
@@ -298,41 +166,24 @@ class Study:
         return max(1, round(self.n_steps * other / own))
 
     def table(self, runs: Sequence[Run], measure: Measure, *, along: bool = False) -> DataFrame:
-        """Train and measure what is not kept yet; one row (or several) a run, as `measure` gives.
+        """Train and measure what is not kept yet, and return one row (or several) a run.
 
-        Parameters
-        ----------
-        runs : sequence of Run
-            In the order of the rows.
-        measure : callable
-            ``measure(checkpoint, images, device) -> dict or list of dict`` of plain values;
-            ``images`` is a function of the split's name. Its source, and that of the functions and
-            constants of its module that it names, are part of the key that a row is kept under.
-        along : bool, default=False
-            Whether it is given the list of the checkpoints that a run kept on its way instead,
-            in their order; the configuration has ``keep_checkpoints``.
+        ``measure(checkpoint, images, device)`` returns a dict of plain values or a list of them;
+        ``images`` is a function of the split's name. With ``along`` it gets the list of checkpoints
+        that a run kept on its way instead (``keep_checkpoints``). Its rows are kept under its name
+        and a hash of the file that it is written in, so that after an edit it measures again.
 
-        Returns
-        -------
-        pandas.DataFrame
-            Columns: labels of the run, ``step_seconds`` (median of the recorded steps),
-            ``train_seconds`` and ``measure_seconds`` (each row's share; 0 where a row before is of
-            the same run), then what was measured. ``attrs["environments"]`` lists where the runs
-            were made.
-
-        Raises
-        ------
-        OutOfTime
-            If the time is over before all is done; what is done is kept.
-        ValueError
-            If a training or a measurement refuses its input.
+        Columns: the run's labels, ``step_seconds`` (median of the recorded steps),
+        ``train_seconds`` and ``measure_seconds`` (each row's share; 0 where an earlier row is of
+        the same run), then what was measured. ``attrs["environments"]`` lists where runs were made.
         """
         import pandas as pd
         from joblib import Parallel, delayed
 
         from dimlab.terminal import progress
 
-        name = f"{measure.__name__}-{_hash(_source(measure))[:8]}.json"
+        written_in = "".join(inspect.findsource(measure)[0])
+        name = f"{measure.__name__}-{_hash(written_in)[:8]}.json"
         place = self._place()
         folders = [self._folder(run, place) for run in runs]
         jobs = {
@@ -376,13 +227,8 @@ class Study:
         table.attrs["environments"] = environments
         return table
 
-    def _choice(self, family: Family) -> dict[str, Any]:
-        fields = TrainConfig.__annotations__
-        chosen = self.chosen.get(family.like or family.name, {})
-        return {name: value for name, value in chosen.items() if name in fields}
-
     def _place(self) -> tuple[str, ...]:
-        """Name what is not the default of a machine, as a part of the names of runs."""
+        """Return what is not the default of a machine, as a part of the names of runs."""
         place = [self.device.partition(":")[0]] if self.device != "cpu" else []
         if self.data_dir is not None and isinstance(self.data, str):
             # what lies there may change, in any split: validation chooses
@@ -407,33 +253,31 @@ def _trained_and_measured(
     with one_thread(study.device):
         images = _images_of(study, place)
         checkpoint = _trained(study, run, folder, images)
+        given: Any = checkpoint
+        if along:
+            given = [load_checkpoint(path) for path in sorted(folder.glob("checkpoint-*.pt"))]
         started = time.monotonic()
-        # every process, as `encode` shares the images among them all
-        measured = measure(kept_along(folder) if along else checkpoint, images, study.device)
+        # every process measures, as `encode` shares the images among them all
+        measured = measure(given, images, study.device)
         taken = time.monotonic() - started
         if world.rank == 0:
-            _write(folder / name, run, checkpoint, measured, taken)
+            _write(folder / name, checkpoint, measured, taken)
     wait_for_all(world)
 
 
-def kept_along(folder: Path) -> list[Checkpoint]:
-    """Read the checkpoints that a run kept on its way, in their order."""
-    return [load_checkpoint(path) for path in sorted(folder.glob("checkpoint-*.pt"))]
-
-
-def _write(
-    path: Path, run: Run, checkpoint: Checkpoint, measured: Row | list[Row], seconds: float
-) -> None:
+def _write(path: Path, checkpoint: Checkpoint, measured: Row | list[Row], seconds: float) -> None:
     from dimlab.report.provenance import environment
 
     taken = [record["seconds"] for record in checkpoint.metrics]
     step = float(np.median(taken)) if taken else 0.0
-    row = {"step_seconds": step, "train_seconds": step * checkpoint.step}
     rows = measured if isinstance(measured, list) else [measured]
-    share = {"measure_seconds": seconds / max(len(rows), 1)}
-    share["train_seconds"] = row["train_seconds"] / max(len(rows), 1)
+    times = {
+        "step_seconds": step,
+        "train_seconds": step * checkpoint.step / max(len(rows), 1),
+        "measure_seconds": seconds / max(len(rows), 1),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {"environment": environment(), "rows": [{**row, **share, **each} for each in rows]}
+    kept = {"environment": environment(), "rows": [{**times, **each} for each in rows]}
     with replacing(path) as whole:
         whole.write_text(json.dumps(kept, default=float), encoding="utf-8")
 
@@ -460,7 +304,7 @@ def _loaded(data: str, split: str, data_dir: Path | None, place: tuple[str, ...]
 
 
 def _images_of(study: Study, place: tuple[str, ...]) -> Images:
-    """Images by split, loaded once a process and content: ``place`` tells what lies there."""
+    """Return images by split, loaded once a process and content: ``place`` says what lies there."""
     if not isinstance(study.data, str):
         return lru_cache(maxsize=None)(study.images)
     data, folder = study.data, study.data_dir
@@ -468,7 +312,7 @@ def _images_of(study: Study, place: tuple[str, ...]) -> Images:
 
 
 def _content(images: ImageSet) -> str:
-    """Hash everything of a split that a training or a measurement can see."""
+    """Return a hash of everything of a split that a training or a measurement can see."""
     digest = hashlib.sha256()
     parts = {"images": images.images, "labels": images.labels, **images.factors}
     for name, values in parts.items():
@@ -497,29 +341,6 @@ def one_thread(device: str) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
-
-
-def _source(function: Callable[..., Any]) -> dict[str, Any]:
-    """Collect the source of a function, and of the functions and values of its module it names."""
-    found: dict[str, Any] = {}
-    waiting = [function]
-    while waiting:
-        each = waiting.pop()
-        if each.__name__ in found:
-            continue
-        found[each.__name__] = inspect.getsource(each)
-        for name in _names(each.__code__):
-            value = each.__globals__.get(name)
-            if inspect.isfunction(value) and value.__module__ == each.__module__:
-                waiting.append(value)
-            elif isinstance(value, (bool, int, float, str, tuple, list, dict)):
-                found[name] = value
-    return found
-
-
-def _names(code: CodeType) -> set[str]:
-    inner = (each for each in code.co_consts if isinstance(each, CodeType))
-    return set(code.co_names).union(*map(_names, inner))
 
 
 def _hash(value: Any) -> str:

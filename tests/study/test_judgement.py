@@ -1,10 +1,10 @@
-"""Verdicts: the rule by hand, at its borders, and over many worlds whose truth is known."""
+"""Judgements: the rule by hand, at its borders, and over many worlds whose truth is known."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from dimlab.study import Verdict, best_of, check_whole, judged
+from study import Judgement, best_of, check_whole, judged, paired
 
 
 def answer_of(differences, smallest_effect=0.01):
@@ -62,7 +62,7 @@ def test_a_wrong_answer_is_as_rare_as_promised(truth):
 def test_a_small_study_decides_nothing_and_verdicts_survive_json():
     part = answer_of([0.02, 0.021])
     verdict = judged("c", [0.1, 0.11], smallest_effect=0.01, unit="x", parts=[part])
-    assert Verdict.from_dict(verdict.to_dict()) == verdict
+    assert Judgement.from_dict(verdict.to_dict()) == verdict
     quiet = verdict.never_decided()
     assert (quiet.answer, quiet.parts[0].answer, quiet.effect) == ("undecided",) * 2 + (
         verdict.effect,
@@ -128,3 +128,13 @@ def test_kinds_that_are_missing_or_unknown_are_named(whole):
         check_whole(whole, *labels, kinds=kinds[:1], further=False)
     with pytest.raises(ValueError, match=r"^table must have family, ridge and seed; got no ridge"):
         check_whole(whole, "family", measured=["ridge"])
+
+
+def test_pairs_are_subtracted_seed_by_seed_and_the_best_leads_in_words():
+    rows = {"family": ["b", "a"] * 2, "seed": [1, 1, 0, 0], "knn": [0.25, 0.75, 0.25, 0.5]}
+    table = pd.DataFrame(rows)
+    assert paired(table, "knn", "a", "b") == [0.25, 0.5]
+    words = "+0.3750 above b, standard error 0.1250 over seeds"
+    assert best_of(table, "knn", ["b", "a"]) == ("a", words)
+    with pytest.raises(ValueError, match=r"^table must have 'a' and 'b' with the same seeds, once"):
+        paired(table.iloc[1:], "knn", "a", "b")

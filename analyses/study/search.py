@@ -13,12 +13,11 @@ import numpy as np
 
 from dimlab.atomic import replacing
 from dimlab.encode import encode
-from dimlab.mask import DimensionMask
 from dimlab.probes.evaluate import evaluate
-from dimlab.study.families import FAMILIES, FIELDS, Family, tried_configurations
-from dimlab.study.sweep import AUGMENTATION, Images, Run, Study
 from dimlab.training.checkpoint import Checkpoint
 from dimlab.training.step import Record
+from study.families import FAMILIES, FIELDS, Family, tried_configurations
+from study.sweep import AUGMENTATION, Images, Run, Study, one_thread
 
 SEED = 1000  # of the search's runs; no study uses it
 # what `--vary` changes, after the search: the values, and the families that have the knob
@@ -30,56 +29,26 @@ _ROUNDS, _TIMED = 5, 12  # of the timing: alternating rounds, steps in each
 
 
 def validated(checkpoint: Checkpoint, images: Images, device: str) -> dict[str, Any]:
-    """Measure what a choice rests on: kNN on the validation split, masked where a mask is learned.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        A run.
-    images : callable
-        Of the split's name.
-    device : str
-        Where to encode.
-
-    Returns
-    -------
-    dict
-        ``accuracy`` of kNN, ``ridge``, and ``mask_spread``: the standard deviation of the logits.
-    """
+    """Measure what a choice rests on: validation accuracy, masked where a mask is learned."""
     train, held = (
         encode(checkpoint, images(split), device=device) for split in ("train", "validation")
     )
-    mask: DimensionMask | None = checkpoint.mask if checkpoint.has_mask else None
-    used = (train, held) if mask is None else (train.masked(mask), held.masked(mask))
-    accuracy = evaluate(*used, readers=("knn", "ridge"), device=device).accuracy
+    if checkpoint.has_mask:
+        train, held = train.masked(checkpoint.mask), held.masked(checkpoint.mask)
+    accuracy = evaluate(train, held, readers=("knn", "ridge"), device=device).accuracy
     return {
         "accuracy": float(accuracy[0]),
         "ridge": float(accuracy[1]),
-        "mask_spread": float(np.std(checkpoint.mask_logits.double().numpy())),
+        "mask_spread": float(np.std(checkpoint.mask_logits.double().numpy())),  # of the logits
     }
 
 
 def search(study: Study, families: Sequence[str]) -> dict[str, Any]:
     """Try every family's configurations and choose the best on validation.
 
-    Parameters
-    ----------
-    study : Study
-        Data, steps, processes; its seeds and its choices are not looked at.
-    families : sequence of str
-        Of `FAMILIES`, those with knobs of their own.
-
-    Returns
-    -------
-    dict
-        By family: ``chosen`` (fields that were drawn), ``accuracy``, ``mask_spread``,
-        ``seconds_per_step`` (measured side by side, alternating, one thread), and ``tried``, the
-        list of all that were tried with their accuracies.
-
-    Raises
-    ------
-    OutOfTime
-        If the minutes are over; what is done is kept.
+    The result has, by family, ``chosen`` (fields that were drawn), ``accuracy``, ``mask_spread``,
+    ``seconds_per_step`` (measured side by side, alternating, one thread), and ``tried``, all that
+    were tried with their accuracies. The study's seeds and choices are not used.
     """
     runs = []
     for family in families:
@@ -106,25 +75,10 @@ def search(study: Study, families: Sequence[str]) -> dict[str, Any]:
 
 
 def vary(study: Study, knob: str) -> dict[str, Any]:
-    """Change one knob of what the search chose, on validation: how much does it matter.
+    """Change one knob of `VARIED` around what the search chose, and measure on validation.
 
-    Parameters
-    ----------
-    study : Study
-        With ``chosen``; its seeds are not looked at.
-    knob : str
-        Of `VARIED`, which names its values and the families that have it.
-
-    Returns
-    -------
-    dict
-        ``values``, ``seeds``, ``accuracy`` (by family, a list of one number a seed for each value)
-        and ``environment`` of the runs.
-
-    Raises
-    ------
-    OutOfTime
-        If the time is over; what is done is kept.
+    The result has ``values``, ``seeds``, ``accuracy`` (by family, for each value a list of one
+    number a seed) and the ``environment`` of the runs. The study's seeds are not used.
     """
     values, families = VARIED[knob]
     study = replace(study, seeds=VARIED_SEEDS)
@@ -150,15 +104,12 @@ def vary(study: Study, knob: str) -> dict[str, Any]:
 
 
 def _drawn(family: Family, run: Run) -> dict[str, Any]:
-
-    return {
-        FIELDS.get(knob, knob): getattr(run.config, FIELDS.get(knob, knob)) for knob in family.knobs
-    }
+    names = [FIELDS.get(knob, knob) for knob in family.knobs]
+    return {name: getattr(run.config, name) for name in names}
 
 
 def _seconds_per_step(study: Study, found: dict[str, Any]) -> dict[str, float]:
     """Median seconds of a step, families alternating so that all feel the machine the same."""
-    from dimlab.study.sweep import one_thread
     from dimlab.training.loop import train
 
     images = study.images("train")
@@ -176,24 +127,7 @@ def _seconds_per_step(study: Study, found: dict[str, Any]) -> dict[str, float]:
 
 
 def read_search(path: Path) -> dict[str, dict[str, Any]]:
-    """Read what a search chose.
-
-    Parameters
-    ----------
-    path : Path
-        ``search.json``.
-
-    Returns
-    -------
-    dict of str to dict
-        Fields of `TrainConfig` by family, with ``mask_spread`` and ``seconds_per_step``, as
-        `Study` takes them.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is none.
-    """
+    """Read what a search chose, by family, as `Study` takes it."""
     if not path.is_file():
         raise FileNotFoundError(f"search must be done first; got no {path}. Run with --search.")
     found = json.loads(path.read_text(encoding="utf-8"))["families"]
@@ -208,19 +142,7 @@ def read_search(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def write_search(path: Path, study: Study, found: dict[str, Any], *, started: float) -> None:
-    """Write what a search tried and chose, beside what it knew of other families.
-
-    Parameters
-    ----------
-    path : Path
-        ``search.json``.
-    study : Study
-        What it was done on.
-    found : dict
-        As `search` returns.
-    started : float
-        ``time.monotonic()`` of the start.
-    """
+    """Write what a search tried and chose since ``started``, beside what other searches found."""
     from dimlab.report.provenance import environment
 
     known = json.loads(path.read_text(encoding="utf-8"))["families"] if path.is_file() else {}
@@ -230,23 +152,16 @@ def write_search(path: Path, study: Study, found: dict[str, Any], *, started: fl
         "augmentation": AUGMENTATION, "environment": environment(), "families": {**known, **found},
     }  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(payload, indent=1) + "\n", encoding="utf-8")
+    _replace(path, payload)
 
 
 def write_varied(path: Path, knob: str, varied: dict[str, Any]) -> None:
-    """Write what varying a knob gave, beside what the search chose.
-
-    Parameters
-    ----------
-    path : Path
-        ``search.json``, which is there.
-    knob : str
-        What was varied.
-    varied : dict
-        As `vary` returns.
-    """
+    """Write what `vary` returned into ``search.json``."""
     found = json.loads(path.read_text(encoding="utf-8"))
     found["varied"] = {**found.get("varied", {}), knob: varied}
+    _replace(path, found)
+
+
+def _replace(path: Path, payload: dict[str, Any]) -> None:
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(payload, indent=1) + "\n", encoding="utf-8")

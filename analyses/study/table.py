@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,10 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from dimlab.atomic import replacing
-from dimlab.study.analysis import RESULTS, SEARCH
-from dimlab.study.sweep import AUGMENTATION
-from dimlab.study.verdict import Verdict, judged
+from dimlab.text import make_streams_readable
+from study.analysis import RESULTS, SEARCH, SIZES, Analysis, judge_again
+from study.judgement import Judgement, judged
+from study.sweep import AUGMENTATION
 
 BEGIN, END = "<!-- verdicts -->", "<!-- end of verdicts -->"
 _NEEDED = ("claim", "script", "size", "seeds", "data", "seconds", "environment")
@@ -23,23 +27,7 @@ _HEAD = (
 
 
 def verdict_table(folder: Path) -> str:
-    """Make the table, and the parts below it, of the results in a folder.
-
-    Parameters
-    ----------
-    folder : Path
-        With ``results/*.json``.
-
-    Returns
-    -------
-    str
-        Markdown.
-
-    Raises
-    ------
-    ValueError
-        If a file holds no result.
-    """
+    """Make the table, and the parts below it, of the results in a folder."""
     results = [
         _result_in(path)
         for path in sorted((folder / RESULTS).glob("*.json"))
@@ -57,7 +45,7 @@ def verdict_table(folder: Path) -> str:
 def _result_in(path: Path) -> dict[str, Any]:
     try:
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        Verdict.from_dict(result["verdict"])
+        Judgement.from_dict(result["verdict"])
         missing = [name for name in _NEEDED if name not in result]
     except (ValueError, KeyError, TypeError, AttributeError):
         missing = ["verdict"]
@@ -88,8 +76,9 @@ def _outdated(kept: dict[str, Any]) -> str:
     )
 
 
-def _number(verdict: Verdict) -> str:
-    return f"{verdict.effect:+.4f} [{verdict.ci_low:+.4f}, {verdict.ci_high:+.4f}] {verdict.unit}"
+def _number(judgement: Judgement) -> str:
+    interval = f"[{judgement.ci_low:+.4f}, {judgement.ci_high:+.4f}]"
+    return f"{judgement.effect:+.4f} {interval} {judgement.unit}"
 
 
 def _machine(result: dict[str, Any]) -> str:
@@ -103,30 +92,30 @@ def _machines(result: dict[str, Any]) -> str:
 
 
 def _cells(result: dict[str, Any]) -> list[str]:
-    verdict = Verdict.from_dict(result["verdict"])
+    judgement = Judgement.from_dict(result["verdict"])
     script, stem = result["script"], result["stem"]
-    answer = f"**{verdict.answer}**" + (" (to be run again)" if _outdated(result) else "")
+    answer = f"**{judgement.answer}**" + (" (to be run again)" if _outdated(result) else "")
     return [
-        f"[{result['claim']}]({script})", answer, _number(verdict),
-        f"{verdict.smallest_effect:g}", str(verdict.n_seeds), result["data"],
+        f"[{result['claim']}]({script})", answer, _number(judgement),
+        f"{judgement.smallest_effect:g}", str(judgement.n_seeds), result["data"],
         f"[figure]({RESULTS}/{stem}.svg), [numbers]({RESULTS}/{stem}.json)",
         f"`python analyses/{script} --{result['size']}`",
     ]  # fmt: skip
 
 
 def _section(result: dict[str, Any]) -> list[str]:
-    verdict = Verdict.from_dict(result["verdict"])
-    needed = "" if verdict.n_needed is None else f" {verdict.n_needed} seeds would decide it."
+    judgement = Judgement.from_dict(result["verdict"])
+    needed = "" if judgement.n_needed is None else f" {judgement.n_needed} seeds would decide it."
     seeds = ", ".join(map(str, result["seeds"]))
     lines = [
         f"### {result['claim']}", "",
-        f"**{verdict.answer}**: {_number(verdict)}.{needed} Seeds {seeds}; {result['data']}; "
+        f"**{judgement.answer}**: {_number(judgement)}.{needed} Seeds {seeds}; {result['data']}; "
         f"{result['seconds'] / 60:.0f} minutes of one thread ({_machines(result)})."
         f"{_outdated(result)}",
     ]  # fmt: skip
-    lines += ["", verdict.because] if verdict.because else []
-    lines += [""] if verdict.parts else []
-    for part in verdict.parts:
+    lines += ["", judgement.because] if judgement.because else []
+    lines += [""] if judgement.parts else []
+    for part in judgement.parts:
         more = "" if part.n_needed is None else f" {part.n_needed} seeds would decide it."
         lines.append(
             f"- {part.claim}: **{part.answer}**, {_number(part)}, smallest effect "
@@ -170,10 +159,12 @@ def _varied(knob: str, varied: dict[str, Any]) -> str:
     said = []
     for family, (start, *rest) in varied["accuracy"].items():
         for value, accuracy in zip(others, rest, strict=True):
-            verdict = judged("", np.subtract(accuracy, start).tolist(), smallest_effect=1, unit="")
+            judgement = judged(
+                "", np.subtract(accuracy, start).tolist(), smallest_effect=1, unit=""
+            )
             said.append(
                 f"{family} {np.mean(start):.4f} with {first}, {np.mean(accuracy):.4f} with {value} "
-                f"({verdict.effect:+.4f} [{verdict.ci_low:+.4f}, {verdict.ci_high:+.4f}])"
+                f"({judgement.effect:+.4f} [{judgement.ci_low:+.4f}, {judgement.ci_high:+.4f}])"
             )
     seeds = ", ".join(map(str, varied["seeds"]))
     return (
@@ -183,25 +174,7 @@ def _varied(knob: str, varied: dict[str, Any]) -> str:
 
 
 def write_verdict_table(folder: Path) -> Path:
-    """Write the table between its two marks in the folder's README.
-
-    Parameters
-    ----------
-    folder : Path
-        With ``README.md`` and ``results/``.
-
-    Returns
-    -------
-    Path
-        The README.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no README.
-    ValueError
-        If the marks are not in it, or a file holds no result.
-    """
+    """Write the table between its two marks in the folder's README."""
     readme = folder / "README.md"
     if not readme.is_file():
         raise FileNotFoundError(f"folder must have a README.md; got {folder}.")
@@ -212,27 +185,50 @@ def write_verdict_table(folder: Path) -> Path:
 
 
 def with_table(text: str, table: str) -> str:
-    """Put a table between the two marks of a text.
-
-    Parameters
-    ----------
-    text : str
-        With both marks.
-    table : str
-        Markdown.
-
-    Returns
-    -------
-    str
-        The text, what stood between the marks replaced.
-
-    Raises
-    ------
-    ValueError
-        If the marks are not in it.
-    """
+    """Put a table between the two marks of a text."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise ValueError(f"README.md must have the marks {BEGIN} and {END}; got none.")
     return f"{before}{BEGIN}\n{table}\n{END}{after}"
+
+
+def main(arguments: list[str]) -> int:
+    """Write the table of the folder that the arguments name; return the exit code."""
+    folder = Path(__file__).resolve().parents[1]
+    parser = argparse.ArgumentParser(prog="python analyses/study", description=__doc__)
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=folder,
+        help="folder of analyses, with results/ and README.md",
+    )  # fmt: skip
+    parser.add_argument("--judge", action="store_true", help="first judge the kept rows again")
+    make_streams_readable()
+    asked = parser.parse_args(arguments)
+    try:
+        written = _judge(asked.folder) if asked.judge else []
+        written.append(write_verdict_table(asked.folder))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(*(f"wrote {path}" for path in written), sep="\n")
+    return 0
+
+
+def _judge(folder: Path) -> list[Path]:
+    written = []
+    for script in sorted(folder.resolve().glob("*.py")):
+        analysis = _analysis_in(script)
+        for size in SIZES:
+            if analysis.kept(size).is_file():
+                written += judge_again(analysis, size)
+    return written
+
+
+def _analysis_in(script: Path) -> Analysis:
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"folder must hold Python scripts; got {script}.")
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sizes = {size: getattr(module, size.upper()) for size in SIZES}
+    return Analysis(script, module.CLAIM, module.run, module.judge, sizes)
