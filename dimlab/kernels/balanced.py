@@ -1,4 +1,18 @@
-"""Intervals and tests of the mean of class means of paired outcomes: balanced accuracy."""
+"""Intervals and tests of the mean of class means of paired outcomes: balanced accuracy.
+
+The interval is MOVER's (Zou and Donner, Statistics in Medicine 27, 2008): the distance from the
+estimate to its lower bound is the root of the summed squares of the classes' distances to theirs,
+over the number of classes, and so for the upper bound. With clusters the counts of each class are
+divided by its design effect; a cluster with rows of several classes correlates them, and both
+distances grow by the root of the ratio of the variances with and without that correlation.
+
+The p-value is the larger of two. The first flips the signs of rows, or of whole clusters, each
+weighted by one over the size of its class; with fewer than 10 draws as far out, the normal tail of
+the flipped sum. It holds its level for few changed rows, but only if each class is symmetric around
+0. The second is that of a normal (clusters: Student's t) estimate whose distance to 0 is measured
+by the 95 % interval. It needs a mean of 0 alone: classes may change in opposite directions. So
+p <= 0.05 implies that the interval excludes 0.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +23,7 @@ from dimlab.kernels.paired import cluster_quantile, cluster_sums, design_effect,
 
 
 def balanced_change(change: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Mean over classes of the mean change within each.
-
-    Parameters
-    ----------
-    change : ndarray of shape (N, G), int
-        First outcome minus second: 1, 0 or -1.
-    classes : ndarray of shape (N,), int
-        Class of each row.
-
-    Returns
-    -------
-    ndarray of shape (G,)
-        In [-1, 1].
-
-    Examples
-    --------
-    >>> balanced_change(np.array([[1], [0], [0], [0]]), np.array([0, 1, 1, 1])).tolist()
-    [0.5]
-    """
+    """Mean over classes (N,) of the mean change (N, G) within each: (G,)."""
     each = [change[classes == code].mean(axis=0) for code in np.unique(classes)]
     return np.mean(each, axis=0)
 
@@ -39,44 +35,7 @@ def balanced_interval(
     *,
     level: float = 0.95,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Interval of a mean of class means from the Tango intervals of the classes.
-
-    Parameters
-    ----------
-    change : ndarray of shape (N, G), int
-        First outcome minus second: 1, 0 or -1.
-    classes : ndarray of shape (N,), int
-        Class of each row.
-    clusters : ndarray of shape (N,), int, optional
-        Cluster of each row.
-    level : float, default=0.95
-        Confidence level.
-
-    Returns
-    -------
-    low, high : ndarray of shape (G,)
-        Bounds in [-1, 1] around `balanced_change`.
-
-    Notes
-    -----
-    MOVER: the distance from the estimate to its lower bound is the root of the summed squares of
-    the classes' distances to theirs, over the number of classes, and so for the upper bound. With
-    clusters the counts of each class are divided by its design effect; a cluster with rows of
-    several classes correlates them, and both distances grow by the root of the ratio of the
-    variances with and without that correlation, at least 1.
-
-    References
-    ----------
-    Zou and Donner, "Construction of confidence limits about effect measures: a general approach",
-    Statistics in Medicine 27, 2008.
-
-    Examples
-    --------
-    >>> change = np.repeat([1, 0, -1, 0], [2, 8, 1, 89])[:, None]
-    >>> low, high = balanced_interval(change, np.repeat([0, 1], [10, 90]))
-    >>> low.round(3).tolist(), high.round(3).tolist()
-    ([-0.074], [0.251])
-    """
+    """Bounds (G,) around `balanced_change`, from the Tango intervals of the classes."""
     below, above = _distances(change, classes, clusters, level)
     estimate = balanced_change(change, classes)
     return np.maximum(estimate - below, -1.0), np.minimum(estimate + above, 1.0)
@@ -89,39 +48,7 @@ def balanced_test(
     rng: np.random.Generator,
     n_draws: int,
 ) -> np.ndarray:
-    """Two-sided p-value that the mean of class means does not change.
-
-    Parameters
-    ----------
-    change : ndarray of shape (N, G), int
-        First outcome minus second: 1, 0 or -1.
-    classes : ndarray of shape (N,), int
-        Class of each row.
-    clusters : ndarray of shape (N,), int, or None
-        Cluster of each row.
-    rng : numpy.random.Generator
-        Draws the signs, the same for all groups.
-    n_draws : int
-        Number of random sign vectors.
-
-    Returns
-    -------
-    ndarray of shape (G,)
-        p-values in (0, 1]; 1 where nothing changes.
-
-    Notes
-    -----
-    The larger of two. The first flips the signs of rows, or of whole clusters, each weighted by one
-    over the size of its class; with fewer than 10 draws as far out, the normal tail of the flipped
-    sum. It holds its level for few changed rows, but only if each class is symmetric around 0. The
-    second is that of a normal (clusters: Student's t) estimate whose distance to 0 is measured by
-    the 95 % interval of `balanced_interval`. It needs a mean of 0 alone: classes may change in
-    opposite directions. So p <= 0.05 implies that the interval excludes 0.
-
-    References
-    ----------
-    Those of `balanced_interval`.
-    """
+    """Two-sided p-values (G,) that the mean of class means does not change."""
     from scipy.stats import norm, t
 
     estimate = balanced_change(change, classes)

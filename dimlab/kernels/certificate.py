@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dimlab.kernels.blocks import blocks
 from dimlab.kernels.rows import WELL_CONDITIONED, Groups, Rows
 
 UNITS = 1e10  # similarities are compared as whole numbers of 1e-10
@@ -74,9 +75,7 @@ class Reach:
         low, single = -high, groups.indices is None
         n_kept = (0, 0) if single else (len(groups.union), len(groups))
         columns, energies = (torch.empty(len(bank), n, device=bank.device) for n in n_kept)
-        step = max(1, _ELEMENTS // max(bank.n_dimensions, len(groups)))
-        for start in range(0, len(bank), step):
-            part = slice(start, start + step)
+        for part in blocks(len(bank), _ELEMENTS // max(bank.n_dimensions, len(groups))):
             unit = bank.unit(part)
             if single:
                 low = torch.minimum(low, unit.amin(0) - SLACK)

@@ -14,33 +14,7 @@ _COMPONENT = 1e-8  # of a unit eigenvector: a dimension with a smaller one is no
 def redundant_groups(
     features: np.ndarray, *, cut: float = 0.9, precision: str | None = None
 ) -> list[np.ndarray]:
-    """Group dimensions that are strongly correlated with each other.
-
-    Parameters
-    ----------
-    features : ndarray of shape (N, D), floating
-        Rows of one split.
-    cut : float, default=0.9
-        Groups are merged while the mean absolute correlation between them is at least this.
-    precision : str, optional
-        What the features were rounded to; by default it is read off the values.
-
-    Returns
-    -------
-    list of ndarray of int
-        Every dimension stands in one group; groups in order of their lowest dimension. A dimension
-        that does not vary is a group of its own.
-
-    Notes
-    -----
-    Average linkage on the distance 1 - |Pearson correlation|.
-
-    Examples
-    --------
-    >>> x = np.array([[0.0, 0.0, 1.0], [1.0, -2.0, 0.0], [2.0, -4.0, 1.0], [3.0, -6.0, 0.0]])
-    >>> [group.tolist() for group in redundant_groups(x)]
-    [[0, 1], [2]]
-    """
+    """Group dimensions by average linkage on the distance 1 - |Pearson correlation|."""
     from dimlab.kernels.correlation import correlation_of, dead_dimensions
 
     moments = Moments.of(features, n_blocks=1, precision=precision)
@@ -49,18 +23,7 @@ def redundant_groups(
 
 
 def linkage_of(correlation: np.ndarray) -> np.ndarray:
-    """Average linkage of D >= 2 dimensions on the distance 1 - |correlation|.
-
-    Parameters
-    ----------
-    correlation : ndarray of shape (D, D)
-        NaN counts as 0. Where it is not symmetric, the mean of both entries counts.
-
-    Returns
-    -------
-    ndarray of shape (D - 1, 4)
-        SciPy's tree.
-    """
+    """SciPy's average linkage of D >= 2 dimensions on 1 - |correlation|; NaN counts as 0."""
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 
@@ -71,20 +34,7 @@ def linkage_of(correlation: np.ndarray) -> np.ndarray:
 
 
 def group_ids(correlation: np.ndarray, cut: float) -> np.ndarray:
-    """Group dimensions while the mean absolute correlation between groups is at least the cut.
-
-    Parameters
-    ----------
-    correlation : ndarray of shape (D, D)
-        NaN counts as 0.
-    cut : float
-        In (0, 1].
-
-    Returns
-    -------
-    ndarray of shape (D,), int64
-        Group of each dimension, numbered in order of their lowest dimension.
-    """
+    """Group ids (D,): groups merge while their mean absolute correlation is at least the cut."""
     from scipy.cluster.hierarchy import fcluster
 
     if len(correlation) == 1:
@@ -96,18 +46,7 @@ def group_ids(correlation: np.ndarray, cut: float) -> np.ndarray:
 
 
 def leaf_order(correlation: np.ndarray) -> np.ndarray:
-    """Order dimensions so that those which correlate stand together.
-
-    Parameters
-    ----------
-    correlation : ndarray of shape (D, D)
-        As in ``linkage_of``.
-
-    Returns
-    -------
-    ndarray of shape (D,), int64
-        A permutation: the leaves of the tree.
-    """
+    """Permutation (D,) in which dimensions that correlate stand together."""
     from scipy.cluster.hierarchy import leaves_list
 
     if len(correlation) == 1:
@@ -122,40 +61,16 @@ def relative_size(moments: Moments, live: np.ndarray) -> np.ndarray:
 
 
 def correlation_noise(moments: Moments, live: np.ndarray) -> float:
-    """Largest eigenvalue of a correlation matrix that rounding to the storage precision explains.
-
-    Parameters
-    ----------
-    moments : Moments
-        Of the rows.
-    live : ndarray of int
-        Dimensions that vary: those of the matrix.
-
-    Returns
-    -------
-    float
-        ``eigenvalue_floor`` of the standardised dimensions.
-    """
+    """Largest eigenvalue of a correlation matrix that rounding to the storage explains."""
     mean_square = float(relative_size(moments, live).max())
     return eigenvalue_floor(0.0, mean_square, moments.n, len(live), moments.eps)
 
 
 def variance_inflation(correlation: np.ndarray, noise: float = 0.0) -> np.ndarray:
-    """Variance inflation factor of every dimension: 1 / (1 - R^2) of it on all others.
-
-    Parameters
-    ----------
-    correlation : ndarray of shape (D, D)
-        Symmetric, without NaN.
-    noise : float, default=0
-        An eigenvalue that is no larger counts as zero, as one up to D eps lambda_max does.
-
-    Returns
-    -------
-    ndarray of shape (D,)
-        At least 1; infinite exactly where some eigenvector whose eigenvalue counts as zero has a
-        component of more than 1e-8; else the diagonal of the pseudo-inverse.
-    """
+    """Variance inflation factors (D,): 1 / (1 - R^2) of each dimension on all others."""
+    # Infinite exactly where some eigenvector whose eigenvalue counts as zero (up to D eps
+    # lambda_max, or the noise) has a component of more than 1e-8; else the diagonal of the pseudo-
+    # inverse.
     eigenvalues, vectors = np.linalg.eigh(correlation)
     floor = len(correlation) * np.finfo(np.float64).eps * eigenvalues[-1]
     null = eigenvalues <= max(floor, noise)
@@ -166,21 +81,8 @@ def variance_inflation(correlation: np.ndarray, noise: float = 0.0) -> np.ndarra
 
 
 def inflation_by_chance(n_samples: float, n_dimensions: int) -> float:
-    """Median variance inflation factor of independent dimensions; NaN where N <= D.
-
-    Parameters
-    ----------
-    n_samples : float
-        N.
-    n_dimensions : int
-        D.
-
-    Returns
-    -------
-    float
-        R^2 of a Gaussian dimension on D - 1 others follows a Beta distribution with (D - 1) / 2
-        and (N - D) / 2.
-    """
+    """Median variance inflation factor of independent dimensions; NaN where N <= D."""
+    # R^2 of a Gaussian dimension on D - 1 others is Beta((D - 1) / 2, (N - D) / 2).
     from scipy.stats import beta
 
     if n_samples <= n_dimensions:
@@ -192,22 +94,8 @@ def inflation_by_chance(n_samples: float, n_dimensions: int) -> float:
 
 
 def largest_r_squared_by_chance(n_samples: float, n_dimensions: int, level: float = 0.95) -> float:
-    """Quantile of the largest R^2 of independent Gaussian dimensions; NaN where N <= D.
-
-    Parameters
-    ----------
-    n_samples : float
-        N.
-    n_dimensions : int
-        D >= 2.
-    level : float, default=0.95
-        Probability that none is larger, at least: by Bonferroni's inequality.
-
-    Returns
-    -------
-    float
-        In (0, 1).
-    """
+    """Quantile of the largest R^2 of D independent Gaussian dimensions; NaN where N <= D."""
+    # By Bonferroni's inequality, so that none is larger with at least this probability.
     from scipy.stats import beta
 
     if n_samples <= n_dimensions:
@@ -217,20 +105,7 @@ def largest_r_squared_by_chance(n_samples: float, n_dimensions: int, level: floa
 
 
 def pairs_by_chance(n_samples: int, n_dimensions: int, cut: float) -> float:
-    """Count the pairs of independent Gaussian dimensions that reach a correlation, on average.
-
-    Parameters
-    ----------
-    n_samples, n_dimensions : int
-        N and D.
-    cut : float
-        In (0, 1].
-
-    Returns
-    -------
-    float
-        At most D (D - 1) / 2.
-    """
+    """Mean number of pairs of independent Gaussian dimensions that reach a correlation."""
     from scipy.stats import beta
 
     n_pairs = n_dimensions * (n_dimensions - 1) / 2
@@ -240,28 +115,10 @@ def pairs_by_chance(n_samples: int, n_dimensions: int, cut: float) -> float:
 
 
 def pivot_order(covariance: np.ndarray, floor: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Order dimensions by pivoted QR, and say how much of all the first ones explain.
-
-    Parameters
-    ----------
-    covariance : ndarray of shape (D, D)
-        Symmetric, positive semi-definite, not zero.
-    floor : float, default=0
-        Variance that is no more than rounding: dimensions of which so little is left explain
-        nothing more.
-
-    Returns
-    -------
-    order : ndarray of shape (D,), int64
-        Each time the dimension of which the ones before explain least; ties go by LAPACK.
-    share : ndarray of shape (D,)
-        Share of the trace that a linear map of the first 1, 2, ... D of them explains.
-
-    Notes
-    -----
-    A pivoted Cholesky factorisation of the covariance takes the pivots of a QR factorisation of the
-    centred rows: after k steps the rest of the diagonal is what is left unexplained.
-    """
+    """Order (D,) of pivoted QR, and the share (D,) of the trace that the first ones explain."""
+    # A pivoted Cholesky factorisation of the covariance takes the pivots of a QR factorisation of
+    # the centred rows: after k steps the rest of the diagonal is what is left unexplained. Where no
+    # more than the floor is left, the rest explains nothing.
     from scipy.linalg.lapack import dpstrf
 
     scale = float(np.diagonal(covariance).max())
@@ -277,23 +134,7 @@ def pivot_order(covariance: np.ndarray, floor: float = 0.0) -> tuple[np.ndarray,
 
 
 def groups_of(ids: np.ndarray) -> list[np.ndarray]:
-    """Turn one group id a dimension into index arrays, in order of their lowest dimension.
-
-    Parameters
-    ----------
-    ids : ndarray of shape (D,), int
-        Any integers; equal ones belong together.
-
-    Returns
-    -------
-    list of ndarray of int
-        Dimensions of each group, ascending.
-
-    Examples
-    --------
-    >>> [group.tolist() for group in groups_of(np.array([7, 3, 7]))]
-    [[0, 2], [1]]
-    """
+    """Index arrays of equal ids (D,), in order of their lowest dimension."""
     first: dict[int, list[int]] = {}
     for dimension, group in enumerate(ids.tolist()):
         first.setdefault(group, []).append(dimension)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from dimlab.kernels.blocks import blocks
 from dimlab.kernels.rounding import spread_floor
 from dimlab.moments import Moments
 
@@ -15,40 +16,15 @@ _SMALLEST = 1e-300  # so that a column of zeros divides nothing by zero
 
 
 def dead_dimensions(moments: Moments) -> np.ndarray:
-    """Which dimensions do not vary, in some view.
-
-    Parameters
-    ----------
-    moments : Moments
-        Of rows or of pairs.
-
-    Returns
-    -------
-    ndarray of shape (D,), bool
-        True where the standard deviation is at most ``max(1e-12, 2 eps)`` of the mean's size, eps
-        that of the precision that the rows were stored in.
-    """
+    """Dimensions (D,) bool that do not vary, in some view."""
     whole = moments.whole()
     deviation = np.sqrt(whole.squares[0] / whole.n)
     return (deviation <= spread_floor(np.abs(whole.means[0]), moments.eps)).any(axis=0)
 
 
 def correlation_of(moments: Moments, dead: np.ndarray) -> np.ndarray:
-    """Pearson correlation of every dimension with every other, (D, D).
-
-    Parameters
-    ----------
-    moments : Moments
-        Of rows: symmetric, with a diagonal of 1. Of pairs: the first view's dimensions (rows) with
-        the second's.
-    dead : ndarray of shape (D,), bool
-        Dimensions whose row and column are NaN.
-
-    Returns
-    -------
-    ndarray of shape (D, D)
-        In [-1, 1], or NaN.
-    """
+    """Pearson correlations (D, D), of pairs the first view's rows with the second's columns."""
+    # NaN in the rows and columns of dead dimensions; within a view the diagonal is exactly 1.
     whole = moments.whole()
     norms = np.sqrt(whole.squares[0])
     norms = np.where(dead | (norms == 0), np.nan, norms)
@@ -60,22 +36,8 @@ def correlation_of(moments: Moments, dead: np.ndarray) -> np.ndarray:
 
 
 def replicate_of(moments: Moments, dead: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Correlations without some samples, where a dimension may not vary any more.
-
-    Parameters
-    ----------
-    moments : Moments
-        Without some samples.
-    dead : ndarray of shape (D,), bool
-        Dimensions that do not vary in all samples.
-
-    Returns
-    -------
-    matrix : ndarray of shape (D, D)
-        Correlations; 0 for a dimension that varied in the missing samples only.
-    gone : ndarray of shape (D,), bool
-        These dimensions.
-    """
+    """Correlations without some samples, and the dimensions (D,) that no longer vary."""
+    # A dimension that varied in the missing samples only has the correlation 0.
     gone = (moments.whole().squares[0] == 0).any(axis=0) & ~dead
     matrix = correlation_of(moments, dead)
     if gone.any():
@@ -87,23 +49,10 @@ def replicate_of(moments: Moments, dead: np.ndarray) -> tuple[np.ndarray, np.nda
 def redundancy_of(
     matrix: np.ndarray, live: np.ndarray, n_samples: float | np.ndarray
 ) -> np.ndarray:
-    """Mean squared correlation of each dimension with the others, less what chance gives.
-
-    Parameters
-    ----------
-    matrix : ndarray of shape (D, D)
-        Correlations.
-    live : ndarray of int
-        Dimensions that vary; the others are left out.
-    n_samples : float, or ndarray of shape (D, D)
-        N, >= 3, or the effective number for each pair from ``effective_samples``.
-
-    Returns
-    -------
-    ndarray of shape (D,)
-        (mean_{j != d} C_dj^2 - 1/(N-1)) / (1 - 1/(N-1)): 0 on average without dependence, 1 for
-        copies. NaN for the dimensions left out, or where there is no other.
-    """
+    """Mean squared correlation (D,) of each dimension with the others, less what chance gives."""
+    # (mean_{j != d} C_dj^2 - 1/(N-1)) / (1 - 1/(N-1)): 0 on average without dependence, 1 for
+    # copies. NaN for dimensions left out, or where there is no other. N may be a matrix of
+    # effective numbers.
     found = np.full(len(matrix), np.nan)
     if len(live) < 2:
         return found
@@ -119,19 +68,7 @@ def chances_of(live: np.ndarray, n_samples: float | np.ndarray) -> np.ndarray:
 
 
 def chance_of(live: np.ndarray, n_samples: float | np.ndarray) -> float:
-    """Mean squared correlation of different dimensions without dependence.
-
-    Parameters
-    ----------
-    live, n_samples
-        As in ``redundancy_of``.
-
-    Returns
-    -------
-    float
-        1 / (N - 1) for independent rows: what a mean square is less, is beyond chance. NaN where a
-        single dimension varies.
-    """
+    """Mean squared correlation of different dimensions without dependence; NaN for a single one."""
     if len(live) < 2:
         return float("nan")
     return float(chances_of(live, n_samples).mean())
@@ -143,30 +80,11 @@ def rooted(mean_square: float) -> float:
 
 
 def effective_samples(views: tuple[np.ndarray, ...], clusters: np.ndarray) -> np.ndarray:
-    """Independent rows that say as much about each correlation as N rows in clusters.
-
-    Parameters
-    ----------
-    views : tuple of one or two ndarray of shape (N, D)
-        Rows; two views are crossed.
-    clusters : ndarray of shape (N,), int
-        Cluster of each row, from 0.
-
-    Returns
-    -------
-    ndarray of shape (D, D)
-        N / (1 + (m - 1) a_j a_k), where m is the mean size of a row's cluster and a_j the
-        correlation of dimension j between two rows of a cluster; at least 2.
-
-    Notes
-    -----
-    Of independent dimensions whose rows are equally correlated within clusters this is the number
-    that makes E r^2 = 1 / (effective number - 1), as for independent rows.
-
-    References
-    ----------
-    Donner and Klar, "Design and Analysis of Cluster Randomization Trials", 2000.
-    """
+    """Independent rows (D, D) that tell as much of each correlation as N rows in clusters."""
+    # N / (1 + (m - 1) a_j a_k), where m is the mean size of a row's cluster and a_j the correlation
+    # of dimension j between two rows of a cluster; at least 2. Of independent dimensions whose rows
+    # are equally correlated within clusters it makes E r^2 = 1 / (effective number - 1). Donner and
+    # Klar, "Design and Analysis of Cluster Randomization Trials", 2000.
     sizes = np.bincount(clusters)
     n = len(clusters)
     typical = float((sizes**2).sum() / n)
@@ -224,25 +142,9 @@ def permuted_correlations(
     rng: np.random.Generator,
     clusters: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """Draw correlation matrices of the same values with all dependence destroyed.
-
-    Parameters
-    ----------
-    views : tuple of one or two ndarray of shape (N, D)
-        Dimensions that vary. Two views: the rows of the second are permuted together, so that what
-        depends within a view stays. One: every column is permuted by itself.
-    n_draws : int
-        Number of matrices.
-    rng : numpy.random.Generator
-        Draws the permutations.
-    clusters : ndarray of shape (N,), int, optional
-        Cluster of each row, from 0: whole clusters are permuted.
-
-    Yields
-    ------
-    ndarray of shape (D, D), float64
-        Correlations.
-    """
+    """Draw correlation matrices (D, D) of the same values with all dependence destroyed."""
+    # Two views: the rows of the second are permuted together, so that what depends within a view
+    # stays. One: every column is permuted by itself. With clusters (ids from 0), whole ones.
     import torch
 
     unit = [_standardised(view) for view in views]
@@ -271,22 +173,7 @@ def permuted_correlations(
 def permutation_of(
     n_rows: int, clusters: np.ndarray | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """Permute rows, or whole clusters of rows that lie together.
-
-    Parameters
-    ----------
-    n_rows : int
-        N.
-    clusters : ndarray of shape (N,), int, or None
-        Cluster of each row, ascending; None: rows are independent.
-    rng : numpy.random.Generator
-        Draws the permutation.
-
-    Returns
-    -------
-    ndarray of shape (N,), int64
-        Rows in their new order: clusters one after the other in random order, each in its own.
-    """
+    """Permute rows, or whole clusters (ids ascending) in random order, each in its own order."""
     if clusters is None:
         return rng.permutation(n_rows)
     rank = rng.permutation(int(clusters.max()) + 1)
@@ -296,22 +183,8 @@ def permutation_of(
 def independent_correlations(
     n_samples: int, n_dimensions: int, n_draws: int, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Draw correlation matrices of N samples of D independent Gaussian dimensions.
-
-    Parameters
-    ----------
-    n_samples, n_dimensions : int
-        N >= 2 and D.
-    n_draws : int
-        Number of matrices.
-    rng : numpy.random.Generator
-        Draws them.
-
-    Yields
-    ------
-    ndarray of shape (D, D), float64
-        Correlations. By Bartlett's decomposition the cost does not grow with N.
-    """
+    """Draw correlation matrices of N samples of D independent Gaussian dimensions."""
+    # Bartlett's decomposition: the cost does not grow with N.
     freedom = n_samples - 1
     for _ in range(n_draws):
         if freedom < n_dimensions:
@@ -330,24 +203,8 @@ def gaussian_correlations(
     n_draws: int,
     rng: np.random.Generator,
 ) -> Iterator[np.ndarray]:
-    """Draw cross-view correlations of N samples of two Gaussian views that share nothing.
-
-    Parameters
-    ----------
-    within : tuple of ndarray of shape (D, D)
-        Correlation matrices within each view.
-    n_samples : int
-        N.
-    n_draws : int
-        Number of matrices.
-    rng : numpy.random.Generator
-        Draws them.
-
-    Yields
-    ------
-    ndarray of shape (D, D), float64
-        The law of permuted rows for N without end; the cost does not grow with N.
-    """
+    """Draw cross-view correlations of N samples of two Gaussian views that share nothing."""
+    # The law of permuted rows for N without end, given the correlations within each view.
     import torch
 
     a, b = (torch.from_numpy(_root(each)) for each in within)
@@ -365,8 +222,7 @@ def _root(matrix: np.ndarray) -> np.ndarray:
 def _standardised(view: np.ndarray) -> np.ndarray:
     """Columns of mean 0 and norm 1, float64: no sum of theirs depends on who adds it up."""
     mean, norms = view.mean(axis=0, dtype=np.float64), np.zeros(view.shape[1])
-    step = max(1, _ELEMENTS // view.shape[1])
-    parts = [slice(start, start + step) for start in range(0, len(view), step)]
+    parts = list(blocks(len(view), _ELEMENTS // view.shape[1]))
     scale = np.abs(view).max(axis=0).astype(np.float64)  # squares neither overflow nor vanish
     for part in parts:
         rows = (view[part] - mean) / scale

@@ -16,39 +16,13 @@ _RANK = 1e-9  # of the largest singular value: what less a column adds is nothin
 
 
 def expand(values: np.ndarray, period: float | None = None) -> np.ndarray:
-    """Columns that span smooth functions of a factor, the constant left out.
-
-    Parameters
-    ----------
-    values : ndarray of shape (N,)
-        Floating: continuous; anything else: categorical.
-    period : float, optional
-        Of a continuous factor that wraps.
-
-    Returns
-    -------
-    ndarray of shape (N, P), float64
-        A restricted cubic spline of 4 columns (fewer than 5 different values: one column less than
-        there are values); with a period, sines and cosines of two harmonics; one column a category
-        but the first.
-
-    Notes
-    -----
-    The knots of the spline are the 5, 27.5, 50, 72.5 and 95 % quantiles [1]_; beyond the outer ones
-    it is linear. Where values are so frequent that knots would coincide, their copies beyond a
-    share of 22 % are not counted, which moves the knots to the next different values.
-
-    References
-    ----------
-    .. [1] Harrell, "Regression Modeling Strategies", 2nd edition, Springer 2015, section 2.4.
-
-    Examples
-    --------
-    >>> expand(np.array(["a", "b", "c", "b"])).tolist()
-    [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
-    >>> expand(np.array([0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0])).shape
-    (8, 4)
-    """
+    """Columns (N, P) that span smooth functions of a factor (N,), the constant left out."""
+    # A floating factor: a restricted cubic spline of 4 columns (fewer than 5 different values: one
+    # column less than there are values), or with a period sines and cosines of two harmonics; else
+    # one column a category but the first. The knots are the 5, 27.5, 50, 72.5 and 95 % quantiles,
+    # the tails linear (Harrell, "Regression Modeling Strategies", 2nd edition, section 2.4). Where
+    # values are so frequent that knots would coincide, their copies beyond a share of 22 % are not
+    # counted, which moves the knots to the next different values.
     if values.dtype.kind != "f":
         codes = np.unique(values, return_inverse=True)[1]
         return np.eye(codes.max() + 1)[codes][:, 1:]
@@ -59,10 +33,8 @@ def expand(values: np.ndarray, period: float | None = None) -> np.ndarray:
 
 
 def _restricted_spline(values: np.ndarray) -> np.ndarray:
-    """Columns whose tails are flat, then one that slopes in each tail alone.
-
-    So the columns are far from collinear however far the tails reach.
-    """
+    """Columns whose tails are flat, then one that slopes in each tail alone."""
+    # So the columns are far from collinear however far the tails reach.
     from scipy.interpolate import CubicSpline
 
     scale = np.abs(values).max(initial=0.0)
@@ -106,20 +78,7 @@ def _knots(x: np.ndarray) -> np.ndarray:
 
 
 def without_class_means(columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Take each class's mean off, column by column.
-
-    Parameters
-    ----------
-    columns : ndarray of shape (N, P), floating
-        Any columns.
-    codes : ndarray of shape (N,), int
-        Class indices from 0, every class with a sample.
-
-    Returns
-    -------
-    ndarray of shape (N, P), float64
-        What the label does not explain.
-    """
+    """Take each class's mean off columns (N, P), in float64."""
     counts = np.bincount(codes)
     sums = np.zeros((len(counts), columns.shape[1]))
     order = np.argsort(codes, kind="stable")
@@ -133,20 +92,7 @@ def without_class_means(columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def orthonormal(columns: np.ndarray, least: float = 0.0) -> np.ndarray:
-    """Orthonormal columns that span the same, without those that rounding makes.
-
-    Parameters
-    ----------
-    columns : ndarray of shape (N, P), float64
-        P may be 0.
-    least : float, default=0.0
-        Directions of no larger norm are left out too.
-
-    Returns
-    -------
-    ndarray of shape (N, R)
-        R <= P.
-    """
+    """Orthonormal columns (N, R) that span the same, without those that rounding makes."""
     if columns.shape[1] == 0:
         return columns
     left, values, _ = np.linalg.svd(columns, full_matrices=False)
@@ -160,31 +106,11 @@ def out_of_fold_errors(
     models: Sequence[np.ndarray],
     ordered: Sequence[tuple[np.ndarray, np.ndarray]] = (),
 ) -> np.ndarray:
-    """Squared error of every dimension when each fold is predicted from the others.
-
-    Parameters
-    ----------
-    features : ndarray of shape (N, D), float64
-        What is predicted, centred.
-    design : ndarray of shape (N, P), float64
-        Predictors of all models, the constant included where it is wanted.
-    folds : ndarray of shape (N,), int
-        Fold of each sample, from 0; -1: in every train part, and never predicted.
-    models : sequence of S ndarray of int
-        Columns of the design that each model has.
-    ordered : sequence of (ndarray of shape (N,), ndarray of int), optional
-        Values, and the columns of the design that are functions of them. Such a function is not
-        extrapolated: a value beyond those of the other folds is read as the nearest of these.
-
-    Returns
-    -------
-    ndarray of shape (S, D)
-        Sums over all samples; least squares of smallest norm where predictors are collinear.
-
-    Notes
-    -----
-    One pass over the data: a fold's error is ``h'h - 2 w'X'h + w'X'X w``, floored at 0.
-    """
+    """Squared errors (S, D) of S models when each fold is predicted from the others."""
+    # One pass over the data: a fold's error is h'h - 2 w'X'h + w'X'X w, floored at 0. Each model is
+    # a set of columns of the design (N, P). Rows of fold -1 are in every train part and never
+    # predicted. ``ordered`` holds values and the columns that are functions of them: these are not
+    # extrapolated, a value beyond those of the other folds is read as the nearest of these.
     parts = [np.flatnonzero(folds == fold) for fold in range(folds.max() + 1)]
     fitted, held, squares = [], [], []
     for fold, rows in enumerate(parts):
@@ -231,21 +157,12 @@ def _without_extrapolation(
 
 @dataclass(frozen=True, eq=False)
 class Effects:
-    """Shares of squared error out of fold, clipped at 0; NaN where nothing is left to explain.
+    """Shares of squared error out of fold, clipped at 0; NaN where nothing is left to explain."""
 
-    Parameters
-    ----------
-    given_label : ndarray of shape (D, F)
-        ``1 - RSS(h ~ label + factor) / RSS(h ~ label)``.
-    given_all : ndarray of shape (D, F)
-        ``1 - RSS(h ~ label + all factors) / RSS(h ~ label + all other factors)``.
-    of_label : ndarray of shape (D,)
-        ``1 - RSS(h ~ label + all factors) / RSS(h ~ all factors)``.
-    """
-
-    given_label: np.ndarray
+    given_label: np.ndarray  # (D, F) ``1 - RSS(h ~ label + factor) / RSS(h ~ label)``
+    # (D, F) ``1 - RSS(h ~ label + all factors) / RSS(h ~ label + all other factors)``
     given_all: np.ndarray
-    of_label: np.ndarray
+    of_label: np.ndarray  # (D,) ``1 - RSS(h ~ label + all factors) / RSS(h ~ all factors)``
 
 
 def effects(
@@ -256,29 +173,10 @@ def effects(
     folds: np.ndarray,
     values: Sequence[np.ndarray | None],
 ) -> Effects:
-    """Share of each dimension's error that each factor, and the label, take off.
-
-    Parameters
-    ----------
-    features : ndarray of shape (N, D), float64
-        Centred.
-    within : ndarray of shape (N, D), float64
-        The same without class means: what models with the label are fitted to, since they take off
-        any constant of a class, and no digits are lost where classes lie far apart.
-    codes : ndarray of shape (N,), int
-        Class indices from 0.
-    columns : sequence of F ndarray of shape (N, P_f)
-        Columns of each factor, well conditioned.
-    folds : ndarray of shape (N,), int
-        Fold of each sample, from 0.
-    values : sequence of F ndarray of shape (N,) or None
-        Values of the factors that are not to be extrapolated.
-
-    Returns
-    -------
-    Effects
-        Beyond the label, beyond the label and all others, and of the label.
-    """
+    """Share of each dimension's error that each factor, and the label, take off."""
+    # ``within`` is ``features`` without class means: what models with the label are fitted to,
+    # since they take off any constant of a class, and no digits are lost where classes lie far
+    # apart.
     n_classes = int(codes.max()) + 1
     design = np.hstack([np.eye(n_classes)[codes], np.ones((len(codes), 1)), *columns])
     label, constant = np.arange(n_classes), np.array([n_classes])
@@ -309,22 +207,7 @@ def _share(error: np.ndarray, base: np.ndarray) -> np.ndarray:
 
 
 def f_statistics(features: np.ndarray, columns: np.ndarray, n_classes: int) -> np.ndarray:
-    """F statistic of columns for every dimension, beyond the label.
-
-    Parameters
-    ----------
-    features : ndarray of shape (N, D)
-        Without class means.
-    columns : ndarray of shape (N, R)
-        Orthonormal, without class means.
-    n_classes : int
-        K, intercepts that were taken off.
-
-    Returns
-    -------
-    ndarray of shape (D,)
-        NaN for a dimension that does not vary within classes.
-    """
+    """F statistic (D,) of orthonormal columns (N, R) beyond K class intercepts."""
     total = np.einsum("nd,nd->d", features, features, dtype=np.float64)
     products = columns.T @ features
     explained = np.einsum("rd,rd->d", products, products, dtype=np.float64)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dimlab.kernels.blocks import blocks
 from dimlab.kernels.rounding import eps_of, spread_floor
 
 _ELEMENTS = 1 << 23  # of centred rows at once
@@ -15,16 +16,10 @@ _GONE = 1e-7  # of a dimension's deviation before the map: less is rounding
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """A linear map that takes a few directions out: A = I - left @ right.T.
+    """A linear map that takes a few directions out: A = I - left @ right.T."""
 
-    Parameters
-    ----------
-    left, right : ndarray of shape (D, R)
-        What goes of a centred row x is ``left @ (right.T @ x)``.
-    """
-
-    left: np.ndarray
-    right: np.ndarray
+    left: np.ndarray  # (D, R): of a centred row x goes left @ (right.T @ x)
+    right: np.ndarray  # (D, R)
 
     @property
     def matrix(self) -> np.ndarray:
@@ -59,53 +54,17 @@ class Removal:
 
 
 def without_directions(directions: np.ndarray, back: np.ndarray, chosen: np.ndarray) -> Removal:
-    """Map that takes a basis's chosen scores to their mean and leaves the others.
-
-    Parameters
-    ----------
-    directions : ndarray of shape (D, R)
-        Scores are ``features @ directions``; of full column rank.
-    back : ndarray of shape (R, D)
-        The pseudo-inverse of the directions.
-    chosen : ndarray of int
-        Directions that go.
-
-    Returns
-    -------
-    Removal
-        An orthogonal projection where the directions are orthonormal, else an oblique one.
-    """
+    """Map that takes a basis's chosen scores to their mean and leaves the others."""
+    # Scores are features @ directions (D, R); ``back`` is the pseudo-inverse (R, D). An orthogonal
+    # projection where the directions are orthonormal, else an oblique one.
     return Removal(back[chosen].T, directions[:, chosen])
 
 
 def least_squares_eraser(covariance: np.ndarray, cross: np.ndarray) -> Removal:
-    """Map of least squared change after which no linear reader finds a concept: LEACE.
-
-    Parameters
-    ----------
-    covariance : ndarray of shape (D, D)
-        Of the features.
-    cross : ndarray of shape (D, T)
-        Covariance of the features with the concept's T columns.
-
-    Returns
-    -------
-    Removal
-        ``A = I - W^+ P W`` with W the whitening matrix and P the projection onto the span of
-        ``W cross``: ``A cross`` is 0.
-
-    References
-    ----------
-    Belrose et al., "LEACE: Perfect linear concept erasure in closed form", NeurIPS 2023,
-    theorem 4.3.
-
-    Examples
-    --------
-    >>> covariance = np.diag([4.0, 1.0, 1.0])
-    >>> eraser = least_squares_eraser(covariance, np.array([[2.0], [0.0], [0.0]]))
-    >>> eraser.matrix.round(6).diagonal()
-    array([0., 1., 1.])
-    """
+    """LEACE: the map of least change after which no linear reader finds a concept."""
+    # Belrose et al., "LEACE: Perfect linear concept erasure in closed form", NeurIPS 2023, theorem
+    # 4.3: A = I - W^+ P W with W the whitening matrix and P the projection onto the span of W
+    # cross, for the covariance (D, D) and the covariance (D, T) with the concept.
     # the same map in units in which every dimension has variance 1: no scale hides a direction
     deviation = np.sqrt(np.maximum(covariance.diagonal(), 0))
     unit = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
@@ -124,30 +83,14 @@ def least_squares_eraser(covariance: np.ndarray, cross: np.ndarray) -> Removal:
 
 @dataclass(frozen=True, eq=False)
 class RidgeMoments:
-    """What a ridge reader of features behind any linear map needs to know of the train rows.
+    """What a ridge reader of features behind any linear map needs to know of the train rows."""
 
-    Parameters
-    ----------
-    mean : ndarray of shape (D,)
-        Of the features.
-    gram : ndarray of shape (D, D)
-        Products of the centred features.
-    cross : ndarray of shape (D, T)
-        Products of the centred features with the centred targets.
-    target_mean : ndarray of shape (T,)
-        Of the targets.
-    n_samples : int
-        N.
-    precision : str, default="float64"
-        What the features were rounded to.
-    """
-
-    mean: np.ndarray
-    gram: np.ndarray
-    cross: np.ndarray
-    target_mean: np.ndarray
-    n_samples: int
-    precision: str = "float64"
+    mean: np.ndarray  # (D,) of the features
+    gram: np.ndarray  # (D, D) products of the centred features
+    cross: np.ndarray  # (D, T) products of the centred features with the centred targets
+    target_mean: np.ndarray  # (T,) of the targets
+    n_samples: int  # N
+    precision: str = "float64"  # what the features were rounded to
 
     @classmethod
     def of(
@@ -157,9 +100,7 @@ class RidgeMoments:
         mean, target_mean = features.mean(axis=0, dtype=np.float64), targets.mean(axis=0)
         gram = np.zeros((features.shape[1],) * 2)
         cross = np.zeros((features.shape[1], targets.shape[1]))
-        step = max(1, _ELEMENTS // features.shape[1])
-        for start in range(0, len(features), step):
-            rows = slice(start, start + step)
+        for rows in blocks(len(features), _ELEMENTS // features.shape[1]):
             centred = features[rows].astype(np.float64) - mean
             gram += centred.T @ centred
             cross += centred.T @ (targets[rows] - target_mean)
@@ -169,22 +110,7 @@ class RidgeMoments:
     def left_by(
         self, map_: Removal | None, gram: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Measure the standard deviation of every dimension behind a map, and whether it varies.
-
-        Parameters
-        ----------
-        map_ : Removal or None
-            A; None: nothing is taken out.
-        gram : ndarray of shape (D, D), optional
-            Products of the mapped features, where they are known already.
-
-        Returns
-        -------
-        deviation : ndarray of shape (D,)
-            Standard deviations.
-        alive : ndarray of shape (D,), bool
-            False where no more than the rounding of the features, or of the map, is left.
-        """
+        """Measure the deviation (D,) of every dimension behind a map, and whether it varies."""
         if gram is None:
             gram = self.gram if map_ is None else map_.of_gram(self.gram)
         before = np.sqrt(np.maximum(self.gram.diagonal(), 0) / self.n_samples)
@@ -197,22 +123,10 @@ class RidgeMoments:
         return deviation, alive
 
     def weights_behind(self, map_: Removal | np.ndarray | None, penalty: float) -> np.ndarray:
-        """Weights, on centred features before the map, of a ridge fitted behind it.
-
-        Parameters
-        ----------
-        map_ : Removal, ndarray of shape (K,) of int, or None
-            A; or the dimensions that are kept, the others set to their mean; None: nothing is taken
-            out.
-        penalty : float
-            > 0, times N, on coefficients of standardised dimensions.
-
-        Returns
-        -------
-        ndarray of shape (D, T)
-            ``(features - mean) @ weights + target_mean`` is what the reader says: equal to fitting
-            it on mapped features. A dimension that the map leaves without variance counts as 0.
-        """
+        """Weights (D, T), on centred features before the map, of a ridge fitted behind it."""
+        # ``map_`` may also be the dimensions that are kept, the others set to their mean. Equal to
+        # fitting the ridge on mapped features; a dimension without variance behind the map counts
+        # as 0.
         if isinstance(map_, np.ndarray):  # kept dimensions
             weights = np.zeros_like(self.cross)
             part = RidgeMoments(

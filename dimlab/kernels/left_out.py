@@ -1,4 +1,10 @@
-"""Terms of a risk bound for the population: no row helps to make what it is compared with."""
+"""Terms of a risk bound for the population: no row helps to make what it is compared with.
+
+A row's product with the mean of its class without it has the mean ``|mu|^2``, so squared distances
+are exactly unbiased. Logarithms of sums are not: their bias is, to first order, half the variance
+that the softmax gives to estimated means, or to the sum; it is taken off. Classes have the shares
+of the sample.
+"""
 
 from __future__ import annotations
 
@@ -7,62 +13,32 @@ from functools import cached_property
 
 import numpy as np
 
+from dimlab.kernels.blocks import blocks
+
 _ELEMENTS = 1 << 21  # elements of a temporary array; float64: 16 MiB
 
 
 @dataclass(frozen=True, eq=False)
 class LeftOutTerms:
-    """Estimates of what `RiskTerms` measures, for the population that the sample is drawn from.
+    """Estimates of what `RiskTerms` measures, for the population that the sample is drawn from."""
 
-    Parameters
-    ----------
-    values : dict of str to float
-        ``own`` (E f.mu_y; class means leave out the row, or its whole cluster), ``pair``,
-        ``log_mean``, ``log_prior``, ``log_uniform``, ``within``, ``total``, ``view_within`` and
-        ``agreement``.
-    influence : dict of str to ndarray of shape (N,)
-        What each row adds to a value where it counts a little more, times N; of mean 0, nearly.
-    within_dimensions : ndarray of shape (D,)
-        What each dimension contributes to ``within``.
-    agree : ndarray of shape (N,), bool
-        Whether both views of a row are nearest to the mean of the same class.
-    kept : ndarray of shape (N,), bool
-        Rows that these are means over: those whose class has a row of another cluster.
-    """
-
+    # ``own`` (E f.mu_y; class means leave out the row, or its whole cluster), ``pair``,
+    # ``log_mean``, ``log_prior``, ``log_uniform``, ``within``, ``total``, ``view_within`` and
+    # ``agreement``
     values: dict[str, float]
+    # (N,) what each row adds to a value where it counts a little more, times N; of mean 0, nearly
     influence: dict[str, np.ndarray]
-    within_dimensions: np.ndarray
+    within_dimensions: np.ndarray  # (D,) what each dimension contributes to ``within``
+    # (N,) bool whether both views of a row are nearest to the mean of the same class
     agree: np.ndarray
+    # (N,) bool rows that these are means over: those whose class has a row of another cluster
     kept: np.ndarray
 
 
 def left_out_terms(
     anchors: np.ndarray, positives: np.ndarray, codes: np.ndarray, clusters: np.ndarray | None
 ) -> LeftOutTerms:
-    """Estimate the terms of a risk bound without bias from rows that meet themselves.
-
-    Parameters
-    ----------
-    anchors, positives : ndarray of shape (N, D), float64
-        First and second views, scaled as they are to be compared.
-    codes : ndarray of shape (N,), int64
-        Class indices from 0, every class with a sample.
-    clusters : ndarray of shape (N,), int, or None
-        Ids from 0 of rows that belong together; None: rows are independent.
-
-    Returns
-    -------
-    LeftOutTerms
-        Some class must have rows of two clusters.
-
-    Notes
-    -----
-    A row's product with the mean of its class without it has the mean ``|mu|^2``, so that squared
-    distances are exactly unbiased. Logarithms of sums are not: their bias is, to first order, half
-    the variance that the softmax gives to estimated means, or to the sum; it is taken off. Classes
-    have the shares of the sample.
-    """
+    """Estimate the terms of a risk bound without bias from rows that meet themselves."""
     cells = _Cells(codes, np.arange(len(codes)) if clusters is None else clusters)
     own, kept = cells.means_of_others(anchors)
     rows, columns = _logarithms(anchors, positives, cells, kept)
@@ -148,11 +124,8 @@ class _Cells:
     def averages(
         self, sums: np.ndarray, mine: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Means over each class of what is summed over cells (rows, C), own clusters left out.
-
-        Returns them (rows, K), their variances, and each cell's deviation from its class's mean. A
-        class that lies in the row's own cluster alone has the mean NaN and the variance 0.
-        """
+        """Class means of sums over cells (rows, C) without own clusters, variances, deviations."""
+        # A class that lies in the row's own cluster alone has the mean NaN and the variance 0.
         left = np.where(mine, 0.0, sums)
         size = self.counts - (mine * self.sizes) @ self.of_class
         number = self.of_class.sum(axis=0) - mine @ self.of_class
@@ -175,9 +148,7 @@ def _logarithms(
     as_classes = {name: np.zeros(n_classes) for name in names[:2]}
     sums = _sums(anchors, cells.of_rows)
     given = cells.counts / n_rows
-    step = max(1, _ELEMENTS // n_rows)
-    for start in range(0, n_rows, step):
-        block = slice(start, start + step)
+    for block in blocks(n_rows, _ELEMENTS // n_rows):
         mine, counted = cells.are_of(block), kept[block, None]
         logits, variance, apart = cells.averages(anchors[block] @ sums.T, mine)
         seen = cells.averages(positives[block] @ sums.T, mine)[0]

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dimlab.kernels.blocks import blocks
 from dimlab.kernels.downdate import RidgeSystem, first_largest
 from dimlab.kernels.neighbours import count_votes, decide, find_neighbours
 from dimlab.kernels.rows import Groups, Rows
@@ -31,24 +32,7 @@ _LEAST_KEPT = 1e-3  # share of a row's energy below which kept entries are summe
 def masked_ridge(
     system: RidgeSystem, intercept: np.ndarray, columns: np.ndarray, kept: np.ndarray
 ) -> np.ndarray:
-    """Predict with a ridge that is solved again on the kept columns alone.
-
-    Parameters
-    ----------
-    system : RidgeSystem
-        The normal equations of all D columns.
-    intercept : ndarray of shape (K,)
-        Share of each class on train.
-    columns : ndarray of shape (N, D), float64
-        Rows to predict, standardised as the train rows.
-    kept : ndarray of shape (D,), bool
-        Columns to read, at least one.
-
-    Returns
-    -------
-    ndarray of shape (N,), int64
-        Class indices; the lower of equal logits.
-    """
+    """Predict (N,) with a ridge that is solved again on the kept columns alone."""
     index = np.flatnonzero(kept)
     weights = np.zeros_like(system.weights)
     with _one_thread(len(index)):
@@ -60,23 +44,8 @@ def masked_ridge(
 
 
 def masked_singular_values(gram: np.ndarray, kept: np.ndarray, n_rows: int) -> np.ndarray:
-    """Singular values of the kept columns, from the products of all columns.
-
-    Parameters
-    ----------
-    gram : ndarray of shape (D, D), float64
-        ``H'H`` of the N rows H.
-    kept : ndarray of shape (D,), bool
-        Columns to keep, at least one.
-    n_rows : int
-        N.
-
-    Returns
-    -------
-    ndarray of shape (min(N, d),)
-        Descending. Squares below ``D eps`` times the largest square are 0: the products cannot
-        tell them from it.
-    """
+    """Singular values of the kept columns, from the products (D, D) of all columns."""
+    # Squares below D eps times the largest are 0: the products cannot tell them from it.
     index = np.flatnonzero(kept)
     with _one_thread(len(index)):
         squares = torch.linalg.eigvalsh(torch.from_numpy(gram[np.ix_(index, index)]))
@@ -87,35 +56,18 @@ def masked_singular_values(gram: np.ndarray, kept: np.ndarray, n_rows: int) -> n
 
 @dataclass(frozen=True, eq=False)
 class CandidateVotes:
-    """Votes among the bank rows that are nearest to each query in some space; build it with ``of``.
+    """Votes among the bank rows that are nearest to each query in some space."""
 
-    Parameters
-    ----------
-    queries, bank : Tensor of shape (B, D) and (N, D), float64
-        Normalised rows.
-    classes : Tensor of shape (N,), int64
-        Class index of each bank row.
-    n_classes, k, temperature : int, int, float
-        As in ``fit_knn``.
-    candidates : Tensor of shape (B, m), int64
-        Bank rows that may vote, ascending.
-    pattern : Tensor of shape (B, N), sparse CSR
-        Where the candidates stand; its values are zeros.
-    dots : Tensor of shape (B, m), float64
-        Similarities of all dimensions.
-    energies : tuple of Tensor of shape (B,) and (N,), float64
-        Squared norms of the normalised rows: 1, or 0 for a row of zeros.
-    """
-
-    queries: Tensor
-    bank: Tensor
-    classes: Tensor
+    queries: Tensor  # (B, D) normalised rows
+    bank: Tensor  # (N, D) normalised rows
+    classes: Tensor  # (N,) int64 class index of each bank row
     n_classes: int
     k: int
     temperature: float
-    candidates: Tensor
-    pattern: Tensor
-    dots: Tensor
+    candidates: Tensor  # (B, m) int64 bank rows that may vote, ascending
+    pattern: Tensor  # (B, N) sparse CSR: where the candidates stand; its values are zeros
+    dots: Tensor  # (B, m) similarities of all dimensions
+    # (B,), (N,) squared norms of the normalised rows: 1, or 0 for a row of zeros
     energies: tuple[Tensor, Tensor]
 
     @classmethod
@@ -141,22 +93,13 @@ class CandidateVotes:
         return whole.near(np.ones(bank.shape[1], dtype=bool), lambda: False) or whole
 
     def near(self, kept: np.ndarray, cancelled: Callable[[], bool]) -> CandidateVotes | None:
-        """Return votes among the rows nearest in the kept dimensions; None where cancelled.
-
-        Parameters
-        ----------
-        kept : ndarray of shape (D,), bool
-            Dimensions that the candidates are chosen by.
-        cancelled : callable
-            Asked before each block of queries.
-        """
+        """Return votes among the rows nearest in the kept dimensions; None where cancelled."""
         index = torch.from_numpy(np.flatnonzero(kept))
         bank = torch.nn.functional.normalize(self.bank[:, index], dim=1).float()
         candidates = torch.empty_like(self.candidates)
-        for start in range(0, len(self.queries), _BLOCK):
+        for part in blocks(len(self.queries), _BLOCK):
             if cancelled():
                 return None
-            part = slice(start, start + _BLOCK)
             similarities = self.queries[part][:, index].float() @ bank.T  # ranked, not compared
             best = torch.topk(similarities, candidates.shape[1], dim=1).indices
             candidates[part] = best.sort(dim=1).values
@@ -165,10 +108,8 @@ class CandidateVotes:
         return replace(self, candidates=candidates, pattern=pattern, dots=dots)
 
     def similarities(self, kept: np.ndarray) -> Tensor:
-        """Return cosine similarities (B, m) of the kept dimensions, float64; 0 to a row of zeros.
-
-        What is removed is subtracted where that is less to sum and enough is left of every row.
-        """
+        """Cosine similarities (B, m) of the kept dimensions, float64; 0 to a row of zeros."""
+        # What is removed is subtracted where that is less to sum and enough is left of every row.
         if 2 * kept.sum() > len(kept):
             removed, *energies = self._sums(~kept)
             q, x = (whole - lost for whole, lost in zip(self.energies, energies, strict=True))
@@ -211,24 +152,7 @@ def exact_votes(
     temperature: float,
     cancelled: Callable[[], bool],
 ) -> np.ndarray | None:
-    """Predict by exact nearest neighbours, in blocks of queries between which it can be given up.
-
-    Parameters
-    ----------
-    bank_features, query_features : ndarray of shape (N, D) and (B, D), floating
-        Rows of the kept dimensions.
-    codes : ndarray of shape (N,), int64
-        Class index of each bank row.
-    k, temperature : int, float
-        As in ``fit_knn``, whose reader predicts the same.
-    cancelled : callable
-        Asked before each block.
-
-    Returns
-    -------
-    ndarray of shape (B,), int64, or None
-        Class indices; None where ``cancelled`` said so.
-    """
+    """Predict (B,) by exact nearest neighbours; None where ``cancelled`` said so between blocks."""
     bank, queries = Rows.of(bank_features, "cpu"), Rows.of(query_features, "cpu")
     nothing = Groups.of([np.array([], dtype=int)], bank.n_dimensions, bank.device)
     classes, n_classes = torch.from_numpy(codes), int(codes.max()) + 1
@@ -252,11 +176,9 @@ def exact_votes(
 
 @contextmanager
 def _one_thread(n_columns: int) -> Iterator[None]:
-    """Factorise a matrix this small with one thread.
-
-    Two are no faster and meet so often that, on a busy machine, each meeting waits for the
-    scheduler: seconds instead of 12 ms.
-    """
+    """Factorise a matrix this small with one thread."""
+    # Two threads are no faster and meet so often that, on a busy machine, each meeting waits for
+    # the scheduler: seconds instead of 12 ms.
     before = torch.get_num_threads()
     if n_columns <= _SMALL:
         torch.set_num_threads(1)

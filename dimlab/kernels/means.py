@@ -1,4 +1,22 @@
-"""Intervals and tests of means of paired differences, vectorised over groups."""
+"""Intervals and tests of means of paired differences, vectorised over groups.
+
+The null hypothesis is a mean of 0, not symmetry around 0. Flipping signs, studentised or not, tests
+symmetry: the sum of squares is the same for all signs, so the studentised mean is a monotone
+function of the plain one. With 2 % of rows far on one side, and a mean of 0, that rejects far too
+often. The bootstrap-t keeps the skewness, so it is used for the p-value too (Efron and Tibshirani,
+"An Introduction to the Bootstrap", 1993, section 12.5; Hall, Annals of Statistics 16, 1988).
+
+On each side of the mean the interval takes the larger of the quantiles of the bootstrap and of
+Student's t, and the p-value the larger tail. Alone, the bootstrap-t covers 0.88 where 5 % of 400
+rows differ to either side, and Student's t covers 0.92 where 2 % of rows are heavy. Together they
+cover 0.95 and more in both, with intervals at most 1.3 times those of an oracle.
+
+A tail with fewer than 10 draws goes on as Student's t, scaled to meet the bootstrap's there. A
+p-value is at least ``2 / 2^m`` for m differing rows, as that of any sign flips; where this exceeds
+one minus the level, the interval contains 0. Where bootstrap samples have no spread, the interval
+is at least as long as a score interval of the number of differing rows, times their root mean
+square.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +25,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dimlab.kernels.blocks import blocks
 from dimlab.kernels.paired import cluster_sums, normal_quantile
 
 if TYPE_CHECKING:
@@ -24,66 +43,18 @@ _DECIMALS = 10  # of studentised means: equal ones count as equal
 
 @dataclass(frozen=True, eq=False)
 class StudentisedMeans:
-    """Means with bootstrap-t intervals and the p-values that these intervals invert.
+    """Means of G columns with bootstrap-t intervals and the p-values that these invert."""
 
-    Build it with ``StudentisedMeans.of``.
-
-    Parameters
-    ----------
-    mean, error : ndarray of shape (G,)
-        Mean of each column, and its standard error.
-    n_different : ndarray of shape (G,), int
-        Rows, or clusters, that differ from 0.
-    skewness : ndarray of shape (G,)
-        Of the rows, or of the clusters' sums less what their size accounts for; 0 for a column
-        without spread.
-    n_units : int
-        Rows, or clusters.
-    drawn : ndarray of shape (B, G)
-        Studentised means of bootstrap samples around the mean, ascending; infinite where a sample
-        has no spread. No row where there are too few draws: Student's t alone.
-    least : ndarray of shape (G,)
-        Size that the sum of a differing row, or cluster, is taken to have, over N.
-
-    Notes
-    -----
-    The null hypothesis is a mean of 0, not symmetry around 0. Flipping signs, studentised or not,
-    tests symmetry: the sum of squares is the same for all signs, so the studentised mean is a
-    monotone function of the plain one. With 2 % of rows far on one side, and a mean of 0, that
-    rejects far too often. The bootstrap-t keeps the skewness, so it is used for the p-value too.
-
-    On each side of the mean the interval takes the larger of the quantiles of the bootstrap and of
-    Student's t, and the p-value the larger tail. Alone, the bootstrap-t covers 0.88 where 5 % of
-    400 rows differ to either side, and Student's t covers 0.92 where 2 % of rows are heavy.
-    Together they cover 0.95 and more in both, with intervals at most 1.3 times those of an oracle.
-
-    A tail with fewer than 10 draws goes on as Student's t, scaled to meet the bootstrap's there. A
-    p-value is at least ``2 / 2^m`` for m differing rows, as that of any sign flips; where this
-    exceeds one minus the level, the interval contains 0. Where bootstrap samples have no spread,
-    the interval is at least as long as a score interval of the number of differing rows, times
-    their root mean square.
-
-    References
-    ----------
-    .. [1] Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, section 12.5.
-    .. [2] Hall, "Theoretical comparison of bootstrap confidence intervals", Annals of Statistics
-       16, 1988.
-
-    Examples
-    --------
-    >>> x = np.random.default_rng(0).normal(0.5, 1.0, size=(100, 1))
-    >>> means = StudentisedMeans.of(x, None, np.random.default_rng(1), 999)
-    >>> low, high = means.interval()
-    >>> low.round(1).tolist(), high.round(1).tolist(), bool(means.p_value[0] < 0.001)
-    ([0.4], [0.8], True)
-    """
-
-    mean: np.ndarray
-    error: np.ndarray
-    n_different: np.ndarray
+    mean: np.ndarray  # (G,)
+    error: np.ndarray  # (G,) standard errors of the means
+    n_different: np.ndarray  # (G,) int rows, or clusters, that differ from 0
+    # (G,) of rows, or of clusters' sums less what their size accounts for; 0 without spread
     skewness: np.ndarray
-    n_units: int
+    n_units: int  # rows, or clusters
+    # (B, G) studentised means of bootstrap samples around the mean, ascending; infinite where a
+    # sample has no spread. No row where there are too few draws: then Student's t alone
     drawn: np.ndarray = field(repr=False)
+    # (G,) size that the sum of a differing row, or cluster, is taken to have, over N
     least: np.ndarray = field(repr=False)
 
     @classmethod
@@ -96,33 +67,14 @@ class StudentisedMeans:
         *,
         scale: float = 1.0,
     ) -> StudentisedMeans:
-        """Draw bootstrap samples of rows, or of whole clusters.
-
-        Parameters
-        ----------
-        differences : ndarray of shape (N, G), float64
-            One column a group, one row a sample.
-        clusters : ndarray of shape (N,), int, or None
-            Cluster of each row; None: rows are independent.
-        rng : numpy.random.Generator
-            Draws the samples, the same for all groups.
-        n_draws : int
-            Number of bootstrap samples, >= 1; fewer than 199 are not used.
-        scale : float, default=1.0
-            > 0. Size that a difference is taken to have in a column without any.
-
-        Returns
-        -------
-        StudentisedMeans
-            One entry a column.
-        """
+        """Draw bootstrap samples of the rows, or whole clusters, of differences (N, G)."""
         n_rows = len(differences)
         sums = cluster_sums(differences, clusters)
         sizes = cluster_sums(np.ones(n_rows), clusters)
         n_units = len(sums)
         mean = differences.mean(axis=0)
         total, squares, cubes = (np.zeros(sums.shape[1]) for _ in range(3))
-        for rows in _blocks(n_units, _ROWS):
+        for rows in blocks(n_units, _ROWS):
             some = sums[rows]
             total += (some**2).sum(axis=0)
             around = some - sizes[rows, None] * mean
@@ -177,18 +129,7 @@ class StudentisedMeans:
         return np.where(self.mean == 0, 1.0, 2 * tail)
 
     def interval(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds of each mean; they exclude 0 where the p-value is at most ``1 - level``.
-
-        Parameters
-        ----------
-        level : float, default=0.95
-            Confidence level.
-
-        Returns
-        -------
-        low, high : ndarray of shape (G,)
-            On either side of the mean, and never equal.
-        """
+        """Bounds (G,) of each mean; they exclude 0 where the p-value is at most ``1 - level``."""
         from scipy.stats import t
 
         tail = (1 - level) / 2
@@ -226,10 +167,10 @@ def _studentised(
         return np.empty((0, n_groups))
     equal = bool((sizes == sizes[0]).all())
     drawn = np.empty((n_draws, n_groups))
-    for part in _blocks(n_draws, max(1, _ELEMENTS // n_units)):
-        counts = _counts(rng, part.stop - part.start, n_units)
+    for part in blocks(n_draws, _ELEMENTS // n_units):
+        counts = drawn_counts(rng, part.stop - part.start, n_units).astype(np.float64)
         total, squares, crossed = (np.zeros((len(counts), n_groups)) for _ in range(3))
-        for rows in _blocks(n_units, _ROWS):
+        for rows in blocks(n_units, _ROWS):
             weights = counts[:, rows]
             around = sums[rows] - sizes[rows, None] * mean
             total += weights @ around
@@ -250,12 +191,12 @@ def _studentised(
     return drawn.round(_DECIMALS)
 
 
-def _counts(rng: np.random.Generator, n_draws: int, n_units: int) -> np.ndarray:
-    """How often each draw takes each unit; (n_draws, n_units), float64."""
+def drawn_counts(rng: np.random.Generator, n_draws: int, n_units: int) -> np.ndarray:
+    """How often each bootstrap draw takes each unit, (n_draws, n_units) int64."""
     drawn = rng.integers(0, n_units, size=(n_draws, n_units))
     drawn += np.arange(n_draws)[:, None] * n_units
     counts = np.bincount(drawn.ravel(), minlength=n_draws * n_units)
-    return counts.reshape(n_draws, n_units).astype(np.float64)
+    return counts.reshape(n_draws, n_units)
 
 
 def _trusted(n_draws: int) -> float:
@@ -311,23 +252,7 @@ def _upper_tail(ordered: np.ndarray, value: np.ndarray, degrees: int) -> np.ndar
 
 
 def sign_flip_test(differences: np.ndarray, rng: np.random.Generator, n_draws: int) -> np.ndarray:
-    """Two-sided p-value that paired differences are symmetric around zero.
-
-    Parameters
-    ----------
-    differences : ndarray of shape (N, G), float64
-        One column a group, one row a sample.
-    rng : numpy.random.Generator
-        Draws the signs, the same for all groups.
-    n_draws : int
-        Number of random sign vectors.
-
-    Returns
-    -------
-    ndarray of shape (G,)
-        ``(1 + count of draws with a sum at least as far from 0) / (1 + n_draws)``; 1 for a column
-        of zeros.
-    """
+    """Two-sided p-values (G,) that differences (N, G) are symmetric around 0, by random signs."""
     import torch
 
     observed = np.abs(differences.sum(axis=0))
@@ -339,13 +264,12 @@ def sign_flip_test(differences: np.ndarray, rng: np.random.Generator, n_draws: i
     sure, unsure = (torch.from_numpy(observed + each) for each in (error, -error))
     count = np.zeros(differences.shape[1], dtype=np.int64)
     n_samples, n_groups = differences.shape
-    step = max(1, min(_ELEMENTS * 16 // n_samples, _ELEMENTS // n_groups))
-    for start in range(0, n_draws, step):
+    for part in blocks(n_draws, min(_ELEMENTS * 16 // n_samples, _ELEMENTS // n_groups)):
         # whole words of four signs: what is left of a word would be lost between two blocks
-        size = (min(step, n_draws - start), -(-n_samples // 4) * 4)
+        size = (part.stop - part.start, -(-n_samples // 4) * 4)
         signs = 2 * rng.integers(0, 2, size=size, dtype=np.int8)[:, :n_samples] - 1
         sums = torch.zeros(size[0], n_groups, dtype=torch.float64)
-        for rows in _blocks(n_samples, _SUMMED):
+        for rows in blocks(n_samples, _SUMMED):
             sums += torch.from_numpy(signs[:, rows]).to(numbers.dtype) @ numbers[rows]
         sums.abs_()
         count += (sums >= sure).sum(dim=0).numpy()
@@ -357,16 +281,14 @@ def sign_flip_test(differences: np.ndarray, rng: np.random.Generator, n_draws: i
 
 
 def _summed_without_rounding(differences: np.ndarray) -> tuple[Tensor, np.ndarray]:
-    """Float32 near the differences whose signed sums over a block of rows are exact in float32.
-
-    Each block of each column becomes whole multiples of a power of two, small enough that no sum
-    of the block needs more than 24 bits. What was rounded away bounds the error, per column.
-    """
+    """Float32 near the differences whose signed sums over a block of rows are exact."""
+    # Each block of each column becomes whole multiples of a power of two, small enough that no sum
+    # of the block needs more than 24 bits. What was rounded away bounds the error, per column.
     import torch
 
     single = np.empty(differences.shape, dtype=np.float32)
     error = np.zeros(differences.shape[1])
-    for rows in _blocks(len(differences), _SUMMED):
+    for rows in blocks(len(differences), _SUMMED):
         block = differences[rows]
         bound = np.abs(block).sum(axis=0)
         # one bit to spare for the rounding of the multiples themselves
@@ -383,32 +305,8 @@ def bootstrap_sums(
     n_draws: int,
     clusters: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Column sums over samples drawn with replacement: what ratios of sums are made of.
-
-    Parameters
-    ----------
-    columns : ndarray of shape (N, C), float64
-        One row a sample.
-    rng : numpy.random.Generator
-        Draws the samples, the same for all columns.
-    n_draws : int
-        Number of bootstrap samples, >= 1.
-    clusters : ndarray of shape (N,), int, optional
-        Cluster of each row: whole clusters are drawn, as many as there are.
-
-    Returns
-    -------
-    ndarray of shape (n_draws, C)
-        The drawn rows, added up.
-    """
+    """Column sums (n_draws, C) of rows, or whole clusters, drawn with replacement."""
     units = cluster_sums(columns, clusters)
-    n_units = len(units)
-    sums = np.empty((n_draws, columns.shape[1]))
-    for draw in range(n_draws):
-        counts = np.bincount(rng.integers(0, n_units, n_units), minlength=n_units)
-        sums[draw] = counts @ units
-    return sums
-
-
-def _blocks(length: int, step: int) -> list[slice]:
-    return [slice(start, min(start + step, length)) for start in range(0, length, step)]
+    # one product a draw: a matrix of all counts may be larger than what they are drawn from
+    draws = (drawn_counts(rng, 1, len(units))[0] for _ in range(n_draws))
+    return np.stack([counts @ units for counts in draws])

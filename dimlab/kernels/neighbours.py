@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from dimlab.kernels.blocks import blocks
 from dimlab.kernels.certificate import (
     SLACK,
     UNITS,
@@ -356,9 +357,7 @@ def vote(
     classes, similarities = classes.reshape(-1, k), similarities.reshape(-1, k)
     predicted = torch.empty_like(truth)
     share = torch.empty(len(truth), dtype=torch.float64, device=truth.device)
-    step = max(1, _ELEMENTS // max(k, n_classes))
-    for start in range(0, len(truth), step):
-        part = slice(start, start + step)
+    for part in blocks(len(truth), _ELEMENTS // max(k, n_classes)):
         totals = count_votes(
             classes[part], similarities[part], n_classes=n_classes, temperature=temperature
         )

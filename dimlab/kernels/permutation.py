@@ -1,4 +1,21 @@
-"""P-values of factors by permutation, given the label alone and given all other factors too."""
+"""P-values of factors by permutation, given the label alone and given all other factors too.
+
+Given the label: the F statistic of a factor's columns; a permutation within cells (rows that share
+an intercept, such as a class) leaves their means alone, so permuted columns are still orthonormal
+and without means. Given all others, by Freedman and Lane: the residuals of the model without the
+factor are permuted, and the F of the factor beside all others is computed again. Permuting takes
+residuals to be equally spread wherever the factor stands. Where they are wider at its large values,
+as behind a ReLU, F is divided by how much the sandwich estimate of its mean exceeds the plain one.
+
+Let S be an orthonormal basis of all columns and P a permutation. All that both tests need are
+``(P S)'h`` and ``(P S)'S``: one large product a permutation serves all factors. Float64: a value
+of the null that equals an observed one counts, whatever the rounding. A factor's null is that of
+all dimensions together, which studentising allows.
+
+With clusters rows stay where they are, and the columns change sign, those of a cluster together; no
+cell may reach into two clusters. Each dimension's F is then divided by its mean under the null,
+since dimensions differ in how alike the rows of a cluster are.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dimlab.kernels.blocks import blocks
 from dimlab.kernels.effects import f_ratio, orthonormal
 
 _TOGETHER = 1 << 24  # elements of permuted columns that are multiplied at once
@@ -20,20 +38,12 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, eq=False)
 class PValues:
-    """P-values of T tested factors on D dimensions.
+    """P-values of T tested factors on D dimensions."""
 
-    Parameters
-    ----------
-    given_label, given_all : ndarray of shape (D, T)
-        Given the label alone, and given all other factors too. NaN for a dimension that does not
-        vary, where nothing of the factor is left, or where there are too few rows.
-    smallest : ndarray of shape (T,)
-        No p-value given the label could have been smaller.
-    """
-
-    given_label: np.ndarray
-    given_all: np.ndarray
-    smallest: np.ndarray
+    # NaN: the dimension does not vary, nothing of the factor is left, or there are too few rows
+    given_label: np.ndarray  # (D, T) given the label alone
+    given_all: np.ndarray  # (D, T) given all other factors too
+    smallest: np.ndarray  # (T,) no p-value given the label could have been smaller
 
 
 def permutation_p_values(
@@ -47,49 +57,9 @@ def permutation_p_values(
     tested: Sequence[int] | None = None,
     clusters: np.ndarray | None = None,
 ) -> PValues:
-    """P-value of each dimension's F, the factors permuted within cells.
-
-    Parameters
-    ----------
-    features : ndarray of shape (N, D), float64
-        Without the means of cells.
-    columns : sequence of F ndarray of shape (N, R_f)
-        Each factor's columns, orthonormal and without the means of cells.
-    cells : ndarray of shape (N,), int
-        Ids from 0 of rows that share an intercept, such as a class: they may change places.
-    n_permutations : int
-        Permutations, each the same for all dimensions and factors.
-    rng : numpy.random.Generator
-        Draws them.
-    progress : callable, optional
-        Called with (permutations done, in all).
-    tested : sequence of int, optional
-        Factors that are tested, by default all; the others are only adjusted for.
-    clusters : ndarray of shape (N,), int, optional
-        Ids from 0. Rows then stay where they are, and the columns change sign, those of a cluster
-        together; no cell may reach into two clusters. Each dimension's F is divided by its mean
-        under the null, since dimensions differ in how alike the rows of a cluster are.
-
-    Returns
-    -------
-    PValues
-        ``(1 + values of the null at least as large) / (1 + values of the null)``; a factor's null
-        is that of all dimensions together, which studentising allows. No p-value is below the share
-        of draws that leave everything as it is.
-
-    Notes
-    -----
-    Given the label: the F statistic of a factor's columns; a permutation within cells leaves their
-    means alone, so permuted columns are still orthonormal and without means. Given all others, by
-    Freedman and Lane: the residuals of the model without the factor are permuted, and the F of the
-    factor beside all others is computed again. Permuting takes residuals to be equally spread
-    wherever the factor stands. Where they are wider at its large values, as behind a ReLU, F is
-    divided by how much the sandwich estimate of its mean exceeds the plain one.
-
-    Let S be an orthonormal basis of all columns and P a permutation. All that both tests need are
-    ``(P S)'h`` and ``(P S)'S``: one large product a permutation serves all factors. Float64: a
-    value of the null that equals an observed one counts, whatever the rounding.
-    """
+    """P-value of each dimension's F, the factors' columns permuted within cells."""
+    # Features (N, D) and each factor's orthonormal columns come without the means of cells; factors
+    # that are not ``tested`` are only adjusted for.
     import torch
 
     n_rows, n_dimensions = features.shape
@@ -105,9 +75,9 @@ def permutation_p_values(
     source, targets = torch.from_numpy(joint), torch.from_numpy(kept)
     strata = [np.flatnonzero(cells == cell) for cell in range(int(cells.max()) + 1)]
     null = np.empty((*observed.shape[:2], n_permutations, kept.shape[1]), dtype=np.float32)
-    step = max(1, _TOGETHER // max(1, joint.shape[1] * max(n_rows, 4 * kept.shape[1])))
-    for start in range(0, n_permutations, step):
-        count = min(step, n_permutations - start)
+    width = max(1, joint.shape[1] * max(n_rows, 4 * kept.shape[1]))
+    for part in blocks(n_permutations, _TOGETHER // width):
+        count = part.stop - part.start
         if clusters is None:
             moved = source[torch.from_numpy(_shuffled(strata, n_rows, count, rng))]
         else:
@@ -117,9 +87,9 @@ def permutation_p_values(
         products, among = (
             (moved @ each).numpy().reshape(count, joint.shape[1], -1) for each in (targets, source)
         )
-        null[:, :, start : start + count] = tests.statistics(products, among)
+        null[:, :, part] = tests.statistics(products, among)
         if progress is not None:
-            progress(start + count, n_permutations)
+            progress(part.stop, n_permutations)
     if clusters is not None:
         typical = null.mean(axis=2, dtype=np.float64)
         typical[~(typical > 0)] = 1.0
@@ -187,11 +157,9 @@ class _Tests:
         return cls([inside[f] for f in tested], partial, joint.T @ features, total, freedom)
 
     def statistics(self, moved: np.ndarray, among: np.ndarray) -> np.ndarray:
-        """F of permuted columns, from (B, P, D) and (B, P, P), as (2, T, B, D).
-
-        Permuting residuals back is permuting columns: ``P'e = moved - among @ products`` for the
-        residuals e of the full model, to which each test adds back its own factor.
-        """
+        """F of permuted columns, from (B, P, D) and (B, P, P), as (2, T, B, D)."""
+        # Permuting residuals back is permuting columns: P'e = moved - among @ products for the
+        # residuals e of the full model, to which each test adds back its own factor.
         n_joint = len(self.products)
         found = np.full((2, len(self.marginal), len(moved), moved.shape[2]), np.nan)
         rest = moved - among @ self.products
@@ -213,16 +181,13 @@ class _Tests:
         return found
 
     def inflation(self, joint: np.ndarray, features: np.ndarray, cells: np.ndarray) -> np.ndarray:
-        """Mean of the partial F under unequal variances over that under equal ones, >= 1, (T, D).
-
-        Squared residuals are divided by one minus their leverage (HC2).
-        """
+        """Mean of the partial F under unequal over that under equal variances, >= 1, (T, D)."""
+        # Squared residuals are divided by one minus their leverage (HC2).
         leverage = _squares(joint.T) + 1 / np.bincount(cells)[cells]
         own = np.column_stack([_squares((joint @ each).T) for each in self.partial])
         own /= np.maximum(1 - leverage, _LEAST)[:, None]
         spread = np.zeros((own.shape[1], features.shape[1]))
-        for start in range(0, len(features), _ROWS):
-            rows = slice(start, start + _ROWS)
+        for rows in blocks(len(features), _ROWS):
             spread += own[rows].T @ (features[rows] - joint[rows] @ self.products) ** 2
         ranks = np.array([[max(each.shape[1], 1)] for each in self.partial])
         freedom = max(self.freedom - len(self.products), 1)

@@ -21,19 +21,9 @@ RANKS = ("effective_rank", "entropy", "participation_ratio", "stable_rank", "lid
 
 
 def block_kurtosis(moments: Moments) -> float:
-    """Mean kurtosis of the dimensions, from how much their squares differ between the blocks.
-
-    Parameters
-    ----------
-    moments : Moments
-        Of rows, in two blocks or more that have some.
-
-    Returns
-    -------
-    float
-        3 for Gaussian rows. Larger too where the rows of a block are alike, as in clusters. NaN
-        where there are fewer than two blocks.
-    """
+    """Mean kurtosis of the dimensions, from how much their squares differ between blocks."""
+    # 3 for Gaussian rows. Larger too where the rows of a block are alike, as in clusters. NaN for a
+    # single block.
     occupied = moments.counts > 0
     n_blocks = int(occupied.sum())
     if n_blocks < 2:
@@ -54,22 +44,7 @@ def is_heavy(kurtosis: float, n_rows: int) -> bool:
 
 
 def caution_of_tails(kurtosis: float, n_units: int, clustered: bool) -> str:
-    """Say why the jackknife's intervals may be too short; empty where they are known to hold.
-
-    Parameters
-    ----------
-    kurtosis : float
-        From ``block_kurtosis``.
-    n_units : int
-        Rows, or clusters of them.
-    clustered : bool
-        Whether it is clusters.
-
-    Returns
-    -------
-    str
-        One sentence.
-    """
+    """Say why the jackknife's intervals may be too short; empty where they are known to hold."""
     if not is_heavy(kurtosis, n_units):
         return ""
     if clustered:
@@ -92,30 +67,12 @@ def doubtful_statistics(
     kurtosis: float,
     fitted: tuple[int, int] | None = None,
 ) -> tuple[str, ...]:
-    """Name the statistics of a spectrum whose intervals may cover less than 95 %.
-
-    Parameters
-    ----------
-    singular_values : ndarray of shape (R,)
-        Descending.
-    n_rows : int
-        Rows, or clusters of them.
-    n_dimensions : int
-        D.
-    kurtosis : float
-        From ``block_kurtosis``.
-    fitted : tuple of int, optional
-        First and last rank of the power law, from 1.
-
-    Returns
-    -------
-    tuple of str
-        Ranks where rows are few or tails heavy. The stable rank also where the largest singular
-        value is not apart from the next, the condition number where the smallest is not: the bias
-        of values that lie close together falls more slowly than the jackknife assumes. The
-        exponent where rows are few, or where the fitted values fall by less than twice as much as
-        a sample's values do if those of the population are equal (Marchenko and Pastur).
-    """
+    """Name the statistics of a spectrum whose intervals may cover less than 95 %."""
+    # Ranks where rows are few or tails heavy. The stable rank also where the largest singular value
+    # is not apart from the next, the condition number where the smallest is not: the bias of values
+    # that lie close together falls more slowly than the jackknife assumes. The exponent where rows
+    # are few, or where the fitted values fall by less than twice as much as a sample's values do if
+    # those of the population are equal (Marchenko and Pastur).
     few = n_rows < AMPLE * n_dimensions or is_heavy(kurtosis, n_rows)
     found = set(RANKS) if few else set()
     squares = singular_values[singular_values > 0] ** 2

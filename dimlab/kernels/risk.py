@@ -1,4 +1,13 @@
-"""Terms of a risk bound, of a sample and of its bootstrap draws at once, in blocks of rows."""
+"""Terms of a risk bound, of a sample and of its bootstrap draws at once, in blocks of rows.
+
+With E = exp(f f^T) in blocks of rows, the mean over j is E times the weights: one more product
+serves all weightings. Exponents are taken from the anchor's product with itself, which no other
+exceeds where all norms are equal, and which has weight wherever the anchor has.
+
+The drawn negatives stay what they are in every draw. That the sample they come from changes is
+counted to first order: by how much more than its equal share of its anchor's sum each negative
+holds, times the change of its weight.
+"""
 
 from __future__ import annotations
 
@@ -10,80 +19,40 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dimlab.kernels.blocks import blocks
+from dimlab.kernels.means import drawn_counts
+
 _ELEMENTS = 1 << 22  # elements of a temporary array; float64: 32 MiB
 _IN_CACHE = 1 << 19  # elements of an array that is gone over several times
 
 
 @dataclass(frozen=True, eq=False)
 class RiskTerms:
-    """Means over samples under each of W weightings, in nats where they are logarithms.
+    """Means over samples under each of W weightings, in nats where they are logarithms."""
 
-    Parameters
-    ----------
-    pair : ndarray of shape (W,)
-        E f.f+ of anchors f and positives f+.
-    own : ndarray of shape (W,)
-        E f.mu_y, mu_y the mean anchor of the own class.
-    log_mean : ndarray of shape (W,)
-        E log mean_j exp(f.f_j), j over all anchors, the own one included.
-    log_prior : ndarray of shape (W,)
-        E log sum_k p_k exp(f.mu_k), p_k the share of class k.
-    log_uniform : ndarray of shape (W,)
-        E log of the plain mean of exp(f.mu_k) over the classes that have weight.
-    within, total : ndarray of shape (W,)
-        E |f - mu_y|^2 and E |f - E f|^2.
-    view_within : ndarray of shape (W,)
-        E |f+ - mu_y|^2.
-    n_classes : ndarray of shape (W,), int64
-        Classes that have weight.
-    log_negatives : ndarray of shape (M, W)
-        E log sum of exp(f.f_j) over the drawn negatives, one row a number of negatives.
-    agreement : ndarray of shape (W,)
-        Share of samples whose anchor and positive have the largest product with the same class
-        mean; the means are those of the sample itself.
-    within_dimensions : ndarray of shape (D,)
-        What each dimension contributes to ``within`` under the sample itself.
-    negatives : ndarray of shape (M, N)
-        What each sample contributes to ``log_negatives``, as an anchor and as a negative.
-    """
-
-    pair: np.ndarray
-    own: np.ndarray
-    log_mean: np.ndarray
-    log_prior: np.ndarray
+    pair: np.ndarray  # (W,) E f.f+ of anchors f and positives f+
+    own: np.ndarray  # (W,) E f.mu_y, mu_y the mean anchor of the own class
+    log_mean: np.ndarray  # (W,) E log mean_j exp(f.f_j), j over all anchors, the own one included
+    log_prior: np.ndarray  # (W,) E log sum_k p_k exp(f.mu_k), p_k the share of class k
+    # (W,) E log of the plain mean of exp(f.mu_k) over the classes that have weight
     log_uniform: np.ndarray
-    within: np.ndarray
-    total: np.ndarray
-    view_within: np.ndarray
-    n_classes: np.ndarray
+    within: np.ndarray  # (W,) E |f - mu_y|^2
+    total: np.ndarray  # (W,) E |f - E f|^2
+    view_within: np.ndarray  # (W,) E |f+ - mu_y|^2
+    n_classes: np.ndarray  # (W,) int64 classes that have weight
+    # (M, W) E log sum of exp(f.f_j) over the drawn negatives, one row a number of negatives
     log_negatives: np.ndarray
+    # (W,) share of samples whose anchor and positive have the largest product with the same class
+    # mean; the means are those of the sample itself
     agreement: np.ndarray
+    # (D,) what each dimension contributes to ``within`` under the sample itself
     within_dimensions: np.ndarray
+    # (M, N) what each sample contributes to ``log_negatives``, as an anchor and as a negative
     negatives: np.ndarray
 
 
 def scaled_units(features: np.ndarray, weights: np.ndarray, temperature: float) -> np.ndarray:
-    """Mask features, give every row norm 1, and divide by the root of the temperature.
-
-    Parameters
-    ----------
-    features : ndarray of shape (N, D), floating
-        One row a sample, memory-mapped or not.
-    weights : ndarray of shape (D,)
-        Weight of each dimension, >= 0; ratios are all that counts.
-    temperature : float
-        > 0.
-
-    Returns
-    -------
-    ndarray of shape (N, D), float64
-        Rows of norm ``1 / sqrt(temperature)``; a row of zeros stays one.
-
-    Examples
-    --------
-    >>> scaled_units(np.array([[3.0, 4.0], [0.0, 0.0]]), np.ones(2), 0.25).tolist()
-    [[1.2, 1.6], [0.0, 0.0]]
-    """
+    """Mask rows (N, D) and scale them to the norm ``1 / sqrt(temperature)``; zeros stay zeros."""
     rows = features * np.asarray(weights, dtype=np.float64)
     # by a power of two, which is exact: squares neither overflow nor vanish
     rows = np.ldexp(rows, -np.frexp(np.abs(rows).max(axis=1, keepdims=True))[1])
@@ -92,20 +61,7 @@ def scaled_units(features: np.ndarray, weights: np.ndarray, temperature: float) 
 
 
 def class_risk(anchors: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
-    """Compute the class variance and the mean classifier's cross-entropy, and nothing else.
-
-    Parameters
-    ----------
-    anchors : ndarray of shape (N, D), float64
-        Scaled as they are to be compared.
-    codes : ndarray of shape (N,), int64
-        Class indices from 0, every class with a sample.
-
-    Returns
-    -------
-    tuple of float
-        V and CE_p, as in `RiskTerms`: ``within`` and ``log_prior - own``.
-    """
+    """Class variance and cross-entropy of the mean classifier of scaled anchors (N, D), alone."""
     from scipy.special import logsumexp
 
     shares = np.bincount(codes) / len(codes)
@@ -118,48 +74,15 @@ def class_risk(anchors: np.ndarray, codes: np.ndarray) -> tuple[float, float]:
 
 
 def draw_multiplicities(n_samples: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw samples with replacement, and count how often each one came.
-
-    Parameters
-    ----------
-    n_samples, n_draws : int
-        N and B.
-    rng : numpy.random.Generator
-        Draws them.
-
-    Returns
-    -------
-    ndarray of shape (N, B), int64
-        Columns sum to N.
-    """
-    counts = np.empty((n_samples, n_draws), dtype=np.int64)
-    for draw in range(n_draws):
-        chosen = rng.integers(n_samples, size=n_samples)
-        counts[:, draw] = np.bincount(chosen, minlength=n_samples)
-    return counts
+    """Count (N, B) how often each of B bootstrap draws takes each sample."""
+    return drawn_counts(rng, n_draws, n_samples).T
 
 
 def draw_negatives(
     n_rows: int, n_samples: int, n_negatives: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Draw the negatives of some anchors, uniformly and with replacement, the anchor not barred.
-
-    Parameters
-    ----------
-    n_rows : int
-        Anchors, the next ones in order: blocks one after the other draw what one call would.
-    n_samples : int
-        N.
-    n_negatives : int
-        Negatives of each anchor; fewer of them are its first ones.
-    rng : numpy.random.Generator
-        Draws them.
-
-    Returns
-    -------
-    ndarray of shape (n_rows, n_negatives), int64
-        Indices in [0, N).
-    """
+    """Negatives (n_rows, n_negatives) of the next anchors, drawn with replacement."""
+    # Blocks one after the other draw what one call would; fewer negatives are the first ones.
     return rng.integers(n_samples, size=(n_rows, n_negatives))
 
 
@@ -175,43 +98,9 @@ def risk_terms(
     block: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> RiskTerms:
-    """Compute the terms of a risk bound under several weightings of the same samples.
-
-    Parameters
-    ----------
-    anchors, positives : ndarray of shape (N, D), float64
-        First and second views, scaled as they are to be compared.
-    codes : ndarray of shape (N,), int64
-        Class indices from 0, every class with a sample.
-    weights : ndarray of shape (N, W)
-        How often each sample counts, columns summing to N. The first column is of ones: the sample
-        itself, measured; the others are draws from it.
-    n_negatives : sequence of int
-        Numbers of drawn negatives, ascending.
-    rng : numpy.random.Generator
-        Draws the negatives, which are the same under every weighting.
-    device : str, default="cpu"
-        Where the products are taken.
-    block : int, optional
-        Anchors worked on together; chosen so that no array has more than some 4 million entries.
-    progress : callable, optional
-        Called with the number of anchors done.
-
-    Returns
-    -------
-    RiskTerms
-        All in float64.
-
-    Notes
-    -----
-    With E = exp(f f^T) in blocks of rows, the mean over j is E times the weights: one more product
-    serves all weightings. Exponents are taken from the anchor's product with itself, which no other
-    exceeds where all norms are equal, and which has weight wherever the anchor has.
-
-    The drawn negatives stay what they are in every draw. That the sample they come from changes is
-    counted to first order: by how much more than its equal share of its anchor's sum each negative
-    holds, times the change of its weight.
-    """
+    """Compute the terms of a risk bound under several weightings (N, W) of the same samples."""
+    # Columns of the weights sum to N. The first is of ones: the sample itself, measured; the others
+    # are draws from it. Numbers of negatives ascend.
     f, g, labels, counts = (
         torch.from_numpy(np.ascontiguousarray(each)).to(device)
         for each in (anchors, positives, codes, weights.astype(np.float64))
@@ -221,10 +110,8 @@ def risk_terms(
     sums = torch.zeros(3, n_weightings, dtype=torch.float64, device=sample.weights.device)
     losses = torch.empty(n_samples, len(n_negatives), dtype=torch.float64, device=sums.device)
     shares = torch.zeros(len(n_negatives), n_samples, dtype=torch.float64, device=sums.device)
-    step = block or max(1, _ELEMENTS // max(n_samples, n_negatives[-1]))
-    for start in range(0, n_samples, step):
-        rows = slice(start, min(start + step, n_samples))
-        drawn = draw_negatives(rows.stop - start, n_samples, n_negatives[-1], rng)
+    for rows in blocks(n_samples, block or _ELEMENTS // max(n_samples, n_negatives[-1])):
+        drawn = draw_negatives(rows.stop - rows.start, n_samples, n_negatives[-1], rng)
         products = sample.anchors[rows] @ sample.sorted_anchors.T
         places = sample.position[torch.from_numpy(drawn).to(sums.device)]
         losses[rows] = _log_sums(products, places, n_negatives, shares)
@@ -288,10 +175,8 @@ class _Sample:
 def _log_sums(
     products: Tensor, drawn: Tensor, n_negatives: Sequence[int], shares: Tensor
 ) -> Tensor:
-    """Log of the summed exponentials of the first drawn products of each row, (rows, M).
-
-    Adds to ``shares (M, N)`` each sample's share of those sums, less that of its number of draws.
-    """
+    """Log of the summed exponentials of the first drawn products of each row, (rows, M)."""
+    # Adds to ``shares`` (M, N) each sample's share of those sums, less that of its number of draws.
     chosen = products.gather(1, drawn)
     bounds = zip([0, *n_negatives], n_negatives, strict=False)
     parts = [torch.logsumexp(chosen[:, start:stop], dim=1) for start, stop in bounds]
@@ -318,9 +203,8 @@ def _class_log_means(products: Tensor, rows: slice, sample: _Sample) -> Tensor:
     sums = shares.new_zeros(2, n_weightings)
     step = min(max(1, _IN_CACHE // (n_classes * n_weightings)), len(products))
     room = shares.new_empty(n_classes, step, n_weightings)
-    for start in range(0, len(products), step):
-        part = products[start : start + step]
-        weights = sample.weights[rows][start : start + step]
+    for some in blocks(len(products), step):
+        part, weights = products[some], sample.weights[rows][some]
         logits = room[:, : len(part)]
         for logit, members in zip(logits, sample.members, strict=True):
             torch.matmul(part[:, members], sample.averaging[members], out=logit)

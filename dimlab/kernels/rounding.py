@@ -30,20 +30,10 @@ def coarser(one: str, other: str) -> str:
 
 
 def stored_precision(features: np.ndarray) -> str:
-    """Find the type that features were rounded to before they were widened to their own.
-
-    Parameters
-    ----------
-    features : ndarray of shape (N, D), float32 or float64
-        Rows.
-
-    Returns
-    -------
-    str
-        ``"float16"``, ``"bfloat16"``, ``"float32"`` or ``"float64"``. A coarser type than the
-        array's own is returned only if every entry is one of its numbers and at least two fifths of
-        the non-zero entries use its last bit: whole numbers and other short ones do not.
-    """
+    """Name the type that features (N, D) were rounded to before they were widened."""
+    # A coarser type than the array's own counts only if every entry is one of its numbers and at
+    # least two fifths of the non-zero entries use its last bit: whole and other short numbers do
+    # not.
     own = features.dtype.name
     candidates = [*_HIDDEN_BITS[own]]
     n_used, n_filled = dict.fromkeys(_EPS, 0), 0
@@ -64,51 +54,18 @@ def stored_precision(features: np.ndarray) -> str:
 
 
 def spread_floor(size: Any, eps: float) -> Any:
-    """Largest standard deviation of a column that counts as constant.
-
-    Parameters
-    ----------
-    size : float or ndarray of shape (D,)
-        Largest magnitude of each column. The size of its mean serves as well: the two differ
-        only in columns that vary.
-    eps : float
-        Of the precision that the features are stored in.
-
-    Returns
-    -------
-    float or ndarray of shape (D,)
-        ``max(1e-12, 2 eps) * size``.
-    """
+    """Largest standard deviation of a column of this magnitude that counts as constant."""
+    # The size of the mean serves as the magnitude: the two differ only in columns that vary.
     return max(_LEAST, 2 * eps) * size
 
 
 def eigenvalue_floor(
     largest: float, mean_square: float, n_samples: int, n_dimensions: int, eps: float
 ) -> float:
-    """Largest eigenvalue of second moments that counts as zero.
-
-    Parameters
-    ----------
-    largest : float
-        The largest eigenvalue.
-    mean_square : float
-        Largest mean square of a column, not centred, in the same units.
-    n_samples, n_dimensions : int
-        N and D.
-    eps : float
-        Of the precision that the features are stored in.
-
-    Returns
-    -------
-    float
-        ``max(D eps64 largest, 4 (1 + sqrt(D / N))^2 eps^2 / 12 mean_square)``.
-
-    Notes
-    -----
-    Rounding to a precision adds independent errors of variance at most ``eps^2 x^2 / 12`` to the
-    entries x. The largest eigenvalue of the second moments of N rows of D independent errors is
-    about ``(1 + sqrt(D / N))^2`` times their variance; the factor 4 leaves room for errors that are
-    not independent.
-    """
+    """Largest eigenvalue of second moments that counts as zero."""
+    # Rounding to a precision adds independent errors of variance at most eps^2 x^2 / 12 to the
+    # entries x. The largest eigenvalue of the second moments of N rows of D independent errors is
+    # about (1 + sqrt(D / N))^2 times their variance; the factor 4 leaves room for errors that are
+    # not independent. mean_square is the largest of a column, not centred.
     noise = 4 * (1 + np.sqrt(n_dimensions / n_samples)) ** 2 * eps**2 / 12 * mean_square
     return float(max(n_dimensions * _EPS["float64"] * largest, noise))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dimlab.devices import check_device
+from dimlab.kernels.blocks import blocks
 
 _ELEMENTS = 1 << 22  # elements of a temporary array; float64: 32 MiB
 _SAFE_EXPONENT = 300  # squares of values within 2^(+-300) neither overflow nor underflow
@@ -37,10 +38,9 @@ class Rows:
             exponent = torch.frexp(largest).exponent.abs()
             if bool((exponent[largest > 0] > _SAFE_EXPONENT).any()):
                 scaled = divide_by_power_of_two(raw)
-        step = max(1, _ELEMENTS // raw.shape[1])
-        for start in range(0, len(raw), step):
-            norm = scaled[start : start + step].double().square().sum(1).sqrt_()
-            factor[start : start + step] = torch.where(norm > 0, 1 / norm, 0.0)
+        for part in blocks(len(raw), _ELEMENTS // raw.shape[1]):
+            norm = scaled[part].double().square().sum(1).sqrt_()
+            factor[part] = torch.where(norm > 0, 1 / norm, 0.0)
         return cls(raw, scaled, factor)
 
     def __len__(self) -> int:
@@ -87,9 +87,7 @@ class Rows:
 
     def _all_units(self, dtype: torch.dtype) -> Tensor:
         units = torch.empty_like(self.raw, dtype=dtype)
-        step = max(1, _ELEMENTS // self.n_dimensions)
-        for start in range(0, len(units), step):
-            part = slice(start, start + step)
+        for part in blocks(len(units), _ELEMENTS // self.n_dimensions):
             units[part] = self.unit(part).to(dtype)
         return units
 
@@ -180,9 +178,7 @@ def pair_similarities(
 ) -> Tensor:
     """Cosine similarities (E,) of query-row pairs without a group each, from the kept entries."""
     result = torch.empty(len(query), dtype=torch.float64, device=bank.device)
-    step = max(1, _ELEMENTS // bank.n_dimensions)
-    for start in range(0, len(query), step):
-        part = slice(start, start + step)
+    for part in blocks(len(query), _ELEMENTS // bank.n_dimensions):
         q, x = queries.raw[query[part]].double(), bank.raw[row[part]].double()
         groups.zero_(q, group[part])
         groups.zero_(x, group[part])
