@@ -21,7 +21,7 @@ from dimlab.training.distributed import all_gather, current_world
 
 if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
-    from dimlab.interop.weights import LoadedEncoder
+    from dimlab.io.weights import LoadedEncoder
     from dimlab.training.checkpoint import Checkpoint
 
 LAYERS = ("encoder", "projector-contrastive", "projector-redundancy")

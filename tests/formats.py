@@ -321,8 +321,8 @@ def written(path, content):
     return path
 
 
-if importlib.util.find_spec("dimlab.interop.weights"):
-    from dimlab.interop.weights import load_encoder
+if importlib.util.find_spec("dimlab.io.weights"):
+    from dimlab.io.weights import load_encoder
 
     def read_weights(path):
         found = load_encoder(path, allow_untrained=True)

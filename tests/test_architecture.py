@@ -24,7 +24,8 @@ COMPARISONS = {
 }
 
 LAYERS = [  # from the floor up; a room imports only from rooms below its own, or from its own wing
-    {"memory", "atomic", "containers", "devices", "names", "tables", "text"},
+    {"memory", "atomic", "containers", "devices", "names", "tables", "text"}
+    | {"io.files", "io.unpickle"},  # what representations and checkpoints are read with
     {
         "representation",
         "result",
@@ -39,7 +40,7 @@ LAYERS = [  # from the floor up; a room imports only from rooms below its own, o
     }
     | {"archives", "cuts", "image_set", "planted", "datasets"},
     {"probes", "training"},
-    {"figures", "encode", "locate", "interop"},
+    {"figures", "encode", "locate", "interop", "io"},
     {"report", "explore", "baselines", "examine", "terminal", "sources"},
     {"demo"},
     {"cli"},
@@ -48,7 +49,10 @@ WINGS = {"probes", "training"}
 
 
 def room_of(module):
-    return module.split(".")[1] if "." in module else ""
+    """Package or module below dimlab; of a package on two levels the module."""
+    parts = module.split(".")[1:3]
+    rooms = set().union(*LAYERS)
+    return next((name for name in (".".join(parts), *parts[:1]) if name in rooms), parts[0])
 
 
 def level_of(room):
@@ -78,7 +82,7 @@ def imports_of(path):
 
 def sources():
     for path in sorted(PACKAGE.rglob("*.py")):
-        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        room = room_of(".".join(["dimlab", *path.relative_to(PACKAGE).with_suffix("").parts]))
         if room not in ("__init__", "__main__"):
             yield room, path
 

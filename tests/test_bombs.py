@@ -27,10 +27,11 @@ from dimlab import archives, datasets
 from dimlab.cli.options import groups_in
 from dimlab.factor_table import join_factors
 from dimlab.interop.features import load_features
+from dimlab.io.unpickle import read_torch_file
 from dimlab.mask import MaskTrace
 from dimlab.representation import Representation
 from dimlab.result import load_result
-from dimlab.training.checkpoint import load_checkpoint, read_torch_file
+from dimlab.training.checkpoint import load_checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import untrained
 

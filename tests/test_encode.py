@@ -127,7 +127,7 @@ def test_moments_without_storing_features_are_those_of_the_features(
 
 
 def test_what_load_encoder_gives_is_encoded_as_its_checkpoint_is(images, tmp_path):
-    from dimlab.interop.weights import load_encoder
+    from dimlab.io.weights import load_encoder
 
     colour = ImageSet(np.repeat(images.images, 3, axis=1), images.labels, name="grey")
     config = replace(TINY, normalisation="imagenet")

@@ -47,8 +47,8 @@ def inspect(
 
     Example: dimlab inspect moco_v2_800ep.pth.tar
     """
-    from dimlab.interop.inspecting import inspect_file
-    from dimlab.interop.matching import check_names
+    from dimlab.io.inspecting import inspect_file
+    from dimlab.io.matching import check_names
 
     check_names(encoder, stem, layout)  # misuses, where what does not fit is a failure
     with reading(), said_on_stderr():

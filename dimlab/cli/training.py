@@ -241,9 +241,9 @@ def encode(
     from dimlab.encode import encode as encode_images
     from dimlab.encode import encode_moments
     from dimlab.interop.features import holds_features
-    from dimlab.interop.matching import check_names
-    from dimlab.interop.opening import open_weights
-    from dimlab.interop.weights import load_encoder
+    from dimlab.io.matching import check_names
+    from dimlab.io.unpickle import open_weights
+    from dimlab.io.weights import load_encoder
     from dimlab.training.distributed import joined
 
     check_names(encoder, stem, layout)  # misuses, where what does not fit is a failure

@@ -158,7 +158,7 @@ def read_arrays(path: Path) -> Arrays:
         return Arrays({name: widened(each) for name, each in map_safetensors(path)[0].items()})
     if ending in TABLES:
         return gathered(read_table(path))
-    from dimlab.training.checkpoint import read_torch_file
+    from dimlab.io.unpickle import read_torch_file
 
     leaves = dict(_leaves(_put_together(read_torch_file(path))))
     arrays = {name: each for name, each in leaves.items() if not isinstance(each, str)}

@@ -279,7 +279,8 @@ def holds_features(path: str | os.PathLike[str]) -> bool:
     if ending not in TORCH or not path.is_file():
         return False
     try:
-        from dimlab.training.checkpoint import has_format, read_torch_file
+        from dimlab.io.unpickle import read_torch_file
+        from dimlab.training.checkpoint import has_format
 
         if has_format(read_torch_file(path)):
             return False  # dimlab's own checkpoint

@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
-    from dimlab.interop.weights import LoadedEncoder
+    from dimlab.io.weights import LoadedEncoder
     from dimlab.representation import Representation
 
 

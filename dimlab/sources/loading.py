@@ -190,7 +190,7 @@ class Loading:
 
     def _of_others(self, source: Path, split: str, views: int) -> Representation:
         """Encode with another tool's encoder, where its file is plain."""
-        from dimlab.interop.weights import load_encoder
+        from dimlab.io.weights import load_encoder
 
         with reading(), said_on_stderr(), _flags_are_of_encode(source):
             loaded = load_encoder(source)

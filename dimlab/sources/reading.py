@@ -140,7 +140,8 @@ def is_own(source: Path) -> bool:
     bool
         True also for a file that is not there or cannot be read: whoever reads it says so.
     """
-    from dimlab.training.checkpoint import has_format, read_torch_file
+    from dimlab.io.unpickle import read_torch_file
+    from dimlab.training.checkpoint import has_format
 
     if source.suffix == ".safetensors" or str(source).startswith("timm:"):
         return False

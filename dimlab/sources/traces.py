@@ -73,7 +73,7 @@ def _foreign_mask(path: Path, key: str, sigmoid: bool, place: int) -> tuple[int,
     """Step and weights of a mask in anyone's torch file."""
     import torch
 
-    from dimlab.training.checkpoint import read_torch_file
+    from dimlab.io.unpickle import read_torch_file
 
     tensors = dict(_flattened(read_torch_file(path)))
     mask = tensors.get(key)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
-import pickle
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dimlab.atomic import replacing
-from dimlab.containers import DAMAGED, check_stored, check_unpacked, json_of, naming
+from dimlab.containers import json_of, naming
+from dimlab.io.unpickle import check_archive, opened_file, read_torch
 from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.training.config import TrainConfig
 from dimlab.training.encoders import build_encoder, build_projector, mask_weights
 
 FORMAT = 1
-_MOST, _DEEPEST = 1 << 22, 200  # containers of a file that can be walked through
 _LAST_OF = ("loss", "contrastive", "invariance", "redundancy")
 _DATA_KEYS = ("name", "folder", "split", "labels_hash", "n_images", "shape", "n_classes")
 
@@ -272,7 +268,12 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     (True, True)
     """
     path = Path(path)
-    payload = read_torch_file(path)
+    with opened_file(path) as file:
+        return checkpoint_in(path, file, read_torch(path, file))
+
+
+def checkpoint_in(path: Path, file: BinaryIO, payload: Any) -> Checkpoint:
+    """Return the checkpoint that an open file holds, given what was read from it."""
     if not has_format(payload):
         raise ValueError(
             f"{path.name} must be a checkpoint written by dimlab train; got another kind of file."
@@ -282,7 +283,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             f"{path.name} must have format {FORMAT}; got {payload['format']!r}. "
             "Use the version of dimlab that wrote it."
         )
-    check_stored(path, checksums=True)
+    check_archive(path, file, checksums=True)
     try:
         with naming(path):
             return _from_payload(payload)
@@ -292,120 +293,9 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         ) from error
 
 
-def read_torch_file(path: Path) -> Any:
-    """Read tensors and plain containers from a torch file of anyone's; no code in it is ever run.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    object
-        What was saved, all tensors on the CPU.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is damaged, asks for more than tensors and plain containers, or nests them without an
-        end.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint must be a file; got {path}, which is not there.")
-    with path.open("rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"  # as torch tells them
-    if is_zip:
-        check_stored(path)
-    try:
-        _refuse_bytearrays(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the refusal below says it in one sentence
-            # mapped: a tensor can then not reach beyond what the file holds of it
-            payload = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
-        n_bytes = sum(each.numel() * each.element_size() for each in _tensors_in(payload))
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path.name} must hold only tensors and plain containers; got a pickle that asks "
-            "for more, and dimlab runs no code from a file. Save its tensors again."
-        ) from error
-    except DAMAGED as error:
-        raise ValueError(
-            f"{path.name} must be a complete torch file; got a damaged one."
-        ) from error
-    check_unpacked(path, n_bytes)
-    check_nesting(path, payload)
-    return payload
-
-
-def check_nesting(path: Path, payload: Any) -> None:
-    """Refuse containers that nobody could walk through: in themselves, too deep, or too many.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    payload : object
-        What it holds.
-
-    Raises
-    ------
-    ValueError
-        If they are nested more than 200 deep, or a walk meets more than four million of them.
-
-    Notes
-    -----
-    One container may stand in many: sixty of them, each twice within the next one, are a small
-    file, and a walk through 2^60.
-    """
-    found: dict[int, tuple[int, int]] = {}  # containers that a walk meets in one, and its depth
-    waiting: list[tuple[Any, bool]] = [([payload], False)]
-    begun: set[int] = set()
-    while waiting:
-        each, is_done = waiting.pop()
-        inner = each.values() if isinstance(each, dict) else each
-        parts = [part for part in inner if isinstance(part, (dict, list, tuple))]
-        if not is_done:
-            if id(each) not in begun:
-                begun.add(id(each))
-                waiting += [(each, True), *((part, False) for part in parts)]
-            continue
-        known = [found.get(id(part), (0, _DEEPEST)) for part in parts]  # not yet: it holds itself
-        size = len(parts) + sum(n for n, _ in known)
-        depth = 1 + max((depth for _, depth in known), default=0)
-        if size > _MOST or depth > _DEEPEST:
-            raise ValueError(
-                f"{path.name} must hold at most {_MOST} containers, at most {_DEEPEST} deep; got "
-                "more, or one within itself."
-            )
-        found[id(each)] = size, depth
-
-
 def has_format(payload: Any) -> bool:
     """Whether what a torch file holds names a format, as dimlab's own checkpoints do."""
     return isinstance(payload, dict) and "format" in payload
-
-
-def _refuse_bytearrays(path: Path) -> None:
-    """Refuse what torch lets through: a ``bytearray(n)`` takes n bytes, whatever the file has."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        for module in (b"builtins", b"__builtin__"):
-            if content.find(b"c" + module + b"\nbytearray\n") >= 0:
-                raise pickle.UnpicklingError("bytearray")
-
-
-def _tensors_in(payload: Any) -> Iterator[Tensor]:
-    """Yield each tensor of nested containers, once for each that holds it."""
-    waiting, seen = [payload], set()
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, Tensor):
-            yield each
-        elif isinstance(each, (dict, list, tuple)) and id(each) not in seen:
-            seen.add(id(each))
-            waiting += each.values() if isinstance(each, dict) else each
 
 
 def _from_payload(payload: dict[str, Any]) -> Checkpoint:

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from dimlab.datasets import digits
-from dimlab.interop.inspecting import inspect_file
-from dimlab.interop.roles import ROLES
-from dimlab.interop.weights import load_encoder
+from dimlab.io.inspecting import inspect_file
+from dimlab.io.layouts import ROLES
+from dimlab.io.weights import load_encoder
 from dimlab.mask import MaskTrace
 from dimlab.moments import Moments
 from dimlab.report import write_report

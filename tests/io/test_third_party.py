@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from dimlab.interop.inspecting import inspect_file
-from dimlab.interop.weights import load_encoder
+from dimlab.io.inspecting import inspect_file
+from dimlab.io.weights import load_encoder
 
 CLOSE = {"rtol": 0, "atol": 1e-5}
 

@@ -5,28 +5,20 @@ import re
 import pytest
 import torch
 
-from dimlab.interop.families import Blueprint, blueprint_at, vit_at, vit_prefixes
-from dimlab.interop.layouts import (
-    BRANCHES,
-    LAYOUTS,
-    NAMES,
-    SPELLINGS,
-    branch_of,
-    candidates,
-    split_prefix,
-)
-from dimlab.interop.matching import find_encoder
-from dimlab.interop.opening import Opened
-from dimlab.interop.refusing import trained
-from dimlab.interop.roles import ROLES, find_mask, role_of
+from dimlab.io.blueprints import Blueprint, blueprint_at, vit_at, vit_prefixes
+from dimlab.io.inspecting import find_mask
+from dimlab.io.layouts import BRANCHES, ROLES, SPELLINGS, branch_of, layouts, role_of
+from dimlab.io.matching import find_encoder
+from dimlab.io.unpickle import Opened
+from dimlab.io.weights import trained
 from dimlab.training.encoders import BUILT
 
 RESNET18 = Blueprint("resnet18", stem="imagenet")
 
 
-def weights(blueprint=RESNET18, prefix="", value=1.0, spelling="names"):
+def weights(blueprint=RESNET18, prefix="", value=1.0, spelling=SPELLINGS[0]):
     """Tensors of the right shapes that take no memory."""
-    spell = SPELLINGS[spelling].of
+    spell = spelling.of
     return {
         f"{prefix}{spell(key)}": torch.full((1,) * len(shape), value).expand(shape)
         for key, shape in blueprint.shapes().items()
@@ -38,11 +30,10 @@ def found_in(tensors, *containers, **options):
 
 
 def test_every_row_of_the_table_says_why():
-    assert len(set(NAMES)) == len(LAYOUTS)
-    for each in LAYOUTS:
+    assert len({each.name for each in layouts()}) == len(layouts())
+    for each in layouts():
         assert re.fullmatch(r"\w.*[^.]\.", each.why)
-        assert set(each.spellings) <= set(SPELLINGS)
-        re.compile(each.prefixes)
+        re.compile(each.prefix)
     words = [word for each in BRANCHES.values() for word in each]
     assert len(words) == len(set(words))
 
@@ -71,19 +62,19 @@ def test_every_row_of_the_table_says_why():
 def test_a_prefix_has_its_layout(prefix, container, layout):
     match = found_in(weights(prefix=prefix), *filter(None, [container]))
     assert (match.layout.name, match.container) == (layout, container)
-    assert match.candidate.is_whole
+    assert match.place.is_whole
     assert "120 of 120 keys of resnet18" in match.why
     assert match.layout.why in match.why
 
 
-@pytest.mark.parametrize("spelling", list(SPELLINGS))
-def test_every_spelling_is_told_from_the_others(spelling):
-    stem = "cifar" if spelling == "sequential-without-pooling" else "imagenet"
-    blueprint = Blueprint("resnet18", stem=stem)
+@pytest.mark.parametrize("number", range(len(SPELLINGS)))
+def test_every_spelling_is_told_from_the_others(number):
+    spelling = SPELLINGS[number]
+    blueprint = Blueprint("resnet18", stem="imagenet" if spelling.pools else "cifar")
     match = found_in(weights(blueprint, "backbone.", spelling=spelling))
-    assert match.candidate.spelling == spelling
-    assert match.candidate.is_whole
-    assert match.blueprint.stem_relu == (spelling != "lightly-sequential")
+    assert match.place.spelling is spelling
+    assert match.place.is_whole
+    assert match.blueprint.stem_relu == spelling.stem_relu
 
 
 @pytest.mark.parametrize("name", [each for each in BUILT if each != "convnet"])
@@ -102,25 +93,24 @@ def test_the_width_of_a_convnet_is_told_by_the_shapes():
 
 
 def test_a_smaller_encoder_inside_a_larger_one_is_not_whole():
-    large = Blueprint("resnet34", stem="imagenet")
-    shapes = {key: tuple(each.shape) for key, each in weights(large).items()}
-    best = candidates(shapes, RESNET18.shapes())[0]
+    large = weights(Blueprint("resnet34", stem="imagenet"))
+    best = found_in(large, encoder="resnet18").place
     assert not best.missing
     assert not best.mismatched
-    assert "layer1.2.conv1.weight" in best.unexpected
+    assert "layer1.2.conv1.weight" in best.inside
     assert not best.is_whole
 
 
 def test_what_lies_outside_the_encoder_s_parts_is_no_matter():
     beside = ("fc.weight", "queue", "head.0.bias", "projector.bn.weight", "optimizer.state.0")
     match = found_in(weights() | {key: torch.ones(2) for key in beside})
-    assert match.candidate.is_whole
+    assert match.place.is_whole
     assert match.unexpected == ()
 
 
 def test_old_files_without_counts_of_batches_are_whole():
     tensors = {k: each for k, each in weights().items() if not k.endswith("num_batches_tracked")}
-    assert found_in(tensors).candidate.is_whole
+    assert found_in(tensors).place.is_whole
 
 
 @pytest.mark.parametrize(
@@ -131,11 +121,11 @@ def test_old_files_without_counts_of_batches_are_whole():
 def test_of_two_branches_the_rule_takes_the_one_that_is_evaluated(taken, left):
     both = weights(prefix=f"{left}.", value=2.0) | weights(prefix=f"{taken}.")
     match = found_in(both)
-    assert match.candidate.prefix == f"{taken}."
+    assert match.place.prefix == f"{taken}."
     assert match.copies == (f"{left}.",)
     assert "by the rule: the branch that its authors evaluate" in match.why
     asked = found_in(both, branch=left)
-    assert asked.candidate.prefix == f"{left}."
+    assert asked.place.prefix == f"{left}."
     assert "as asked for" in asked.why
 
 
@@ -143,14 +133,14 @@ def test_a_damaged_branch_is_not_replaced_by_another():
     both = weights(prefix="encoder_q.") | weights(prefix="encoder_k.", value=2.0)
     both["encoder_q.conv1.wieght"] = both.pop("encoder_q.conv1.weight")
     match = found_in(both)
-    assert match.candidate.prefix == "encoder_q."
-    assert match.candidate.missing == ("conv1.weight",)
+    assert match.place.prefix == "encoder_q."
+    assert match.place.missing == ("conv1.weight",)
 
 
 def test_equal_copies_are_aliases():
     both = weights(prefix="backbone.") | weights(prefix="simsiam.backbone.")
     match = found_in(both)
-    assert match.candidate.prefix == "backbone."
+    assert match.place.prefix == "backbone."
     assert set(match.aliases) == {key for key in both if key.startswith("simsiam.")}
     assert "Equal copies stand under 'simsiam.backbone.'" in match.why
 
@@ -164,13 +154,13 @@ def test_two_encoders_are_refused_with_the_flag_that_chooses():
         "resnet18 under 'left.' (120 of 120 keys)", "resnet18 under 'right.' (120 of 120 keys)",
     )  # fmt: skip
     chosen = found_in(both, branch="right")
-    assert (chosen.candidate.prefix, chosen.doubt) == ("right.", None)
+    assert (chosen.place.prefix, chosen.doubt) == ("right.", None)
 
 
 def test_an_encoder_that_two_depths_explain_equally_must_be_named():
     few = {k: each for k, each in weights().items() if k.startswith(("conv1", "bn1"))}
     exact = found_in(few, encoder="resnet18")
-    assert len(exact.candidate.missing) > 90
+    assert len(exact.place.missing) > 90
     with pytest.raises(ValueError, match=r"got 2 tensors, which are not called .* are: a, b"):
         found_in({"a": torch.ones(2), "b": torch.ones(3)})
 
@@ -178,13 +168,11 @@ def test_an_encoder_that_two_depths_explain_equally_must_be_named():
 def test_compiled_modules_are_read_wherever_the_word_stands():
     tensors = {f"module.{k.replace('layer1.', 'layer1._orig_mod.')}": v
                for k, v in weights().items()}  # fmt: skip
-    assert found_in(tensors).candidate.is_whole
+    assert found_in(tensors).place.is_whole
     assert found_in(weights(prefix="_orig_mod.module.")).layout.name == "ddp"
 
 
-def test_containers_and_branches_by_name():
-    assert split_prefix("a.b.c.", ["", "a", "a.b"]) == ("a.b", "c.")
-    assert split_prefix("ab.c.", ["", "a"]) == ("", "ab.c.")
+def test_branches_by_name():
     assert [branch_of(each) for each in ("", "teacher.x.", "y.encoder_k.")] == [
         "online", "teacher", "momentum",
     ]  # fmt: skip

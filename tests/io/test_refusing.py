@@ -8,14 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from dimlab.interop.families import Blueprint
-from dimlab.interop.foreign import looks_like
-from dimlab.interop.inspecting import inspect_file
-from dimlab.interop.layouts import OPTIONAL
-from dimlab.interop.matching import find_encoder
-from dimlab.interop.opening import Opened
-from dimlab.interop.refusing import refusal
-from dimlab.interop.weights import load_encoder
+from dimlab.io.blueprints import Blueprint
+from dimlab.io.inspecting import inspect_file
+from dimlab.io.layouts import OPTIONAL, looks_like
+from dimlab.io.matching import find_encoder
+from dimlab.io.unpickle import Opened
+from dimlab.io.weights import load_encoder, refusal
 from dimlab.training.encoders import build_encoder
 
 CIFAR = Blueprint("resnet18", stem="cifar")
@@ -34,9 +32,7 @@ def weights(blueprint, prefix="", value=1.5):
 def verdict(tensors, *containers, allow_partial=(), allow_untrained=False, **options):
     opened = Opened("torch", tensors, {}, ("", *containers))
     match = find_encoder(opened, **options)
-    return refusal(
-        "a.pth", opened, match, allow_partial=allow_partial, allow_untrained=allow_untrained
-    )
+    return refusal("a.pth", opened, match, allow_partial, allow_untrained)
 
 
 def said(payload, path, **options):

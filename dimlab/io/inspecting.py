@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dimlab.interop.features import holds_features, identify_features
-from dimlab.interop.matching import Match, find_encoder
-from dimlab.interop.opening import Opened, open_weights
 from dimlab.interop.own import own_kind
-from dimlab.interop.refusing import check_partial, refusal, trained
-from dimlab.interop.roles import FoundMask, find_mask, role_of
+from dimlab.io.layouts import MASKS, role_of
+from dimlab.io.matching import Match, find_encoder
+from dimlab.io.unpickle import Opened, fault_of, open_weights
+from dimlab.io.weights import check_partial, refusal, trained
+from dimlab.mask import DimensionMask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,8 +34,9 @@ class Inspection:
     name : str
         Of the file.
     kind : str
-        ``features``, ``checkpoint``, ``tensors`` (without an encoder that dimlab knows) or
-        ``arrays`` (without plain features).
+        ``features``, ``checkpoint``, ``tensors`` (without an encoder that dimlab knows), ``arrays``
+        (without plain features), or what dimlab itself writes: ``moments``, ``mask trace``,
+        ``result``, ``report folder``, ``run folder``, ``folder of results``.
     facts : dict of str
         What is known of it, ready for JSON; for a checkpoint ``encoder, layout, container, prefix,
         branch, why, trained``, the counts ``n_matched, n_missing, n_unexpected, n_mismatched,
@@ -146,9 +151,7 @@ def inspect_file(
         rows = tuple(_row(key, each, role_of(key)) for key, each in opened.tensors.items())
         return Inspection(path.name, "tensors", facts, rows)
     check_partial(match, opened, allow_partial)
-    reason = refusal(
-        path.name, opened, match, allow_partial=allow_partial, allow_untrained=allow_untrained
-    )
+    reason = refusal(path.name, opened, match, allow_partial, allow_untrained)
     return of_match(path, opened, match, loads=reason or "yes")
 
 
@@ -160,25 +163,8 @@ def _holds_features(path: Path) -> bool:
 
 
 def of_match(path: Path, opened: Opened, match: Match, *, loads: str) -> Inspection:
-    """Describe a checkpoint whose encoder is found.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    opened : Opened
-        Its tensors.
-    match : Match
-        Where the encoder lies.
-    loads : str
-        ``yes``, or why `load_encoder` refuses it.
-
-    Returns
-    -------
-    Inspection
-        With every tensor's role.
-    """
-    place, mask = match.candidate, find_mask(opened)
+    """Describe a checkpoint whose encoder is found; ``loads`` is yes, or why it is refused."""
+    place, mask = match.place, find_mask(opened)
     by_name = {name: key for key, name in place.found.items()}
     wrong = {name: key for key, name in place.mismatched.items()}
     rows = []
@@ -190,6 +176,7 @@ def of_match(path: Path, opened: Opened, match: Match, *, loads: str) -> Inspect
         else:
             role = "other" if name in match.unexpected else role_of(name)
             rows.append(_row(name, tensor, role, wrong.get(name, "")))
+    trace = opened.tensors.get("trace.weights")
     facts: dict[str, Any] = {
         "loads": loads,
         "bytes": path.stat().st_size,
@@ -217,10 +204,14 @@ def of_match(path: Path, opened: Opened, match: Match, *, loads: str) -> Inspect
         "method": _recorded(opened, "method"),
         "step": opened.values.get("step", opened.values.get("global_step")),
         "epoch": opened.values.get("epoch"),
-        "trace": _trace(opened),
+        "trace": None if trace is None else _records(trace),
         "versions": opened.versions,
     }
     return Inspection(path.name, "checkpoint", facts, tuple(rows))
+
+
+def _records(trace: Tensor) -> str:
+    return f"{trace.shape[0]} records of {trace.shape[-1]} weights"
 
 
 def _recorded(opened: Opened, name: str) -> str | None:
@@ -229,30 +220,6 @@ def _recorded(opened: Opened, name: str) -> str | None:
         return str(json.loads(opened.values["config"])[name])
     except (KeyError, TypeError, ValueError):
         return None
-
-
-def _trace(opened: Opened) -> str | None:
-    weights = opened.tensors.get("trace.weights")
-    return None if weights is None else f"{weights.shape[0]} records of {weights.shape[-1]} weights"
-
-
-def mask_of(opened: Opened, n_dimensions: int) -> FoundMask | None:
-    """Find a mask of as many weights as an encoder has dimensions.
-
-    Parameters
-    ----------
-    opened : Opened
-        The file.
-    n_dimensions : int
-        D.
-
-    Returns
-    -------
-    FoundMask or None
-        None where there is none of this size.
-    """
-    found = find_mask(opened)
-    return found if found is not None and len(found.values) == n_dimensions else None
 
 
 def _of_features(path: Path) -> Inspection:
@@ -283,3 +250,57 @@ def _row(key: str, tensor: Tensor, role: str, matches: str = "") -> dict[str, An
         "role": role,
         "matches": matches,
     }
+
+
+@dataclass(frozen=True, eq=False)
+class FoundMask:
+    """The mask of a file: values (D,), their kind (logits or weights), and how that is known."""
+
+    key: str
+    values: np.ndarray
+    kind: str
+    why: str
+
+    def mask(self) -> DimensionMask:
+        """Return weights in [0, 1]: |w| / max |w| of raw ones beyond, as `Checkpoint.mask` has."""
+        weights = self.values
+        if self.kind == "logits":
+            weights = 1 / (1 + np.exp(-weights))
+        elif weights.min() < 0 or weights.max() > 1:
+            weights = np.abs(weights) / np.abs(weights).max()
+        return DimensionMask(weights)
+
+    def summary(self) -> dict[str, object]:
+        """Return where it is, its size, range and kind."""
+        low, high = float(self.values.min()), float(self.values.max())
+        size = {"n": len(self.values), "min": low, "max": high}
+        return {"key": self.key, **size, "kind": self.kind, "why": self.why}
+
+
+def find_mask(opened: Opened) -> FoundMask | None:
+    """Find the mask of a dimlab or official MetaMask checkpoint."""
+    keys = [key for key in opened.tensors if re.search(MASKS, key)]
+    if not keys or fault_of(opened.tensors[keys[0]]) is not None:
+        return None
+    values = opened.tensors[keys[0]].double().flatten().numpy()
+    if values.size == 0 or not np.isfinite(values).all():
+        return None
+    if "config" in opened.values:
+        try:
+            config = dict(json.loads(opened.values["config"]))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                "network must fit the configuration beside it; got one that is damaged."
+            ) from error
+        if config.get("method") != "metamask":
+            return None
+        kind = "logits" if config.get("mask") == "sigmoid" else "weights"
+        return FoundMask(keys[0], values, kind, "its configuration says so")
+    for name, value in opened.values.items():
+        if name.endswith(("disable_sigmoid", "enable_sigmoid")) and isinstance(value, bool):
+            raw = value == name.endswith("disable_sigmoid")
+            return FoundMask(keys[0], values, "weights" if raw else "logits", f"{name} is {value}")
+    raw = abs(values.mean() - 1) < abs(values.mean())
+    start = "1, where raw weights start" if raw else "0, where logits start"
+    why = f"nothing is recorded, and its mean lies nearer to {start}"
+    return FoundMask(keys[0], values, "weights" if raw else "logits", why)
