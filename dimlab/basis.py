@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -108,8 +108,7 @@ class Basis:
             )
         _refuse_other_basis(representation)
         views = representation.views
-        return replace(
-            representation,
+        return representation._trusted(
             features=self._scores(representation.features),
             views=None if views is None else np.stack([self._scores(view) for view in views]),
             meta={

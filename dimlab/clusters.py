@@ -17,33 +17,7 @@ _BLOCK = 1 << 22  # elements looked at together
 def cluster_ids(
     representation: Representation, clusters: str | np.ndarray | None
 ) -> np.ndarray | None:
-    """Give each row of one split the id of its cluster.
-
-    Parameters
-    ----------
-    representation : Representation
-        N rows.
-    clusters : str, ndarray of shape (N,) or None
-        Name of a factor, or one value a row: rows of equal value belong together.
-
-    Returns
-    -------
-    ndarray of shape (N,), int64, or None
-        Cluster ids from 0, in order of first appearance; None where every row is a cluster of its
-        own, so that rows are independent.
-
-    Raises
-    ------
-    ValueError
-        If the factor is unknown, the shape is another one, a value is NaN, or all rows belong to
-        one cluster.
-
-    Examples
-    --------
-    >>> split = Representation(np.ones((4, 1)), factors={"patient": np.array([7, 3, 7, 3])})
-    >>> cluster_ids(split, "patient").tolist()
-    [0, 1, 0, 1]
-    """
+    """Cluster ids (N,) from 0 by a factor or values; None where every row is its own."""
     if clusters is None:
         return None
     if isinstance(clusters, str):
@@ -76,26 +50,7 @@ def cluster_ids(
 def cluster_ids_of_pair(
     train: Representation, test: Representation, clusters: ClustersLike
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Give each row of a train and of a test split the id of its cluster.
-
-    Parameters
-    ----------
-    train, test : Representation
-        The splits.
-    clusters : str, ndarray of shape (N_test,), pair of ndarray, or None
-        Name of a factor that both splits have; one value a test row, where the train rows are
-        independent; or values of train and of test.
-
-    Returns
-    -------
-    train_ids, test_ids : ndarray of int64 or None
-        As `cluster_ids` returns them.
-
-    Raises
-    ------
-    ValueError
-        As `cluster_ids`.
-    """
+    """Cluster ids of a train and of a test split; one array is that of test."""
     if isinstance(clusters, tuple):
         if len(clusters) != 2:
             raise ValueError(
@@ -129,20 +84,7 @@ def n_repeated_rows(features: np.ndarray) -> int:
 
 
 def warning_of_copies(test: Representation, test_ids: np.ndarray | None) -> str | None:
-    """Say that many test rows are copies, which intervals and p-values would count as evidence.
-
-    Parameters
-    ----------
-    test : Representation
-        The rows that inference rests on.
-    test_ids : ndarray of shape (N,), int, or None
-        Their clusters; where they are given, nothing is said.
-
-    Returns
-    -------
-    str or None
-        One sentence with the remedy, where more than 1 % of the rows repeat another one.
-    """
+    """Say that more than 1 % of the test rows are copies, which would count as evidence."""
     if test_ids is not None:
         return None
     n_copies = n_repeated_rows(test.features)

@@ -14,37 +14,11 @@ import numpy as np
 def held_out(
     labels: np.ndarray, share: float, order: np.ndarray, *, clusters: np.ndarray | None = None
 ) -> np.ndarray:
-    """Choose rows to hold out of train, a share of every class.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (N,), int
-        Classes, or any strata.
-    share : float
-        In (0, 0.5].
-    order : ndarray of shape (N,), int
-        A random permutation of the rows, or any other order: the first of each class are held out.
-    clusters : ndarray of shape (N,), int, optional
-        Ids from 0 of rows that belong together.
-
-    Returns
-    -------
-    ndarray of shape (N,), bool
-        True where a row is held out.
-
-    Notes
-    -----
-    Of a class of n samples the number nearest to ``share * n`` is held out: at least one of two or
-    more and at most half, so a class with one sample stays in train. Clusters are taken in turn
-    where that brings the classes' numbers closer to those; a class with one cluster stays in train.
-
-    Examples
-    --------
-    >>> held_out(np.array([0, 0, 0, 0, 0, 1, 1, 2]), 0.2, np.arange(8)).nonzero()[0].tolist()
-    [0, 5]
-    >>> held_out(np.zeros(6, int), 0.5, np.arange(6), clusters=np.array([0, 0, 0, 0, 1, 2])) * 1
-    array([0, 0, 0, 0, 1, 1])
-    """
+    """Rows (N,) bool to hold out of train: a share of every class, the first in the order."""
+    # Of a class of n samples the number nearest to share * n is held out: at least one of two or
+    # more and at most half, so a class with one sample stays in train. Clusters (ids from 0) are
+    # taken in turn where that brings the classes' numbers closer to those; a class with one cluster
+    # stays in train.
     _, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     target = np.minimum(np.maximum((share * sizes + 0.5).astype(np.int64), 1), sizes // 2)
     if clusters is None:
@@ -71,29 +45,9 @@ def held_out(
 def random_half(
     labels: np.ndarray, rng: np.random.Generator, *, clusters: np.ndarray | None = None
 ) -> np.ndarray:
-    """Draw half of the rows of every class; both halves are alike, and neither is train.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (N,), int
-        Classes, or any strata.
-    rng : numpy.random.Generator
-        Draws the half.
-    clusters : ndarray of shape (N,), int, optional
-        Ids from 0 of rows that belong together.
-
-    Returns
-    -------
-    ndarray of shape (N,), bool
-        True in the half drawn. An odd row, or a class with one sample, falls to either side; whole
-        clusters halve the classes as well as their sizes allow.
-
-    Examples
-    --------
-    >>> half = random_half(np.array([0, 0, 1, 1]), np.random.default_rng(0))
-    >>> int(half[:2].sum()), int(half[2:].sum())
-    (1, 1)
-    """
+    """Draw half of the rows (N,) bool of every class."""
+    # An odd row, or a class with one sample, falls to either side; whole clusters halve the classes
+    # as well as their sizes allow.
     if clusters is None:
         chosen = np.zeros(len(labels), dtype=bool)
         for label in np.unique(labels):
@@ -117,32 +71,9 @@ def deal_folds(
     *,
     clusters: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Deal the rows of every class to folds, in random order.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (N,), int
-        Classes, or any strata.
-    n_folds : int
-        Number of folds, >= 2.
-    rng : numpy.random.Generator
-        Shuffles the rows.
-    clusters : ndarray of shape (N,), int, optional
-        Ids from 0 of rows that belong together: whole clusters are dealt, each to the fold that
-        has fewest of its classes.
-
-    Returns
-    -------
-    ndarray of shape (N,), int64
-        Fold from 0; -1 where the row's class would otherwise have all of its rows in one fold:
-        such rows are in every train part and never held out.
-
-    Examples
-    --------
-    >>> folds = deal_folds(np.array([0, 0, 0, 0, 1]), 2, np.random.default_rng(0))
-    >>> sorted(folds[:4].tolist()), int(folds[4])
-    ([0, 0, 1, 1], -1)
-    """
+    """Fold (N,) of each row from 0, every class dealt evenly; -1: in every train part."""
+    # -1 where a class would otherwise have all of its rows in one fold. Whole clusters go, as they
+    # come, to the fold that has fewest of their classes.
     codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)[1:]
     shuffled = rng.permutation(len(codes))
     folds = np.empty(len(codes), dtype=np.int64)
@@ -166,29 +97,9 @@ def deal_folds(
 
 
 def keep_every_class(labels: np.ndarray, chosen: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Exchange rows of a random draw so that no class is lost from it.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (N,), int
-        Classes of all rows.
-    chosen : ndarray of shape (n,), int
-        The rows drawn.
-    others : ndarray of shape (N - n,), int
-        The rest, in random order.
-
-    Returns
-    -------
-    ndarray of shape (n,), int
-        The draw, in which one row of each class that was missing takes the place of a row of the
-        class drawn most often; where n is smaller than the number of classes some stay missing.
-
-    Examples
-    --------
-    >>> labels = np.array([0, 0, 0, 0, 1])
-    >>> keep_every_class(labels, np.array([0, 2, 3]), np.array([1, 4])).tolist()
-    [0, 2, 4]
-    """
+    """Exchange rows of a random draw (n,) so that no class is lost from it."""
+    # One row of each class that was missing takes the place of one of the class drawn most often;
+    # where n is smaller than the number of classes some stay missing.
     chosen = chosen.copy()
     classes, codes = np.unique(labels, return_inverse=True)
     counts = np.bincount(codes[chosen], minlength=len(classes))
@@ -203,25 +114,7 @@ def keep_every_class(labels: np.ndarray, chosen: np.ndarray, others: np.ndarray)
 
 
 def n_classes_kept(labels: np.ndarray, held: np.ndarray) -> int:
-    """Count the classes of which a cut holds out no row.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (N,), int
-        Classes.
-    held : ndarray of shape (N,), bool
-        From `held_out`, or ``folds >= 0`` of `deal_folds`.
-
-    Returns
-    -------
-    int
-        Number of classes that are in train only.
-
-    Examples
-    --------
-    >>> n_classes_kept(np.array([0, 0, 1]), np.array([True, False, False]))
-    1
-    """
+    """Count the classes of which a cut holds out no row."""
     return len(np.unique(labels)) - len(np.unique(labels[held]))
 
 

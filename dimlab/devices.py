@@ -4,25 +4,7 @@ from __future__ import annotations
 
 
 def check_device(device: str) -> None:
-    """Refuse a device that is not there, before anything long.
-
-    Parameters
-    ----------
-    device : str
-        ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises
-    ------
-    ValueError
-        If it is another, or no such GPU is there.
-
-    Examples
-    --------
-    >>> check_device("cpu")
-    >>> check_device("nosuch")
-    Traceback (most recent call last):
-    ValueError: device must be cpu, cuda or cuda:N; got 'nosuch'.
-    """
+    """Refuse a device other than cpu, cuda or cuda:N, or a GPU that is not there."""
     name = str(device)  # a torch.device too
     if name in ("cpu", "cpu:0"):  # the usual case costs no import
         return

@@ -17,38 +17,10 @@ def pair(
     *,
     names: tuple[str, str] = ("first", "second"),
 ) -> tuple[Representation, str]:
-    """Put the rows of one representation in the order of another.
-
-    Parameters
-    ----------
-    first, second : Representation
-        N rows each. A factor names the rows if it is no floating one and is called ``file``,
-        ``path``, ``image_id``, ``id``, ``name``, ``index`` or alike: the first such factor that
-        both have decides, names of files before others and numbers of rows last. One that repeats
-        its values on both sides is a category, unless it is called as files are.
-    names : tuple of str, default=("first", "second")
-        What the two are called in a refusal.
-
-    Returns
-    -------
-    second : Representation
-        With its rows in the order of ``first``.
-    how : str
-        ``row names``, or ``order`` where the two have no names in common.
-
-    Raises
-    ------
-    ValueError
-        If the numbers of rows differ, names are not the same on both sides, or one stands twice.
-
-    Examples
-    --------
-    >>> a = Representation(np.array([[1.0], [2.0]]), factors={"file": np.array(["x", "y"])})
-    >>> b = Representation(np.array([[2.5], [1.5]]), factors={"file": np.array(["y", "x"])})
-    >>> ordered, how = pair(a, b)
-    >>> ordered.features.ravel().tolist(), how
-    ([1.5, 2.5], 'row names')
-    """
+    """Put the rows of the second representation in the order of the first; also say by what."""
+    # The first factor of names that both have decides: names of files before others, numbers of
+    # rows last. One that repeats its values on both sides is a category, unless it is called as
+    # files are.
     if len(first) != len(second):
         raise ValueError(
             f"{names[1]} must have the {len(first)} rows of {names[0]}; got {len(second)}."
@@ -75,25 +47,8 @@ def pair(
 
 
 def row_names(representation: Representation) -> dict[str, tuple[str, np.ndarray]]:
-    """Find the factors that are called as names of rows are.
-
-    Parameters
-    ----------
-    representation : Representation
-        N rows; those of `Representation.per_view` are named by sample and view together.
-
-    Returns
-    -------
-    dict of str to tuple of str and ndarray of shape (N,)
-        Under the plain word, the factor's own name and its values, names of files first.
-
-    Examples
-    --------
-    >>> named = {"id": np.arange(2), "path": np.array(["a", "b"])}
-    >>> split = Representation(np.eye(2), factors=named)
-    >>> {word: name for word, (name, _) in row_names(split).items()}
-    {'file': 'path', 'id': 'id'}
-    """
+    """Factors that are called as names of rows are: word to factor and values, files first."""
+    # Rows of `Representation.per_view` are named by sample and view together.
     of_views = representation.view_columns
     usual = {word: place for place, word in enumerate((FILE, *NAMES, *COUNTS))}
     found: dict[str, tuple[str, np.ndarray]] = {}

@@ -173,29 +173,8 @@ PLANTS = {"hue": coloured, "orientation": textured, "corner": patched}
 
 
 def check_plants(text: str) -> list[tuple[str, float, float, int]]:
-    """Read what is to be planted, as it stands behind the name of a data set.
-
-    Parameters
-    ----------
-    text : str
-        ``FACTOR:CORRELATION[:CORRELATION IN TEST[:SEED]]``, several joined by ``+``. The test
-        split's correlation is 0 by default: what a shortcut is worth shows there.
-
-    Returns
-    -------
-    list of tuple
-        Factor, correlation in train and validation, in test, and seed.
-
-    Raises
-    ------
-    ValueError
-        If the text does not read so.
-
-    Examples
-    --------
-    >>> check_plants("hue:0.8+corner:0.5:0.5")
-    [('hue', 0.8, 0.0, 0), ('corner', 0.5, 0.5, 0)]
-    """
+    """Read ``FACTOR:CORRELATION[:IN TEST[:SEED]]``, joined by ``+``: what is to be planted."""
+    # The test split's correlation is 0 by default: what a shortcut is worth shows there.
     found: list[tuple[str, float, float, int]] = []
     for part in text.split("+"):
         factor, *numbers = part.split(":")
@@ -218,25 +197,7 @@ def check_plants(text: str) -> list[tuple[str, float, float, int]]:
 
 
 def plant(images: ImageSet, text: str) -> ImageSet:
-    """Plant what stands behind the name of a data set.
-
-    Parameters
-    ----------
-    images : ImageSet
-        One split.
-    text : str
-        As in `check_plants`.
-
-    Returns
-    -------
-    ImageSet
-        With the factors; its name is the whole of both, the same for each split.
-
-    Raises
-    ------
-    ValueError
-        If the text cannot be read, or the images cannot take the factor.
-    """
+    """Plant what stands behind the name of a data set, as `check_plants` reads it."""
     name = f"{images.name}+{text}"
     for factor, train, test, seed in check_plants(text):
         correlation = test if images.split == "test" else train

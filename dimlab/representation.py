@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +72,8 @@ class Representation:
     >>> half = Representation(np.array([[0.1, 0.7], [1.3, 2.9]], dtype=np.float16))
     >>> half.features.dtype.name, half.precision, half.eps
     ('float32', 'float16', 0.0009765625)
+    >>> split[:2].shape, np.asarray(split).shape
+    ((2, 2), (3, 2))
     """
 
     features: np.ndarray
@@ -110,18 +112,32 @@ class Representation:
             put(self, "view_factors", _factors(self.view_factors, shape, "view_factors"))
         if not isinstance(self.meta or {}, Mapping):
             raise TypeError(f"meta must be a mapping; got {type(self.meta).__name__}.")
-        meta = dict(self.meta or {})
-        precision = meta.pop("precision", None) or _precision(given, features)
-        if precision not in PRECISIONS:
-            raise ValueError(
-                f"meta['precision'] must be one of {', '.join(PRECISIONS)}; got {precision!r}."
-            )
-        if precision != features.dtype.name:
-            meta["precision"] = precision
-        put(self, "meta", meta)
+        put(self, "meta", _with_precision(dict(self.meta or {}), given, features))
+
+    def _trusted(self, **changed: Any) -> Representation:
+        """Replace parts by what was made of them: it fits, and nothing is checked again."""
+        made = object.__new__(Representation)
+        made.__dict__.update(self.__dict__, **changed)
+        meta = _with_precision(dict(made.meta), made.features, made.features)
+        object.__setattr__(made, "meta", meta)
+        return made
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def __getitem__(self, rows: slice | Sequence[int] | np.ndarray) -> Representation:
+        """Return the representation of some samples: a slice, indices or a mask."""
+        return self.take(np.arange(len(self))[rows] if isinstance(rows, slice) else rows)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return the features, as ``np.asarray`` asks for them."""
+        features = np.asarray(self.features, dtype)
+        return features.copy() if copy else features
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape (N, D) of the features."""
+        return len(self.features), self.features.shape[1]
 
     @property
     def n_dimensions(self) -> int:
@@ -195,7 +211,7 @@ class Representation:
         if "mask" in meta:
             meta["mask"] = [meta["mask"][i] for i in index]
         views = None if self.views is None else self.views[:, :, index]
-        return replace(self, features=self.features[:, index], views=views, meta=meta)
+        return self._trusted(features=self.features[:, index], views=views, meta=meta)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Representation:
         """Return the representation of these samples only, in this order.
@@ -233,8 +249,7 @@ class Representation:
             raise ValueError(
                 f"rows must lie in [0, {len(self)}); got {index.min()}..{index.max()}."
             )
-        return replace(
-            self,
+        return self._trusted(
             features=self.features[index],
             labels=None if self.labels is None else self.labels[index],
             factors={name: value[index] for name, value in self.factors.items()},
@@ -274,7 +289,7 @@ class Representation:
         weights = mask.weights.astype(self.features.dtype)
         views = None if self.views is None else self.views * weights
         meta = {**self.meta, "masked": True}
-        return replace(self, features=self.features * weights, views=views, meta=meta)
+        return self._trusted(features=self.features * weights, views=views, meta=meta)
 
     def per_view(self) -> Representation:
         """Stack the views into one representation of V * N rows, each an encoded view.
@@ -320,11 +335,13 @@ class Representation:
             "view": added("view", np.repeat(np.arange(n_views), n_samples)),
             "sample": added("sample", np.tile(np.arange(n_samples), n_views)),
         }
-        return Representation(
-            self.views.reshape(-1, n_dimensions),
+        return self._trusted(
+            features=self.views.reshape(-1, n_dimensions),
             labels=None if self.labels is None else np.tile(self.labels, n_views),
             factors=factors,
             periods={named[name]: period for name, period in self.periods.items()},
+            views=None,
+            view_factors={},
             meta={**self.meta, "per_view": columns},
         )
 
@@ -480,9 +497,19 @@ def _floating(name: str, value: Any, *, ndim: int) -> np.ndarray:
         return array.astype(np.float64 if wide else np.float32)
 
 
-def _precision(given: np.ndarray, features: np.ndarray) -> str:
-    """Floating type of the features as they were given, or as they were rounded before that."""
-    return given.dtype.name if given.dtype == np.float16 else stored_precision(features)
+def _with_precision(
+    meta: dict[str, Any], given: np.ndarray, features: np.ndarray
+) -> dict[str, Any]:
+    """Record the type that features were rounded to, unless it is recorded or is their own."""
+    precision = meta.pop("precision", None)
+    if not precision:
+        half = given.dtype == np.float16
+        precision = given.dtype.name if half else stored_precision(features)
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"meta['precision'] must be one of {', '.join(PRECISIONS)}; got {precision!r}."
+        )
+    return meta if precision == features.dtype.name else {**meta, "precision": precision}
 
 
 def _refuse_non_finite(name: str, array: np.ndarray) -> None:

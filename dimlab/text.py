@@ -29,25 +29,7 @@ _ERRORS = "dimlab-readable"
 
 
 def visible(text: str, *, keep: str = "\n") -> str:
-    r"""Write characters that cannot be seen, or that a terminal would obey, as escapes.
-
-    Parameters
-    ----------
-    text : str
-        Anyone's.
-    keep : str
-        Characters that stay all the same.
-
-    Returns
-    -------
-    str
-        The same where nothing had to be escaped.
-
-    Examples
-    --------
-    >>> visible("scanner\x1b[31m\t猫")
-    'scanner\\x1b[31m\\t猫'
-    """
+    """Escape characters that cannot be seen, or that a terminal would obey, except ``keep``."""
     return _UNSEEN.sub(
         lambda found: found[0] if found[0] in keep else found[0].encode("unicode_escape").decode(),
         text,
@@ -55,25 +37,7 @@ def visible(text: str, *, keep: str = "\n") -> str:
 
 
 def fitted(text: str, most: int) -> str:
-    """Leave out the middle of lines that are too long.
-
-    Parameters
-    ----------
-    text : str
-        One line or several.
-    most : int
-        Characters of a line.
-
-    Returns
-    -------
-    str
-        Its lines, none longer.
-
-    Examples
-    --------
-    >>> fitted("magnification of the third scanner", 20)
-    'magnificat…d scanner'
-    """
+    """Leave out the middle of lines longer than ``most`` characters."""
     first, last = (most + 1) // 2, most // 2 - 1
     return "\n".join(
         line if len(line) <= most else f"{line[:first]}…{line[len(line) - last :]}"
@@ -82,10 +46,7 @@ def fitted(text: str, most: int) -> str:
 
 
 def make_streams_readable() -> None:
-    """Let stdout and stderr take any text: what their encoding lacks is written in ASCII.
-
-    Symbols of dimlab's own become what they look like, as ``>=``; other characters are escaped.
-    """
+    """Let stdout and stderr take any text: what their encoding lacks is written in ASCII."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)  # streams of notebooks take all text
         if reconfigure is not None:
@@ -93,13 +54,7 @@ def make_streams_readable() -> None:
 
 
 def say(sentence: str) -> None:
-    """Say a sentence on stderr, beside the results.
-
-    Parameters
-    ----------
-    sentence : str
-        With anyone's names in it.
-    """
+    """Say a sentence, with anyone's names in it, on stderr beside the results."""
     print(visible(sentence), file=sys.stderr)
 
 
@@ -130,10 +85,7 @@ def raw_numbers() -> Iterator[None]:
 
 
 def plain(value: Any) -> Any:
-    """Replace NaN and infinity by None, as JSON wants, in a number or a list of them.
-
-    Within `raw_numbers` infinities stay.
-    """
+    """Replace NaN and infinity by None, as JSON wants; within `raw_numbers` infinities stay."""
     if isinstance(value, list):
         return [plain(each) for each in value]
     if value is None or isinstance(value, int):
@@ -143,28 +95,7 @@ def plain(value: Any) -> Any:
 
 
 def json_text(value: Any) -> str:
-    r"""Write a value as strict JSON: arrays as lists, numbers that are not finite as null.
-
-    Parameters
-    ----------
-    value : object
-        Numbers, text, arrays, and lists and mappings of them.
-
-    Returns
-    -------
-    str
-        In ASCII, indented.
-
-    Raises
-    ------
-    TypeError
-        If it holds something else.
-
-    Examples
-    --------
-    >>> json_text([1, float("inf"), "≥"]).split()
-    ['[', '1,', 'null,', '"\\u2265"', ']']
-    """
+    """Write numbers, text, arrays, lists and mappings as strict JSON, infinite ones as null."""
     return json.dumps(_strict(value), indent=2, allow_nan=False)
 
 

@@ -1,8 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import dimlab.representation as representation_module
+from dimlab.basis import fit_basis
 from dimlab.mask import DimensionMask
 from dimlab.representation import Representation
 
@@ -82,6 +85,43 @@ def test_select_and_take_keep_everything_aligned(full):
     np.testing.assert_array_equal(
         rows.view_factors["crop_x"], full.view_factors["crop_x"][:, [5, 0]]
     )
+
+
+def test_a_representation_is_sliced_as_an_array_is_and_read_as_one(full):
+    for rows in (slice(1, None, 2), [1, 3, 5], np.arange(6) % 2 == 1):
+        part = full[rows]
+        np.testing.assert_array_equal(part.features, full.features[1::2])
+        np.testing.assert_array_equal(part.factors["site"], full.factors["site"][1::2])
+    assert full.shape == (6, 4)
+    np.testing.assert_array_equal(np.asarray(full, dtype=np.float64), full.features)
+    assert np.asarray(full) is full.features
+    with pytest.raises(ValueError, match="rows must be a list of at least one index"):
+        full[6:]
+
+
+def test_values_are_checked_once_where_they_enter(rng, monkeypatch):
+    scanned = []
+    check = representation_module._refuse_non_finite
+
+    def counted(name, array):
+        scanned.append(name)
+        check(name, array)
+
+    monkeypatch.setattr(representation_module, "_refuse_non_finite", counted)
+    rows = rng.normal(size=(40, 4)).astype(np.float32)
+    full = Representation(rows, labels=np.arange(40) % 2, views=np.stack([rows, rows]))
+    assert scanned == ["features", "views"]
+    mask = DimensionMask(np.array([0.0, 0.5, 1.0, 0.25]))
+    made = [full.take([1, 0]), full[:9], full.select([2, 0]), full.masked(mask), full.per_view()]
+    made.append(fit_basis(full, "pca").apply(full))
+    assert scanned == ["features", "views"]
+    for each in made:  # and what they are made of would pass
+        again = replace(each)
+        assert dict(again.meta) == dict(each.meta)
+        for name in ("features", "labels", "views"):
+            ours, theirs = getattr(each, name), getattr(again, name)
+            assert getattr(ours, "dtype", None) == getattr(theirs, "dtype", None)
+            np.testing.assert_array_equal(ours, theirs)
 
 
 def test_masked_multiplies(full):
