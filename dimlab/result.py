@@ -2,7 +2,7 @@
 
 A result is a frozen dataclass whose fields are made by `per` (an array with one entry a group, a
 dimension, ...), `scalar` (an entry of the summary) and `detail` (neither). Properties marked
-`column` and `entry` stand among them. The order of definition is the order of presentation::
+`column`, `entry` and `entries` stand among them. The order of definition is that of presentation::
 
     @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
     class Cohesion(Result):
@@ -82,6 +82,10 @@ class entry(property):
     """A property that is an entry of the summary."""
 
 
+class entries(property):
+    """A property whose items are entries of the summary."""
+
+
 class column(property):
     """A property that is a column of the table, or several by name."""
 
@@ -124,7 +128,8 @@ class Result:
         own = [
             (name, each)
             for name, each in vars(cls).items()
-            if isinstance(each, (entry, column)) or (isinstance(each, Field) and each.metadata)
+            if isinstance(each, (entry, entries, column))
+            or (isinstance(each, Field) and each.metadata)
         ]
         replaced = {name for name, _ in own}
         cls._parts = (*(each for each in cls._parts if each[0] not in replaced), *own)
@@ -149,6 +154,8 @@ class Result:
             if isinstance(part, entry):
                 if value is not ABSENT:
                     found[name] = _plain(value)
+            elif isinstance(part, entries):
+                found |= _plain(value)
             elif isinstance(part, Field) and "key" in part.metadata:
                 if not (part.metadata["optional"] and _is_empty(value)):
                     found[part.metadata["key"] or name] = _plain(value)

@@ -184,7 +184,7 @@ _of(
      "ranks = torch.arange(m, device=scores.device)", "test_every_query_and_dimension_equals_brute_force"),
     ("_best_candidates", "keys = scores * (1 << (m - 1).bit_length()) + ranks",
      "keys = scores * m.bit_length() + ranks", "test_every_query_and_dimension_equals_brute_force"),
-    ("_Others._enter", "better = scores >= best.scores",
+    ("_enter", "better = scores >= best.scores",
      "better = scores > best.scores", "test_every_query_and_dimension_equals_brute_force"),
     ("_find_block", "best.rows[empty] = torch.arange(k, device=bank.device)",
      "best.rows[empty] = best.rows[empty]", "test_every_query_and_dimension_equals_brute_force"),
@@ -430,8 +430,8 @@ _of(
      "test_p_values_are_shares_of_all_permutations_within_cells"),
 )
 _of(
-    "probes/decompose.py", "probes/test_decompose.py",
-    ("_lidar_with_interval", "total - within[block]", "total",
+    "probes/_ranks.py", "probes/test_decompose.py",
+    ("lidar_with_interval", "total - within[block]", "total",
      "test_the_interval_of_lidar_leaves_the_samples_of_each_block_out"),
 )
 _of(

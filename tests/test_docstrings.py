@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 import dimlab.probes
-from dimlab.result import column, entry
+from dimlab.result import column, entries, entry
 from dimlab.training import losses
 
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
@@ -40,7 +40,7 @@ def exported():
 def members_of(owner):
     """Public methods and properties that a class defines itself."""
     kinds = (types.FunctionType, classmethod, staticmethod, property)
-    shown = (entry, column)  # summary and table show these
+    shown = (entry, entries, column)  # summary and table show these
     found = {
         name: each
         for name, each in vars(owner).items()

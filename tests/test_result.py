@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from dimlab.result import ABSENT, Result, column, detail, entry, per, scalar
+from dimlab.result import ABSENT, Result, column, detail, entries, entry, per, scalar
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -40,6 +40,11 @@ class Cohesion(Result):
         """Left out where there is nothing to say."""
         return "tight" if (self.spread < 0.1).all() else ABSENT
 
+    @entries
+    def of_dimensions(self):
+        """One entry a tight dimension."""
+        return {f"spread_{d}": value for d, value in enumerate(self.spread) if value < 0.1}
+
     worst: float = scalar("Largest spread.", default=np.inf)
     kept: tuple = detail("Neither in table nor summary.", default=())
 
@@ -50,8 +55,8 @@ def cohesion(**changes):
 
 
 def test_the_summary_and_the_table_follow_the_order_of_definition():
-    assert cohesion().summary() == {"n": 3, "n_tight": 1, "worst": None}
-    assert list(cohesion(note="some").summary()) == ["n", "note", "n_tight", "worst"]
+    assert cohesion().summary() == {"n": 3, "n_tight": 1, "spread_0": 0.0, "worst": None}
+    assert list(cohesion(note="some").summary()) == ["n", "note", "n_tight", "spread_0", "worst"]
     assert cohesion(spread=np.zeros(2)).summary()["remark"] == "tight"
     assert list(cohesion(other=np.ones(2)).to_frame()) == ["dimension", "spread", "another"]
 
@@ -63,7 +68,7 @@ def test_fields_are_documented_by_their_declaration():
 
 
 def test_the_repr_is_one_line_and_html_shows_rows():
-    assert repr(cohesion()) == "Cohesion(n=3, n_tight=1)"
+    assert repr(cohesion()) == "Cohesion(n=3, n_tight=1, spread_0=0)"
     assert "<table" in cohesion()._repr_html_()
     assert "Cohesion(n=3" in cohesion()._repr_html_()
 

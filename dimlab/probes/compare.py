@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from dimlab.clusters import cluster_ids
 from dimlab.kernels.correlation import (
-    chance_of,
-    dead_dimensions,
-    effective_samples,
-    off_diagonal_rms,
     permutation_of,
-    redundancy_of,
-    replicate_of,
-    rooted,
 )
-from dimlab.kernels.jackknife import (
-    corrected_interval,
-    jackknife_deviations,
-    jackknife_interval,
-)
-from dimlab.kernels.reliability import block_kurtosis, doubtful_statistics, is_heavy
 from dimlab.kernels.rounding import spread_floor
 from dimlab.kernels.similarity import (
     centred_products,
@@ -34,77 +19,26 @@ from dimlab.kernels.similarity import (
     matched_dimensions,
     nuclear_similarity,
 )
-from dimlab.kernels.spectra import entropy_rank, participation_ratio, stable_rank
 from dimlab.memory import Shapes, foresee
-from dimlab.moments import N_BLOCKS, Moments
+from dimlab.moments import N_BLOCKS
 from dimlab.pairing import BY_NAME, BY_ORDER, pair
+from dimlab.probes._differences import COLUMNS, STATISTICS, differences, sampled
+from dimlab.probes._moments import caution_of_rank, ids_of, in_blocks
 from dimlab.probes._outcomes import Progress
-from dimlab.probes._reading import basis_of, plain
-from dimlab.probes.decompose import SCALES, caution_of, replicates, singular_values_of
+from dimlab.probes._reading import basis_of
+from dimlab.probes.decompose import SCALES
 from dimlab.representation import Representation
+from dimlab.result import Result, column, detail, entry, per, scalar
 
-STATISTICS = (
-    "effective_rank",
-    "participation_ratio",
-    "stable_rank",
-    "off_diagonal_rms",
-    "mean_redundancy",
-    "mean_diagonal",
-)
+NEEDS: tuple[set[str], ...] = (set(),)
 _N_MATCHES = 39  # permutations of samples: the second largest is then a 95 % quantile
 _MOST_MATCHED = 20_000  # samples that dimensions are matched on
 _LEVEL = 0.95
-_COLUMNS = (
-    "values", "corrected", "corrected_low", "corrected_high", "difference", "difference_low",
-    "difference_high", "doubtful", "difference_doubtful",
-)  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """S representations side by side; differences are to the reference.
-
-    Parameters
-    ----------
-    names : tuple of str
-        Of the representations.
-    reference : str
-        The one that the others are compared with.
-    statistics : tuple of str
-        Names of the M statistics. ``mean_diagonal`` is NaN without two views.
-    values : ndarray of shape (S, M)
-        Statistics of these samples. ``off_diagonal_rms`` is beyond chance, as in `correlate`.
-    corrected, corrected_low, corrected_high : ndarray of shape (S, M)
-        Statistics without the bias that falls as 1 / N, and 95 % jackknife intervals of these. The
-        last three statistics have no such bias, so that they are the values themselves.
-    difference, difference_low, difference_high : ndarray of shape (S, M)
-        Corrected value less that of the reference, with 95 % intervals: paired over samples where
-        ``paired``; NaN bounds for the reference itself.
-    doubtful, difference_doubtful : ndarray of shape (S, M), bool
-        Whether the interval of the corrected value, or of the difference, may cover less than 95 %,
-        as in `decompose`.
-    paired : ndarray of shape (S,), bool
-        Whether the representation is of the same samples as the reference.
-    n_samples, n_dimensions, n_dead : ndarray of shape (S,), int
-        N, D, and dimensions that do not vary.
-    cka, cka_biased, procrustes : ndarray of shape (S, S)
-        Linear centred kernel alignment, debiased and plain; and the largest correlation that a
-        rotation can reach. NaN where samples differ.
-    partner : dict of str to ndarray of shape (D,), int
-        For each representation of the reference's samples: the reference's dimension that each of
-        its dimensions is matched with, one to one; -1: none.
-    match : dict of str to ndarray of shape (D,)
-        Absolute correlation of each dimension with its partner.
-    match_null : dict of str to float
-        95 % quantile, over permutations of the samples, of the largest correlation of any two
-        dimensions: a match above it is beyond chance, whatever the number of dimensions.
-    basis : tuple of str
-        Basis of each representation.
-    paired_by : tuple of str
-        How the rows of each were paired with the reference's: ``row names``, ``order``, or empty
-        for the reference and for other samples.
-    clustered : bool
-        Whether rows were taken to be independent between clusters only.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Comparison(Result):
+    """S representations side by side in M statistics; differences are to the reference.
 
     References
     ----------
@@ -123,54 +57,141 @@ class Comparison:
     ('a', ['similarities', 'matches'], 12)
     """
 
-    names: tuple[str, ...]
-    reference: str
-    statistics: tuple[str, ...]
-    values: np.ndarray
-    corrected: np.ndarray
-    corrected_low: np.ndarray
-    corrected_high: np.ndarray
-    difference: np.ndarray
-    difference_low: np.ndarray
-    difference_high: np.ndarray
-    doubtful: np.ndarray
-    difference_doubtful: np.ndarray
-    paired: np.ndarray
-    n_samples: np.ndarray
-    n_dimensions: np.ndarray
-    n_dead: np.ndarray
-    cka: np.ndarray
-    cka_biased: np.ndarray
-    procrustes: np.ndarray
-    partner: dict[str, np.ndarray]
-    match: dict[str, np.ndarray]
-    match_null: dict[str, float]
-    basis: tuple[str, ...]
-    paired_by: tuple[str, ...] = ()
-    clustered: bool = False
+    ROWS = "representation and statistic"
 
-    def to_frame(self) -> Any:
-        """Return one row a representation and statistic.
+    names: tuple[str, ...] = detail("Names of the representations.")
+    reference: str = scalar("The one that the others are compared with.")
+    statistics: tuple[str, ...] = detail(
+        "Names of the M statistics. `mean_diagonal` is NaN without two views."
+    )
+    values: np.ndarray = per(
+        "representation",
+        "Statistics of these samples. `off_diagonal_rms` is beyond chance, as in `correlate`.",
+        shape="(S, M)",
+    )
+    corrected: np.ndarray = per(
+        "representation",
+        "Statistics without the bias that falls as 1 / N. The last three have no such bias, so "
+        "that they are the values themselves.",
+        shape="(S, M)",
+    )
+    corrected_low: np.ndarray = per(
+        "representation", "Lower end of the 95 % jackknife interval of it.", shape="(S, M)"
+    )
+    corrected_high: np.ndarray = per("representation", "Upper end of it.", shape="(S, M)")
+    difference: np.ndarray = per(
+        "representation", "Corrected value minus that of the reference.", shape="(S, M)"
+    )
+    difference_low: np.ndarray = per(
+        "representation",
+        "Lower end of its 95 % interval: paired over samples where `paired`; NaN for the reference "
+        "itself.",
+        shape="(S, M)",
+    )
+    difference_high: np.ndarray = per("representation", "Upper end of it.", shape="(S, M)")
+    doubtful: np.ndarray = per(
+        "representation",
+        "Whether the interval of the corrected value may cover less than 95 %, as in `decompose`.",
+        shape="(S, M)",
+    )
+    difference_doubtful: np.ndarray = per(
+        "representation", "The same of the difference.", shape="(S, M)"
+    )
+    paired: np.ndarray = per(
+        "representation", "Whether it is of the same samples as the reference.", shape="(S,)"
+    )
+    n_samples: np.ndarray = per("representation", "N of each.", shape="(S,)")
+    n_dimensions: np.ndarray = per("representation", "D of each.", shape="(S,)")
+    n_dead: np.ndarray = per("representation", "Dimensions of each that do not vary.", shape="(S,)")
+    cka: np.ndarray = per(
+        "representation",
+        "Linear centred kernel alignment, debiased; NaN where samples differ.",
+        shape="(S, S)",
+    )
+    cka_biased: np.ndarray = per("representation", "The same, plain.", shape="(S, S)")
+    procrustes: np.ndarray = per(
+        "representation",
+        "The largest correlation that a rotation can reach; NaN where samples differ.",
+        shape="(S, S)",
+    )
+    partner: dict[str, np.ndarray] = detail(
+        "For each representation of the reference's samples: the reference's dimension that each "
+        "of its dimensions is matched with, one to one, shape (D,); -1: none."
+    )
+    match: dict[str, np.ndarray] = detail(
+        "Absolute correlation of each dimension with its partner, shape (D,)."
+    )
+    match_null: dict[str, float] = detail(
+        "95 % quantile, over permutations of the samples, of the largest correlation of any two "
+        "dimensions: a match above it is beyond chance, whatever the number of dimensions."
+    )
+    basis: tuple[str, ...] = detail("Basis of each representation.")
+    paired_by: tuple[str, ...] = detail(
+        "How the rows of each were paired with the reference's: `row names`, `order`, or empty for "
+        "the reference and for other samples.",
+        default=(),
+    )
+    clustered: bool = detail(
+        "Whether rows were taken to be independent between clusters only.", default=False
+    )
 
-        Returns
-        -------
-        pandas.DataFrame
-            ``representation, n_samples, n_dimensions, n_dead, statistic, value, corrected,
-            corrected_low, corrected_high, difference, difference_low, difference_high, doubtful,
-            difference_doubtful, paired``.
-        """
-        import pandas as pd
+    @column
+    def rows(self) -> dict[str, Any]:
+        """One row a representation and statistic."""
+        m, n = len(self.statistics), len(self.names)
+        return {
+            "representation": np.repeat(self.names, m),
+            **{
+                name: np.repeat(getattr(self, name), m)
+                for name in ("n_samples", "n_dimensions", "n_dead")
+            },
+            "statistic": np.tile(self.statistics, n),
+            "value": self.values.ravel(),
+            **{name: getattr(self, name).ravel() for name in COLUMNS[1:]},
+            "paired": np.repeat(self.paired, m),
+        }
 
-        n_statistics = len(self.statistics)
-        columns: dict[str, Any] = {"representation": np.repeat(self.names, n_statistics)}
-        for name in ("n_samples", "n_dimensions", "n_dead"):
-            columns[name] = np.repeat(getattr(self, name), n_statistics)
-        columns["statistic"] = np.tile(self.statistics, len(self.names))
-        columns["value"] = self.values.ravel()
-        for name in _COLUMNS[1:]:
-            columns[name] = getattr(self, name).ravel()
-        columns["paired"] = np.repeat(self.paired, n_statistics)
-        return pd.DataFrame(columns)
+    @entry
+    def representations(self) -> dict[str, Any]:
+        """By name: sizes, statistics with intervals, similarities with the reference, matches."""
+        return {name: self._of(row, name) for row, name in enumerate(self.names)}
+
+    @entry
+    def intervals(self) -> str:
+        """What the intervals are over."""
+        return (
+            f"{in_blocks(self.clustered)}, of values without the bias that falls as 1/N; "
+            "differences are paired where the samples are the same."
+        )
+
+    def _of(self, row: int, name: str) -> dict[str, Any]:
+        """Return what the summary says of one representation."""
+        base = self.names.index(self.reference)
+        numbers, bounds = dict(zip(self.statistics, self.values[row], strict=True)), {}
+        for place, statistic in enumerate(self.statistics):
+            key = f"{statistic}_corrected" if statistic in SCALES else statistic
+            numbers[key] = self.corrected[row, place]
+            pair = [float(x[row, place]) for x in (self.corrected_low, self.corrected_high)]
+            bounds[f"{key}_interval"] = pair if np.isfinite(pair).all() else None
+        for kind in ("cka", "cka_biased", "procrustes"):
+            numbers[kind] = getattr(self, kind)[row, base]
+        beyond = {}
+        if name in self.match:
+            match, chance = self.match[name], self.match_null[name]
+            numbers |= {"mean_match": np.nanmean(match), "match_null": chance}
+            beyond = {"n_matched_beyond_chance": int((match > chance).sum())}
+        return {
+            "n_samples": self.n_samples[row],
+            "n_dimensions": self.n_dimensions[row],
+            "n_dead": self.n_dead[row],
+            "basis": self.basis[row],
+            "paired": self.paired[row],
+            "paired_by": self.paired_by[row] or None if self.paired_by else None,
+            **numbers,
+            **bounds,
+            "doubtful": np.array(self.statistics)[self.doubtful[row]],
+            **beyond,
+        }
 
     def tables(self) -> dict[str, Any]:
         """Return what stands beside the frame, by name.
@@ -223,54 +244,6 @@ class Comparison:
         ]
         columns = ["representation", "dimension", "partner", "match", "beyond_chance"]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
-
-    def summary(self) -> dict[str, Any]:
-        """Return the main numbers, ready for JSON.
-
-        Returns
-        -------
-        dict
-            ``reference``; under ``representations``, by name, statistics (with ``_corrected`` and
-            its interval where they are biased), similarities with the reference, the mean match,
-            and how many dimensions match beyond ``match_null``; and what the intervals mean.
-        """
-        base = self.names.index(self.reference)
-        each: dict[str, Any] = {}
-        for row, name in enumerate(self.names):
-            numbers, bounds = dict(zip(self.statistics, self.values[row], strict=True)), {}
-            for column, statistic in enumerate(self.statistics):
-                key = f"{statistic}_corrected" if statistic in SCALES else statistic
-                numbers[key] = self.corrected[row, column]
-                pair = [float(x[row, column]) for x in (self.corrected_low, self.corrected_high)]
-                bounds[f"{key}_interval"] = pair if np.isfinite(pair).all() else None
-            numbers |= {
-                kind: getattr(self, kind)[row, base] for kind in ("cka", "cka_biased", "procrustes")
-            }
-            if name in self.match:
-                numbers["mean_match"] = np.nanmean(self.match[name])
-                numbers["match_null"] = self.match_null[name]
-            each[name] = {
-                "n_samples": int(self.n_samples[row]),
-                "n_dimensions": int(self.n_dimensions[row]),
-                "n_dead": int(self.n_dead[row]),
-                "basis": self.basis[row],
-                "paired": bool(self.paired[row]),
-                "paired_by": self.paired_by[row] or None if self.paired_by else None,
-                **{kind: plain(number) for kind, number in numbers.items()},
-                **bounds,
-                "doubtful": np.array(self.statistics)[self.doubtful[row]].tolist(),
-            }
-            if name in self.match:
-                beyond = self.match[name] > self.match_null[name]
-                each[name]["n_matched_beyond_chance"] = int(beyond.sum())
-        return {
-            "reference": self.reference,
-            "representations": each,
-            "intervals": "95 %, jackknife over blocks of "
-            + ("clusters" if self.clustered else "samples")
-            + ", of values without the bias that falls as 1/N; differences are paired where the "
-            "samples are the same.",
-        }
 
 
 def compare(
@@ -361,12 +334,10 @@ def compare(
     names, base = _checked(representations, reference, n_blocks)
     splits, by_name = _paired(list(representations.values()), names, base)
     largest = max(splits, key=lambda split: split.n_dimensions)
-    foresee(
-        "compare",
-        Shapes(0, len(largest), largest.n_dimensions, n_draws=len(splits), n_blocks=n_blocks),
-    )
+    shapes = Shapes(0, len(largest), largest.n_dimensions, n_draws=len(splits), n_blocks=n_blocks)
+    foresee("compare", shapes)
     for name, split in zip(names, splits, strict=True):
-        caution = caution_of(*split.features.shape)
+        caution = caution_of_rank(*split.features.shape)
         if caution:
             warnings.warn(f"{name}: {caution}", UserWarning, stacklevel=2)
     n_steps, done = len(names) + len(names) * (len(names) + 1) // 2, 0
@@ -377,41 +348,23 @@ def compare(
         if progress is not None:
             progress(done, n_steps)
 
-    ids = [cluster_ids(split, clusters) for split in splits]
-    sampled = []
+    ids = [ids_of(split, clusters) for split in splits]
+    measured = []
     for split, own_ids in zip(splits, ids, strict=True):
-        sampled.append(_sampled(split, own_ids, n_blocks, seed, device))
+        measured.append(sampled(split, own_ids, n_blocks, seed, device))
         step()
-    same = np.array(
-        [
-            [(i in by_name and j in by_name and len(a) == len(b)) or _same_samples(a, b)
-             for j, b in enumerate(splits)]
-            for i, a in enumerate(splits)
-        ]
-    )  # fmt: skip
-    similar: dict[str, Any] = {
-        kind: np.full(same.shape, np.nan) for kind in ("cka", "cka_biased", "procrustes")
-    }
-    own: dict[int, tuple[float, float]] = {}
-    for i in range(len(splits)):
-        for j in range(i, len(splits)):
-            if same[i, j]:
-                _fill(similar, own, splits, i, j)
-            step()
-    _normalise(similar, own)
-    columns: dict[str, Any] = _tables(sampled, base, same[base])
-    matching: dict[str, Any] = _matchings(splits, names, base, same[base], seed, ids[base])
+    same = _same(splits, by_name)
     return Comparison(
         names=names,
         reference=names[base],
         statistics=STATISTICS,
-        **columns,
+        **differences(measured, base, same[base]),
         paired=same[base],
         n_samples=np.array([len(each) for each in splits]),
         n_dimensions=np.array([each.n_dimensions for each in splits]),
-        n_dead=np.array([each.n_dead for each in sampled]),
-        **similar,
-        **matching,
+        n_dead=np.array([each.n_dead for each in measured]),
+        **_similarities(splits, same, step),
+        **_matchings(splits, names, base, same[base], seed, ids[base]),
         basis=tuple(basis_of(each) for each in splits),
         paired_by=tuple(
             "" if each == base or not same[base, each] else BY_NAME if each in by_name else BY_ORDER
@@ -419,18 +372,6 @@ def compare(
         ),
         clustered=any(each is not None for each in ids),
     )
-
-
-class _Sampled(NamedTuple):
-    """Statistics of one representation: (M,) arrays, deviations (B, M)."""
-
-    values: np.ndarray
-    corrected: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
-    deviations: np.ndarray  # their products summed over blocks: covariances
-    doubtful: np.ndarray
-    n_dead: int
 
 
 def _checked(
@@ -468,164 +409,45 @@ def _paired(
     return splits, by_name
 
 
-def _same_samples(a: Representation, b: Representation) -> bool:
-    if len(a) != len(b) or (a.labels is None) != (b.labels is None):
-        return False
-    if a.labels is None or b.labels is None:
-        return True
-    return bool(np.array_equal(a.labels, b.labels))
+def _same(splits: list[Representation], by_name: set[int]) -> np.ndarray:
+    """Whether two of S splits are of the same samples, (S, S): by row names, or by labels."""
+
+    def is_same(i: int, j: int) -> bool:
+        a, b = splits[i], splits[j]
+        if len(a) != len(b) or (i in by_name and j in by_name):
+            return len(a) == len(b)
+        if a.labels is None or b.labels is None:
+            return a.labels is None and b.labels is None
+        return bool(np.array_equal(a.labels, b.labels))
+
+    places = range(len(splits))
+    return np.array([[is_same(i, j) for j in places] for i in places])
 
 
-def _sampled(
-    split: Representation, ids: np.ndarray | None, n_blocks: int, seed: int, device: str
-) -> _Sampled:
-    """Statistics of one representation, with intervals."""
-    rows = split.features
-    moments_of = partial(
-        Moments.of, n_blocks=n_blocks, seed=seed, clusters=ids, device=device,
-        precision=split.precision,
-    )  # fmt: skip
-    moments = moments_of(rows)
-    dead = dead_dimensions(moments)
-    live = np.flatnonzero(~dead)
-    if len(live) == 0:
-        raise ValueError("representations must vary in some dimension; got a constant one.")
-    n_effective = moments.n if ids is None else effective_samples((rows,), ids)
-
-    def numbers(each: Moments) -> np.ndarray:
-        values = singular_values_of(each, centred=False)
-        matrix, _ = replicate_of(each, dead)
-        left = n_effective * (each.n / moments.n)
-        beyond = off_diagonal_rms(matrix[np.ix_(live, live)]) ** 2 - chance_of(live, left)
-        redundancy = redundancy_of(matrix, live, left)[live].mean()
-        ranks = (entropy_rank(values), participation_ratio(values), stable_rank(values))
-        return np.array([*ranks, beyond, redundancy])
-
-    counts, full, without = replicates(moments, numbers)
-    agreement, agreements = np.array([np.nan]), np.full((len(counts), 1), np.nan)
-    if split.views is not None and len(split.views) > 1:
-        pairs = moments_of((split.views[0], split.views[1]))
-        varying = np.flatnonzero(~dead_dimensions(pairs))
-        _, agreement, agreements = replicates(
-            pairs, lambda each: np.array([_mean_diagonal(each, varying)])
-        )
-    n_units = moments.n if ids is None else int(ids.max()) + 1
-    kurtosis = block_kurtosis(moments)
-    doubtful: tuple[str, ...] = STATISTICS
-    if not is_heavy(kurtosis, n_units):
-        doubtful = doubtful_statistics(
-            singular_values_of(moments, centred=False),
-            n_rows=n_units,
-            n_dimensions=moments.n_dimensions,
-            kurtosis=kurtosis,
-        )
-    values, corrected, low, high, deviations = _with_intervals(
-        np.concatenate([full, agreement]),
-        np.concatenate([without, agreements], axis=1),
-        counts,
-        moments.n_dimensions,
-    )
-    marked = np.isin(STATISTICS, doubtful)
-    return _Sampled(values, corrected, low, high, deviations, marked, int(dead.sum()))
-
-
-def _with_intervals(
-    full: np.ndarray, without: np.ndarray, counts: np.ndarray, n_dimensions: int
-) -> tuple[np.ndarray, ...]:
-    """Values, corrected ones, their intervals as the probes give them, and deviations (B, M)."""
-    values, corrected = full.copy(), full.copy()
-    low, high = jackknife_interval(full, without, counts, corrected=False)
-    deviations = jackknife_deviations(full, without, counts)[1]
-    for column, name in enumerate(STATISTICS):
-        one = slice(column, column + 1)
-        if name in SCALES:
-            corrected[one], low[one], high[one] = corrected_interval(
-                full[one], without[:, one], counts, scale=SCALES[name], lowest=1.0,
-                highest=n_dimensions,
-            )  # fmt: skip
-        elif name == "off_diagonal_rms":
-            for each in (values, corrected, low, high):
-                each[column] = rooted(each[column])
-    return values, corrected, low, high, deviations
-
-
-def _mean_diagonal(pairs: Moments, varying: np.ndarray) -> float:
-    """Mean correlation of each dimension that varies with itself in the other view."""
-    norms = np.sqrt(pairs.squares[0][:, varying])
-    products = np.diagonal(pairs.scatters[0])[varying]
-    if len(varying) == 0:
-        return float("nan")
-    sizes = norms.prod(axis=0)  # 0 where some block alone varied: no agreement is left
-    return float(np.divide(products, sizes, out=np.zeros_like(sizes), where=sizes > 0).mean())
-
-
-def _tables(sampled: list[_Sampled], base: int, paired: np.ndarray) -> dict[str, np.ndarray]:
-    """Values, intervals and differences to the reference, each (S, M)."""
-    rows = []
-    reference = sampled[base]
-    for index, each in enumerate(sampled):
-        correlation = np.zeros(len(STATISTICS))
-        if paired[index]:
-            sizes = [np.sqrt((x.deviations**2).sum(axis=0)) for x in (each, reference)]
-            products = (each.deviations * reference.deviations).sum(axis=0)
-            sizes = sizes[0] * sizes[1]
-            correlation = np.divide(products, sizes, out=correlation, where=sizes > 0)
-        difference = each.corrected - reference.corrected
-        low, high = _difference_interval(each, reference, np.clip(correlation, -1, 1))
-        if index == base:
-            low, high = np.full_like(low, np.nan), np.full_like(high, np.nan)
-        bounds = (each.corrected, each.low, each.high)
-        either = each.doubtful | (reference.doubtful & (index != base))
-        rows.append((each.values, *bounds, difference, low, high, each.doubtful, either))
-    return dict(zip(_COLUMNS, map(np.stack, zip(*rows, strict=True)), strict=True))
-
-
-def _difference_interval(
-    one: _Sampled, other: _Sampled, correlation: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Interval (M,) of a difference from those of both values, which need not be symmetric.
-
-    Where both are symmetric, this is Zou's. Errors that go together are on the same side of their
-    values, so that the share of them that does is taken off on that side.
-    """
-    difference = one.corrected - other.corrected
-    shared = np.abs(correlation)
-
-    def width(mine: np.ndarray, same: np.ndarray, opposite: np.ndarray) -> np.ndarray:
-        apart = mine**2 + opposite**2
-        together = np.where(correlation > 0, mine - same, mine + opposite) ** 2
-        return np.sqrt((1 - shared) * apart + shared * together)
-
-    with np.errstate(invalid="ignore"):
-        own = one.corrected - one.low, one.high - one.corrected
-        theirs = other.corrected - other.low, other.high - other.corrected
-        below, above = width(own[0], *theirs), width(own[1], *theirs[::-1])
-    return difference - below, difference + above
-
-
-def _fill(
-    similar: dict[str, np.ndarray],
-    own: dict[int, tuple[float, float]],
-    splits: list[Representation],
-    i: int,
-    j: int,
-) -> None:
-    """Similarities of one pair, CKA not yet normalised."""
-    parts = centred_products(splits[i].features, splits[j].features)
-    debiased = hilbert_schmidt(*parts, debiased=True)
-    plain = hilbert_schmidt(*parts, debiased=False)
-    if i == j:
-        own[i] = debiased, plain
-    likeness = 1.0 if i == j else nuclear_similarity(*parts)
-    for kind, value in (("cka", debiased), ("cka_biased", plain), ("procrustes", likeness)):
-        similar[kind][i, j] = similar[kind][j, i] = value
-
-
-def _normalise(similar: dict[str, np.ndarray], own: dict[int, tuple[float, float]]) -> None:
-    for place, kind in enumerate(("cka", "cka_biased")):
-        sizes = np.array([own[i][place] for i in range(len(own))])
+def _similarities(
+    splits: list[Representation], same: np.ndarray, step: Callable[[], None]
+) -> dict[str, Any]:
+    """Return CKA, debiased and plain, and Procrustes of each pair, (S, S)."""
+    found: dict[str, Any] = {
+        kind: np.full(same.shape, np.nan) for kind in ("cka", "cka_biased", "procrustes")
+    }
+    for i in range(len(splits)):
+        for j in range(i, len(splits)):
+            if same[i, j]:
+                parts = centred_products(splits[i].features, splits[j].features)
+                values = (
+                    hilbert_schmidt(*parts, debiased=True),
+                    hilbert_schmidt(*parts, debiased=False),
+                    1.0 if i == j else nuclear_similarity(*parts),
+                )
+                for table, value in zip(found.values(), values, strict=True):
+                    table[i, j] = table[j, i] = value
+            step()
+    for kind in ("cka", "cka_biased"):
+        sizes = np.diagonal(found[kind])
         sizes = np.sqrt(np.where(sizes > 0, sizes, np.nan))
-        similar[kind] /= np.outer(sizes, sizes)
+        found[kind] /= np.outer(sizes, sizes)
+    return found
 
 
 def _matchings(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.clusters import cluster_ids
 from dimlab.kernels.collinearity import leaf_order
 from dimlab.kernels.correlation import (
     chance_of,
@@ -28,66 +27,30 @@ from dimlab.kernels.jackknife import jackknife_interval
 from dimlab.kernels.reliability import block_kurtosis, caution_of_tails
 from dimlab.memory import Shapes, foresee
 from dimlab.moments import N_BLOCKS, Moments
+from dimlab.probes._moments import (
+    ALL_CONSTANT,
+    ids_of,
+    in_blocks,
+    moments_of,
+    n_units,
+    refuse_few,
+    replicates,
+    said_of,
+)
 from dimlab.probes._outcomes import Progress
-from dimlab.probes._reading import basis_of, plain, sample_of
-from dimlab.probes.decompose import refuse_clusters, replicates
 from dimlab.representation import Representation
+from dimlab.result import ABSENT, Result, column, detail, entries, entry, per, scalar
 
+NEEDS: tuple[set[str], ...] = (set(),)
 CROSS, WITHIN = "cross-view", "within-view"
 _LEVEL = 0.95
 _DECIMALS = 12  # of correlations that are put in order: equal ones go by index
 _PERMUTED = 3e13  # products up to which rows are permuted: some 5 minutes on two cores
 
 
-@dataclass(frozen=True, eq=False)
-class Correlation:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Correlation(Result):
     """Correlation matrix of D dimensions, and what it says of each and of all.
-
-    Parameters
-    ----------
-    kind : {"cross-view", "within-view"}
-        Dimensions of one view with those of another, or of the features with each other.
-    matrix : ndarray of shape (D, D)
-        Pearson correlations; cross-view: rows are the first view's dimensions. NaN in the rows and
-        columns of dead dimensions.
-    diagonal : ndarray of shape (D,)
-        How well each dimension agrees between views (1 within).
-    diagonal_low, diagonal_high : ndarray of shape (D,)
-        95 % jackknife intervals of it.
-    redundancy : ndarray of shape (D,)
-        (mean_{j != d} C_dj^2 - 1/(N-1)) / (1 - 1/(N-1)): 0 on average without dependence whatever N
-        and D, 1 for copies of one dimension.
-    redundancy_low, redundancy_high : ndarray of shape (D,)
-        95 % jackknife intervals of it.
-    off_diagonal_rms : float
-        Root mean square correlation of different dimensions beyond chance: the root of
-        max(0, mean C_jk^2 - 1/(N-1)), which is 0 on average without dependence.
-    off_diagonal_rms_interval : tuple of float
-        95 % jackknife interval of it: that of the mean, through the same root.
-    off_diagonal_rms_plain : float
-        Root of mean C_jk^2 itself, which is 1 / sqrt(N - 1) without dependence.
-    singular_values : ndarray of shape (n,)
-        Of the matrix of the n dimensions that are not dead, descending.
-    null_band : dict of str to tuple of float
-        What independence gives, by permutation: 95 % band of ``off_diagonal_rms`` (pointwise), and
-        0 to the 95 % quantile of ``largest_singular_value`` and ``largest_entry`` (off the
-        diagonal), which hold for all values at once. Empty where none was drawn.
-    marchenko_pastur_edge : float or None
-        Within-view: (1 + sqrt(D / (N - 1)))^2, the edge for independent dimensions without end.
-    dead : ndarray of shape (D,), bool
-        Dimensions that do not vary (in some view); they are left out of every aggregate.
-    order : ndarray of shape (D,), int
-        Dimensions in cluster order, dead ones last.
-    n_samples, n_draws : int
-        N, and draws of the null.
-    null_law : str
-        How the null was drawn, or why not.
-    basis, sample : str
-        Basis of the dimensions; which part of the split was used, empty: all of it.
-    caution : str
-        Why intervals may be too short, where they are known to be; else empty.
-    clustered : bool
-        Whether rows were taken to be independent between clusters only.
 
     References
     ----------
@@ -105,38 +68,145 @@ class Correlation:
     ('within-view', ['top-pairs'])
     """
 
-    kind: str
-    matrix: np.ndarray
-    diagonal: np.ndarray
-    diagonal_low: np.ndarray
-    diagonal_high: np.ndarray
-    redundancy: np.ndarray
-    redundancy_low: np.ndarray
-    redundancy_high: np.ndarray
-    off_diagonal_rms: float
-    off_diagonal_rms_interval: tuple[float, float]
-    off_diagonal_rms_plain: float
-    singular_values: np.ndarray
-    null_band: dict[str, tuple[float, float]]
-    marchenko_pastur_edge: float | None
-    dead: np.ndarray
-    order: np.ndarray
-    n_samples: int
-    n_draws: int
-    null_law: str
-    basis: str = "axes"
-    sample: str = ""
-    caution: str = ""
-    clustered: bool = False
+    kind: str = scalar(
+        "`cross-view`: dimensions of one view with those of another; `within-view`: of the "
+        "features with each other."
+    )
+    n_samples: int = scalar("N, the number of samples.")
 
-    def __len__(self) -> int:
-        return len(self.diagonal)
+    @entry
+    def n_dimensions(self) -> int:
+        """D, the number of dimensions."""
+        return len(self)
 
-    @property
+    basis: str = scalar("Basis of the dimensions.", default="axes")
+    sample: str = scalar(
+        "Which part of the split was used; empty: all of it.", optional=True, default=""
+    )
+    matrix: np.ndarray = per(
+        "dimension",
+        "Pearson correlations; cross-view: rows are the first view's dimensions. NaN in the rows "
+        "and columns of dead dimensions.",
+        shape="(D, D)",
+    )
+
+    @column
+    def dimension(self) -> np.ndarray:
+        """Index of each dimension, (D,)."""
+        return np.arange(len(self))
+
+    diagonal: np.ndarray = per(
+        "dimension", "How well each dimension agrees between views (1 within)."
+    )
+    diagonal_low: np.ndarray = per("dimension", "Lower end of its 95 % jackknife interval.")
+    diagonal_high: np.ndarray = per("dimension", "Upper end of that interval.")
+    redundancy: np.ndarray = per(
+        "dimension",
+        "(mean_{j != d} C_dj^2 - 1/(N-1)) / (1 - 1/(N-1)): 0 on average without dependence "
+        "whatever N and D, 1 for copies of one dimension.",
+    )
+    redundancy_low: np.ndarray = per("dimension", "Lower end of its 95 % jackknife interval.")
+    redundancy_high: np.ndarray = per("dimension", "Upper end of that interval.")
+
+    @column
+    def strongest(self) -> dict[str, np.ndarray]:
+        """Columns ``partner``, the dimension it correlates most with, or -1; and how much."""
+        others = self.matrix.copy()
+        np.fill_diagonal(others, np.nan)
+        size = np.where(np.isnan(others), -1.0, np.abs(others))
+        partner = size.round(_DECIMALS).argmax(axis=1)
+        known = size.max(axis=1) >= 0
+        return {
+            "partner": np.where(known, partner, -1),
+            "partner_correlation": others[np.arange(len(self)), partner],
+        }
+
+    dead: np.ndarray = per(
+        "dimension",
+        "Whether the dimension does not vary (in some view); such dimensions are left out of every "
+        "aggregate.",
+    )
+    order: np.ndarray = per(
+        "dimension", "Dimensions in cluster order, dead ones last.", column=False
+    )
+    off_diagonal_rms: float = scalar(
+        "Root mean square correlation of different dimensions beyond chance: the root of "
+        "max(0, mean C_jk^2 - 1/(N-1)), which is 0 on average without dependence."
+    )
+    off_diagonal_rms_interval: tuple[float, float] = scalar(
+        "95 % jackknife interval of it: that of the mean, through the same root."
+    )
+    off_diagonal_rms_plain: float = scalar(
+        "Root of mean C_jk^2 itself, which is 1 / sqrt(N - 1) without dependence."
+    )
+
+    @entry
+    def mean_redundancy(self) -> float:
+        """Mean redundancy of the dimensions that vary."""
+        return float(self.redundancy[~self.dead].mean())
+
+    @entry
+    def largest_singular_value(self) -> float:
+        """Largest singular value of the matrix."""
+        return float(self.singular_values[0])
+
+    @entry
     def largest_entry(self) -> float:
         """Largest absolute correlation of two different dimensions; NaN where there are none."""
         pairs = self.top_pairs(1)
         return float(abs(pairs["correlation"].iloc[0])) if len(pairs) else float("nan")
+
+    @entry
+    def mean_diagonal(self) -> Any:
+        """Mean agreement between views of the dimensions that vary."""
+        return float(self.diagonal[~self.dead].mean()) if self.kind == CROSS else ABSENT
+
+    singular_values: np.ndarray = per(
+        "n", "Of the matrix of the n dimensions that are not dead, descending.", shape="(n,)"
+    )
+    null_band: dict[str, tuple[float, float]] = scalar(
+        "What independence gives, by permutation: 95 % band of `off_diagonal_rms` (pointwise), and "
+        "0 to the 95 % quantile of `largest_singular_value` and `largest_entry` (off the "
+        "diagonal), which hold for all values at once. Empty where none was drawn."
+    )
+    null_law: str = scalar("How the null was drawn, or why not.")
+    marchenko_pastur_edge: float | None = scalar(
+        "Within-view: (1 + sqrt(D / (N - 1)))^2, the edge for independent dimensions without end."
+    )
+
+    @entry
+    def n_dead(self) -> int:
+        """Number of dead dimensions."""
+        return int(self.dead.sum())
+
+    @entry
+    def dead_dimensions(self) -> list[int]:
+        """Dead dimensions."""
+        return np.flatnonzero(self.dead).tolist()
+
+    @entries
+    def pairs(self) -> dict[str, Any]:
+        """The ten pairs that correlate most, each with its correlation, as ``top_pairs``."""
+        columns = (each.tolist() for _, each in self.top_pairs(10).items())
+        return {"top_pairs": [list(each) for each in zip(*columns, strict=True)]}
+
+    @entry
+    def intervals(self) -> str:
+        """What the intervals are over."""
+        return f"{in_blocks(self.clustered)}."
+
+    caution: str = scalar(
+        "Why intervals may be too short, where they are known to be; else empty.",
+        optional=True,
+        default="",
+    )
+    n_draws: int = detail("Draws of the null.")
+    clustered: bool = detail(
+        "Whether rows were taken to be independent between clusters only.", default=False
+    )
+
+    def __len__(self) -> int:
+        return len(self.diagonal)
 
     def top_pairs(self, n: int = 10) -> Any:
         """Return the pairs of different dimensions that correlate most.
@@ -195,85 +265,6 @@ class Correlation:
             ``top-pairs``: the 100 strongest.
         """
         return {"top-pairs": self.top_pairs(100)}
-
-    def to_frame(self) -> Any:
-        """Return one row a dimension.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``dimension, diagonal, diagonal_low, diagonal_high, redundancy, redundancy_low,
-            redundancy_high, partner`` (the other dimension of the largest correlation; -1: none),
-            ``partner_correlation, dead``.
-        """
-        import pandas as pd
-
-        others = self.matrix.copy()
-        np.fill_diagonal(others, np.nan)
-        size = np.where(np.isnan(others), -1.0, np.abs(others))
-        partner = size.round(_DECIMALS).argmax(axis=1)
-        known = size.max(axis=1) >= 0
-        rows = np.arange(len(self))
-        return pd.DataFrame(
-            {
-                "dimension": rows,
-                "diagonal": self.diagonal,
-                "diagonal_low": self.diagonal_low,
-                "diagonal_high": self.diagonal_high,
-                "redundancy": self.redundancy,
-                "redundancy_low": self.redundancy_low,
-                "redundancy_high": self.redundancy_high,
-                "partner": np.where(known, partner, -1),
-                "partner_correlation": others[rows, partner],
-                "dead": self.dead,
-            }
-        )
-
-    def summary(self) -> dict[str, Any]:
-        """Return the main numbers, ready for JSON.
-
-        Returns
-        -------
-        dict
-            ``kind``, sizes, ``off_diagonal_rms`` with its interval and the null's band, and
-            ``off_diagonal_rms_plain``,
-            ``largest_singular_value`` and ``largest_entry`` with the null's, ``mean_redundancy``,
-            ``mean_diagonal`` (cross-view), ``dead_dimensions`` and their number, the strongest
-            pairs, and how the null was drawn.
-        """
-        alive = ~self.dead
-        low, high = self.off_diagonal_rms_interval
-        numbers = {
-            "off_diagonal_rms": self.off_diagonal_rms,
-            "off_diagonal_rms_interval": [low, high],
-            "off_diagonal_rms_plain": self.off_diagonal_rms_plain,
-            "mean_redundancy": float(self.redundancy[alive].mean()) if alive.any() else None,
-            "largest_singular_value": float(self.singular_values[0]) if alive.any() else None,
-            "largest_entry": self.largest_entry,
-        }
-        if self.kind == CROSS:
-            numbers["mean_diagonal"] = float(self.diagonal[alive].mean()) if alive.any() else None
-        pairs = self.top_pairs(10)
-        return {
-            "kind": self.kind,
-            "n_samples": self.n_samples,
-            "n_dimensions": len(self),
-            "basis": self.basis,
-            **({"sample": self.sample} if self.sample else {}),
-            **{name: plain(value) for name, value in numbers.items()},
-            "null_band": {name: list(band) for name, band in self.null_band.items()},
-            "null_law": self.null_law,
-            "marchenko_pastur_edge": self.marchenko_pastur_edge,
-            "n_dead": int(self.dead.sum()),
-            "dead_dimensions": np.flatnonzero(self.dead).tolist(),
-            "top_pairs": [
-                [int(row.first), int(row.second), float(row.correlation)]
-                for row in pairs.itertuples()
-            ],
-            "intervals": "95 %, jackknife over blocks of "
-            + ("clusters." if self.clustered else "samples."),
-            **({"caution": self.caution} if self.caution else {}),
-        }
 
 
 def correlate(
@@ -367,40 +358,26 @@ def correlate(
     if n_blocks < 2:
         raise ValueError(f"n_blocks must be >= 2; got {n_blocks}.")
     rows: tuple[np.ndarray, ...] = ()
-    ids = None
-    if isinstance(representation, Moments):
-        refuse_clusters(clusters)
-        moments = representation
-        if within and moments.has_views:
-            raise ValueError(
-                "within must be left out for moments of pairs of views; got True. Accumulate one "
-                "view."
-            )
-    else:
+    if not isinstance(representation, Moments):
         rows = rows_of(representation, within)
-        _enough(len(rows[0]))
-        ids = cluster_ids(representation, clusters)
-        n_samples, n_dimensions = rows[0].shape
-        permuted = n_draws if 2.0 * n_draws * n_samples * n_dimensions**2 <= _PERMUTED else 0
-        foresee(
-            "correlate",
-            Shapes(
-                0, n_samples, n_dimensions, n_draws=permuted, n_blocks=n_blocks, n_views=len(rows),
-            ),
-        )  # fmt: skip
-        moments = Moments.of(
-            rows if len(rows) == 2 else rows[0],
-            n_blocks=n_blocks,
-            seed=seed,
-            clusters=ids,
-            device=device,
-            precision=representation.precision,
+        refuse_few(len(rows[0]), 3, "correlate")
+        n, d = rows[0].shape
+        permuted = n_draws if 2.0 * n_draws * n * d**2 <= _PERMUTED else 0
+        shapes = Shapes(0, n, d, n_draws=permuted, n_blocks=n_blocks, n_views=len(rows))
+        foresee("correlate", shapes)
+    elif within and representation.has_views:
+        raise ValueError(
+            "within must be left out for moments of pairs of views; got True. Accumulate one view."
         )
-    _enough(moments.n)
+    ids = ids_of(representation, clusters)
+    moments = moments_of(
+        representation, n_blocks=n_blocks, seed=seed, ids=ids, device=device, rows=rows
+    )
+    refuse_few(moments.n, 3, "correlate")
     dead = dead_dimensions(moments)
     live = np.flatnonzero(~dead)
     if len(live) == 0:
-        raise ValueError("representation must vary in some dimension; got only constant ones.")
+        raise ValueError(ALL_CONSTANT)
     if dead.any():
         warnings.warn(
             f"{dead.sum()} of {len(dead)} dimensions do not vary and are left out.",
@@ -413,10 +390,8 @@ def correlate(
     n_effective = moments.n if ids is None else effective_samples(rows, ids)
     rms, chance = off_diagonal_rms(alive), chance_of(live, n_effective)
     band, law = _null(rows, moments, live, n_draws, seed, progress, ids, chance)
-    n_units = moments.n if ids is None else int(ids.max()) + 1
-    edge = None
-    if kind == WITHIN:
-        edge = float((1 + np.sqrt(len(live) / (moments.n - 1))) ** 2)
+    edge = float((1 + np.sqrt(len(live) / (moments.n - 1))) ** 2)
+    units, clustered = n_units(moments, ids), ids is not None
     return Correlation(
         kind=kind,
         matrix=matrix,
@@ -427,16 +402,14 @@ def correlate(
         off_diagonal_rms_plain=rms,
         singular_values=np.linalg.svd(alive, compute_uv=False),
         null_band=band,
-        marchenko_pastur_edge=edge,
+        marchenko_pastur_edge=edge if kind == WITHIN else None,
         dead=dead,
         order=np.concatenate([live[leaf_order(alive)], np.flatnonzero(dead)]),
         n_samples=moments.n,
         n_draws=n_draws if band else 0,
         null_law=law,
-        basis=basis_of(representation),
-        sample=sample_of(representation),
-        caution=caution_of_tails(block_kurtosis(moments), n_units, ids is not None),
-        clustered=ids is not None,
+        caution=caution_of_tails(block_kurtosis(moments), units, clustered),
+        **said_of(representation, ids),
     )
 
 
@@ -446,11 +419,6 @@ def rows_of(representation: Representation, within: bool) -> tuple[np.ndarray, .
     if within or views is None or len(views) < 2:
         return (representation.features,)
     return views[0], views[1]
-
-
-def _enough(n_samples: int) -> None:
-    if n_samples < 3:
-        raise ValueError(f"correlate needs at least 3 samples; got {n_samples}.")
 
 
 def _with_intervals(

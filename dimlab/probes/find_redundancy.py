@@ -3,118 +3,38 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dimlab.clusters import cluster_ids
 from dimlab.cuts import held_out
 from dimlab.kernels.collinearity import (
-    correlation_noise,
     group_ids,
     groups_of,
-    inflation_by_chance,
-    largest_r_squared_by_chance,
-    pairs_by_chance,
-    pivot_order,
-    relative_size,
-    variance_inflation,
 )
 from dimlab.kernels.correlation import (
-    chances_of,
     correlation_of,
     dead_dimensions,
-    effective_samples,
-    independent_correlations,
-    permuted_correlations,
 )
-from dimlab.kernels.reliability import block_kurtosis, is_heavy
-from dimlab.kernels.rounding import eigenvalue_floor
 from dimlab.memory import Shapes, foresee
 from dimlab.moments import N_BLOCKS, Moments
+from dimlab.probes._moments import ALL_CONSTANT, ids_of, moments_of, refuse_pairs, said_of
 from dimlab.probes._outcomes import Progress
-from dimlab.probes._reading import basis_of, plain, sample_of
+from dimlab.probes._redundancy import by_chance, copies, explained, pivots, stability
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
-from dimlab.probes.decompose import refuse_clusters
 from dimlab.representation import Representation
+from dimlab.result import Result, Verdict, column, detail, entries, entry, per, scalar
 
-_COPY = 1e-6  # distance of |correlation| from 1 up to which dimensions are affine copies
-_N_HALVINGS = 10
+NEEDS: tuple[set[str], ...] = (set(),)
 _EXPLAINED = 0.9  # adjusted R^2 from which the others stand for a dimension
-_AMPLE = 20  # samples a dimension from which R^2 by chance is small
-_N_NULL = 19  # permutations: the largest of so many is a 95 % quantile
-_LEVEL = 0.95
-_PERMUTED = 1e11  # products up to which rows are permuted: some 10 seconds
+_MANY = 0.1  # share of the dimensions that vary, above which redundancy is the answer
+_SHOWN = 12  # dimensions in a sentence
 
 
-@dataclass(frozen=True, eq=False)
-class Redundancy:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Redundancy(Result):
     """What each of D dimensions repeats of the others.
-
-    Parameters
-    ----------
-    variance_inflation_factor : ndarray of shape (D,)
-        1 / (1 - R^2); infinite where the dimension is a sum of others, NaN where it is dead.
-    r_squared : ndarray of shape (D,)
-        Share of the dimension's variance that the others explain linearly. Even independent
-        dimensions have (D - 1) / (N - 1) on average.
-    adjusted_r_squared : ndarray of shape (D,)
-        1 - (1 - R^2) (N - 1) / (N - D): 0 on average for independent dimensions.
-    group : ndarray of shape (D,), int
-        Group of each dimension: average linkage of |correlation|, cut at ``cut``. Groups are
-        numbered in order of their lowest dimension; a dead dimension is alone.
-    cut : float
-        Mean |correlation| down to which groups were merged.
-    group_stability : ndarray of shape (G,)
-        For each of the G groups, the mean Jaccard overlap with its best match in random halves of
-        the samples. NaN where halves could not be made.
-    stability : float
-        Mean adjusted Rand index of all groups with those of random halves.
-    dead : ndarray of shape (D,), bool
-        Dimensions that do not vary.
-    mean : ndarray of shape (D,)
-        Mean of each dimension: the constant, for a dead one.
-    duplicates : tuple of ndarray of shape (n,), int
-        Groups of affine copies: every |correlation| within is at least 1 - 1e-6, or as near to 1 as
-        rounding to the precision of storage leaves copies. Of a chain, whose ends are no copies of
-        each other, its pairs.
-    chains : tuple of ndarray of shape (n,), int
-        Groups of dimensions that are linked by copies although not all of them are copies.
-    weakest : ndarray of shape (C,)
-        For each of the C chains, the least |correlation| within.
-    order : ndarray of shape (D,), int
-        Dimensions by pivoted QR: each time the one of which those before explain least.
-    kept_variance : ndarray of shape (D,)
-        Share of the total variance that the first 1, 2, ... of ``order`` explain linearly.
-    kept_accuracy : ndarray of shape (D,) or None
-        Accuracy of a reader of the first 1, 2, ... of ``order``, fitted on one half of the samples
-        and scored on the other. NaN where it was not evaluated.
-    keep : float
-        Share of the variance (or of the reader's full accuracy) that ``subset`` keeps.
-    subset : ndarray of shape (n,), int
-        The shortest beginning of ``order`` that keeps it.
-    reader : str
-        The reader; empty: the subset keeps variance.
-    n_samples : int
-        N.
-    variance_inflation_null : float
-        Median variance inflation factor of as many independent dimensions. NaN where N <= D.
-    r_squared_null : float
-        95 % quantile of the largest R^2 of as many independent dimensions. NaN where N >= 20 D, so
-        that it was not needed, or N <= D.
-    shared_null : float
-        95 % quantile of the number of independent dimensions that share a group. NaN where
-        N >= 20 D.
-    null_law : str
-        How both quantiles were found; empty where they were not.
-    caution : str
-        What could not be measured, and why; else empty.
-    clustered : bool
-        Whether rows were taken to be independent between clusters only.
-    basis, sample : str
-        Basis of the dimensions; which part of the split was used, empty: all of it.
 
     References
     ----------
@@ -133,33 +53,169 @@ class Redundancy:
     ([1.0, 0.0, 0.0, 1.0], 3)
     """
 
-    variance_inflation_factor: np.ndarray
-    r_squared: np.ndarray
-    adjusted_r_squared: np.ndarray
-    group: np.ndarray
-    cut: float
-    group_stability: np.ndarray
-    stability: float
-    dead: np.ndarray
-    mean: np.ndarray
-    duplicates: tuple[np.ndarray, ...]
-    chains: tuple[np.ndarray, ...]
-    weakest: np.ndarray
-    order: np.ndarray
-    kept_variance: np.ndarray
-    kept_accuracy: np.ndarray | None
-    keep: float
-    subset: np.ndarray
-    reader: str
-    n_samples: int
-    variance_inflation_null: float
-    r_squared_null: float
-    shared_null: float
-    null_law: str = ""
-    caution: str = ""
-    clustered: bool = False
-    basis: str = "axes"
-    sample: str = ""
+    n_samples: int = scalar("N, the number of samples.")
+
+    @entry
+    def n_dimensions(self) -> int:
+        """D, the number of dimensions."""
+        return len(self)
+
+    basis: str = scalar("Basis of the dimensions.", default="axes")
+    sample: str = scalar(
+        "Which part of the split was used; empty: all of it.", optional=True, default=""
+    )
+
+    @column
+    def dimension(self) -> np.ndarray:
+        """Index of each dimension, (D,)."""
+        return np.arange(len(self))
+
+    variance_inflation_factor: np.ndarray = per(
+        "dimension",
+        "1 / (1 - R^2); infinite where the dimension is a sum of others, NaN where it is dead.",
+    )
+    r_squared: np.ndarray = per(
+        "dimension",
+        "Share of the dimension's variance that the others explain linearly. Even independent "
+        "dimensions have (D - 1) / (N - 1) on average.",
+    )
+    adjusted_r_squared: np.ndarray = per(
+        "dimension",
+        "1 - (1 - R^2) (N - 1) / (N - D): 0 on average for independent dimensions.",
+    )
+    group: np.ndarray = per(
+        "dimension",
+        "Group of each dimension: average linkage of |correlation|, cut at `cut`. Groups are "
+        "numbered in order of their lowest dimension; a dead dimension is alone.",
+    )
+    group_stability: np.ndarray = per(
+        "group",
+        "For each of the G groups, the mean Jaccard overlap with its best match in random halves "
+        "of the samples. NaN where halves could not be made.",
+    )
+
+    @column
+    def of_group(self) -> dict[str, np.ndarray]:
+        """Columns ``group_size`` and ``group_stability``."""
+        return {
+            "group_size": np.bincount(self.group)[self.group],
+            "group_stability": self.group_stability[self.group],
+        }
+
+    @column
+    def marks(self) -> dict[str, np.ndarray]:
+        """Columns ``redundant`` and ``duplicate``."""
+        return {"redundant": self.is_redundant, "duplicate": self.is_duplicate}
+
+    dead: np.ndarray = per("dimension", "Whether the dimension does not vary.")
+    mean: np.ndarray = per("dimension", "Mean of each dimension: the constant, for a dead one.")
+    order: np.ndarray = per(
+        "dimension",
+        "Dimensions by pivoted QR: each time the one of which those before explain least.",
+        column=False,
+    )
+    kept_variance: np.ndarray = per(
+        "dimension",
+        "Share of the total variance that the first 1, 2, ... of `order` explain linearly.",
+        column=False,
+    )
+    kept_accuracy: np.ndarray | None = per(
+        "dimension",
+        "Accuracy of a reader of the first 1, 2, ... of `order`, fitted on one half of the samples "
+        "and scored on the other. NaN where it was not evaluated.",
+        column=False,
+    )
+
+    @column
+    def choice(self) -> dict[str, np.ndarray]:
+        """Columns ``pivot``, the place in ``order`` from 1, and ``in_subset``."""
+        pivot = np.empty(len(self), dtype=np.int64)
+        pivot[self.order] = np.arange(1, len(self) + 1)
+        return {"pivot": pivot, "in_subset": np.isin(np.arange(len(self)), self.subset)}
+
+    @entries
+    def medians(self) -> dict[str, float]:
+        """Medians over the dimensions that vary, by ``median_<name>``."""
+        names = ("r_squared", "adjusted_r_squared", "variance_inflation_factor")
+        return {
+            f"median_{name}": float(np.median(getattr(self, name)[~self.dead])) for name in names
+        }
+
+    variance_inflation_null: float = scalar(
+        "Median variance inflation factor of as many independent dimensions. NaN where N <= D."
+    )
+    r_squared_null: float = scalar(
+        "95 % quantile of the largest R^2 of as many independent dimensions. NaN where N >= 20 D, "
+        "so that it was not needed, or N <= D."
+    )
+    shared_null: float = scalar(
+        "95 % quantile of the number of independent dimensions that share a group. NaN where "
+        "N >= 20 D."
+    )
+    null_law: str = scalar("How both quantiles were found; empty where they were not.", default="")
+    duplicates: tuple[np.ndarray, ...] = detail(
+        "Groups of affine copies, each of shape (n,): every |correlation| within is at least "
+        "1 - 1e-6, or as near to 1 as rounding to the precision of storage leaves copies. Of a "
+        "chain, whose ends are no copies of each other, its pairs."
+    )
+    chains: tuple[np.ndarray, ...] = detail(
+        "Groups of dimensions, each of shape (n,), that are linked by copies although not all of "
+        "them are copies."
+    )
+    weakest: np.ndarray = per("chain", "For each of the C chains, the least |correlation| within.")
+
+    @entries
+    def counts(self) -> dict[str, Any]:
+        """Numbers and lists of redundant, collinear, dead and duplicate dimensions, and chains."""
+        return {
+            "n_redundant": int(self.is_redundant.sum()),
+            "redundant_dimensions": np.flatnonzero(self.is_redundant),
+            "n_collinear": int(np.isinf(self.variance_inflation_factor).sum()),
+            "n_dead": int(self.dead.sum()),
+            "dead_dimensions": np.flatnonzero(self.dead),
+            "n_duplicate": int(self.is_duplicate.sum()),
+            "duplicates": self.duplicates,
+            "chains": [
+                {"dimensions": members, "weakest": weakest}
+                for members, weakest in zip(self.chains, self.weakest, strict=True)
+            ],
+        }
+
+    @entries
+    def shared(self) -> dict[str, Any]:
+        """Number of groups, and those of two dimensions or more, largest first."""
+        found = [group for group in self.groups if len(group) > 1]
+        return {
+            "n_groups": len(self.groups),
+            "n_shared_groups": len(found),
+            "shared_groups": sorted(found, key=len, reverse=True),
+        }
+
+    cut: float = scalar("Mean |correlation| down to which groups were merged.")
+    stability: float = scalar("Mean adjusted Rand index of all groups with those of random halves.")
+
+    @entry
+    def subset_keeps(self) -> str:
+        """What the subset keeps."""
+        kept = "variance" if not self.reader else f"accuracy of a {self.reader} reader"
+        return f"{self.keep:g} of the {kept}"
+
+    @entry
+    def n_subset(self) -> int:
+        """Dimensions in the subset."""
+        return len(self.subset)
+
+    subset: np.ndarray = scalar("The shortest beginning of `order` that keeps it, shape (n,).")
+    keep: float = detail(
+        "Share of the variance (or of the reader's full accuracy) that `subset` keeps."
+    )
+    reader: str = detail("The reader; empty: the subset keeps variance.")
+    caution: str = scalar(
+        "What could not be measured, and why; else empty.", optional=True, default=""
+    )
+    clustered: bool = detail(
+        "Whether rows were taken to be independent between clusters only.", default=False
+    )
 
     def __len__(self) -> int:
         return len(self.group)
@@ -190,85 +246,37 @@ class Redundancy:
             explained &= self.r_squared > self.r_squared_null
         return ~self.dead & (shares | explained)
 
-    def to_frame(self) -> Any:
-        """Return one row a dimension.
 
-        Returns
-        -------
-        pandas.DataFrame
-            ``dimension, variance_inflation_factor, r_squared, adjusted_r_squared, group,
-            group_size, group_stability, redundant, duplicate, dead, mean, pivot`` (place in
-            ``order``, from 1), ``in_subset``.
-        """
-        import pandas as pd
+def verdict(redundancy: Redundancy) -> Verdict:
+    """Say whether dimensions are redundant."""
+    n_alive = int((~redundancy.dead).sum())
+    found, dead = np.flatnonzero(redundancy.is_redundant), np.flatnonzero(redundancy.dead)
+    by_groups = bool(redundancy.caution)
+    many = len(found) > _MANY * n_alive
+    chance = np.nan_to_num(redundancy.shared_null)
+    text = f"{len(found)} of {n_alive} dimensions that vary share a group of |r| >= "
+    text += f"{redundancy.cut:g}"
+    text += "" if by_groups else " or are explained by the others (adjusted R^2 >= 0.9)"
+    text += f": {_listed(found)}." if len(found) and not many else "."
+    if chance:
+        text += f" Of independent dimensions {chance:g} would share a group."
+    text += f" {len(dead)} are dead" + (f": {_listed(dead)}." if len(dead) else ".")
+    if by_groups:
+        text += f" By groups alone: {redundancy.caution}"
+    return Verdict(
+        "Are dimensions redundant?",
+        "undecided" if many and len(found) <= chance else "yes" if many else "no",
+        text,
+        "Yes: more than a tenth of the dimensions that vary share a group or have an adjusted R^2 "
+        "of at least 0.9, above what chance gives; undecided: not more share a group than "
+        "independent dimensions would; else no.",
+        tuple(found.tolist()),
+    )
 
-        pivot = np.empty(len(self), dtype=np.int64)
-        pivot[self.order] = np.arange(1, len(self) + 1)
-        return pd.DataFrame(
-            {
-                "dimension": np.arange(len(self)),
-                "variance_inflation_factor": self.variance_inflation_factor,
-                "r_squared": self.r_squared,
-                "adjusted_r_squared": self.adjusted_r_squared,
-                "group": self.group,
-                "group_size": np.bincount(self.group)[self.group],
-                "group_stability": self.group_stability[self.group],
-                "redundant": self.is_redundant,
-                "duplicate": self.is_duplicate,
-                "dead": self.dead,
-                "mean": self.mean,
-                "pivot": pivot,
-                "in_subset": np.isin(np.arange(len(self)), self.subset),
-            }
-        )
 
-    def summary(self) -> dict[str, Any]:
-        """Return the main numbers, ready for JSON.
-
-        Returns
-        -------
-        dict
-            Sizes, counts and lists of dead, redundant, duplicate and collinear dimensions, median
-            R^2, plain and adjusted, and variance inflation beside those of independent dimensions,
-            groups of two or more with the cut and the stability, and the subset.
-        """
-        alive = ~self.dead
-        shared = [group.tolist() for group in self.groups if len(group) > 1]
-        kept = "variance" if not self.reader else f"accuracy of a {self.reader} reader"
-        return {
-            "n_samples": self.n_samples,
-            "n_dimensions": len(self),
-            "basis": self.basis,
-            **({"sample": self.sample} if self.sample else {}),
-            **{
-                f"median_{name}": plain(float(np.median(getattr(self, name)[alive])))
-                for name in ("r_squared", "adjusted_r_squared", "variance_inflation_factor")
-            },
-            "variance_inflation_null": plain(self.variance_inflation_null),
-            "r_squared_null": plain(self.r_squared_null),
-            "shared_null": plain(self.shared_null),
-            "null_law": self.null_law,
-            "n_redundant": int(self.is_redundant.sum()),
-            "redundant_dimensions": np.flatnonzero(self.is_redundant).tolist(),
-            "n_collinear": int(np.isinf(self.variance_inflation_factor).sum()),
-            "n_dead": int(self.dead.sum()),
-            "dead_dimensions": np.flatnonzero(self.dead).tolist(),
-            "n_duplicate": int(self.is_duplicate.sum()),
-            "duplicates": [members.tolist() for members in self.duplicates],
-            "chains": [
-                {"dimensions": members.tolist(), "weakest": float(weakest)}
-                for members, weakest in zip(self.chains, self.weakest, strict=True)
-            ],
-            "n_groups": len(self.groups),
-            "n_shared_groups": len(shared),
-            "shared_groups": sorted(shared, key=len, reverse=True),
-            "cut": self.cut,
-            "stability": plain(self.stability),
-            "subset_keeps": f"{self.keep:g} of the {kept}",
-            "n_subset": len(self.subset),
-            "subset": self.subset.tolist(),
-            **({"caution": self.caution} if self.caution else {}),
-        }
+def _listed(dimensions: np.ndarray) -> str:
+    shown = ", ".join(map(str, dimensions[:_SHOWN].tolist()))
+    return shown if len(dimensions) <= _SHOWN else f"{shown} and {len(dimensions) - _SHOWN} more"
 
 
 def find_redundancy(
@@ -379,16 +387,15 @@ def find_redundancy(
             "find_redundancy" if reader is None else "find_redundancy reader",
             Shapes(0, len(known), known.n_dimensions, n_blocks=n_blocks),
         )
-    ids = None if known is None else cluster_ids(known, clusters)
-    if known is None:
-        refuse_clusters(clusters)
-    moments = _moments_of(representation, n_blocks, seed, ids, device)
+    ids = ids_of(representation, clusters)
+    refuse_pairs(representation)
+    moments = moments_of(representation, n_blocks=n_blocks, seed=seed, ids=ids, device=device)
     dead = dead_dimensions(moments)
     live = np.flatnonzero(~dead)
     if len(live) == 0:
-        raise ValueError("representation must vary in some dimension; got only constant ones.")
+        raise ValueError(ALL_CONSTANT)
     matrix = correlation_of(moments, dead)
-    explained = _explained(moments, matrix, live, known, ids)
+    shares = explained(moments, matrix, live, known, ids)
     caution = ""
     if moments.n <= len(live):
         caution = (
@@ -397,20 +404,19 @@ def find_redundancy(
         )
         warnings.warn(caution, UserWarning, stacklevel=2)
     group = group_ids(matrix, cut)
-    stability, of_groups = _stability(moments, dead, group, cut, seed, progress)
-    chance = _by_chance(moments, live, known, ids, cut, seed)
-    duplicates, chains, weakest = _copies(matrix, live, moments)
-    order, kept_variance = _pivots(moments, live)
+    agreement, of_groups = stability(moments, dead, group, cut, seed, progress)
+    duplicates, chains, weakest = copies(matrix, live, moments)
+    order, kept_variance = pivots(moments, live)
     accuracy = None
     if known is not None and known.labels is not None and reader is not None:
         accuracy = _accuracies(known, known.labels, order, reader, seed, ids)
-    kept = kept_variance if accuracy is None else accuracy
     return Redundancy(
-        **explained,
+        **shares,
+        **by_chance(moments, live, known, ids, cut, seed),
         group=group,
         cut=cut,
         group_stability=of_groups,
-        stability=stability,
+        stability=agreement,
         dead=dead,
         mean=moments.mean[0],
         duplicates=duplicates,
@@ -420,135 +426,12 @@ def find_redundancy(
         kept_variance=kept_variance,
         kept_accuracy=accuracy,
         keep=keep,
-        subset=order[: _shortest(kept, keep)],
+        subset=order[: _shortest(kept_variance if accuracy is None else accuracy, keep)],
         reader=reader or "",
         n_samples=moments.n,
-        **chance,
         caution=caution,
-        clustered=ids is not None,
-        basis=basis_of(representation),
-        sample=sample_of(representation),
+        **said_of(representation, ids),
     )
-
-
-def _moments_of(
-    representation: Representation | Moments,
-    n_blocks: int,
-    seed: int,
-    ids: np.ndarray | None,
-    device: str,
-) -> Moments:
-    if not isinstance(representation, Moments):
-        return Moments.of(
-            representation.features,
-            n_blocks=n_blocks,
-            seed=seed,
-            clusters=ids,
-            device=device,
-            precision=representation.precision,
-        )
-    if representation.has_views:
-        raise ValueError(
-            "representation must be moments of single rows; got moments of pairs of views. "
-            "Accumulate one view."
-        )
-    return representation
-
-
-def _explained(
-    moments: Moments,
-    matrix: np.ndarray,
-    live: np.ndarray,
-    known: Representation | None,
-    ids: np.ndarray | None,
-) -> dict[str, Any]:
-    """Say what the others explain of every dimension; NaN where rows are too few."""
-    names = ("variance_inflation_factor", "r_squared", "adjusted_r_squared")
-    factor, share, adjusted = (np.full(len(matrix), np.nan) for _ in names)
-    n_live, n_rows = len(live), np.full(len(live), float(moments.n))
-    if known is not None and ids is not None:
-        n_rows = 1 + 1 / chances_of(live, effective_samples((known.features,), ids))
-    if moments.n > n_live:
-        alive = matrix[np.ix_(live, live)]
-        factor[live] = variance_inflation(alive, correlation_noise(moments, live))
-        share[live] = 1 - 1 / factor[live]
-        free = np.where(n_rows > n_live, n_rows - n_live, np.nan)
-        adjusted[live] = 1 - (1 - share[live]) * (n_rows - 1) / free
-    typical = float(np.median(n_rows))
-    found = dict(zip(names, (factor, share, adjusted), strict=True))
-    return {**found, "variance_inflation_null": inflation_by_chance(typical, n_live)}
-
-
-def _by_chance(
-    moments: Moments,
-    live: np.ndarray,
-    known: Representation | None,
-    ids: np.ndarray | None,
-    cut: float,
-    seed: int,
-) -> dict[str, Any]:
-    """Say what R^2 and groups would be of independent dimensions, where rows are few."""
-    n, d = moments.n, len(live)
-    few = n < _AMPLE * d if ids is None else True
-    if d < 2 or not few:
-        return {"r_squared_null": np.nan, "shared_null": np.nan, "null_law": ""}
-    rng = np.random.default_rng(seed)
-    kurtosis = block_kurtosis(moments)
-    odd = ids is not None or is_heavy(kurtosis, n)
-    draws: Iterable[np.ndarray] = ()
-    r_squared = largest_r_squared_by_chance(n, d)
-    law = "the Beta distribution of R^2 of independent Gaussian dimensions"
-    if known is not None and odd and 2.0 * _N_NULL * n * d**2 <= _PERMUTED:
-        draws = permuted_correlations((known.features[:, live],), _N_NULL, rng, ids)
-        law = f"{_N_NULL} independent permutations of every column"
-        law += ", whole clusters at a time" if ids is not None else ""
-    elif pairs_by_chance(n, d, cut) > 1 - _LEVEL:
-        draws = independent_correlations(n, d, _N_NULL, rng)
-    found, shared = [], [0.0]
-    for matrix in draws:
-        groups = np.bincount(group_ids(matrix, cut))
-        shared.append(float(groups[groups > 1].sum()))
-        if odd and n > d:
-            found.append(float((1 - 1 / variance_inflation(matrix)).max()))
-    if found:
-        r_squared = max(found)
-    return {"r_squared_null": r_squared, "shared_null": max(shared), "null_law": law}
-
-
-def _copies(
-    matrix: np.ndarray, live: np.ndarray, moments: Moments
-) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...], np.ndarray]:
-    """Find groups of affine copies, and chains of them with the least correlation within."""
-    from scipy.sparse import csr_array
-    from scipy.sparse.csgraph import connected_components
-
-    size = np.abs(matrix[np.ix_(live, live)])
-    # Rounding to the storage precision adds up to eps^2 / 12 of a column's mean square to its
-    # variance, which takes half as much off the correlation of two copies.
-    noise = moments.eps**2 / 12 * relative_size(moments, live)
-    same = size >= 1 - np.maximum(_COPY, noise[:, None] + noise)
-    ids = connected_components(csr_array(same), directed=False)[1]
-    copies, chains, weakest = [], [], []
-    for members in (each for each in groups_of(ids) if len(each) > 1):
-        inside = np.ix_(members, members)
-        if same[inside].all():
-            copies.append(live[members])
-            continue
-        first, second = np.nonzero(np.triu(same[inside], 1))
-        copies += list(live[np.column_stack([members[first], members[second]])])
-        chains.append(live[members])
-        weakest.append(float(size[inside].min()))
-    return tuple(copies), tuple(chains), np.array(weakest)
-
-
-def _pivots(moments: Moments, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pivot order of all dimensions, dead ones last, and the variance explained so far."""
-    covariance = moments.covariance[np.ix_(live, live)]
-    size = float((np.diagonal(covariance) + moments.mean[0, live] ** 2).max())
-    floor = eigenvalue_floor(0.0, size, moments.n, len(live), moments.eps)
-    order, share = pivot_order(covariance, floor)
-    dead = np.setdiff1d(np.arange(moments.n_dimensions), live)
-    return np.concatenate([live[order], dead]), np.concatenate([share, np.ones(len(dead))])
 
 
 def _shortest(kept: np.ndarray, keep: float) -> int:
@@ -577,46 +460,3 @@ def _accuracies(
     some = n_kept > 0
     found[n_kept[some] - 1] = curve.scores[some]
     return found
-
-
-def _stability(
-    moments: Moments,
-    dead: np.ndarray,
-    group: np.ndarray,
-    cut: float,
-    seed: int,
-    progress: Progress | None,
-) -> tuple[float, np.ndarray]:
-    """Agreement of the groups with those of random halves of the samples, in all and by group."""
-    from sklearn.metrics import adjusted_rand_score
-
-    members = groups_of(group)
-    overlaps, scores = np.zeros(len(members)), []
-    for done, half in enumerate(_halves(moments, seed)):
-        other = group_ids(correlation_of(half, dead), cut)
-        scores.append(adjusted_rand_score(group, other))
-        overlaps += [_best_overlap(each, other) for each in members]
-        if progress is not None:
-            progress(done + 1, 2 * _N_HALVINGS)
-    if not scores:
-        return float("nan"), np.full(len(members), np.nan)
-    return float(np.mean(scores)), overlaps / len(scores)
-
-
-def _halves(moments: Moments, seed: int) -> Iterator[Moments]:
-    """Moments of random halves of the blocks; none where there are too few blocks or samples."""
-    occupied = np.flatnonzero(moments.counts)
-    if len(occupied) < 2 or moments.n < 6:
-        return
-    rng = np.random.default_rng(seed)
-    for _ in range(_N_HALVINGS):
-        shuffled = rng.permutation(occupied)
-        for chosen in np.array_split(shuffled, 2):
-            yield moments.of_blocks(chosen)
-
-
-def _best_overlap(members: np.ndarray, other: np.ndarray) -> float:
-    """Largest Jaccard index of a group with any group of another grouping."""
-    inside = np.bincount(other[members], minlength=other.max() + 1)
-    sizes = np.bincount(other, minlength=other.max() + 1)
-    return float((inside / (len(members) + sizes - inside)).max())

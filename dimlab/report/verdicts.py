@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from dimlab.result import Verdict
 
 if TYPE_CHECKING:
     from dimlab.probes.attribute import Attribution
     from dimlab.probes.bound_risk import RiskBound
     from dimlab.probes.confirm_harmful import HarmfulDimensions
-    from dimlab.probes.correlate import Correlation
-    from dimlab.probes.decompose import Spectrum
     from dimlab.probes.erase import Erasure
-    from dimlab.probes.find_redundancy import Redundancy
     from dimlab.probes.follow import MaskEvolution
-
-_COLLAPSED = 0.1  # effective rank as a share of the dimensions
-_REDUNDANT = 0.1  # of the dimensions that vary
-_SHOWN = 12  # dimensions in a sentence
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """An answer.
-
-    Parameters
-    ----------
-    question : str
-        What was asked.
-    answer : str
-        ``yes``, ``no`` or ``undecided``.
-    because : str
-        The numbers.
-    rule : str
-        What would have been answered when.
-    """
-
-    question: str
-    answer: str
-    because: str
-    rule: str
 
 
 def verdicts_of(results: Mapping[str, Any]) -> list[Verdict]:
@@ -62,11 +35,11 @@ def verdicts_of(results: Mapping[str, Any]) -> list[Verdict]:
     for result in results.values():
         for each in (result, *getattr(result, "parts", dict)().values()):
             found.setdefault(type(each).__name__, each)
-    answers = []
-    if "Spectrum" in found:
-        answers.append(_collapsed(found["Spectrum"]))
-    if "Redundancy" in found:
-        answers.append(_redundant(found["Redundancy"], found.get("Correlation")))
+    answers: list[Verdict] = []
+    for result in found.values():
+        verdict = getattr(sys.modules[type(result).__module__], "verdict", None)
+        answer = None if verdict is None else verdict(result)
+        answers += [] if answer is None else [answer]
     if "HarmfulDimensions" in found:
         answers.append(_harmful(found["HarmfulDimensions"]))
     if "Attribution" in found:
@@ -78,67 +51,6 @@ def verdicts_of(results: Mapping[str, Any]) -> list[Verdict]:
     if "RiskBound" in found and "learned" in found["RiskBound"].masks:
         answers.append(_tightened(found["RiskBound"]))
     return answers
-
-
-def _collapsed(spectrum: Spectrum) -> Verdict:
-    limit = _COLLAPSED * spectrum.n_dimensions
-    low, high = spectrum.corrected_intervals["effective_rank"]
-    known = bool(np.isfinite([low, high]).all())
-    value = spectrum.corrected["effective_rank"] if known else spectrum.effective_rank
-    low, high = (low, high) if known else (value, value)
-    answer = "yes" if high < limit else "no" if low >= limit else "undecided"
-    text = f"Effective rank {spectrum.effective_rank:.1f} of {spectrum.n_dimensions} dimensions"
-    if known:
-        text += f"; without the bias of few samples {value:.1f} [{low:.1f}, {high:.1f}]"
-    if "effective_rank" in spectrum.doubtful:
-        text += f" (doubtful: {spectrum.caution})"
-    return Verdict(
-        "Are the features collapsed?",
-        answer,
-        f"{text}.",
-        "Yes: the interval of the effective rank, without the bias of few samples, lies below a "
-        f"tenth of the dimensions ({limit:g}); no: at or above it; else undecided.",
-    )
-
-
-def _redundant(redundancy: Redundancy, correlation: Correlation | None) -> Verdict:
-    n_alive = int((~redundancy.dead).sum())
-    found = np.flatnonzero(redundancy.is_redundant)
-    by_groups = bool(redundancy.caution)
-    many = len(found) > _REDUNDANT * n_alive
-    chance = np.nan_to_num(redundancy.shared_null)
-    doubtful = many and len(found) <= chance
-    text = f"{len(found)} of {n_alive} dimensions that vary share a group of |r| >= "
-    text += f"{redundancy.cut:g}" + (
-        "" if by_groups else " or are explained by the others (adjusted R^2 >= 0.9)"
-    )
-    text += f": {_listed(found)}." if len(found) and not many else "."
-    if chance:
-        text += f" Of independent dimensions {chance:g} would share a group."
-    dead = np.flatnonzero(redundancy.dead)
-    text += f" {len(dead)} are dead" + (f": {_listed(dead)}." if len(dead) else ".")
-    if by_groups:
-        text += f" By groups alone: {redundancy.caution}"
-    if correlation is not None and "off_diagonal_rms" in correlation.null_band:
-        low, high = correlation.off_diagonal_rms_interval
-        text += (
-            f" Off-diagonal rms of the {correlation.kind} correlation beyond chance "
-            f"{correlation.off_diagonal_rms:.3f} [{low:.3f}, {high:.3f}], at most "
-            f"{correlation.null_band['off_diagonal_rms'][1]:.3f} where dimensions are independent."
-        )
-    return Verdict(
-        "Are dimensions redundant?",
-        "undecided" if doubtful else "yes" if many else "no",
-        text,
-        "Yes: more than a tenth of the dimensions that vary share a group or have an adjusted R^2 "
-        "of at least 0.9, above what chance gives; undecided: not more share a group than "
-        "independent dimensions would; else no.",
-    )
-
-
-def _listed(dimensions: np.ndarray) -> str:
-    shown = ", ".join(map(str, dimensions[:_SHOWN].tolist()))
-    return shown if len(dimensions) <= _SHOWN else f"{shown} and {len(dimensions) - _SHOWN} more"
 
 
 def _harmful(harmful: HarmfulDimensions) -> Verdict:

@@ -15,7 +15,8 @@ from dimlab.kernels.moments import deal
 from dimlab.kernels.reliability import RANKS, block_kurtosis, doubtful_statistics
 from dimlab.kernels.spectra import DEFINITIONS, entropy_rank, participation_ratio
 from dimlab.moments import Moments
-from dimlab.probes.decompose import decompose, effective_rank, lidar
+from dimlab.probes._ranks import effective_rank, lidar
+from dimlab.probes.decompose import decompose
 from dimlab.representation import Representation
 from tests import references, worlds
 

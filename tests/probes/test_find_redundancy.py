@@ -228,7 +228,7 @@ def test_the_law_of_the_largest_r_squared_of_independent_gaussian_dimensions():
 
 
 def test_the_largest_r_squared_of_heavy_tails_is_found_by_permutation(monkeypatch):
-    monkeypatch.setattr("dimlab.probes.find_redundancy._N_HALVINGS", 1)
+    monkeypatch.setattr("dimlab.probes._redundancy._N_HALVINGS", 1)
     beyond, by_law = [], []
     for seed in range(40):
         x = np.random.default_rng(seed).standard_t(1.5, size=(30, 12))
