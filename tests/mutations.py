@@ -184,7 +184,7 @@ _of(
      "ranks = torch.arange(m, device=scores.device)", "test_every_query_and_dimension_equals_brute_force"),
     ("_best_candidates", "keys = scores * (1 << (m - 1).bit_length()) + ranks",
      "keys = scores * m.bit_length() + ranks", "test_every_query_and_dimension_equals_brute_force"),
-    ("_enter", "better = scores >= best.scores",
+    ("_Others._enter", "better = scores >= best.scores",
      "better = scores > best.scores", "test_every_query_and_dimension_equals_brute_force"),
     ("_find_block", "best.rows[empty] = torch.arange(k, device=bank.device)",
      "best.rows[empty] = best.rows[empty]", "test_every_query_and_dimension_equals_brute_force"),

@@ -104,12 +104,7 @@ def bytes_of_search(n_bank: int, n_dimensions: int, n_groups: int, k: int) -> tu
 
 
 def _find_block(
-    bank: Rows,
-    queries: Rows,
-    groups: Groups,
-    reach: Reach | None,
-    search: Search,
-    k: int,
+    bank: Rows, queries: Rows, groups: Groups, reach: Reach | None, search: Search, k: int
 ) -> NeighbourBlock:
     query = search.query
     best = _best_candidates(bank, queries, groups, search, k)
@@ -121,19 +116,13 @@ def _find_block(
         pending = ~(certify(groups, search, reach, limits) | empty)
         n_certified -= int(pending.sum())
         if n_certified < n_pairs:
-            looked_at, searched = _look(bank, queries, groups, reach, search, best, limits, pending)
+            others = _Others(bank, queries, groups, search, best)
+            looked_at, searched = others.look(reach, limits, pending)
     # Similar to nothing: all scores are 0 already, and the candidates need not be the first rows.
     best.rows[empty] = torch.arange(k, device=bank.device)
-    start = int(query[0])
-    return NeighbourBlock(
-        start,
-        start + len(query),
-        best.rows,
-        best.scores / UNITS,
-        n_certified,
-        searched,
-        looked_at,
-    )
+    start, similarities = int(query[0]), best.scores / UNITS
+    stop = start + len(query)
+    return NeighbourBlock(start, stop, best.rows, similarities, n_certified, searched, looked_at)
 
 
 def _emptied(queries: Rows, groups: Groups, query: Tensor) -> Tensor:
@@ -186,63 +175,12 @@ def _best_candidates(bank: Rows, queries: Rows, groups: Groups, search: Search, 
     return Best(rows, scores.gather(2, chosen))
 
 
-def _look(
-    bank: Rows,
-    queries: Rows,
-    groups: Groups,
-    reach: Reach,
-    search: Search,
-    best: Best,
-    limits: Limits,
-    pending: Tensor,
-) -> tuple[int, int]:
-    """Score whatever could still enter and let it; return the rows looked at and pairs searched."""
-    again = pending & (2 * groups.sizes > bank.n_dimensions)
-    limits = limits.where(pending & ~again)
-    strategy = plan(search, reach, limits)
-    entrants = _Entrants(bank, queries, groups, search, best)
-    looked_at = 0
-    limits_of_listed = limits.where(~strategy.scanned)
-    step = max(1, _CACHED // max(len(groups), reach.columns.shape[1]))
-    for position in strategy.scale.isfinite().nonzero()[:, 0].tolist():
-        rows = listed_rows(search, reach, strategy, position)
-        looked_at += len(rows)
-        for part in rows.split(step):
-            enters = listed_may_enter(search, groups, reach, limits_of_listed, position, part)
-            row, group = enters.nonzero(as_tuple=True)
-            if len(row) > _FEW:
-                crowded = enters.sum(0) > _FEW // 2
-                again[position] |= crowded & (groups.sizes > 0)
-                limits_of_listed.scale[position, again[position]] = torch.inf
-                kept = ~again[position, group]
-                row, group = row[kept], group[kept]
-            entrants.add(torch.full_like(row, position), group, part[row])
-    step = max(1, _CACHED // len(bank))
-    for group_id in strategy.scanned.any(0).nonzero()[:, 0].tolist():
-        pairs = strategy.scanned[:, group_id].nonzero()[:, 0]
-        looked_at += len(pairs) * len(bank)
-        for part in pairs.split(step):
-            enters = scanned_may_enter(search, bank, groups, limits, part, group_id)
-            pair, row = enters.nonzero(as_tuple=True)
-            if len(row) > _FEW and groups.sizes[group_id] > 0:
-                crowded = enters.sum(1) > _FEW
-                again[part, group_id] = crowded
-                kept = ~crowded[pair]
-                pair, row = pair[kept], row[kept]
-            entrants.add(part[pair], torch.full_like(row, group_id), row)
-    entrants.flush()
-    for group_id in again.any(0).nonzero()[:, 0].tolist():
-        chosen = again[:, group_id].nonzero()[:, 0]
-        _search_again(bank, queries, groups, search, best, chosen, group_id)
-    return looked_at, int(again.sum())
-
-
 @dataclass(eq=False)
-class _Entrants:
-    """Rows that may enter, collected until there are enough to score together."""
+class _Others:
+    """Rows beside the candidates that may enter the best of a block of queries."""
 
-    # They wait in one array: thousands of small ones between large temporary ones would keep the
-    # allocator from ever using the same memory twice.
+    # They wait in one array until there are enough to score together: thousands of small ones
+    # between large temporary ones would keep the allocator from ever using the same memory twice.
 
     bank: Rows
     queries: Rows
@@ -255,79 +193,99 @@ class _Entrants:
     def __post_init__(self) -> None:
         self.waiting = torch.empty((3, _MOST), dtype=torch.int64, device=self.bank.device)
 
-    def add(self, pair: Tensor, group: Tensor, row: Tensor) -> None:
+    def look(self, reach: Reach, limits: Limits, pending: Tensor) -> tuple[int, int]:
+        """Score what could still enter and let it; return the rows looked at, pairs searched."""
+        bank, groups, search = self.bank, self.groups, self.search
+        again = pending & (2 * groups.sizes > bank.n_dimensions)
+        limits = limits.where(pending & ~again)
+        strategy = plan(search, reach, limits)
+        looked_at = 0
+        limits_of_listed = limits.where(~strategy.scanned)
+        step = max(1, _CACHED // max(len(groups), reach.columns.shape[1]))
+        for position in strategy.scale.isfinite().nonzero()[:, 0].tolist():
+            rows = listed_rows(search, reach, strategy, position)
+            looked_at += len(rows)
+            for part in rows.split(step):
+                enters = listed_may_enter(search, groups, reach, limits_of_listed, position, part)
+                row, group = enters.nonzero(as_tuple=True)
+                if len(row) > _FEW:
+                    crowded = enters.sum(0) > _FEW // 2
+                    again[position] |= crowded & (groups.sizes > 0)
+                    limits_of_listed.scale[position, again[position]] = torch.inf
+                    kept = ~again[position, group]
+                    row, group = row[kept], group[kept]
+                self._add(torch.full_like(row, position), group, part[row])
+        step = max(1, _CACHED // len(bank))
+        for group_id in strategy.scanned.any(0).nonzero()[:, 0].tolist():
+            pairs = strategy.scanned[:, group_id].nonzero()[:, 0]
+            looked_at += len(pairs) * len(bank)
+            for part in pairs.split(step):
+                enters = scanned_may_enter(search, bank, groups, limits, part, group_id)
+                pair, row = enters.nonzero(as_tuple=True)
+                if len(row) > _FEW and groups.sizes[group_id] > 0:
+                    crowded = enters.sum(1) > _FEW
+                    again[part, group_id] = crowded
+                    kept = ~crowded[pair]
+                    pair, row = pair[kept], row[kept]
+                self._add(part[pair], torch.full_like(row, group_id), row)
+        self._flush()
+        for group_id in again.any(0).nonzero()[:, 0].tolist():
+            chosen = again[:, group_id].nonzero()[:, 0]
+            self._search_again(chosen, group_id)
+        return looked_at, int(again.sum())
+
+    def _add(self, pair: Tensor, group: Tensor, row: Tensor) -> None:
         for some in zip(*(each.split(_MOST) for each in (pair, group, row)), strict=True):
             if self.n_waiting + len(some[0]) > _MOST:
-                self.flush()
+                self._flush()
             place = slice(self.n_waiting, self.n_waiting + len(some[0]))
             for kept, each in zip(self.waiting, some, strict=True):
                 kept[place] = each
             self.n_waiting = place.stop
 
-    def flush(self) -> None:
+    def _flush(self) -> None:
         if self.n_waiting:
-            found = self.waiting[:, : self.n_waiting]
-            _enter(self.bank, self.queries, self.groups, self.search, self.best, *found)
+            self._enter(*self.waiting[:, : self.n_waiting])
         self.n_waiting = 0
 
+    def _search_again(self, pair: Tensor, group_id: int) -> None:
+        """Search the kept dimensions alone: the group carried most of what made rows similar."""
+        bank, best = self.bank, self.best
+        kept = torch.ones(bank.n_dimensions, dtype=torch.bool, device=bank.device)
+        kept[self.groups[group_id]] = False
+        if not bool(kept.any()):
+            return  # every query is empty
+        inner_bank = Rows.of(bank.raw[:, kept], bank.device)
+        inner_queries = Rows.of(self.queries.raw[self.search.query[pair]][:, kept], bank.device)
+        nothing = Groups([kept.new_zeros(0, dtype=torch.int64)], int(kept.sum()), bank.device)
+        k = best.rows.shape[-1]
+        for found in find_neighbours(inner_bank, inner_queries, nothing, k=k):
+            part = pair[found.start : found.stop]
+            best.rows[part, group_id] = found.rows[:, 0]
+            best.scores[part, group_id] = (found.similarities[:, 0] * UNITS).round_()
 
-def _search_again(
-    bank: Rows,
-    queries: Rows,
-    groups: Groups,
-    search: Search,
-    best: Best,
-    pair: Tensor,
-    group_id: int,
-) -> int:
-    """Search the kept dimensions alone: the group carried most of what made rows similar."""
-    kept = torch.ones(bank.n_dimensions, dtype=torch.bool, device=bank.device)
-    kept[groups[group_id]] = False
-    if not bool(kept.any()):
-        return 0  # every query is empty
-    inner_bank = Rows.of(bank.raw[:, kept], bank.device)
-    inner_queries = Rows.of(queries.raw[search.query[pair]][:, kept], bank.device)
-    nothing = Groups([kept.new_zeros(0, dtype=torch.int64)], int(kept.sum()), bank.device)
-    k = best.rows.shape[-1]
-    for found in find_neighbours(inner_bank, inner_queries, nothing, k=k):
-        part = pair[found.start : found.stop]
-        best.rows[part, group_id] = found.rows[:, 0]
-        best.scores[part, group_id] = (found.similarities[:, 0] * UNITS).round_()
-    return len(pair)
-
-
-def _enter(
-    bank: Rows,
-    queries: Rows,
-    groups: Groups,
-    search: Search,
-    best: Best,
-    pair: Tensor,
-    group: Tensor,
-    row: Tensor,
-) -> None:
-    """Score rows (E,) exactly and merge them with the best of their (query, group)."""
-    if len(row) == 0:
-        return
-    k, n_groups = best.rows.shape[-1], len(groups)
-    similarity = pair_similarities(queries, bank, groups, search.query[pair], row, group)
-    scores = similarity.mul_(UNITS).round_()
-    cell = pair * n_groups + group
-    cells, inverse = torch.unique(cell, return_inverse=True)
-    better = scores >= best.scores.view(-1, k)[cells, -1][inverse]
-    cell, row, scores = cell[better], row[better], scores[better]
-    cells = torch.unique(cell)
-    cell = torch.cat([cell, cells.repeat_interleave(k)])
-    row = torch.cat([row, best.rows.view(-1, k)[cells].view(-1)])
-    scores = torch.cat([scores, best.scores.view(-1, k)[cells].view(-1)])
-    order = row.argsort()
-    for key in (-scores, cell):  # the last key is the first criterion
-        order = order[key[order].argsort(stable=True)]
-    sizes = torch.unique_consecutive(cell[order], return_counts=True)[1]
-    starts = sizes.cumsum(0) - sizes
-    chosen = order[(starts.unsqueeze(1) + torch.arange(k, device=row.device)).view(-1)]
-    best.rows.view(-1, k)[cells] = row[chosen].view(-1, k)
-    best.scores.view(-1, k)[cells] = scores[chosen].view(-1, k)
+    def _enter(self, pair: Tensor, group: Tensor, row: Tensor) -> None:
+        """Score rows (E,) exactly and merge them with the best of their (query, group)."""
+        best, groups = self.best, self.groups
+        k, query = best.rows.shape[-1], self.search.query[pair]
+        similarity = pair_similarities(self.queries, self.bank, groups, query, row, group)
+        scores = similarity.mul_(UNITS).round_()
+        cell = pair * len(groups) + group
+        cells, inverse = torch.unique(cell, return_inverse=True)
+        better = scores >= best.scores.view(-1, k)[cells, -1][inverse]
+        cell, row, scores = cell[better], row[better], scores[better]
+        cells = torch.unique(cell)
+        cell = torch.cat([cell, cells.repeat_interleave(k)])
+        row = torch.cat([row, best.rows.view(-1, k)[cells].view(-1)])
+        scores = torch.cat([scores, best.scores.view(-1, k)[cells].view(-1)])
+        order = row.argsort()
+        for key in (-scores, cell):  # the last key is the first criterion
+            order = order[key[order].argsort(stable=True)]
+        sizes = torch.unique_consecutive(cell[order], return_counts=True)[1]
+        starts = sizes.cumsum(0) - sizes
+        chosen = order[(starts.unsqueeze(1) + torch.arange(k, device=row.device)).view(-1)]
+        best.rows.view(-1, k)[cells] = row[chosen].view(-1, k)
+        best.scores.view(-1, k)[cells] = scores[chosen].view(-1, k)
 
 
 def count_votes(
