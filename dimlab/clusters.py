@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TypeAlias
 
 import numpy as np
 
+from dimlab.kernels.blocks import blocks
 from dimlab.representation import Representation
 
 ClustersLike: TypeAlias = "str | np.ndarray | tuple[np.ndarray | None, np.ndarray] | None"
@@ -65,22 +67,11 @@ def cluster_ids_of_pair(
 
 def n_repeated_rows(features: np.ndarray) -> int:
     """Count the rows of (N, D) features that repeat an earlier row exactly."""
-    rng = np.random.default_rng(0)
-    words = np.dtype(f"u{min(features.dtype.itemsize, 8)}")
-    factors = rng.integers(1, 2**63, size=features.shape[1], dtype=np.uint64) | np.uint64(1)
-    sums = np.empty(len(features), dtype=np.uint64)
-    step = max(1, _BLOCK // features.shape[1])
-    for start in range(0, len(features), step):
-        # Integers are summed without rounding; adding 0.0 turns -0.0 into 0.0.
-        bits = np.ascontiguousarray(features[start : start + step] + 0.0).view(words)
-        bits = bits.astype(np.uint64)
-        sums[start : start + step] = ((bits ^ (bits >> np.uint64(17))) * factors).sum(axis=1)
-    order = np.argsort(sums, kind="stable")
-    alike = np.flatnonzero(sums[order][1:] == sums[order][:-1])
-    return sum(
-        bool((features[order[place + 1]] == features[order[place]]).all())
-        for place in alike.tolist()
-    )
+    seen: set[bytes] = set()
+    for part in blocks(len(features), _BLOCK // features.shape[1]):
+        rows = np.ascontiguousarray(features[part] + 0.0)  # -0.0 becomes 0.0
+        seen.update(blake2b(row, digest_size=16).digest() for row in rows)
+    return len(features) - len(seen)
 
 
 def warning_of_copies(test: Representation, test_ids: np.ndarray | None) -> str | None:

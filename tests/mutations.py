@@ -233,7 +233,7 @@ _of(
      '"ssrlib": (True, 1, 0.0)', "test_every_definition_is_its_formula_written_out"),
 )
 _of(
-    "kernels/neighbours.py", "kernels/test_votes.py",
+    "kernels/neighbours.py", "kernels/test_neighbours.py",
     ("count_votes", "(similarities - similarities[..., :1]) / temperature",
      "(similarities - similarities[..., :1]) * temperature", "test_a_tiny_temperature_leaves_the_nearest_alone"),
     ("decide", "torch.round(shares, decimals=10).argmax(-1)",
@@ -531,7 +531,7 @@ _of(
      "np.maximum(1.0, ratio)", "test_a_cluster_with_rows_of_several_classes_correlates_them"),
 )
 _of(
-    "kernels/paired.py", "kernels/test_clustered.py",
+    "kernels/paired.py", "kernels/test_paired.py",
     ("design_effect", "between *= n_clusters / max(1, n_clusters - 1)",
      "between *= 1.0", "test_the_design_effect_is_the_ratio_of_variances_by_hand"),
     ("design_effect", "np.full(between.shape, n / n_clusters)",
@@ -594,7 +594,7 @@ _of(
 )
 _of(
     "clusters.py", "test_clusters.py",
-    ("n_repeated_rows", "features[start : start + step] + 0.0", "features[start : start + step] * 1",
+    ("n_repeated_rows", "features[part] + 0.0", "features[part] * 1",
      "test_repeated_rows_are_counted_as_unique_counts_them"),
     ("warning_of_copies", "n_copies <= _MANY_COPIES * len(test)", "n_copies < _MANY_COPIES * len(test)",
      "test_copies_are_warned_of_above_one_percent"),
