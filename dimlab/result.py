@@ -140,6 +140,15 @@ class Result:
         for name, part in self._parts:
             yield name, part, getattr(self, name)
 
+    @classmethod
+    def entries(cls) -> list[str]:
+        """Return the keys that summaries of this class may have."""
+        return [
+            name if isinstance(part, entry) else part.metadata["key"] or name
+            for name, part in cls._parts
+            if isinstance(part, entry) or (isinstance(part, Field) and "key" in part.metadata)
+        ]
+
     def summary(self) -> dict[str, Any]:
         """Return the main numbers, ready for JSON.
 

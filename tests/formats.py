@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from dimlab import archives, datasets, report
-from dimlab.cli.options import groups_in
+from dimlab.cli.options import Groups
 from dimlab.factor_table import join_factors
 from dimlab.interop.features import load_features
 from dimlab.mask import MaskTrace
@@ -303,7 +303,7 @@ FORMATS = {
     ),
     "groups.json": Format(
         lambda folder: written(folder / "groups.json", b"[[0, 2], [1]]"),
-        lambda path: checked_groups(groups_in(str(path), SPLIT), 3),
+        lambda path: checked_groups(Groups.of(str(path)).lists, 3),
         called=("groups",),
     ),
     **{f"features{ending}": features(ending) for ending in (".npz", ".npy", ".pt", ".safetensors")},

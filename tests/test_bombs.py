@@ -24,7 +24,7 @@ import pytest
 import torch
 
 from dimlab import archives, datasets
-from dimlab.cli.options import groups_in
+from dimlab.cli.options import Groups
 from dimlab.factor_table import join_factors
 from dimlab.interop.features import load_features
 from dimlab.io.unpickle import read_torch_file
@@ -292,7 +292,7 @@ BOMBS = {
     "PNG: PostScript": (postscript, read_pictures),
     "parquet: 40 million rows": (many_rows, table_of),
     "JSON: a million brackets": (
-        deep, lambda path: groups_in(str(path), Representation(np.ones((3, 2))))
+        deep, lambda path: Groups.of(str(path))
     ),
 }  # fmt: skip
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dimlab import cli, load_checkpoint, probes
+from dimlab import load_checkpoint
 from dimlab.representation import Representation
 
 
@@ -45,13 +45,6 @@ def features(tmp_path):
             meta={"split": name, "mask": [0.1, 0.2, 0.9, 0.5, 0.6]},
         ).save(tmp_path / f"{name}.safetensors")  # fmt: skip
     return tmp_path / "test.safetensors", "--train", tmp_path / "train.safetensors"
-
-
-def test_every_probe_has_its_command_in_the_table():
-    listed = {each.name or each.callback.__name__ for each in cli.app.registered_commands}
-    assert listed == set(cli.COMMANDS)
-    callbacks = {each.callback.__name__ for each in cli.app.registered_commands}
-    assert set(probes.__all__) <= callbacks
 
 
 def test_a_checkpoint_alone_says_which_dimensions_carry_the_hue(dimlab, checkpoint_path, tmp_path):

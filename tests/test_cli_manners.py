@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dimlab import cli
+from dimlab.cli.gates import Gate, GateMet
 from dimlab.representation import Representation
-from dimlab.terminal import Gate, GateMet
 
 # what scripts may rely on; adding keys is free, losing one is not
 JSON_KEYS = {

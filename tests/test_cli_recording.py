@@ -121,7 +121,7 @@ def test_an_old_record_never_lies_beside_new_features(dimlab, files, monkeypatch
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dimlab.cli.training.keep_record", interrupted)
+    monkeypatch.setattr("dimlab.cli.encoding.keep_record", interrupted)
     assert dimlab(*call, "--views", 2)[0] == 1
     assert [each.name for each in (files / "o").iterdir()] == ["test.safetensors"]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 
 import dimlab.cli
 from dimlab import Representation, memory, probes
@@ -52,8 +51,7 @@ def call_of(name, split):
 
 
 def flags_of(command):
-    click = typer.main.get_command(dimlab.cli.app).commands[command]
-    return {flag for parameter in click.params for flag in parameter.opts}
+    return {flag for each in dimlab.cli.command(command).params for flag in each.opts}
 
 
 @pytest.mark.parametrize("name", [name for name in probes.__all__ if name != "follow"])

@@ -18,11 +18,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import typer
 from PIL import Image
 
-from dimlab import Representation, coloured, datasets
-from dimlab.cli import app
+from dimlab import Representation, cli, coloured, datasets
 from dimlab.training.encoders import build_encoder
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -76,7 +74,7 @@ def test_no_line_of_shell_is_forgotten():
 def test_a_command_is_accepted_as_it_stands(line):
     """Its name, its options and the types of their values."""
     name, *arguments = arguments_of(line)
-    command = typer.main.get_command(app).commands[name]
+    command = cli.command(name)
     assert command.make_context(name, list(arguments)).params  # refuses what it does not know
 
 

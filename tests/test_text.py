@@ -132,7 +132,7 @@ def test_tables_of_every_width_leave_out_columns_and_never_digits(width, n_colum
     assert max(map(len, shown.splitlines())) <= width
     assert len(made.columns) == n_columns
     assert ("No room" in shown) == (n_columns < 5)
-    assert all(f"{n:03d}" in shown for n in range(3))  # what tells the names apart
+    assert list(made.columns[0].cells) == list(frame["factor"])  # wrapped, never shortened
     if n_columns > 1:
         assert all(f"{effect:+.7f}" in shown for effect in effects)
     if n_columns > 2:

@@ -1,21 +1,187 @@
-"""The command line's door: one application, one sentence on errors, exit codes."""
+"""The door: one application, its commands made when they are asked for, and exit codes."""
 
 from __future__ import annotations
 
+import dis
+import functools
+import importlib
+import inspect
 import os
 import sys
+import tempfile
+import traceback
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
+from dimlab import __version__
+from dimlab.cli.gates import GateMet
 from dimlab.sources import Unreadable
-from dimlab.terminal import GateMet
 from dimlab.text import make_streams_readable, say
 
 DONE, FAILED, MISUSED, GATED = 0, 1, 2, 3
 _CTRL_C = 130
+OUTSIDE = "dimlab.probes"  # entry points by which other packages add probes
+_REFUSING = {"dimlab"}  # packages whose own ValueError refuses an argument
+
+# by panel: name, what makes the command (one of the CLI, or a probe), and what its help says
+_PANELS: dict[str, dict[str, tuple[str, str]]] = {
+    "Begin": {
+        "demo": ("dimlab.cli.training:demo", """\
+Train on digits, encode, ablate, find redundancy and write a report, in about a minute.
+
+Nothing is canned: the numbers come from this run."""),
+        "train": ("dimlab.cli.training:train", """\
+Train MetaMask (or a baseline) and write checkpoint.pt and metrics.jsonl.
+
+Under torchrun (torchrun --nproc-per-node 2 -m dimlab train ...) the processes share each batch.
+Example: dimlab train --data fashion-mnist --encoder convnet --steps 400"""),
+        "encode": ("dimlab.cli.encoding:encode", """\
+Encode splits of the checkpoint's data set into <split>.safetensors files.
+
+Checkpoints of other tools need --data. Example:
+dimlab encode checkpoint.pt --views 2 --out features"""),
+        "evaluate": ("dimlab.probes.evaluate:evaluate", """\
+Compare readers of raw pixels, the untrained and the trained encoder, masked and unmasked.
+
+Features, and encoders of other tools with --data, are evaluated alone. View retrieval is the
+share of test images whose second augmented view lies nearest to their own first view among all.
+Example: dimlab evaluate runs/a/checkpoint.pt runs/b/checkpoint.pt"""),
+        "report": ("dimlab.cli.reporting:report", """\
+Run every probe and write one HTML page: verdicts, numbers, figures, all dimensions.
+
+Example: dimlab report checkpoint.pt --out report"""),
+        "inspect": ("dimlab.cli.encoding:inspect", """\
+Say what a file is: layout, prefix and why, what matches the encoder, the mask.
+
+Files that cannot be loaded are described too, with the reason.
+Example: dimlab inspect moco_v2_800ep.pth.tar"""),
+    },
+    "Remove dimensions": {
+        "ablate": ("dimlab.probes.ablate:ablate", """\
+Remove each dimension, or group, in turn and score a reader of the rest.
+
+The test split is ablated against the train split. Example: dimlab ablate checkpoint.pt"""),
+        "confirm": ("dimlab.probes.confirm_harmful:confirm_harmful", """\
+Find dimensions that hurt a reader, confirmed on samples that did not choose them.
+
+Example: dimlab confirm checkpoint.pt --basis pca"""),
+        "cumulate": ("dimlab.probes.ablate_cumulatively:ablate_cumulatively", """\
+Remove dimensions one after the other and score a reader of the rest each time.
+
+Example: dimlab cumulate checkpoint.pt --order best-first"""),
+        "random-masks": ("dimlab.probes.random_masks:random_masks", """\
+Score random masks; judge the best on samples that did not choose it.
+
+Example: dimlab random-masks checkpoint.pt --drop 0.1,0.5"""),
+    },
+    "Measure redundancy": {
+        "correlate": ("dimlab.probes.correlate:correlate", """\
+Correlate dimensions between two views, or with each other: diagonal, redundancy, null.
+
+Example: dimlab correlate checkpoint.pt --out correlation"""),
+        "decompose": ("dimlab.probes.decompose:decompose", """\
+Decompose features: singular values, effective ranks, decay, LiDAR of views, intervals.
+
+Under torchrun the processes share the samples. Example: dimlab decompose part-*.safetensors"""),
+        "redundancy": ("dimlab.probes.find_redundancy:find_redundancy", """\
+Find dimensions that are dead, copies or sums of others, groups of them, and a subset.
+
+With --views the augmented views are measured, each as a sample of its own.
+Example: dimlab redundancy checkpoint.pt --cut 0.7"""),
+        "compare": ("dimlab.probes.compare:compare", """\
+Compare representations: ranks and redundancy, similarity, dimensions that correspond.
+
+A run trained with --set keep_checkpoints=true has one checkpoint a step to compare.
+Example: dimlab compare runs/a/checkpoint.pt runs/b/checkpoint.pt"""),
+    },
+    "Ask what dimensions carry": {
+        "attribute": ("dimlab.probes.attribute:attribute", """\
+Say what each dimension carries beside the label, how sure that is, and what erasing it does.
+
+With --views the augmented views of test are attributed, and the parameters of the augmentation
+are factors too. Example: dimlab attribute checkpoint.pt --views 2 --factors scanners.csv"""),
+        "erase": ("dimlab.probes.erase:erase", """\
+Take a factor out by dimensions, by directions and by LEACE; measure factor and task.
+
+Example: dimlab erase checkpoint.pt --factor hue --directions varimax"""),
+        "locate": ("dimlab.cli.encoding:locate", """\
+Show which images drive a dimension, and where in them: occlusion and input gradient.
+
+Example: dimlab locate checkpoint.pt --dimensions 3,17 --out located"""),
+        "follow": ("dimlab.probes.follow:follow", """\
+Follow the mask while it learned, and link where it ended to what dimensions do.
+
+FILE is a checkpoint (its trace), several of one run, or a .npz of steps and weights. The links
+need checkpoints of dimlab and their data; they are those of the last step.
+Example: dimlab follow checkpoint.pt --out followed"""),
+        "bound": ("dimlab.probes.bound_risk:bound_risk", """\
+Measure the terms of a risk bound, masked and unmasked: one proved, one inferred from the paper.
+
+FILE is a checkpoint, or test features with two views. Whether the inferred form held is
+reported, never forced. Example: dimlab bound checkpoint.pt"""),
+    },
+}  # fmt: skip
+OURS = {name: each for commands in _PANELS.values() for name, each in commands.items()}
+COMMANDS = tuple(OURS)
+
+
+def outside_probes() -> dict[str, EntryPoint]:
+    """Return the probes of other packages by the names of their commands."""
+    found = {each.name.replace("_", "-"): each for each in entry_points(group=OUTSIDE)}
+    return {name: each for name, each in found.items() if name not in OURS}
+
+
+@functools.cache
+def command(name: str) -> TyperCommand:
+    """Return one of dimlab's commands; only what it needs is imported."""
+    target, text = OURS[name]
+    module, _, function = target.partition(":")
+    made = getattr(importlib.import_module(module), function)
+    if module.startswith("dimlab.cli"):
+        return made(name, text)
+    from dimlab.cli.probing import probe_command
+
+    return probe_command(name, made, text)
+
+
+def _made_outside(name: str, point: EntryPoint) -> TyperCommand:
+    from dimlab.cli.probing import probe_command
+
+    function = point.load()
+    _REFUSING.add(point.module.partition(".")[0])
+    text = (inspect.getdoc(function) or "").partition("\n\n")[0]
+    return probe_command(name, function, text)
+
+
+class _Door(TyperGroup):
+    """Commands that are made when they are asked for, listed in panels."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*COMMANDS, *outside_probes()]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
+        if cmd_name in OURS:
+            return command(cmd_name)
+        point = outside_probes().get(cmd_name)
+        return None if point is None else _made_outside(cmd_name, point)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for panel, commands in _PANELS.items():
+            with formatter.section(panel):
+                texts = [(name, text.partition("\n")[0]) for name, (_, text) in commands.items()]
+                formatter.write_dl(texts)
+        others = outside_probes()
+        if others:
+            with formatter.section("Probes of other packages"):
+                formatter.write_dl([(name, each.value) for name, each in others.items()])
+
 
 app = typer.Typer(
     name="dimlab",
+    cls=_Door,
     help="Look inside self-supervised representations one dimension at a time.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -24,12 +190,29 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"dimlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _dimlab(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", is_eager=True, callback=_print_version
+    ),
+) -> None:
+    pass
+
+
 def run() -> None:
-    """Run the command line: one sentence on stderr and exit code 1 or 2 on errors."""
+    """Run the command line: one sentence on stderr and exit code 1, 2 or 3 where it fails."""
     make_streams_readable()
     arguments = [each for each in sys.argv[1:] if each != "--debug"]
-    command = next((each for each in arguments if not each.startswith("-")), "")
-    prefix = f"dimlab {command}".strip()
+    if not arguments:
+        arguments = ["--help"]
+    named = next((each for each in arguments if not each.startswith("-")), "")
+    prefix = f"dimlab {named}".strip()
     try:
         code = app(arguments, standalone_mode=False) or DONE
         if code == _CTRL_C:  # typer turns Ctrl-C into a code of its own
@@ -47,15 +230,18 @@ def run() -> None:
 
 
 def _explain(error: BaseException) -> tuple[str, int]:
+    """Return what to say of an error, and the exit code."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted.", FAILED
     if isinstance(error, GateMet):
         return str(error), GATED
     if isinstance(error, Unreadable):
         return str(error), FAILED
-    if hasattr(error, "format_message"):  # what typer raises: unknown flag, value of the wrong type
+    if hasattr(error, "format_message"):  # what typer raises: unknown flag, value of another type
         return f"{error.format_message()} See --help.", MISUSED
-    if isinstance(error, (ValueError, TypeError, FileNotFoundError)):
+    if isinstance(error, FileNotFoundError):
+        return str(error), MISUSED
+    if isinstance(error, (ValueError, TypeError)) and _is_refusal(error):
         return str(error), MISUSED
     if isinstance(error, OSError):
         if error.filename is None:
@@ -63,4 +249,36 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return f"{error.filename}: {error.strerror or error}.", FAILED
     if isinstance(error, MemoryError):
         return str(error) or "out of memory.", FAILED
-    return f"internal error, {type(error).__name__}: {error} (--debug shows where).", FAILED
+    name = type(error).__name__
+    return f"internal error, {name}: {error} ({_logged(error)}).", FAILED
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether a ``raise`` statement of dimlab's, or of the probe's, made the error.
+
+    Such an error refuses an argument. What numpy, torch or a mistake of ours raises comes out of
+    a call instead.
+    """
+    last = error.__traceback__
+    if last is None:
+        return False
+    while last.tb_next is not None:
+        last = last.tb_next
+    package = last.tb_frame.f_globals.get("__name__", "").partition(".")[0]
+    instruction = dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]]
+    return package in _REFUSING and instruction == "RAISE_VARARGS"
+
+
+def _logged(error: BaseException) -> str:
+    """Write the traceback into a file, and say where it is."""
+    lines = [f"dimlab {__version__}, Python {sys.version}\n{' '.join(sys.argv)}\n\n"]
+    lines += traceback.format_exception(error)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="dimlab-", suffix=".log", delete=False, encoding="utf-8",
+            errors="backslashreplace",
+        ) as file:  # fmt: skip
+            file.writelines(lines)
+    except OSError:
+        return "--debug shows the traceback"
+    return f"the traceback is in {file.name}"

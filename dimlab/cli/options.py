@@ -1,196 +1,30 @@
-"""Options that several commands share, and how their texts are read."""
+"""Options that many commands share, in one place: what they are called, mean and refuse."""
 
 from __future__ import annotations
 
+import math
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import typer
 
+from dimlab.cli.derive import INPUT, OUTPUT, Option, numbers_in, options_of
+from dimlab.cli.gates import Gate
 from dimlab.containers import json_of
 from dimlab.devices import check_device
 from dimlab.sources import reading
-from dimlab.terminal import Gate
-from dimlab.text import say
 
 if TYPE_CHECKING:
     from dimlab.representation import Representation
 
-_MOST = 1 << 31  # no dimension has such a number
-
-Source = Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint of dimlab train.")]
-Data = Annotated[
-    str | None, typer.Option("--data", help="Data set; the checkpoint's own by default.")
-]
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Folder (or file) of the data set.")
-]
-Out = Annotated[
-    Path | None,
-    typer.Option(
-        "--out", help="Folder for CSV, JSON and figure.", callback=lambda out: as_folder(out)
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Device = Annotated[
-    str,
-    typer.Option(
-        "--device",
-        help="Where to compute: cpu, cuda, cuda:1.",
-        callback=lambda name: _known_device(name),
-    ),
-]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of all randomness.")]
-Format = Annotated[
-    str,
-    typer.Option(
-        "--format", help="Of figures: svg, png or pdf.", callback=lambda name: _known_format(name)
-    ),
-]
-FailIf = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--fail-if",
-        metavar="GATE",
-        help="Exit with 3 where a number of the JSON meets it, or is not defined, as "
-        "'n_harmful > 0'; repeatable.",
-        callback=lambda gates: [str(Gate.of(each)) and each for each in gates or []],
-    ),
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")]
-K = Annotated[int, typer.Option("--k", help="Neighbours of the kNN reader.")]
-Probed = Annotated[
-    Path,
-    typer.Argument(
-        metavar="FILE",
-        help="A checkpoint, or features: .safetensors, .npz, .npy, .pt, .csv, .tsv, .parquet.",
-    ),
-]
-TrainFeatures = Annotated[
-    Path | None,
-    typer.Option(
-        "--train",
-        help="Train features, when FILE holds features; else half of a FILE that names no split.",
-    ),
-]
-ArrayName = Annotated[
-    str | None,
-    typer.Option("--features", help="Name of the array of features in FILE, where it is unusual."),
-]
-LabelsOf = Annotated[
-    str | None,
-    typer.Option(
-        "--labels",
-        help="Name of the labels in FILE, or a file of them, joined by file name or row "
-        "(labels.csv:COLUMN).",
-    ),
-]
-Reader = Annotated[str, typer.Option(help="knn, ridge or logistic.")]
-Masked = Annotated[bool, typer.Option("--masked", help="Multiply by the learned mask.")]
-Temperature = Annotated[float, typer.Option(help="Temperature of the kNN votes.")]
-Penalty = Annotated[float, typer.Option(help="Ridge penalty, times N_train.")]
-MaxQueries = Annotated[
-    int | None, typer.Option(help="Test samples to use, drawn at random; all by default.")
-]
-MaxTrain = Annotated[
-    int | None,
-    typer.Option(help="Train samples to use, drawn at random from each class; all by default."),
-]
-GroupsOf = Annotated[
-    str | None,
-    typer.Option(
-        "--groups",
-        help="JSON file of lists of dimensions (or of one id each), or 'redundant': those that "
-        "dimlab redundancy finds on train ('redundant:0.9' for another cut).",
-    ),
-]
-BasisName = Annotated[
-    str | None, typer.Option("--basis", help="pca, whiten, varimax or ica, fitted on train.")
-]
-Measured = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="FILE...",
-        help="A checkpoint; features; or moments. Several files of features or moments are parts "
-        "of one.",
-    ),
-]
-Split = Annotated[str, typer.Option(help="Split of the checkpoint's data to measure.")]
-FittedOn = Annotated[
-    Path | None, typer.Option("--train", help="Train features, which --basis is fitted on.")
-]
-Views = Annotated[int, typer.Option("--views", help="Augmented views to encode of every image.")]
-SaveMoments = Annotated[
-    Path | None,
-    typer.Option("--save-moments", help="Keep the moments (.safetensors), to merge later."),
-]
-# checkpoints of other tools
-EncoderName = Annotated[
-    str | None,
-    typer.Option(
-        "--encoder",
-        help="resnet18, resnet34, resnet50, resnet101, resnet152, wide_resnet50_2, "
-        "wide_resnet101_2, convnet or timm:NAME.",
-    ),
-]
-Stem = Annotated[
-    str | None, typer.Option("--stem", help="Of a ResNet: cifar, imagenet, solo-learn.")
-]
-LayoutName = Annotated[
-    str | None, typer.Option("--layout", help="How the file is laid out, where it is not plain.")
-]
-Branch = Annotated[
-    str | None,
-    typer.Option("--branch", help="Which copy: teacher, student, ema, online, momentum."),
-]
-TrustPickle = Annotated[
-    bool, typer.Option("--trust-pickle", help="Run code that the file asks for. Know its author.")
-]
-AllowPartial = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--allow-partial",
-        help="Key of the encoder, or its beginning, that may be missing or differ; repeatable.",
-    ),
-]
-AllowUntrained = Annotated[
-    bool, typer.Option("--allow-untrained", help="Weights may show no sign of training.")
-]
-Memory = Annotated[
-    float | None,
-    typer.Option(
-        "--memory",
-        help="GB that the kNN search may take.",
-        callback=lambda memory: _known_budget(memory),
-    ),
-]
+_LARGEST = 1 << 31  # no dimension has such a number
 
 
-def as_folder(out: Path | None) -> Path | None:
-    """Refuse what cannot be a folder, before anything is read or computed.
-
-    Parameters
-    ----------
-    out : Path or None
-        What ``--out`` says; it may be there, or be made.
-
-    Returns
-    -------
-    Path or None
-        The same.
-
-    Raises
-    ------
-    ValueError
-        If it, or what it would lie in, is a file, or may not be written.
-    """
-    if out is None:
-        return out
+def as_folder(out: Path) -> Path:
+    """Refuse what is no folder and cannot become one, before anything is read or computed."""
     there = next(each for each in (out, *out.absolute().parents) if _is_there(each))
     inside = "which" if there == out else f"and {there}"
     if not there.is_dir():
@@ -211,10 +45,9 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _known_budget(memory: float | None) -> float | None:
-    from dimlab.memory import check_budget
-
-    check_budget(memory)
+def _known_memory(memory: float) -> float:
+    if not (memory > 0 and math.isfinite(memory)):
+        raise ValueError(f"memory must be > 0 and finite; got {memory:g}.")
     return memory
 
 
@@ -224,7 +57,6 @@ def _known_device(name: str) -> str:
 
 
 def _known_format(name: str) -> str:
-    """Refuse an unknown format before anything long."""
     from dimlab.report import check_format
 
     if name != "svg":  # the default costs no import
@@ -232,66 +64,80 @@ def _known_format(name: str) -> str:
     return name
 
 
-@contextmanager
-def cautions(command: str) -> Iterator[None]:
-    """Show warnings of a probe as sentences on stderr.
+def _known_basis(name: str) -> str:
+    from dimlab.basis import KINDS
 
-    Parameters
-    ----------
-    command : str
-        Whose they are.
-
-    Yields
-    ------
-    None
-    """
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield
-    for each in caught:
-        say(f"dimlab {command}: caution: {each.message}")
+    if name not in KINDS:
+        raise ValueError(f"basis must be one of {', '.join(KINDS)}; got {name!r}.")
+    return name
 
 
-def groups_in(text: str | None, train: Representation) -> Any:
-    """Read groups of dimensions: none, the redundant ones of train, or those of a JSON file.
+def _known_seed(seed: int) -> int:
+    if seed < 0:
+        raise ValueError(f"seed must be >= 0; got {seed}.")
+    return seed
 
-    Parameters
-    ----------
-    text : str or None
-        What ``--groups`` says.
-    train : Representation
-        Whose redundant groups are found.
 
-    Returns
-    -------
-    list or ndarray or None
-        Groups as `ablate` takes them.
+def _at_least_one(name: str) -> Callable[[int], int]:
+    def read(count: int) -> int:
+        if count < 1:
+            raise ValueError(f"{name} must be >= 1; got {count}.")
+        return count
 
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    Unreadable
-        If it holds no list.
-    """
-    if text is None:
-        return None
-    kind, _, cut = text.partition(":")
-    if kind == "redundant":
+    return read
+
+
+def _gates(texts: list[str]) -> list[Gate]:
+    return [Gate.of(each) for each in texts]
+
+
+def _periods(texts: list[str]) -> list[tuple[str, float]]:
+    """Read ``NAME=NUMBER`` pairs."""
+    periods = []
+    for each in texts:
+        name, equals, text = each.partition("=")
+        if not equals:
+            raise ValueError(f"period must be COLUMN=NUMBER; got {each!r}.")
+        period = numbers_in("period", text)[0]
+        if not 0 < period < math.inf:
+            raise ValueError(f"period must be a number > 0; got {text}.")
+        periods.append((name, period))
+    return periods
+
+
+@dataclass(frozen=True)
+class Groups:
+    """What ``--groups`` says: lists of dimensions, or the redundant ones that train has."""
+
+    path: Path | None
+    lists: Any = None
+    cut: float | None = None
+
+    @classmethod
+    def of(cls, text: str) -> Groups:
+        """Read ``redundant``, ``redundant:CUT`` or a JSON file."""
+        kind, _, cut = text.partition(":")
+        if kind == "redundant":
+            return cls(None, cut=numbers_in("groups", cut)[0] if cut else None)
+        path = Path(text)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"groups must be 'redundant' or a JSON file; got {text}, which is not there."
+            )
+        with reading():
+            return cls(path, lists=_lists_in(path))
+
+    def among(self, train: Representation) -> Any:
+        """Return the groups as probes take them."""
+        if self.path is not None:
+            return self.lists
         from dimlab.probes.find_redundancy import find_redundancy
 
-        chosen: dict[str, Any] = {"cut": numbers_in("groups", cut)[0]} if cut else {}
+        chosen: dict[str, Any] = {} if self.cut is None else {"cut": self.cut}
         return list(find_redundancy(train, **chosen).groups)
-    path = Path(text)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"groups must be 'redundant' or a JSON file; got {text}, which is not there."
-        )
-    with reading():
-        return _groups_of(path)
 
 
-def _groups_of(path: Path) -> Any:
+def _lists_in(path: Path) -> Any:
     try:
         found = json_of(path.read_bytes())
     except ValueError as error:
@@ -300,32 +146,105 @@ def _groups_of(path: Path) -> Any:
         raise ValueError(f"{path} must hold a list of groups; got {type(found).__name__}.")
     ids = bool(found) and not any(isinstance(each, list) for each in found)
     for each in [found] if ids else found:
-        if not isinstance(each, list) or not all(type(i) is int and abs(i) < _MOST for i in each):
+        whole = isinstance(each, list) and all(type(i) is int and abs(i) < _LARGEST for i in each)
+        if not whole:
             raise ValueError(f"{path} must hold lists of dimensions; got {str(each)[:40]!r}.")
     return np.array(found) if ids else found
 
 
-def numbers_in(name: str, text: str) -> list[float]:
-    """Read numbers separated by commas.
+def _input(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -> Option:
+    name = {"--train": "train_features", "--features": "array", "--factors": "table"}
+    plain = name.get(flag, flag.removeprefix("--").replace("-", "_"))
+    return Option(plain, flag, kind, text, default, INPUT, **more)
 
-    Parameters
-    ----------
-    name : str
-        Of the option.
-    text : str
-        What it says.
 
-    Returns
-    -------
-    list of float
-        At least one.
+FILE = Option(
+    "source", "", Path,
+    "A checkpoint, or features: .safetensors, .npz, .npy, .pt, .csv, .tsv, .parquet.",
+    ..., INPUT, metavar="FILE",
+)  # fmt: skip
+PARTS = replace(
+    FILE, name="sources", type=list[Path], metavar="FILE...",
+    help="A checkpoint, features, or moments. Several files of features or of moments are parts "
+    "of one representation.",
+)  # fmt: skip
+_INPUTS = (
+    _input("--train", Path, "Train features, where FILE holds features. By default they are the "
+           "train split of FILE, or half of a FILE that names no split."),
+    _input("--features", str, "Name of the array of features in FILE, where it is unusual."),
+    _input("--labels", str, "Name of the labels in FILE, or a file of them (labels.csv:COLUMN)."),
+    _input("--data", str, "Data set to encode; the checkpoint's own by default."),
+    _input("--data-dir", Path, "Folder (or file) of the data set."),
+    _input("--split", str, "Split of the checkpoint's data to measure.", "test"),
+    _input("--views", int, "Augmented views of every image to encode.", 0),
+    _input("--basis", str, "Basis to measure in, fitted on train: pca, whiten, varimax or ica.",
+           read=_known_basis),
+    _input("--masked", bool, "Multiply the features by the learned mask.", False),
+    _input("--max-queries", int, "Test samples to use, drawn at random; all by default.",
+           read=_at_least_one("max-queries")),
+    _input("--max-train", int, "Train samples to use, drawn at random from each class; all by "
+           "default.", read=_at_least_one("max-train")),
+    _input("--factors", Path, "Table (CSV or parquet) of more factors, with a column row or file, "
+           "and perhaps split."),
+    _input("--continuous", str, "Factors of whole numbers that are continuous, separated by "
+           "commas."),
+    _input("--period", list[str], "Period of a factor that wraps, as angle=360; repeatable.",
+           read=_periods),
+    _input("--in-distribution", Path, "Held-out features like train; a checkpoint's validation "
+           "split by default."),
+    _input("--save-moments", Path, "File (.safetensors) in which to keep the moments, to merge "
+           "them later."),
+)  # fmt: skip
+INPUTS = {each.name: each for each in _INPUTS}
+# what many probes take, in the same words for all; the rest is said by the probe's own docstring
+COMMON = {
+    "reader": "Probe classifier that reads the features: knn, ridge or logistic.",
+    "readers": "Readers (probe classifiers), separated by commas: knn, ridge, logistic.",
+    "refit": "Fit the reader again without the group, or keep its weights frozen.",
+    "score": "What is scored: accuracy, balanced_accuracy or log_loss.",
+    "groups": "JSON file of lists of dimensions (or of one id each), or 'redundant': those that "
+    "dimlab redundancy finds on train ('redundant:0.9' for another cut).",
+    "k": "Neighbours that vote for the kNN reader.",
+    "temperature": "Temperature of the kNN reader's votes.",
+    "penalty": "Penalty of the ridge reader, times the number of train samples.",
+    "clusters": "Factor that says which rows belong together, such as patient; rows are "
+    "independent by default.",
+    "n_blocks": "Blocks of samples behind the intervals; memory grows with them.",
+    "n_bootstrap": "Bootstrap samples behind the intervals.",
+    "n_permutations": "Permutations behind the p-values of factors.",
+    "seed": "Seed of all randomness.",
+    "device": "Where to compute: cpu, cuda, cuda:1.",
+    "memory": "Memory in GB that the kNN search may take beside the features.",
+}
+_READ: dict[str, Callable[[Any], Any]] = {
+    "device": _known_device, "memory": _known_memory, "seed": _known_seed, "groups": Groups.of,
+}  # fmt: skip
+SEED = Option("seed", "--seed", int, COMMON["seed"], 0, read=_known_seed)
+DEVICE = Option("device", "--device", str, COMMON["device"], "cpu", read=_known_device)
+QUIET = Option("quiet", "--quiet", bool, "Show no progress on stderr.", False, OUTPUT)
+OUT = Option("out", "--out", Path, "Folder for tables (CSV), JSON and figures.", None, OUTPUT,
+             read=as_folder)  # fmt: skip
+FORMAT = Option("figure_format", "--format", str, "Format of figures: svg, png or pdf.", "svg",
+                OUTPUT, read=_known_format)  # fmt: skip
+JSON = Option("as_json", "--json", bool, "Print JSON instead of tables.", False, OUTPUT)
+FAIL_IF = Option("fail_if", "--fail-if", list[str], "Exit with code 3 where a number of the JSON "
+                 "meets this, or is not defined, as 'n_harmful > 0'; repeatable.", None, OUTPUT,
+                 read=_gates, metavar="GATE")  # fmt: skip
+OUTPUTS = (OUT, FORMAT, JSON, FAIL_IF, QUIET)
 
-    Raises
-    ------
-    ValueError
-        If a part is no number.
+
+def measured_by(
+    function: Callable[..., Any],
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+    leave_out: Iterable[str] = (),
+) -> list[Option]:
+    """Return the options that a function's arguments make, in the words that all commands share.
+
+    ``changes`` says what a command has otherwise, by the names of the arguments.
     """
-    try:
-        return [float(each) for each in text.split(",")]
-    except ValueError:
-        raise ValueError(f"{name} must be numbers separated by commas; got {text!r}.") from None
+    made = []
+    for each in options_of(function, leave_out):
+        if each.name in COMMON:
+            each = replace(each, help=COMMON[each.name], read=_READ.get(each.name, each.read))
+        made.append(replace(each, **(changes or {}).get(each.name, {})))
+    return made

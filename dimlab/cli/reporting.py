@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from dimlab.cli.app import app
-from dimlab.cli.options import (
-    ArrayName,
-    AsJson,
-    Data,
-    DataDir,
-    Device,
-    Format,
-    LabelsOf,
-    MaxQueries,
-    MaxTrain,
-    Quiet,
-    Reader,
-    Seed,
-    TrainFeatures,
-    as_folder,
-    cautions,
-)
+from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of
+from dimlab.cli.gates import GateMet
+from dimlab.cli.options import FORMAT, INPUTS, JSON, OUT, PARTS, QUIET, measured_by
+from dimlab.cli.probing import cautions, inputs_of
 from dimlab.cli.recording import recording
 from dimlab.sources import Loading, is_own, mask_of, names_of, read_checkpoint, reading, stems_of
-from dimlab.terminal import GateMet, console, print_summary, progress
+from dimlab.terminal import console, print_summary, progress
 from dimlab.text import say
 
 if TYPE_CHECKING:
@@ -40,73 +25,54 @@ _MARKS = {
 }  # fmt: skip
 
 
-@app.command()
-def report(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="FILE...",
-            help="Checkpoints, test features, or the folder of a report to be drawn again (or "
-            "of any results to be checked).",
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("report"),
-    train_features: TrainFeatures = None,
-    array: ArrayName = None,
-    labels: LabelsOf = None,
-    reader: Reader = "ridge",
-    permutations: Annotated[int, typer.Option(help="Permutations of factors.")] = 1000,
-    figure_format: Format = "svg",
-    max_queries: MaxQueries = None,
-    max_train: MaxTrain = None,
-    data: Data = None,
-    data_dir: DataDir = None,
-    device: Device = "cpu",
-    seed: Seed = 0,
-    quiet: Quiet = False,
-    check: Annotated[
-        bool,
-        typer.Option(
-            "--check", help="Say whether what is in the folder FILE can be reproduced here."
-        ),
-    ] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Run every probe and write one HTML page: verdicts, numbers, figures, all dimensions.
+def report(name: str, text: str) -> TyperCommand:
+    """Make ``dimlab report``."""
+    from dimlab.examine import examine
 
-    Example: dimlab report checkpoint.pt --out report
-    """
+    inputs = ("train_features", "array", "labels", "data", "data_dir", "max_queries", "max_train")
+    files = replace(
+        PARTS, help="Checkpoints, test features, or the folder of a report to be drawn again (or "
+        "of any results to be checked).",
+    )  # fmt: skip
+    check = Option("check", "--check", bool, "Say whether what is in the folder FILE can be "
+                   "reproduced here.", False, OUTPUT)  # fmt: skip
+    options = (
+        files, *(INPUTS[each] for each in inputs), *measured_by(examine),
+        replace(OUT, default=Path("report"), help="Folder of the report."), FORMAT, JSON, check,
+        QUIET,
+    )  # fmt: skip
+    return command_of(name, _report, options, text)
+
+
+def _report(values: dict[str, Any]) -> None:
     from dimlab.report import redraw_report, write_report
+    from dimlab.report.verdicts import verdicts_of
 
-    if check:
+    sources, out, as_json = values["sources"], values["out"], values["as_json"]
+    if values["check"]:
         return _check(sources, as_json)
-    as_folder(out)
     if sources[0].is_dir():
         with reading():
-            page = redraw_report(sources[0], out=out, figure_format=figure_format)
+            page = redraw_report(sources[0], out=out, figure_format=values["figure_format"])
         console().print(f"Open {page} (drawn again, nothing measured).")
         return
     names, headline = names_of(sources), []
-    loading = Loading(
-        data, data_dir, False, None, train_features, device, seed, quiet, array, labels
-    )
+    inputs = inputs_of(values)
     results: dict[str, Any] = {}
     tested: dict[str, Any] = {}
     splits: dict[str, Any] = {}
     for name, stem, source in zip(names, stems_of(names), sources, strict=True):
-        found, train, tested[name] = _examined(
-            loading, source, reader, permutations, (max_queries, max_train)
-        )
-        splits |= {f"test, {name}": tested[name]} | (
-            {} if train is None else {f"train, {name}": train}
-        )
+        found, train, tested[name] = _examined(inputs, source, values)
+        splits |= {f"test, {name}": tested[name]}
+        splits |= {} if train is None else {f"train, {name}": train}
         prefix = f"{stem}-" if len(sources) > 1 else ""
         results |= {f"{prefix}{key}": each for key, each in found.items()}
     if len(sources) > 1:
         from dimlab.probes.compare import compare
 
         try:
-            results = {"comparison": compare(tested, seed=seed, device=device), **results}
+            together = compare(tested, seed=inputs.seed, device=inputs.device)
+            results = {"comparison": together, **results}
         except ValueError as error:  # the other results stand
             say(f"dimlab report: the comparison is left out: {error}")
         headline = [f"Verdicts and the table of dimensions are of {names[0]} alone."]
@@ -115,16 +81,13 @@ def report(
         results,
         title=f"dimlab report: {', '.join(names)}",
         headline=headline,
-        provenance=recording(loading, sources, splits)(),
-        figure_format=figure_format,
+        provenance=recording(inputs, sources, splits)(),
+        figure_format=values["figure_format"],
     )
-    from dimlab.report.verdicts import verdicts_of
-
     verdicts = verdicts_of(results)
     if as_json:
-        print_summary(
-            {"report": str(page), "verdicts": [vars(each) for each in verdicts]}, as_json=True
-        )
+        listed = [vars(each) for each in verdicts]
+        print_summary({"report": str(page), "verdicts": listed}, as_json=True)
         return
     for sentence in headline:
         console().print(sentence)
@@ -133,28 +96,24 @@ def report(
     console().print(f"Open {page} (numbers beside it as CSV and JSON).")
 
 
-def _examined(
-    loading: Loading,
-    source: Path,
-    reader: str,
-    permutations: int,
-    at_most: tuple[int | None, int | None],
-) -> tuple[dict[str, Any], Any, Any]:
-    """All results of a checkpoint, or of features, and the splits they are of."""
+def _examined(inputs: Loading, source: Path, values: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """Return all results of a checkpoint, or of features, and the splits they are of."""
     from dimlab.examine import examine
 
-    max_queries, max_train = at_most
-    train, test = loading.pair(source, max_queries, max_train=max_train, views=2, labelled=False)
+    train, test = inputs.pair(
+        source, values["max_queries"], max_train=values["max_train"], views=2, labelled=False
+    )
     trace = held_out = None
     if is_own(source):
         checkpoint = read_checkpoint(source)
-        held_out = loading.features(source, "validation")
+        held_out = inputs.features(source, "validation")
         trace = checkpoint.trace if checkpoint.has_mask else None
+    own = {each: values[each] for each in ("reader", "n_permutations")}
     with cautions("report"):
         results = examine(
-            train, test, in_distribution=held_out, trace=trace, mask=mask_of(test), reader=reader,
-            n_permutations=permutations, seed=loading.seed, device=loading.device,
-            working=lambda text: progress(text, quiet=loading.quiet),
+            train, test, in_distribution=held_out, trace=trace, mask=mask_of(test), **own,
+            seed=inputs.seed, device=inputs.device,
+            working=lambda text: progress(text, quiet=inputs.quiet),
         )  # fmt: skip
     return results, train, test
 
@@ -190,7 +149,7 @@ def _print_check(what: Path, found: Reproducibility) -> None:
 
 
 def _joined(found: Mapping[str, Reproducibility]) -> dict[str, Any]:
-    """One record as it is; of several whether all can be reproduced, and each by its name."""
+    """Return one record as it is; of several whether all can be reproduced, and each by name."""
     summaries = {name or "report": each.summary() for name, each in found.items()}
     if len(summaries) == 1:
         return next(iter(summaries.values()))

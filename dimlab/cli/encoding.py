@@ -1,0 +1,258 @@
+"""Commands of encoders: encode images, say what a file is, show where dimensions look."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dimlab.cli import showing
+from dimlab.cli.derive import INPUT, Option, TyperCommand, command_of, numbers_in
+from dimlab.cli.options import FAIL_IF, FILE, INPUTS, JSON, OUT, OUTPUTS, QUIET, measured_by
+from dimlab.cli.presenting import present
+from dimlab.cli.recording import keep_record, recording
+from dimlab.sources import (
+    Loading,
+    encode_with,
+    is_own,
+    load_data,
+    normalisation_note,
+    read_checkpoint,
+    reading,
+    said_on_stderr,
+)
+from dimlab.terminal import console, print_table, progress
+from dimlab.text import say
+
+if TYPE_CHECKING:
+    from dimlab.io.weights import LoadedEncoder
+    from dimlab.moments import Moments
+    from dimlab.representation import Representation
+
+CHECKPOINT = replace(FILE, help="A checkpoint of dimlab train.", metavar="CHECKPOINT")
+_WEIGHTS = (
+    *("encoder", "stem", "layout", "branch"),
+    *("allow_partial", "allow_untrained", "trust_pickle"),
+)
+
+
+def _about_weights() -> list[Option]:
+    """Return the options by which files of other tools are read, as they come."""
+    from dimlab.io.weights import load_encoder
+
+    found = {each.name: each for each in measured_by(load_encoder)}
+    return [replace(found[each], panel=INPUT, read=None) for each in _WEIGHTS]
+
+
+def encode(name: str, text: str) -> TyperCommand:
+    """Make ``dimlab encode``."""
+    from dimlab.encode import encode as function
+
+    split = Option("split", "--split", list[str], "Split: train, validation or test; repeatable. "
+                   "Train and test by default.", None, INPUT)  # fmt: skip
+    moments = Option("moments", "--moments", bool, "Store moments only (of two views with "
+                     "--views 2).", False)  # fmt: skip
+    own = measured_by(function, {"n_views": {"name": "views"}}, {"batch_size"})
+    options = (
+        FILE, *_about_weights(), INPUTS["data"], INPUTS["data_dir"], split, *own, moments,
+        replace(OUT, default=Path("."), help="Folder for the .safetensors files."), QUIET,
+    )  # fmt: skip
+    return command_of(name, _encode, options, text)
+
+
+def inspect(name: str, text: str) -> TyperCommand:
+    """Make ``dimlab inspect``."""
+    tensors = Option("tensors", "--tensors", bool, "List every tensor.", False)
+    source = replace(FILE, help="Weights or features.")
+    options = (source, *_about_weights(), tensors, OUT, JSON, FAIL_IF)
+    return command_of(name, _inspect, options, text)
+
+
+def locate(name: str, text: str) -> TyperCommand:
+    """Make ``dimlab locate``."""
+    from dimlab.locate import locate as function
+
+    dimensions = Option("dimensions", "--dimensions", str, "Dimensions, separated by commas; by "
+                        "default the six that vary most.", read=_dimensions)  # fmt: skip
+    looked_at = replace(
+        INPUTS["max_queries"], help="Images to look among, the first ones; all by default."
+    )
+    inputs = (INPUTS["data"], INPUTS["data_dir"], INPUTS["split"], looked_at)
+    own = measured_by(function, leave_out={"batch_size"})
+    return command_of(name, _locate, (CHECKPOINT, *inputs, dimensions, *own, *OUTPUTS), text)
+
+
+def _dimensions(text: str) -> list[int]:
+    return numbers_in("dimensions", text, "int")
+
+
+def _encode(values: dict[str, Any]) -> None:
+    from dimlab.interop.features import holds_features
+    from dimlab.io.matching import check_names
+    from dimlab.io.unpickle import open_weights
+
+    source = values["source"]
+    check_names(values["encoder"], values["stem"], values["layout"])  # misuses, not failures
+    if values["moments"] and values["views"] not in (0, 2):
+        raise ValueError(f"views must be 0 or 2 with --moments; got {values['views']}.")
+    if source.is_dir():
+        with reading():
+            open_weights(source)  # says what a folder is instead
+    if is_own(source):
+        return _encode_own(values)
+    with reading():
+        is_features = source.is_file() and holds_features(source)
+    if is_features:
+        raise ValueError(f"checkpoint must hold an encoder; got features, {source.name}.")
+    _check_of_others(source.name, values)
+    _encode_others(values)
+
+
+def _encode_own(values: dict[str, Any]) -> None:
+    """Encode with a checkpoint of dimlab's, in one process or several."""
+    from dimlab.encode import encode as encode_images
+    from dimlab.encode import encode_moments
+    from dimlab.training.distributed import joined
+
+    source, views = values["source"], values["views"]
+    checkpoint = read_checkpoint(source)
+    values["out"].mkdir(parents=True, exist_ok=True)
+    with joined(values["device"]) as (world, place):
+        for name in values["split"] or ["train", "test"]:
+            loading = _loading(values)
+            images = loading.images(checkpoint, name)
+            quiet = values["quiet"] or world.rank > 0
+            with progress(f"encoding {name}", quiet=quiet) as advance:
+                settings: dict[str, Any] = {"layer": values["layer"], "seed": values["seed"]}
+                settings |= {"device": place, "progress": advance}
+                encoded: Any = (
+                    encode_moments(checkpoint, images, views=views > 0, **settings)
+                    if values["moments"]
+                    else encode_images(checkpoint, images, n_views=views, **settings)
+                )
+            if world.rank == 0:
+                _keep(encoded, values["out"], name, loading, source)
+
+
+def _loading(values: dict[str, Any]) -> Loading:
+    known = ("data", "data_dir", "device", "seed", "quiet")
+    return Loading(**{each: values[each] for each in known if each in values})
+
+
+def _encode_others(values: dict[str, Any]) -> None:
+    """Encode with another tool's encoder."""
+    from dimlab.io.weights import load_encoder
+
+    source, data, data_dir = values["source"], values["data"], values["data_dir"]
+    with reading(), said_on_stderr():
+        loaded: LoadedEncoder = load_encoder(source, **_weights_in(values))
+    say(loaded.inspection.facts["why"])
+    note = normalisation_note(loaded, source, values["normalisation"])
+    if note is not None and not values["quiet"]:
+        say(note)
+    values["out"].mkdir(parents=True, exist_ok=True)
+    for name in values["split"] or ["train", "test"]:
+        loading = _loading(values)
+        found = encode_with(
+            loaded, load_data(data, name, data_dir), views=values["views"],
+            normalisation=values["normalisation"], seed=values["seed"], device=values["device"],
+            quiet=values["quiet"],
+        )  # fmt: skip
+        loading.encoded[data, name] = str(data_dir or "")
+        _keep(found, values["out"], name, loading, source)
+
+
+def _weights_in(values: dict[str, Any]) -> dict[str, Any]:
+    return {each: values[each] for each in _WEIGHTS} | {
+        "allow_partial": values["allow_partial"] or []
+    }
+
+
+def _check_of_others(name: str, values: dict[str, Any]) -> None:
+    """Refuse what only a checkpoint of dimlab's can be asked for."""
+    if values["layer"] != "encoder":
+        raise ValueError(
+            f"layer must be encoder for a checkpoint of another tool, as {name} is; got "
+            f"{values['layer']!r}."
+        )
+    if values["moments"]:
+        raise ValueError(
+            f"moments must be left out for a checkpoint of another tool, as {name} is; got "
+            "--moments. Encode it, then dimlab decompose FEATURES --save-moments."
+        )
+    if values["data"] is None:
+        raise ValueError(
+            f"data must name what {name} shall encode, as only dimlab's own checkpoints know it; "
+            "got nothing. Pass --data."
+        )
+
+
+def _keep(
+    encoded: Representation | Moments, out: Path, split: str, loading: Loading, source: Path
+) -> None:
+    """Save what was encoded, and where it is from; no old record stays beside new features."""
+    from dimlab.report.provenance import RECORD
+    from dimlab.representation import Representation
+
+    ending = "" if isinstance(encoded, Representation) else "-moments"
+    path = out / f"{split}{ending}.safetensors"
+    path.with_name(f"{path.stem}{RECORD}").unlink(missing_ok=True)
+    print(encoded.save(path))
+    keep_record(recording(loading, [source], {split: encoded}, split=split)(), path)
+
+
+def _inspect(values: dict[str, Any]) -> None:
+    from dimlab.io.inspecting import inspect_file
+    from dimlab.io.matching import check_names
+
+    check_names(values["encoder"], values["stem"], values["layout"])  # misuses, not failures
+    with reading(), said_on_stderr():
+        found = inspect_file(values["source"], **_weights_in(values))
+    if values["tensors"] and values["as_json"]:
+        listed = found.to_frame().to_dict("records")
+        found = replace(found, facts={**found.facts, "tensors": listed})
+
+    def show(result: Any) -> None:
+        for name, value in result.summary().items():
+            if value not in (None, [], {}, ""):
+                console().print(f"{name.replace('_', ' ')}: {_in_words(value)}")
+        if values["tensors"]:
+            print_table(result.to_frame(), title="Tensors")
+
+    present(
+        found, "inspect", values, show=show, shown=list(found.summary()),
+        record=recording(Loading(), [], beside=[values["source"]]),
+    )  # fmt: skip
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {each}" for key, each in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _locate(values: dict[str, Any]) -> None:
+    from dimlab.encode import encode as encode_images
+    from dimlab.locate import locate as locate_dimensions
+
+    source, device, count = values["source"], values["device"], values["max_queries"]
+    checkpoint, loading = read_checkpoint(source), _loading(values)
+    images = loading.images(checkpoint, values["split"])
+    if count is not None:
+        images = images.take(range(min(count, len(images))))
+    chosen = values["dimensions"]
+    if chosen is None:
+        spread = encode_images(checkpoint, images, device=device).features.std(axis=0)
+        chosen = np.argsort(-spread, kind="stable")[:6].tolist()
+    own = ("n_images", "patch", "stride", "fill")
+    with progress("locating", quiet=values["quiet"]) as advance:
+        result = locate_dimensions(
+            checkpoint, images, chosen, **{each: values[each] for each in own}, device=device,
+            progress=advance,
+        )  # fmt: skip
+    present(
+        result, "locate", values, record=recording(loading, [source]),
+        show=showing.rows("Images of largest activation", count=3 * len(chosen)),
+    )  # fmt: skip

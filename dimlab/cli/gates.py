@@ -1,0 +1,111 @@
+"""Gates: comparisons of numbers of a result with limits, for pipelines."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from dimlab.result import Result
+
+_SIGNS = {
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+
+
+class GateMet(Exception):
+    """A number that a pipeline does not want."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A comparison of a number of a summary, named by a dotted key, with a limit."""
+
+    key: str
+    sign: str
+    limit: float
+
+    @classmethod
+    def of(cls, text: str) -> Gate:
+        """Read ``KEY SIGN NUMBER``."""
+        found = re.fullmatch(r"\s*(.*[^\s<>=!])\s*(>=|<=|==|!=|>|<)\s*(\S+)\s*", text, re.DOTALL)
+        try:
+            limit = float(found[3]) if found else np.nan
+        except ValueError:
+            limit = np.nan
+        if found is None or np.isnan(limit):
+            raise ValueError(f"fail-if must be KEY > NUMBER (or >=, <, <=, ==, !=); got {text!r}.")
+        return cls(found[1], found[2], limit)
+
+    def check(self, summary: Mapping[str, Any]) -> None:
+        """Raise `GateMet` where the number meets the gate, or is not defined (None, NaN).
+
+        Infinite numbers are compared as such, if the summary has them as they are.
+        """
+        found = _named(summary, self.key)
+        if not found:
+            raise _unknown(self.key, _keys_beside(summary, self.key))
+        value = found[0]
+        asked = f"{self.key} {self.sign} {self.limit:g}"
+        if value is None or value != value:
+            raise GateMet(
+                f"gate not passed: {self.key} is not defined for this result (null in the JSON), "
+                f"so that {asked} cannot be decided."
+            )
+        if not isinstance(value, Real):
+            raise ValueError(f"fail-if must name a number; got {self.key!r}, which is not one.")
+        if _SIGNS[self.sign](value, self.limit):
+            raise GateMet(f"gate met: {self.key} is {value}, {self.sign} {self.limit:g}.")
+
+
+def _named(value: Any, key: str) -> list[Any]:
+    """Find what a dotted key names: nothing or one; names may have dots of their own."""
+    if value is None:  # what lies within something undefined is not defined
+        return [value]
+    for name in value if isinstance(value, Mapping) else ():
+        if key == str(name):
+            return [value[name]]
+        if key.startswith(f"{name}."):
+            found = _named(value[name], key[len(str(name)) + 1 :])
+            if found:
+                return found
+    return []
+
+
+def _keys_beside(value: Any, key: str) -> list[str]:
+    """List the names among which the first unknown part of a dotted key stands."""
+    names = list(value) if isinstance(value, Mapping) else []
+    for name in names:
+        if key.startswith(f"{name}."):
+            return _keys_beside(value[name], key.removeprefix(f"{name}."))
+    return [str(name) for name in names]
+
+
+def check_keys(gates: Sequence[Gate] | None, result: Any) -> None:
+    """Refuse gates on entries that results of a class do not have, where the class declares them.
+
+    What lies below an entry is known only when it is measured.
+    """
+    if not (isinstance(result, type) and issubclass(result, Result)):
+        return
+    if result.summary is not Result.summary:  # it adds entries of its own
+        return
+    names = result.entries()
+    for gate in gates or ():
+        if not any(gate.key == name or gate.key.startswith(f"{name}.") for name in names):
+            raise _unknown(gate.key, names)
+
+
+def _unknown(key: str, known: Iterable[str]) -> ValueError:
+    listed = ", ".join(known) or "nothing"
+    return ValueError(f"fail-if must name a number of the JSON, one of {listed}; got {key!r}.")

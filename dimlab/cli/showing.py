@@ -1,0 +1,194 @@
+"""Tables that people read first, for the results of each command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from dimlab.terminal import print_extremes as extremes
+from dimlab.terminal import print_rows, print_sentences, print_table, with_bounds
+
+__all__ = ["extremes"]
+
+
+def first_rows(result: Any) -> None:
+    """Print the table of any result."""
+    print_rows(result, type(result).__name__)
+
+
+def rows(title: str, **order: Any) -> Callable[[Any], None]:
+    """Print a result's table under a title."""
+    return lambda result: print_rows(result, title, **order)
+
+
+def curve(result: Any) -> None:
+    """Print points of a cumulative ablation."""
+    print_rows(result, f"Accuracy while dimensions are removed, {result.order_name}")
+
+
+def evaluation(result: Any) -> None:
+    """Print accuracies, of several seeds their means."""
+    formats = dict.fromkeys(("accuracy", "ci_low", "ci_high", "lowest", "highest"), ".4f")
+    if hasattr(result, "over_seeds"):
+        print_table(result.over_seeds(), title="Accuracy, mean over seeds", formats=formats)
+    else:
+        print_table(result.to_frame(), title="Accuracy", formats=formats)
+
+
+def correlation(result: Any) -> None:
+    """Print the strongest correlations."""
+    title = f"Strongest {result.kind} correlations"
+    print_table(result.top_pairs(10), title=title, formats={"correlation": "+.4f"})
+    if result.caution:
+        print(result.caution)
+
+
+def _doubtful(column: Any) -> Any:
+    return column.map({True: "doubtful", False: ""})
+
+
+def spectrum(result: Any) -> None:
+    """Print ranks with their intervals."""
+    frame = result.statistics()
+    shown = frame[["statistic", "value"]].assign(
+        corrected=with_bounds(frame, "corrected", "corrected_low", "corrected_high"),
+        doubtful=_doubtful(frame["doubtful"]),
+    )
+    print_table(shown, title="Spectrum", formats={"value": ".4g"})
+    if result.doubtful:
+        print("Doubtful: the interval may cover less than 95 %. " + result.caution.strip())
+
+
+def redundancy(result: Any) -> None:
+    """Print the most redundant dimensions."""
+    order = ["dead", "r_squared"]
+    print_rows(result, "Most redundant first", by=order, ascending=[True, False])
+    if np.isfinite(result.variance_inflation_null):
+        print(
+            "Median variance inflation factor of as many independent dimensions: "
+            f"{result.variance_inflation_null:.4g}."
+        )
+
+
+def comparison(result: Any) -> None:
+    """Print statistics with their differences, similarities, and how rows were paired."""
+    frame = result.to_frame().dropna(subset=["value"])
+    shown = frame[["representation", "statistic", "value"]].assign(
+        corrected=with_bounds(frame, "corrected", "corrected_low", "corrected_high"),
+        difference=with_bounds(frame, "difference", "difference_low", "difference_high"),
+        doubtful=_doubtful(frame["difference_doubtful"]),
+    )
+    title = f"Statistics, and differences to {result.reference}"
+    print_table(shown, title=title, formats={"value": ".4g"})
+    numbers = dict.fromkeys(("cka", "cka_biased", "procrustes"), ".4f")
+    print_table(result.similarities(), title="\nSimilarity", formats=numbers)
+    print_sentences(
+        f"{name}: rows paired with those of {result.reference} by {how}."
+        for name, how in zip(result.names, result.paired_by, strict=True)
+        if how
+    )
+
+
+def attribution(result: Any) -> None:
+    """Print dimensions and factors, what was left out, and the erasure."""
+    import pandas as pd
+
+    frame = result.to_frame().sort_values("nuisance_score", ascending=False, kind="stable")
+    short = {"dimension": "dim", "leading_factor": "carries", "q_value": "q"}
+    short |= {"partial_effect": "alone", "partial_q_value": "q alone"}
+    short |= {"label_effect": "label", "view_invariance": "views"}
+    short |= {"gradient_share": "gradient", "mask_weight": "mask"}
+    formats = dict.fromkeys(("effect", "alone", "label"), ".3g")
+    formats |= dict.fromkeys(("views", "mask"), ".3f")
+    formats |= {"q": ".2g", "q alone": ".2g", "gradient": ".4f", "importance": "+.4f"}
+    title = "Most nuisance first" + (f" ({result.sample})" if result.sample else "")
+    left_out = ["nuisance_score", "p_value", "partial_p_value"]
+    shown = frame.head(12).drop(columns=left_out).rename(columns=short)
+    print_table(shown, title=title, formats=formats)
+    print_sentences(["alone: the effect given the label and all other factors."])
+    factors = result.summary()["factors"]
+    listed = [
+        {
+            "factor": name,
+            "kind": each["kind"],
+            "identifiable": "yes" if each["separate"] else "no",
+            "flagged on": each["n_flagged"],
+            "through others on": sum(each["n_through"].values()),
+            "largest effect": _or_empty(each["largest_effect"]),
+            "largest nats": _or_empty(each["largest_mutual_information"]),
+        }
+        for name, each in factors.items()
+    ]
+    print_table(pd.DataFrame(listed), title=f"\nFactors, of {len(result)} dimensions")
+    sentences = [f"{name} is {note}" for name, note in result.notes.items()]
+    sentences += [f"{name}: {each['reason']}" for name, each in factors.items() if each["reason"]]
+    sentences += [f"Caution: {result.caution}"] if result.caution else []
+    print_sentences(sentences)
+    if result.erasure is not None:
+        erasure(result.erasure)
+
+
+def _or_empty(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def erasure(result: Any) -> None:
+    """Print the ways to take a factor out, side by side."""
+    frame = result.to_frame()
+    kept = f"R2 of {result.factor}"
+    change = with_bounds(
+        frame, "accuracy_change", "accuracy_change_low", "accuracy_change_high", "+.3f"
+    )
+    shown = frame[["split", "way", "n_removed"]].rename(
+        columns={"way": "without", "n_removed": "n"}
+    )
+    lost = with_bounds(frame, "factor_lost", "factor_lost_low", "factor_lost_high", ".2f")
+    shown = shown.assign(**{kept: frame["factor_r_squared"], "lost": lost})
+    shown = shown.assign(accuracy=frame["accuracy"], change=change)
+    title = f"\nTaking {result.factor} out: {result.reader} reader, {result.basis} directions"
+    shown = shown.replace("in distribution", "in distr.")
+    print_table(shown, title=title, formats={kept: ".3f", "accuracy": ".4f"})
+    print_sentences(result.summary()["in_words"])
+
+
+def evolution(result: Any) -> None:
+    """Print the weights that moved most, and what the final ones go with."""
+    short = {"first_weight": "first", "last_weight": "last", "settled_step": "settled"}
+    short |= {"final_rank": "rank", "nuisance_score": "nuisance", "dimension": "dim"}
+    frame = result.to_frame().iloc[result.movers[:12]].rename(columns=short)
+    print_table(frame, title="Largest movers", formats=dict.fromkeys(frame.columns[1:], ".3g"))
+    links = result.tables()["links"]
+    if len(links):
+        links = links.assign(
+            correlation=with_bounds(links, "correlation", "ci_low", "ci_high", "+.2f"),
+            p=["" if np.isnan(p) else f"{p:.2g}" for p in links["p_value"]],
+            claim=links["expected_sign"].map({1: "positive", -1: "negative"}),
+            verdict=links["verdict"].where(links["mask"] == "learned", ""),
+        )
+        names = ["link", "mask", "correlation", "p", "claim", "verdict"]
+        print_table(links[names], title="\nFinal weights and what dimensions do (Spearman)")
+    print_sentences(result.summary()["verdicts"])
+
+
+def bound(result: Any) -> None:
+    """Print the terms of the bound by mask, and the inferred form."""
+    terms = result.tables()["terms"]
+    shown: Any = None
+    for mask in [name for name in ("none", "learned") if name in result.masks]:
+        own = terms[(terms["mask"] == mask) & terms["n_negatives"].isna()].set_index("term")
+        value = with_bounds(own, "value", "ci_low", "ci_high", ".3g")
+        shown = own.assign(none=value)[["none"]] if shown is None else shown.assign(learned=value)
+        if mask == "learned":
+            change = with_bounds(own, "difference", "difference_low", "difference_high", "+.3g")
+            shown = shown.assign(difference=change)
+    print_table(shown.reset_index(), title="Terms by mask, with 95 % intervals")
+    frame = result.to_frame()
+    names = ["mask", "n_negatives", "lower", "middle", "upper", "held"]
+    print_table(
+        frame[names].assign(held=np.where(frame["held"], "yes", "no")),
+        title="\nInferred form: lower <= middle <= upper, nats",
+        formats=dict.fromkeys(("lower", "middle", "upper"), ".3f"),
+    )
+    print_sentences(result.summary()["verdict"])
