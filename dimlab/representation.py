@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dimlab.atomic import replacing
+from dimlab.checks import (
+    factors_of,
+    floating,
+    labels_of,
+    periods_of,
+    refuse_non_finite,
+    with_precision,
+)
 from dimlab.containers import (
     check_unpacked,
     json_of,
@@ -21,14 +29,13 @@ from dimlab.containers import (
     widened,
     write_safetensors,
 )
-from dimlab.kernels.rounding import PRECISIONS, eps_of, stored_precision
+from dimlab.kernels.rounding import eps_of
 
 if TYPE_CHECKING:
     from dimlab.mask import DimensionMask
 
 FORMAT = "dimlab-representation-1"
 ENDINGS = (".safetensors", ".npz")  # of files that `Representation.load` reads
-_BLOCK = 1 << 22  # elements looked at together: memory-mapped features are never copied whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,39 +93,39 @@ class Representation:
 
     def __post_init__(self) -> None:
         given = np.asanyarray(self.features)
-        features = _floating("features", given, ndim=2)
+        features = floating("features", given, ndim=2)
         if features.size == 0:
             raise ValueError(f"features must have shape (N, D), both >= 1; got {features.shape}.")
-        _refuse_non_finite("features", features)
+        refuse_non_finite("features", features)
         put = object.__setattr__
         put(self, "features", features)
         if self.labels is not None:
-            put(self, "labels", _labels(self.labels, len(features)))
-        put(self, "factors", _factors(self.factors, (len(features),), "factors"))
-        put(self, "periods", _periods(self.periods, [self.factors, self.view_factors or {}]))
+            put(self, "labels", labels_of(self.labels, len(features)))
+        put(self, "factors", factors_of(self.factors, (len(features),), "factors"))
+        put(self, "periods", periods_of(self.periods, [self.factors, self.view_factors or {}]))
         if self.views is not None:
-            views = _floating("views", self.views, ndim=3)
+            views = floating("views", self.views, ndim=3)
             if views.shape[1:] != features.shape or len(views) == 0:
                 raise ValueError(
                     f"views must have shape (V, {features.shape[0]}, {features.shape[1]}) to match "
                     f"features; got {views.shape}."
                 )
-            _refuse_non_finite("views", views.reshape(-1, views.shape[2]))
+            refuse_non_finite("views", views.reshape(-1, views.shape[2]))
             put(self, "views", views)
         if self.view_factors and self.views is None:
             raise ValueError("view_factors must come with views; got views=None.")
         if self.views is not None:
             shape = self.views.shape[:2]
-            put(self, "view_factors", _factors(self.view_factors, shape, "view_factors"))
+            put(self, "view_factors", factors_of(self.view_factors, shape, "view_factors"))
         if not isinstance(self.meta or {}, Mapping):
             raise TypeError(f"meta must be a mapping; got {type(self.meta).__name__}.")
-        put(self, "meta", _with_precision(dict(self.meta or {}), given, features))
+        put(self, "meta", with_precision(dict(self.meta or {}), given, features))
 
     def _trusted(self, **changed: Any) -> Representation:
         """Replace parts by what was made of them: it fits, and nothing is checked again."""
         made = object.__new__(Representation)
         made.__dict__.update(self.__dict__, **changed)
-        meta = _with_precision(dict(made.meta), made.features, made.features)
+        meta = with_precision(dict(made.meta), made.features, made.features)
         object.__setattr__(made, "meta", meta)
         return made
 
@@ -479,109 +486,6 @@ def _decoded(path: Path, codes: np.ndarray | None, names: Any) -> np.ndarray:
     longest = max(map(len, names), default=0)
     check_unpacked(path, 4 * longest * max(codes.size, len(names)))
     return np.asarray(names, dtype=np.str_)[codes]
-
-
-def _floating(name: str, value: Any, *, ndim: int) -> np.ndarray:
-    array = np.asanyarray(value)
-    if array.ndim != ndim:
-        shape = "(N, D)" if ndim == 2 else "(V, N, D)"
-        raise ValueError(f"{name} must have shape {shape}; got {array.shape}.")
-    if array.dtype.kind != "f":
-        raise TypeError(
-            f"{name} must be floating; got {array.dtype}. Cast with .astype('float32')."
-        )
-    if array.dtype in (np.float32, np.float64):
-        return array
-    wide = array.dtype.itemsize >= np.dtype(np.float64).itemsize  # in another order, or longer
-    with np.errstate(over="ignore"):  # infinity is refused
-        return array.astype(np.float64 if wide else np.float32)
-
-
-def _with_precision(
-    meta: dict[str, Any], given: np.ndarray, features: np.ndarray
-) -> dict[str, Any]:
-    """Record the type that features were rounded to, unless it is recorded or is their own."""
-    precision = meta.pop("precision", None)
-    if not precision:
-        half = given.dtype == np.float16
-        precision = given.dtype.name if half else stored_precision(features)
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"meta['precision'] must be one of {', '.join(PRECISIONS)}; got {precision!r}."
-        )
-    return meta if precision == features.dtype.name else {**meta, "precision": precision}
-
-
-def _refuse_non_finite(name: str, array: np.ndarray) -> None:
-    rows = max(1, _BLOCK // array.shape[1])
-    for start in range(0, len(array), rows):
-        block = array[start : start + rows]
-        with np.errstate(over="ignore", invalid="ignore"):
-            if np.isfinite(block.sum()):  # one bad value would show; the sum takes a third the time
-                continue
-        finite = np.isfinite(block)
-        if not finite.all():
-            row, dimension = np.argwhere(~finite)[0]
-            value = array[start + row, dimension]
-            raise ValueError(
-                f"{name} must be finite; got {value} in dimension {dimension}, row {start + row}."
-            )
-
-
-def _labels(labels: Any, n_samples: int) -> np.ndarray:
-    array = np.asarray(labels)
-    if array.shape != (n_samples,):
-        raise ValueError(
-            f"labels must have shape ({n_samples},) to match features; got {array.shape}."
-        )
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers (class ids); got {array.dtype}.")
-    if array.min() < 0:
-        raise ValueError(f"labels must be >= 0; got {array.min()}.")
-    if array.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"labels must be < 2**63; got {array.max()}.")
-    return array.astype(np.int64)
-
-
-def _factors(factors: Any, shape: tuple[int, ...], what: str) -> dict[str, np.ndarray]:
-    checked = {}
-    for name, value in dict(factors or {}).items():
-        array = np.asarray(value)
-        if array.shape != shape:
-            raise ValueError(
-                f"{what}[{name!r}] must have shape {shape} to match features; got {array.shape}."
-            )
-        if array.dtype.kind not in "fiubU":
-            raise TypeError(
-                f"{what}[{name!r}] must be floating, integer, bool or str; got {array.dtype}."
-            )
-        if array.dtype.kind == "f":
-            array = array.astype(np.float64)
-            if not np.isfinite(array).all():
-                raise ValueError(f"{what}[{name!r}] must be finite; got a NaN or an infinity.")
-        elif array.dtype.kind in "iu":
-            if array.size and array.max() > np.iinfo(np.int64).max:
-                raise ValueError(
-                    f"{what}[{name!r}] must be < 2**63; got {array.max()}. Pass it as text."
-                )
-            array = array.astype(np.int64)
-        checked[name] = array
-    return checked
-
-
-def _periods(periods: Any, factors: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    checked = {}
-    for name, period in dict(periods or {}).items():
-        try:
-            checked[name] = float(period)
-        except (TypeError, ValueError):
-            raise ValueError(f"periods[{name!r}] must be a number; got {period!r}.") from None
-    for name, period in checked.items():
-        if all(np.asarray(each.get(name, "")).dtype.kind != "f" for each in factors):
-            raise ValueError(f"periods must name continuous factors; got {name!r}.")
-        if not (np.isfinite(period) and period > 0):
-            raise ValueError(f"periods[{name!r}] must be > 0; got {period}.")
-    return checked
 
 
 def _as_codes(value: np.ndarray, name: str, categories: dict[str, list[str]]) -> np.ndarray:

@@ -28,6 +28,7 @@ LAYERS = [  # from the floor up; a room imports only from rooms below its own, o
     | {"io.files", "io.unpickle"},  # what representations and checkpoints are read with
     {
         "representation",
+        "checks",
         "result",
         "moments",
         "pairing",

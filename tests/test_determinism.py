@@ -36,7 +36,7 @@ BLOCKS = {
     "dimlab.probes.erase": ("_ELEMENTS",),
     "dimlab.probes.follow": ("_ELEMENTS",),
     "dimlab.clusters": ("_BLOCK",),
-    "dimlab.representation": ("_BLOCK",),
+    "dimlab.checks": ("_BLOCK",),
 }
 AT_ONCE = {"default": 1.0, "small": 3e-3, "odd": 3e-4}  # of those constants
 MEMORY = {"default": None, "small": 0.02, "odd": 0.007}  # GB of a kNN search

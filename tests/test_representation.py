@@ -101,13 +101,13 @@ def test_a_representation_is_sliced_as_an_array_is_and_read_as_one(full):
 
 def test_values_are_checked_once_where_they_enter(rng, monkeypatch):
     scanned = []
-    check = representation_module._refuse_non_finite
+    check = representation_module.refuse_non_finite
 
     def counted(name, array):
         scanned.append(name)
         check(name, array)
 
-    monkeypatch.setattr(representation_module, "_refuse_non_finite", counted)
+    monkeypatch.setattr(representation_module, "refuse_non_finite", counted)
     rows = rng.normal(size=(40, 4)).astype(np.float32)
     full = Representation(rows, labels=np.arange(40) % 2, views=np.stack([rows, rows]))
     assert scanned == ["features", "views"]

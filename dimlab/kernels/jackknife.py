@@ -18,6 +18,8 @@ def jackknife_deviations(
     full: np.ndarray, without: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bias-corrected statistics (S,), and deviations (B, S) whose products sum to covariances."""
+    # Busing, Meijer and van der Leeden, "Delete-m jackknife for unequal m", Statistics and
+    # Computing 9, 1999; ``counts`` (B,) are the rows of each of B >= 2 blocks.
     n_blocks, n = len(counts), counts.sum()
     ratio = (n / counts)[:, None]
     with np.errstate(invalid="ignore"):

@@ -68,6 +68,7 @@ class StudentisedMeans:
         scale: float = 1.0,
     ) -> StudentisedMeans:
         """Draw bootstrap samples of the rows, or whole clusters, of differences (N, G)."""
+        # In a column without any difference, one is taken to have the size ``scale``.
         n_rows = len(differences)
         sums = cluster_sums(differences, clusters)
         sizes = cluster_sums(np.ones(n_rows), clusters)

@@ -1,0 +1,118 @@
+"""What the parts of a representation must be: checked once, where they enter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dimlab.kernels.blocks import blocks
+from dimlab.kernels.rounding import PRECISIONS, stored_precision
+
+_BLOCK = 1 << 22  # elements looked at together: memory-mapped features are never copied whole
+
+
+def floating(name: str, value: Any, *, ndim: int) -> np.ndarray:
+    """Return a floating array of 2 or 3 dimensions as float32 or float64; integers are refused."""
+    array = np.asanyarray(value)
+    if array.ndim != ndim:
+        shape = "(N, D)" if ndim == 2 else "(V, N, D)"
+        raise ValueError(f"{name} must have shape {shape}; got {array.shape}.")
+    if array.dtype.kind != "f":
+        raise TypeError(
+            f"{name} must be floating; got {array.dtype}. Cast with .astype('float32')."
+        )
+    if array.dtype in (np.float32, np.float64):
+        return array
+    wide = array.dtype.itemsize >= np.dtype(np.float64).itemsize  # in another order, or longer
+    with np.errstate(over="ignore"):  # infinity is refused
+        return array.astype(np.float64 if wide else np.float32)
+
+
+def with_precision(meta: dict[str, Any], given: np.ndarray, features: np.ndarray) -> dict[str, Any]:
+    """Record the type that features were rounded to, unless it is recorded or is their own."""
+    precision = meta.pop("precision", None)
+    if not precision:
+        half = given.dtype == np.float16
+        precision = given.dtype.name if half else stored_precision(features)
+    if precision not in PRECISIONS:
+        raise ValueError(
+            f"meta['precision'] must be one of {', '.join(PRECISIONS)}; got {precision!r}."
+        )
+    return meta if precision == features.dtype.name else {**meta, "precision": precision}
+
+
+def refuse_non_finite(name: str, array: np.ndarray) -> None:
+    """Name the first NaN or infinity of an array (N, D)."""
+    for part in blocks(len(array), _BLOCK // array.shape[1]):
+        block = array[part]
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(block.sum()):  # one bad value would show; the sum takes a third the time
+                continue
+        finite = np.isfinite(block)
+        if not finite.all():
+            row, dimension = np.argwhere(~finite)[0]
+            raise ValueError(
+                f"{name} must be finite; got {block[row, dimension]} in dimension {dimension}, row "
+                f"{part.start + row}."
+            )
+
+
+def labels_of(labels: Any, n_samples: int) -> np.ndarray:
+    """Return class ids (N,) as int64; they must be integers >= 0."""
+    array = np.asarray(labels)
+    if array.shape != (n_samples,):
+        raise ValueError(
+            f"labels must have shape ({n_samples},) to match features; got {array.shape}."
+        )
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"labels must be integers (class ids); got {array.dtype}.")
+    if array.min() < 0:
+        raise ValueError(f"labels must be >= 0; got {array.min()}.")
+    if array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"labels must be < 2**63; got {array.max()}.")
+    return array.astype(np.int64)
+
+
+def factors_of(factors: Any, shape: tuple[int, ...], what: str) -> dict[str, np.ndarray]:
+    """Return factors of one shape as float64, int64, bool or text."""
+    checked = {}
+    for name, value in dict(factors or {}).items():
+        array = np.asarray(value)
+        if array.shape != shape:
+            raise ValueError(
+                f"{what}[{name!r}] must have shape {shape} to match features; got {array.shape}."
+            )
+        if array.dtype.kind not in "fiubU":
+            raise TypeError(
+                f"{what}[{name!r}] must be floating, integer, bool or str; got {array.dtype}."
+            )
+        if array.dtype.kind == "f":
+            array = array.astype(np.float64)
+            if not np.isfinite(array).all():
+                raise ValueError(f"{what}[{name!r}] must be finite; got a NaN or an infinity.")
+        elif array.dtype.kind in "iu":
+            if array.size and array.max() > np.iinfo(np.int64).max:
+                raise ValueError(
+                    f"{what}[{name!r}] must be < 2**63; got {array.max()}. Pass it as text."
+                )
+            array = array.astype(np.int64)
+        checked[name] = array
+    return checked
+
+
+def periods_of(periods: Any, factors: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return periods > 0 by name; each must belong to a continuous factor."""
+    checked = {}
+    for name, period in dict(periods or {}).items():
+        try:
+            checked[name] = float(period)
+        except (TypeError, ValueError):
+            raise ValueError(f"periods[{name!r}] must be a number; got {period!r}.") from None
+    for name, period in checked.items():
+        if all(np.asarray(each.get(name, "")).dtype.kind != "f" for each in factors):
+            raise ValueError(f"periods must name continuous factors; got {name!r}.")
+        if not (np.isfinite(period) and period > 0):
+            raise ValueError(f"periods[{name!r}] must be > 0; got {period}.")
+    return checked
