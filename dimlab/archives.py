@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.containers import DAMAGED, reason_of
+from dimlab.io.files import DAMAGED, reason_of
 
 TIMEOUT_SECONDS = 30.0
 _CHUNK = 1 << 18  # bytes

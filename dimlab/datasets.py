@@ -24,9 +24,9 @@ import numpy as np
 
 from dimlab import archives
 from dimlab.archives import RemoteFile
-from dimlab.containers import DAMAGED, naming, read_npz
 from dimlab.cuts import held_out, n_classes_kept
 from dimlab.image_set import SPLITS, ImageSet
+from dimlab.io.files import DAMAGED, naming, read_npz
 from dimlab.names import split_of, splits_of_rows
 from dimlab.planted import check_plants, coloured, patched, plant, textured  # noqa: F401
 from dimlab.tables import factor_of
@@ -727,7 +727,7 @@ def _checked_parts(parts: np.ndarray, n_images: int) -> np.ndarray:
 def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise FileNotFoundError(f"data_dir must be an .npz file; got {str(path)!r}, which is none.")
-    arrays, _ = read_npz(path)
+    arrays = read_npz(path)
     missing = [name for name in ("images", "labels") if name not in arrays]
     if missing:
         raise ValueError(f"{path} must hold images and labels; got no {' and no '.join(missing)}.")

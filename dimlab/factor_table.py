@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.containers import naming
+from dimlab.io.files import naming
 from dimlab.names import (
     FILE,
     ROW,

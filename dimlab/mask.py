@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.atomic import replacing
-from dimlab.containers import naming, read_npz
+from dimlab.io.files import naming, read_npz, replacing
 
 _LARGEST = 1e15  # of a weight: float32 holds the sums of its squares
 
@@ -288,7 +287,7 @@ class MaskTrace:
         path = _npz_path(path)
         if not path.is_file():
             raise FileNotFoundError(f"path must be an .npz file; got {path}, which is not there.")
-        found = read_npz(path)[0]
+        found = read_npz(path)
         arrays = {name: found[name] for name in cls.__dataclass_fields__ if name in found}
         missing = [name for name in ("steps", "weights") if name not in arrays]
         if missing:

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.atomic import replacing
-from dimlab.containers import map_safetensors, write_safetensors
+from dimlab.io.files import read_safetensors, replacing, safetensors_metadata, write_safetensors
 from dimlab.kernels import moments as kernel
 from dimlab.kernels.rounding import PRECISIONS, coarser, eps_of
 
@@ -410,6 +409,8 @@ class Moments:
             If the name has another ending.
         TypeError
             If the arrays were put there by hand and are of another type.
+        OSError
+            If the disk refuses.
 
         Examples
         --------
@@ -444,7 +445,7 @@ class Moments:
             False too for what is no safetensors file.
         """
         try:
-            return map_safetensors(Path(path))[1].get("format") == FORMAT
+            return safetensors_metadata(Path(path)).get("format") == FORMAT
         except (ValueError, OSError):
             return False
 
@@ -473,7 +474,7 @@ class Moments:
         if not path.is_file():
             raise FileNotFoundError(f"moments must be a file; got {path}, which is not there.")
         try:
-            arrays, metadata = map_safetensors(path)
+            arrays, metadata = read_safetensors(path)
             meta = {key: value for key, value in metadata.items() if key != "format"}
             precision = meta.pop("precision", "float32")  # which states before 0.7 do not say
             if precision not in PRECISIONS:

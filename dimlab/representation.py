@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dimlab.atomic import replacing
 from dimlab.checks import (
     factors_of,
     floating,
@@ -20,13 +19,13 @@ from dimlab.checks import (
     refuse_non_finite,
     with_precision,
 )
-from dimlab.containers import (
-    check_unpacked,
+from dimlab.io.files import (
+    check_fits,
     json_of,
-    map_safetensors,
     naming,
     read_npz,
-    widened,
+    read_safetensors,
+    replacing,
     write_safetensors,
 )
 from dimlab.kernels.rounding import eps_of
@@ -371,6 +370,8 @@ class Representation:
             If the name has another ending.
         TypeError
             If ``meta`` holds what JSON cannot.
+        OSError
+            If the disk refuses.
 
         Examples
         --------
@@ -429,13 +430,12 @@ class Representation:
             If the features are not floating or the labels not integers.
         """
         path = Path(path)
-        arrays, metadata = read_npz(path) if path.suffix == ".npz" else map_safetensors(path)
+        arrays, metadata = (read_npz(path), {}) if path.suffix == ".npz" else read_safetensors(path)
         if "features" not in arrays:
             what = "an array" if path.suffix == ".npz" else "a tensor"
             raise ValueError(
                 f"{path.name} must hold {what} named 'features'; got {sorted(arrays)[:8]}."
             )
-        arrays = {name: widened(array) for name, array in arrays.items()}
         header = _header(path, metadata)
         for name, names in header["categories"].items():
             arrays[name] = _decoded(path, arrays.get(name), names)
@@ -484,7 +484,7 @@ def _decoded(path: Path, codes: np.ndarray | None, names: Any) -> np.ndarray:
             "again."
         )
     longest = max(map(len, names), default=0)
-    check_unpacked(path, 4 * longest * max(codes.size, len(names)))
+    check_fits(path, 4 * longest * max(codes.size, len(names)))
     return np.asarray(names, dtype=np.str_)[codes]
 
 

@@ -34,8 +34,7 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from dimlab.atomic import replacing
-from dimlab.containers import DAMAGED, json_of, read_npz
+from dimlab.io.files import DAMAGED, json_of, read_npz, replacing
 from dimlab.text import plain
 
 FORMAT = "dimlab-result-1"
@@ -346,7 +345,7 @@ def load_result(path: str | os.PathLike[str]) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"result must be a file; got {path}, which is not there.")
     try:
-        arrays, _ = read_npz(path)
+        arrays = read_npz(path)
         tree = json_of(str(arrays.pop("tree")))
         if tree["format"] != FORMAT:
             raise ValueError(tree["format"])

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.containers import DAMAGED, check_unpacked, reason_of
+from dimlab.io.files import DAMAGED, check_fits, reason_of
 from dimlab.names import FILES, NAMES, one_spelling, word_of
 
 _SEPARATORS = {".csv": ",;\t", ".tsv": "\t,;"}  # the ending's own first
@@ -436,7 +436,7 @@ def _read_parquet(path: Path, index: bool) -> Any:
         found = parquet.read_metadata(path)
         groups = [found.row_group(number) for number in range(found.num_row_groups)]
         unpacked = sum(max(group.total_byte_size, 0) for group in groups)
-        check_unpacked(path, max(unpacked, 8 * found.num_rows * found.num_columns))
+        check_fits(path, max(unpacked, 8 * found.num_rows * found.num_columns))
         schema = parquet.read_schema(path)
         unread = {each.name: str(each.type) for each in schema if not _is_plain(each.type)}
         columns = [name for name in schema.names if name not in unread] if unread else None

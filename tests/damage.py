@@ -9,7 +9,7 @@ import zipfile
 
 import numpy as np
 
-from dimlab.containers import DAMAGED
+from dimlab.io.files import DAMAGED
 
 NUMBERS = (0, 1, 2, 7, 0x7F, 0xFF, 0xFFFF, 2**31 - 1, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)
 WORDS = (

@@ -60,13 +60,15 @@ def zipped(folder, name, members, kind=zipfile.ZIP_STORED):
     return folder / name
 
 
-def packed_zeros(folder):
-    with zipfile.ZipFile(folder / "zeros.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        with archive.open("features.npy", "w", force_zip64=True) as file:
-            file.write(header_of((300, 1 << 20), "|u1"))
-            for _ in range(300):
-                file.write(bytes(1 << 20))
-    return folder / "zeros.npz"
+def more_than_memory(folder):
+    """Members that unpack to 4 GB each, as the directory says."""
+    members = {f"{name}.npy": header_of((2**32 - 200,), "|u1") for name in range(64)}
+    path = zipped(folder, "large.npz", members, zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    for found in re.finditer(b"PK\x01\x02", bytes(content)):
+        content[found.start() + 24 : found.start() + 28] = struct.pack("<I", 2**32 - 2)
+    path.write_bytes(content)
+    return path
 
 
 def claims(folder, suffix=".npz"):
@@ -241,7 +243,7 @@ def deep(folder):
 
 
 BOMBS = {
-    "npz: 300 MB of zeros": (packed_zeros, Representation.load),
+    "npz: directory claims 256 GB": (more_than_memory, Representation.load),
     "npz: header claims 8 TB": (claims, Representation.load),
     "trace: header claims 8 TB": (claims, MaskTrace.load),
     "images: header claims 8 TB": (claims, lambda path: datasets.npz("test", data_dir=path)),

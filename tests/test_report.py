@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dimlab.atomic import digest
 from dimlab.examine import examine
+from dimlab.io.files import digest
 from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.probes.ablate import ablate
 from dimlab.probes.attribute import attribute

@@ -25,7 +25,7 @@ def full(rng):
 
 def test_saved_and_loaded_is_the_same_and_memory_mapped(full, tmp_path):
     loaded = Representation.load(full.save(tmp_path / "r.safetensors"))
-    assert isinstance(loaded.features, np.memmap)
+    assert not loaded.features.flags.writeable
     for name in ("features", "labels", "views"):
         np.testing.assert_array_equal(getattr(loaded, name), getattr(full, name))
         assert getattr(loaded, name).dtype == getattr(full, name).dtype
@@ -69,7 +69,7 @@ def test_half_precision_and_bfloat16_are_read_and_what_numpy_lacks_is_named(tmp_
     save_file({"features": features.bfloat16()}, path)
     np.testing.assert_array_equal(Representation.load(path).features, features)
     save_file({"features": features.to(torch.float8_e4m3fn)}, path)
-    with pytest.raises(ValueError, match=r"must hold tensors of F64, .* or BF16; got F8_E4M3 for"):
+    with pytest.raises(ValueError, match=r"types that numpy has, or bfloat16; got torch.float8"):
         Representation.load(path)
 
 
@@ -277,7 +277,7 @@ def test_bad_npz_files_are_refused_and_run_no_code(tmp_path):
             return (Path.touch, (tmp_path / "exploded",))
 
     np.savez(path, features=np.array([Bomb()], dtype=object))
-    with pytest.raises(ValueError, match="or Python objects"):
+    with pytest.raises(ValueError, match="Python objects"):
         Representation.load(path)
     assert not (tmp_path / "exploded").exists()
 

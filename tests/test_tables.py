@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from dimlab import datasets
-from dimlab.containers import map_safetensors, widened
 from dimlab.factor_table import as_continuous, join_factors
 from dimlab.interop.features import identify_features, load_features
 from dimlab.representation import Representation
@@ -196,8 +195,6 @@ def test_bfloat16_and_batches_are_read(tmp_path):
     )
     found = load_features(tmp_path / "a.safetensors")
     np.testing.assert_array_equal(found.features, whole.bfloat16().float())
-    bits = map_safetensors(tmp_path / "a.safetensors")[0]["features"]
-    np.testing.assert_array_equal(widened(bits), found.features)
     torch.save([whole[:5], whole[5:10], whole[10:]], tmp_path / "a.pt")
     np.testing.assert_array_equal(load_features(tmp_path / "a.pt").features, whole)
     torch.save([whole, whole[:, :2]], tmp_path / "b.pt")
@@ -401,21 +398,6 @@ def test_names_of_rows_keep_their_zeros(column, tmp_path):
     table(**{column: range(N)}).to_csv(tmp_path / "b.csv", index=False)
     kind = next(iter(load_features(tmp_path / "b.csv").factors.values())).dtype.kind
     assert kind == ("U" if "file" in column else "i")
-
-
-def test_too_little_memory_to_map_is_no_damage(tmp_path, monkeypatch):
-    import errno
-
-    from dimlab.representation import Representation
-
-    path = Representation(FEATURES).save(tmp_path / "a.safetensors")
-
-    def refused(*arguments, **options):
-        raise OSError(errno.ENOMEM, "Cannot allocate memory")
-
-    monkeypatch.setattr(np, "memmap", refused)
-    with pytest.raises(MemoryError, match="must fit into the memory that this process may address"):
-        map_safetensors(path)
 
 
 def test_a_long_run_of_digits_is_told_from_a_number_without_trying_every_place_of_a_point():

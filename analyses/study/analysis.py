@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dimlab.atomic import replacing
 from dimlab.devices import check_device
+from dimlab.io.files import replacing
 from dimlab.text import make_streams_readable
 from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import current_world, joined

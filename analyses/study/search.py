@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.atomic import replacing
 from dimlab.encode import encode
+from dimlab.io.files import replacing
 from dimlab.probes.evaluate import evaluate
 from dimlab.training.checkpoint import Checkpoint
 from dimlab.training.step import Record

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from dimlab.atomic import replacing
+from dimlab.io.files import replacing
 from dimlab.text import make_streams_readable
 from study.analysis import RESULTS, SEARCH, SIZES, Analysis, judge_again
 from study.judgement import Judgement, judged

@@ -13,8 +13,8 @@ import numpy as np
 
 from dimlab.cli.derive import INPUT, OUTPUT, Option, numbers_in, options_of
 from dimlab.cli.gates import Gate
-from dimlab.containers import json_of
 from dimlab.devices import check_device
+from dimlab.io.files import json_of
 from dimlab.sources import reading
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dimlab.atomic import replacing
+from dimlab.io.files import replacing
 from dimlab.sources import Loading, is_own, load_data, names_of, read_checkpoint
 
 Record = Callable[[], dict[str, Any]]

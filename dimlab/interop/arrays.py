@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,7 @@ from typing import Any
 import numpy as np
 
 from dimlab import tables
-from dimlab.containers import (
-    DAMAGED,
-    check_memory,
-    check_text,
-    map_safetensors,
-    read_npz,
-    widened,
-)
+from dimlab.io.files import read_npy, read_npz, read_safetensors
 from dimlab.names import SPLIT_WORDS, split_of, splits_of_rows
 from dimlab.tables import ending_of
 
@@ -151,11 +143,11 @@ def read_arrays(path: Path) -> Arrays:
         what = "a folder" if path.is_dir() else "nothing there"
         raise FileNotFoundError(f"features must be a file; got {path}, {what}.")
     if ending == ".npz":
-        return Arrays(read_npz(path)[0])
+        return Arrays(read_npz(path))
     if ending == ".npy":
-        return Arrays({"": _read_npy(path)})
+        return Arrays({"": read_npy(path)})
     if ending == ".safetensors":
-        return Arrays({name: widened(each) for name, each in map_safetensors(path)[0].items()})
+        return Arrays(read_safetensors(path)[0])
     if ending in TABLES:
         return gathered(read_table(path))
     from dimlab.io.unpickle import read_torch_file
@@ -377,21 +369,6 @@ def plain(name: str) -> str:
 def text_of(array: np.ndarray) -> np.ndarray:
     """Return text as text, bytes decoded; other arrays as they are."""
     return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpy's about headers of Python 2
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-            check_text(array)
-            return array
-    except DAMAGED as error:
-        check_memory(path, error)
-        raise ValueError(
-            f"{path.name} must be a complete .npy file of numbers or text; got a damaged one, or "
-            "Python objects."
-        ) from error
 
 
 def read_table(path: Path) -> Any:

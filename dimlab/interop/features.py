@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.containers import Misnamed, naming
 from dimlab.interop.arrays import (
     FEATURES,
     TABLES,
@@ -26,8 +25,9 @@ from dimlab.interop.arrays import (
 )
 from dimlab.interop.classes import LABELS, class_ids, is_file_of_labels
 from dimlab.interop.joining import Keys, keys_of, with_labels
+from dimlab.io.files import Misnamed, naming, read_safetensors, safetensors_metadata
 from dimlab.names import FILE, FILES, SPLIT_WORDS, word_of
-from dimlab.representation import FORMAT, Representation, map_safetensors
+from dimlab.representation import FORMAT, Representation
 from dimlab.tables import ending_of, factor_of
 
 _SAID = 3  # sentences on what is left out
@@ -272,7 +272,7 @@ def holds_features(path: str | os.PathLike[str]) -> bool:
         return True
     if ending == ".safetensors":
         try:
-            names = list(map_safetensors(path)[0])
+            names = list(read_safetensors(path)[0])
         except (ValueError, OSError):
             return True  # whoever reads it says what is wrong
         return not any(plain(name) in ("weight", "bias") for name in names)
@@ -295,7 +295,7 @@ def holds_features(path: str | os.PathLike[str]) -> bool:
 
 
 def _is_own(path: Path) -> bool:
-    return map_safetensors(path)[1].get("format") == FORMAT
+    return safetensors_metadata(path).get("format") == FORMAT
 
 
 def _under(name: str | None) -> str:

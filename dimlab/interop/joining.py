@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from dimlab.containers import Misnamed, naming
 from dimlab.factor_table import places
 from dimlab.interop.arrays import (
     TABLES,
@@ -29,6 +28,7 @@ from dimlab.interop.arrays import (
     text_of,
 )
 from dimlab.interop.classes import LABELS, class_ids
+from dimlab.io.files import Misnamed, naming
 from dimlab.names import COUNTS, FILES, NAMES, ROW, SPLIT_WORDS, tidied, without_zeros, word_of
 from dimlab.representation import Representation
 from dimlab.tables import ending_of

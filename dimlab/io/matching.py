@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from dimlab.containers import Misnamed
 from dimlab.io.blueprints import (
     NEEDS_TIMM,
     TIMM,
@@ -20,6 +19,7 @@ from dimlab.io.blueprints import (
     vit_at,
     vit_prefixes,
 )
+from dimlab.io.files import Misnamed
 from dimlab.io.layouts import (
     BRANCHES,
     OPTIONAL,

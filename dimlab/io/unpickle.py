@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from dimlab.containers import DAMAGED, check_unpacked, reason_of
+from dimlab.io.files import DAMAGED, check_fits, reason_of
 
 FLAG = "trust_pickle=True (--trust-pickle)"
 _VERSIONS = (
@@ -253,7 +253,7 @@ def read_torch(path: Path, file: BinaryIO) -> Any:
         raise ValueError(
             f"{path.name} must be a complete torch file; got a damaged one."
         ) from error
-    check_unpacked(path, n_bytes)
+    check_fits(path, n_bytes)
     check_nesting(path, payload)
     return payload
 

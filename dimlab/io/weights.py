@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from dimlab.containers import Misnamed
 from dimlab.io.blueprints import TIMM, Blueprint, build_timm, width_of
+from dimlab.io.files import Misnamed
 from dimlab.io.layouts import OPTIONAL, REMEDY, branch_of, looks_like, unwrapped
 from dimlab.io.matching import Match, check_names, find_encoder
 from dimlab.io.unpickle import Opened, fault_of, open_weights

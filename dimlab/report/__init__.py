@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.atomic import digest, holding, write_together
-from dimlab.containers import DAMAGED, json_of
 from dimlab.figures.house import picture_of
+from dimlab.io.files import DAMAGED, digest, json_of, locked, write_files
 from dimlab.report.dimensions import dimensions_of
 from dimlab.report.provenance import RECORD, WRITTEN
 from dimlab.report.verdicts import verdicts_of
@@ -91,7 +90,7 @@ def write_report(
     """
     order = {"title": title, "headline": list(headline), "results": list(results)}
     contents = _contents(results, order, provenance or {}, figure_format)
-    written = write_together(folder, contents, outdated=lambda: _written_before(Path(folder)))
+    written = write_files(folder, contents, outdated=lambda: _written_before(Path(folder)))
     return written["report.html"]
 
 
@@ -141,6 +140,7 @@ def _contents(
     contents["report.html"] = visible(page).encode()
     written = {**(before or {}), **{name: digest(each) for name, each in contents.items()}}
     contents["provenance.json"] = _json({**provenance, WRITTEN: written} if provenance else {})
+    contents[CONTENTS] = contents.pop(CONTENTS)  # the manifest is written last
     return contents
 
 
@@ -206,7 +206,7 @@ def redraw_report(
     folder = Path(folder)
     if not (folder / CONTENTS).is_file():
         raise FileNotFoundError(f"folder must hold a report of dimlab; got {folder}, without one.")
-    with holding(folder):  # nobody writes into it meanwhile
+    with locked(folder, "results"):  # nobody writes into it meanwhile
         try:
             contents = json_of((folder / CONTENTS).read_bytes())
             names, headline = _texts(contents["results"]), _texts(contents["headline"])
@@ -220,6 +220,7 @@ def redraw_report(
                 f"{folder / CONTENTS} must be whole; got a damaged file. Run dimlab report again."
             ) from error
         kept = [name for name in names if (folder / f"{name}{SUFFIX}").is_file()]
+        _check_written_together(folder, kept)
         results = {name: load_result(folder / f"{name}{SUFFIX}") for name in kept}
     if not results:
         raise ValueError(f"{folder} must keep at least one result; got none to draw again.")
@@ -232,10 +233,21 @@ def redraw_report(
         contents = _contents(
             results, order, provenance, figure_format, _written_before(folder) if in_place else {}
         )
-    written = write_together(
+    written = write_files(
         place, contents, outdated=None if in_place else lambda: _written_before(place)
     )
     return written["report.html"]
+
+
+def _check_written_together(folder: Path, names: Sequence[str]) -> None:
+    """Refuse results that are not those which the manifest of a report lists."""
+    listed = _written_before(folder)
+    for name in (f"{name}{SUFFIX}" for name in names):
+        if listed.get(name) not in (None, digest((folder / name).read_bytes())):
+            raise ValueError(
+                f"{folder} must hold the files of one report; got {name} of another one, as when a "
+                "command is interrupted. Run dimlab report again."
+            )
 
 
 def _texts(texts: Any) -> list[str]:
@@ -315,7 +327,7 @@ def write_result(
     if provenance is not None:
         digests = {file: digest(content) for file, content in files.values()}
         files["provenance"] = f"{name}{RECORD}", _json({**provenance, WRITTEN: digests})
-    written = write_together(folder, dict(files.values()))
+    written = write_files(folder, dict(files.values()))
     return {kind: written[file] for kind, (file, _) in files.items()}
 
 

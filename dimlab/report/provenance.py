@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dimlab.containers import json_of
+from dimlab.io.files import json_of
 
 if TYPE_CHECKING:
     from dimlab.representation import Representation

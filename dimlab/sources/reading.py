@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dimlab.containers import Misnamed
+from dimlab.io.files import Misnamed
 from dimlab.text import say, visible
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dimlab.atomic import replacing
-from dimlab.containers import json_of, naming
+from dimlab.io.files import json_of, naming, replacing
 from dimlab.io.unpickle import check_archive, opened_file, read_torch
 from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.training.config import TrainConfig

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dimlab.atomic import claiming, is_claimed
 from dimlab.devices import check_device
+from dimlab.io.files import locked
 from dimlab.mask import MaskTrace
 from dimlab.training.augment import (
     VERSION,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from dimlab.datasets import ImageSet
 
 METRICS = "metrics.jsonl"
+_LOCK = "training"
 # streams of randomness derived from the run's seed
 _WEIGHTS, _ORDER, _VIEWS = 0, 1, 2
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
@@ -458,20 +459,10 @@ def _check(
 
 
 def check_free(folder: str | os.PathLike[str]) -> None:
-    """Refuse a folder that another run trains into at this moment.
-
-    Parameters
-    ----------
-    folder : path
-        It need not be there, and nothing in it is touched.
-
-    Raises
-    ------
-    OSError
-        If another run is at work there.
-    """
-    if is_claimed(Path(folder) / METRICS):
-        raise OSError(_taken(folder))
+    """Raise OSError where another run trains into a folder, which need not exist."""
+    if Path(folder).is_dir():
+        with locked(folder, _LOCK, refusal=_taken(folder)):
+            pass
 
 
 def _taken(folder: str | os.PathLike[str]) -> str:
@@ -492,9 +483,9 @@ def _prepare(
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            log = stack.enter_context(claiming(folder / METRICS, _taken(folder)))
+            stack.enter_context(locked(folder, _LOCK, refusal=_taken(folder)))
             _check_room(folder, run)
-            log.truncate(0)
+            log = stack.enter_context((folder / METRICS).open("w", encoding="utf-8"))
             run.write_metrics_to(log)
         except OSError as error:
             refused = error

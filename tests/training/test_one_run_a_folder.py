@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from dimlab.atomic import claiming, is_claimed
 from dimlab.datasets import digits
+from dimlab.io.files import locked
 from dimlab.training import loop
 from dimlab.training.checkpoint import load_checkpoint
 from dimlab.training.loop import check_free, train
@@ -43,7 +43,9 @@ def short_run(folder, seed, **options):
 
 
 def contents(folder):
-    return {each.name: each.read_bytes() for each in sorted(folder.iterdir())}
+    """Of each file but locks, by name."""
+    there = (each for each in sorted(folder.iterdir()) if not each.name.endswith(".lock"))
+    return {each.name: each.read_bytes() for each in there}
 
 
 def seeds_in(folder):
@@ -61,7 +63,7 @@ def seeds_in(folder):
 def test_a_folder_in_use_is_refused_and_untouched(tmp_path):
     short_run(tmp_path, 0)
     before = contents(tmp_path)
-    with claiming(tmp_path / "metrics.jsonl", "in use"):
+    with locked(tmp_path, "training"):
         for call in (lambda: short_run(tmp_path, 1), lambda: check_free(tmp_path)):
             with pytest.raises(OSError, match="other run") as refused:
                 call()
@@ -70,40 +72,6 @@ def test_a_folder_in_use_is_refused_and_untouched(tmp_path):
     check_free(tmp_path)
     short_run(tmp_path, 1)
     assert seeds_in(tmp_path) == (1, True)
-
-
-def test_what_is_claimed_is_given_back_and_an_empty_file_removed(tmp_path):
-    path = tmp_path / "log"
-    assert not is_claimed(path)
-    assert not is_claimed(path / "of a file that is a folder")
-    with claiming(path, "in use") as log:
-        assert is_claimed(path)
-        with pytest.raises(OSError, match=r"^in use$"), claiming(path, "in use"):
-            pass
-    assert not path.exists()
-    with claiming(path, "in use") as log:
-        log.write("a line\n")
-    assert (path.read_text(), is_claimed(path)) == ("a line\n", False)
-    with claiming(path, "in use") as log:  # what stands there stands
-        log.write("another\n")
-    assert path.read_text() == "a line\nanother\n"
-
-
-def test_a_file_that_goes_between_opening_and_locking_is_opened_again(tmp_path, monkeypatch):
-    from dimlab import atomic
-
-    path, real, times = tmp_path / "log", atomic._try_lock, []
-
-    def late(handle, *, alone):
-        if not times:
-            path.unlink()
-        times.append(handle)
-        return real(handle, alone=alone)
-
-    monkeypatch.setattr(atomic, "_try_lock", late)
-    with claiming(path, "in use") as log:
-        log.write("kept")
-    assert (len(times), path.read_text()) == (2, "kept")
 
 
 # runs of the command in processes of their own
@@ -209,7 +177,7 @@ def test_where_rank_0_is_refused_all_ranks_end(tmp_path):
         told = context.Queue()
         with contextlib.ExitStack() as stack:
             if is_taken:
-                stack.enter_context(claiming(place / "run" / "metrics.jsonl", "in use"))
+                stack.enter_context(locked(place / "run", "training"))
             ranks = [context.Process(target=rank, args=(n, place, told)) for n in range(2)]
             for each in ranks:
                 each.start()
@@ -242,7 +210,7 @@ def started(folder, seed, barrier):
 def together(place, n_cases, *, locked):
     """Start runs at once; one must win, and all that lies in the folder must be its own."""
     if not locked:
-        loop.claiming = lambda path, refusal: path.open("a", encoding="utf-8")
+        loop.locked = lambda folder, what, refusal: contextlib.nullcontext()
     counts = Counter()
     for case in range(n_cases):
         folder = place / f"{'locked' if locked else 'control'}-{case}"
