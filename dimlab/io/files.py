@@ -245,18 +245,6 @@ def read_npy(path: Path) -> np.ndarray:
         return array
 
 
-def check_stored(path: Path, *, checksums: bool = False) -> None:
-    """Refuse a zip file that does not hold its members whole and unpacked, as torch writes them."""
-    with _refusing_damage(path, "torch file"), zipfile.ZipFile(path) as archive:
-        _claimed(archive)
-        packed = [each.filename for each in archive.infolist() if each.compress_type]
-        damaged = packed[0] if packed else archive.testzip() if checksums else None
-    if damaged is not None:
-        raise ValueError(
-            f"{path.name} must hold its parts whole and unpacked; got {damaged!r} otherwise."
-        )
-
-
 def _claimed(archive: zipfile.ZipFile) -> int:
     """Return the bytes that the members unpack to, each of a size that its kind allows."""
     entries = archive.infolist()
