@@ -293,11 +293,9 @@ def _signs(axes: np.ndarray) -> np.ndarray:
 
 
 def _varimax(loadings: np.ndarray) -> np.ndarray:
-    """Rotation (R, R) that maximises the variance of the squared loadings (D, R) by column.
-
-    Kaiser's planar rotations, many disjoint pairs of columns at once: every one raises the
-    criterion. (The shorter fixed-point iteration can swing between two rotations.)
-    """
+    """Rotation (R, R) that maximises the variance of the squared loadings (D, R) by column."""
+    # Kaiser's planar rotations, many disjoint pairs of columns at once: every one raises the
+    # criterion. (The shorter fixed-point iteration can swing between two rotations.)
     n_rows, n_axes = loadings.shape
     # columns of one array, so that both turn together
     turned = np.vstack([loadings, np.eye(n_axes)])

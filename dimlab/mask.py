@@ -38,8 +38,11 @@ class DimensionMask:
     Examples
     --------
     >>> logits = np.array([-1.0, 0.0, 1.0])
-    >>> DimensionMask(1 / (1 + np.exp(-logits))).weights.round(2)
-    array([0.27, 0.5 , 0.73])
+    >>> mask = DimensionMask(1 / (1 + np.exp(-logits)))
+    >>> mask.weights.round(2), mask.constant().weights, mask.inverted().weights.round(2)
+    (array([0.27, 0.5 , 0.73]), array([0.5, 0.5, 0.5]), array([0.73, 0.5 , 0.27]))
+    >>> sorted(mask.permuted(np.random.default_rng(0)).weights.round(2).tolist())
+    [0.27, 0.5, 0.73]
     """
 
     weights: np.ndarray
@@ -67,11 +70,6 @@ class DimensionMask:
         -------
         DimensionMask
             Of D weights.
-
-        Examples
-        --------
-        >>> DimensionMask(np.array([1.0, 0.5])).constant().weights
-        array([0.75, 0.75])
         """
         return DimensionMask(np.full(len(self), self.weights.mean()))
 
@@ -82,11 +80,6 @@ class DimensionMask:
         -------
         DimensionMask
             Of D weights.
-
-        Examples
-        --------
-        >>> DimensionMask(np.array([1.0, 0.25])).inverted().weights
-        array([0.  , 0.75])
         """
         return DimensionMask(1.0 - self.weights)
 
@@ -102,12 +95,6 @@ class DimensionMask:
         -------
         DimensionMask
             Of the same D weights.
-
-        Examples
-        --------
-        >>> mask = DimensionMask(np.array([0.1, 0.2, 0.9]))
-        >>> sorted(mask.permuted(np.random.default_rng(0)).weights.tolist())
-        [0.1, 0.2, 0.9]
         """
         return DimensionMask(rng.permutation(self.weights))
 

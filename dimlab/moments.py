@@ -64,6 +64,11 @@ class Moments:
     ([[3.0, 1.0]], [[2.67, 0.67], [0.67, 0.67]])
     >>> sum(moments.n - rest.n for rest in moments.without_each())  # each row is left out once
     3
+    >>> moments.whole().n_blocks, moments.of_blocks([0, 1, 2]).n, moments.over_ranks() is moments
+    (1, 3, True)
+    >>> first, second = Moments.of(rows[:2]), Moments.of(rows[2:])
+    >>> Moments.empty(20, 1, 2).merge(first, second).mean.tolist()
+    [[3.0, 1.0]]
     >>> Moments.of(rows.astype(np.float32), precision="float32").eps
     1.1920928955078125e-07
     """
@@ -180,12 +185,6 @@ class Moments:
         ------
         ValueError
             If V is neither 1 nor 2.
-
-        Examples
-        --------
-        >>> rows = Moments.of(np.array([[1.0, 0.0], [3.0, 2.0]]), n_blocks=4)
-        >>> Moments.empty(4, 1, 2).merge(rows).mean
-        array([[2., 1.]])
         """
         means = np.zeros((n_blocks, n_views, n_dimensions))
         scatters = np.zeros((n_blocks, n_dimensions, n_dimensions))
@@ -223,12 +222,6 @@ class Moments:
         ------
         ValueError
             If there are no rows: their mean is undefined.
-
-        Examples
-        --------
-        >>> moments = Moments.of(np.array([[1.0], [2.0], [6.0]]), n_blocks=3)
-        >>> moments.whole().means.tolist(), moments.whole().squares.round(9).tolist()
-        ([[[3.0]]], [[[14.0]]])
         """
         return self._whole
 
@@ -261,12 +254,6 @@ class Moments:
         ------
         ValueError
             If there are no rows in them.
-
-        Examples
-        --------
-        >>> moments = Moments.of(np.arange(8.0)[:, None], n_blocks=2)
-        >>> moments.of_blocks([0]).n, moments.of_blocks([0, 1]).mean.round(9).tolist()
-        (4, [[3.5]])
         """
         index = np.asarray(blocks)
         counts, means, squares, scatters = (each[index] for each in self._arrays)
@@ -320,13 +307,6 @@ class Moments:
         ------
         ValueError
             If the shapes, or what is known of the rows, differ.
-
-        Examples
-        --------
-        >>> rows = np.arange(12.0).reshape(6, 2) ** 2
-        >>> merged = Moments.of(rows[:2]).merge(Moments.of(rows[2:]))
-        >>> np.allclose(merged.covariance, np.cov(rows.T, bias=True))
-        True
         """
         for other in others:
             if other.means.shape != self.means.shape:
@@ -357,12 +337,6 @@ class Moments:
         Two sums over ranks, counts with means and then deviations from the common mean, so that
         nothing is lost to cancellation. Every process must have accumulated its own rows, with the
         same number of blocks.
-
-        Examples
-        --------
-        >>> moments = Moments.of(np.array([[1.0], [2.0]]))
-        >>> moments.over_ranks() is moments
-        True
         """
         import torch
         import torch.distributed as dist

@@ -24,7 +24,7 @@ from dimlab.kernels.rows import WELL_CONDITIONED, Groups, Rows
 UNITS = 1e10  # similarities are compared as whole numbers of 1e-10
 SLACK = 1e-9  # above the rounding errors of the float64 bounds
 _ELEMENTS = 1 << 22
-_SAMPLED = 2048  # rows from which the cost of a strategy is foretold
+_SAMPLED = 2048  # rows from which the cost of a strategy is estimated
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,11 +144,9 @@ class Plan:
 
 
 def plan(search: Search, reach: Reach, limits: Limits) -> Plan:
-    """Divide the pairs so that the fewest (row, group) have to be looked at.
-
-    A query's few groups of the lowest limits would put many rows on its list; for those all rows
-    are looked at instead. How many, is foretold from a sample of the rows.
-    """
+    """Divide the pairs so that the fewest (row, group) have to be looked at."""
+    # A query's few groups of the lowest limits would put many rows on its list; for those all rows
+    # are looked at instead. How many is estimated from a sample of the rows.
     n_rows, n_groups = search.matrix.shape[1], limits.scale.shape[1]
     typical = reach.by_row.median()
     ease = _least(limits.scale, limits.part, typical)
