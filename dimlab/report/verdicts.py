@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +12,6 @@ from dimlab.result import Verdict
 
 if TYPE_CHECKING:
     from dimlab.probes.attribute import Attribution
-    from dimlab.probes.bound_risk import RiskBound
     from dimlab.probes.confirm_harmful import HarmfulDimensions
     from dimlab.probes.erase import Erasure
     from dimlab.probes.follow import MaskEvolution
@@ -36,20 +35,16 @@ def verdicts_of(results: Mapping[str, Any]) -> list[Verdict]:
         for each in (result, *getattr(result, "parts", dict)().values()):
             found.setdefault(type(each).__name__, each)
     answers: list[Verdict] = []
-    for result in found.values():
-        verdict = getattr(sys.modules[type(result).__module__], "verdict", None)
+    others: dict[str, Callable[[Any], Verdict | None]] = {
+        "HarmfulDimensions": _harmful,
+        "Attribution": _confounded,
+        "Erasure": _helped,
+    }
+    others["MaskEvolution"] = _knows
+    for name, result in found.items():
+        verdict = getattr(sys.modules[type(result).__module__], "verdict", others.get(name))
         answer = None if verdict is None else verdict(result)
         answers += [] if answer is None else [answer]
-    if "HarmfulDimensions" in found:
-        answers.append(_harmful(found["HarmfulDimensions"]))
-    if "Attribution" in found:
-        answers.append(_confounded(found["Attribution"]))
-    if "Erasure" in found:
-        answers.append(_helped(found["Erasure"]))
-    if "MaskEvolution" in found and found["MaskEvolution"].links:
-        answers.append(_knows(found["MaskEvolution"]))
-    if "RiskBound" in found and "learned" in found["RiskBound"].masks:
-        answers.append(_tightened(found["RiskBound"]))
     return answers
 
 
@@ -127,7 +122,9 @@ def _helped(erasure: Erasure) -> Verdict:
     )
 
 
-def _knows(evolution: MaskEvolution) -> Verdict:
+def _knows(evolution: MaskEvolution) -> Verdict | None:
+    if not evolution.links:
+        return None
     words = evolution.verdicts
     decided = set(words.values()) & {"agrees", "contradicts"}
     answer = "yes" if decided == {"agrees"} and "undecided" not in words.values() else "undecided"
@@ -145,26 +142,4 @@ def _knows(evolution: MaskEvolution) -> Verdict:
         "Yes: every link's interval lies on the side that the paper's claim expects (importance "
         "positive, redundancy and nuisance negative); no: one lies on the other side; else "
         "undecided.",
-    )
-
-
-def _tightened(bound: RiskBound) -> Verdict:
-    place = bound.masks.index("learned")
-    numbers = {}
-    for term in ("class_variance", "cross_entropy"):
-        numbers[term] = [
-            float(bound.of(term, each)[place])
-            for each in (bound.difference, bound.difference_low, bound.difference_high)
-        ]
-    risk = numbers["cross_entropy"]
-    answer = "yes" if risk[2] < 0 else "no" if risk[1] > 0 else "undecided"
-    variance = numbers["class_variance"]
-    return Verdict(
-        "Does the mask lower the risk that the bound is about?",
-        answer,
-        f"Under the mask the risk changes by {risk[0]:+.4f} [{risk[1]:+.4f}, {risk[2]:+.4f}] nats, "
-        f"the class variance, which the inferred bound is made of, by {variance[0]:+.4f} "
-        f"[{variance[1]:+.4f}, {variance[2]:+.4f}].",
-        "Yes: the interval of the change of the mean classifier's cross-entropy lies below 0; no: "
-        "above; else undecided. A tighter bound alone decides nothing.",
     )

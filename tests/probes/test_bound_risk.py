@@ -335,7 +335,7 @@ def test_every_output_says_that_the_form_is_inferred(rng):
     bound = quick(world(rng))
     assert "not its verbatim theorem" in bound.summary()["inferred"]
     assert "O(M^-1/2) term is dropped" in bound.summary()["inferred"]
-    assert "not the paper's own theorem" in type(bound).to_frame.__doc__
+    assert "not the paper's own theorem" in type(bound).rows.__doc__
     terms = bound.tables()["terms"]
     assert set(terms["term"][~terms["inferred"]]) == {*FIXED[:6], "view_agreement"}
     assert "inferred form" in plot_risk_bound(bound, ax=plt.figure().subplots()).get_title("left")
