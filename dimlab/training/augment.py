@@ -16,45 +16,19 @@ _WHOLE_BATCH = ("forward_input_shape", "order")  # parameters without a row a sa
 _JITTER = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
 
 VERSION = 2
-"""Of what a configuration and a seed give. It is raised when a step changes its meaning, so that
-runs from before and after are told apart. 1: on images without three channels brightness was added
-and contrast multiplied; crops were resized with aligned corners."""
+"""Raised when a configuration and a seed give other views, so that runs from before and after are
+told apart. 1: on images without three channels brightness was added and contrast multiplied; crops
+were resized with aligned corners."""
 
 
 def derived_seed(seed: int, *path: int) -> int:
-    """Seed of one named stream of a run: independent for each path, the same on every machine.
-
-    Parameters
-    ----------
-    seed : int
-        The run's seed.
-    *path : int
-        Which stream, and which step of it.
-
-    Returns
-    -------
-    int
-        In [0, 2**63).
-    """
+    """Return the seed in [0, 2**63) of one stream of a run: independent for each path."""
     state = np.random.SeedSequence(seed, spawn_key=path).generate_state(1, np.uint64)[0]
     return int(state >> np.uint64(1))
 
 
 def check_normalisation(normalisation: str, n_channels: int) -> None:
-    """Refuse ImageNet's means and deviations, which are of R, G and B, for other channels.
-
-    Parameters
-    ----------
-    normalisation : {"none", "imagenet"}
-        Field of the configuration.
-    n_channels : int
-        C of the images.
-
-    Raises
-    ------
-    ValueError
-        If ``imagenet`` meets images that have not three channels.
-    """
+    """Refuse ImageNet's means and deviations, which are of R, G and B, for other channels."""
     if normalisation == "imagenet" and n_channels != 3:
         raise ValueError(
             "normalisation must be 'none' for images without three channels; got 'imagenet' for "
@@ -63,25 +37,7 @@ def check_normalisation(normalisation: str, n_channels: int) -> None:
 
 
 def normalised(images: Tensor, normalisation: str) -> Tensor:
-    """Network input of images in [0, 1].
-
-    Parameters
-    ----------
-    images : Tensor of shape (B, C, H, W), floating
-        In [0, 1].
-    normalisation : {"none", "imagenet"}
-        Field of the configuration.
-
-    Returns
-    -------
-    Tensor of shape (B, C, H, W)
-        The images, or (image - mean) / deviation of each channel of ImageNet.
-
-    Raises
-    ------
-    ValueError
-        If ``imagenet`` meets images that have not three channels.
-    """
+    """Return images (B, C, H, W) in [0, 1] as the network takes them."""
     check_normalisation(normalisation, images.shape[1])
     if normalisation == "none":
         return images
@@ -92,32 +48,18 @@ def normalised(images: Tensor, normalisation: str) -> Tensor:
 class Augmentation:
     """The random augmentation of a configuration, drawn for a whole batch from one seed.
 
-    Parameters
-    ----------
-    config : TrainConfig
-        Its fields ``crop_scale, flip, jitter, jitter_strength, grey``.
-    n_channels, size : int
-        C and the side (or (H, W)) of the images.
-
-    Notes
-    -----
     The parameters of all N samples are drawn together and applied to any rows of them, so views
     depend neither on the batch size of encoding nor on how a batch is cut into shards. kornia draws
     from torch's global generator: it is seeded inside a fork, nobody else's randomness moves.
 
-    Every step follows torchvision [1]_, which the official code uses. A crop is resized bilinearly
-    between pixel centres (corners not aligned). Brightness multiplies, contrast scales about the
-    mean of the image turned grey, saturation blends with the image turned grey, hue is turned;
-    each result is clipped to [0, 1]. One draw a sample decides whether it is jittered at all. The
-    four are applied in a random order, drawn once for the whole batch (torchvision: for each
-    image). Saturation, hue and ``grey`` need three channels. Without these, contrast scales about
-    the mean over all channels, so that a grey image gets the view that its copy with R = G = B
-    gets.
-
-    References
-    ----------
-    .. [1] torchvision documentation, ``transforms.RandomResizedCrop``, ``transforms.ColorJitter``
-       and ``transforms.RandomGrayscale``.
+    Every step follows torchvision's ``RandomResizedCrop``, ``ColorJitter`` and ``RandomGrayscale``,
+    which the official code uses. A crop is resized bilinearly between pixel centres (corners not
+    aligned). Brightness multiplies, contrast scales about the mean of the image turned grey,
+    saturation blends with the image turned grey, hue is turned; each result is clipped to [0, 1].
+    One draw a sample decides whether it is jittered at all. The four are applied in a random order,
+    drawn once for the whole batch (torchvision: for each image). Saturation, hue and ``grey`` need
+    three channels. Without these, contrast scales about the mean over all channels, so that a grey
+    image gets the view that its copy with R = G = B gets.
     """
 
     def __init__(self, config: TrainConfig, n_channels: int, size: tuple[int, int]) -> None:
@@ -140,20 +82,9 @@ class Augmentation:
         self._shape = (n_channels, *size)
 
     def draw(self, n_samples: int, seed: int) -> dict[str, dict[str, Tensor]]:
-        """Draw the parameters of one view of n_samples images.
+        """Return the parameters of one view of N images by step, one row a sample.
 
-        Parameters
-        ----------
-        n_samples : int
-            N.
-        seed : int
-            Same seed, same parameters.
-
-        Returns
-        -------
-        dict
-            Parameters by step, one row a sample, in the order in which the steps are applied.
-            Without three channels ``brightness`` and ``contrast`` stand in the place of ``jitter``.
+        Without three channels ``brightness`` and ``contrast`` stand in the place of ``jitter``.
         """
         shape = torch.Size((n_samples, *self._shape))
         with torch.random.fork_rng(devices=[]):
@@ -169,22 +100,7 @@ class Augmentation:
         return drawn
 
     def apply(self, images: Tensor, drawn: dict[str, dict[str, Tensor]], rows: slice) -> Tensor:
-        """Apply drawn parameters to the images of these rows.
-
-        Parameters
-        ----------
-        images : Tensor of shape (B, C, H, W), floating
-            In [0, 1]; the images of ``rows``.
-        drawn : dict
-            What `draw` returned.
-        rows : slice
-            Which of the drawn samples the images are.
-
-        Returns
-        -------
-        Tensor of shape (B, C, H, W)
-            In [0, 1].
-        """
+        """Apply drawn parameters to images (B, C, H, W) in [0, 1], the samples ``rows``."""
         with torch.random.fork_rng(devices=[]):  # kornia touches the generator even here
             for name, drawn_params in drawn.items():
                 params = {
@@ -195,21 +111,11 @@ class Augmentation:
         return images
 
     def factors(self, drawn: dict[str, dict[str, Tensor]]) -> dict[str, np.ndarray]:
-        """Return the drawn parameters as named factors, one value a sample.
+        """Return the drawn parameters as named factors, one value (N,) a sample.
 
-        Parameters
-        ----------
-        drawn : dict
-            What `draw` returned.
-
-        Returns
-        -------
-        dict of str to ndarray of shape (N,)
-            ``crop_x, crop_y`` (centre, as a share of the side), ``crop_scale`` (share of the area),
-            ``flip`` and ``grey`` (bool), ``brightness`` (what the image is multiplied by),
-            ``contrast`` (what its distance from its mean is multiplied by) and ``saturation`` (1
-            where not applied), ``hue`` (turn, 0 where not applied). ``saturation, hue`` and
-            ``grey`` for three channels only.
+        ``crop_x, crop_y`` are the centre as a share of the side, ``crop_scale`` is the share of the
+        area. ``brightness`` multiplies the image and ``contrast`` its distance from its mean; they
+        and ``saturation`` are 1, and the turn ``hue`` is 0, where the jitter was not applied.
         """
         corners = drawn["crop"]["src"].double().numpy()  # (N, 4, 2), inclusive pixel corners
         height, width = self._shape[1:]
@@ -236,7 +142,7 @@ def _applied(params: dict[str, Tensor]) -> np.ndarray:
 
 
 def _neutral(jitter: dict[str, Tensor], *, but: str) -> dict[str, Tensor]:
-    """Factors of all parts of the jitter but one that leave an image as it is."""
+    """Return factors of all parts of the jitter but one that leave an image as it is."""
     return {
         f"{name}_factor": torch.full_like(jitter[f"{name}_factor"], neutral)
         for name, neutral in _JITTER.items()

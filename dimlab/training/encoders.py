@@ -9,11 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = [
-    *("BUILT", "NAMES", "STEMS", "build_encoder", "build_projector", "convnet", "mask_weights"),
-    "resnet",
-]
-
 _LAYERS = {
     "resnet18": (2, 2, 2, 2),
     "resnet34": (3, 4, 6, 3),
@@ -27,9 +22,9 @@ _BASIC = ("resnet18", "resnet34")
 BUILT = ("convnet", *_LAYERS)  # all that can be built, for weights that others trained
 NAMES = BUILT[:4]  # those that dimlab trains
 STEMS = {  # kernel, stride and padding of the first convolution
-    "cifar": (3, 1, 1),
-    "imagenet": (7, 2, 3),
-    "solo-learn": (3, 1, 2),
+    "cifar": (3, 1, 1),  # no max-pooling behind it
+    "imagenet": (7, 2, 3),  # max-pooling behind it
+    "solo-learn": (3, 1, 2),  # solo-learn's for CIFAR
 }
 
 
@@ -48,40 +43,11 @@ def build_encoder(
     n_dimensions: int = 128,
     initialisation: str = "kaiming",
 ) -> Encoder:
-    """Build an encoder: images (B, C, H, W) to pooled features (B, D).
+    """Build an encoder of `BUILT`: images (B, C, H, W) to pooled features (B, D).
 
-    Parameters
-    ----------
-    name : str
-        One of `BUILT`: ``convnet``, ``resnet18``, ``resnet34``, ``resnet50``, ``resnet101``,
-        ``resnet152``, ``wide_resnet50_2`` or ``wide_resnet101_2``.
-    in_channels : int, default=3
-        C, channels of the images.
-    stem : {"cifar", "imagenet", "solo-learn"}, default="cifar"
-        First layers of a ResNet: 3x3 with stride 1 and no max-pooling, 7x7 with stride 2 and
-        max-pooling, or solo-learn's for CIFAR, the first with a padding of 2.
-    stem_relu : bool, default=True
-        Whether a ResNet's stem ends in its ReLU; the official MetaMask backbone has lost it.
-    n_dimensions : int, default=128
-        D of the convnet. A ResNet has 512 (18, 34) or 2048 (deeper).
-    initialisation : {"kaiming", "torch"}, default="kaiming"
-        How a ResNet's convolutions are drawn: normal by the outputs, or as torch does by default.
-        The convnet has torch's default.
-
-    Returns
-    -------
-    Encoder
-        A module with the attribute ``n_dimensions``.
-
-    Raises
-    ------
-    ValueError
-        If the name or the stem is unknown, or there are no channels.
-
-    Examples
-    --------
-    >>> build_encoder("resnet18")(torch.zeros(2, 3, 32, 32)).shape
-    torch.Size([2, 512])
+    ``n_dimensions`` is D of the convnet; a ResNet has 512 (18, 34) or 2048 (deeper). ``stem_relu``
+    is False in the official MetaMask backbone, which has lost this ReLU. ``initialisation`` says
+    how a ResNet's convolutions are drawn: normal by the outputs, or as torch does by default.
     """
     if in_channels < 1:
         raise ValueError(f"in_channels must be >= 1; got {in_channels}.")
@@ -93,18 +59,7 @@ def build_encoder(
 
 
 def build_projector(widths: Sequence[int]) -> nn.Sequential:
-    """Build a projector: Linear, BatchNorm, ReLU a layer; the last layer has no ReLU.
-
-    Parameters
-    ----------
-    widths : sequence of int
-        (D, hidden, ..., P).
-
-    Returns
-    -------
-    nn.Sequential
-        Maps (B, D) to (B, P).
-    """
+    """Build a projector (D, hidden, ..., P) of Linear, BatchNorm and, but for the last, ReLU."""
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(widths):
         layers += [nn.Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.ReLU()]
@@ -112,38 +67,12 @@ def build_projector(widths: Sequence[int]) -> nn.Sequential:
 
 
 def mask_weights(mask_logits: Tensor, mask: str) -> Tensor:
-    """Mask weights of the learned parameters.
-
-    Parameters
-    ----------
-    mask_logits : Tensor of shape (D,)
-        Logits, or the raw mask.
-    mask : {"sigmoid", "raw"}
-        Which of the two.
-
-    Returns
-    -------
-    Tensor of shape (D,)
-        In (0, 1) for ``sigmoid``.
-    """
+    """Return the mask weights (D,) of logits, or of a raw mask, which stays as it is."""
     return mask_logits.sigmoid() if mask == "sigmoid" else mask_logits
 
 
 class convnet(Encoder):
-    """Three strided 3x3 convolutions with BatchNorm and ReLU, mean-pooled: quick on a CPU.
-
-    Parameters
-    ----------
-    in_channels : int
-        C.
-    n_dimensions : int
-        D, a multiple of 4.
-
-    Raises
-    ------
-    ValueError
-        If n_dimensions is not a positive multiple of 4.
-    """
+    """Three strided 3x3 convolutions with BatchNorm and ReLU, mean-pooled: quick on a CPU."""
 
     def __init__(self, in_channels: int, n_dimensions: int) -> None:
         super().__init__()
@@ -214,27 +143,8 @@ def _downsample(n_in: int, n_out: int, stride: int) -> nn.Sequential | None:
 class resnet(Encoder):
     """ResNet of He et al. (2016) without its classifier; keys are torchvision's less ``fc``.
 
-    Parameters
-    ----------
-    name : str
-        Depth, and ``wide_``: 3x3 convolutions of twice the width (Zagoruyko & Komodakis 2016).
-    in_channels : int
-        C.
-    stem : {"cifar", "imagenet", "solo-learn"}
-        Which first layers.
-    stem_relu : bool
-        Whether the stem ends in its ReLU.
-    initialisation : {"kaiming", "torch"}
-        How convolutions are drawn.
-
-    Raises
-    ------
-    ValueError
-        If the stem is unknown.
-
-    Notes
-    -----
-    The stride of a bottleneck sits in its 3x3 convolution, as in torchvision and timm.
+    The 3x3 convolutions of a ``wide_`` one have twice the width (Zagoruyko & Komodakis 2016). The
+    stride of a bottleneck sits in its 3x3 convolution, as in torchvision and timm.
     """
 
     def __init__(

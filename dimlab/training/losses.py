@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dimlab.training.distributed import Batch
+
 __all__ = ["barlow_twins_loss", "cross_correlation", "nt_xent_loss", "vicreg_loss"]
 
 BATCH_NORM_EPS = 1e-5  # the authors of Barlow Twins standardise with BatchNorm
@@ -51,49 +53,7 @@ def cross_correlation(z_a: Tensor, z_b: Tensor, *, unbiased: bool = False) -> Te
     tensor([[0.0000, 0.7500],
             [0.7500, 0.0000]])
     """
-    _check_pair(z_a, z_b)
-    if unbiased:
-        scaled = [(z - z.mean(0)) / z.std(0) for z in (z_a, z_b)]
-        return scaled[0].T @ scaled[1] / len(z_a)
-    standardised = [
-        (z - z.mean(0)) / (z.var(0, correction=0) + BATCH_NORM_EPS).sqrt() for z in (z_a, z_b)
-    ]
-    return standardised[0].T @ standardised[1] / len(z_a)
-
-
-def barlow_twins_terms(
-    z_a: Tensor, z_b: Tensor, *, unbiased: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Invariance and redundancy term of the Barlow Twins loss, unweighted.
-
-    Parameters
-    ----------
-    z_a, z_b : Tensor of shape (B, P), floating
-        Projections of two views, B >= 2.
-    unbiased : bool, default=False
-        Which standard deviations; see `cross_correlation`.
-
-    Returns
-    -------
-    tuple of Tensor of shape ()
-        sum_i (1 - C_ii)^2 and sum_{i != j} C_ij^2.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, are not (B, P), or B < 2.
-
-    Examples
-    --------
-    >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
-    >>> barlow_twins_terms(z, z, unbiased=True)
-    (tensor(0.1250), tensor(0.))
-    """
-    correlation = cross_correlation(z_a, z_b, unbiased=unbiased)
-    on_diagonal = correlation.diagonal()
-    invariance = (on_diagonal - 1).square().sum()
-    redundancy = correlation.square().sum() - on_diagonal.square().sum()
-    return invariance, redundancy
+    return _correlation(z_a, z_b, unbiased, Batch(len(z_a)))
 
 
 def barlow_twins_loss(
@@ -176,16 +136,7 @@ def nt_xent_loss(z_a: Tensor, z_b: Tensor, *, temperature: float) -> Tensor:
     >>> round(nt_xent_loss(torch.eye(2), torch.eye(2), temperature=1.0).item(), 4)
     0.5514
     """
-    _check_pair(z_a, z_b)
-    if not temperature > 0:
-        raise ValueError(f"temperature must be > 0; got {temperature}.")
-    z = functional.normalize(torch.cat([z_a, z_b]), dim=1)
-    similarities = z @ z.T / temperature  # (2B, 2B)
-    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    # -inf, not a large number: 1e9 overflows in half precision
-    similarities = similarities.masked_fill(itself, float("-inf"))
-    partner = torch.arange(len(z), device=z.device).roll(len(z_a))
-    return functional.cross_entropy(similarities, partner)
+    return nt_xent_share(z_a, z_b, temperature, Batch(len(z_a)))
 
 
 def vicreg_loss(
@@ -235,7 +186,7 @@ def vicreg_loss(
     >>> vicreg_loss(0 * z, 0 * z).item()
     24.75
     """
-    _check_pair(z_a, z_b)
+    _check_pair(z_a, z_b, Batch(len(z_a)))
     _check_weights(
         invariance_weight=invariance_weight,
         variance_weight=variance_weight,
@@ -256,10 +207,52 @@ def vicreg_loss(
     )
 
 
-def _check_pair(z_a: Tensor, z_b: Tensor) -> None:
-    if z_a.ndim != 2 or z_a.shape != z_b.shape or len(z_a) < 2:
+def barlow_twins_terms(
+    z_a: Tensor, z_b: Tensor, *, unbiased: bool = False, batch: Batch | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return this rank's shares of sum_i (1 - C_ii)^2 and of sum_{i != j} C_ij^2."""
+    batch = batch or Batch(len(z_a))
+    correlation = _correlation(z_a, z_b, unbiased, batch)
+    on_diagonal = correlation.diagonal()
+    invariance = (on_diagonal - 1).square().sum()
+    redundancy = correlation.square().sum() - on_diagonal.square().sum()
+    return invariance / batch.world.size, redundancy / batch.world.size
+
+
+def _correlation(z_a: Tensor, z_b: Tensor, unbiased: bool, batch: Batch) -> Tensor:
+    """Return the (P, P) cross-correlation of the whole batch, the same on every rank."""
+    _check_pair(z_a, z_b, batch)
+    standardised = []
+    for z in (z_a, z_b):
+        centred = z - batch.mean(z)
+        variance = batch.variance(z, centred, correction=1 if unbiased else 0)
+        standardised.append(centred / (variance + (0 if unbiased else BATCH_NORM_EPS)).sqrt())
+    return batch.sum(standardised[0].T @ standardised[1]) / batch.n_samples
+
+
+def nt_xent_share(z_a: Tensor, z_b: Tensor, temperature: float, batch: Batch) -> Tensor:
+    """Return this rank's share of NT-Xent: its own 2b rows against the 2B rows of all ranks."""
+    _check_pair(z_a, z_b, batch)
+    if not temperature > 0:
+        raise ValueError(f"temperature must be > 0; got {temperature}.")
+    mine = functional.normalize(torch.cat([z_a, z_b]), dim=1)  # (2b, P)
+    pairs = batch.gather(torch.stack(mine.chunk(2), dim=1))  # (B, 2, P)
+    similarities = mine @ torch.cat(pairs.unbind(1)).T / temperature  # (2b, 2B)
+    everybody = torch.arange(2 * batch.n_samples, device=mine.device)
+    first, second = everybody.chunk(2)
+    itself = torch.cat([first[batch.rows], second[batch.rows]])
+    partner = torch.cat([second[batch.rows], first[batch.rows]])
+    # -inf, not a large number: 1e9 overflows in half precision
+    similarities = similarities.masked_fill(everybody == itself[:, None], float("-inf"))
+    return functional.cross_entropy(similarities, partner, reduction="sum") / len(everybody)
+
+
+def _check_pair(z_a: Tensor, z_b: Tensor, batch: Batch) -> None:
+    n_rows = batch.rows.stop - batch.rows.start
+    if z_a.ndim != 2 or z_a.shape != z_b.shape or len(z_a) != n_rows or batch.n_samples < 2:
+        wanted = "B" if batch.world.size == 1 else f"{n_rows} of B = {batch.n_samples}"
         raise ValueError(
-            "z_a and z_b must both have shape (B, P) with B >= 2; "
+            f"z_a and z_b must both have shape ({wanted}, P) with B >= 2; "
             f"got {tuple(z_a.shape)} and {tuple(z_b.shape)}."
         )
 

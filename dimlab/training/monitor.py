@@ -24,21 +24,9 @@ _BATCH = 512
 
 
 class Monitor:
-    """Evaluates the encoder on a validation split every few epochs.
+    """Evaluates the encoder on a validation split every few epochs; never on the test split.
 
-    Parameters
-    ----------
-    config : TrainConfig
-        Its ``validate_every`` and ``batch_size`` say when, its ``validation_bank`` how many vote.
-    images : ImageSet
-        Training images; those that vote are drawn from them once.
-    validation : ImageSet
-        Held-out images of the training split. Never the test split: it must not choose anything.
-
-    Raises
-    ------
-    ValueError
-        If the two have images of different shapes.
+    The training images that vote are drawn once, as many as ``validation_bank`` says.
     """
 
     def __init__(self, config: TrainConfig, images: ImageSet, validation: ImageSet) -> None:
@@ -56,33 +44,19 @@ class Monitor:
         self._every = config.validate_every * (len(images) // config.batch_size)
 
     def is_due(self, step: int) -> bool:
-        """Whether to evaluate after this many steps: every few epochs, and at the end."""
+        """Return whether to evaluate after this many steps: every few epochs, and at the end."""
         return step % self._every == 0 or step == self._n_steps
 
     def measure(self, network: nn.ModuleDict, weights: np.ndarray) -> dict[str, Any]:
-        """Evaluate a network that stays in training mode, its statistics untouched.
+        """Return validation accuracies, plain and masked by weights (D,), and the effective rank.
 
-        Parameters
-        ----------
-        network : nn.ModuleDict
-            With ``encoder``.
-        weights : ndarray of shape (D,)
-            Mask weights.
-
-        Returns
-        -------
-        dict
-            ``knn_accuracy``, ``knn_accuracy_masked`` (fractions), ``effective_rank`` of the
-            validation features (not centred) and ``validation_seconds``.
+        The network stays in training mode, its statistics untouched; features are not centred.
         """
         started = time.perf_counter()
         encoder = network["encoder"]
         encoder.eval()
         try:
-            bank, queries = (
-                self._encode(encoder, self._bank),
-                self._encode(encoder, self._validation),
-            )
+            bank, queries = (self._encode(encoder, each) for each in (self._bank, self._validation))
         finally:
             encoder.train()
         record = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,13 +13,7 @@ from torch import Tensor, nn
 
 from dimlab.training import losses
 from dimlab.training.config import TrainConfig
-from dimlab.training.distributed import (
-    World,
-    barlow_twins_terms_share,
-    generic_share,
-    nt_xent_share,
-    sum_over_ranks,
-)
+from dimlab.training.distributed import Batch, World, sum_over_ranks
 from dimlab.training.encoders import mask_weights
 from dimlab.training.tangent import TangentProgram, Tape, without_running_statistics
 
@@ -35,44 +29,30 @@ class Pass:
     features: Views
     tapes: tuple[Tape, Tape]
 
+    def detached(self) -> Pass:
+        """Return the pass without the encoder's graph, which costs memory."""
+        return Pass((self.features[0].detach(), self.features[1].detach()), self.tapes)
+
 
 @dataclass(frozen=True, eq=False)
 class HeadGradient:
     """First derivatives of a loss in features and projector weights, differentiable in the logits.
 
-    Parameters
-    ----------
-    mask_logits : Tensor of shape (D,)
-        s, a leaf.
-    features : tuple of Tensor of shape (B, D)
-        By view; None where the loss does not depend on one.
-    weights : dict of str to Tensor
-        Of the projector weights that the loss reaches.
+    Only what the loss depends on: a view's features may be None, and weights may be missing.
     """
 
-    mask_logits: Tensor
-    features: tuple[Tensor | None, ...]
+    mask_logits: Tensor  # (D,), a leaf
+    features: tuple[Tensor | None, ...]  # (B, D) by view
     weights: Weights
 
 
 class Objective:
-    """The losses of two views, for given weights and mask logits.
+    """The losses of two views, for given weights and mask logits s of shape (D,).
 
-    Parameters
-    ----------
-    network : nn.ModuleDict
-        With ``encoder``, ``contrastive`` and ``redundancy``, in training mode. Weights are always
-        passed in, under the names of ``network.named_parameters()``.
-    config : TrainConfig
-        Its losses, their weights, and where the mask goes.
-    world : World, optional
-        The processes that share a batch. Every loss is this rank's share; every gradient that a
-        method returns is summed over the ranks.
-
-    Raises
-    ------
-    ValueError
-        If the configuration names a loss that dimlab does not have.
+    ``network`` has ``encoder``, ``contrastive`` and ``redundancy``, in training mode. Weights are
+    always passed in, under the names of its parameters. Every loss is this rank's share; every
+    gradient that a method returns is summed over the ranks. ``which`` is the loss ``contrastive``
+    or ``total``; running statistics move only where ``update_statistics`` says so.
     """
 
     def __init__(
@@ -80,6 +60,7 @@ class Objective:
     ) -> None:
         self.network, self.config = network, config
         self.world = world or World()
+        self._batch = Batch(config.batch_size, self.world)
         self.encoder = TangentProgram(network["encoder"])
         self.contrastive = _resolved(config.contrastive)
         self._takes_temperature = "temperature" in inspect.signature(self.contrastive).parameters
@@ -92,24 +73,7 @@ class Objective:
         update_statistics: bool = False,
         remember: bool = True,
     ) -> Pass:
-        """Encode both views.
-
-        Parameters
-        ----------
-        weights : dict of str to Tensor
-            Of the encoder at least.
-        views : tuple of Tensor of shape (B, C, H, W)
-            Two views of this rank's part of the batch.
-        update_statistics : bool, default=False
-            Whether the encoder's running statistics move.
-        remember : bool, default=True
-            Whether a tangent will be asked for.
-
-        Returns
-        -------
-        Pass
-            Features, differentiable in the weights, and tapes.
-        """
+        """Encode both views (B, C, H, W); without ``remember`` no tangent can be asked for."""
         encoder = _part(weights, "encoder")
         with self._precision(views[0]):
             (h_a, tape_a), (h_b, tape_b) = (
@@ -129,27 +93,11 @@ class Objective:
         *,
         update_statistics: bool = False,
     ) -> Terms:
-        """Return the terms that the loss ``which`` adds up, this rank's shares.
+        """Return this rank's shares of the terms of a loss: contrastive, invariance, redundancy.
 
-        Parameters
-        ----------
-        weights : dict of str to Tensor
-            Of the projectors at least.
-        features : tuple of Tensor of shape (B, D)
-            Unmasked.
-        mask_logits : Tensor of shape (D,)
-            s.
-        which : {"contrastive", "total"}
-            Which loss.
-        update_statistics : bool, default=False
-            Whether the running statistics of both projectors move.
-
-        Returns
-        -------
-        dict of str to Tensor of shape ()
-            ``contrastive``, ``invariance``, ``redundancy``: those that there are.
+        ``features`` (B, D) of both views are unmasked.
         """
-        config, world = self.config, self.world
+        config = self.config
         masked = features
         if config.method == "metamask":
             mask = mask_weights(mask_logits, config.mask)
@@ -158,12 +106,8 @@ class Objective:
         redundancy_sees = masked if config.masked_heads == "both" else features
         if which == "total" and config.method != "simclr":
             z_a, z_b = self._project("redundancy", weights, redundancy_sees, update_statistics)
-            terms["invariance"], terms["redundancy"] = barlow_twins_terms_share(
-                z_a,
-                z_b,
-                config.batch_size,
-                world,
-                unbiased=config.barlow_statistics == "unbiased",
+            terms["invariance"], terms["redundancy"] = losses.barlow_twins_terms(
+                z_a, z_b, unbiased=config.barlow_statistics == "unbiased", batch=self._batch
             )
         elif update_statistics:
             with torch.no_grad():
@@ -187,27 +131,28 @@ class Objective:
         return total
 
     def loss(self, weights: Weights, features: Views, mask_logits: Tensor, which: str) -> Tensor:
-        """Return this rank's share of the loss ``which``; running statistics stand still."""
+        """Return this rank's share of the loss ``which``; running statistics stay."""
         return self.value(self.terms(weights, features, mask_logits, which), which)
 
     def gradients(
-        self,
-        loss: Tensor,
-        weights: Weights,
-        mask_logits: Tensor | None = None,
-        *,
-        retain_graph: bool = False,
-    ) -> tuple[Weights, Tensor | None]:
-        """Gradient of a loss, summed over ranks; weights that it does not reach are left out."""
-        wanted = [*weights.values(), *([] if mask_logits is None else [mask_logits])]
+        self, loss: Tensor, weights: Weights, mask_logits: Tensor, *, retain_graph: bool = False
+    ) -> tuple[Weights, Tensor]:
+        """Return a loss's gradients in the weights that it reaches and in the logits (D,)."""
+        wanted = [*weights.values(), mask_logits]
+        *found, in_logits = self._differentiated(loss, wanted, retain_graph)
+        reached = _reached(weights, found)
+        return reached, torch.zeros_like(mask_logits) if in_logits is None else in_logits
+
+    def weight_gradients(self, loss: Tensor, weights: Weights) -> Weights:
+        """Return a loss's gradients in the weights that it reaches."""
+        return _reached(weights, self._differentiated(loss, list(weights.values()), False))
+
+    def _differentiated(
+        self, loss: Tensor, wanted: list[Tensor], retain_graph: bool
+    ) -> list[Tensor | None]:
         found = torch.autograd.grad(loss, wanted, allow_unused=True, retain_graph=retain_graph)
         sum_over_ranks([each for each in found if each is not None], self.world)
-        by_name = {
-            name: gradient
-            for name, gradient in zip(weights, found, strict=False)
-            if gradient is not None
-        }
-        return by_name, None if mask_logits is None else found[-1]
+        return list(found)
 
     def head_gradient(
         self,
@@ -219,27 +164,9 @@ class Objective:
         update_statistics: bool = False,
         keep_graph: bool = True,
     ) -> HeadGradient:
-        """Differentiate a loss down to the features.
+        """Differentiate this rank's share of a loss down to the features (B, D), and no further.
 
-        Parameters
-        ----------
-        weights : dict of str to Tensor
-            Of the projectors at least.
-        features : tuple of Tensor of shape (B, D)
-            Unmasked; what lies behind them is not differentiated.
-        mask_logits : Tensor of shape (D,)
-            s.
-        which : {"contrastive", "total"}
-            Which loss.
-        update_statistics : bool, default=False
-            Whether the running statistics of both projectors move.
-        keep_graph : bool, default=True
-            Whether a slope will be asked for.
-
-        Returns
-        -------
-        HeadGradient
-            Of this rank's share.
+        ``keep_graph`` says whether a slope will be asked for.
         """
         heads = {
             name: weight.detach().requires_grad_()
@@ -255,27 +182,12 @@ class Objective:
             create_graph=keep_graph,
             allow_unused=True,
         )
-        reached = {
-            name: each for name, each in zip(heads, found[2:], strict=True) if each is not None
-        }
-        return HeadGradient(s, found[:2], reached)
+        return HeadGradient(s, found[:2], _reached(heads, found[2:]))
 
     def through_encoder(self, heads: HeadGradient, passed: Pass, weights: Weights) -> Weights:
-        """Go on from the features: the gradient in all weights that the loss reaches.
+        """Go on from the features: the gradient in all weights that the loss reaches, detached.
 
-        Parameters
-        ----------
-        heads : HeadGradient
-            Of the loss.
-        passed : Pass
-            The forward pass that the features come from, with its graph.
-        weights : dict of str to Tensor
-            Those that the pass is differentiable in.
-
-        Returns
-        -------
-        dict of str to Tensor
-            Summed over ranks, detached.
+        ``passed`` is the forward pass of these weights, with its graph.
         """
         encoder = {name: each for name, each in weights.items() if name.startswith("encoder.")}
         found = torch.autograd.grad(
@@ -286,31 +198,15 @@ class Objective:
         )
         # the sum over ranks is in place, and the graph still needs the projectors' own values
         own = {name: each.detach().clone() for name, each in heads.weights.items()}
-        gradient = own | {
-            name: each for name, each in zip(encoder, found, strict=True) if each is not None
-        }
+        gradient = own | _reached(encoder, found)
         sum_over_ranks(list(gradient.values()), self.world)
         return gradient
 
     def slope(self, passed: Pass, heads: HeadGradient, direction: Weights) -> Tensor:
-        """d_s <grad_theta L(theta, s), direction>, exactly, shape (D,).
+        """Return d_s <grad_theta L(theta, s), direction>, exactly, of shape (D,).
 
-        Parameters
-        ----------
-        passed : Pass
-            The forward pass at theta.
-        heads : HeadGradient
-            Of L there; its graph is used up.
-        direction : dict of str to Tensor
-            A direction in weight space; missing names are zero.
+        ``passed`` is the forward pass at theta; ``heads`` is of L there, and its graph is used up.
 
-        Returns
-        -------
-        Tensor of shape (D,)
-            Summed over ranks.
-
-        Notes
-        -----
         The encoder is only ever differentiated in forward mode, along ``direction``. The projectors
         are differentiated twice in reverse mode. (Reverse over *forward* mode gives wrong numbers:
         torch 2.13 differentiates BatchNorm's tangent with the batch's statistics held constant.)
@@ -342,13 +238,12 @@ class Objective:
         return z_a, z_b
 
     def _contrastive_share(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        n_samples, temperature = self.config.batch_size, self.config.temperature
+        temperature, batch = self.config.temperature, self._batch
         if self.contrastive is losses.nt_xent_loss:
-            return nt_xent_share(z_a, z_b, n_samples, self.world, temperature=temperature)
+            return losses.nt_xent_share(z_a, z_b, temperature, batch)
         given = {"temperature": temperature} if self._takes_temperature else {}
-        return generic_share(
-            lambda a, b: self.contrastive(a, b, **given), z_a, z_b, n_samples, self.world
-        )
+        # any other loss is computed of all rows by every rank alike
+        return self.contrastive(batch.gather(z_a), batch.gather(z_b), **given) / self.world.size
 
     def _wide(self, features: Tensor) -> Tensor:
         return features.float() if self.config.precision == "bfloat16" else features
@@ -368,6 +263,12 @@ def _part(weights: Weights, part: str) -> Weights:
         for name, weight in weights.items()
         if name.startswith(prefix)
     }
+
+
+def _reached(weights: Weights, gradients: Sequence[Tensor | None]) -> Weights:
+    """Return gradients by the names of their weights, without those that are None."""
+    pairs = zip(weights, gradients, strict=True)
+    return {name: gradient for name, gradient in pairs if gradient is not None}
 
 
 def _resolved(loss: str | Callable[..., Any]) -> Callable[..., Any]:

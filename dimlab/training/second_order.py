@@ -20,32 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SecondOrder:
-    """What the second-order part is at one point of a run.
-
-    Parameters
-    ----------
-    step : int
-        Steps taken so far.
-    share : float
-        Norm of the second-order part over the norm of the direct part.
-    cosine : float
-        Between the two parts.
-    turn : float
-        Sine of the angle between the direct part and the whole: how far leaving the second-order
-        part out turns the mask's step.
-    error : float
-        Norm of (finite difference - exact) over the norm of the exact second-order part; it comes
-        from ReLUs of the contrastive projector that change sign between the two points.
-    agreement : float
-        Cosine between the finite difference and the exact second-order part.
-    """
+    """The second-order part of the hypergradient at one point of a run."""
 
     step: int
-    share: float
-    cosine: float
-    turn: float
-    error: float
-    agreement: float
+    share: float  # norm of the second-order part over that of the direct part
+    cosine: float  # between the two parts
+    turn: float  # sine of the angle by which the mask's step turns without the second-order part
+    error: float  # norm of (finite difference - exact) over that of the exact second-order part
+    agreement: float  # cosine between the finite difference and the exact second-order part
 
 
 def second_order_at(
@@ -53,43 +35,9 @@ def second_order_at(
 ) -> SecondOrder:
     """Measure the second-order part where a run stands, on the batch of its next step.
 
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        Of a run with ``method="metamask"`` and any hypergradient, before its last step.
-    images : ImageSet
-        Its training images.
-    radius : float, default=0.01
-        Of the finite difference; 0.01 is the official code's.
-    device : str, default="cpu"
-        Where to compute.
-
-    Returns
-    -------
-    SecondOrder
-        Both ways of taking it, at the same weights, mask, views and learning rate.
-
-    Raises
-    ------
-    ValueError
-        If the method is another, the run is over (its learning rate is 0, and the part with it),
-        the images are others, or the radius is not positive, or the device is not there.
-
-    References
-    ----------
-    Li et al., "MetaMask", NeurIPS 2022; the official code has the finite difference only.
-
-    Examples
-    --------
-    >>> from dataclasses import replace
-    >>> from dimlab import TrainConfig
-    >>> from dimlab.datasets import digits
-    >>> from dimlab.training.loop import untrained
-    >>> config = replace(TrainConfig.small(), batch_size=16, n_dimensions=4, precision="float64")
-    >>> images = digits("validation", image_size=8)
-    >>> found = second_order_at(untrained(config, images), images, radius=1e-6)
-    >>> found.step, found.share > 0, found.error < 1e-4
-    (0, True, True)
+    The checkpoint is of a run with ``method="metamask"`` before its last step, ``images`` are its
+    training images, ``radius`` is that of the finite difference (0.01 in the official code). Both
+    ways of taking the part are measured at the same weights, mask, views and learning rate.
     """
     if checkpoint.config.method != "metamask":
         raise ValueError(f"method must be 'metamask'; got {checkpoint.config.method!r}.")

@@ -20,6 +20,7 @@ from dimlab.training.hypergradient import (
     exact_hypergradient,
     finite_difference_hypergradient,
     first_order_hypergradient,
+    leaves_of,
     lookahead_hypergradient,
 )
 from dimlab.training.objective import Objective, Pass, Terms, Views, Weights
@@ -56,18 +57,10 @@ class _Taken:
 
 
 class Stepper:
-    """Network, mask and their optimisers: everything that one step moves.
+    """Network, mask and their optimisers: everything that one step moves, in place.
 
-    Parameters
-    ----------
-    network : nn.ModuleDict
-        With ``encoder``, ``contrastive`` and ``redundancy``, in training mode; moved in place.
-    mask_logits : Tensor of shape (D,)
-        Moved in place.
-    config : TrainConfig
-        How to step.
-    world : World, optional
-        The processes that share each batch.
+    ``network`` has ``encoder``, ``contrastive`` and ``redundancy``, in training mode;
+    ``mask_logits`` has shape (D,).
     """
 
     def __init__(
@@ -91,7 +84,7 @@ class Stepper:
         self.mode = config.hypergradient if config.method == "metamask" else "none"
         self._early = self.mode in _UNROLLED and config.meta_position == "before"
         self._taken: _Taken | None = None
-        self._outer: tuple[Weights, Tensor | None] = {}, None
+        self._outer: tuple[Weights, Tensor] = {}, mask_logits  # of `_backward_apart`
 
     def set_rates(self, scale: float) -> None:
         """Set both learning rates to their peaks times ``scale``."""
@@ -101,30 +94,12 @@ class Stepper:
     def take(
         self, views: Views, next_views: Callable[[], Views], *, traced: bool = False
     ) -> Record:
-        """Move network and mask by one step.
+        """Move network and mask by one step on views (B, C, H, W), and return its record.
 
-        Parameters
-        ----------
-        views : tuple of Tensor of shape (B, C, H, W)
-            Two views of this rank's part of the batch.
-        next_views : callable
-            Makes the two views of the next batch: for a held-out outer loss.
-        traced : bool, default=False
-            Whether to measure the gradient share of every dimension too.
-
-        Returns
-        -------
-        dict
-            Loss terms, norms of the two parts of the hypergradient and their cosine, mask
-            quantiles, learning rates, seconds of the regular and of the meta part.
-
-        Raises
-        ------
-        FloatingPointError
-            If the loss is not finite; nothing but BatchNorm's running statistics has moved then.
-            If the hypergradient is not finite; the mask has not moved then.
-        ValueError
-            If clipping changed a step that ``lookahead`` is to unroll.
+        ``next_views`` makes the views of the next batch, for a held-out outer loss; ``traced``
+        measures the gradient share of every dimension too. Where the loss is not finite, nothing
+        but BatchNorm's running statistics has moved; where the hypergradient is not finite, the
+        mask has not moved.
         """
         clock = _Clock(self.mask_logits.device)
         regular = self._forward(views)
@@ -156,7 +131,9 @@ class Stepper:
 
     def _forward(self, views: Views) -> _Regular:
         # lookahead looks back at these weights when the live ones have moved on
-        weights = _copies(self.weights) if self.mode == "lookahead" else self.weights
+        weights = self.weights
+        if self.mode == "lookahead":
+            weights = leaves_of({name: each.clone() for name, each in weights.items()})
         s = self.mask_logits.detach().clone()
         s.requires_grad_(self.mode in ("joint", "lookahead"))
         passed = self.objective.forward(
@@ -233,45 +210,28 @@ class Stepper:
     ) -> Trial:
         """Return the trial step from where network and mask stand now; nothing moves.
 
-        Parameters
-        ----------
-        views, next_views
-            As in `take`.
-        shared : regular step, optional
-            The one that is being taken, whose forward pass the trial shares.
-
-        Returns
-        -------
-        Trial
-            Its learning rate is that of the optimiser's next step.
+        ``shared`` is the regular step that is being taken, whose forward pass the trial shares.
         """
         config, learning_rate = self.config, self.optimiser.param_groups[0]["lr"]
         passed, gradient = None, None
         if shared is not None:
-            features = shared.passed.features
+            passed = shared.passed.detached()
             if config.trial_loss == "total":
                 gradient = {name: each.clone() for name, each in self._gradients().items()}
             else:
-                gradient, _ = self.objective.gradients(shared.terms["contrastive"], self.weights)
-            passed = Pass((features[0].detach(), features[1].detach()), shared.passed.tapes)
+                loss = shared.terms["contrastive"]
+                gradient = self.objective.weight_gradients(loss, self.weights)
         drift = None
         if config.trial_step == "optimiser" and config.optimiser == "sgd":
             drift = self._drift()
             learning_rate *= _momentum_factor(config)
         return Trial(
-            self.objective,
-            self.weights,
-            self.mask_logits,
-            views,
-            views if config.meta_batch == "same" else next_views(),
-            learning_rate,
-            inner_loss=config.trial_loss,
-            outer_loss=config.outer_loss,
-            drift=drift,
-            passed=passed,
-            gradient=gradient,
+            self.objective, self.weights, self.mask_logits,
+            views, views if config.meta_batch == "same" else next_views(),
+            learning_rate, config.trial_loss, config.outer_loss,
+            drift=drift, passed=passed, gradient=gradient,
             moves_statistics=config.meta_moves_statistics,
-        )
+        )  # fmt: skip
 
     def _drift(self) -> Weights:
         """Return what SGD adds to the gradient: weight decay, and what its buffer still holds."""
@@ -289,14 +249,13 @@ class Stepper:
         config, objective = self.config, self.objective
         weights, s = regular.weights, regular.mask_logits
         if config.outer_loss == "total":
-            gradient, direct = objective.gradients(regular.loss, weights, s)
-            self._outer = gradient, direct
+            self._outer = gradient, _ = objective.gradients(regular.loss, weights, s)
         else:
             self._outer = v, _ = objective.gradients(
                 regular.terms["contrastive"], weights, s, retain_graph=True
             )
             rest = {name: term for name, term in regular.terms.items() if name != "contrastive"}
-            gradient, _ = objective.gradients(objective.value(rest, "total"), weights)
+            gradient = objective.weight_gradients(objective.value(rest, "total"), weights)
             for name, each in v.items():
                 share = config.contrastive_weight * each
                 gradient[name] = gradient[name] + share if name in gradient else share
@@ -306,9 +265,8 @@ class Stepper:
     def _look_back(self, regular: _Regular) -> Hypergradient | None:
         """Judge the step before this one by this batch; None at the first step."""
         taken, (v, direct) = self._taken, self._outer
-        features = regular.passed.features
         self._taken = _Taken(
-            Pass((features[0].detach(), features[1].detach()), regular.passed.tapes),
+            regular.passed.detached(),
             {name: weight.detach() for name, weight in regular.weights.items()},
             regular.mask_logits.detach(),
             self.optimiser.param_groups[0]["lr"] * _momentum_factor(self.config),
@@ -321,7 +279,7 @@ class Stepper:
             taken.weights,
             taken.mask_logits,
             v,
-            torch.zeros_like(self.mask_logits) if direct is None else direct,
+            direct,
             learning_rate=taken.learning_rate,
         )
 
@@ -365,10 +323,8 @@ class Stepper:
                 name: weight.to(device).requires_grad_()
                 for name, weight in taken["weights"].items()
             }
-            passed = self.objective.forward(weights, last_views())
-            features = passed.features
             self._taken = _Taken(
-                Pass((features[0].detach(), features[1].detach()), passed.tapes),
+                self.objective.forward(weights, last_views()).detached(),
                 {name: weight.detach() for name, weight in weights.items()},
                 taken["mask_logits"].to(device),
                 taken["learning_rate"],
@@ -408,7 +364,3 @@ def _optimiser(weights: Weights, config: TrainConfig) -> torch.optim.Optimizer:
 def _momentum_factor(config: TrainConfig) -> float:
     """How often the gradient stands in one step of SGD: c."""
     return 1 + config.momentum if config.nesterov else 1.0
-
-
-def _copies(weights: Weights) -> Weights:
-    return {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}

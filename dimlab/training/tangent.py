@@ -50,15 +50,9 @@ class Tape:
 class TangentProgram:
     """A module as a list of operations that runs forward and can be replayed along a direction.
 
-    Parameters
-    ----------
-    module : nn.Module
-        Maps images to features; in training mode wherever it is run. Any module will do: one that
-        ``torch.fx`` cannot trace is replayed as a whole by ``torch.func.jvp``.
-
-    Notes
-    -----
-    ``run`` gives the module's own output and gradients bit for bit on a CPU.
+    The module maps images to features, in training mode wherever it is run. Any module will do: one
+    that ``torch.fx`` cannot trace is replayed as a whole by ``torch.func.jvp``. ``run`` gives the
+    module's own output and gradients bit for bit on a CPU.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -84,23 +78,9 @@ class TangentProgram:
         update_statistics: bool = False,
         remember: bool = True,
     ) -> tuple[Tensor, Tape]:
-        """Run forward with these weights; differentiable in them.
+        """Run images (B, C, H, W) forward, differentiable in the weights of the same names.
 
-        Parameters
-        ----------
-        weights : dict of str to Tensor
-            One for every parameter of the module, by name.
-        images : Tensor of shape (B, C, H, W)
-            The input.
-        update_statistics : bool, default=False
-            Whether BatchNorm's running statistics move, as in the module's own forward pass.
-        remember : bool, default=True
-            Whether to fill the tape.
-
-        Returns
-        -------
-        tuple of Tensor of shape (B, D) and Tape
-            Features, and what ``tangent`` needs.
+        Return features (B, D), and the tape that ``tangent`` needs, empty without ``remember``.
         """
         tape, values = Tape(), {_INPUT: images}
         for operation, done in zip(self._operations, self._done_with, strict=True):
@@ -116,25 +96,9 @@ class TangentProgram:
 
     @torch.no_grad()
     def tangent(self, tape: Tape, direction: Weights) -> Tensor:
-        """Differentiate the features along a direction in weight space, at the tape's weights.
+        """Return d/de features(theta + e direction) at e = 0 (B, D), at the tape's weights theta.
 
-        Parameters
-        ----------
-        tape : Tape
-            Of a forward pass; it may be replayed more than once.
-        direction : dict of str to Tensor
-            By parameter name; what is missing is zero.
-
-        Returns
-        -------
-        Tensor of shape (B, D)
-            d/de features(theta + e direction) at e = 0.
-
-        Raises
-        ------
-        ValueError
-            If no parameter of the module has a direction, the tape is empty, or a weight that the
-            pass saw has been changed in place since.
+        Weights that ``direction`` does not name stand still. A tape may be replayed more than once.
         """
         if not tape.saved:
             raise ValueError("tape must be that of a pass with remember=True; got an empty one.")
@@ -160,18 +124,7 @@ class TangentProgram:
 
 @contextmanager
 def without_running_statistics(*modules: nn.Module) -> Iterator[None]:
-    """Keep BatchNorm's running statistics still while the batch's are used: virtual forwards.
-
-    Parameters
-    ----------
-    *modules : nn.Module
-        Modules in training mode.
-
-    Yields
-    ------
-    None
-        On leaving, every layer tracks again what it tracked before.
-    """
+    """Keep BatchNorm's running statistics still while those of the batch are used."""
     norms = [
         layer
         for module in modules
@@ -375,7 +328,7 @@ class _Linear(_Operation):
         return None if dx is None else self.function(self._wide(dx))
 
     def _wide(self, x: Tensor) -> Tensor:
-        """Half-precision values that are to be added up: their mean has more digits than they."""
+        """Widen half-precision values that are added up: their mean has more digits."""
         return x.float() if self.sums and x.dtype in (torch.bfloat16, torch.float16) else x
 
 
@@ -433,7 +386,7 @@ class _Tracer(fx.Tracer):
 
 
 def _compiled(module: nn.Module) -> tuple[list[_Operation], str]:
-    """Operations in order and the name of the output."""
+    """Return the operations in order and the name of the output."""
     whole = _Other("whole", (_INPUT,), _caller(module), module, "")
     try:
         graph = _Tracer().trace(module)

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 
 from dimlab import TrainConfig, datasets, train
-from dimlab.training import loop
+from dimlab.training import run
 from dimlab.training.hypergradient import exact_hypergradient
 from dimlab.training.loop import trial_of, untrained
 
@@ -34,7 +34,7 @@ SIZES = {  # images, configuration, steps of the training
 
 def trial_in(checkpoint, images, precision, layout):
     config = replace(checkpoint.config, precision=precision, steps=10**6)
-    loop.memory_format = lambda device, precision: LAYOUTS[layout]
+    run.memory_format = lambda device, precision: LAYOUTS[layout]
     return trial_of(replace(checkpoint, config=config, versions={}), images)
 
 

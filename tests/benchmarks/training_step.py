@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from dimlab.training.checkpoint import build_network
 from dimlab.training.config import TrainConfig
-from dimlab.training.loop import memory_format
+from dimlab.training.run import memory_format
 from dimlab.training.step import Stepper
 from tests.references import official_step
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from dimlab.datasets import digits
-from dimlab.training import loop
+from dimlab.training import run
 from dimlab.training.config import TrainConfig
 from dimlab.training.hypergradient import exact_hypergradient
-from dimlab.training.loop import memory_format, train, trial_of, untrained
+from dimlab.training.loop import train, trial_of, untrained
+from dimlab.training.run import memory_format
 
 CONFIG = replace(TrainConfig.medium(), n_dimensions=64, batch_size=128)
 
@@ -37,7 +38,7 @@ def test_on_a_cpu_float32_is_laid_out_so_that_it_loses_little(images, trained, m
     """Channels-last would lose more than ten times as much: BatchNorm adds up one by one there."""
     found = [error(each, images, "float32") for each in (untrained(CONFIG, images), trained)]
     assert max(found) < 0.01
-    monkeypatch.setattr(loop, "memory_format", lambda device, precision: torch.channels_last)
+    monkeypatch.setattr(run, "memory_format", lambda device, precision: torch.channels_last)
     other = [error(each, images, "float32") for each in (untrained(CONFIG, images), trained)]
     assert sum(other) > 5 * sum(found)
 
