@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dimlab.io.files import json_of, naming, replacing
 from dimlab.io.unpickle import check_archive, opened_file, read_torch
 from dimlab.mask import DimensionMask, MaskTrace
+from dimlab.result import Result
 from dimlab.training.config import TrainConfig
 from dimlab.training.encoders import build_encoder, build_projector, mask_weights
 
@@ -23,8 +24,8 @@ _LAST_OF = ("loss", "contrastive", "invariance", "redundancy")
 _DATA_KEYS = ("name", "folder", "split", "labels_hash", "n_images", "shape", "n_classes")
 
 
-@dataclass(frozen=True, eq=False)
-class Checkpoint:
+@dataclass(frozen=True, eq=False, repr=False)
+class Checkpoint(Result):
     """A training run at one step: configuration, data, weights, mask, trace and optimisers.
 
     Parameters
@@ -60,6 +61,9 @@ class Checkpoint:
     (True, {0.5})
     >>> checkpoint.encoder()(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 64])
+    >>> checkpoint
+    Checkpoint(method='metamask', encoder='convnet', data='digits, 145 images', step=0,
+               mask_moved=False)
     >>> checkpoint.summary()["data"], len(checkpoint.to_frame())
     ('digits, 145 images', 0)
     """
@@ -73,6 +77,8 @@ class Checkpoint:
     metrics: tuple[dict[str, Any], ...] = ()
     optimisers: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+
+    HEADLINE = ("method", "encoder", "data", "step", "mask_moved")
 
     @property
     def has_mask(self) -> bool:
@@ -203,8 +209,9 @@ class Checkpoint:
         >>> from dimlab.training.loop import untrained
         >>> checkpoint = untrained(TrainConfig.small(), digits("validation", image_size=8))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     checkpoint.save(Path(folder) / "checkpoint.pt").name
-        'checkpoint.pt'
+        ...     path = checkpoint.save(Path(folder) / "checkpoint.pt")
+        ...     path.name, Checkpoint.load(path).step
+        ('checkpoint.pt', 0)
         """
         trace = {
             each.name: torch.from_numpy(np.ascontiguousarray(getattr(self.trace, each.name)))
@@ -232,6 +239,22 @@ class Checkpoint:
                     f"{path} must be written whole; got an error from the disk: no space left?"
                 ) from error
         return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Checkpoint:
+        """Read a checkpoint, as `load_checkpoint` does.
+
+        Parameters
+        ----------
+        path : path
+            The file.
+
+        Returns
+        -------
+        Checkpoint
+            All tensors on the CPU.
+        """
+        return load_checkpoint(path)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -338,20 +361,7 @@ def _check_data(data: Any) -> None:
 
 
 def build_network(config: TrainConfig, n_channels: int) -> nn.ModuleDict:
-    """Build encoder and both projectors with fresh weights from torch's current generator.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        Which encoder, how wide the projectors.
-    n_channels : int
-        C of the images.
-
-    Returns
-    -------
-    nn.ModuleDict
-        With ``encoder``, ``contrastive`` (two layers) and ``redundancy`` (three layers).
-    """
+    """Build encoder and both projectors with fresh weights from torch's current generator."""
     encoder = build_encoder(
         config.encoder,
         in_channels=n_channels,
