@@ -18,6 +18,7 @@ _HOME = {
     "Representation": "dimlab.representation",
     "ImageSet": "dimlab.image_set",
     "datasets": "dimlab.datasets",
+    "readers": "dimlab.readers",
     "join_factors": "dimlab.factor_table",
     "coloured": "dimlab.planted",
     "textured": "dimlab.planted",
@@ -102,7 +103,8 @@ __all__ = ["__version__", *_HOME]
 
 
 # functions that live in a module of their own name: importing the module must not hide them
-_HIDDEN = {name for name, home in _HOME.items() if home == f"dimlab.{name}"} - {"datasets"}
+_MODULES = {"datasets", "readers"}
+_HIDDEN = {name for name, home in _HOME.items() if home == f"dimlab.{name}"} - _MODULES
 
 
 class _Package(ModuleType):
@@ -120,7 +122,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'dimlab' has no attribute {name!r}")
     module = importlib.import_module(_HOME[name])
-    value = module if name == "datasets" else getattr(module, name)
+    value = module if name in _MODULES else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dimlab.devices import check_device
-from dimlab.memory import Shapes, foresee
+from dimlab.devices import check_device, hold
 from dimlab.moments import N_BLOCKS, Moments
 from dimlab.representation import Representation
 from dimlab.training.augment import Augmentation, derived_seed, normalised
@@ -463,7 +462,8 @@ def _represent(
                 blocks.append(embed(transform(batch, rows=rows)).float())
             if width == 0:  # one batch says how wide the features are
                 width = blocks[0].shape[1]
-                foresee("encode", Shapes(0, n_samples, width, n_views=n_views))
+                features = 4 * max(2, 1 + 2 * n_views) * n_samples * width
+                hold(features, "encode", f"{n_samples:,} x {width:,} values", "Pass fewer --views.")
             done += 1
             if progress is not None:
                 progress(done, total)

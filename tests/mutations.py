@@ -345,7 +345,7 @@ _of(
      "test_out_of_fold_errors_are_those_of_fits_without_each_fold"),
 )
 _of(
-    "readers.py", "test_readers.py",
+    "readers/logistic.py", "test_readers.py",
     ("_fit_softmax", "(2 if n_classes == 2 else 1) / penalty", "1 / penalty",
      "test_logistic_minimises_the_documented_objective"),
     ("_choose_penalty", "standardised[judge] @ start[0]", "standardised[~judge] @ start[0]",
@@ -584,7 +584,7 @@ _of(
     ("relative_size", "1 + whole.n * whole.means", "1 + whole.means", "test_copies_are_found_whatever_the_storage"),
 )
 _of(
-    "readers.py", "kernels/test_rounding.py",
+    "readers/linear.py", "kernels/test_rounding.py",
     ("Standardiser.fit", "(low == high) | (scale <= spread_floor(size, eps))", "low == high",
      "test_one_rule_for_constant_in_every_place"),
 )

@@ -24,7 +24,7 @@ COMPARISONS = {
 }
 
 LAYERS = [  # from the floor up; a room imports only from rooms below its own, or from its own wing
-    {"memory", "devices", "names", "tables", "text"}
+    {"devices", "names", "tables", "text"}
     | {"io.files", "io.unpickle"},  # what representations and checkpoints are read with
     {
         "representation",

@@ -5,8 +5,8 @@ import pytest
 from scipy.linalg import subspace_angles
 
 from dimlab.basis import KINDS, fit_basis
-from dimlab.readers import fit_knn
 from dimlab.representation import Representation
+from tests.reading import fit_knn
 
 
 def rotation(rng, d):

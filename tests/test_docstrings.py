@@ -29,10 +29,11 @@ SHAPE = re.compile(r"\(\w+,[^)]*\)|of shape \(\)|of any shape")
 
 def exported():
     """Functions and classes by dotted name."""
-    names = [name for name in dimlab.__all__ if name not in ("__version__", "datasets")]
+    names = [name for name in dimlab.__all__ if name not in ("__version__", "datasets", "readers")]
     return {
         **{f"dimlab.{name}": getattr(dimlab, name) for name in names},
         **{f"datasets.{name}": getattr(dimlab.datasets, name) for name in dimlab.datasets.__all__},
+        **{f"readers.{name}": getattr(dimlab.readers, name) for name in dimlab.readers.__all__},
         **{f"losses.{name}": getattr(losses, name) for name in losses.__all__},
     }
 

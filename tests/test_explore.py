@@ -13,7 +13,7 @@ from dimlab import DimensionMask, ImageSet, Representation, ablate, attribute, d
 from dimlab.explore import Explorer, background, explore, state
 from dimlab.explore.words import parse_spans, spans_of
 from dimlab.kernels import masking
-from dimlab.readers import fit_knn, fit_ridge
+from tests.reading import fit_knn, fit_ridge
 
 
 def world(rng, n=300, n_dimensions=12, n_classes=4, strength=0.6):

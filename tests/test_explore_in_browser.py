@@ -20,7 +20,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from dimlab import Representation
-from dimlab.readers import fit_knn, fit_ridge
+from tests.reading import fit_knn, fit_ridge
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CELLS = [

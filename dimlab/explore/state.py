@@ -16,7 +16,9 @@ from dimlab.kernels.masking import (
 )
 from dimlab.kernels.spectra import entropy_rank
 from dimlab.probes._reading import coded
-from dimlab.readers import check_knn, check_penalty, fit_ridge
+from dimlab.readers import KNN, Ridge
+from dimlab.readers.base import Run
+from dimlab.readers.knn import check_k
 from dimlab.representation import Representation
 
 _N_CANDIDATES = 64
@@ -62,9 +64,9 @@ class Explorer:
     train, test : Representation
         Labelled splits of the same D dimensions.
     k, temperature : int and float, default=5 and 1.0
-        As in `fit_knn`.
+        As in `KNN`.
     penalty : float, default=1e-3
-        As in `fit_ridge`.
+        As in `Ridge`.
     n_candidates : int, default=64
         Train rows, at least k, that may vote for a test row before the exact search has ended.
     seed : int, default=0
@@ -98,12 +100,13 @@ class Explorer:
         seed: int = 0,
     ) -> None:
         self.classes, self._bank, self._queries = coded(train, test, "explore")
-        check_knn(k, temperature, len(train))
-        check_penalty(penalty)
+        check_k(k, len(train))
+        KNN(k, temperature)  # refuses a temperature
         self.train, self.test = train, test
         self.k, self.temperature, self.penalty = k, temperature, penalty
-        self._ridge = fit_ridge(*self._bank, penalty=penalty)
-        refuse_ill_conditioned(self._ridge.solved, penalty)
+        run = Run(precision=self._bank.precision)
+        self._ridge = Ridge(penalty, run).fit(self._bank.features, self._bank.codes)
+        refuse_ill_conditioned(self._ridge.system, penalty)
         self._columns = self._ridge.standardise(test.features)
         self._scale = float(np.abs(test.features).max()) or 1.0  # squares cannot overflow
         rows = test.features.astype(np.float64) / self._scale
@@ -160,7 +163,7 @@ class Explorer:
             Ridge and spectrum as if computed anew; kNN among candidates only.
         """
         kept, truth = self.kept, self._queries[1]
-        read = masked_ridge(self._ridge.solved, self._ridge.intercept, self._columns, kept)
+        read = masked_ridge(self._ridge.system, self._ridge.intercept, self._columns, kept)
         counts = np.bincount(truth, minlength=len(self.classes))
         right = np.bincount(truth[read == truth], minlength=len(self.classes))
         per_class = np.divide(right, counts, out=np.full(len(counts), np.nan), where=counts > 0)
@@ -186,7 +189,7 @@ class Explorer:
         Returns
         -------
         float or None
-            That of `fit_knn` on the kept dimensions.
+            That of `KNN` on the kept dimensions.
         """
         kept, (queries, truth, _) = self.kept, self._queries
         read = exact_votes(

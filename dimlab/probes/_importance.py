@@ -11,8 +11,8 @@ import numpy as np
 from dimlab.kernels.balanced import balanced_change, balanced_interval, balanced_test
 from dimlab.kernels.means import StudentisedMeans
 from dimlab.kernels.paired import cluster_sums, normal_quantile, paired_interval, paired_test
-from dimlab.probes._outcomes import Outcomes, Parts, Progress, Split
 from dimlab.probes._reading import Reading
+from dimlab.readers.base import Outcomes, Progress, Split
 
 SIGNIFICANT = 0.05
 N_BLOCKS = 20  # of train, left out in turn
@@ -200,7 +200,7 @@ def spread_over_train(
     reading: Reading,
     train: Split,
     test: Split,
-    groups: Parts,
+    groups: Sequence[np.ndarray],
     clusters: tuple[np.ndarray | None, np.ndarray | None],
     seed: int,
     progress: Progress | None,
@@ -223,7 +223,7 @@ def spread_over_train(
         kept = blocks != block
         kept |= ~np.isin(train.codes, train.codes[kept])
         some = Split(train.features[kept], train.codes[kept], train.precision)
-        found = reading.outcomes(some, test, [groups])[0]
+        found = reading.outcomes(some, test, groups)
         full, without = _accuracies(found, test.codes)
         lost = (found.ablated_loss - found.full_loss[:, None]).mean(axis=0)
         estimates.append((full - without, lost))
@@ -257,13 +257,12 @@ def alone_scores(
     reading: Reading, train: Split, test: Split, groups: Sequence[np.ndarray], score: str
 ) -> np.ndarray:
     """Score of a reader fitted on each group alone; (G,)."""
-    nothing = [np.array([], dtype=np.int64)]
     scores = np.empty(len(groups))
     for place, group in enumerate(groups):
         sides = [
             each._replace(features=np.ascontiguousarray(each.features[:, group]))
             for each in (train, test)
         ]
-        found = reading.outcomes(sides[0], sides[1], [nothing])[0]
+        found = reading.outcomes(sides[0], sides[1], [])
         scores[place] = full_score_of(found, test.codes, score)
     return scores

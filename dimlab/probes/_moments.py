@@ -9,8 +9,8 @@ import numpy as np
 
 from dimlab.clusters import cluster_ids
 from dimlab.moments import Moments
-from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, sample_of
+from dimlab.readers.base import Progress
 from dimlab.representation import Representation
 
 ALL_CONSTANT = "representation must vary in some dimension; got only constant ones."

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from dimlab.cuts import held_out, n_classes_kept
-from dimlab.kernels.downdate import greedy_order, refuse_ill_conditioned
-from dimlab.probes._outcomes import Split
 from dimlab.probes._reading import Reading
-from dimlab.readers import fit_ridge
+from dimlab.readers.base import Split
 
 ORDERS = ("worst-first", "best-first", "random", "greedy-backward", "greedy-forward")
 _HELD_OUT = 0.2
@@ -43,14 +41,12 @@ def orders_of_removal(
     if order == "random":
         return [rng.permutation(n_groups) for _ in range(n_random)], 0
     if order.startswith("greedy"):
-        if reading.reader != "ridge" or any(len(group) > 1 for group in groups):
+        if not hasattr(reading.reader, "greedy_order") or any(len(group) > 1 for group in groups):
             raise ValueError(
                 f"order={order!r} must go with reader='ridge' and single dimensions; got reader="
-                f"{reading.reader!r} and {n_groups} groups."
+                f"{reading.name!r} and {n_groups} groups."
             )
-        system = fit_ridge(*bank, penalty=reading.penalty).solved
-        refuse_ill_conditioned(system, reading.penalty)
-        found = greedy_order(system, backward=order == "greedy-backward")
+        found = reading.fit(bank).greedy_order(backward=order == "greedy-backward")
         found = found if order == "greedy-backward" else found[::-1]
         mine = np.array([int(group[0]) for group in groups])
         rank = {dimension: position for position, dimension in enumerate(mine.tolist())}
@@ -84,6 +80,6 @@ def _importance_on_train(
             "none. Pass an array as order."
         )
     fit, judge = (Split(features[rows], codes[rows], precision) for rows in (~judged, judged))
-    outcomes = reading.outcomes(fit, judge, [groups])[0]
+    outcomes = reading.outcomes(fit, judge, groups)
     lost = outcomes.ablated_loss - outcomes.full_loss[:, None]
     return lost.mean(axis=0), n_classes_kept(codes, judged)

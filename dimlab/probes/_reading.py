@@ -1,57 +1,110 @@
-"""Which reader reads two splits, and how: what every ablating probe is asked for."""
+"""What every probe that reads is asked for, and what its results say: one place for all of them."""
 
 from __future__ import annotations
 
+import inspect
+import json
+import re
+import textwrap
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from dimlab.clusters import ClustersLike, cluster_ids_of_pair, warning_of_copies
+from dimlab.devices import check_budget, check_device, hold
 from dimlab.kernels.collinearity import groups_of
-from dimlab.memory import check_budget
 from dimlab.moments import Moments
-from dimlab.probes._outcomes import (
+from dimlab.readers.base import (
     Outcomes,
-    Parts,
     Progress,
+    Run,
     Split,
-    knn_outcomes,
-    labelled,
-    logistic_outcomes,
-    ridge_outcomes,
+    as_reader,
+    check_classes,
+    class_codes,
+    filled_scores,
+    name_of,
+    running,
 )
-from dimlab.readers import check_classes, check_knn, check_penalty, class_codes
 from dimlab.representation import Representation
 from dimlab.text import plain as plain  # the probes' summaries take it from here
 
-READERS = ("knn", "ridge", "logistic")
 FILLS = ("mean", "zero")
 AXES = "axes"
+_DEFAULTS = {"k": 5, "temperature": 1.0, "penalty": 1e-3}
 
 GroupsLike = Sequence[Sequence[int] | np.ndarray] | np.ndarray
+ReaderLike = Any  # a name, an object of dimlab.readers, or a scikit-learn classifier
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+# What the arguments that several probes share mean, in the order of their signatures.
+SHARED = {
+    "train": """Representation
+    Labelled rows that the reader is fitted on.""",
+    "test": """Representation
+    Labelled rows of the same D dimensions, that it is scored on.""",
+    "reader": """str or object
+    A probe classifier: ``"knn"`` (votes of the k nearest train rows by cosine similarity),
+    ``"ridge"`` (regression of one-hot classes) or ``"logistic"`` (multinomial logistic regression;
+    both standardise the features on train), an object of `dimlab.readers`, or a scikit-learn
+    classifier, which is cloned, really fitted again on the features as they are, and slow.""",
+    "groups": """sequence of index arrays, or ndarray of shape (D,) of int, optional
+    Dimensions removed together, or one group id a dimension; by default each dimension alone.""",
+    "k": """int
+    kNN: neighbours that vote, 1 <= k <= N_train.""",
+    "temperature": """float
+    kNN: > 0; a vote is ``exp((s - s_max) / temperature)``.""",
+    "penalty": """float
+    Ridge: > 0; ``penalty * N_train * I`` is added.""",
+    "clusters": """str, ndarray of shape (N_test,), or pair of ndarray, optional
+    Rows that belong together: a factor's name that both splits have, one value a test row, or
+    values of train and of test. By default rows are independent.""",
+    "device": """str
+    Where kNN searches.""",
+    "memory": """float, optional
+    GB that kNN's search may take beside the features; it changes the time, not the result.""",
+    "progress": """callable, optional
+    Called as ``progress(done, total)`` during the long part.""",
+}
+
+
+def documented(function: Function) -> Function:
+    """Insert what shared arguments mean into a docstring that leaves them out, in their order."""
+    text = inspect.cleandoc(function.__doc__ or "")
+    head, mark, rest = text.partition("Parameters\n----------\n")
+    own, end, tail = rest.partition("\n\nReturns\n-------")
+    blocks = re.split(r"\n(?=\S)", own.rstrip())
+    entries = {block.partition(" : ")[0].split(", ")[0]: block for block in blocks}
+    found = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name in entries:
+            found.append(entries[name])
+        elif name in SHARED:
+            kind, _, meaning = SHARED[name].partition("\n")
+            if parameter.default not in (None, inspect.Parameter.empty):
+                kind += f", default={json.dumps(parameter.default)}"
+            found.append(f"{name} : {kind}\n{meaning}")
+    whole = head + mark + "\n".join(found) + end + tail
+    function.__doc__ = textwrap.indent(whole, "    ").lstrip() + "\n    "
+    return function
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A reader and its settings; build it with ``Reading.of``, which checks them."""
+    """A reader that is not fitted, and what becomes of a group: `Reading.of` checks both."""
 
-    reader: str
+    reader: Any
+    name: str
     refit: bool
     fill: str | None
-    k: int
-    temperature: float
-    penalty: float
-    seed: int
-    device: str
-    memory: float | None
 
     @classmethod
     def of(
         cls,
-        reader: str,
+        reader: ReaderLike,
         *,
         refit: bool | None = None,
         fill: str | None = None,
@@ -63,65 +116,102 @@ class Reading:
         memory: float | None = None,
     ) -> Reading:
         """Check the settings as far as that can be done without data."""
-        check_choice("reader", reader, READERS)
+        settings = {"k": k, "temperature": temperature, "penalty": penalty}
+        if not isinstance(reader, str):  # its own settings stand; others beside it are refused
+            settings = {name: each for name, each in settings.items() if each != _DEFAULTS[name]}
+        check_budget(memory)
+        check_device(device)
+        run = Run(device=device, memory=memory, seed=seed)
+        made = as_reader(reader, run=run, **settings)
+        name = name_of(made)
         if fill is not None:
             check_choice("fill", fill, FILLS)
-        if reader == "knn" and refit is False:
+        if refit is False and not getattr(made, "FREEZES", True):
             raise ValueError(
-                "refit must be True for reader 'knn', which has no weights; got False."
+                f"refit must be True for reader {name!r}, which has no weights; got False."
             )
-        refit = reader != "logistic" if refit is None else bool(refit)
+        refit = getattr(made, "REFITS", True) if refit is None else bool(refit)
         if refit and fill is not None:
             raise ValueError(
                 "fill must be left out where the reader is refitted (pass refit=False to freeze "
                 f"it); got {fill!r}."
             )
-        check_penalty(penalty)
-        check_budget(memory)
-        return cls(
-            reader,
-            refit,
-            None if refit else fill or "mean",
-            k,
-            temperature,
-            penalty,
-            seed,
-            device,
-            memory,
-        )
+        return cls(made, name, refit, None if refit else fill or "mean")
 
-    @property
-    def in_memory(self) -> str:
-        """What memory goes by: the reader, and whether logistic regression is fitted again."""
-        return "logistic refitted" if self.reader == "logistic" and self.refit else self.reader
+    def within(self, probe: str, train: Representation, n_bytes: float) -> Reading:
+        """Refuse what must be held and does not fit; the reader may take what the budget leaves.
+
+        ``n_bytes`` are held beside the reader's own copy of train: that of a probe's outcomes.
+        """
+        held = n_bytes + getattr(self.reader, "BYTES", 8) * train.features.size
+        sizes = f"{len(train)} train rows of {train.n_dimensions} dimensions"
+        remedy = "Pass fewer rows (--max-queries, --max-train)."
+        run = getattr(self.reader, "run", Run())
+        left = hold(held, probe, sizes, remedy, memory=run.memory)
+        return replace(self, reader=running(self.reader, replace(run, memory=left)))
+
+    def fit(self, train: Split) -> Any:
+        """Fit a copy of the reader."""
+        return self._running(train).fit(train.features, train.codes)
+
+    def chosen(self, train: Split) -> Reading:
+        """Return the reading whose reader has the settings that it would choose on train."""
+        if not hasattr(self.reader, "chosen"):
+            return self
+        reader = self._running(train).chosen(train.features, train.codes)
+        return replace(self, reader=reader)
+
+    def _running(self, train: Split) -> Any:
+        """Return a copy of the reader that knows what the train features were rounded to."""
+        run = getattr(self.reader, "run", Run())
+        return running(self.reader, replace(run, precision=train.precision))
 
     def outcomes(
-        self, train: Split, test: Split, parts: list[Parts], progress: Progress | None = None
-    ) -> list[Outcomes]:
-        """Read ``test`` with everything and without each group, for several sets of groups."""
-        check_knn(self.k if self.reader == "knn" else 1, self.temperature, len(train[0]))
-        if self.reader == "knn":
-            return knn_outcomes(
-                train,
-                test,
-                parts,
-                k=self.k,
-                temperature=self.temperature,
-                device=self.device,
-                memory=self.memory,
-                progress=progress,
-            )
-        if self.reader == "ridge":
-            return ridge_outcomes(train, test, parts, penalty=self.penalty, fill=self.fill)
-        return logistic_outcomes(
-            train, test, parts, fill=self.fill, seed=self.seed, progress=progress
-        )
+        self,
+        train: Split,
+        test: Split,
+        groups: Sequence[np.ndarray],
+        progress: Progress | None = None,
+        *,
+        fitted: Any = None,
+    ) -> Outcomes:
+        """Read ``test`` with everything and without each group, by a reader fitted on ``train``."""
+        fitted = self.fit(train) if fitted is None else fitted
+        fitted = running(fitted, replace(getattr(fitted, "run", Run()), progress=progress))
+        features, codes = test.features, test.codes
+        if self.fill is None:
+            found: Outcomes = fitted.predict_without(features, groups, target=codes)
+        elif hasattr(fitted, "predict_filled"):
+            found = fitted.predict_filled(features, groups, fill=self.fill, target=codes)
+        else:
+            means = train.features.mean(axis=0)
+            values = means if self.fill == "mean" else np.zeros_like(means)
+            without = filled_scores(fitted, features, groups, values)
+            scores = np.asarray(fitted.predict(features))
+            found = Outcomes.of_scores(scores, without, codes, len(groups))
+        return found
 
 
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse a name that is not among those allowed."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
+
+
+def labelled(
+    train: Representation, test: Representation, what: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of two splits of the same dimensions, or say what is missing."""
+    if train.n_dimensions != test.n_dimensions:
+        raise ValueError(
+            f"test must have {train.n_dimensions} dimensions to match train; got "
+            f"{test.n_dimensions}."
+        )
+    if train.labels is None or test.labels is None:
+        raise ValueError(
+            f"{what} needs labels: build the Representation with labels=(N,) class ids."
+        )
+    return train.labels, test.labels
 
 
 def coded(
@@ -149,12 +239,8 @@ def coded(
 class Rows:
     """What the rows of two splits are, beside features and labels; build it with ``Rows.of``.
 
-    Parameters
-    ----------
-    train, test : ndarray of int, or None
-        Cluster of each row, ids from 0; None: rows are independent.
-    said : dict
-        What a result says of the test rows: ``sample``, ``clusters`` and ``caution``.
+    ``train`` and ``test`` are the clusters of the rows, ids from 0, None where they are
+    independent; ``said`` is what a result says of the test rows: ``sample, clusters, caution``.
     """
 
     train: np.ndarray | None
@@ -201,8 +287,10 @@ def sample_of(test: Representation | Moments) -> str:
     return str(test.meta.get("sample", ""))
 
 
-def checked_groups(groups: GroupsLike, n_dimensions: int) -> list[np.ndarray]:
-    """Read groups given as index arrays, or as one group id a dimension."""
+def checked_groups(groups: GroupsLike | None, n_dimensions: int) -> list[np.ndarray]:
+    """Read groups given as index arrays, as one group id a dimension, or each dimension alone."""
+    if groups is None:
+        return list(np.arange(n_dimensions)[:, None])
     if isinstance(groups, np.ndarray) and groups.ndim == 1 and groups.dtype.kind in "iu":
         if len(groups) != n_dimensions:
             raise ValueError(
@@ -226,8 +314,3 @@ def checked_groups(groups: GroupsLike, n_dimensions: int) -> list[np.ndarray]:
             )
         checked.append(np.unique(index).astype(np.int64))
     return checked
-
-
-def singles(n_dimensions: int) -> list[np.ndarray]:
-    """Every dimension as a group of its own."""
-    return list(np.arange(n_dimensions)[:, None])

@@ -28,7 +28,7 @@ from dimlab.kernels.correlation import (
 from dimlab.kernels.reliability import block_kurtosis, is_heavy
 from dimlab.kernels.rounding import eigenvalue_floor
 from dimlab.moments import Moments
-from dimlab.probes._outcomes import Progress
+from dimlab.readers.base import Progress
 from dimlab.representation import Representation
 
 _COPY = 1e-6  # distance of |correlation| from 1 up to which dimensions are affine copies

@@ -11,7 +11,7 @@ import numpy as np
 
 from dimlab.kernels.paired import proportion_interval
 from dimlab.mask import DimensionMask
-from dimlab.probes._outcomes import Progress
+from dimlab.readers.base import Progress
 from dimlab.representation import Representation
 
 if TYPE_CHECKING:

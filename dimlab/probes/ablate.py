@@ -13,7 +13,6 @@ from dimlab.clusters import ClustersLike, cluster_ids_of_pair
 from dimlab.kernels.collinearity import redundant_groups
 from dimlab.kernels.means import FEW_DIFFERENCES, FEWEST_DRAWS, LARGEST_SKEWNESS, RESOLVED
 from dimlab.kernels.paired import paired_test
-from dimlab.memory import Shapes, foresee
 from dimlab.probes._importance import (
     N_BLOCKS,
     SIGNIFICANT,
@@ -22,19 +21,21 @@ from dimlab.probes._importance import (
     measure,
     spread_over_train,
 )
-from dimlab.probes._outcomes import Outcomes, Progress, Split
 from dimlab.probes._reading import (
     GroupsLike,
+    ReaderLike,
     Reading,
     basis_of,
     caution_of,
     check_choice,
     checked_groups,
     coded,
+    documented,
     sample_of,
-    singles,
 )
-from dimlab.readers import Standardiser
+from dimlab.readers.base import Outcomes, Progress, Split
+from dimlab.readers.linear import Linear, Standardiser
+from dimlab.readers.ridge import Ridge
 from dimlab.representation import Representation
 from dimlab.result import ABSENT, Result, column, detail, entry, per, scalar
 
@@ -287,11 +288,12 @@ class Ablation(Result):
         )
 
 
+@documented
 def ablate(
     train: Representation,
     test: Representation,
     *,
-    reader: str = "knn",
+    reader: ReaderLike = "knn",
     refit: bool | None = None,
     fill: str | None = None,
     score: str = "accuracy",
@@ -312,11 +314,6 @@ def ablate(
 
     Parameters
     ----------
-    train, test : Representation
-        Labelled splits of the same D dimensions. The reader is fitted on ``train`` alone.
-    reader : {"knn", "ridge", "logistic"}, default="knn"
-        Votes of the k nearest train rows by cosine similarity; ridge regression of one-hot
-        classes; multinomial logistic regression. The last two standardise the features on train.
     refit : bool, optional
         Fit again without the group (default for knn and ridge, whose answer is that of a real
         refit), or freeze the weights (default for logistic). kNN has nothing to freeze.
@@ -326,21 +323,10 @@ def ablate(
         Balanced: mean over the classes of test of the share predicted. Log-loss, in nats: vote
         shares smoothed after Laplace for kNN; for ridge a softmax whose temperature minimises the
         log-loss of the leave-one-out logits of train (at most 10,000 rows of it).
-    groups : sequence of index arrays, or ndarray of shape (D,) of int, optional
-        Dimensions removed together, or one group id a dimension; by default each dimension alone.
-    k : int, default=5
-        kNN: neighbours that vote, 1 <= k <= N_train.
-    temperature : float, default=1.0
-        kNN: > 0; a vote is ``exp((s - s_max) / temperature)``.
-    penalty : float, default=1e-3
-        Ridge: > 0; ``penalty * N_train * I`` is added.
     resample : {"test", "train"}, default="test"
         What the intervals let vary: the test samples, given this reader, or also the train split.
         ``"train"`` needs ``reader="ridge"`` and accuracy or log-loss; it is conservative for
         accuracy, and fits the reader 20 times more.
-    clusters : str, ndarray of shape (N_test,), or pair of ndarray, optional
-        Rows that belong together: a factor's name that both splits have, one value a test row, or
-        values of train and of test. By default rows are independent.
     alone : bool, default=False
         Also score a reader of each group alone (``alone_score``): one fit a group.
     n_bootstrap : int, default=1000
@@ -348,12 +334,6 @@ def ablate(
     seed : int, default=0
         Draws bootstrap samples, sign flips, blocks of train and the logistic reader's held-out
         rows.
-    device : str, default="cpu"
-        Where kNN searches.
-    memory : float, optional
-        GB that kNN's search may take beside the features; it changes the time, not the result.
-    progress : callable, optional
-        Called as ``progress(done, total)`` during the long part.
 
     Returns
     -------
@@ -417,7 +397,6 @@ def ablate(
     (1.0, [0.5, 0.0])
     """
     check_choice("score", score, SCORES)
-    _check_resample(resample, reader, score)
     reading = Reading.of(
         reader,
         refit=refit,
@@ -429,30 +408,24 @@ def ablate(
         device=device,
         memory=memory,
     )
+    _check_resample(resample, reading, score)
     classes, bank, queries = coded(train, test, "ablate")
-    chosen = None if groups is None else checked_groups(groups, train.n_dimensions)
+    removed = checked_groups(groups, train.n_dimensions)
     if n_bootstrap < 1:
         raise ValueError(f"n_bootstrap must be >= 1; got {n_bootstrap}.")
     ids = cluster_ids_of_pair(train, test, clusters)
     test_ids = ids[1]
-    n_groups = train.n_dimensions if chosen is None else len(chosen)
-    foresee(
-        f"ablate {reading.in_memory}{' resampled' if resample == 'train' else ''}",
-        Shapes(len(train), len(test), train.n_dimensions, n_groups, budget=memory),
-        device=device if reader == "knn" else "cpu",
-    )
-    together = _worth_a_look(train, chosen, reading)
-    apart = reading.reader == "knn" and len(test) > _N_LOOKED_AT
-    parts = [chosen, *([together] if together and not apart else [])]
-    found = reading.outcomes(bank, queries, parts, progress)
-    truth = queries.codes
+    n_bytes = (92 if resample == "train" else 68) * len(test) * len(removed)
+    reading = reading.within("ablate", train, n_bytes)
+    fitted = reading.fit(bank)
+    found = reading.outcomes(bank, queries, removed, progress, fitted=fitted)
 
     def over_train() -> tuple[np.ndarray, np.ndarray, int]:
-        return spread_over_train(reading, bank, queries, chosen, ids, seed, progress)
+        return spread_over_train(reading, bank, queries, removed, ids, seed, progress)
 
     measured = measure(
-        found[0],
-        truth,
+        found,
+        queries.codes,
         len(classes),
         score,
         n_bootstrap=n_bootstrap,
@@ -461,24 +434,25 @@ def ablate(
         over_train=over_train if resample == "train" else None,
     )
     hidden: tuple[np.ndarray, ...] = ()
-    if together and apart:
-        rows = np.random.default_rng(seed).choice(len(test), _N_LOOKED_AT, replace=False)
-        some = reading.outcomes(bank, Split(queries.features[rows], truth[rows]), [together])[0]
+    together = _worth_a_look(train, reading) if groups is None else []
+    if together:
+        rows = np.arange(len(test))
+        if not isinstance(fitted, Linear) and len(test) > _N_LOOKED_AT:
+            rows = np.random.default_rng(seed).choice(len(test), _N_LOOKED_AT, replace=False)
+        some = Split(queries.features[rows], queries.codes[rows])
+        outcomes = reading.outcomes(bank, some, together, fitted=fitted)
         known = None if test_ids is None else test_ids[rows]
-        hidden = _hidden(some, together, truth[rows], known, measured)
-    elif together:
-        hidden = _hidden(found[1], together, truth, test_ids, measured)
+        hidden = _hidden(outcomes, together, some.codes, known, measured)
     caution = caution_of(test, test_ids)
     if caution:
         warnings.warn(caution, UserWarning, stacklevel=2)
-    removed = tuple(singles(train.n_dimensions) if chosen is None else chosen)
     return Ablation(
-        reader=reader,
+        reader=reading.name,
         refit=reading.refit,
         fill=reading.fill,
         score=score,
         **measured,
-        groups=removed,
+        groups=tuple(removed),
         classes=classes,
         constant=Standardiser.fit(train.features, train.precision).constant,
         n_train=len(train),
@@ -487,7 +461,7 @@ def ablate(
         basis=basis_of(train),
         sample=sample_of(test),
         hidden_groups=hidden,
-        certified_share=found[0].certified_share,
+        certified_share=found.certified_share,
         alone_score=alone_scores(reading, bank, queries, removed, score) if alone else None,
         resample=resample,
         n_clusters=0 if test_ids is None else len(np.unique(test_ids)),
@@ -496,21 +470,20 @@ def ablate(
     )
 
 
-def _check_resample(resample: str, reader: str, score: str) -> None:
+def _check_resample(resample: str, reading: Reading, score: str) -> None:
     """Refuse to vary train where the readers fitted without a block would not be exact and fast."""
     check_choice("resample", resample, RESAMPLES)
-    if resample == "train" and (reader != "ridge" or score == "balanced_accuracy"):
+    ridge = isinstance(reading.reader, Ridge)
+    if resample == "train" and (not ridge or score == "balanced_accuracy"):
         raise ValueError(
             "resample must be 'test' unless reader is 'ridge' and score is 'accuracy' or "
-            f"'log_loss'; got 'train' with reader {reader!r} and score {score!r}."
+            f"'log_loss'; got 'train' with reader {reading.name!r} and score {score!r}."
         )
 
 
-def _worth_a_look(
-    train: Representation, chosen: list[np.ndarray] | None, reading: Reading
-) -> list[np.ndarray]:
+def _worth_a_look(train: Representation, reading: Reading) -> list[np.ndarray]:
     """Find the groups whose members may stand in for each other, each taken alone."""
-    if chosen is not None or (reading.reader == "logistic" and reading.refit):
+    if reading.refit and getattr(reading.reader, "SLOW", False):
         return []
     return [
         group

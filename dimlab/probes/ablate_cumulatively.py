@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from dimlab.clusters import ClustersLike
-from dimlab.kernels.downdate import (
-    first_largest,
-    nested_logits,
-    refuse_ill_conditioned,
-    tied_within,
-)
 from dimlab.kernels.paired import (
     design_effect,
     normal_quantile,
@@ -22,25 +16,23 @@ from dimlab.kernels.paired import (
     proportion_interval,
     tango_upper_bound,
 )
-from dimlab.memory import Shapes, foresee
 from dimlab.probes._orders import orders_of_removal
-from dimlab.probes._outcomes import Progress, Split
 from dimlab.probes._reading import (
     GroupsLike,
+    ReaderLike,
     Reading,
     Rows,
     basis_of,
     checked_groups,
     coded,
+    documented,
     said_of_rows,
-    singles,
 )
-from dimlab.readers import fit_ridge
+from dimlab.readers.base import Progress, Split
 from dimlab.representation import Representation
 
 _LEVEL = 0.95
 _N_POINTS = 33
-_ROWS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,12 +220,13 @@ class CumulativeAblation:
         )
 
 
+@documented
 def ablate_cumulatively(
     train: Representation,
     test: Representation,
     *,
     order: str | Sequence[int] | np.ndarray,
-    reader: str = "ridge",
+    reader: ReaderLike = "ridge",
     groups: GroupsLike | None = None,
     k: int = 5,
     temperature: float = 1.0,
@@ -251,20 +244,11 @@ def ablate_cumulatively(
 
     Parameters
     ----------
-    train, test : Representation
-        Labelled splits of the same D dimensions.
     order : str or array of int of shape (G,)
         ``"worst-first"`` and ``"best-first"`` by importance, ``"random"``, ``"greedy-backward"``
         and ``"greedy-forward"`` (ridge, single dimensions), or a permutation of the groups.
-    reader : {"ridge", "knn", "logistic"}, default="ridge"
-        Fitted again at every point.
     groups : sequence of index arrays, or ndarray of shape (D,) of int, optional
         Dimensions removed together, no dimension twice; by default each dimension alone.
-    k, temperature, penalty, device, memory
-        As in `ablate`.
-    clusters : str, ndarray of shape (N_test,), or pair of ndarray, optional
-        Which rows belong together: a factor that both splits have, values of the test rows, or of
-        train and test rows. By default rows are independent.
     margin : float, default=0.01
         In (0, 1): the largest loss of accuracy that counts as none for ``n_dispensable``.
     n_points : int, optional
@@ -274,8 +258,6 @@ def ablate_cumulatively(
         Random orders to average over, >= 1; ridge only, other readers take one.
     seed : int, default=0
         Draws random orders and the rows held out.
-    progress : callable, optional
-        Called as ``progress(done, total)`` over points or orders.
 
     Returns
     -------
@@ -324,9 +306,7 @@ def ablate_cumulatively(
         device=device, memory=memory,
     )  # fmt: skip
     _, bank, queries = coded(train, test, "ablate_cumulatively")
-    chosen = singles(train.n_dimensions)
-    if groups is not None:
-        chosen = _disjoint(checked_groups(groups, train.n_dimensions))
+    chosen = _disjoint(checked_groups(groups, train.n_dimensions))
     for name, value, least in (("n_random", n_random, 1), ("n_points", n_points, 2)):
         if value is not None and value < least:
             raise ValueError(f"{name} must be >= {least}; got {value}.")
@@ -335,17 +315,11 @@ def ablate_cumulatively(
     rows = Rows.of(train, test, clusters)
     rng = np.random.default_rng(seed)
     name = order if isinstance(order, str) else "given"
-    points = _points(len(chosen), n_points, None if reader == "ridge" else _N_POINTS)
-    n_orders = n_random if reader == "ridge" else 1
-    ranked = " ranked" if reader == "ridge" and name in ("worst-first", "best-first") else ""
-    foresee(
-        f"ablate_cumulatively {reader}{ranked}",
-        Shapes(
-            len(train), len(test), train.n_dimensions, len(points),
-            n_orders if name == "random" else 1, budget=memory,
-        ),
-        device=device if reader == "knn" else "cpu",
-    )  # fmt: skip
+    in_turn = hasattr(reading.reader, "predict_in_turn")
+    points = _points(len(chosen), n_points, None if in_turn else _N_POINTS)
+    n_orders = n_random if in_turn else 1
+    n_bytes = (2 * n_orders if in_turn else 25) * len(test) * len(points)
+    reading = reading.within("ablate_cumulatively", train, n_bytes)
     orders, n_kept = orders_of_removal(order, bank, chosen, reading, n_orders, rng, rows.train)
     right = _right(reading, bank, queries, chosen, orders, points, progress)  # (O, N, P)
     scores = right.mean(axis=1)
@@ -356,7 +330,7 @@ def ablate_cumulatively(
     lost = right[0][:, :1].astype(np.int8) - right[0]
     loss_low, loss_high = paired_interval(lost, rows.test)
     return CumulativeAblation(
-        reader=reader,
+        reader=reading.name,
         order_name=name,
         order=orders[0],
         n_removed=points,
@@ -426,51 +400,17 @@ def _right(
     progress: Progress | None,
 ) -> np.ndarray:
     """Whether each test sample is read rightly, (orders, N, points) bool."""
-    right = np.empty((len(orders), len(queries[1]), len(points)), dtype=bool)
+    right = np.empty((len(orders), len(queries.codes), len(points)), dtype=bool)
+    fitted, truth = reading.fit(bank), queries.codes[:, None]
     for index, order in enumerate(orders):
-        if reading.reader == "ridge":
-            right[index] = _ridge_curve(reading, bank, queries, groups, order, points)
+        ordered = [groups[group] for group in order]
+        if hasattr(fitted, "predict_in_turn"):
+            right[index] = fitted.predict_in_turn(queries.features, ordered, points) == truth
             if progress is not None:
                 progress(index + 1, len(orders))
             continue
-        gone = [
-            np.sort(np.concatenate([groups[g] for g in order[:count]]))
-            for count in points
-            if count > 0
-        ]
-        outcomes = reading.outcomes(bank, queries, [gone], progress)[0]
-        right[index, :, 0] = outcomes.full == queries[1]
-        right[index, :, 1:] = outcomes.ablated == queries[1][:, None]
+        gone = [np.sort(np.concatenate(ordered[:count])) for count in points if count > 0]
+        outcomes = reading.outcomes(bank, queries, gone, progress, fitted=fitted)
+        right[index, :, 0] = outcomes.full == queries.codes
+        right[index, :, 1:] = outcomes.ablated == truth
     return right
-
-
-def _ridge_curve(
-    reading: Reading,
-    bank: Split,
-    queries: Split,
-    groups: list[np.ndarray],
-    order: np.ndarray,
-    points: np.ndarray,
-) -> np.ndarray:
-    """Whether each test sample is read rightly at each point, (N, P) bool."""
-    reader = fit_ridge(*bank, penalty=reading.penalty)
-    refuse_ill_conditioned(reader.solved, reading.penalty)
-    never = np.setdiff1d(np.arange(bank[0].shape[1]), np.concatenate(groups))
-    kept_order = np.concatenate([never, *(groups[g] for g in order[::-1])])
-    sizes = np.array([len(groups[g]) for g in order])
-    n_gone = np.concatenate([[0], np.cumsum(sizes)])[points]
-    wanted = {int(len(kept_order) - gone): p for p, gone in enumerate(n_gone)}
-    right = np.empty((len(queries[1]), len(points)), dtype=bool)
-    for rows in _blocks(len(right)):
-        columns = reader.standardise(queries[0][rows])
-        slack = tied_within(reader.logits(queries[0][rows]))
-        for n_kept, logits in enumerate(nested_logits(columns, reader.solved, kept_order)):
-            if n_kept in wanted:
-                predicted = first_largest((logits + reader.intercept).T, slack)
-                right[rows, wanted[n_kept]] = predicted == queries[1][rows]
-    return right
-
-
-def _blocks(n_rows: int) -> Iterator[slice]:
-    for start in range(0, n_rows, _ROWS):
-        yield slice(start, min(start + _ROWS, n_rows))

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 
 from dimlab.clusters import ClustersLike, warning_of_copies
+from dimlab.devices import hold
 from dimlab.kernels.permutation import permutation_p_values
 from dimlab.kernels.rounding import spread_floor
 from dimlab.mask import MaskTrace
-from dimlab.memory import Shapes, foresee
 from dimlab.probes._factors import Factors, centred_features
-from dimlab.probes._outcomes import Progress, labelled
-from dimlab.probes._reading import AXES, basis_of, plain, sample_of
+from dimlab.probes._reading import AXES, basis_of, labelled, plain, sample_of
 from dimlab.probes.ablate import Ablation
 from dimlab.probes.erase import Erasure, erase
+from dimlab.readers.base import Progress
 from dimlab.representation import Representation
 
 LEADING = "leading"
@@ -546,13 +546,7 @@ def attribute(
             f"attribute needs more than {int((known.n_columns + 1) / (1 - 1 / n_folds))} samples "
             f"for {len(known.names)} factors and {known.codes.max() + 1} classes; got {len(test)}."
         )
-    foresee(
-        "attribute",
-        Shapes(
-            0, len(test), test.n_dimensions, sum(each.shape[1] for each in known.columns),
-            n_permutations, n_views=-(-len(test) // n_units),
-        ),
-    )  # fmt: skip
+    hold(34 * test.features.size, "attribute", f"{len(test):,} rows", "Pass fewer (--max-queries).")
     beside = _beside(test, ablation, trace)
     rng = np.random.default_rng(seed)
     features, within, dead = centred_features(test, known.codes)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from dimlab.clusters import cluster_ids, warning_of_copies
+from dimlab.devices import hold
 from dimlab.mask import DimensionMask
-from dimlab.memory import Shapes, foresee
-from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of, sample_of
 from dimlab.probes._risk import (
     AGREEMENT,
@@ -32,6 +31,7 @@ from dimlab.probes._risk import (
     rounding_of,
 )
 from dimlab.probes._risk_words import INFERRED, INTERVALS, sentences_of
+from dimlab.readers.base import Progress
 from dimlab.representation import Representation
 from dimlab.result import Result, Verdict, column, detail, entries, entry, per, scalar
 
@@ -463,8 +463,8 @@ def bound_risk(
     if n_permuted < 1:
         raise ValueError(f"n_permuted must be >= 1; got {n_permuted}.")
     views, codes = labelled_views(representation)
-    shapes = Shapes(0, len(codes), representation.n_dimensions, n_draws=n_bootstrap)
-    foresee("bound_risk", shapes)
+    rows = 53 * representation.features.size + 24 * len(codes) * n_bootstrap
+    hold(rows, "bound_risk", f"{len(codes):,} rows", "Pass fewer (--max-queries).")
     masks = masks_of(mask, representation.n_dimensions, seed)
     ids = cluster_ids(representation, clusters)
     check_classes(codes, ids)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.devices import hold
 from dimlab.kernels.correlation import (
     permutation_of,
 )
@@ -19,14 +20,13 @@ from dimlab.kernels.similarity import (
     matched_dimensions,
     nuclear_similarity,
 )
-from dimlab.memory import Shapes, foresee
 from dimlab.moments import N_BLOCKS
 from dimlab.pairing import BY_NAME, BY_ORDER, pair
 from dimlab.probes._differences import COLUMNS, STATISTICS, differences, sampled
 from dimlab.probes._moments import caution_of_rank, ids_of, in_blocks
-from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import basis_of
 from dimlab.probes.decompose import SCALES
+from dimlab.readers.base import Progress
 from dimlab.representation import Representation
 from dimlab.result import Result, column, detail, entry, per, scalar
 
@@ -334,8 +334,8 @@ def compare(
     names, base = _checked(representations, reference, n_blocks)
     splits, by_name = _paired(list(representations.values()), names, base)
     largest = max(splits, key=lambda split: split.n_dimensions)
-    shapes = Shapes(0, len(largest), largest.n_dimensions, n_draws=len(splits), n_blocks=n_blocks)
-    foresee("compare", shapes)
+    matrices = 16 * len(splits) * n_blocks * largest.n_dimensions**2
+    hold(matrices, "compare", f"{n_blocks} blocks of moments", "Pass fewer (--blocks).")
     for name, split in zip(names, splits, strict=True):
         caution = caution_of_rank(*split.features.shape)
         if caution:

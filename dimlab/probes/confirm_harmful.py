@@ -11,18 +11,18 @@ import numpy as np
 from dimlab.clusters import ClustersLike
 from dimlab.cuts import random_half
 from dimlab.kernels.paired import aggregate_p_values, mcnemar_one_sided, paired_test_one_sided
-from dimlab.memory import Shapes, foresee
-from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import (
     GroupsLike,
+    ReaderLike,
     Reading,
     Rows,
     basis_of,
     checked_groups,
     coded,
+    documented,
     said_of_rows,
-    singles,
 )
+from dimlab.readers.base import Progress
 from dimlab.representation import Representation
 
 _CHOSEN = 0.05  # one-sided p on the half that chooses
@@ -170,11 +170,12 @@ class HarmfulDimensions:
         }
 
 
+@documented
 def confirm_harmful(
     train: Representation,
     test: Representation,
     *,
-    reader: str = "knn",
+    reader: ReaderLike = "knn",
     groups: GroupsLike | None = None,
     refit: bool | None = None,
     k: int = 5,
@@ -191,21 +192,12 @@ def confirm_harmful(
 
     Parameters
     ----------
-    train, test : Representation
-        Labelled splits of the same D dimensions. The reader is fitted on ``train`` alone.
-    reader, refit, k, temperature, penalty, device, memory
+    refit : bool, optional
         As in `ablate`.
-    groups : sequence of index arrays, or ndarray of shape (D,) of int, optional
-        Dimensions removed together; by default each dimension alone.
-    clusters : str, ndarray of shape (N_test,), or pair of ndarray, optional
-        Which rows belong together: a factor that both splits have, values of the test rows, or of
-        train and test rows. By default rows are independent.
     n_splits : int, default=20
         Stratified random halvings of ``test``, >= 1.
     seed : int, default=0
         Draws the halves and the logistic reader's held-out rows.
-    progress : callable, optional
-        Called as ``progress(done, total)`` during the long part.
 
     Returns
     -------
@@ -256,15 +248,10 @@ def confirm_harmful(
     if n_splits < 1:
         raise ValueError(f"n_splits must be >= 1; got {n_splits}.")
     _, bank, queries = coded(train, test, "confirm_harmful")
-    chosen = None if groups is None else checked_groups(groups, train.n_dimensions)
-    n_groups = train.n_dimensions if chosen is None else len(chosen)
-    foresee(
-        f"confirm_harmful {reading.in_memory}",
-        Shapes(len(train), len(test), train.n_dimensions, n_groups, budget=memory),
-        device=device if reader == "knn" else "cpu",
-    )
+    chosen = checked_groups(groups, train.n_dimensions)
+    reading = reading.within("confirm_harmful", train, 36 * len(test) * len(chosen))
     rows = Rows.of(train, test, clusters)
-    outcomes = reading.outcomes(bank, queries, [chosen], progress)[0]
+    outcomes = reading.outcomes(bank, queries, chosen, progress)
     right = outcomes.full == queries[1]
     change = right[:, None].astype(np.int8) - (outcomes.ablated == queries[1][:, None])
     halves = (queries[1], np.random.default_rng(seed), n_splits, rows.test)
@@ -273,13 +260,13 @@ def confirm_harmful(
     halves = (queries[1], np.random.default_rng(seed), n_splits, rows.test)
     best, _ = split_and_confirm(right[:, None].astype(np.int8) - 1, *halves)
     return HarmfulDimensions(
-        reader=reader,
+        reader=reading.name,
         refit=reading.refit,
         full_score=float(right.mean()),
         importance=change.mean(axis=0),
         selected_share=share,
         q_aggregated=q_aggregated,
-        groups=tuple(singles(train.n_dimensions) if chosen is None else chosen),
+        groups=tuple(chosen),
         n_splits=n_splits,
         n_train=len(train),
         n_test=len(test),

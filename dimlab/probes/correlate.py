@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.devices import hold
 from dimlab.kernels.collinearity import leaf_order
 from dimlab.kernels.correlation import (
     chance_of,
@@ -25,7 +26,6 @@ from dimlab.kernels.correlation import (
 )
 from dimlab.kernels.jackknife import jackknife_interval
 from dimlab.kernels.reliability import block_kurtosis, caution_of_tails
-from dimlab.memory import Shapes, foresee
 from dimlab.moments import N_BLOCKS, Moments
 from dimlab.probes._moments import (
     ALL_CONSTANT,
@@ -37,7 +37,7 @@ from dimlab.probes._moments import (
     replicates,
     said_of,
 )
-from dimlab.probes._outcomes import Progress
+from dimlab.readers.base import Progress
 from dimlab.representation import Representation
 from dimlab.result import ABSENT, Result, column, detail, entries, entry, per, scalar
 
@@ -361,10 +361,8 @@ def correlate(
     if not isinstance(representation, Moments):
         rows = rows_of(representation, within)
         refuse_few(len(rows[0]), 3, "correlate")
-        n, d = rows[0].shape
-        permuted = n_draws if 2.0 * n_draws * n * d**2 <= _PERMUTED else 0
-        shapes = Shapes(0, n, d, n_draws=permuted, n_blocks=n_blocks, n_views=len(rows))
-        foresee("correlate", shapes)
+        matrices = 17 * n_blocks * rows[0].shape[1] ** 2
+        hold(matrices, "correlate", f"{n_blocks} blocks of moments", "Pass fewer (--blocks).")
     elif within and representation.has_views:
         raise ValueError(
             "within must be left out for moments of pairs of views; got True. Accumulate one view."

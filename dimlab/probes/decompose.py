@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.devices import hold
 from dimlab.kernels.jackknife import corrected_interval
 from dimlab.kernels.reliability import AMPLE, block_kurtosis, caution_of_tails, doubtful_statistics
 from dimlab.kernels.spectra import (
@@ -18,7 +19,6 @@ from dimlab.kernels.spectra import (
     power_law,
     stable_rank,
 )
-from dimlab.memory import Shapes, foresee
 from dimlab.moments import N_BLOCKS, Moments
 from dimlab.probes._moments import (
     caution_of_rank,
@@ -30,7 +30,6 @@ from dimlab.probes._moments import (
     replicates,
     said_of,
 )
-from dimlab.probes._outcomes import Progress
 from dimlab.probes._ranks import (
     ALIKE,
     UNKNOWN,
@@ -38,6 +37,7 @@ from dimlab.probes._ranks import (
     singular_values_of,
     singular_values_of_rows,
 )
+from dimlab.readers.base import Progress
 from dimlab.representation import Representation
 from dimlab.result import Result, Verdict, column, detail, entries, entry, per, scalar
 
@@ -335,10 +335,8 @@ def decompose(
     if known is not None:
         refuse_few(len(known), 2, "decompose")
         views = known.views if known.views is not None and len(known.views) > 1 else None
-        foresee(
-            "decompose" if views is None else "decompose views",
-            Shapes(0, len(known), known.n_dimensions, n_blocks=n_blocks),
-        )
+        matrices = 40 * n_blocks * known.n_dimensions**2
+        hold(matrices, "decompose", f"{n_blocks} blocks of moments", "Pass fewer (--blocks).")
     ids = ids_of(representation, clusters)
     moments = moments_of(
         representation, n_blocks=n_blocks, seed=seed, ids=ids, device=device, progress=progress

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -19,20 +19,22 @@ from dimlab.kernels.erasure import (
 )
 from dimlab.kernels.means import bootstrap_sums
 from dimlab.kernels.paired import cluster_quantile, paired_interval
-from dimlab.memory import Shapes, foresee
 from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, kind_of
-from dimlab.probes._outcomes import Progress
 from dimlab.probes._reading import (
     AXES,
-    READERS,
+    ReaderLike,
+    Reading,
     Rows,
     basis_of,
     check_choice,
     coded,
+    documented,
     plain,
     said_of_rows,
 )
-from dimlab.readers import check_knn, check_penalty, fit_knn, fit_logistic
+from dimlab.readers.base import Progress, Split, classify
+from dimlab.readers.linear import check_penalty
+from dimlab.readers.ridge import Ridge
 from dimlab.representation import Representation
 
 NOTHING = "nothing"
@@ -239,6 +241,7 @@ class Erasure:
         return sentences
 
 
+@documented
 def erase(
     train: Representation,
     test: Representation,
@@ -247,7 +250,7 @@ def erase(
     in_distribution: Representation | None = None,
     n_removed: int | None = None,
     basis: str = "pca",
-    reader: str = "ridge",
+    reader: ReaderLike = "ridge",
     k: int = 5,
     temperature: float = 1.0,
     penalty: float = 1e-3,
@@ -262,9 +265,11 @@ def erase(
 
     Parameters
     ----------
-    train, test : Representation
-        Labelled splits of the same D dimensions, both with the factor. All is chosen and fitted on
-        ``train`` and judged on ``test``, where the factor may depend on the label otherwise.
+    train : Representation
+        Labelled rows with the factor, on which everything is chosen and fitted.
+    test : Representation
+        Labelled rows of the same D dimensions with the factor, which may depend on the label
+        otherwise: on them everything is judged.
     factor : str
         Its name.
     in_distribution : Representation, optional
@@ -274,10 +279,8 @@ def erase(
         whose effect of the factor is at least 0.01 and that of the label, with q <= 0.05 (F test).
     basis : {"pca", "whiten", "varimax", "ica"}, default="pca"
         Directions to choose from, fitted on train.
-    reader : {"ridge", "knn", "logistic"}, default="ridge"
-        Task reader, fitted again after each removal.
-    k, temperature : int and float, default=5 and 1.0
-        kNN: voters and the temperature of their votes.
+    reader : str or object, default="ridge"
+        Task reader, as in `ablate`, fitted again after each removal.
     penalty : float, default=1e-3
         Ridge, and the reader of the factor: > 0.
     clusters : str, ndarray of shape (N_test,), or pair of ndarray, optional
@@ -289,10 +292,6 @@ def erase(
         Samples of the bootstrap, >= 1.
     seed : int, default=0
         Deals folds; draws dimensions, directions and bootstrap samples.
-    device : str, default="cpu"
-        Where kNN searches.
-    progress : callable, optional
-        Called as ``progress(done, total)`` over removals.
 
     Returns
     -------
@@ -340,10 +339,12 @@ def erase(
     >>> bool(result.factor_lost[1, 0, 0] > 0.8)
     True
     """
-    check_choice("reader", reader, READERS)
-    check_choice("basis", basis, KINDS)
     check_penalty(penalty)
-    check_knn(k if reader == "knn" else 1, temperature, len(train))
+    of_task = penalty if isinstance(reader, str) else 1e-3  # an object has its own
+    reading = Reading.of(
+        reader, k=k, temperature=temperature, penalty=of_task, seed=seed, device=device
+    )
+    check_choice("basis", basis, KINDS)
     settings = (("n_random", n_random, 1), ("n_bootstrap", n_bootstrap, 1), ("seed", seed, 0))
     for name, value, least in settings:
         if value < least:
@@ -353,7 +354,7 @@ def erase(
             f"n_removed must lie in 1..{train.n_dimensions - 1}, to leave a dimension; got "
             f"{n_removed}."
         )
-    foresee("erase", Shapes(len(train), len(test), train.n_dimensions))
+    reading = reading.within("erase", train, 33 * train.features.size + 26 * test.features.size)
     judged = {"test": test}
     rows = Rows.of(train, test, clusters)
     ids = [rows.test]
@@ -382,9 +383,9 @@ def erase(
                 judged.items(), coded_splits, strict=True
             )
         ],
-        reader, penalty, k, temperature, seed, device, train.precision,
+        reading, penalty, train.precision,
     )  # fmt: skip
-    jobs = _jobs(orders, space, train.n_dimensions, n_random, reader == "ridge", rng)
+    jobs = _jobs(orders, space, train.n_dimensions, n_random, readings.in_closed_form, rng)
     back = np.zeros((0, 0)) if space is None else np.linalg.pinv(space.directions)
     taken = []
     for done, job in enumerate(jobs):
@@ -403,7 +404,7 @@ def erase(
         splits=tuple(judged),
         **_of_heads([each for each in done_jobs if not each[0].of_sweep], ids, n_bootstrap, rng),
         sweep=_of_sweep([each for each in done_jobs if each[0].of_sweep], list(judged)),
-        reader=reader,
+        reader=reading.name,
         basis=basis if space is not None else basis_of(train),
         n_train=len(train),
         n_test=tuple(map(len, judged.values())),
@@ -533,12 +534,8 @@ class _Readings:
         self,
         train: tuple[np.ndarray, np.ndarray, np.ndarray],
         judged: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
-        reader: str,
+        reading: Reading,
         penalty: float,
-        k: int,
-        temperature: float,
-        seed: int,
-        device: str,
         precision: str,
     ) -> None:
         features, codes, targets = train
@@ -563,15 +560,10 @@ class _Readings:
             self._judged.append(
                 (centred, without_class_means(rows, own), truth, values, within, spread)
             )
-        self._fit: Callable[[np.ndarray], Any] | None = None
-        if reader == "knn":
-            self._fit = lambda bank: fit_knn(
-                bank, codes, k=k, temperature=temperature, device=device
-            )
-        elif reader == "logistic":
-            chosen = fit_logistic(features, codes, precision, seed=seed).penalty
-            self._fit = lambda bank: fit_logistic(bank, codes, precision, penalty=chosen, seed=seed)
-        self._train = features
+        task = reading.reader
+        self.in_closed_form = isinstance(task, Ridge) and task.penalty == penalty
+        self._train = Split(features, codes, precision)
+        self._reading = reading if self.in_closed_form else reading.chosen(self._train)
 
     def eraser(self, *, given_label: bool) -> Removal:
         """Map that LEACE gives on train."""
@@ -583,12 +575,13 @@ class _Readings:
         """Fit all readers behind one more map."""
         self._weights.append(self._joint.weights_behind(map_, self._penalty))
         self._own.append(self._within.weights_behind(map_, self._penalty))
-        if self._fit is None:
+        if self.in_closed_form:
             return
-        fitted = self._fit(self._mapped(self._train, map_))
+        mapped = self._train._replace(features=self._mapped(self._train.features, map_))
+        fitted = self._reading.fit(mapped)
         self._predicted.append(
             [
-                fitted.predict(self._mapped(each[0] + self._joint.mean, map_))
+                classify(fitted, self._mapped(each[0] + self._joint.mean, map_))
                 for each in self._judged
             ]
         )

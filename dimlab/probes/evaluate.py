@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,21 +12,21 @@ from dimlab.clusters import ClustersLike
 from dimlab.kernels.paired import paired_interval, proportion_interval, wilson_interval
 from dimlab.kernels.similarity import sentence_of_gallery
 from dimlab.mask import DimensionMask
-from dimlab.memory import Shapes, foresee
-from dimlab.probes._outcomes import Progress, labelled
-from dimlab.probes._reading import Rows, coded, plain, said_of_rows
-from dimlab.readers import (
-    KnnReader,
-    LinearReader,
-    check_knn,
-    check_penalty,
-    fit_knn,
-    fit_logistic,
-    fit_ridge,
+from dimlab.probes._reading import (
+    ReaderLike,
+    Reading,
+    Rows,
+    coded,
+    documented,
+    plain,
+    said_of_rows,
 )
+from dimlab.readers import KNN
+from dimlab.readers import __all__ as NAMED
+from dimlab.readers.base import Progress, Run, Split, classify
 from dimlab.representation import Representation
 
-READERS = ("knn", "ridge", "logistic")
+READERS = ("knn", "ridge", "logistic")  # by default
 VIEW_RETRIEVAL = "view-retrieval"
 
 
@@ -163,12 +162,13 @@ class Evaluation:
         }
 
 
+@documented
 def evaluate(
     train: Representation,
     test: Representation,
     *,
     mask: DimensionMask | None = None,
-    readers: Sequence[str] = READERS,
+    readers: Sequence[ReaderLike] = READERS,
     k: int = 5,
     temperature: float = 1.0,
     penalty: float = 1e-3,
@@ -181,28 +181,17 @@ def evaluate(
 
     Parameters
     ----------
-    train, test : Representation
-        Labelled splits of the same D dimensions. With two or more views, ``test`` is also asked
-        whether the nearest first view of each second view is that of the same sample, if there are
-        two samples.
+    test : Representation
+        Labelled rows of the same D dimensions. With two or more views, it is also asked whether the
+        nearest first view of each second view is that of the same sample, if there are two samples.
     mask : DimensionMask, optional
         Multiplies the features of both splits. Its controls: the mean weight everywhere, the
         weights on other dimensions, and one minus the weights.
-    readers : sequence of {"knn", "ridge", "logistic"}
-        Which readers, at least one.
-    k, temperature : int and float, default=5 and 1.0
-        kNN: voters and the temperature of their votes.
-    penalty : float, default=1e-3
-        Ridge: > 0.
-    clusters : str, ndarray of shape (N_test,), or pair of ndarray, optional
-        Which rows belong together: a factor that both splits have, values of the test rows, or of
-        train and test rows. By default rows are independent.
+    readers : sequence of str or object
+        At least one of ``"knn"``, ``"ridge"`` and ``"logistic"``, objects of `dimlab.readers` and
+        scikit-learn classifiers, which read the features as they are.
     seed : int, default=0
         Draws the permuted mask and the logistic reader's held-out rows.
-    device : str, default="cpu"
-        Where kNN searches.
-    progress : callable, optional
-        Called as ``progress(done, total)`` after each row.
 
     Returns
     -------
@@ -239,35 +228,31 @@ def evaluate(
     array([1.])
     """
     _check_readers(readers)
-    train_labels, test_labels = labelled(train, test, "evaluate")
-    check_knn(k if "knn" in readers else 1, temperature, len(train))
-    check_penalty(penalty)
+    readings = [
+        Reading.of(reader, k=k, temperature=temperature, penalty=penalty, seed=seed, device=device)
+        for reader in readers
+    ]
+    _, bank, queries = coded(train, test, "evaluate")
     split_rows = Rows.of(train, test, clusters)
-    coded(train, test, "evaluate")  # refuses two bases, and classes that train lacks
-    shapes = Shapes(len(train), len(test), train.n_dimensions, n_draws=int(mask is not None))
-    for reader in readers:
-        foresee(f"evaluate {reader}", shapes, device=device if reader == "knn" else "cpu")
+    copies = 10 * train.features.size if mask is not None else 0
+    readings = [reading.within("evaluate", train, copies) for reading in readings]
     masks: dict[str, DimensionMask | None] = {"none": None}
     if mask is not None:
         permuted = mask.permuted(np.random.default_rng(seed))
         masks |= {"learned": mask, "constant": mask.constant()}
         masks |= {"permuted": permuted, "inverted": mask.inverted()}
-    fitters: dict[str, Callable[..., KnnReader | LinearReader]] = {
-        "knn": partial(fit_knn, k=k, temperature=temperature, device=device),
-        "ridge": partial(fit_ridge, penalty=penalty),
-        "logistic": partial(fit_logistic, seed=seed),
-    }
     has_views = test.views is not None and len(test.views) >= 2 and len(test) >= 2
-    rows = [*readers, VIEW_RETRIEVAL] if has_views else [*readers]
-    jobs = [(reader, name) for reader in rows for name in masks]
+    rows: list[tuple[str, Reading | None]] = [*zip(_names(readings), readings, strict=True)]
+    rows += [(VIEW_RETRIEVAL, None)] if has_views else []
+    jobs = [(reader, name) for reader, _ in rows for name in masks]
     right = np.empty((len(test), len(jobs)), dtype=bool)
-    for done, (reader, name) in enumerate(jobs):
-        bank, queries = _masked(train, masks[name]), _masked(test, masks[name])
-        if reader == VIEW_RETRIEVAL:
-            right[:, done] = _retrieved(queries, device)
+    for done, (reading, name) in enumerate((each, name) for _, each in rows for name in masks):
+        fit, judge = _masked(train, masks[name]), _masked(test, masks[name])
+        if reading is None:
+            right[:, done] = _retrieved(judge, device)
         else:
-            fitted = fitters[reader](bank.features, train_labels)
-            right[:, done] = fitted.predict(queries.features) == test_labels
+            fitted = reading.fit(Split(fit.features, bank.codes))
+            right[:, done] = classify(fitted, judge.features) == queries.codes
         if progress is not None:
             progress(done + 1, len(jobs))
     names, mask_names = zip(*jobs, strict=True)
@@ -284,11 +269,22 @@ def evaluate(
     )  # fmt: skip
 
 
-def _check_readers(readers: Sequence[str]) -> None:
-    unknown = [reader for reader in readers if reader not in READERS]
+def _check_readers(readers: Sequence[ReaderLike]) -> None:
+    """Refuse readers that are not a list of some, or of unknown names."""
+    known = [name.lower() for name in NAMED]
+    unknown = [each for each in readers if isinstance(each, str) and each not in known]
     if unknown or isinstance(readers, str) or len(readers) == 0:
-        listed = ", ".join(map(repr, READERS))
+        listed = ", ".join(map(repr, known))
         raise ValueError(f"readers must be some of {listed}; got {readers!r}.")
+
+
+def _names(readings: Sequence[Reading]) -> list[str]:
+    """Name each reader; readers of the same name are told apart by their settings."""
+    names = [reading.name for reading in readings]
+    return [
+        repr(reading.reader) if names.count(name) > 1 else name
+        for name, reading in zip(names, readings, strict=True)
+    ]
 
 
 def _masked(representation: Representation, mask: DimensionMask | None) -> Representation:
@@ -300,5 +296,5 @@ def _retrieved(test: Representation, device: str) -> np.ndarray:
     views, identity = test.views, np.arange(len(test))
     if views is None:
         return np.zeros(len(test), dtype=bool)
-    reader = fit_knn(views[0], identity, k=1, device=device)
-    return reader.predict(views[1]) == identity
+    reader = KNN(1, run=Run(device=device)).fit(views[0], identity)
+    return reader.classify(views[1]) == identity

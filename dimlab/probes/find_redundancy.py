@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.cuts import held_out
+from dimlab.devices import hold
 from dimlab.kernels.collinearity import (
     group_ids,
     groups_of,
@@ -17,12 +18,11 @@ from dimlab.kernels.correlation import (
     correlation_of,
     dead_dimensions,
 )
-from dimlab.memory import Shapes, foresee
 from dimlab.moments import N_BLOCKS, Moments
 from dimlab.probes._moments import ALL_CONSTANT, ids_of, moments_of, refuse_pairs, said_of
-from dimlab.probes._outcomes import Progress
 from dimlab.probes._redundancy import by_chance, copies, explained, pivots, stability
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
+from dimlab.readers.base import Progress
 from dimlab.representation import Representation
 from dimlab.result import Result, Verdict, column, detail, entries, entry, per, scalar
 
@@ -383,10 +383,8 @@ def find_redundancy(
             + ("moments." if known is None else "no labels.")
         )
     if known is not None:
-        foresee(
-            "find_redundancy" if reader is None else "find_redundancy reader",
-            Shapes(0, len(known), known.n_dimensions, n_blocks=n_blocks),
-        )
+        matrices = 22 * n_blocks * known.n_dimensions**2
+        hold(matrices, "find_redundancy", f"{n_blocks} blocks of moments", "Pass fewer (--blocks).")
     ids = ids_of(representation, clusters)
     refuse_pairs(representation)
     moments = moments_of(representation, n_blocks=n_blocks, seed=seed, ids=ids, device=device)

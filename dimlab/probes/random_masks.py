@@ -11,9 +11,16 @@ import numpy as np
 from dimlab.clusters import ClustersLike
 from dimlab.cuts import random_half
 from dimlab.kernels.paired import cluster_sums, paired_interval, paired_test_one_sided
-from dimlab.memory import Shapes, foresee
-from dimlab.probes._outcomes import Progress
-from dimlab.probes._reading import Reading, Rows, basis_of, coded, said_of_rows
+from dimlab.probes._reading import (
+    ReaderLike,
+    Reading,
+    Rows,
+    basis_of,
+    coded,
+    documented,
+    said_of_rows,
+)
+from dimlab.readers.base import Progress
 from dimlab.representation import Representation
 
 _N_DRAWS = 1_000
@@ -168,11 +175,12 @@ class MaskedScores:
         }
 
 
+@documented
 def random_masks(
     train: Representation,
     test: Representation,
     *,
-    reader: str = "ridge",
+    reader: ReaderLike = "ridge",
     drop: Sequence[float] = (0.1, 0.25, 0.5, 0.75),
     n_masks: int = 500,
     k: int = 5,
@@ -188,23 +196,12 @@ def random_masks(
 
     Parameters
     ----------
-    train, test : Representation
-        Labelled splits of the same D dimensions.
-    reader : {"ridge", "knn", "logistic"}, default="ridge"
-        Fitted again on what every mask keeps. kNN searches anew for each mask.
     drop : sequence of float, default=(0.1, 0.25, 0.5, 0.75)
         Shares of the dimensions to remove, in (0, 1); each rounded to a whole number from 1 to D-1.
     n_masks : int, default=500
         M, masks a rate, >= 2.
-    k, temperature, penalty, device, memory
-        As in `ablate`.
-    clusters : str, ndarray of shape (N_test,), or pair of ndarray, optional
-        Which rows belong together: a factor that both splits have, values of the test rows, or of
-        train and test rows. By default rows are independent.
     seed : int, default=0
         Draws masks, halves and the null.
-    progress : callable, optional
-        Called as ``progress(done, total)`` during the long part.
 
     Returns
     -------
@@ -259,17 +256,11 @@ def random_masks(
         )
     _, bank, queries = coded(train, test, "random_masks")
     rows = Rows.of(train, test, clusters)
-    foresee(
-        f"random_masks {reader}",
-        Shapes(
-            len(train), len(test), n_dimensions, n_masks * len(rates), len(rates), budget=memory
-        ),
-        device=device if reader == "knn" else "cpu",
-    )
+    reading = reading.within("random_masks", train, 25 * len(test) * n_masks * len(rates))
     truth, rng = queries[1], np.random.default_rng(seed)
     n_dropped = np.clip(np.rint(rates * n_dimensions), 1, n_dimensions - 1).astype(np.int64)
     removed = [rng.permutation(n_dimensions)[:count] for count in n_dropped for _ in range(n_masks)]
-    outcomes = reading.outcomes(bank, queries, [removed], progress)[0]
+    outcomes = reading.outcomes(bank, queries, removed, progress)
     full, right = outcomes.full == truth, outcomes.ablated == truth[:, None]
     masks = np.ones((len(removed), n_dimensions), dtype=bool)
     for mask, group in zip(masks, removed, strict=True):
@@ -285,7 +276,7 @@ def random_masks(
         name: np.array([each[name] for each in judged]) for name in judged[0]
     }
     return MaskedScores(
-        reader=reader,
+        reader=reading.name,
         drop=rates,
         n_dropped=n_dropped,
         masks=masks.reshape(len(rates), n_masks, n_dimensions),

@@ -11,7 +11,7 @@ from torch import nn
 
 from dimlab.cuts import keep_every_class
 from dimlab.kernels.spectra import entropy_rank
-from dimlab.readers import fit_knn
+from dimlab.readers import KNN
 from dimlab.training.augment import derived_seed, normalised
 from dimlab.training.config import TrainConfig
 
@@ -62,8 +62,8 @@ class Monitor:
         record = {}
         for name, mask in (("knn_accuracy", None), ("knn_accuracy_masked", weights)):
             kept = [each if mask is None else each * mask for each in (bank, queries)]
-            reader = fit_knn(kept[0], self._bank.labels, k=min(_NEIGHBOURS, len(bank)))
-            record[name] = reader.accuracy(kept[1], self._validation.labels)
+            reader = KNN(min(_NEIGHBOURS, len(bank))).fit(kept[0], self._bank.labels)
+            record[name] = float((reader.classify(kept[1]) == self._validation.labels).mean())
         values = np.linalg.svd(queries.astype(np.float64), compute_uv=False)
         if values.any():
             record["effective_rank"] = entropy_rank(values)

@@ -23,9 +23,9 @@ from dimlab import Representation
 from dimlab.kernels.balanced import balanced_interval, balanced_test
 from dimlab.kernels.downdate import leave_out_predictions
 from dimlab.kernels.means import StudentisedMeans
-from dimlab.probes._outcomes import ridge_outcomes
 from dimlab.probes.ablate import ablate
-from dimlab.readers import Standardiser, fit_ridge
+from dimlab.readers import Ridge
+from dimlab.readers.linear import Standardiser
 
 N_TRAIN, N_TEST, D, N_CLASSES = 60_000, 10_000, 512, 10
 N_TIMED = 8  # dimensions for which brute force is timed
@@ -134,8 +134,13 @@ def compare_knn(name, train, test):
 def ridge():
     rng = np.random.default_rng(0)
     train, test = gaussian(rng, N_TRAIN), gaussian(rng, N_TEST)
-    splits = (train.features, train.labels), (test.features, test.labels)
-    ours, _ = timed(lambda: ridge_outcomes(*splits, [None], penalty=1e-3, fill=None))
+    alone = list(np.arange(D)[:, None])
+
+    def refitted():
+        reader = Ridge().fit(train.features, train.labels)
+        return reader.predict_without(test.features, alone, target=test.labels)
+
+    ours, _ = timed(refitted)
     whole, _ = timed(lambda: ablate(train, test, reader="ridge"))
 
     def honest():
@@ -160,16 +165,21 @@ def frozen():
     theirs, _ = timed(
         lambda: permutation_importance(model, test.features, test.labels, n_repeats=1)
     )
-    splits = (train.features, train.labels), (test.features, test.labels)
-    reader = fit_ridge(*splits[0])
+    reader = Ridge().fit(train.features, train.labels)
+    alone = list(np.arange(D)[:, None])
 
     def scores():
         columns = reader.standardise(test.features)
-        predicted = leave_out_predictions(reader.logits(test.features), columns, reader.weights)
+        predicted = leave_out_predictions(reader.predict(test.features), columns, reader.weights)
         return (predicted == test.labels[:, None]).mean(axis=0)
 
     ours, _ = timed(scores)
-    whole, _ = timed(lambda: ridge_outcomes(*splits, [None], penalty=1e-3, fill="mean"))
+
+    def filled():
+        fitted = Ridge().fit(train.features, train.labels)
+        return fitted.predict_filled(test.features, alone, fill="mean", target=test.labels)
+
+    whole, _ = timed(filled)
     show(
         "frozen linear, accuracy of a fitted reader", seconds=ours, sklearn=theirs,
         times=theirs / ours, with_fit_and_log_loss=whole,

@@ -1,4 +1,4 @@
-"""Foreseen and measured peaks of memory, beside the features, of every probe that foresees its own.
+"""Measured peaks of memory, beside the features, of every probe, within a budget where it has one.
 
 Run by hand: ``python tests/benchmarks/memory.py [NAME ...]``. Each case is a process of its own,
 which runs the probe small, so that everything is imported, and then as named; Linux alone says what
@@ -15,6 +15,8 @@ import numpy as np
 ROOT = Path(__file__).parent.parent.parent
 # blocks that threads multiply in count; passive: whoever waits leaves the core to other processes
 THREADS = {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2", "OMP_WAIT_POLICY": "passive"}
+BUDGET = 0.5  # GB
+BUDGETED = ("ablate", "ablate_cumulatively", "random_masks", "confirm_harmful")
 SIZES = {  # train rows, test rows, dimensions
     "ablate knn": [(20_000, 2_000, 256), (60_000, 1_000, 512)],
     "ablate knn groups": [(20_000, 2_000, 256)],
@@ -88,6 +90,8 @@ def run(name, train, test):
     if probe == "ablate" and "frozen" in way:
         reader |= {"reader": "ridge", "refit": False, "score": "log_loss", "n_bootstrap": 200}
     slow = reader.get("reader") == "logistic"
+    if probe in BUDGETED:
+        reader["memory"] = BUDGET
     if probe == "evaluate":
         masks = {"mask": DimensionMask(np.linspace(0, 1, d))} if "mask" in way else {}
         only = {"readers": [reader["reader"]]} if reader else {}
@@ -117,31 +121,22 @@ def run(name, train, test):
 
 
 def peak_of(name, n_train, n_test, d):
-    """Peak and foreseen bytes beside the features, in this process."""
+    """Peak bytes beside the features, in this process."""
     import warnings
 
-    import dimlab.memory as memory
-    import dimlab.readers as readers
+    from dimlab.readers import logistic
 
-    readers._MAX_ITERATIONS = 12  # more of them take no more memory: ten steps are remembered
+    logistic._MAX_ITERATIONS = 12  # more of them take no more memory: ten steps are remembered
     warnings.simplefilter("ignore")
     rng = np.random.default_rng(0)
     views = name.split()[0] in ("correlate", "bound_risk", "compare") or "views" in name
     small = [split(rng, 300 if n else 0, 12, views) if n else None for n in (n_train, n_test)]
     run(name, *small)
     splits = [split(rng, n, d, views) if n else None for n in (n_train, n_test)]
-    foreseen = []
-    needed = memory.bytes_needed
-
-    def listened(case, shapes):
-        foreseen.append(needed(case, shapes))
-        return foreseen[-1]
-
-    memory.bytes_needed = listened
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
     run(name, *splits)
-    return status("VmHWM") - before, max(foreseen, default=0)
+    return status("VmHWM") - before
 
 
 def status(key):
@@ -150,29 +145,27 @@ def status(key):
 
 
 def measured(name, size):
-    """Peak and foreseen bytes of a case, in a process of its own."""
+    """Peak bytes of a case, in a process of its own."""
     ran = subprocess.run(
         [sys.executable, __file__, "--case", name, *map(str, size)],
         capture_output=True, text=True, cwd=ROOT, check=True, env={**os.environ, **THREADS},
     )  # fmt: skip
-    peak, foreseen = map(int, ran.stdout.split())
-    return peak, foreseen
+    return int(ran.stdout)
 
 
 def main(names):
-    print(f"{'case':28} {'train':>8} {'test':>8} {'D':>6} {'GB':>7} {'foreseen':>9} {'ratio':>6}")
+    print(f"{'case':28} {'train':>8} {'test':>8} {'D':>6} {'GB':>7}")
     for name, sizes in SIZES.items():
         for size in sizes if not names or name in names or name.split()[0] in names else ():
-            peak, foreseen = measured(name, size)
+            peak = measured(name, size)
             print(
-                f"{name:28} {size[0]:8,} {size[1]:8,} {size[2]:6,} {peak / 1e9:7.3f} "
-                f"{foreseen / 1e9:9.3f} {foreseen / peak:6.2f}",
+                f"{name:28} {size[0]:8,} {size[1]:8,} {size[2]:6,} {peak / 1e9:7.3f}",
                 flush=True,
             )
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--case"]:
-        print(*peak_of(sys.argv[2], *map(int, sys.argv[3:])))
+        print(peak_of(sys.argv[2], *map(int, sys.argv[3:])))
     else:
         main(sys.argv[1:])

@@ -9,8 +9,9 @@ from dimlab.basis import fit_basis
 from dimlab.kernels.collinearity import variance_inflation
 from dimlab.kernels.rounding import eigenvalue_floor, eps_of, stored_precision
 from dimlab.moments import Moments
-from dimlab.readers import Standardiser, fit_logistic, fit_ridge
+from dimlab.readers.linear import Standardiser
 from dimlab.representation import Representation
+from tests.reading import fit_logistic, fit_ridge
 
 STORED = {
     "float16": lambda x: x.astype(np.float16),

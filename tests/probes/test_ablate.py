@@ -16,9 +16,9 @@ from dimlab.basis import fit_basis
 from dimlab.kernels.paired import mcnemar, paired_test, tango_interval
 from dimlab.probes._importance import train_blocks
 from dimlab.probes.ablate import Ablation, ablate
-from dimlab.readers import fit_knn, fit_logistic, fit_ridge
 from dimlab.representation import Representation
 from tests import references, worlds
+from tests.reading import fit_knn, fit_logistic, fit_ridge
 
 CONFIGURATIONS = [
     {"reader": "knn"},

@@ -10,8 +10,8 @@ import pytest
 from dimlab.kernels.paired import tango_interval
 from dimlab.probes._orders import ORDERS
 from dimlab.probes.ablate_cumulatively import _rows_needed, ablate_cumulatively
-from dimlab.readers import fit_knn, fit_logistic, fit_ridge
 from dimlab.representation import Representation
+from tests.reading import fit_knn, fit_logistic, fit_ridge
 
 
 def world(seed, n=240, d=6):

@@ -18,8 +18,8 @@ from dimlab.kernels.erasure import (
 )
 from dimlab.kernels.means import bootstrap_sums
 from dimlab.probes.erase import erase
-from dimlab.readers import fit_knn, fit_logistic, fit_ridge
 from dimlab.representation import Representation
+from tests.reading import fit_knn, fit_logistic, fit_ridge
 
 
 def shortcut(seed, correlation, n=3000):

@@ -12,9 +12,9 @@ from scipy.stats import binomtest
 from dimlab.kernels.paired import tango_interval
 from dimlab.mask import DimensionMask
 from dimlab.probes.evaluate import evaluate
-from dimlab.readers import fit_knn, fit_logistic, fit_ridge
 from dimlab.representation import Representation
 from tests import references, worlds
+from tests.reading import fit_knn, fit_logistic, fit_ridge
 
 MASKS = ["none", "learned", "constant", "permuted", "inverted"]
 

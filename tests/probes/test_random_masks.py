@@ -9,9 +9,9 @@ from scipy.stats import binom, chisquare
 
 from dimlab.cuts import random_half
 from dimlab.probes.random_masks import _judge, null_maxima, random_masks
-from dimlab.readers import fit_knn, fit_ridge
 from dimlab.representation import Representation
 from tests import worlds
+from tests.reading import fit_knn, fit_ridge
 
 
 def world(seed, n=300, d=8):

@@ -14,10 +14,10 @@ import torch
 
 from dimlab.datasets import digits
 from dimlab.encode import encode
-from dimlab.readers import fit_knn
 from dimlab.training.checkpoint import load_checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import TrainingStopped, train
+from tests.reading import fit_knn
 from tests.training.test_loop import TINY, assert_same_network
 
 CONFIG = replace(TINY, steps=9, checkpoint_every=2, trace_every=1)

@@ -1,0 +1,223 @@
+"""What a reader must do, and what it may do besides.
+
+A reader must ``fit(features, target)`` and ``predict(features)``. Without anything else it is
+really fitted again without each group of dimensions. It may have, where it knows a faster way to
+the same answer:
+
+- ``predict_without(features, groups, *, target)``: the outcomes of refits without each group;
+- ``predict_filled(features, groups, *, fill, target)``: those of the fitted reader, which sees the
+  train mean or zeros in place of each group;
+- ``predict_in_turn(features, groups, counts)``: predictions after more and more groups have left;
+- ``chosen(features, target)``: the reader with the hyper-parameters that it chooses on these rows.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from dimlab.kernels.downdate import first_largest, log_losses
+
+Progress = Callable[[int, int], None]
+
+
+class Split(NamedTuple):
+    """Features (N, D), class indices (N,), and what the features were rounded to (their dtype)."""
+
+    features: np.ndarray
+    codes: np.ndarray
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a reader computes, which changes no answer; a probe says it for the whole call.
+
+    ``device`` and ``memory`` (GB) are those of a kNN search, ``seed`` draws held-out rows,
+    ``precision`` is what the train features were rounded to.
+    """
+
+    device: str = "cpu"
+    memory: float | None = None
+    seed: int = 0
+    precision: str | None = None
+    progress: Progress | None = None
+
+
+class Reader(Protocol):
+    """What reads features. A probe fits copies of it, never the object itself."""
+
+    def fit(self, features: np.ndarray, target: np.ndarray) -> Any:
+        """Fit on features (N, D) and class ids (N,), and return the fitted reader."""
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return scores (N, K), one column a class, ascending; their softmax is a probability."""
+
+
+class RemovesExactly(Protocol):
+    """A fitted reader that knows a fast way to what refits without each group would answer."""
+
+    def predict_without(
+        self, features: np.ndarray, groups: Sequence[np.ndarray], *, target: np.ndarray
+    ) -> Outcomes:
+        """Read features (N, D) of known classes (N,) without each of G groups of dimensions.
+
+        The classes are asked for because (N, G, K) scores would not fit into memory.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes:
+    """Predictions and losses of N rows with all dimensions, and without each of G groups.
+
+    ``full`` (N,) and ``ablated`` (N, G) are places among the classes, int64; ``full_loss`` and
+    ``ablated_loss`` are negative log-probabilities of the row's class, in nats. ``certified_share``
+    is kNN's share of (row, group) pairs settled without a look beyond the candidates.
+    """
+
+    full: np.ndarray
+    ablated: np.ndarray
+    full_loss: np.ndarray
+    ablated_loss: np.ndarray
+    certified_share: float | None = None
+
+    @classmethod
+    def of_scores(
+        cls, scores: np.ndarray, without: Iterable[np.ndarray], target: np.ndarray, n_groups: int
+    ) -> Outcomes:
+        """Collect outcomes from scores (N, K) with everything, and without each group in turn."""
+        ablated = np.empty((len(scores), n_groups), dtype=np.int64)
+        loss = np.empty(ablated.shape)
+        for group, each in enumerate(without):
+            ablated[:, group] = first_largest(each.T)
+            loss[:, group] = log_losses(each.T, target)
+        return cls(first_largest(scores.T), ablated, log_losses(scores.T, target), loss)
+
+
+def as_reader(reader: Any, *, run: Run | None = None, **settings: Any) -> Any:
+    """Turn a name, a reader or a scikit-learn classifier into a reader that is not fitted yet.
+
+    ``settings`` are a probe's arguments such as ``k``; each reader takes those that it knows.
+    """
+    import dimlab.readers as package
+
+    run = run or Run()
+    if isinstance(reader, str):
+        classes = {name.lower(): getattr(package, name) for name in package.__all__}
+        if reader not in classes:
+            raise ValueError(
+                f"reader must be one of {', '.join(map(repr, classes))}; got {reader!r}."
+            )
+        made = {  # all of them, so that a setting out of range is refused whoever reads
+            name: each(**{key: settings[key] for key in each.SETTINGS if key in settings}, run=run)
+            for name, each in classes.items()
+        }
+        return made[reader]
+    if isinstance(reader, type) or not (hasattr(reader, "fit") and hasattr(reader, "predict")):
+        raise TypeError(
+            f"reader must be a name or an object with fit and predict; got {_shown(reader)}."
+        )
+    if settings:
+        given = ", ".join(f"{name}={value:g}" for name, value in settings.items())
+        raise ValueError(f"{given} must be set on the reader itself; got {_shown(reader)} beside.")
+    if hasattr(reader, "predict_without"):
+        return running(reader, run)
+    from dimlab.readers.estimator import Refitted
+
+    return Refitted(reader, run)
+
+
+def running(reader: Any, run: Run) -> Any:
+    """Return a copy of a reader that computes as a run says, if it can be told."""
+    if not isinstance(getattr(reader, "run", None), Run):
+        return copy.deepcopy(reader)
+    copied = copy.copy(reader)
+    copied.run = run
+    return copied
+
+
+def _shown(reader: Any) -> str:
+    """Show an object in one short line."""
+    text = " ".join(repr(reader).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def name_of(reader: Any) -> str:
+    """Name a reader for people: knn, LogisticRegression, StandardScaler + RidgeClassifier."""
+    if isinstance(reader, str):
+        return reader
+    named = getattr(reader, "name", None)
+    if isinstance(named, str):
+        return named
+    steps = getattr(reader, "steps", None)
+    if isinstance(steps, list):
+        return " + ".join(type(step).__name__ for _, step in steps)
+    return type(reader).__name__
+
+
+def classify(reader: Any, features: np.ndarray) -> np.ndarray:
+    """Return the place (N,) of each row's class among the classes of a fitted reader."""
+    if hasattr(reader, "classify"):
+        return np.searchsorted(reader.classes, reader.classify(features))
+    return first_largest(np.asarray(reader.predict(features)).T)
+
+
+def filled_scores(
+    reader: Any, features: np.ndarray, groups: Sequence[np.ndarray], values: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Give a fitted reader's scores (N, K) of rows with ``values`` (D,) in place of each group."""
+    for group in groups:
+        filled = features.copy()
+        filled[:, group] = values[group]
+        yield np.asarray(reader.predict(filled))
+
+
+def check_classes(name: str, labels: np.ndarray) -> None:
+    """Refuse train rows of one class, whose readers give one answer whatever the features."""
+    if labels.min() == labels.max():
+        raise ValueError(
+            f"{name} must hold at least two classes, or a reader has nothing to tell apart; got "
+            f"only class {labels[0]}. Fit it on rows of all classes."
+        )
+
+
+def class_codes(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return the place (N,) of each label among ascending class ids (K,)."""
+    codes = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+    unknown = np.setdiff1d(labels, classes)
+    if len(unknown):
+        raise ValueError(f"test labels must be classes that train has; got class {unknown[0]}.")
+    return codes
+
+
+def checked_rows(
+    features: np.ndarray, target: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return train features (N, D), their class ids (K,) and class indices (N,), or refuse them."""
+    features, target = np.asarray(features), np.asarray(target)
+    if features.ndim != 2 or features.size == 0 or features.dtype.kind != "f":
+        raise ValueError(
+            f"features must be floating with shape (N, D), both >= 1; got {features.dtype} "
+            f"{features.shape}."
+        )
+    if target.shape != (len(features),) or target.dtype.kind not in "iu":
+        raise ValueError(
+            f"labels must be integers of shape ({len(features)},) to match features; got "
+            f"{target.dtype} {target.shape}."
+        )
+    check_classes("labels", target)
+    classes, codes = np.unique(target.astype(np.int64), return_inverse=True)
+    return features, classes, codes
+
+
+def check_width(features: np.ndarray, n_dimensions: int) -> None:
+    """Refuse rows that have other dimensions than those of train."""
+    if np.ndim(features) != 2 or np.shape(features)[1] != n_dimensions:
+        raise ValueError(
+            f"features must have shape (N, {n_dimensions}) as those of train; got "
+            f"{np.shape(features)}."
+        )

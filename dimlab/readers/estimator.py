@@ -1,0 +1,175 @@
+"""Any reader, and any scikit-learn classifier, really fitted again without each group.
+
+Slow and right: the fast paths are tested against it.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from dimlab.readers.base import Outcomes, Run, class_codes, filled_scores, name_of
+
+_WORTH_PROCESSES = 5.0  # seconds of refits from which on they are shared among processes
+_LEAST = 1e-12  # probability that an estimator's 0 counts as
+
+
+class Estimator:
+    """A scikit-learn classifier as a reader: its scores are logarithms of probabilities.
+
+    They come from ``predict_proba``, else from a softmax of ``decision_function``, else from the
+    predicted classes alone, smoothed after Laplace, which is said.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return name_of(self.model)
+
+    def fit(self, features: np.ndarray, target: np.ndarray) -> Estimator:
+        """Fit a clone on features (N, D), as they are, and class ids (N,)."""
+        from sklearn.base import clone
+
+        fitted = Estimator(clone(self.model).fit(features, target))
+        if not any(hasattr(fitted.model, each) for each in ("predict_proba", "decision_function")):
+            warnings.warn(
+                f"{self.name} has neither predict_proba nor decision_function: log-losses are of "
+                "its predictions alone, smoothed.",
+                UserWarning,
+                stacklevel=2,
+            )
+        return fitted
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return scores (N, K) of features (N, D)."""
+        model = self.model
+        if hasattr(model, "predict_proba"):
+            return np.log(np.maximum(model.predict_proba(features), _LEAST))
+        if hasattr(model, "decision_function"):
+            scores = np.asarray(model.decision_function(features), dtype=np.float64)
+            return scores if scores.ndim == 2 else np.column_stack([np.zeros_like(scores), scores])
+        named = model.predict(features)[:, None] == model.classes_
+        return np.log((named + 1.0) / (1 + named.shape[1]))
+
+
+class Refitted:
+    """A reader that knows no fast way: a copy of it is fitted without each group."""
+
+    BYTES = 16  # for each entry of train: the model's own copies
+    SLOW = True
+
+    classes: np.ndarray
+    _train: tuple[np.ndarray, np.ndarray]
+    _means: np.ndarray
+    _fitted: Any
+    _seconds: float  # that one fit took
+
+    def __init__(self, reader: Any, run: Run) -> None:
+        self.reader = Estimator(reader) if hasattr(reader, "get_params") else reader
+        self.run = run
+        if hasattr(reader, "get_params"):
+            from sklearn.base import is_classifier
+
+            if not is_classifier(reader):
+                raise TypeError(f"reader must be a classifier; got {name_of(reader)}.")
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return name_of(self.reader)
+
+    def fit(self, features: np.ndarray, target: np.ndarray) -> Refitted:
+        """Fit a copy on features (N, D) and class ids (N,), and remember how long it took."""
+        fitted = copy.copy(self)
+        fitted.classes, codes = np.unique(target, return_inverse=True)
+        fitted._train, fitted._means = (features, codes), features.mean(axis=0)
+        began = time.perf_counter()
+        fitted._fitted = _fitted(self.reader, features, codes)
+        fitted._seconds = time.perf_counter() - began
+        return fitted
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return the scores (N, K) that the copy gives."""
+        return np.asarray(self._fitted.predict(features))
+
+    def predict_without(
+        self, features: np.ndarray, groups: Sequence[np.ndarray], *, target: np.ndarray
+    ) -> Outcomes:
+        """Read features (N, D) by copies fitted without each group; classes (N,) for the losses."""
+        without = refit_each(
+            self.name,
+            groups,
+            _Refit(self.reader, self._train, features),
+            lambda: self._seconds,
+            self.run,
+            together=True,
+        )
+        truth = class_codes(target, self.classes)
+        return Outcomes.of_scores(self.predict(features), without, truth, len(groups))
+
+    def predict_filled(
+        self, features: np.ndarray, groups: Sequence[np.ndarray], *, fill: str, target: np.ndarray
+    ) -> Outcomes:
+        """Read features (N, D) with the train mean or zeros in place of each group."""
+        values = self._means if fill == "mean" else np.zeros_like(self._means)
+        truth = class_codes(target, self.classes)
+        without = filled_scores(self._fitted, features, groups, values)
+        return Outcomes.of_scores(self.predict(features), without, truth, len(groups))
+
+
+class _Refit:
+    """Fits a copy of a reader without a group, and scores the rest of other rows: (N, K)."""
+
+    def __init__(
+        self, reader: Any, train: tuple[np.ndarray, np.ndarray], features: np.ndarray
+    ) -> None:
+        self.reader, self.train, self.features = reader, train, features
+
+    def __call__(self, group: np.ndarray) -> np.ndarray:
+        train, codes = self.train
+        kept = np.setdiff1d(np.arange(train.shape[1]), group)
+        if len(kept) == 0:  # nothing to read: the shares of the classes
+            return np.tile(np.log(np.bincount(codes) / len(codes)), (len(self.features), 1))
+        fitted = _fitted(self.reader, np.ascontiguousarray(train[:, kept]), codes)
+        return np.asarray(fitted.predict(np.ascontiguousarray(self.features[:, kept])))
+
+
+def _fitted(reader: Any, features: np.ndarray, codes: np.ndarray) -> Any:
+    """Fit a copy of a reader."""
+    return copy.deepcopy(reader).fit(features, codes)
+
+
+def refit_each(
+    name: str,
+    groups: Sequence[np.ndarray],
+    refit: Callable[[np.ndarray], np.ndarray],
+    once: Callable[[], float],
+    run: Run,
+    *,
+    together: bool = False,
+) -> Iterator[np.ndarray]:
+    """Give the scores (N, K) of a refit without each group, after saying what it will take.
+
+    ``once`` returns the seconds of one fit; ``together``: processes share many of them.
+    """
+    from joblib import Parallel, cpu_count, delayed
+
+    if len(groups) == 0:
+        return
+    seconds = once() * len(groups)
+    n_jobs = min(cpu_count(), len(groups)) if together and seconds > _WORTH_PROCESSES else 1
+    print(f"{len(groups)} {name} refits, at most about {seconds / n_jobs:.0f} s.", file=sys.stderr)
+    scores = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(refit)(g) for g in groups)
+    for done, each in enumerate(scores, start=1):
+        yield each
+        if run.progress is not None:
+            run.progress(done, len(groups))

@@ -1,0 +1,261 @@
+"""Nearest neighbours by cosine similarity, which vote."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dimlab.readers.base import Outcomes, Run, check_width, checked_rows, class_codes
+
+_LONG = 10.0  # seconds from which on the time of a search is foretold
+
+
+@dataclass(eq=False)
+class KNN:
+    """A vote of the k nearest train rows by cosine similarity.
+
+    Parameters
+    ----------
+    k : int, default=5
+        Number of neighbours that vote, 1 <= k <= N_train.
+    temperature : float, default=1.0
+        > 0. Each neighbour votes ``exp((s - s_max) / temperature)``.
+    run : Run, optional
+        How to compute; a probe sets it from its own arguments.
+
+    Raises
+    ------
+    ValueError
+        If the temperature is not positive.
+
+    Notes
+    -----
+    Similarities of the float64 casts are compared after rounding to 10 decimals; equal ones are
+    taken in order of train row; a row of zeros has similarity 0 to everything. Votes are compared
+    after rounding to 10 decimals of the largest, and the lower class id wins.
+
+    References
+    ----------
+    Wu, Xiong, Yu and Lin, "Unsupervised feature learning via non-parametric instance
+    discrimination", CVPR 2018, for votes weighted by similarity.
+
+    Examples
+    --------
+    >>> reader = KNN(k=1).fit(np.eye(2), np.array([3, 8]))
+    >>> reader.classify(np.array([[0.1, 1.0]]))
+    array([8])
+    >>> reader.predict(np.array([[0.1, 1.0]])).shape
+    (1, 2)
+    >>> without = reader.predict_without(np.eye(2), [np.array([1])], target=np.array([3, 8]))
+    >>> without.full.tolist(), without.ablated.tolist()
+    ([0, 1], [[0], [0]])
+    """
+
+    SETTINGS: ClassVar = ("k", "temperature")
+    BYTES: ClassVar = 0  # for each entry of train; what a search holds is in its own budget
+    FREEZES: ClassVar = False  # it has no weights
+    name: ClassVar = "knn"
+
+    k: int = 5
+    temperature: float = 1.0
+    run: Run = field(default_factory=Run, repr=False)
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"temperature must be > 0; got {self.temperature:g}.")
+
+    def fit(self, features: np.ndarray, target: np.ndarray) -> KNN:
+        """Keep the train rows.
+
+        Parameters
+        ----------
+        features : ndarray of shape (N, D), floating
+            Train rows.
+        target : ndarray of shape (N,), int
+            Their class ids.
+
+        Returns
+        -------
+        KNN
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ, there are fewer than two classes, k is not in 1 .. N, or the
+            device is not there.
+        """
+        from dimlab.kernels.rows import Rows
+
+        features, self.classes, self._codes = checked_rows(features, target)
+        check_k(self.k, len(features))
+        self._bank = Rows.of(features, self.run.device)
+        return self
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return the logarithm of each class's share of the votes, smoothed after Laplace.
+
+        Parameters
+        ----------
+        features : ndarray of shape (N, D), floating
+            Rows to read.
+
+        Returns
+        -------
+        ndarray of shape (N, K)
+            One column a class, ascending.
+        """
+        totals = np.concatenate([each.cpu().numpy() for each in self._totals(features)])
+        shares = np.round(totals / totals.max(axis=1, keepdims=True), 10)
+        shares /= shares.sum(axis=1, keepdims=True)
+        smoothed: np.ndarray = np.log((shares * self.k + 1) / (self.k + len(self.classes)))
+        return smoothed
+
+    def classify(self, features: np.ndarray) -> np.ndarray:
+        """Return the class that wins each row's vote.
+
+        Parameters
+        ----------
+        features : ndarray of shape (N, D), floating
+            Rows to read.
+
+        Returns
+        -------
+        ndarray of shape (N,), int64
+            Class ids.
+        """
+        from dimlab.kernels.neighbours import decide
+
+        winners = [decide(each).cpu().numpy() for each in self._totals(features)]
+        return self.classes[np.concatenate(winners)]
+
+    def predict_without(
+        self, features: np.ndarray, groups: Sequence[np.ndarray], *, target: np.ndarray
+    ) -> Outcomes:
+        """Let the neighbours without each group vote; exactly what brute force gives.
+
+        Parameters
+        ----------
+        features : ndarray of shape (N, D), floating
+            Rows to read.
+        groups : sequence of G index arrays
+            Dimensions that leave train rows and rows to read, which are normalised again.
+        target : ndarray of shape (N,), int
+            Class ids of these rows, for the losses.
+
+        Returns
+        -------
+        Outcomes
+            With the share of pairs that the certificate settled.
+
+        Raises
+        ------
+        ValueError
+            If the memory allowed is too little for any block of rows.
+        """
+        import torch
+
+        from dimlab.kernels.neighbours import find_neighbours_without, vote
+        from dimlab.kernels.rows import Groups, Rows
+
+        bank, queries = self._bank, Rows.of(features, self.run.device)
+        n_classes = len(self.classes)
+        codes = torch.from_numpy(self._codes).to(bank.device)
+        truth = torch.from_numpy(class_codes(target, self.classes)).to(bank.device)
+        chosen = None if _are_all(groups, bank.n_dimensions) else list(groups)
+        nothing = Groups.of([np.array([], dtype=np.int64)], bank.n_dimensions, bank.device)
+        parts = [nothing, Groups.of(chosen, bank.n_dimensions, bank.device)]
+        if len(groups) == 0:
+            parts = parts[:1]
+        predicted = [np.empty((len(queries), len(each)), dtype=np.int64) for each in parts]
+        losses = [np.empty(each.shape) for each in predicted]
+        n_certified = 0
+        began = time.perf_counter()
+        block = self._block(len(groups))
+        for blocks in find_neighbours_without(bank, queries, parts, k=self.k, block=block):
+            rows = slice(blocks[0].start, blocks[0].stop)
+            if 0 < rows.start == rows.stop - rows.start:  # the first block prepares the bank too
+                self._foretell(time.perf_counter() - began, rows.start, len(queries), len(groups))
+            began = time.perf_counter() if rows.start == 0 else began
+            for place, found in enumerate(blocks):
+                winners, share = vote(
+                    codes[found.rows],
+                    found.similarities,
+                    truth[rows],
+                    n_classes=n_classes,
+                    temperature=self.temperature,
+                )
+                predicted[place][rows] = winners.cpu().numpy()
+                share_of_k = share.cpu().numpy() * self.k
+                losses[place][rows] = -np.log((share_of_k + 1) / (self.k + n_classes))
+            n_certified += blocks[-1].n_certified
+            if self.run.progress is not None:
+                self.run.progress(rows.stop, len(queries))
+        full, full_loss = predicted[0][:, 0], losses[0][:, 0]
+        if len(groups) == 0:
+            return Outcomes(full, predicted[0][:, 1:], full_loss, losses[0][:, 1:])
+        share_certified = float(n_certified / predicted[1].size)
+        return Outcomes(full, predicted[1], full_loss, losses[1], share_certified)
+
+    def _totals(self, features: np.ndarray) -> Iterator[Any]:
+        """Give the summed votes (B, K) of blocks of rows, a tensor."""
+        import torch
+
+        from dimlab.kernels.neighbours import count_votes, find_neighbours
+        from dimlab.kernels.rows import Groups, Rows
+
+        check_width(features, self._bank.n_dimensions)
+        device = self._bank.device
+        nothing = Groups.of([np.array([], dtype=int)], self._bank.n_dimensions, device)
+        codes = torch.from_numpy(self._codes).to(device)
+        queries = Rows.of(features, self.run.device)
+        for found in find_neighbours(self._bank, queries, nothing, k=self.k):
+            yield count_votes(
+                codes[found.rows[:, 0]],
+                found.similarities[:, 0],
+                n_classes=len(self.classes),
+                temperature=self.temperature,
+            )
+
+    def _block(self, n_groups: int) -> int | None:
+        """Return how many rows to read together to stay within the memory allowed."""
+        from dimlab.kernels.neighbours import bytes_of_search
+
+        if self.run.memory is None:
+            return None
+        n_train, n_dimensions = len(self._bank), self._bank.n_dimensions
+        fixed, each = bytes_of_search(n_train, n_dimensions, max(1, n_groups), self.k)
+        if fixed + each > self.run.memory * 1e9:
+            raise ValueError(
+                f"memory must be at least {(fixed + each) / 1e9:.2g} GB for {n_train} train rows "
+                f"of {n_dimensions} dimensions; got {self.run.memory:g}. Read fewer train rows."
+            )
+        return min(256, int((self.run.memory * 1e9 - fixed) // each))
+
+    def _foretell(self, seconds: float, n_done: int, n_rows: int, n_groups: int) -> None:
+        """Say on stderr what a long search will take, judged by its second block."""
+        whole = seconds / n_done * n_rows
+        if whole >= _LONG:
+            print(
+                f"kNN, {n_rows:,} test x {len(self._bank):,} train rows without each of "
+                f"{n_groups:,} groups: about {whole:.0f} s.",
+                file=sys.stderr,
+            )
+
+
+def check_k(k: int, n_rows: int) -> None:
+    """Refuse a number of neighbours outside 1 .. n_rows."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n_rows:
+        raise ValueError(f"k must be an integer in 1..{n_rows}, the number of train rows; got {k}.")
+
+
+def _are_all(groups: Sequence[np.ndarray], n_dimensions: int) -> bool:
+    """Whether the groups are all dimensions, each alone and in order."""
+    return len(groups) == n_dimensions and all(
+        len(group) == 1 and group[0] == d for d, group in enumerate(groups)
+    )

@@ -1,0 +1,242 @@
+"""Ridge regression of one-hot classes, solved again without any group in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from dimlab.kernels.downdate import (
+    RidgeSystem,
+    first_largest,
+    greedy_order,
+    log_losses,
+    nested_logits,
+    refuse_ill_conditioned,
+    resolved_group_logits,
+    single_removal_factors,
+    solve_ridge,
+    tied_within,
+)
+from dimlab.readers.base import Outcomes, Run, checked_rows, class_codes
+from dimlab.readers.linear import (
+    Linear,
+    Standardiser,
+    alone_in,
+    check_penalty,
+    collect,
+    collect_singles,
+)
+
+_CALIBRATED = 10_000  # train rows, at most, that the temperature is fitted on
+_ROWS = 4096  # read together behind every number of removals
+
+
+@dataclass(eq=False)
+class Ridge(Linear):
+    """Ridge regression of one-hot classes on features that are standardised on train.
+
+    Parameters
+    ----------
+    penalty : float, default=1e-3
+        > 0; ``penalty * N * I`` is added to the matrix of the normal equations.
+    run : Run, optional
+        How to compute; a probe sets it from its own arguments.
+
+    Raises
+    ------
+    ValueError
+        If the penalty is not positive.
+
+    Notes
+    -----
+    Everything is float64; standard deviations are biased; a column constant on train counts as
+    all zero, on test too. Targets are centred, so the intercept is the share of each class and is
+    not penalised. Log-losses are those of a softmax whose temperature minimises the log-loss of the
+    leave-one-out scores of train (at most 10,000 rows of it).
+
+    References
+    ----------
+    Hoerl and Kennard, "Ridge regression", Technometrics 1970.
+
+    Examples
+    --------
+    >>> reader = Ridge().fit(np.array([[-1.0], [1.0]]), np.array([0, 1]))
+    >>> reader.classify(np.array([[-0.2], [0.3]]))
+    array([0, 1])
+    >>> reader.predict(np.array([[0.0]])).round(6)
+    array([[0.5, 0.5]])
+    >>> rows = np.array([[-0.2], [0.3]])
+    >>> options = {"target": np.array([0, 1])}
+    >>> reader.predict_without(rows, [np.array([0])], **options).ablated.tolist()
+    [[0], [0]]
+    >>> reader.predict_filled(rows, [np.array([0])], fill="mean", **options).ablated.tolist()
+    [[0], [0]]
+    >>> reader.predict_in_turn(rows, [np.array([0])], np.array([0, 1])).tolist()
+    [[0, 0], [1, 0]]
+    >>> reader.greedy_order(backward=True).tolist()
+    [0]
+    """
+
+    SETTINGS: ClassVar = ("penalty",)
+    BYTES: ClassVar = 20  # for each entry of train: two standardised copies
+    name: ClassVar = "ridge"
+
+    penalty: float = 1e-3
+    run: Run = field(default_factory=Run, repr=False)
+
+    def __post_init__(self) -> None:
+        check_penalty(self.penalty)
+
+    def fit(self, features: np.ndarray, target: np.ndarray) -> Ridge:
+        """Solve the normal equations.
+
+        Parameters
+        ----------
+        features : ndarray of shape (N, D), floating
+            Train rows.
+        target : ndarray of shape (N,), int
+            Their class ids.
+
+        Returns
+        -------
+        Ridge
+            Itself.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ or there are fewer than two classes.
+        """
+        features, self.classes, codes = checked_rows(features, target)
+        self.standardise = Standardiser.fit(features, self.run.precision)
+        targets = np.eye(len(self.classes))[codes]
+        self.intercept = targets.mean(axis=0)
+        self.system: RidgeSystem = solve_ridge(
+            self.standardise(features), targets - self.intercept, penalty=self.penalty
+        )
+        self.weights = self.system.weights
+        self._train = features, codes
+        vars(self).pop("_calibrated", None)
+        return self
+
+    def predict_without(
+        self, features: np.ndarray, groups: Sequence[np.ndarray], *, target: np.ndarray
+    ) -> Outcomes:
+        """Read rows by the ridge that is solved again without each group, in closed form.
+
+        Parameters
+        ----------
+        features : ndarray of shape (N, D), floating
+            Rows to read.
+        groups : sequence of G index arrays
+            Dimensions that leave together.
+        target : ndarray of shape (N,), int
+            Class ids of these rows, for the losses.
+
+        Returns
+        -------
+        Outcomes
+            With everything, and without each group.
+
+        Raises
+        ------
+        ValueError
+            If rounding would spoil the closed form.
+        """
+        logits, columns = self.predict(features), self.standardise(features)
+        truth, temperature = class_codes(target, self.classes), self._temperature()
+        refuse_ill_conditioned(self.system, self.penalty)
+        alone = alone_in(groups)
+        if alone is not None:
+            u = single_removal_factors(columns, self.system)[:, alone]
+            return collect_singles(logits, u, self.weights[alone], truth, temperature)
+        parts = resolved_group_logits(logits, columns, self.system, list(groups))
+        return collect(logits, parts, truth, len(groups), temperature)
+
+    def predict_in_turn(
+        self, features: np.ndarray, groups: Sequence[np.ndarray], counts: np.ndarray
+    ) -> np.ndarray:
+        """Read rows after the first groups have left, solved again each time.
+
+        Parameters
+        ----------
+        features : ndarray of shape (N, D), floating
+            Rows to read.
+        groups : sequence of index arrays
+            In the order in which they leave; no dimension twice.
+        counts : ndarray of shape (P,), int
+            How many are gone at each point.
+
+        Returns
+        -------
+        ndarray of shape (N, P), int64
+            Places of the predicted classes among the classes.
+
+        Raises
+        ------
+        ValueError
+            If rounding would spoil the closed form.
+        """
+        refuse_ill_conditioned(self.system, self.penalty)
+        never = np.setdiff1d(np.arange(len(self.weights)), np.concatenate(list(groups)))
+        kept_order = np.concatenate([never, *list(groups)[::-1]])
+        n_gone = np.concatenate([[0], np.cumsum([len(group) for group in groups])])[counts]
+        wanted = {int(len(kept_order) - gone): place for place, gone in enumerate(n_gone)}
+        predicted = np.empty((len(features), len(counts)), dtype=np.int64)
+        for start in range(0, len(features), _ROWS):
+            rows = slice(start, start + _ROWS)
+            columns = self.standardise(features[rows])
+            slack = tied_within(self.predict(features[rows]))
+            for n_kept, logits in enumerate(nested_logits(columns, self.system, kept_order)):
+                if n_kept in wanted:
+                    scores = (logits + self.intercept).T
+                    predicted[rows, wanted[n_kept]] = first_largest(scores, slack)
+        return predicted
+
+    def greedy_order(self, *, backward: bool) -> np.ndarray:
+        """Order dimensions by a greedy search that follows the penalised loss of train.
+
+        Parameters
+        ----------
+        backward : bool
+            Remove what raises the loss least, from all; else add what lowers it most, to none.
+
+        Returns
+        -------
+        ndarray of shape (D,), int64
+            In the order in which the dimensions are taken.
+
+        Raises
+        ------
+        ValueError
+            If rounding would spoil the closed form.
+        """
+        refuse_ill_conditioned(self.system, self.penalty)
+        return greedy_order(self.system, backward=backward)
+
+    def _temperature(self) -> float:
+        return self._calibrated
+
+    @cached_property
+    def _calibrated(self) -> float:
+        """Temperature of the softmax of least log-loss on leave-one-out scores of train."""
+        from scipy.optimize import minimize_scalar
+
+        features, codes = self._train
+        n_rows = len(features)
+        rows = slice(None, None, -(-n_rows // _CALIBRATED))  # one number needs no more
+        columns, codes = self.standardise(features[rows]), codes[rows]
+        leverage = np.einsum("nd,nd->n", columns @ self.system.inverse, columns) + 1 / n_rows
+        targets = np.eye(len(self.classes))[codes]
+        residual = targets - columns @ self.weights - self.intercept
+        held_out = targets - residual / np.maximum(1 - leverage, 1e-6)[:, None]
+
+        def loss(log_temperature: float) -> float:
+            return float(log_losses(held_out.T / np.exp(log_temperature), codes).mean())
+
+        found = minimize_scalar(loss, bounds=(np.log(1e-3), np.log(1e3)), method="bounded")
+        return float(np.exp(found.x))

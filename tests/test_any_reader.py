@@ -1,0 +1,267 @@
+"""A reader is a name, an object of dimlab.readers, a scikit-learn classifier, or anybody's own."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+from sklearn.cluster import KMeans
+from sklearn.dummy import DummyClassifier
+from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier
+from sklearn.metrics import log_loss
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+from sklearn.tree import DecisionTreeClassifier
+
+import dimlab
+from dimlab import examine, readers
+from dimlab.probes.ablate import ablate
+from dimlab.probes.ablate_cumulatively import ablate_cumulatively
+from dimlab.probes.confirm_harmful import confirm_harmful
+from dimlab.probes.erase import erase
+from dimlab.probes.evaluate import evaluate
+from dimlab.probes.random_masks import random_masks
+from dimlab.readers import KNN, Logistic, Outcomes, Ridge
+from dimlab.representation import Representation
+
+PROBES = {
+    "ablate": ablate,
+    "cumulate": lambda *pair, **more: ablate_cumulatively(*pair, order="worst-first", **more),
+    "masks": lambda *pair, **more: random_masks(*pair, drop=[0.5], n_masks=3, **more),
+    "confirm": lambda *pair, **more: confirm_harmful(*pair, n_splits=2, **more),
+    "evaluate": lambda *pair, reader, **more: evaluate(*pair, readers=[reader], **more),
+    "erase": lambda *pair, **more: erase(*pair, factor="f", n_random=2, n_bootstrap=20, **more),
+}
+
+
+def split(seed, n=90, d=5):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 3
+    features = rng.normal(size=(n, d)) * [1, 2, 0.5, 1, 3][:d] + 1.5 * np.eye(3, d)[labels]
+    return Representation(features, labels=2 + 3 * labels, factors={"f": features[:, 3]})
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return split(0), split(1, n=60)
+
+
+class Nearest:
+    """A reader of this test's own: the nearest mean of a class."""
+
+    def fit(self, features, target):
+        self.means = np.array([features[target == c].mean(axis=0) for c in np.unique(target)])
+        return self
+
+    def predict(self, features):
+        return -((features[:, None] - self.means) ** 2).sum(axis=2)
+
+
+class Quick(Nearest):
+    """The same with a fast way: the squared distances without a group are a difference."""
+
+    asked = 0
+
+    def predict_without(self, features, groups, *, target):
+        type(self).asked += 1
+        apart = -((features[:, None] - self.means) ** 2)
+        without = (apart.sum(axis=2) - apart[..., group].sum(axis=2) for group in groups)
+        return Outcomes.of_scores(apart.sum(axis=2), without, target, len(groups))
+
+
+@pytest.mark.parametrize("reader", [Nearest(), Quick(), DecisionTreeClassifier(random_state=0)])
+@pytest.mark.parametrize("probe", PROBES.values(), ids=PROBES)
+def test_every_probe_takes_anybodys_reader(probe, reader, splits):
+    result = probe(*splits, reader=reader)
+    name = type(reader).__name__
+    assert name in (result.reader if isinstance(result.reader, tuple) else [result.reader])
+    assert not hasattr(reader, "means")  # a copy was fitted, never the object itself
+    assert not hasattr(reader, "classes_")
+
+
+@pytest.mark.parametrize("reader", [Nearest(), Quick(), KNN(k=3), RidgeClassifier()])
+def test_a_report_is_measured_with_it(reader, splits):
+    results = examine(*splits, reader=reader, n_permutations=99)
+    assert results["ablation"].reader == results["harmful"].reader != "ridge"
+
+
+def test_a_fast_way_is_taken_and_answers_as_refits_do(splits):
+    Quick.asked = 0
+    quick, slow = (ablate(*splits, reader=each(), score="log_loss") for each in (Quick, Nearest))
+    assert Quick.asked >= 1
+    np.testing.assert_allclose(quick.scores, slow.scores, atol=1e-9)
+    np.testing.assert_allclose(quick.full_score, slow.full_score, atol=1e-9)
+    filled = ablate(*splits, reader=Quick(), refit=False, fill="zero")  # it has no way for these
+    fitted = Nearest().fit(splits[0].features, splits[0].labels)
+    zeroed = splits[1].features * (np.arange(5) != 1)
+    right = fitted.predict(zeroed).argmax(axis=1) == (splits[1].labels - 2) // 3
+    assert filled.scores[1] == right.mean()
+
+
+@pytest.mark.parametrize(
+    ("name", "reader"), [("knn", KNN()), ("ridge", Ridge()), ("logistic", Logistic())]
+)
+@pytest.mark.parametrize("probe", PROBES.values(), ids=PROBES)
+def test_a_name_and_its_object_are_the_same_reader(probe, name, reader, splits):
+    named, made = (probe(*splits, reader=each).to_frame() for each in (name, reader))
+    assert named.equals(made)
+
+
+ORACLES = {  # the same classifiers, by scikit-learn
+    "knn": (KNN(k=7, temperature=1e12), KNeighborsClassifier(7, metric="cosine"), 1e-9),
+    "ridge": (
+        Ridge(penalty=0.1),
+        make_pipeline(StandardScaler(), RidgeClassifier(alpha=0.1 * 90, solver="cholesky")),
+        1e-9,
+    ),
+    "logistic": (
+        Logistic(penalty=2.0),
+        make_pipeline(StandardScaler(), LogisticRegression(C=0.5, tol=1e-8, max_iter=5000)),
+        0.02,
+    ),
+}
+
+
+@pytest.mark.parametrize("reader", ORACLES)
+def test_fast_paths_answer_as_scikit_learn_really_refitted(reader, splits):
+    fast, slow, off = ORACLES[reader]
+    groups = [[0], [1], [2], [3], [4], [0, 1], [2, 3, 4]]
+    refit = {"refit": True, "groups": groups}
+    fast, slow = (ablate(*splits, reader=each, **refit) for each in (fast, slow))
+    np.testing.assert_allclose(fast.scores, slow.scores, atol=off)
+    np.testing.assert_allclose(fast.full_score, slow.full_score, atol=off)
+    assert np.abs(slow.importance).max() > 0.1
+    if reader == "logistic":
+        np.testing.assert_allclose(fast.log_loss_importance, slow.log_loss_importance, atol=0.01)
+
+
+@pytest.mark.parametrize("probe", ["cumulate", "masks", "evaluate"])
+def test_the_other_probes_agree_with_the_same_oracle(probe, splits):
+    fast, slow, _ = ORACLES["ridge"]
+    fast, slow = (PROBES[probe](*splits, reader=each) for each in (fast, slow))
+    if probe == "cumulate":
+        order = fast.order
+        fast, slow = (
+            ablate_cumulatively(*splits, order=order, reader=each) for each in ORACLES["ridge"][:2]
+        )
+        np.testing.assert_allclose(fast.scores, slow.scores, atol=1e-9)
+    elif probe == "masks":
+        np.testing.assert_allclose(fast.scores, slow.scores, atol=1e-9)
+    else:
+        np.testing.assert_array_equal(fast.n_correct, slow.n_correct)
+
+
+def test_features_go_into_an_estimator_as_they_are(splits):
+    """A tree does not mind units; nearest neighbours by Euclidean distance do."""
+    train, test = splits
+    model = KNeighborsClassifier(3)
+    expected = model.fit(train.features, train.labels).score(test.features, test.labels)
+    assert ablate(*splits, reader=KNeighborsClassifier(3)).full_score == expected
+
+
+def test_scores_of_an_estimator_are_probabilities_decisions_or_predictions(splits):
+    train, test = splits
+    fit = train.features, train.labels
+    proba = ablate(*splits, reader=LogisticRegression(), score="log_loss", groups=[[0]])
+    expected = log_loss(test.labels, LogisticRegression().fit(*fit).predict_proba(test.features))
+    np.testing.assert_allclose(proba.full_score, expected)
+    decided = ablate(*splits, reader=LinearSVC(random_state=0), score="log_loss", groups=[[0]])
+    scores = log_softmax(
+        LinearSVC(random_state=0).fit(*fit).decision_function(test.features), axis=1
+    )
+    own = scores[np.arange(60), (test.labels - 2) // 3]
+    np.testing.assert_allclose(decided.full_score, -own.mean())
+
+    class Bare(DummyClassifier):
+        predict_proba = property()  # there is none
+
+    with pytest.warns(UserWarning, match=r"^Bare has neither predict_proba nor decision_function"):
+        bare = ablate(*splits, reader=Bare(), score="log_loss", groups=[[0]])
+    np.testing.assert_allclose(bare.full_score, -np.log([1 / 2, 1 / 4, 1 / 4]).mean())
+
+
+def test_two_classes_have_one_decision():
+    rng = np.random.default_rng(3)
+    labels = np.arange(80) % 2
+    both = Representation(rng.normal(size=(80, 2)) + labels[:, None], labels=labels)
+    found = ablate(both, both, reader=LinearSVC(random_state=0), score="log_loss")
+    d = LinearSVC(random_state=0).fit(both.features, labels).decision_function(both.features)
+    np.testing.assert_allclose(found.full_score, np.log1p(np.exp(-np.where(labels, d, -d))).mean())
+
+
+def test_refits_say_what_they_take_and_report_progress(splits, capsys):
+    seen = []
+    ablate(*splits, reader=Perceptron(), progress=lambda *step: seen.append(step))
+    assert "5 Perceptron refits, at most about 0 s." in capsys.readouterr().err
+    assert seen == [(each, 5) for each in range(1, 6)]
+
+
+def test_many_refits_are_shared_among_processes_and_answer_the_same(splits, monkeypatch):
+    model = DecisionTreeClassifier(random_state=0)
+    alone = ablate(*splits, reader=model)
+    monkeypatch.setattr("dimlab.readers.estimator._WORTH_PROCESSES", 0.0)
+    np.testing.assert_array_equal(ablate(*splits, reader=model).scores, alone.scores)
+
+
+def test_a_frozen_estimator_sees_the_fill(splits):
+    train, test = splits
+    model = DecisionTreeClassifier(random_state=0)
+    fitted = DecisionTreeClassifier(random_state=0).fit(train.features, train.labels)
+    for fill, value in (("mean", train.features.mean(axis=0)), ("zero", np.zeros(5))):
+        found = ablate(*splits, reader=model, refit=False, fill=fill)
+        for d, score in enumerate(found.scores):
+            filled = test.features.copy()
+            filled[:, d] = value[d]
+            assert score == fitted.score(filled, test.labels)
+        assert (found.refit, found.fill) == (False, fill)
+
+
+def test_readers_of_one_name_are_told_apart_by_their_settings(splits):
+    found = evaluate(*splits, readers=[KNN(1), KNN(9), "ridge"])
+    assert found.reader == ("KNN(k=1, temperature=1.0)", "KNN(k=9, temperature=1.0)", "ridge")
+
+
+def test_a_pipeline_is_named_by_its_steps(splits):
+    found = evaluate(*splits, readers=[make_pipeline(StandardScaler(), RidgeClassifier())])
+    assert found.reader == ("StandardScaler + RidgeClassifier",)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"reader": 7}, TypeError, r"^reader must be a name or an object with fit and predict; go"),
+        ({"reader": KNN}, TypeError, r"^reader must be a name or an object .*; got <class"),
+        ({"reader": KMeans(2)}, TypeError, r"^reader must be a classifier; got KMeans\.$"),
+        ({"reader": KNN(3), "k": 4}, ValueError, r"^k=4 must be set on the reader itself; got KNN"),
+        ({"reader": KNN(3), "refit": False}, ValueError, r"^refit must be True for reader 'knn'"),
+        ({"reader": RidgeClassifier(), "resample": "train"}, ValueError, r"^resample must be 'te"),
+    ],
+)
+def test_bad_readers_are_refused_in_one_sentence(arguments, error, message, splits):
+    with pytest.raises(error, match=message):
+        ablate(*splits, **arguments)
+
+
+def test_the_list_of_readers_is_the_one_that_names_are_taken_from(splits, monkeypatch):
+    class Nearby(Nearest):
+        SETTINGS = ()
+
+        def __init__(self, run):
+            pass
+
+    monkeypatch.setattr(readers, "Nearby", Nearby, raising=False)
+    monkeypatch.setattr(readers, "__all__", [*readers.__all__, "Nearby"])
+    assert "nearby" not in ablate(*splits, reader="knn").reader
+    with pytest.raises(ValueError, match="'nearby'"):
+        ablate(*splits, reader="tree")
+    assert dimlab.readers is readers
+
+
+def test_copies_of_readers_do_not_warn(splits):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ablate(*splits, reader=LogisticRegression(max_iter=500), groups=[[0]])
