@@ -1,6 +1,6 @@
 """Which rows could be a neighbour without a group of dimensions, by proof rather than by scoring.
 
-Let q and x be a normalised query and bank row, s their similarity, and q_g and x_g the parts that
+Let q and x be a normalised test and train row, s their similarity, and q_g and x_g the parts that
 leave. The row reaches a similarity t without the group only if
 
     s - q_g . x_g  >=  t sqrt(1 - |q_g|^2) sqrt(1 - |x_g|^2).
@@ -29,21 +29,21 @@ _SAMPLED = 2048  # rows from which the cost of a strategy is estimated
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """Similarities of one block with the whole bank, and their error bound."""
+    """Similarities of one block with all of train, and their error bound."""
 
-    query: Tensor  # (B,) query rows
+    query: Tensor  # (B,) test rows
     unit: Tensor  # (B, D) float64
     matrix: Tensor  # (B, N); candidates are -inf
     candidates: Tensor  # (B, m), ascending
     ceiling: Tensor  # (B,) no other row's similarity is above
     error: float
     roundoff: float
-    bank_unit: Tensor  # (N, D), in the precision of the search
+    train_unit: Tensor  # (N, D), in the precision of the search
 
 
 @dataclass(eq=False)
 class Best:
-    """Neighbours found so far, as whole numbers of 1e-10, for each (query, group)."""
+    """Neighbours found so far, as whole numbers of 1e-10, for each (test row, group)."""
 
     rows: Tensor  # (B, G, k)
     scores: Tensor  # (B, G, k) float64
@@ -56,7 +56,7 @@ class Best:
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """How much of the bank's rows lies within the groups, never too little; float64."""
+    """How much of the train rows lies within the groups, never too little; float64."""
 
     by_row: Tensor  # (N,) norm of the largest part that any group takes from the row
     by_group: Tensor  # (G,) largest share of a row's energy within the group
@@ -67,16 +67,16 @@ class Reach:
     energy: Tensor  # (N, G) shares of energy within the groups, float32; empty for single ones
 
     @classmethod
-    def of(cls, bank: Rows, groups: Groups) -> Reach:
-        """Measure all rows of a bank (N, D) against G groups."""
-        by_row = torch.zeros(len(bank), dtype=torch.float64, device=bank.device)
-        by_group = torch.zeros(len(groups), dtype=torch.float64, device=bank.device)
+    def of(cls, train: Rows, groups: Groups) -> Reach:
+        """Measure all train rows (N, D) against G groups."""
+        by_row = torch.zeros(len(train), dtype=torch.float64, device=train.device)
+        by_group = torch.zeros(len(groups), dtype=torch.float64, device=train.device)
         high = torch.full_like(by_group, -1.0)
         low, single = -high, groups.indices is None
         n_kept = (0, 0) if single else (len(groups.union), len(groups))
-        columns, energies = (torch.empty(len(bank), n, device=bank.device) for n in n_kept)
-        for part in blocks(len(bank), _ELEMENTS // max(bank.n_dimensions, len(groups))):
-            unit = bank.unit(part)
+        columns, energies = (torch.empty(len(train), n, device=train.device) for n in n_kept)
+        for part in blocks(len(train), _ELEMENTS // max(train.n_dimensions, len(groups))):
+            unit = train.unit(part)
             if single:
                 low = torch.minimum(low, unit.amin(0) - SLACK)
                 high = torch.maximum(high, unit.amax(0) + SLACK)
@@ -88,14 +88,14 @@ class Reach:
             by_row[part] = energy.amax(1)
             by_group = torch.maximum(by_group, energy.amax(0))
         by_group = (by_group + SLACK).clamp(max=1.0) * (by_group > 0)
-        nonnegative = bool((bank.raw >= 0).all())
+        nonnegative = bool((train.raw >= 0).all())
         by_row = (by_row + SLACK).clamp_(max=1.0).sqrt_()
         return cls(by_row, by_group, low, high, nonnegative, columns, energies)
 
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """The inequality's constants for each (query, group) that is to be looked at."""
+    """The inequality's constants for each (test row, group) that is to be looked at."""
 
     scale: Tensor  # (B, G) t sqrt(1 - |q_g|^2); inf where nothing is to be looked at
     part: Tensor  # (B, G) by how much -q_g . x_g can exceed 0, per unit of |x_g|
@@ -107,7 +107,7 @@ class Limits:
         kept = 1 - removed
         pair, group = (kept < WELL_CONDITIONED).nonzero(as_tuple=True)
         for some in torch.arange(len(pair)).split(max(1, _ELEMENTS // search.unit.shape[1])):
-            # little is left of the query: the difference is rounding, so sum the kept entries
+            # little is left of the test row: the difference is rounding, so sum the kept entries
             rows = groups.zero_(search.unit[pair[some]], group[some])
             kept[pair[some], group[some]] = rows.square_().sum(1)
         positive = reach.nonnegative & (search.unit >= 0).all(1, keepdim=True)
@@ -145,8 +145,8 @@ class Plan:
 
 def plan(search: Search, reach: Reach, limits: Limits) -> Plan:
     """Divide the pairs so that the fewest (row, group) have to be looked at."""
-    # A query's few groups of the lowest limits would put many rows on its list; for those all rows
-    # are looked at instead. How many is estimated from a sample of the rows.
+    # A test row's few groups of the lowest limits would put many rows on its list; for those all
+    # rows are looked at instead. How many groups is estimated from a sample of the rows.
     n_rows, n_groups = search.matrix.shape[1], limits.scale.shape[1]
     typical = reach.by_row.median()
     ease = _least(limits.scale, limits.part, typical)
@@ -183,7 +183,7 @@ def _least(scale: Tensor, part: Tensor, norm: Tensor) -> Tensor:
 
 
 def listed_rows(search: Search, reach: Reach, strategy: Plan, position: int) -> Tensor:
-    """Rows that may enter for some pair of one query that is not scanned."""
+    """Rows that may enter for some pair of one test row that is not scanned."""
     dtype = search.matrix.dtype
     lowest = _least(strategy.scale[position], strategy.part[position], reach.by_row)
     margin = search.error + 8 * search.roundoff
@@ -193,7 +193,7 @@ def listed_rows(search: Search, reach: Reach, strategy: Plan, position: int) -> 
 def listed_may_enter(
     search: Search, groups: Groups, reach: Reach, limits: Limits, position: int, rows: Tensor
 ) -> Tensor:
-    """Whether each of these rows may enter for each group of one query, (R, G) bool."""
+    """Whether each of these rows may enter for each group of one test row, (R, G) bool."""
     dtype = search.matrix.dtype
     q = search.unit[position].to(dtype)
     scale = limits.scale[position].to(dtype)
@@ -201,17 +201,17 @@ def listed_may_enter(
         product = (reach.columns[rows] * q[groups.union]) @ groups.inner
         energy = reach.energy[rows]
     else:
-        x = search.bank_unit[rows]
+        x = search.train_unit[rows]
         product, energy = groups.sum(q * x), groups.sum(x.square_())
     return _reaches(search, search.matrix[position, rows], product, energy, scale, groups)
 
 
 def scanned_may_enter(
-    search: Search, bank: Rows, groups: Groups, limits: Limits, pair: Tensor, group: int
+    search: Search, train: Rows, groups: Groups, limits: Limits, pair: Tensor, group: int
 ) -> Tensor:
-    """Whether each row of the bank may enter for these queries without one group, (P, N) bool."""
+    """Whether each row of train may enter for these test rows without one group, (P, N) bool."""
     dtype = search.matrix.dtype
-    columns = bank.columns(dtype, groups[group])
+    columns = train.columns(dtype, groups[group])
     q = search.unit[pair][:, groups[group]].to(dtype)
     scale = limits.scale[pair, group, None].to(dtype)
     energy = columns.square().sum(0)

@@ -56,15 +56,15 @@ def masked_singular_values(gram: np.ndarray, kept: np.ndarray, n_rows: int) -> n
 
 @dataclass(frozen=True, eq=False)
 class CandidateVotes:
-    """Votes among the bank rows that are nearest to each query in some space."""
+    """Votes among the train rows that are nearest to each test row in some space."""
 
-    queries: Tensor  # (B, D) normalised rows
-    bank: Tensor  # (N, D) normalised rows
-    classes: Tensor  # (N,) int64 class index of each bank row
+    test: Tensor  # (B, D) normalised rows
+    train: Tensor  # (N, D) normalised rows
+    classes: Tensor  # (N,) int64 class index of each train row
     n_classes: int
     k: int
     temperature: float
-    candidates: Tensor  # (B, m) int64 bank rows that may vote, ascending
+    candidates: Tensor  # (B, m) int64 train rows that may vote, ascending
     pattern: Tensor  # (B, N) sparse CSR: where the candidates stand; its values are zeros
     dots: Tensor  # (B, m) similarities of all dimensions
     # (B,), (N,) squared norms of the normalised rows: 1, or 0 for a row of zeros
@@ -73,38 +73,38 @@ class CandidateVotes:
     @classmethod
     def of(
         cls,
-        bank_features: np.ndarray,
+        train_features: np.ndarray,
         codes: np.ndarray,
-        query_features: np.ndarray,
+        test_features: np.ndarray,
         *,
         k: int,
         temperature: float,
         n_candidates: int,
     ) -> CandidateVotes:
-        """Find candidates of queries (B, D) among bank rows (N, D) of classes ``codes``."""
-        bank = Rows.of(bank_features, "cpu").unit64
-        queries = Rows.of(query_features, "cpu").unit64
-        m = min(len(bank), max(k, n_candidates))
-        candidates = torch.empty((len(queries), m), dtype=torch.int64)  # to be filled by `near`
+        """Find candidates of test rows (B, D) among train rows (N, D) of classes ``codes``."""
+        train = Rows.of(train_features, "cpu").unit64
+        test = Rows.of(test_features, "cpu").unit64
+        m = min(len(train), max(k, n_candidates))
+        candidates = torch.empty((len(test), m), dtype=torch.int64)  # to be filled by `near`
         whole = cls(
-            *(queries, bank, torch.from_numpy(codes), int(codes.max()) + 1, k, temperature),
-            *(candidates, bank, bank, (_energy(queries), _energy(bank))),
+            *(test, train, torch.from_numpy(codes), int(codes.max()) + 1, k, temperature),
+            *(candidates, train, train, (_energy(test), _energy(train))),
         )
-        return whole.near(np.ones(bank.shape[1], dtype=bool), lambda: False) or whole
+        return whole.near(np.ones(train.shape[1], dtype=bool), lambda: False) or whole
 
     def near(self, kept: np.ndarray, cancelled: Callable[[], bool]) -> CandidateVotes | None:
         """Return votes among the rows nearest in the kept dimensions; None where cancelled."""
         index = torch.from_numpy(np.flatnonzero(kept))
-        bank = torch.nn.functional.normalize(self.bank[:, index], dim=1).float()
+        train = torch.nn.functional.normalize(self.train[:, index], dim=1).float()
         candidates = torch.empty_like(self.candidates)
-        for part in blocks(len(self.queries), _BLOCK):
+        for part in blocks(len(self.test), _BLOCK):
             if cancelled():
                 return None
-            similarities = self.queries[part][:, index].float() @ bank.T  # ranked, not compared
+            similarities = self.test[part][:, index].float() @ train.T  # ranked, not compared
             best = torch.topk(similarities, candidates.shape[1], dim=1).indices
             candidates[part] = best.sort(dim=1).values
-        pattern = _pattern(candidates, len(bank))
-        dots = _products(pattern, self.queries, self.bank)
+        pattern = _pattern(candidates, len(train))
+        dots = _products(pattern, self.test, self.train)
         return replace(self, candidates=candidates, pattern=pattern, dots=dots)
 
     def similarities(self, kept: np.ndarray) -> Tensor:
@@ -135,8 +135,8 @@ class CandidateVotes:
     def _sums(self, chosen: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
         """Sum products and squares over some dimensions: (B, m), (B,), (N,)."""
         index = torch.from_numpy(np.flatnonzero(chosen))
-        queries, bank = self.queries[:, index], self.bank[:, index]
-        return _products(self.pattern, queries, bank), _energy(queries), _energy(bank)
+        test, train = self.test[:, index], self.train[:, index]
+        return _products(self.pattern, test, train), _energy(test), _energy(train)
 
     def _cosines(self, dots: Tensor, query: Tensor, row: Tensor) -> Tensor:
         norms = (query.unsqueeze(1) * row[self.candidates]).sqrt_()
@@ -144,25 +144,25 @@ class CandidateVotes:
 
 
 def exact_votes(
-    bank_features: np.ndarray,
+    train_features: np.ndarray,
     codes: np.ndarray,
-    query_features: np.ndarray,
+    test_features: np.ndarray,
     *,
     k: int,
     temperature: float,
     cancelled: Callable[[], bool],
 ) -> np.ndarray | None:
     """Predict (B,) by exact nearest neighbours; None where ``cancelled`` said so between blocks."""
-    bank, queries = Rows.of(bank_features, "cpu"), Rows.of(query_features, "cpu")
-    nothing = Groups.of([np.array([], dtype=int)], bank.n_dimensions, bank.device)
+    train, test = Rows.of(train_features, "cpu"), Rows.of(test_features, "cpu")
+    nothing = Groups.of([np.array([], dtype=int)], train.n_dimensions, train.device)
     classes, n_classes = torch.from_numpy(codes), int(codes.max()) + 1
-    blocks = find_neighbours(bank, queries, nothing, k=k)
+    found_blocks = find_neighbours(train, test, nothing, k=k)
     predicted: list[np.ndarray] = []
     n_done = 0
-    while n_done < len(queries):
+    while n_done < len(test):
         if cancelled():
             return None
-        found = next(blocks)
+        found = next(found_blocks)
         totals = count_votes(
             classes[found.rows[:, 0]],
             found.similarities[:, 0],
@@ -188,25 +188,25 @@ def _one_thread(n_columns: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _pattern(candidates: Tensor, n_bank: int) -> Tensor:
-    n_queries, m = candidates.shape
+def _pattern(candidates: Tensor, n_train: int) -> Tensor:
+    n_test, m = candidates.shape
     with warnings.catch_warnings():  # torch calls its sparse rows a beta, once a process
         warnings.simplefilter("ignore", UserWarning)
         return torch.sparse_csr_tensor(
-            torch.arange(0, n_queries * m + 1, m),
+            torch.arange(0, n_test * m + 1, m),
             candidates.reshape(-1),
-            torch.zeros(n_queries * m, dtype=torch.float64),
-            size=(n_queries, n_bank),
+            torch.zeros(n_test * m, dtype=torch.float64),
+            size=(n_test, n_train),
             check_invariants=False,
         )
 
 
-def _products(pattern: Tensor, queries: Tensor, bank: Tensor) -> Tensor:
-    """Products of each query (B, d) with its candidates among the bank's rows (N, d): (B, m)."""
-    if queries.shape[1] == 0:
-        return pattern.values().view(len(queries), -1).clone()
-    found = torch.sparse.sampled_addmm(pattern, queries, bank.T, beta=0.0)
-    return found.values().view(len(queries), -1)
+def _products(pattern: Tensor, test: Tensor, train: Tensor) -> Tensor:
+    """Products of each test row (B, d) with its candidates among the train rows (N, d): (B, m)."""
+    if test.shape[1] == 0:
+        return pattern.values().view(len(test), -1).clone()
+    found = torch.sparse.sampled_addmm(pattern, test, train.T, beta=0.0)
+    return found.values().view(len(test), -1)
 
 
 def _energy(rows: Tensor) -> Tensor:

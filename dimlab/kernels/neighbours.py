@@ -1,9 +1,9 @@
 """Exact nearest neighbours by cosine similarity, with and without each group of dimensions.
 
 Rows are compared by their similarity in float64, rounded to 10 decimals; equal ones are taken in
-order of bank row. One product of all queries with the bank serves every group: its best rows are
+order of train row. One product of all test rows with train serves every group: its best rows are
 the candidates, whose similarities without each group follow in float64 by subtraction. A bound on
-what any other row can reach then says, for each (query, group), whether a row outside the
+what any other row can reach then says, for each (test row, group), whether a row outside the
 candidates could be a neighbour; only rows that could are scored as well. The answer is that of
 brute force, whatever the block size.
 """
@@ -41,36 +41,36 @@ _FEW = 1024  # rows that may have to be scored again before a search of its own 
 
 @dataclass(frozen=True, eq=False)
 class NeighbourBlock:
-    """Neighbours of a block of B queries without each of G groups."""
+    """Neighbours of a block of B test rows without each of G groups."""
 
-    start: int  # queries start .. stop - 1
+    start: int  # test rows start .. stop - 1
     stop: int
-    rows: Tensor  # (B, G, k) int64 bank rows, nearest first
+    rows: Tensor  # (B, G, k) int64 train rows, nearest first
     similarities: Tensor  # (B, G, k) their cosine similarities, rounded to 10 decimals
-    n_certified: int  # (query, group) pairs whose candidates were proved sufficient
+    n_certified: int  # (test row, group) pairs whose candidates were proved sufficient
     n_searched: int  # pairs that needed a search of their own
     n_looked_at: int  # rows looked at beyond the candidates
 
 
 def find_neighbours(
-    bank: Rows,
-    queries: Rows,
+    train: Rows,
+    test: Rows,
     groups: Groups,
     *,
     k: int,
     n_candidates: int | None = None,
     block: int | None = None,
 ) -> Iterator[NeighbourBlock]:
-    """Find the k nearest bank rows of every query without each group, in blocks of queries."""
+    """Find the k nearest train rows of every test row without each group, in blocks."""
     for (found,) in find_neighbours_without(
-        bank, queries, [groups], k=k, n_candidates=n_candidates, block=block
+        train, test, [groups], k=k, n_candidates=n_candidates, block=block
     ):
         yield found
 
 
 def find_neighbours_without(
-    bank: Rows,
-    queries: Rows,
+    train: Rows,
+    test: Rows,
     parts: Sequence[Groups],
     *,
     k: int,
@@ -79,92 +79,92 @@ def find_neighbours_without(
 ) -> Iterator[tuple[NeighbourBlock, ...]]:
     """Find neighbours without each group of several sets of groups, from one search."""
     # n_candidates and block change the time and the memory, never the result
-    if not 1 <= k <= min(len(bank), _MOST):
-        raise ValueError(f"k must lie in 1..{min(len(bank), _MOST)}; got {k}.")
-    m = min(len(bank), _MOST, max(k, n_candidates or max(4 * k, _N_CANDIDATES)))
-    widest = max(bank.n_dimensions, *(len(groups) for groups in parts))
+    if not 1 <= k <= min(len(train), _MOST):
+        raise ValueError(f"k must lie in 1..{min(len(train), _MOST)}; got {k}.")
+    m = min(len(train), _MOST, max(k, n_candidates or max(4 * k, _N_CANDIDATES)))
+    widest = max(train.n_dimensions, *(len(groups) for groups in parts))
     if block is None:
-        block = min(256, 4 * _ELEMENTS // len(bank), _ELEMENTS // (m * widest))
+        block = min(256, 4 * _ELEMENTS // len(train), _ELEMENTS // (m * widest))
     block = max(1, block)
-    reaches = [Reach.of(bank, groups) if m < len(bank) else None for groups in parts]
-    for start in range(0, len(queries), block):
-        query = torch.arange(start, min(start + block, len(queries)), device=bank.device)
-        search = _search(bank, queries, query, k, m)
+    reaches = [Reach.of(train, groups) if m < len(train) else None for groups in parts]
+    for start in range(0, len(test), block):
+        query = torch.arange(start, min(start + block, len(test)), device=train.device)
+        search = _search(train, test, query, k, m)
         yield tuple(
-            _find_block(bank, queries, groups, reach, search, k)
+            _find_block(train, test, groups, reach, search, k)
             for groups, reach in zip(parts, reaches, strict=True)
         )
 
 
-def bytes_of_search(n_bank: int, n_dimensions: int, n_groups: int, k: int) -> tuple[int, int]:
-    """Bytes that a search holds beside the features, for good and for each query of a block."""
-    m = min(n_bank, max(4 * k, _N_CANDIDATES))
-    fixed = n_bank * (2 * 4 * n_dimensions + 24)
-    return fixed, 8 * n_bank + 40 * m * max(n_dimensions, n_groups) + 16 * k * n_groups
+def bytes_of_search(n_train: int, n_dimensions: int, n_groups: int, k: int) -> tuple[int, int]:
+    """Bytes that a search holds beside the features, for good and for each test row of a block."""
+    m = min(n_train, max(4 * k, _N_CANDIDATES))
+    fixed = n_train * (2 * 4 * n_dimensions + 24)
+    return fixed, 8 * n_train + 40 * m * max(n_dimensions, n_groups) + 16 * k * n_groups
 
 
 def _find_block(
-    bank: Rows, queries: Rows, groups: Groups, reach: Reach | None, search: Search, k: int
+    train: Rows, test: Rows, groups: Groups, reach: Reach | None, search: Search, k: int
 ) -> NeighbourBlock:
     query = search.query
-    best = _best_candidates(bank, queries, groups, search, k)
+    best = _best_candidates(train, test, groups, search, k)
     n_pairs, looked_at, searched = best.scores[..., 0].numel(), 0, 0
     n_certified = n_pairs
-    empty = _emptied(queries, groups, query)
+    empty = _emptied(test, groups, query)
     if reach is not None:
         limits = Limits.of(groups, search, best, reach)
         pending = ~(certify(groups, search, reach, limits) | empty)
         n_certified -= int(pending.sum())
         if n_certified < n_pairs:
-            others = _Others(bank, queries, groups, search, best)
+            others = _Others(train, test, groups, search, best)
             looked_at, searched = others.look(reach, limits, pending)
     # Similar to nothing: all scores are 0 already, and the candidates need not be the first rows.
-    best.rows[empty] = torch.arange(k, device=bank.device)
+    best.rows[empty] = torch.arange(k, device=train.device)
     start, similarities = int(query[0]), best.scores / UNITS
     stop = start + len(query)
     return NeighbourBlock(start, stop, best.rows, similarities, n_certified, searched, looked_at)
 
 
-def _emptied(queries: Rows, groups: Groups, query: Tensor) -> Tensor:
-    """Which queries have no non-zero entry left without each group, (B, G)."""
-    nonzero = (queries.raw[query] != 0).double()
-    return queries.n_nonzero[query].unsqueeze(1) - groups.sum(nonzero) == 0
+def _emptied(test: Rows, groups: Groups, query: Tensor) -> Tensor:
+    """Which test rows have no non-zero entry left without each group, (B, G)."""
+    nonzero = (test.raw[query] != 0).double()
+    return test.n_nonzero[query].unsqueeze(1) - groups.sum(nonzero) == 0
 
 
-def _search(bank: Rows, queries: Rows, query: Tensor, k: int, m: int) -> Search:
-    unit = queries.unit(query)
+def _search(train: Rows, test: Rows, query: Tensor, k: int, m: int) -> Search:
+    unit = test.unit(query)
     exact = torch.get_float32_matmul_precision() == "highest"
     for dtype in (torch.float32, torch.float64) if exact else (torch.float64,):
-        bank_unit = bank.unit32 if dtype == torch.float32 else bank.unit64
+        train_unit = train.unit32 if dtype == torch.float32 else train.unit64
         roundoff = torch.finfo(dtype).eps / 2
-        error = (bank.n_dimensions + 8) * roundoff
+        error = (train.n_dimensions + 8) * roundoff
         error /= 1 - error  # rounded factors and any order of summation
-        matrix = unit.to(dtype) @ bank_unit.T
+        matrix = unit.to(dtype) @ train_unit.T
         values, candidates = torch.topk(matrix, m, dim=1)
         spread = (values[:, k - 1] - values[:, -1]).median()
-        if m == len(bank) or spread > 4 * error:
-            break  # float32 tells the neighbours of most queries from other rows
+        if m == len(train) or spread > 4 * error:
+            break  # float32 tells the neighbours of most test rows from others
     matrix.scatter_(1, candidates, -torch.inf)
     ceiling = values[:, -1].double() + error + SLACK
     candidates = candidates.sort(dim=1).values
-    return Search(query, unit, matrix, candidates, ceiling, error, roundoff, bank_unit)
+    return Search(query, unit, matrix, candidates, ceiling, error, roundoff, train_unit)
 
 
-def _best_candidates(bank: Rows, queries: Rows, groups: Groups, search: Search, k: int) -> Best:
+def _best_candidates(train: Rows, test: Rows, groups: Groups, search: Search, k: int) -> Best:
     m = search.candidates.shape[1]
     q = search.unit.unsqueeze(1)
-    x = bank.unit(search.candidates)
+    x = train.unit(search.candidates)
     products = q * x
     numerator = products.sum(-1, keepdim=True) - groups.sum(products)
-    kept_query = 1.0 - groups.sum(q.square())
+    kept_test = 1.0 - groups.sum(q.square())
     kept_row = 1.0 - groups.sum(x.square_())
-    unsafe = (kept_row < WELL_CONDITIONED) | (kept_query < WELL_CONDITIONED)
-    similarities = numerator.div_(kept_row.mul_(kept_query).clamp_(min=1e-300).sqrt_())
+    unsafe = (kept_row < WELL_CONDITIONED) | (kept_test < WELL_CONDITIONED)
+    similarities = numerator.div_(kept_row.mul_(kept_test).clamp_(min=1e-300).sqrt_())
     pair, position, group = unsafe.nonzero(as_tuple=True)
     if len(pair):  # little is left: subtraction cancels, so sum the kept entries
         row = search.candidates[pair, position]
         similarities[pair, position, group] = pair_similarities(
-            queries, bank, groups, search.query[pair], row, group
+            test, train, groups, search.query[pair], row, group
         )
     scores = similarities.transpose(1, 2).mul(UNITS).round_()
     ranks = torch.arange(m - 1, -1, -1, device=scores.device)
@@ -177,13 +177,13 @@ def _best_candidates(bank: Rows, queries: Rows, groups: Groups, search: Search, 
 
 @dataclass(eq=False)
 class _Others:
-    """Rows beside the candidates that may enter the best of a block of queries."""
+    """Rows beside the candidates that may enter the best of a block of test rows."""
 
     # They wait in one array until there are enough to score together: thousands of small ones
     # between large temporary ones would keep the allocator from ever using the same memory twice.
 
-    bank: Rows
-    queries: Rows
+    train: Rows
+    test: Rows
     groups: Groups
     search: Search
     best: Best
@@ -191,12 +191,12 @@ class _Others:
     n_waiting: int = 0
 
     def __post_init__(self) -> None:
-        self.waiting = torch.empty((3, _MOST), dtype=torch.int64, device=self.bank.device)
+        self.waiting = torch.empty((3, _MOST), dtype=torch.int64, device=self.train.device)
 
     def look(self, reach: Reach, limits: Limits, pending: Tensor) -> tuple[int, int]:
         """Score what could still enter and let it; return the rows looked at, pairs searched."""
-        bank, groups, search = self.bank, self.groups, self.search
-        again = pending & (2 * groups.sizes > bank.n_dimensions)
+        train, groups, search = self.train, self.groups, self.search
+        again = pending & (2 * groups.sizes > train.n_dimensions)
         limits = limits.where(pending & ~again)
         strategy = plan(search, reach, limits)
         looked_at = 0
@@ -215,12 +215,12 @@ class _Others:
                     kept = ~again[position, group]
                     row, group = row[kept], group[kept]
                 self._add(torch.full_like(row, position), group, part[row])
-        step = max(1, _CACHED // len(bank))
+        step = max(1, _CACHED // len(train))
         for group_id in strategy.scanned.any(0).nonzero()[:, 0].tolist():
             pairs = strategy.scanned[:, group_id].nonzero()[:, 0]
-            looked_at += len(pairs) * len(bank)
+            looked_at += len(pairs) * len(train)
             for part in pairs.split(step):
-                enters = scanned_may_enter(search, bank, groups, limits, part, group_id)
+                enters = scanned_may_enter(search, train, groups, limits, part, group_id)
                 pair, row = enters.nonzero(as_tuple=True)
                 if len(row) > _FEW and groups.sizes[group_id] > 0:
                     crowded = enters.sum(1) > _FEW
@@ -250,25 +250,25 @@ class _Others:
 
     def _search_again(self, pair: Tensor, group_id: int) -> None:
         """Search the kept dimensions alone: the group carried most of what made rows similar."""
-        bank, best = self.bank, self.best
-        kept = torch.ones(bank.n_dimensions, dtype=torch.bool, device=bank.device)
+        train, best = self.train, self.best
+        kept = torch.ones(train.n_dimensions, dtype=torch.bool, device=train.device)
         kept[self.groups[group_id]] = False
         if not bool(kept.any()):
-            return  # every query is empty
-        inner_bank = Rows.of(bank.raw[:, kept], bank.device)
-        inner_queries = Rows.of(self.queries.raw[self.search.query[pair]][:, kept], bank.device)
-        nothing = Groups([kept.new_zeros(0, dtype=torch.int64)], int(kept.sum()), bank.device)
+            return  # every test row is empty
+        inner_train = Rows.of(train.raw[:, kept], train.device)
+        inner_test = Rows.of(self.test.raw[self.search.query[pair]][:, kept], train.device)
+        nothing = Groups([kept.new_zeros(0, dtype=torch.int64)], int(kept.sum()), train.device)
         k = best.rows.shape[-1]
-        for found in find_neighbours(inner_bank, inner_queries, nothing, k=k):
+        for found in find_neighbours(inner_train, inner_test, nothing, k=k):
             part = pair[found.start : found.stop]
             best.rows[part, group_id] = found.rows[:, 0]
             best.scores[part, group_id] = (found.similarities[:, 0] * UNITS).round_()
 
     def _enter(self, pair: Tensor, group: Tensor, row: Tensor) -> None:
-        """Score rows (E,) exactly and merge them with the best of their (query, group)."""
+        """Score rows (E,) exactly and merge them with the best of their (test row, group)."""
         best, groups = self.best, self.groups
         k, query = best.rows.shape[-1], self.search.query[pair]
-        similarity = pair_similarities(self.queries, self.bank, groups, query, row, group)
+        similarity = pair_similarities(self.test, self.train, groups, query, row, group)
         scores = similarity.mul_(UNITS).round_()
         cell = pair * len(groups) + group
         cells, inverse = torch.unique(cell, return_inverse=True)
@@ -309,8 +309,8 @@ def decide(totals: Tensor) -> Tensor:
 def vote(
     classes: Tensor, similarities: Tensor, truth: Tensor, *, n_classes: int, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Predictions (B, G) by neighbours (B, G, k), and the vote share of each query's true class."""
-    n_queries, n_groups, k = classes.shape
+    """Predictions (B, G) by neighbours (B, G, k), and the vote share of each row's true class."""
+    n_test, n_groups, k = classes.shape
     truth = truth.repeat_interleave(n_groups)
     classes, similarities = classes.reshape(-1, k), similarities.reshape(-1, k)
     predicted = torch.empty_like(truth)
@@ -322,4 +322,4 @@ def vote(
         predicted[part] = decide(totals)
         own = totals.gather(1, truth[part].unsqueeze(1))[:, 0]
         share[part] = own / totals.sum(1)
-    return predicted.view(n_queries, n_groups), share.view(n_queries, n_groups)
+    return predicted.view(n_test, n_groups), share.view(n_test, n_groups)

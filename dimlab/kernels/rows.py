@@ -174,15 +174,15 @@ class Groups:
 
 
 def pair_similarities(
-    queries: Rows, bank: Rows, groups: Groups, query: Tensor, row: Tensor, group: Tensor
+    test: Rows, train: Rows, groups: Groups, query: Tensor, row: Tensor, group: Tensor
 ) -> Tensor:
-    """Cosine similarities (E,) of query-row pairs without a group each, from the kept entries."""
-    result = torch.empty(len(query), dtype=torch.float64, device=bank.device)
-    for part in blocks(len(query), _ELEMENTS // bank.n_dimensions):
-        q, x = queries.raw[query[part]].double(), bank.raw[row[part]].double()
+    """Cosine similarities (E,) of test-train pairs without a group each, from the kept entries."""
+    result = torch.empty(len(query), dtype=torch.float64, device=train.device)
+    for part in blocks(len(query), _ELEMENTS // train.n_dimensions):
+        q, x = test.raw[query[part]].double(), train.raw[row[part]].double()
         groups.zero_(q, group[part])
         groups.zero_(x, group[part])
-        if torch.float64 in (bank.raw.dtype, queries.raw.dtype):
+        if torch.float64 in (train.raw.dtype, test.raw.dtype):
             # After the removal: what stays may be smaller by any number of orders.
             q, x = divide_by_power_of_two(q), divide_by_power_of_two(x)
         norms = q.square().sum(1).sqrt_() * x.square().sum(1).sqrt_()
