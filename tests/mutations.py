@@ -272,8 +272,8 @@ _of(
      "test_rows_that_rank_dimensions_are_whole_clusters_of_train"),
 )
 _of(
-    "probes/attribute.py", "probes/test_attribute.py",
-    ("_q_values", "q_value[known] = false_discovery_control(np.where(effect > 0, p_value, 1.0)[known])",
+    "probes/_effects.py", "probes/test_attribute.py",
+    ("q_values", "q_value[known] = false_discovery_control(np.where(effect > 0, p_value, 1.0)[known])",
      "q_value = false_discovery_control(np.where(effect > 0, p_value, 1.0), axis=0)",
      "test_q_values_are_adjusted_over_all_factors_and_dimensions_together"),
 )

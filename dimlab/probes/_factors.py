@@ -24,39 +24,18 @@ _MANY = 20  # categories of whole numbers, beyond which they look continuous
 
 @dataclass(frozen=True, eq=False)
 class Factors:
-    """Factors of N labelled samples; build it with ``Factors.of``.
-
-    Parameters
-    ----------
-    names, kinds : tuple of str
-        Of F factors; ``continuous``, ``periodic`` or ``categorical``.
-    codes : ndarray of shape (N,), int
-        Class indices from 0.
-    clusters : ndarray of shape (N,), int, or None
-        Ids from 0 of rows that belong together, such as the views of a sample; None: independent.
-    values : tuple of F ndarray of shape (N,)
-        The factors as they are.
-    columns : tuple of F ndarray of shape (N, P_f)
-        Basis functions: centred, orthogonal, of variance 1.
-    left_given_label, left_given_others : ndarray of shape (F,)
-        Share of the columns' variance within classes, and of it what no other identifiable factor
-        explains.
-    shared : ndarray of shape (F, F)
-        Share of the variance of each factor's columns within classes that another one explains.
-    notes : dict of str to str
-        By name, that a factor is left out, or that its whole numbers are many categories.
-    """
+    """Factors of N labelled samples; build it with ``Factors.of``."""
 
     names: tuple[str, ...]
-    kinds: tuple[str, ...]
-    codes: np.ndarray
-    clusters: np.ndarray | None
-    values: tuple[np.ndarray, ...]
-    columns: tuple[np.ndarray, ...]
-    left_given_label: np.ndarray
-    left_given_others: np.ndarray
-    shared: np.ndarray
-    notes: dict[str, str]
+    kinds: tuple[str, ...]  # continuous, periodic or categorical
+    codes: np.ndarray  # (N,) class indices from 0
+    clusters: np.ndarray | None  # (N,) ids from 0 of rows that belong together; None: independent
+    values: tuple[np.ndarray, ...]  # (N,) each factor as it is
+    columns: tuple[np.ndarray, ...]  # (N, P_f) basis functions: centred, orthogonal, of variance 1
+    left_given_label: np.ndarray  # (F,) share of the columns' variance within classes
+    left_given_others: np.ndarray  # (F,) of it what no other identifiable factor explains
+    shared: np.ndarray  # (F, F) share of the variance within classes that another one explains
+    notes: dict[str, str]  # by name: left out, or whole numbers that are many categories
 
     @classmethod
     def of(
@@ -152,28 +131,14 @@ class Factors:
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """Rows on which T of the factors are tested; build it with ``Level.of``.
+    """Rows on which T of the factors are tested; build it with ``Level.of``."""
 
-    Parameters
-    ----------
-    features : ndarray of shape (n, D)
-        Without means of cells.
-    columns : list of ndarray of shape (n, R_f)
-        Of the factors that vary here, orthonormal, without means of cells.
-    factors, tested : list of T int
-        Factors that are tested, and their places in ``columns``.
-    cells : ndarray of shape (n,), int
-        Rows that share an intercept.
-    clusters : ndarray of shape (n,), int, or None
-        Rows whose columns change sign together; None: rows change places within cells.
-    """
-
-    features: np.ndarray
-    columns: list[np.ndarray]
-    factors: list[int]
-    tested: list[int]
-    cells: np.ndarray
-    clusters: np.ndarray | None
+    features: np.ndarray  # (n, D) without means of cells
+    columns: list[np.ndarray]  # (n, R_f) of factors that vary here, orthonormal, likewise
+    factors: list[int]  # those that are tested
+    tested: list[int]  # their places in ``columns``
+    cells: np.ndarray  # (n,) rows that share an intercept
+    clusters: np.ndarray | None  # (n,) rows that change sign together; None: rows change places
 
     @classmethod
     def of(
@@ -192,6 +157,25 @@ class Level:
         mine = [f for f in factors if f in varying]
         tested = [varying.index(f) for f in mine]
         return cls(features, [own[f] for f in varying], mine, tested, cells, clusters)
+
+
+def check_enough(known: Factors, n_folds: int, n_permutations: int, seed: int) -> None:
+    """Refuse numbers out of their range, and fewer samples than the factors' columns need."""
+    settings = (("n_folds", n_folds, 2), ("n_permutations", n_permutations, 1), ("seed", seed, 0))
+    for name, value, least in settings:
+        if value < least:
+            raise ValueError(f"{name} must be >= {least}; got {value}.")
+    if known.n_units < n_folds:
+        what = "samples" if known.clusters is None else "clusters"
+        raise ValueError(
+            f"n_folds must be at most the number of {what}, {known.n_units}; got {n_folds}."
+        )
+    n = len(known.codes)
+    if n * (1 - 1 / n_folds) <= known.n_columns + 1:
+        raise ValueError(
+            f"attribute needs more than {int((known.n_columns + 1) / (1 - 1 / n_folds))} samples "
+            f"for {len(known.names)} factors and {known.codes.max() + 1} classes; got {n}."
+        )
 
 
 def centred_features(

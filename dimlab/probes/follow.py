@@ -2,136 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dimlab.mask import MaskTrace
-from dimlab.probes._reading import AXES, plain
+from dimlab.probes._links import LEARNED, SLACK, MaskLink, linked
+from dimlab.probes._reading import AXES
 from dimlab.probes.ablate import Ablation
 from dimlab.probes.attribute import Attribution
 from dimlab.probes.find_redundancy import Redundancy
+from dimlab.result import Result, Verdict, column, detail, entries, entry, per, scalar
 
+NEEDS: tuple[set[str], ...] = ({"trace"},)
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-EXPECTED_SIGNS = {"importance": 1, "redundancy": -1, "nuisance": -1}
-CONTROLS = ("constant", "random", "permuted", "inverted")
-LEARNED = "learned"
-_WORDS = {
-    "importance": "ablation importance",
-    "redundancy": "redundancy (R^2 on the other dimensions)",
-    "nuisance": "nuisance attribution",
-}
-_CONSTANT = "all weights are equal"
-_TAIL = 0.025
-_FEWEST = 4  # dimensions: below, ranks say nothing and the width of the interval has no formula
-_SLACK = 1e-12  # a draw that only reorders equal ranks must count as equal
-_ELEMENTS = 1 << 21
 _N_NAMED = 10
 
 
-@dataclass(frozen=True)
-class MaskLink:
-    """Rank correlation over dimensions of one mask with one other measurement of them.
-
-    Parameters
-    ----------
-    link : {"importance", "redundancy", "nuisance"}
-        The measurement: ablation importance, R^2 on the other dimensions, or nuisance score.
-    mask : {"learned", "constant", "random", "permuted", "inverted"}
-        The final weights, or a control.
-    correlation : float
-        Spearman's, in [-1, 1]; the mean over draws for a random or permuted mask; NaN: undefined.
-    ci_low, ci_high : float
-        95 % interval for one mask; the central 95 % of the draws for a random or permuted one.
-    p_value : float
-        Two-sided, from permutations of the weights over dimensions; NaN where a row has draws.
-    n_dimensions : int
-        Dimensions for which the measurement exists.
-    expected_sign : {1, -1}
-        Sign that the claim of the paper asks of the learned mask.
-    reason : str
-        Why the correlation is undefined; empty where it is defined.
-    """
-
-    link: str
-    mask: str
-    correlation: float
-    ci_low: float
-    ci_high: float
-    p_value: float
-    n_dimensions: int
-    expected_sign: int
-    reason: str = ""
-
-    @property
-    def verdict(self) -> str:
-        """``agrees``, ``contradicts`` or ``undecided`` by the side of 0 that holds the interval.
-
-        ``undefined`` where there is no correlation.
-        """
-        if self.reason:
-            return "undefined"
-        ends = sorted((self.expected_sign * self.ci_low, self.expected_sign * self.ci_high))
-        if ends[0] > 0:
-            return "agrees"
-        return "contradicts" if ends[1] < 0 else "undecided"
-
-    def in_words(self) -> str:
-        """Say what was found in one sentence.
-
-        Returns
-        -------
-        str
-            With the numbers, or the reason why there are none.
-        """
-        name = _WORDS[self.link]
-        if self.reason:
-            return f"{name}: undefined, {self.reason}."
-        side = "positive" if self.expected_sign > 0 else "negative"
-        return (
-            f"{name}: {self.verdict} (Spearman {self.correlation:+.2f}, 95 % interval "
-            f"{self.ci_low:+.2f} to {self.ci_high:+.2f}, p = {self.p_value:.2g}, "
-            f"{self.n_dimensions} dimensions; the claim expects a {side} one)."
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class MaskEvolution:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class MaskEvolution(Result):
     """How D mask weights moved over T recorded steps, and what the final ones go with.
-
-    Parameters
-    ----------
-    steps : ndarray of shape (T,), int
-        Recorded training steps.
-    weights : ndarray of shape (T, D), float64
-        Weights at each of them.
-    quantiles : ndarray of shape (T, 7)
-        Quantiles of the weights over dimensions at 0, 5, 25, 50, 75, 95 and 100 %.
-    change : ndarray of shape (D,)
-        Last weight less the first.
-    path : ndarray of shape (D,)
-        Sum of the absolute changes from record to record; what happened between two records is
-        not in it.
-    settled : ndarray of shape (D,)
-        First recorded step from which on the weight stays within ``tolerance`` times the largest
-        deviation of any weight from its final value. NaN for a mask that did not move.
-    rank_stability : ndarray of shape (T,)
-        Kendall's tau-b of the weights at each record with the final ones, in [-1, 1]; NaN where
-        either are all equal.
-    entropy : ndarray of shape (T,)
-        Entropy of the shares |w| / sum |w|, in nats; NaN where all weights are 0.
-    tolerance : float
-        See ``settled``.
-    links : tuple of MaskLink
-        For each linked result: the learned mask, then the four controls.
-    importance, r_squared, nuisance_score : ndarray of shape (D,) or None
-        The linked quantities; NaN where a dimension has none.
-    direct_norm, second_order_norm : ndarray of shape (T,) or None
-        Norms of the two parts of the hypergradient, where recorded.
-    gradient_share : ndarray of shape (T, D) or None
-        Mean absolute gradient of the contrastive loss for each dimension, where recorded.
 
     References
     ----------
@@ -156,30 +47,135 @@ class MaskEvolution:
     0.5
     """
 
-    steps: np.ndarray
-    weights: np.ndarray
-    quantiles: np.ndarray
-    change: np.ndarray
-    path: np.ndarray
-    settled: np.ndarray
-    rank_stability: np.ndarray
-    entropy: np.ndarray
-    tolerance: float
-    links: tuple[MaskLink, ...] = ()
-    importance: np.ndarray | None = None
-    r_squared: np.ndarray | None = None
-    nuisance_score: np.ndarray | None = None
-    direct_norm: np.ndarray | None = None
-    second_order_norm: np.ndarray | None = None
-    gradient_share: np.ndarray | None = None
+    ROWS = "dimension"
 
-    def __len__(self) -> int:
-        return len(self.steps)
+    @entry
+    def n_steps(self) -> int:
+        """T, the number of records."""
+        return len(self)
 
-    @property
+    @entry
     def n_dimensions(self) -> int:
         """Number of weights, D."""
         return self.weights.shape[1]
+
+    steps: np.ndarray = per("T", "Recorded training steps.")
+    weights: np.ndarray = per("T", "Weights at each of them.", shape="(T, D)")
+    quantiles: np.ndarray = per(
+        "T",
+        "Quantiles of the weights over dimensions at 0, 5, 25, 50, 75, 95 and 100 %.",
+        shape="(T, 7)",
+    )
+
+    @column
+    def ends(self) -> dict[str, np.ndarray]:
+        """Columns ``dimension``, ``first_weight`` and ``last_weight``."""
+        return {
+            "dimension": np.arange(self.n_dimensions),
+            "first_weight": self.weights[0],
+            "last_weight": self.weights[-1],
+        }
+
+    change: np.ndarray = per("dimension", "Last weight minus the first.")
+    path: np.ndarray = per(
+        "dimension",
+        "Sum of the absolute changes from record to record; what happened between two records is "
+        "not in it.",
+    )
+    settled: np.ndarray = per(
+        "dimension",
+        "First recorded step from which on the weight stays within `tolerance` times the largest "
+        "deviation of any weight from its final value. NaN for a mask that did not move.",
+        column="settled_step",
+    )
+
+    @column
+    def final_rank(self) -> np.ndarray:
+        """Place of each dimension by final weight, 1 the largest, shape (D,); ties by index."""
+        rank = np.empty(self.n_dimensions, dtype=np.int64)
+        rank[np.argsort(-self.weights[-1], kind="stable")] = np.arange(1, self.n_dimensions + 1)
+        return rank
+
+    importance: np.ndarray | None = per(
+        "dimension", "Ablation importance; NaN where a dimension has none.", default=None
+    )
+    r_squared: np.ndarray | None = per(
+        "dimension", "R^2 on the other dimensions, likewise.", default=None
+    )
+    nuisance_score: np.ndarray | None = per("dimension", "Nuisance score, likewise.", default=None)
+    rank_stability: np.ndarray = per(
+        "T",
+        "Kendall's tau-b of the weights at each record with the final ones, in [-1, 1]; NaN where "
+        "either are all equal.",
+    )
+    entropy: np.ndarray = per(
+        "T", "Entropy of the shares |w| / sum |w|, in nats; NaN where all weights are 0."
+    )
+    direct_norm: np.ndarray | None = per(
+        "T", "Norm of the direct part of the hypergradient, where recorded.", default=None
+    )
+    second_order_norm: np.ndarray | None = per("T", "Norm of the other part.", default=None)
+    gradient_share: np.ndarray | None = per(
+        "T",
+        "Mean absolute gradient of the contrastive loss for each dimension, where recorded.",
+        shape="(T, D)",
+        default=None,
+    )
+
+    @entries
+    def of_the_movement(self) -> dict[str, Any]:
+        """How far the mask moved, and which weights most."""
+        size, movers = np.abs(self.change), self.movers[:_N_NAMED]
+        movers = movers[size[movers] > 0]
+        return {
+            "first_step": int(self.steps[0]),
+            "last_step": int(self.steps[-1]),
+            "moved": self.moved,
+            "movement": self.movement(),
+            "mean_change": float(size.mean()),
+            "largest_change": float(size.max()),
+            "std_weight": self._std,
+            "movers": movers,
+            "movers_change": self.change[movers],
+        }
+
+    tolerance: float = scalar("Share of the largest deviation within which a weight has settled.")
+
+    @entries
+    def start_and_end(self) -> dict[str, Any]:
+        """When the weights settled, and how even they were at the start and at the end."""
+        return {
+            "median_settled_step": float(np.median(self.settled)) if self.moved else None,
+            "entropy_start": self.entropy[0],
+            "entropy_end": self.entropy[-1],
+            "effective_number_start": self.effective_number[0],
+            "effective_number_end": self.effective_number[-1],
+        }
+
+    links: tuple[MaskLink, ...] = detail(
+        "For each linked result: the learned mask, then the four controls.", default=()
+    )
+
+    @entries
+    def of_links(self) -> dict[str, Any]:
+        """The links by name and mask, and sentences on the learned mask."""
+        nested: dict[str, dict[str, Any]] = {}
+        for each in self.links:
+            names = ("correlation", "ci_low", "ci_high", "p_value", "n_dimensions")
+            nested.setdefault(each.link, {})[each.mask] = {
+                **{name: getattr(each, name) for name in (*names, "expected_sign", "verdict")},
+                **({"reason": each.reason} if each.reason else {}),
+            }
+        learned = [each.in_words() for each in self.links if each.mask == LEARNED]
+        return {
+            "links": nested,
+            "intervals": "95 %, bootstrap over dimensions, which are not independent samples where "
+            "they are redundant; for random and permuted masks the central 95 % of draws.",
+            "verdicts": learned or ["No other measurement was given to compare the mask with."],
+        }
+
+    def __len__(self) -> int:
+        return len(self.steps)
 
     @property
     def effective_number(self) -> np.ndarray:
@@ -192,13 +188,6 @@ class MaskEvolution:
         return np.argsort(-np.abs(self.change), kind="stable")
 
     @property
-    def final_rank(self) -> np.ndarray:
-        """Place of each dimension by final weight, 1 the largest, shape (D,); ties by index."""
-        rank = np.empty(self.n_dimensions, dtype=np.int64)
-        rank[np.argsort(-self.weights[-1], kind="stable")] = np.arange(1, self.n_dimensions + 1)
-        return rank
-
-    @property
     def moved(self) -> bool:
         """Whether any weight changed between two records."""
         return bool(self.path.max() > 0)
@@ -207,31 +196,6 @@ class MaskEvolution:
     def verdicts(self) -> dict[str, str]:
         """Verdict of the learned mask for each link."""
         return {link.link: link.verdict for link in self.links if link.mask == LEARNED}
-
-    def to_frame(self) -> Any:
-        """Return one row a dimension.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``dimension, first_weight, last_weight, change, path, settled_step, final_rank`` (1 the
-            largest weight) and, where linked, ``importance, r_squared, nuisance_score``.
-        """
-        import pandas as pd
-
-        columns: dict[str, Any] = {
-            "dimension": np.arange(self.n_dimensions),
-            "first_weight": self.weights[0],
-            "last_weight": self.weights[-1],
-            "change": self.change,
-            "path": self.path,
-            "settled_step": self.settled,
-            "final_rank": self.final_rank,
-        }
-        for name in ("importance", "r_squared", "nuisance_score"):
-            if getattr(self, name) is not None:
-                columns[name] = getattr(self, name)
-        return pd.DataFrame(columns)
 
     def tables(self) -> dict[str, Any]:
         """Return what stands beside the frame, by name.
@@ -315,55 +279,29 @@ class MaskEvolution:
     def _std(self) -> float:
         return float(self.weights[-1].std())
 
-    def summary(self) -> dict[str, Any]:
-        """Return the main numbers, ready for JSON.
 
-        Returns
-        -------
-        dict
-            Sizes, ``moved``, ``movement`` (a sentence), ``mean_change`` and ``largest_change``
-            (absolute), ``std_weight`` (at the end), ``movers`` (at most ten),
-            the median ``settled_step``,
-            entropy and effective number at the start and at the end, ``links`` (nested: link, then
-            mask), ``verdicts`` (a list of sentences) and what the intervals mean.
-        """
-        size = np.abs(self.change)
-        movers = self.movers[:_N_NAMED]
-        movers = movers[size[movers] > 0]
-        links: dict[str, dict[str, Any]] = {}
-        for each in self.links:
-            numbers = ("correlation", "ci_low", "ci_high", "p_value")
-            links.setdefault(each.link, {})[each.mask] = {
-                **{name: plain(getattr(each, name)) for name in numbers},
-                "n_dimensions": each.n_dimensions,
-                "expected_sign": each.expected_sign,
-                "verdict": each.verdict,
-                **({"reason": each.reason} if each.reason else {}),
-            }
-        learned = [each.in_words() for each in self.links if each.mask == LEARNED]
-        return {
-            "n_steps": len(self),
-            "n_dimensions": self.n_dimensions,
-            "first_step": int(self.steps[0]),
-            "last_step": int(self.steps[-1]),
-            "moved": self.moved,
-            "movement": self.movement(),
-            "mean_change": float(size.mean()),
-            "largest_change": float(size.max()),
-            "std_weight": self._std,
-            "movers": movers.tolist(),
-            "movers_change": self.change[movers].tolist(),
-            "tolerance": self.tolerance,
-            "median_settled_step": float(np.median(self.settled)) if self.moved else None,
-            "entropy_start": plain(self.entropy[0]),
-            "entropy_end": plain(self.entropy[-1]),
-            "effective_number_start": plain(self.effective_number[0]),
-            "effective_number_end": plain(self.effective_number[-1]),
-            "links": links,
-            "intervals": "95 %, bootstrap over dimensions, which are not independent samples where "
-            "they are redundant; for random and permuted masks the central 95 % of draws.",
-            "verdicts": learned or ["No other measurement was given to compare the mask with."],
-        }
+def verdict(evolution: MaskEvolution) -> Verdict | None:
+    """Say whether the mask agrees with what dimensions do; nothing without other results."""
+    if not evolution.links:
+        return None
+    words = evolution.verdicts
+    decided = set(words.values()) & {"agrees", "contradicts"}
+    answer = "yes" if decided == {"agrees"} and "undecided" not in words.values() else "undecided"
+    answer = "no" if "contradicts" in decided else answer
+    learned = [link for link in evolution.links if link.mask == "learned" and not link.reason]
+    numbers = "; ".join(
+        f"{link.link} {link.correlation:+.2f} [{link.ci_low:+.2f}, {link.ci_high:+.2f}], "
+        f"{link.verdict}"
+        for link in learned
+    )
+    return Verdict(
+        "Does the mask agree with what dimensions do?",
+        answer,
+        f"Spearman correlation of the final weights: {numbers}." if learned else "Undefined.",
+        "Yes: every link's interval lies on the side that the paper's claim expects (importance "
+        "positive, redundancy and nuisance negative); no: one lies on the other side; else "
+        "undecided.",
+    )
 
 
 def follow(
@@ -452,7 +390,7 @@ def follow(
     links = [
         row
         for name, values in measured.items()
-        for row in _linked(name, weights[-1], values, n_bootstrap, n_permutations, seed)
+        for row in linked(name, weights[-1], values, n_bootstrap, n_permutations, seed)
     ]
     return MaskEvolution(
         steps=np.asarray(trace.steps),
@@ -534,7 +472,7 @@ def _settled(steps: np.ndarray, weights: np.ndarray, tolerance: float) -> np.nda
     largest = deviation.max()
     if largest == 0:
         return np.full(weights.shape[1], np.nan)
-    away = deviation > tolerance * largest * (1 + _SLACK)
+    away = deviation > tolerance * largest * (1 + SLACK)
     # the last record is never away; argmax of the reversed rows finds the last that is
     last_away = len(steps) - 1 - away[::-1].argmax(axis=0)
     return steps[np.where(away.any(axis=0), last_away + 1, 0)].astype(np.float64)
@@ -559,169 +497,3 @@ def _entropy(weights: np.ndarray) -> np.ndarray:
     total = sizes.sum(axis=1, keepdims=True)
     shares = np.divide(sizes, total, out=np.full_like(sizes, np.nan), where=total > 0)
     return entr(shares).sum(axis=1)
-
-
-def _linked(
-    name: str,
-    weights: np.ndarray,
-    values: np.ndarray,
-    n_bootstrap: int,
-    n_permutations: int,
-    seed: int,
-) -> list[MaskLink]:
-    """One measurement against the learned mask and its controls."""
-    known = np.flatnonzero(np.isfinite(values))
-    # in an order of their own, so that the draws do not depend on how dimensions are numbered
-    known = known[np.lexsort((values[known], weights[known]))]
-    mine, other = weights[known], values[known]
-    reason = _undefined(name, mine, other)
-    nothing = (np.nan, np.nan, np.nan, np.nan)
-    # draws of its own: they do not depend on what else was linked
-    streams = [np.random.default_rng([seed, use]) for use in range(4)]
-    rows = {mask: nothing for mask in (LEARNED, *CONTROLS)}
-    reasons = {mask: reason for mask in rows}
-    reasons["constant"] = reason or _CONSTANT
-    if not reason:
-        null = _correlations_with(other, _permutations(mine, n_permutations, streams[0]))
-        random = _correlations_with(other, _redraws(mine, n_permutations, streams[1]))
-        counts = _resamples(len(mine), n_bootstrap, streams[2])
-        for mask, each in ((LEARNED, mine), ("inverted", _inverted(mine, streams[3]))):
-            correlation = float(_spearman(each, other, np.ones((1, len(mine))))[0])
-            p_value = (1 + np.sum(np.abs(null) >= abs(correlation) - _SLACK)) / (1 + len(null))
-            interval = _interval(correlation, _spearman(each, other, counts), len(mine))
-            rows[mask] = (correlation, *interval, float(p_value))
-        if len(random) == 0:
-            reasons["random"] = "no draw had weights that differ"
-        rows["random"], rows["permuted"] = (*_band(random), np.nan), (*_band(null), np.nan)
-    return [
-        MaskLink(
-            name,
-            mask,
-            *numbers,
-            n_dimensions=len(known),
-            expected_sign=EXPECTED_SIGNS[name],
-            reason=reasons[mask],
-        )
-        for mask, numbers in rows.items()
-    ]
-
-
-def _undefined(name: str, mine: np.ndarray, other: np.ndarray) -> str:
-    """Say why there is no correlation; empty: there is one."""
-    if len(mine) < _FEWEST:
-        return f"{len(mine)} dimensions have a number, and it takes {_FEWEST}"
-    if mine[0] == mine[-1]:
-        return _CONSTANT
-    return f"{_WORDS[name]} is the same for all dimensions" if np.ptp(other) == 0 else ""
-
-
-def _inverted(weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Give the largest of ascending weights to the first, and so on; equal ones in random order."""
-    order = np.lexsort((rng.random(len(weights)), weights))
-    found = np.empty_like(weights)
-    found[order] = weights[::-1]
-    return found
-
-
-def _centred_ranks(values: np.ndarray) -> np.ndarray:
-    from scipy.stats import rankdata
-
-    return rankdata(values) - (len(values) + 1) / 2
-
-
-def _permutations(weights: np.ndarray, n_draws: int, rng: np.random.Generator) -> Iterator[Any]:
-    """Centred ranks of permuted weights, in blocks of rows."""
-    ranks = _centred_ranks(weights)
-    for size in _block_sizes(n_draws, len(ranks)):
-        yield rng.permuted(np.broadcast_to(ranks, (size, len(ranks))), axis=1)
-
-
-def _redraws(weights: np.ndarray, n_draws: int, rng: np.random.Generator) -> Iterator[Any]:
-    """Centred ranks of values drawn with replacement from the weights, in blocks of rows."""
-    level = np.unique(weights, return_inverse=True)[1]
-    n_levels = level[-1] + 1  # the weights ascend
-    for size in _block_sizes(n_draws, len(level)):
-        drawn = level[rng.integers(len(level), size=(size, len(level)))]
-        cells = drawn + n_levels * np.arange(size)[:, None]
-        counts = np.bincount(cells.ravel(), minlength=size * n_levels).reshape(size, n_levels)
-        # the mean rank of the equal values, less that of all
-        middle = np.cumsum(counts, axis=1) - (counts - 1) / 2 - (len(level) + 1) / 2
-        yield np.take_along_axis(middle, drawn, axis=1)
-
-
-def _resamples(n: int, n_draws: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each dimension is in each bootstrap sample, (n_draws, n)."""
-    shares = np.full(n, 1 / n)
-    return np.concatenate(
-        [
-            rng.multinomial(n, shares, size=size).astype(np.int32)
-            for size in _block_sizes(n_draws, n)
-        ]
-    )
-
-
-def _block_sizes(n_draws: int, n: int) -> list[int]:
-    step = max(1, _ELEMENTS // n)
-    return [min(step, n_draws - start) for start in range(0, n_draws, step)]
-
-
-def _correlations_with(other: np.ndarray, blocks: Iterator[np.ndarray]) -> np.ndarray:
-    """Spearman's correlation of rows of centred ranks with one vector; constant rows left out."""
-    target = _centred_ranks(other)
-    target /= np.linalg.norm(target)
-    found = []
-    for ranks in blocks:
-        norms = np.sqrt(np.einsum("ij,ij->i", ranks, ranks))
-        found.append((ranks @ target)[norms > 0] / norms[norms > 0])
-    return np.concatenate(found)
-
-
-def _spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Spearman's correlation where each dimension is there so many times, a row a resample.
-
-    Rows in which either is constant are left out.
-    """
-    found = []
-    step = max(1, _ELEMENTS // len(first))
-    for start in range(0, len(counts), step):
-        some = counts[start : start + step].astype(np.float64)
-        a, b = _weighted_ranks(first, some), _weighted_ranks(second, some)
-        weighted = some * a
-        squares = np.einsum("ij,ij->i", weighted, a) * np.einsum("ij,ij,ij->i", some, b, b)
-        there = squares > 0
-        found.append(np.einsum("ij,ij->i", weighted, b)[there] / np.sqrt(squares[there]))
-    return np.clip(np.concatenate(found), -1, 1)
-
-
-def _weighted_ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Centred mean ranks of values of which each is there so many times."""
-    order = np.argsort(values, kind="stable")
-    is_first = np.diff(values[order], prepend=np.nan) != 0
-    of_level = np.add.reduceat(counts[:, order], np.flatnonzero(is_first), axis=1)
-    middle = np.cumsum(of_level, axis=1) - (of_level - 1) / 2
-    level = np.empty(len(order), dtype=np.int64)
-    level[order] = np.cumsum(is_first) - 1
-    return middle[:, level] - (counts.sum(axis=1, keepdims=True) + 1) / 2
-
-
-def _interval(correlation: float, resampled: np.ndarray, n: int) -> tuple[float, float]:
-    """Fisher's z and its standard error over resamples, back on the scale of the correlation."""
-    from scipy.stats import t
-
-    end = 1 - 6 / (n**3 - n)  # half a step short of 1: a swap of neighbours costs 12 / (n^3 - n)
-    z = np.arctanh(np.clip(resampled, -end, end))
-    error = float(z.std(ddof=1)) if len(z) > 1 else 0.0
-    if error <= _SLACK:  # a perfect order: every resample has it too
-        error = float(np.sqrt((1 + correlation**2 / 2) / (n - 3)))
-    middle = np.arctanh(np.clip(correlation, -end, end))
-    reach = float(t.ppf(1 - _TAIL, n - 2)) * error
-    low, high = np.tanh([middle - reach, middle + reach])
-    return min(float(low), correlation), max(float(high), correlation)
-
-
-def _band(draws: np.ndarray) -> tuple[float, float, float]:
-    """Mean and central 95 % of draws."""
-    if len(draws) == 0:
-        return (np.nan, np.nan, np.nan)
-    low, high = np.quantile(draws, [_TAIL, 1 - _TAIL])
-    return float(draws.mean()), float(low), float(high)

@@ -23,9 +23,10 @@ from dimlab.kernels.effects import (
 )
 from dimlab.kernels.permutation import _pooled, _shuffled, _Tests, permutation_p_values
 from dimlab.mask import MaskTrace
+from dimlab.probes._effects import _view_invariance
 from dimlab.probes._factors import Factors, centred_features
 from dimlab.probes.ablate import ablate
-from dimlab.probes.attribute import _view_invariance, attribute
+from dimlab.probes.attribute import attribute
 from dimlab.probes.find_redundancy import find_redundancy
 from dimlab.report.verdicts import verdicts_of
 from dimlab.representation import Representation

@@ -16,10 +16,11 @@ from scipy.stats import t as student
 from dimlab import figures
 from dimlab.figures import house
 from dimlab.mask import DimensionMask, MaskTrace
+from dimlab.probes._links import MaskLink, _inverted, _redraws, _spearman
 from dimlab.probes.ablate import ablate
 from dimlab.probes.attribute import attribute
 from dimlab.probes.find_redundancy import find_redundancy
-from dimlab.probes.follow import MaskLink, _inverted, _redraws, _spearman, follow
+from dimlab.probes.follow import follow
 from dimlab.representation import Representation
 
 FEW = {"n_bootstrap": 200, "n_permutations": 199}
