@@ -20,8 +20,8 @@ from torch import Tensor
 
 from dimlab.kernels.blocks import blocks
 from dimlab.kernels.downdate import RidgeSystem, first_largest
-from dimlab.kernels.neighbours import count_votes, decide, find_neighbours
-from dimlab.kernels.rows import Groups, Rows
+from dimlab.kernels.neighbours import count_votes, decide, total_votes
+from dimlab.kernels.rows import Rows
 
 _BLOCK = 256
 _UNITS = 1e10  # similarities are compared to 10 decimals
@@ -154,23 +154,13 @@ def exact_votes(
 ) -> np.ndarray | None:
     """Predict (B,) by exact nearest neighbours; None where ``cancelled`` said so between blocks."""
     train, test = Rows.of(train_features, "cpu"), Rows.of(test_features, "cpu")
-    nothing = Groups.of([np.array([], dtype=int)], train.n_dimensions, train.device)
     classes, n_classes = torch.from_numpy(codes), int(codes.max()) + 1
-    found_blocks = find_neighbours(train, test, nothing, k=k)
+    votes = total_votes(train, test, classes, k=k, n_classes=n_classes, temperature=temperature)
     predicted: list[np.ndarray] = []
-    n_done = 0
-    while n_done < len(test):
+    while sum(map(len, predicted)) < len(test):
         if cancelled():
             return None
-        found = next(found_blocks)
-        totals = count_votes(
-            classes[found.rows[:, 0]],
-            found.similarities[:, 0],
-            n_classes=n_classes,
-            temperature=temperature,
-        )
-        predicted.append(decide(totals).numpy())
-        n_done = found.stop
+        predicted.append(decide(next(votes)).numpy())
     return np.concatenate(predicted)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -286,6 +287,20 @@ class _Others:
         chosen = order[(starts.unsqueeze(1) + torch.arange(k, device=row.device)).view(-1)]
         best.rows.view(-1, k)[cells] = row[chosen].view(-1, k)
         best.scores.view(-1, k)[cells] = scores[chosen].view(-1, k)
+
+
+def total_votes(
+    train: Rows, test: Rows, classes: Tensor, *, k: int, n_classes: int, temperature: float
+) -> Iterator[Tensor]:
+    """Give the votes (B, K) of the nearest train rows, of classes (N,), for blocks of test rows."""
+    nothing = Groups.of([np.array([], dtype=np.int64)], train.n_dimensions, train.device)
+    for found in find_neighbours(train, test, nothing, k=k):
+        yield count_votes(
+            classes[found.rows[:, 0]],
+            found.similarities[:, 0],
+            n_classes=n_classes,
+            temperature=temperature,
+        )
 
 
 def count_votes(

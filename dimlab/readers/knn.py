@@ -206,21 +206,18 @@ class KNN:
         """Give the summed votes (B, K) of blocks of rows, a tensor."""
         import torch
 
-        from dimlab.kernels.neighbours import count_votes, find_neighbours
-        from dimlab.kernels.rows import Groups, Rows
+        from dimlab.kernels.neighbours import total_votes
+        from dimlab.kernels.rows import Rows
 
         check_width(features, self._bank.n_dimensions)
-        device = self._bank.device
-        nothing = Groups.of([np.array([], dtype=int)], self._bank.n_dimensions, device)
-        codes = torch.from_numpy(self._codes).to(device)
-        queries = Rows.of(features, self.run.device)
-        for found in find_neighbours(self._bank, queries, nothing, k=self.k):
-            yield count_votes(
-                codes[found.rows[:, 0]],
-                found.similarities[:, 0],
-                n_classes=len(self.classes),
-                temperature=self.temperature,
-            )
+        return total_votes(
+            self._bank,
+            Rows.of(features, self.run.device),
+            torch.from_numpy(self._codes).to(self._bank.device),
+            k=self.k,
+            n_classes=len(self.classes),
+            temperature=self.temperature,
+        )
 
     def _block(self, n_groups: int) -> int | None:
         """Return how many rows to read together to stay within the memory allowed."""
