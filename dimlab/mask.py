@@ -274,19 +274,7 @@ class MaskTrace:
         path = _npz_path(path)
         if not path.is_file():
             raise FileNotFoundError(f"path must be an .npz file; got {path}, which is not there.")
-        found = read_npz(path)
-        arrays = {name: found[name] for name in cls.__dataclass_fields__ if name in found}
-        missing = [name for name in ("steps", "weights") if name not in arrays]
-        if missing:
-            raise ValueError(
-                f"{path.name} must hold steps and weights; got no {' and no '.join(missing)}."
-            )
-        for name, array in arrays.items():
-            kinds, what = ("iu", "integers") if name == "steps" else ("iuf", "numbers")
-            if array.dtype.kind not in kinds:
-                raise ValueError(f"{name} in {path.name} must be {what}; got {array.dtype}.")
-        with naming(path):
-            return cls(**arrays)
+        return trace_in(path, read_npz(path))
 
     @property
     def spread(self) -> np.ndarray:
@@ -346,3 +334,19 @@ def _npz_path(path: str | os.PathLike[str]) -> Path:
     if path.suffix != ".npz":
         raise ValueError(f"path must end in .npz; got {path.name!r}.")
     return path
+
+
+def trace_in(path: Path, found: Mapping[str, np.ndarray]) -> MaskTrace:
+    """Return the trace that was saved in a file, given its arrays."""
+    arrays = {name: found[name] for name in MaskTrace.__dataclass_fields__ if name in found}
+    missing = [name for name in ("steps", "weights") if name not in arrays]
+    if missing:
+        raise ValueError(
+            f"{path.name} must hold steps and weights; got no {' and no '.join(missing)}."
+        )
+    for name, array in arrays.items():
+        kinds, what = ("iu", "integers") if name == "steps" else ("iuf", "numbers")
+        if array.dtype.kind not in kinds:
+            raise ValueError(f"{name} in {path.name} must be {what}; got {array.dtype}.")
+    with naming(path):
+        return MaskTrace(**arrays)

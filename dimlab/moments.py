@@ -447,30 +447,36 @@ class Moments:
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"moments must be a file; got {path}, which is not there.")
-        try:
-            arrays, metadata = read_safetensors(path)
-            meta = {key: value for key, value in metadata.items() if key != "format"}
-            precision = meta.pop("precision", "float32")  # which states before 0.7 do not say
-            if precision not in PRECISIONS:
-                raise ValueError("an unknown precision")
-            if any(arrays[name].dtype != dtype for name, dtype in _STORED.items()):
-                raise TypeError("numbers of another type")
-            numbers = {name: np.array(arrays[name]) for name in _STORED}
-            state = cls(**numbers, meta=meta, precision=precision)
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path.name} must be a state of moments that dimlab saved; got something else."
-            ) from error
-        parts = (state.means, state.squares, state.scatters)
-        if not all(np.isfinite(each).all() for each in parts) or (state.counts < 0).any():
-            raise ValueError(f"{path.name} must hold finite moments; got NaN or infinity.")
-        large = [
-            *(np.abs(state.means) > kernel.LARGEST, state.counts > _MOST_ROWS),
-            *(state.squares > kernel.LARGEST**2, np.abs(state.scatters) > kernel.LARGEST**2),
-        ]
-        if (state.squares < 0).any() or any(each.any() for each in large):
-            raise ValueError(
-                f"{path.name} must hold moments of rows of at most {kernel.LARGEST:g} in size; got "
-                "other numbers."
-            )
-        return state
+        return moments_in(path, *read_safetensors(path))
+
+
+def moments_in(
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> Moments:
+    """Return the state that was saved in a file, given what was read from it."""
+    try:
+        meta = {key: value for key, value in metadata.items() if key != "format"}
+        precision = meta.pop("precision", "float32")  # which states before 0.7 do not say
+        if precision not in PRECISIONS:
+            raise ValueError("an unknown precision")
+        if any(arrays[name].dtype != dtype for name, dtype in _STORED.items()):
+            raise TypeError("numbers of another type")
+        numbers = {name: np.array(arrays[name]) for name in _STORED}
+        state = Moments(**numbers, meta=meta, precision=precision)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path.name} must be a state of moments that dimlab saved; got something else."
+        ) from error
+    parts = (state.means, state.squares, state.scatters)
+    if not all(np.isfinite(each).all() for each in parts) or (state.counts < 0).any():
+        raise ValueError(f"{path.name} must hold finite moments; got NaN or infinity.")
+    large = [
+        *(np.abs(state.means) > kernel.LARGEST, state.counts > _MOST_ROWS),
+        *(state.squares > kernel.LARGEST**2, np.abs(state.scatters) > kernel.LARGEST**2),
+    ]
+    if (state.squares < 0).any() or any(each.any() for each in large):
+        raise ValueError(
+            f"{path.name} must hold moments of rows of at most {kernel.LARGEST:g} in size; got "
+            "other numbers."
+        )
+    return state

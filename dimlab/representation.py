@@ -431,29 +431,38 @@ class Representation:
         """
         path = Path(path)
         arrays, metadata = (read_npz(path), {}) if path.suffix == ".npz" else read_safetensors(path)
-        if "features" not in arrays:
-            what = "an array" if path.suffix == ".npz" else "a tensor"
-            raise ValueError(
-                f"{path.name} must hold {what} named 'features'; got {sorted(arrays)[:8]}."
-            )
-        header = _header(path, metadata)
-        for name, names in header["categories"].items():
-            arrays[name] = _decoded(path, arrays.get(name), names)
-        named: dict[str, dict[str, np.ndarray]] = {"factor": {}, "view_factor": {}}
-        for name, value in arrays.items():
-            kind, _, rest = name.partition(":")
-            if rest and kind in named:
-                named[kind][rest] = value
-        with naming(path):
-            return cls(
-                arrays["features"],
-                labels=arrays.get("labels"),
-                factors=named["factor"],
-                periods=header["periods"],
-                views=arrays.get("views"),
-                view_factors=named["view_factor"],
-                meta=header["meta"],
-            )
+        return representation_in(path, arrays, metadata)
+
+
+def representation_in(
+    path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> Representation:
+    """Return the representation that was saved in a file, given what was read from it."""
+    if "features" not in arrays:
+        what = "an array" if path.suffix == ".npz" else "a tensor"
+        raise ValueError(
+            f"{path.name} must hold {what} named 'features'; got {sorted(arrays)[:8]}."
+        )
+    header = _header(path, metadata)
+    decoded = {
+        name: _decoded(path, arrays.get(name), names)
+        for name, names in header["categories"].items()
+    }
+    named: dict[str, dict[str, np.ndarray]] = {"factor": {}, "view_factor": {}}
+    for name, value in {**arrays, **decoded}.items():
+        kind, _, rest = name.partition(":")
+        if rest and kind in named:
+            named[kind][rest] = value
+    with naming(path):
+        return Representation(
+            arrays["features"],
+            labels=arrays.get("labels"),
+            factors=named["factor"],
+            periods=header["periods"],
+            views=arrays.get("views"),
+            view_factors=named["view_factor"],
+            meta=header["meta"],
+        )
 
 
 def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:

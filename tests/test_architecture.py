@@ -42,7 +42,7 @@ LAYERS = [  # from the floor up; a room imports only from rooms below its own, o
     | {"archives", "cuts", "image_set", "planted", "datasets"},
     {"probes", "training"},
     {"figures", "encode", "locate", "interop", "io"},
-    {"report", "explore", "baselines", "examine", "terminal", "sources"},
+    {"report", "explore", "baselines", "examine", "terminal"},
     {"demo"},
     {"cli"},
 ]

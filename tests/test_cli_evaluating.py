@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from dimlab import DimensionMask
+from dimlab.cli.samples import drawn, halves, sampled, sampled_train
 from dimlab.probes.evaluate import evaluate
 from dimlab.representation import Representation
-from dimlab.sources import drawn, halves, sampled, sampled_train
 
 
 def split_of(seed, n, **more):

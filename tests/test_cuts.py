@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dimlab.cli.samples import halves, sampled_train
 from dimlab.cuts import deal_folds, held_out, keep_every_class, n_classes_kept, random_half
 from dimlab.representation import Representation
-from dimlab.sources import halves, sampled_train
 
 LABELS = st.lists(st.integers(0, 4), min_size=1, max_size=40).map(np.array)
 SEEDS = st.integers(0, 1000)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dimlab.sources import Unreadable
+from dimlab.cli.inputs import Unreadable
 from tests.damage import damaged
 from tests.formats import FORMATS
 

@@ -18,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from dimlab import __version__
 from dimlab.cli.gates import GateMet
-from dimlab.sources import Unreadable
+from dimlab.cli.inputs import Unreadable
 from dimlab.text import make_streams_readable, say
 
 DONE, FAILED, MISUSED, GATED = 0, 1, 2, 3

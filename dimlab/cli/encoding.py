@@ -10,24 +10,13 @@ import numpy as np
 
 from dimlab.cli import showing
 from dimlab.cli.derive import INPUT, Option, TyperCommand, command_of, numbers_in
+from dimlab.cli.inputs import Inputs, reading, said_on_stderr
 from dimlab.cli.options import FAIL_IF, FILE, INPUTS, JSON, OUT, OUTPUTS, QUIET, measured_by
 from dimlab.cli.presenting import present
 from dimlab.cli.recording import keep_record, recording
-from dimlab.sources import (
-    Loading,
-    encode_with,
-    is_own,
-    load_data,
-    normalisation_note,
-    read_checkpoint,
-    reading,
-    said_on_stderr,
-)
 from dimlab.terminal import console, print_table, progress
-from dimlab.text import say
 
 if TYPE_CHECKING:
-    from dimlab.io.weights import LoadedEncoder
     from dimlab.moments import Moments
     from dimlab.representation import Representation
 
@@ -89,40 +78,34 @@ def _dimensions(text: str) -> list[int]:
 
 
 def _encode(values: dict[str, Any]) -> None:
-    from dimlab.interop.features import holds_features
     from dimlab.io.matching import check_names
-    from dimlab.io.unpickle import open_weights
 
-    source = values["source"]
+    source, inputs = values["source"], _inputs(values)
     check_names(values["encoder"], values["stem"], values["layout"])  # misuses, not failures
     if values["moments"] and values["views"] not in (0, 2):
         raise ValueError(f"views must be 0 or 2 with --moments; got {values['views']}.")
-    if source.is_dir():
-        with reading():
-            open_weights(source)  # says what a folder is instead
-    if is_own(source):
-        return _encode_own(values)
-    with reading():
-        is_features = source.is_file() and holds_features(source)
-    if is_features:
-        raise ValueError(f"checkpoint must hold an encoder; got features, {source.name}.")
+    kind = inputs.source(source, trust_pickle=values["trust_pickle"]).kind
+    if kind == "checkpoint":
+        return _encode_own(inputs, values)
+    if kind != "weights":
+        raise ValueError(f"checkpoint must hold an encoder; got {kind}, {source.name}.")
     _check_of_others(source.name, values)
-    _encode_others(values)
+    _encode_others(inputs, values)
 
 
-def _encode_own(values: dict[str, Any]) -> None:
+def _encode_own(inputs: Inputs, values: dict[str, Any]) -> None:
     """Encode with a checkpoint of dimlab's, in one process or several."""
     from dimlab.encode import encode as encode_images
     from dimlab.encode import encode_moments
     from dimlab.training.distributed import joined
 
     source, views = values["source"], values["views"]
-    checkpoint = read_checkpoint(source)
+    checkpoint = inputs.checkpoint(source)
     values["out"].mkdir(parents=True, exist_ok=True)
     with joined(values["device"]) as (world, place):
         for name in values["split"] or ["train", "test"]:
-            loading = _loading(values)
-            images = loading.images(checkpoint, name)
+            inputs.encoded.clear()  # a record is of one split
+            images = inputs.images(checkpoint, name)
             quiet = values["quiet"] or world.rank > 0
             with progress(f"encoding {name}", quiet=quiet) as advance:
                 settings: dict[str, Any] = {"layer": values["layer"], "seed": values["seed"]}
@@ -133,35 +116,24 @@ def _encode_own(values: dict[str, Any]) -> None:
                     else encode_images(checkpoint, images, n_views=views, **settings)
                 )
             if world.rank == 0:
-                _keep(encoded, values["out"], name, loading, source)
+                _keep(encoded, values["out"], name, inputs, source)
 
 
-def _loading(values: dict[str, Any]) -> Loading:
+def _inputs(values: dict[str, Any]) -> Inputs:
     known = ("data", "data_dir", "device", "seed", "quiet")
-    return Loading(**{each: values[each] for each in known if each in values})
+    return Inputs(**{each: values[each] for each in known if each in values}, has_flags=True)
 
 
-def _encode_others(values: dict[str, Any]) -> None:
+def _encode_others(inputs: Inputs, values: dict[str, Any]) -> None:
     """Encode with another tool's encoder."""
-    from dimlab.io.weights import load_encoder
-
-    source, data, data_dir = values["source"], values["data"], values["data_dir"]
-    with reading(), said_on_stderr():
-        loaded: LoadedEncoder = load_encoder(source, **_weights_in(values))
-    say(loaded.inspection.facts["why"])
-    note = normalisation_note(loaded, source, values["normalisation"])
-    if note is not None and not values["quiet"]:
-        say(note)
+    source, normalisation = values["source"], values["normalisation"]
+    loaded = inputs.encoder(source, normalisation=normalisation, **_weights_in(values))
     values["out"].mkdir(parents=True, exist_ok=True)
     for name in values["split"] or ["train", "test"]:
-        loading = _loading(values)
-        found = encode_with(
-            loaded, load_data(data, name, data_dir), views=values["views"],
-            normalisation=values["normalisation"], seed=values["seed"], device=values["device"],
-            quiet=values["quiet"],
-        )  # fmt: skip
-        loading.encoded[data, name] = str(data_dir or "")
-        _keep(found, values["out"], name, loading, source)
+        inputs.encoded.clear()  # a record is of one split
+        images = inputs.images_for_others(name)
+        found = inputs.encode(loaded, images, views=values["views"], normalisation=normalisation)
+        _keep(found, values["out"], name, inputs, source)
 
 
 def _weights_in(values: dict[str, Any]) -> dict[str, Any]:
@@ -190,7 +162,7 @@ def _check_of_others(name: str, values: dict[str, Any]) -> None:
 
 
 def _keep(
-    encoded: Representation | Moments, out: Path, split: str, loading: Loading, source: Path
+    encoded: Representation | Moments, out: Path, split: str, inputs: Inputs, source: Path
 ) -> None:
     """Save what was encoded, and where it is from; no old record stays beside new features."""
     from dimlab.report.provenance import RECORD
@@ -200,7 +172,7 @@ def _keep(
     path = out / f"{split}{ending}.safetensors"
     path.with_name(f"{path.stem}{RECORD}").unlink(missing_ok=True)
     print(encoded.save(path))
-    keep_record(recording(loading, [source], {split: encoded}, split=split)(), path)
+    keep_record(recording(inputs, [source], {split: encoded}, split=split)(), path)
 
 
 def _inspect(values: dict[str, Any]) -> None:
@@ -223,7 +195,7 @@ def _inspect(values: dict[str, Any]) -> None:
 
     present(
         found, "inspect", values, show=show, shown=list(found.summary()),
-        record=recording(Loading(), [], beside=[values["source"]]),
+        record=recording(Inputs(), [], beside=[values["source"]]),
     )  # fmt: skip
 
 
@@ -238,8 +210,9 @@ def _locate(values: dict[str, Any]) -> None:
     from dimlab.locate import locate as locate_dimensions
 
     source, device, count = values["source"], values["device"], values["max_queries"]
-    checkpoint, loading = read_checkpoint(source), _loading(values)
-    images = loading.images(checkpoint, values["split"])
+    inputs = _inputs(values)
+    checkpoint = inputs.checkpoint(source)
+    images = inputs.images(checkpoint, values["split"])
     if count is not None:
         images = images.take(range(min(count, len(images))))
     chosen = values["dimensions"]
@@ -253,6 +226,6 @@ def _locate(values: dict[str, Any]) -> None:
             progress=advance,
         )  # fmt: skip
     present(
-        result, "locate", values, record=recording(loading, [source]),
+        result, "locate", values, record=recording(inputs, [source]),
         show=showing.rows("Images of largest activation", count=3 * len(chosen)),
     )  # fmt: skip

@@ -13,9 +13,9 @@ import numpy as np
 
 from dimlab.cli.derive import INPUT, OUTPUT, Option, numbers_in, options_of
 from dimlab.cli.gates import Gate
+from dimlab.cli.inputs import reading
 from dimlab.devices import check_device
 from dimlab.io.files import json_of
-from dimlab.sources import reading
 
 if TYPE_CHECKING:
     from dimlab.representation import Representation

@@ -16,20 +16,12 @@ import numpy as np
 from dimlab.cli import showing
 from dimlab.cli.derive import Option, TyperCommand, command_of
 from dimlab.cli.gates import check_keys
+from dimlab.cli.inputs import Inputs, mask_of, reading
 from dimlab.cli.options import DEVICE, FILE, INPUTS, OUTPUTS, PARTS, SEED, Groups, measured_by
 from dimlab.cli.presenting import present
-from dimlab.cli.recording import recording
-from dimlab.sources import (
-    Loading,
-    is_own,
-    mask_of,
-    names_of,
-    read_checkpoint,
-    read_trace,
-    reading,
-    sampled,
-    sampled_train,
-)
+from dimlab.cli.recording import names_of, recording
+from dimlab.cli.samples import drawn, sampled, sampled_train
+from dimlab.cli.traces import read_trace
 from dimlab.terminal import progress
 from dimlab.text import say
 
@@ -64,7 +56,7 @@ class Call:
     name: str
     function: Callable[..., Any]
     sources: list[Path]
-    inputs: Loading
+    inputs: Inputs
     values: dict[str, Any]  # of all options by name
     arguments: dict[str, Any]  # those of the function
     working: str
@@ -96,12 +88,12 @@ def cautions(command: str) -> Iterator[None]:
         say(f"dimlab {command}: caution: {each.message}")
 
 
-def inputs_of(values: Mapping[str, Any]) -> Loading:
+def inputs_of(values: Mapping[str, Any]) -> Inputs:
     """Return what loads the files, as the options of the panel Input say."""
     names = {"train_features": "train"}
     known = ["data", "data_dir", "masked", "basis", "train_features", "array", "labels"]
     known += ["device", "seed", "quiet"]
-    return Loading(**{names.get(each, each): values[each] for each in known if each in values})
+    return Inputs(**{names.get(each, each): values[each] for each in known if each in values})
 
 
 def probe_command(name: str, function: Callable[..., Any], text: str) -> TyperCommand:
@@ -200,7 +192,7 @@ def _one(call: Call) -> Measured:
     """Measure one representation."""
     values = call.values
     call.inputs.check_data(call.sources)
-    found = call.inputs.features(call.sources[0], values["split"], views=values["views"])
+    found = call.inputs.representation(call.sources[0], values["split"], views=values["views"])
     found = sampled(found, values["max_queries"], seed=call.inputs.seed)
     return call.probe(found), {values["split"]: found}
 
@@ -211,7 +203,7 @@ def _several(call: Call) -> Measured:
     names = names_of(call.sources)
     call.inputs.check_data(call.sources)
     for name, source in zip(names, call.sources, strict=True):
-        own = call.inputs.features(source, values["split"], views=values["views"])
+        own = call.inputs.representation(source, values["split"], views=values["views"])
         # each in a basis of its own: a shared one would not fit other axes
         found[name] = call.inputs.in_basis(own, [own])[0]
     return call.probe(found), {f"{values['split']}, {name}": each for name, each in found.items()}
@@ -221,7 +213,7 @@ def _trace(call: Call) -> Measured:
     """Measure how a mask moved."""
     values = call.values
     key, sigmoid = values.get("key"), values.get("sigmoid", False)
-    return call.probe(read_trace(call.sources, key=key, sigmoid=sigmoid)), {}
+    return call.probe(read_trace(call.inputs, call.sources, key=key, sigmoid=sigmoid)), {}
 
 
 @dataclass(frozen=True)
@@ -289,7 +281,7 @@ def _redundancy(call: Call) -> Measured | None:
 def _bound(call: Call) -> Measured:
     values = call.values
     call.inputs.check_data(call.sources)
-    views = call.inputs.features(call.sources[0], values["split"], views=2)
+    views = call.inputs.representation(call.sources[0], values["split"], views=2)
     views = sampled(views, values["max_queries"], seed=call.inputs.seed)
     return call.probe(views, mask=mask_of(views)), {values["split"]: views}
 
@@ -297,10 +289,9 @@ def _bound(call: Call) -> Measured:
 def _evaluate(call: Call) -> Measured:
     """Evaluate features, or runs beside raw pixels and fresh weights."""
     from dimlab.baselines import evaluate_baselines
-    from dimlab.sources import drawn
 
     values, sources = call.values, call.sources
-    others = [source for source in sources if not is_own(source)]
+    others = [source for source in sources if not call.inputs.is_own(source)]
     if others:
         if len(sources) > 1:
             raise ValueError(
@@ -314,7 +305,7 @@ def _evaluate(call: Call) -> Measured:
         return call.probe(train, test, mask=mask_of(test)), {"train": train, "test": test}
     if call.inputs.train is not None:
         raise ValueError(f"train must be left out for a checkpoint; got {call.inputs.train}.")
-    checkpoints = [read_checkpoint(source) for source in sources]
+    checkpoints = [call.inputs.checkpoint(source) for source in sources]
     counts = {"test": values["max_queries"], "train": values["max_train"]}
     images = {split: call.inputs.images(checkpoints[0], split) for split in counts}
     for split, count in counts.items():
@@ -334,9 +325,9 @@ def _evaluate(call: Call) -> Measured:
 def _held_out(call: Call, asked: Asked) -> Representation | None:
     """Return held-out samples like train: named, or a checkpoint's validation split."""
     named = call.values["in_distribution"]
-    if named is None and not is_own(call.sources[0]):
+    if named is None and not call.inputs.is_own(call.sources[0]):
         return None
-    held_out = call.inputs.features(named or call.sources[0], "validation")
+    held_out = call.inputs.representation(named or call.sources[0], "validation")
     return asked.joined("validation", held_out)
 
 
@@ -380,8 +371,8 @@ def _attribute(call: Call) -> Measured:
                 bank, queries, reader=values["reader"], seed=seed, device=call.inputs.device,
                 progress=advance,
             )  # fmt: skip
-    if call.inputs.basis is None and is_own(source):
-        trace = read_checkpoint(source).trace
+    if call.inputs.basis is None and call.inputs.is_own(source):
+        trace = call.inputs.checkpoint(source).trace
     rows = queries.per_view() if values["views"] else queries
     result = call.probe(bank, rows, erased=None, ablation=ablation, trace=trace)
     factor = {"leading": result.leading_factor, "none": None}.get(chosen, chosen)
@@ -394,17 +385,16 @@ def _attribute(call: Call) -> Measured:
                 train, test, factor=factor, in_distribution=held_out, seed=seed, progress=advance
             )
         result = replace(result, erasure=erasure)
-    call.inputs.encoded.update(on_axes.encoded)
     return result, {"train": train, "test": test}
 
 
 def _follow(call: Call) -> Measured:
     """Follow a mask; where its last checkpoint is dimlab's, link it to what dimensions do."""
     values, sources = call.values, call.sources
-    trace = read_trace(sources, key=values["key"], sigmoid=values["sigmoid"])
+    trace = read_trace(call.inputs, sources, key=values["key"], sigmoid=values["sigmoid"])
     linked: dict[str, Any] = {}
     if values["links"] and values["key"] is None and sources[-1].suffix != ".npz":
-        last = max(sources, key=lambda path: read_checkpoint(path).step)
+        last = max(sources, key=lambda path: call.inputs.checkpoint(path).step)
         linked = _links(call, last)
     return call.probe(trace, **linked), {}
 

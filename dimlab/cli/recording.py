@@ -3,60 +3,45 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dimlab.cli.inputs import Inputs
 from dimlab.io.files import replacing
-from dimlab.sources import Loading, is_own, load_data, names_of, read_checkpoint
+from dimlab.text import visible
 
 Record = Callable[[], dict[str, Any]]
 
 
 def recording(
-    loading: Loading,
-    sources: Sequence[Path],
+    inputs: Inputs,
+    paths: Sequence[Path],
     splits: Mapping[str, Any] | None = None,
     *,
     beside: Sequence[str | Path | None] = (),
     split: str = "test",
 ) -> Record:
-    """Say how to record where a result is from; nothing is hashed until that is asked for.
+    """Return what records where a result is from; nothing is hashed until it is called.
 
-    Parameters
-    ----------
-    loading : Loading
-        How the sources were loaded.
-    sources : sequence of Path
-        What was named to be measured; the data that checkpoints among them encode is recorded too.
-    splits : mapping of str to object, optional
-        What was measured, by name; what is no representation is left out.
-    beside : sequence of str or Path
-        What else options named, files or not.
-    split : str, default="test"
-        Whose labels stand for ``--data``, of which a checkpoint says nothing.
-
-    Returns
-    -------
-    callable
-        Gives what `provenance_of` does.
+    ``splits`` are what was measured, by name (what is no representation is left out); ``beside``
+    what else options named, files or not; ``split`` the one whose labels stand for ``--data``.
     """
 
     def record() -> dict[str, Any]:
         from dimlab.report.provenance import provenance_of
         from dimlab.representation import Representation
 
-        measured = {
-            name: each for name, each in (splits or {}).items() if isinstance(each, Representation)
-        }
-        others = [loading.train, loading.labels, *beside]
+        others = [inputs.train, inputs.labels, *beside]
+        named = [*paths, *(file for each in others for file in _files_in(each))]
         return provenance_of(
-            [*sources, *(file for each in others for file in _files_in(each))],
-            measured,
-            seed=loading.seed,
-            device=loading.device,
-            data=_data_of(sources, loading, split),
-            images=_images_of(loading),
+            {path: inputs.digest(path) for path in dict.fromkeys(named)},
+            {n: each for n, each in (splits or {}).items() if isinstance(each, Representation)},
+            seed=inputs.seed,
+            device=inputs.device,
+            data=_data_of(inputs, paths, split),
+            images={key: each.images_hash for key, each in inputs.encoded.items()},
         )
 
     return record
@@ -70,16 +55,30 @@ def _files_in(option: str | Path | None) -> list[Path]:
     return [each for each in named if each.is_file()][:1]
 
 
-def keep_record(record: Mapping[str, Any], path: Path) -> None:
-    """Write where a file is from beside it, as ``<stem>.provenance.json``.
+def _data_of(inputs: Inputs, paths: Sequence[Path], split: str) -> dict[str, dict[str, Any]]:
+    """Name the data, and the versions that trained them, of the checkpoints among the files."""
+    found = {}
+    different = list(dict.fromkeys(paths))
+    for name, path in zip(names_of(different), different, strict=True):
+        source = inputs.opened.get(path)
+        if source is None or source.kind not in ("checkpoint", "weights"):
+            continue
+        own: dict[str, Any] = {}
+        versions: dict[str, str] = {}
+        if source.kind == "checkpoint":
+            own, versions = dict(source.value.data), source.value.versions
+        if inputs.data is not None:
+            labels = inputs.data_set(inputs.data, split, inputs.data_dir).labels_hash
+            own = {"name": inputs.data, "split": split, "folder": "", "labels_hash": labels}
+        if own and inputs.data_dir is not None:
+            own["folder"] = str(inputs.data_dir)
+        if own:
+            found[name] = {"data": own, "versions": versions}
+    return found
 
-    Parameters
-    ----------
-    record : mapping
-        Ready for JSON.
-    path : Path
-        The file, whose hash is recorded too.
-    """
+
+def keep_record(record: Mapping[str, Any], path: Path) -> None:
+    """Write where a file is from beside it, as ``<stem>.provenance.json``, with its hash."""
     from dimlab.report.provenance import RECORD, hash_of_file
 
     whole = {**record, "written": {path.name: hash_of_file(path)}}
@@ -88,34 +87,34 @@ def keep_record(record: Mapping[str, Any], path: Path) -> None:
         temporary.write_text(content, encoding="utf-8")
 
 
-def _images_of(loading: Loading) -> dict[tuple[str, str], str]:
-    """Hash the images that were encoded: once more read, as none are kept for it."""
-    return {
-        (name, split): load_data(name, split, Path(folder) if folder else None).images_hash
-        for (name, split), folder in loading.encoded.items()
-    }
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """Name different files in short: the folder of a ``checkpoint.pt``, else the stem.
+
+    Examples
+    --------
+    >>> names_of([Path("runs/a/checkpoint.pt"), Path("features.safetensors")])
+    ['a', 'features']
+    """
+    short = [
+        visible(each.resolve().parent.name if each.name == "checkpoint.pt" else each.stem, keep="")
+        for each in paths
+    ]
+    names = short if len(set(short)) == len(short) else [visible(str(e), keep="") for e in paths]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"files must differ; got {name} twice.")
+    return names
 
 
-def _data_of(sources: Sequence[Path], loading: Loading, split: str) -> dict[str, dict[str, Any]]:
-    """Name the data, and the versions that trained them, of the checkpoints among the sources."""
-    from dimlab.interop.features import holds_features
-    from dimlab.moments import Moments
+def stems_of(names: list[str]) -> list[str]:
+    """Turn different names into different stems of files, without folders and short enough.
 
-    found = {}
-    different = list(dict.fromkeys(sources))
-    for name, source in zip(names_of(different), different, strict=True):
-        if not source.is_file() or holds_features(source) or Moments.is_state(source):
-            continue
-        own: dict[str, Any] = {}
-        versions: dict[str, str] = {}
-        if is_own(source):
-            checkpoint = read_checkpoint(source)
-            own, versions = dict(checkpoint.data), checkpoint.versions
-        if loading.data is not None:
-            own = {"name": loading.data, "split": split, "folder": ""}
-            own["labels_hash"] = load_data(loading.data, split, loading.data_dir).labels_hash
-        if own and loading.data_dir is not None:
-            own["folder"] = str(loading.data_dir)
-        if own:
-            found[name] = {"data": own, "versions": versions}
-    return found
+    Examples
+    --------
+    >>> stems_of(["../a/x.npz", "b/x.npz"]), stems_of(["a/x", "a-x"])
+    (['a-x.npz', 'b-x.npz'], ['1-a-x', '2-a-x'])
+    """
+    stems = [re.sub(r"[/\\:]+", "-", name).strip(".-")[:50] for name in names]
+    if len(set(stems)) == len(stems) and all(stems):
+        return stems
+    return [f"{place}-{stem}" for place, stem in enumerate(stems, 1)]

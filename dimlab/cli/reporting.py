@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of
 from dimlab.cli.gates import GateMet
+from dimlab.cli.inputs import Inputs, mask_of, reading
 from dimlab.cli.options import FORMAT, INPUTS, JSON, OUT, PARTS, QUIET, measured_by
 from dimlab.cli.probing import cautions, inputs_of
-from dimlab.cli.recording import recording
-from dimlab.sources import Loading, is_own, mask_of, names_of, read_checkpoint, reading, stems_of
+from dimlab.cli.recording import names_of, recording, stems_of
 from dimlab.terminal import console, print_summary, progress
 from dimlab.text import say
 
@@ -96,7 +96,7 @@ def _report(values: dict[str, Any]) -> None:
     console().print(f"Open {page} (numbers beside it as CSV and JSON).")
 
 
-def _examined(inputs: Loading, source: Path, values: dict[str, Any]) -> tuple[Any, Any, Any]:
+def _examined(inputs: Inputs, source: Path, values: dict[str, Any]) -> tuple[Any, Any, Any]:
     """Return all results of a checkpoint, or of features, and the splits they are of."""
     from dimlab.examine import examine
 
@@ -104,9 +104,9 @@ def _examined(inputs: Loading, source: Path, values: dict[str, Any]) -> tuple[An
         source, values["max_queries"], max_train=values["max_train"], views=2, labelled=False
     )
     trace = held_out = None
-    if is_own(source):
-        checkpoint = read_checkpoint(source)
-        held_out = inputs.features(source, "validation")
+    if inputs.is_own(source):
+        checkpoint = inputs.checkpoint(source)
+        held_out = inputs.representation(source, "validation")
         trace = checkpoint.trace if checkpoint.has_mask else None
     own = {each: values[each] for each in ("reader", "n_permutations")}
     with cautions("report"):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of
+from dimlab.cli.inputs import Inputs, reading
 from dimlab.cli.options import DEVICE, INPUTS, JSON, OUT, QUIET, SEED
-from dimlab.sources import load_data, read_checkpoint, reading
 from dimlab.terminal import console, print_summary, progress, training_progress
 
 if TYPE_CHECKING:
@@ -78,15 +78,18 @@ def _train(values: dict[str, Any]) -> None:
     run = f"{known}-{settings.encoder}-{settings.method}-seed{settings.seed}"
     folder = _run_folder(values["out"], run, values["overwrite"] or values["resume"])
     before = folder / "checkpoint.pt"
-    earlier = read_checkpoint(before) if values["resume"] and before.exists() else None
+    inputs = Inputs(quiet=quiet)
+    earlier = inputs.checkpoint(before) if values["resume"] and before.exists() else None
     if earlier is not None:
         settings = _changed(start if values["preset"] else earlier.config, chosen)
         if values["data"] is None:
             known, recorded = earlier.data["name"], earlier.data["folder"]
             data_dir = data_dir or (Path(recorded) if recorded else None)
-    images = load_data(known, "train", data_dir)
+    images = inputs.data_set(known, "train", data_dir)
     settings, note = _for_channels(settings, images.images.shape[1], chosen)
-    validation = load_data(known, "validation", data_dir) if settings.validate_every else None
+    validation = None
+    if settings.validate_every:
+        validation = inputs.data_set(known, "validation", data_dir)
     with joined(values["device"]) as (world, place), ExitStack() as stack:
         quiet = quiet or world.rank > 0
         if note and not quiet:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -111,7 +111,7 @@ class Arrays(dict[str, np.ndarray]):
         return Arrays(arrays, self.unusable, self.broken, self.aside)
 
 
-def read_arrays(path: Path) -> Arrays:
+def read_arrays(path: Path, file: BinaryIO | None = None) -> Arrays:
     """Read the arrays of a file under the names that they have there.
 
     Parameters
@@ -143,16 +143,21 @@ def read_arrays(path: Path) -> Arrays:
         what = "a folder" if path.is_dir() else "nothing there"
         raise FileNotFoundError(f"features must be a file; got {path}, {what}.")
     if ending == ".npz":
-        return Arrays(read_npz(path))
+        return Arrays(read_npz(path, file))
     if ending == ".npy":
-        return Arrays({"": read_npy(path)})
+        return Arrays({"": read_npy(path, file)})
     if ending == ".safetensors":
         return Arrays(read_safetensors(path)[0])
     if ending in TABLES:
         return gathered(read_table(path))
     from dimlab.io.unpickle import read_torch_file
 
-    leaves = dict(_leaves(_put_together(read_torch_file(path))))
+    return arrays_in(read_torch_file(path))
+
+
+def arrays_in(payload: Any) -> Arrays:
+    """Name the tensors, and lists of numbers or text, in nested containers."""
+    leaves = dict(_leaves(_put_together(payload)))
     arrays = {name: each for name, each in leaves.items() if not isinstance(each, str)}
     return Arrays(arrays, {name: each for name, each in leaves.items() if isinstance(each, str)})
 
@@ -177,7 +182,11 @@ def numbers_and_text(path: Path) -> Arrays:
     ValueError
         As `read_arrays`, or if there is no such array.
     """
-    read = read_arrays(path)
+    return numbers_and_text_in(path, read_arrays(path))
+
+
+def numbers_and_text_in(path: Path, read: Arrays) -> Arrays:
+    """Keep what holds numbers or text of the arrays that were read from a file."""
     arrays = {}
     for name, array in read.items():
         if array.ndim and array.dtype.kind in "fiubUS":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from dimlab.interop.arrays import (
     Arrays,
     by_split,
     numbers_and_text,
+    numbers_and_text_in,
     of_split,
     plain,
     read_arrays,
@@ -25,12 +27,13 @@ from dimlab.interop.arrays import (
 )
 from dimlab.interop.classes import LABELS, class_ids, is_file_of_labels
 from dimlab.interop.joining import Keys, keys_of, with_labels
-from dimlab.io.files import Misnamed, naming, read_safetensors, safetensors_metadata
+from dimlab.io.files import Misnamed, naming, read_safetensors
 from dimlab.names import FILE, FILES, SPLIT_WORDS, word_of
-from dimlab.representation import FORMAT, Representation
+from dimlab.representation import FORMAT, Representation, representation_in
 from dimlab.tables import ending_of, factor_of
 
 _SAID = 3  # sentences on what is left out
+_NONE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -176,21 +179,76 @@ def part_of(
     TypeError
         As `load_features`.
     """
-    path, other_file = Path(path), is_file_of_labels(labels)
-    if ending_of(path) == ".safetensors" and path.is_file() and _is_own(path):
-        found = Representation.load(path)
-        keys = keys_of(found.factors, len(found))
-        if features is not None or (labels is not None and not other_file):
-            raise ValueError(
-                f"features and labels must be left out for {path.name}, which dimlab wrote; got a "
-                "name of an array."
+    return FeatureFile.read(Path(path)).part(split, features=features, labels=labels)
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureFile:
+    """A file of features that has been read: its arrays, or what dimlab itself wrote."""
+
+    path: Path
+    arrays: Arrays
+    own: Representation | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> FeatureFile:
+        """Read a file of any of the formats."""
+        if ending_of(path) == ".safetensors" and path.is_file():
+            arrays, metadata = read_safetensors(path)
+            return cls.of(path, Arrays(arrays), metadata)
+        return cls.of(path, read_arrays(path))
+
+    @classmethod
+    def of(
+        cls, path: Path, arrays: Arrays, metadata: Mapping[str, str] | None = None
+    ) -> FeatureFile:
+        """Take what was read from a file."""
+        usable, metadata = numbers_and_text_in(path, arrays), metadata or {}
+        if metadata.get("format") == FORMAT:
+            return cls(path, usable, representation_in(path, arrays, metadata))
+        return cls(path, usable)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits that the file names."""
+        if self.own is not None:
+            known = self.own.meta.get("split")
+            return (str(known),) if known else ()
+        return tuple(name for name in by_split(self.arrays) if name)
+
+    def part(
+        self,
+        split: str | None,
+        *,
+        features: str | None = None,
+        labels: str | os.PathLike[str] | None = None,
+    ) -> Representation:
+        """Return a split, or all of a file that holds one split only."""
+        path, other_file = self.path, is_file_of_labels(labels)
+        if self.own is not None:
+            found, keys = self.own, keys_of(self.own.factors, len(self.own))
+            if features is not None or (labels is not None and not other_file):
+                raise ValueError(
+                    f"features and labels must be left out for {path.name}, which dimlab wrote; "
+                    "got a name of an array."
+                )
+        else:
+            with naming(path):
+                own_labels = None if other_file else labels
+                found, keys = _chosen(path, self.arrays, split, features, own_labels)
+        if labels is None or not other_file:
+            return found
+        return with_labels(found, os.fspath(labels), keys, path.name)
+
+    def layouts(self) -> tuple[FeatureLayout, ...]:
+        """Say what each split holds; nothing where it is not plain."""
+        parts = by_split(self.arrays)
+        with naming(self.path):
+            if any(_usual_name(part) is None for part in parts.values()):
+                return ()
+            return tuple(
+                _layout(self.path, split, part, None, None) for split, part in parts.items()
             )
-    else:
-        with naming(path):
-            found, keys = _chosen(path, split, features, None if other_file else labels)
-    if labels is None or not other_file:
-        return found
-    return with_labels(found, os.fspath(labels), keys, path.name)
 
 
 def splits_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -213,11 +271,7 @@ def splits_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
     ValueError
         If it cannot be read.
     """
-    path = Path(path)
-    if ending_of(path) == ".safetensors" and path.is_file() and _is_own(path):
-        own = Representation.load(path).meta.get("split")
-        return (str(own),) if own else ()
-    return tuple(name for name in by_split(numbers_and_text(path)) if name)
+    return FeatureFile.read(Path(path)).splits
 
 
 def identify_features(path: str | os.PathLike[str]) -> tuple[FeatureLayout, ...]:
@@ -241,11 +295,7 @@ def identify_features(path: str | os.PathLike[str]) -> tuple[FeatureLayout, ...]
         If it cannot be read, or features in it are no numbers.
     """
     path = Path(path)
-    parts = by_split(numbers_and_text(path))
-    with naming(path):
-        if any(_usual_name(part) is None for part in parts.values()):
-            return ()
-        return tuple(_layout(path, split, part, None, None) for split, part in parts.items())
+    return FeatureFile(path, numbers_and_text(path)).layouts()
 
 
 def holds_features(path: str | os.PathLike[str]) -> bool:
@@ -294,22 +344,19 @@ def holds_features(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _is_own(path: Path) -> bool:
-    return safetensors_metadata(path).get("format") == FORMAT
-
-
 def _under(name: str | None) -> str:
     return f" under {name!r}" if name else ""
 
 
 def _chosen(
     path: Path,
+    arrays: Arrays,
     split: str | None,
     features: str | None,
     labels: str | os.PathLike[str] | None,
 ) -> tuple[Representation, Keys]:
     """Representation of a split, and what names its rows."""
-    parts = by_split(numbers_and_text(path), features=features)
+    parts = by_split(arrays, features=features)
     whole = None if features is None else of_split(features)
     if whole is not None and split is None and whole[0] in parts:
         split = whole[0]

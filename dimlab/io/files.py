@@ -26,7 +26,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -216,15 +216,16 @@ def _refusing_damage(path: Path, what: str) -> Iterator[None]:
         ) from error
 
 
-def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Read every array of an ``.npz``, with checksums; Python objects are refused."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} must be a .npz file; got nothing there.")
+def read_npz(path: Path, file: BinaryIO | None = None) -> dict[str, np.ndarray]:
+    """Read every array of an ``.npz`` (open as ``file``), with checksums; no Python objects."""
+    if file is None:
+        with _opened(path, ".npz") as file:
+            return read_npz(path, file)
     what = ".npz file of numbers and text"
-    with _refusing_damage(path, what), zipfile.ZipFile(path) as archive:
+    with _refusing_damage(path, what), zipfile.ZipFile(file) as archive:
         n_bytes = _claimed(archive)
     check_fits(path, n_bytes)
-    with _refusing_damage(path, what), warnings.catch_warnings(), zipfile.ZipFile(path) as archive:
+    with _refusing_damage(path, what), warnings.catch_warnings(), zipfile.ZipFile(file) as archive:
         warnings.simplefilter("ignore")  # numpy's about headers of Python 2
         return {
             entry.filename.removesuffix(".npy"): _member(archive, entry)
@@ -233,16 +234,41 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         }
 
 
-def read_npy(path: Path) -> np.ndarray:
-    """Map the array of an ``.npy``, read-only; Python objects are refused."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} must be a .npy file; got nothing there.")
+def read_npy(path: Path, file: BinaryIO | None = None) -> np.ndarray:
+    """Map the array of an ``.npy`` (open as ``file``), read-only; Python objects are refused."""
+    if file is None:
+        with _opened(path, ".npy") as file:
+            return read_npy(path, file)
     what = ".npy file of numbers or text"
     with _refusing_damage(path, what), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        file.seek(0)
+        shape, is_fortran, dtype = _header_of(file)
+        if math.prod(shape) == 0:
+            return np.empty(shape, dtype)
+        order: Literal["F", "C"] = "F" if is_fortran else "C"
+        array = np.memmap(file, dtype, "r", file.tell(), shape, order)
         _check_text(array)
         return array
+
+
+def _opened(path: Path, ending: str) -> BinaryIO:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} must be a {ending} file; got nothing there.")
+    return path.open("rb")
+
+
+def _header_of(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read shape, order and type of an array that follows in a file; Python objects are refused."""
+    version = np.lib.format.read_magic(file)
+    read_header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }[version if version[0] < 3 else (2, 0)]
+    shape, is_fortran, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError("an array of Python objects")
+    return shape, is_fortran, dtype
 
 
 def _claimed(archive: zipfile.ZipFile) -> int:
@@ -262,14 +288,7 @@ def _claimed(archive: zipfile.ZipFile) -> int:
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
     """Read an array whose header fits the member's size, so that nothing more is allocated."""
     with archive.open(entry) as file:
-        version = np.lib.format.read_magic(file)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version if version[0] < 3 else (2, 0)]
-        shape, _, dtype = read_header(file)
-        if dtype.hasobject:
-            raise ValueError("an array of Python objects")
+        shape, _, dtype = _header_of(file)
         claimed, there = math.prod(shape) * dtype.itemsize, entry.file_size - file.tell()
         if min(shape, default=0) < 0 or claimed != there:
             raise ValueError(f"shape {shape} of {dtype} takes {claimed} bytes; there are {there}")
@@ -301,7 +320,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
     with _refusing_damage(path, "safetensors file"), safe_open(path, framework="pt") as file:
         metadata = dict(file.metadata() or {})
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-    return {name: _as_array(path, name, each) for name, each in tensors.items()}, metadata
+    return as_arrays(path, tensors), metadata
+
+
+def as_arrays(path: Path, tensors: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return torch's tensors as read-only arrays; bfloat16 is widened to float32."""
+    return {name: _as_array(path, name, each) for name, each in tensors.items()}
 
 
 def _as_array(path: Path, name: str, tensor: Any) -> np.ndarray:

@@ -70,41 +70,59 @@ def fault_of(tensor: Tensor, *, counts: bool = False) -> str | None:
 
 def open_weights(path: Path, *, trust_pickle: bool = False) -> Opened:
     """Open a file of weights, told by its content; ``trust_pickle`` runs code that it asks for."""
-    if not path.is_file():
-        parts = [e.name for e in path.iterdir() if _SHARD.search(e.name)] if path.is_dir() else []
-        if parts:
-            raise ValueError(
-                f"checkpoint must be one file; got {path}, a folder with {len(parts)} parts of "
-                f"one, as {min(parts)}. Load it with the package that wrote it, and save "
-                "module.state_dict() in one file."
-            )
-        what = "which is a folder" if path.is_dir() else "which is not there"
-        raise FileNotFoundError(f"checkpoint must be a file; got {path}, {what}.")
+    check_file(path)
     with path.open("rb") as file:
-        head = file.read(16)
-        if head[8:9] == b"{":
-            return _open_safetensors(path)
-        if head[:2] not in (b"PK", b"\x80\x02", b"\x80\x04") and path.suffix != ".tar":
-            what = "an empty one" if not head else f"one that begins with {head[:8]!r}"
-            raise ValueError(f"{path.name} must be a torch or safetensors file; got {what}.")
-        _refuse_script(path, file)
-        try:
-            payload = read_torch(path, file)
-        except ValueError as error:
-            if not isinstance(error.__cause__, pickle.UnpicklingError):
-                raise
-            asked = _asked_for(file)
-            if not trust_pickle:
-                raise ValueError(
-                    f"{path.name} must hold only tensors and plain containers; got a pickle that "
-                    f"asks for {asked}, and dimlab runs no code from a file. If you trust who "
-                    f"wrote it, pass {FLAG}."
-                ) from error
-            payload = _load_trusted(path, file, asked)
-    return opened(path, payload)
+        if is_safetensors(file):
+            return open_safetensors(path)
+        return opened(path, read_weights(path, file, trust_pickle=trust_pickle))
 
 
-def _open_safetensors(path: Path) -> Opened:
+def check_file(path: Path) -> None:
+    """Refuse what is no file; of a folder of one checkpoint in parts say how it becomes one."""
+    if path.is_file():
+        return
+    parts = [e.name for e in path.iterdir() if _SHARD.search(e.name)] if path.is_dir() else []
+    if parts:
+        raise ValueError(
+            f"checkpoint must be one file; got {path}, a folder with {len(parts)} parts of one, as "
+            f"{min(parts)}. Load it with the package that wrote it, and save "
+            "module.state_dict() in one file."
+        )
+    what = "which is a folder" if path.is_dir() else "which is not there"
+    raise FileNotFoundError(f"checkpoint must be a file; got {path}, {what}.")
+
+
+def is_safetensors(file: BinaryIO) -> bool:
+    """Whether an open file begins as safetensors do."""
+    file.seek(0)
+    return file.read(9)[8:] == b"{"
+
+
+def read_weights(path: Path, file: BinaryIO, *, trust_pickle: bool = False) -> Any:
+    """Read an open torch file of anyone's; ``trust_pickle`` runs code that it asks for."""
+    file.seek(0)
+    head = file.read(8)
+    if head[:2] not in (b"PK", b"\x80\x02", b"\x80\x04") and path.suffix != ".tar":
+        what = f"one that begins with {head!r}" if head else "an empty one"
+        raise ValueError(f"{path.name} must be a torch or safetensors file; got {what}.")
+    _refuse_script(path, file)
+    try:
+        return read_torch(path, file)
+    except ValueError as error:
+        if not isinstance(error.__cause__, pickle.UnpicklingError):
+            raise
+        asked = _asked_for(file)
+        if not trust_pickle:
+            raise ValueError(
+                f"{path.name} must hold only tensors and plain containers; got a pickle that asks "
+                f"for {asked}, and dimlab runs no code from a file. If you trust who wrote it, "
+                f"pass {FLAG}."
+            ) from error
+        return _load_trusted(path, file, asked)
+
+
+def open_safetensors(path: Path) -> Opened:
+    """Map the tensors of a safetensors file; ``values`` is the text beside them."""
     from safetensors import SafetensorError, safe_open
 
     try:

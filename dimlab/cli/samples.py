@@ -1,4 +1,4 @@
-"""Samples are drawn from a split, or a split is cut in halves, and its results say so."""
+"""Samples are drawn from a split, or a split is cut in halves; ``meta["sample"]`` says so."""
 
 from __future__ import annotations
 
@@ -16,46 +16,13 @@ if TYPE_CHECKING:
 
 
 def check_drawn(name: str, count: int | None) -> None:
-    """Refuse to draw nothing.
-
-    Parameters
-    ----------
-    name : str
-        The option's.
-    count : int or None
-        Its value; None: all.
-
-    Raises
-    ------
-    ValueError
-        If it is < 1.
-    """
+    """Refuse to draw nothing."""
     if count is not None and count < 1:
         raise ValueError(f"{name} must be >= 1; got {count}.")
 
 
 def sampled(test: Representation, max_queries: int | None, *, seed: int) -> Representation:
-    """Draw test samples, and note in ``meta["sample"]`` that they are not all.
-
-    Parameters
-    ----------
-    test : Representation
-        All of test.
-    max_queries : int or None
-        How many are wanted, at most; None: all.
-    seed : int
-        Draws them.
-
-    Returns
-    -------
-    Representation
-        In the order of test.
-
-    Raises
-    ------
-    ValueError
-        If ``max_queries`` < 1.
-    """
+    """Draw at most so many test samples, in the order of test."""
     check_drawn("max-queries", max_queries)
     if max_queries is None or max_queries >= len(test):
         return test
@@ -68,27 +35,7 @@ def sampled(test: Representation, max_queries: int | None, *, seed: int) -> Repr
 def sampled_train(
     train: Representation, test: Representation, max_train: int | None, *, seed: int
 ) -> tuple[Representation, Representation]:
-    """Draw train samples, and note in ``meta["sample"]`` of test that they are not all.
-
-    Parameters
-    ----------
-    train, test : Representation
-        All of train; test, whose results carry the note.
-    max_train : int or None
-        How many are wanted, at most; None: all.
-    seed : int
-        Draws them.
-
-    Returns
-    -------
-    tuple of Representation
-        Train, in its order and with every class's share; test.
-
-    Raises
-    ------
-    ValueError
-        If ``max_train`` < 1, or smaller than the number of classes.
-    """
+    """Draw at most so many train samples, of every class its share; test carries the note."""
     check_drawn("max-train", max_train)
     if max_train is None or max_train >= len(train):
         return train, test
@@ -104,23 +51,7 @@ def sampled_train(
 
 
 def drawn(n_samples: int, count: int, labels: np.ndarray | None = None, *, seed: int) -> np.ndarray:
-    """Draw rows without replacement, of every class its share, and at least one, by labels.
-
-    Parameters
-    ----------
-    n_samples : int
-        N, how many there are.
-    count : int
-        How many are wanted, from 1 to N.
-    labels : ndarray of shape (N,), optional
-        Class ids.
-    seed : int
-        Draws them.
-
-    Returns
-    -------
-    ndarray of shape (count,), int
-        Rows in ascending order.
+    """Draw rows (count,) in ascending order; by labels (N,) of every class its share, at least one.
 
     Examples
     --------
@@ -138,28 +69,10 @@ def drawn(n_samples: int, count: int, labels: np.ndarray | None = None, *, seed:
 
 
 def halves(whole: Representation, *, seed: int) -> tuple[Representation, Representation]:
-    """Cut a representation in two, class by class, and note in ``meta["sample"]`` that it is.
+    """Cut a representation in train and test, class by class, each in the order of the whole.
 
-    Of a class with an odd number of samples train has one more, so one with a single sample is in
-    train alone; the note says how many such classes there are. Rows that have names fall on the
+    Of a class with an odd number of samples train has one more. Rows that have names fall on the
     same side in any order of the rows.
-
-    Parameters
-    ----------
-    whole : Representation
-        At least two samples.
-    seed : int
-        Deals them.
-
-    Returns
-    -------
-    tuple of Representation
-        Train and test, each in the order of the whole.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than two samples, or every class has one.
     """
     if len(whole) < 2:
         raise ValueError(f"features must have at least 2 samples; got {len(whole)}.")
@@ -182,18 +95,7 @@ def halves(whole: Representation, *, seed: int) -> tuple[Representation, Represe
 
 
 def in_order_of_names(representation: Representation) -> np.ndarray:
-    """Give the rows in the order of their names, so that what is drawn does not depend on theirs.
-
-    Parameters
-    ----------
-    representation : Representation
-        N rows.
-
-    Returns
-    -------
-    ndarray of shape (N,), int
-        Rows; 0, 1, 2, ... where they have no names, or some name repeats.
-    """
+    """Return the rows (N,) in the order of their names, where all differ, for draws by name."""
     for _, names in row_names(representation).values():
         different, first = np.unique(spelled(names), return_index=True)
         if len(different) == len(names):

@@ -1,0 +1,461 @@
+"""What the options of the panel "Input" name: each file is opened, each split loaded, once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dimlab.cli.samples import check_drawn, halves, sampled, sampled_train
+from dimlab.io.files import Misnamed
+from dimlab.text import say
+
+if TYPE_CHECKING:
+    from dimlab.datasets import ImageSet
+    from dimlab.io.source import Source
+    from dimlab.io.weights import LoadedEncoder
+    from dimlab.mask import DimensionMask
+    from dimlab.representation import Representation
+    from dimlab.training.checkpoint import Checkpoint
+    from dimlab.training.distributed import World
+
+Joined = Callable[[str, "Representation"], "Representation"]
+
+
+class Unreadable(Exception):
+    """A file that is there but cannot be used: a failure, not a misuse."""
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Turn what a reader refuses into `Unreadable`; a `Misnamed` part of a file stays a misuse."""
+    try:
+        yield
+    except Misnamed:
+        raise
+    except ValueError as error:
+        raise Unreadable(str(error)) from error
+
+
+@contextmanager
+def said_on_stderr() -> Iterator[None]:
+    """Say warnings as sentences on stderr."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for each in caught:
+        say(f"note: {each.message}")
+
+
+@contextmanager
+def _flags_are_of_encode(path: Path, has_flags: bool) -> Iterator[None]:
+    """Add to a refusal or a warning with a flag that only ``dimlab encode`` has it."""
+    if has_flags:
+        yield
+        return
+    note = f"That flag is dimlab encode's: encode {path.name} with it first, and name the features."
+
+    def noted(sentence: str) -> str:
+        return f"{sentence} {note}" if "--" in sentence else sentence
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            yield
+        except ValueError as error:
+            raise type(error)(noted(str(error))) from error
+    for each in caught:
+        warnings.warn(noted(str(each.message)), stacklevel=2)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a command reads, as its options say."""
+
+    data: str | None = None  # data set to encode; None: the checkpoint's own
+    data_dir: Path | None = None
+    masked: bool = False  # multiply features by the checkpoint's mask
+    basis: str | None = None  # which train fits, and everything is expressed in
+    train: Path | None = None  # train features, where the other files hold features
+    device: str = "cpu"
+    seed: int = 0  # draws views, samples and the deal of moments
+    quiet: bool = False
+    array: str | None = None  # name of the array of features in files of other tools
+    labels: str | None = None  # name of the array of labels there, or a file of them
+    has_flags: bool = False  # whether the command has the flags for other tools' files
+    opened: dict[Path, Source] = field(default_factory=dict, compare=False, repr=False)
+    loaded: dict[tuple[str, str, str], ImageSet] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    encoders: dict[Path, LoadedEncoder] = field(default_factory=dict, compare=False, repr=False)
+    encoded: dict[tuple[str, str], ImageSet] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must be >= 0; got {self.seed}.")
+        if self.basis is not None:  # before anything long
+            from dimlab.basis import KINDS
+
+            if self.basis not in KINDS:
+                raise ValueError(f"basis must be one of {', '.join(KINDS)}; got {self.basis!r}.")
+
+    # Files ----------------------------------------------------------------------------------------
+
+    def source(self, path: Path, **how: bool) -> Source:
+        """Open a file once, as `open_source` does."""
+        from dimlab.io.source import open_source
+
+        if path not in self.opened:
+            with reading(), said_on_stderr(), _flags_are_of_encode(path, self.has_flags):
+                self.opened[path] = open_source(path, **how)
+        return self.opened[path]
+
+    def digest(self, path: Path) -> str | None:
+        """Return the hash of what was read from a file; None for what is no file."""
+        from dimlab.report.provenance import hash_of_file
+
+        if path in self.opened:
+            return self.opened[path].digest
+        return hash_of_file(path) if path.is_file() else None
+
+    def is_own(self, path: Path) -> bool:
+        """Whether a file is a checkpoint that dimlab wrote."""
+        return self.source(path).kind == "checkpoint"
+
+    def checkpoint(self, path: Path) -> Checkpoint:
+        """Return the checkpoint of dimlab that a file must hold."""
+        source = self.source(path)
+        if source.kind == "features":
+            raise ValueError(
+                f"checkpoint must be a file of dimlab train; got features, {path.name}."
+            )
+        if source.kind != "checkpoint":
+            raise Unreadable(
+                f"{path.name} must be a checkpoint written by dimlab train; got another kind of "
+                "file."
+            )
+        return source.value
+
+    def encoder(
+        self, path: Path, *, normalisation: str | None = None, **known: Any
+    ) -> LoadedEncoder:
+        """Return the encoder of another tool's file; ``known`` is as in `load_encoder`."""
+        from dimlab.io.weights import encoder_of, load_encoder
+
+        if path not in self.encoders:
+            source = self.source(path)
+            with reading(), said_on_stderr(), _flags_are_of_encode(path, self.has_flags):
+                if source.value is None:
+                    found = load_encoder(path, **known)
+                else:
+                    known.pop("trust_pickle", None)  # it is open
+                    found = encoder_of(path, source.value, **known)
+            if self.has_flags:
+                say(found.inspection.facts["why"])
+            if self.data is None:
+                raise ValueError(
+                    f"data must name what {path.name} shall encode, as only dimlab's own "
+                    "checkpoints know it; got nothing. Pass --data."
+                )
+            note = normalisation_note(found, path, normalisation)
+            if note is not None and not self.quiet:
+                say(note)
+            self.encoders[path] = found
+        return self.encoders[path]
+
+    # Images ---------------------------------------------------------------------------------------
+
+    def data_set(self, name: str, split: str, folder: Path | None) -> ImageSet:
+        """Load a split of a data set, once; a name or split that nobody knows is a misuse."""
+        from dimlab import datasets
+        from dimlab.image_set import SPLITS
+
+        key = name, split, str(folder or "")
+        if key not in self.loaded:
+            datasets.check_name(name)
+            if split not in SPLITS:
+                raise ValueError(f"split must be train, validation or test; got {split!r}.")
+            with reading():
+                self.loaded[key] = datasets.load_images(name, split, data_dir=folder)
+        return self.loaded[key]
+
+    def images(self, checkpoint: Checkpoint, split: str) -> ImageSet:
+        """Load a split of ``--data``, or of the checkpoint's own data, known by its labels."""
+        recorded = checkpoint.data
+        own = Path(recorded["folder"]) if recorded["folder"] and not self.data else None
+        folder, name = self.data_dir or own, self.data or recorded["name"]
+        images = self.data_set(name, split, folder)
+        if self.data is None:
+            same = self.data_set(name, recorded["split"], folder)
+            if same.labels_hash != recorded["labels_hash"]:
+                raise Unreadable(
+                    f"{name} must be the data that the checkpoint was trained on; got labels with "
+                    "another hash. Point --data-dir to that copy, or pass --data."
+                )
+        self.encoded[name, split] = images
+        return images
+
+    def images_for_others(self, split: str) -> ImageSet:
+        """Load a split of the data of ``--data``, for another tool's encoder."""
+        images = self.data_set(str(self.data), split, self.data_dir)
+        self.encoded[str(self.data), split] = images
+        return images
+
+    def encode(
+        self,
+        network: Checkpoint | LoadedEncoder,
+        images: ImageSet,
+        *,
+        views: int = 0,
+        normalisation: str | None = None,
+    ) -> Representation:
+        """Encode images; grey ones are given to another tool's three channels alike."""
+        from dimlab.encode import encode
+        from dimlab.io.weights import LoadedEncoder
+        from dimlab.terminal import progress
+
+        if isinstance(network, LoadedEncoder):
+            channels = _channels(network)
+            if channels == 3 and images.images.shape[1] == 1:
+                images = replace(images, images=np.repeat(images.images, 3, axis=1))
+            if images.images.shape[1] != channels:
+                raise ValueError(
+                    f"data must have images of {channels} channels, as the encoder has; got "
+                    f"{images.images.shape[1]}."
+                )
+        with progress(f"encoding {images.split or images.name}", quiet=self.quiet) as advance:
+            return encode(
+                network, images, n_views=views, seed=self.seed, device=self.device,
+                normalisation=normalisation, progress=advance,
+            )  # fmt: skip
+
+    # Representations ------------------------------------------------------------------------------
+
+    def representation(self, path: Path, split: str = "test", *, views: int = 0) -> Representation:
+        """Read features (N, D) from a file, or encode one split of a checkpoint's data."""
+        source = self.source(path)
+        if source.kind == "features":
+            if self.masked:
+                raise ValueError("masked must be left out for a file of features; got --masked.")
+            with reading(), said_on_stderr():
+                return source.value.part(split, features=self.array, labels=self.labels)
+        if source.kind == "checkpoint":
+            found = self.encode(source.value, self.images(source.value, split), views=views)
+            return found.masked(source.value.mask) if self.masked else found
+        if source.kind != "weights":
+            raise Unreadable(f"{path.name} must hold features or weights; got {source.kind}.")
+        loaded = self.encoder(path)
+        found = self.encode(loaded, self.images_for_others(split), views=views)
+        if not self.masked:
+            return found
+        if loaded.mask is None:
+            raise ValueError(f"masked must be left out for {path.name}, which has no mask.")
+        return found.masked(loaded.mask)
+
+    def check_data(self, paths: Sequence[Path]) -> None:
+        """Refuse a data set where every file holds features or moments: nothing is encoded."""
+        if self.data is None:
+            return
+        if all(self.source(each).kind in ("features", "moments") for each in paths):
+            what = ", ".join(each.name for each in paths)
+            raise ValueError(
+                f"data must be left out for a file of features, as {what} is; got {self.data!r}."
+            )
+
+    def pair(
+        self,
+        path: Path,
+        max_queries: int | None = None,
+        *,
+        max_train: int | None = None,
+        views: int = 0,
+        labelled: bool = True,
+        joined: Joined | None = None,
+    ) -> tuple[Representation, Representation]:
+        """Load train and test, in the basis asked for, and draw the samples asked for.
+
+        A file that names no split is cut in halves, class by class. ``joined(role, split)`` adds
+        what another file says of all samples of ``train``, ``test`` or the ``whole``.
+        """
+        from dimlab.interop.classes import aligned
+
+        check_drawn("max-queries", max_queries)  # before anything long
+        check_drawn("max-train", max_train)
+        self.check_data([path])
+        test = self.representation(path, "test", views=views)
+        train = self._train_of(path, test)
+        joined = joined or (lambda role, each: each)
+        if train is not None:
+            train, test = joined("train", train), joined("test", test)
+        else:
+            train, test = halves(joined("whole", test), seed=self.seed)
+            kept = test.meta["sample"].partition("; ")[2]
+            say(
+                f"{path.name} names no split: {len(train)} of its {len(train) + len(test)} "
+                f"samples are train, the others test (seed {self.seed}; --train names another "
+                f"file)." + (f" {kept}." if kept else "")
+            )
+        if labelled and (train.labels is None or test.labels is None):
+            file = self.train if test.labels is not None and self.train else path
+            vectors = ", ".join((test if file == path else train).factors)
+            raise ValueError(
+                f"labels must stand in {file.name} or be named; got none. Pass --labels FILE, or "
+                f"the name of an array there ({vectors or 'it has none of one value a sample'})."
+            )
+        train, test = aligned(train, test)
+        test = sampled(test, max_queries, seed=self.seed)
+        train, test = sampled_train(train, test, max_train, seed=self.seed)
+        train, test = self.in_basis(train, [train, test])
+        return train, test
+
+    def _train_of(self, path: Path, test: Representation) -> Representation | None:
+        """Train features: named, of a checkpoint, in the file itself; None if a half would do."""
+        source = self.source(path)
+        if source.kind != "features" or self.train is not None:
+            return self._basis_train(path)
+        if test.meta.get("split") != "test":
+            return None
+        if "train" not in source.value.splits:
+            raise ValueError(
+                "train must name the train features, as these are test; got nothing. Pass --train "
+                f"train{path.suffix}."
+            )
+        return self.representation(path, "train")
+
+    def _basis_train(self, path: Path) -> Representation:
+        """Train features for a basis: named, or of a checkpoint."""
+        if self.source(path).kind != "features":
+            return self.representation(path, "train")
+        if self.train is None:
+            raise ValueError(
+                f"train must name the train features; got nothing. Pass --train train{path.suffix}."
+            )
+        return self.representation(self.train, "train")
+
+    def in_basis(
+        self, train: Representation, representations: list[Representation]
+    ) -> list[Representation]:
+        """Express representations in the basis asked for, fitted on train; say what it is."""
+        from dimlab.basis import fit_basis
+
+        if self.basis is None:
+            return representations
+        fitted = fit_basis(train, self.basis, seed=self.seed)
+        words = fitted.summary()
+        say(
+            f"basis {self.basis}: {words['n_directions']} directions ({words['n_dropped']} "
+            f"dropped, {words['n_stable']} stable); {words['in_words']}."
+        )
+        return [fitted.apply(each) for each in representations]
+
+    @contextmanager
+    def measured(
+        self,
+        paths: Sequence[Path],
+        split: str,
+        *,
+        views: int = 0,
+        pairs: bool = False,
+        stacked: bool = False,
+        save_moments: Path | None = None,
+    ) -> Iterator[tuple[Any, bool]]:
+        """Yield one representation, or the moments of several parts and processes; and who prints.
+
+        ``pairs``: moments are of two views, where there are two; ``stacked``: the views are samples
+        of their own, instead of the features.
+        """
+        from dimlab.moments import Moments
+        from dimlab.training.distributed import joined
+
+        self.check_data(paths)
+        states = [self.source(path).kind == "moments" for path in paths]
+        if any(states) and (not all(states) or self.basis or self.masked):
+            raise ValueError(
+                "files must all be moments, without --basis and --masked, or none; got both."
+            )
+        with joined(self.device) as (world, place):
+            mine = replace(self, device=place, quiet=self.quiet or world.rank > 0)
+            measured: Any
+            if any(states):
+                measured = self.source(paths[0]).value
+                with reading():
+                    for path in paths[1:]:
+                        measured = measured.merge(self.source(path).value)
+            else:
+                parts = [mine.representation(each, split, views=views) for each in paths]
+                parts = [each.per_view() for each in parts] if stacked else parts
+                if self.basis is not None:
+                    parts = mine.in_basis(mine._basis_train(paths[0]), parts)
+                alone = len(parts) == 1 and world.size == 1
+                measured = parts[0] if alone else mine._moments(parts, pairs, world)
+            if save_moments is not None and world.rank == 0:
+                state = measured
+                if not isinstance(measured, Moments):
+                    state = mine._moments([measured], pairs, world)
+                say(f"wrote {state.save(save_moments)}")
+            yield measured, world.rank == 0
+
+    def _moments(self, parts: list[Representation], pairs: bool, world: World) -> Any:
+        """Accumulate parts of a representation; a process takes its share of each part's rows."""
+        from dimlab.moments import N_BLOCKS, Moments
+        from dimlab.terminal import progress
+
+        have = [each.views is not None and len(each.views) > 1 for each in parts]
+        pairs = pairs and any(have)
+        if pairs and not all(have):
+            raise ValueError("files must all hold two views, or none; got both.")
+        meta = {"basis": self.basis} if self.basis else {}
+        total: Any = None
+        first_row = 0
+        with progress("accumulating", quiet=self.quiet) as advance:
+            for each in parts:
+                rows = world.rows(len(each))
+                source: Any = each.features[rows]
+                if pairs and each.views is not None:
+                    source = (each.views[0][rows], each.views[1][rows])
+                state = Moments.empty(N_BLOCKS, 1 + pairs, each.n_dimensions)
+                if rows.stop > rows.start:
+                    state = Moments.of(
+                        source,
+                        seed=self.seed,
+                        first_row=first_row + rows.start,
+                        device=self.device,
+                        progress=advance,
+                    )
+                total = state if total is None else total.merge(state)
+                first_row += len(each)
+        return replace(total, meta=meta).over_ranks()
+
+
+def normalisation_note(loaded: LoadedEncoder, path: Path, chosen: str | None) -> str | None:
+    """Say that nobody said how an encoder's pixels are normalised, where nobody did.
+
+    ImageNet has no normalisation for other than three channels.
+    """
+    known = chosen is not None or loaded.inspection.facts.get("normalisation") is not None
+    if known or _channels(loaded) != 3:
+        return None
+    return (
+        f"note: {path.name} does not record how pixels were normalised; they go in as they are, "
+        "from 0 to 1 (none). For weights trained on ImageNet's normalised pixels: dimlab encode "
+        f"{path} --normalisation imagenet."
+    )
+
+
+def _channels(loaded: LoadedEncoder) -> int:
+    return next(each.shape[1] for each in loaded.module.parameters() if each.ndim == 4)
+
+
+def mask_of(representation: Representation) -> DimensionMask | None:
+    """Return the mask that the features' checkpoint learned, where it did."""
+    from dimlab.mask import DimensionMask
+
+    weights = representation.meta.get("mask")
+    return None if weights is None else DimensionMask(np.array(weights))
