@@ -16,7 +16,7 @@ _HOME = {
     "DimensionMask": "dimlab.mask",
     "MaskTrace": "dimlab.mask",
     "Representation": "dimlab.representation",
-    "ImageSet": "dimlab.image_set",
+    "ImageSet": "dimlab.images",
     "datasets": "dimlab.datasets",
     "readers": "dimlab.readers",
     "join_factors": "dimlab.factor_table",

@@ -421,7 +421,7 @@ def encode_pixels(
 
     Examples
     --------
-    >>> from dimlab.image_set import ImageSet
+    >>> from dimlab.images import ImageSet
     >>> pixels = np.array([[0, 255], [51, 102]], np.uint8).reshape(2, 1, 1, 2)
     >>> images = ImageSet(pixels, np.array([0, 1]), name="two")
     >>> encode_pixels(images, TrainConfig.small()).features

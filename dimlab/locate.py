@@ -15,7 +15,7 @@ from dimlab.kernels.rounding import spread_floor
 from dimlab.probes._reading import plain
 
 if TYPE_CHECKING:
-    from dimlab.image_set import ImageSet
+    from dimlab.images import ImageSet
     from dimlab.training.checkpoint import Checkpoint
 
 FILLS = ("mean", "zero")

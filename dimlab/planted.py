@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dimlab.image_set import SPLITS, ImageSet
+from dimlab.images import SPLITS, ImageSet
 
 _SHADE = 0.7  # of a coloured background, 1: white
 _CONTRAST = 0.5  # of a grating, light to dark

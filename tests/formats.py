@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 from safetensors.numpy import save_file
 
-from dimlab import archives, datasets, report
+from dimlab import datasets, report
 from dimlab.cli.options import Groups
+from dimlab.datasets import formats, official
 from dimlab.factor_table import join_factors
 from dimlab.interop.features import load_features
 from dimlab.mask import MaskTrace
@@ -156,12 +157,12 @@ def idx(shape, packed):
         return path
 
     def read(path):
-        assert archives.read_idx(path, shape).shape == shape
+        assert formats.read_idx(path, shape).shape == shape
 
     return Format(make, read)
 
 
-CIFAR = replace(datasets._CIFAR10, sizes={"train": 20, "test": 4})
+CIFAR = replace(official._CIFAR10, sizes={"train": 20, "test": 4})
 BATCH, META = "cifar-10-batches-py/test_batch", "cifar-10-batches-py/batches.meta"
 
 
@@ -191,9 +192,9 @@ def make_tar(folder):
 
 
 def read_tar(path):
-    contents = archives.read_members(path, [BATCH, META])
+    contents = formats.read_members(path, [BATCH, META])
     for name in (BATCH, META):
-        archives.read_pickle(f"{path.name}/{name}", contents[name])
+        formats.read_pickle(f"{path.name}/{name}", contents[name])
 
 
 def make_stl(folder):
@@ -205,7 +206,7 @@ def make_stl(folder):
 
 
 def read_stl(folder):
-    with mock.patch.dict(datasets._STL10_SIZES, test=3):
+    with mock.patch.dict(official._STL10_SIZES, test=3):
         images_are_sane(datasets.stl10("test", data_dir=folder))
 
 
@@ -283,7 +284,7 @@ FORMATS = {
     "IDX.gz": idx((5, 4, 4), packed=True),
     "CIFAR-10 folder": Format(
         make_cifar,
-        lambda folder: images_are_sane(datasets._cifar(CIFAR, "test", folder)),
+        lambda folder: images_are_sane(official._cifar(CIFAR, "test", folder)),
         (BATCH, BATCH, META),
         called=("cifar-10-batches-py",),
     ),

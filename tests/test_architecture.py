@@ -39,7 +39,7 @@ LAYERS = [  # from the floor up; a room imports only from rooms below its own, o
         "kernels",
         "factor_table",
     }
-    | {"archives", "cuts", "image_set", "planted", "datasets"},
+    | {"cuts", "images", "planted", "datasets"},
     {"probes", "training"},
     {"figures", "encode", "locate", "interop", "io"},
     {"report", "explore", "baselines", "examine", "terminal"},

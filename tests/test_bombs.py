@@ -23,8 +23,9 @@ import pandas as pd
 import pytest
 import torch
 
-from dimlab import archives, datasets
+from dimlab import datasets
 from dimlab.cli.options import Groups
+from dimlab.datasets import formats
 from dimlab.factor_table import join_factors
 from dimlab.interop.features import load_features
 from dimlab.io.unpickle import read_torch_file
@@ -183,7 +184,7 @@ def nested_key(folder):
 
 
 def read_batch(path):
-    archives.read_pickle(path.name, path.read_bytes())
+    formats.read_pickle(path.name, path.read_bytes())
 
 
 def sparse(folder):
@@ -287,9 +288,9 @@ BOMBS = {
     "pickle: key of 2^60 parts": (nested_key, read_batch),
     "pickle: 3 million lists": (pickled(b"]" * 3_000_000 + b"."), read_batch),
     "folder: sparse file of 100 GB": (
-        sparse, lambda path: archives.read_members(path.parent, ["batch"])
+        sparse, lambda path: formats.read_members(path.parent, ["batch"])
     ),
-    "IDX: 400 MB in 2 MB": (packed_idx, lambda path: archives.read_idx(path, (5,))),
+    "IDX: 400 MB in 2 MB": (packed_idx, lambda path: formats.read_idx(path, (5,))),
     "PNG: 60,000 x 60,000": (png, read_pictures),
     "PNG: PostScript": (postscript, read_pictures),
     "parquet: 40 million rows": (many_rows, table_of),

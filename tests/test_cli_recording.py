@@ -251,7 +251,7 @@ def test_images_that_changed_under_the_same_labels_are_found(dimlab, files, comm
 
 
 def test_the_hash_of_images_tells_pixels_and_shapes_apart():
-    from dimlab.image_set import ImageSet
+    from dimlab.images import ImageSet
 
     pixels = np.arange(5000 * 4, dtype=np.uint8).reshape(5000, 1, 2, 2)
     labels = np.zeros(5000, int)

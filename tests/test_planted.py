@@ -6,7 +6,7 @@ from scipy.stats.contingency import association
 
 from dimlab import datasets
 from dimlab.datasets import digits
-from dimlab.image_set import ImageSet
+from dimlab.images import ImageSet
 from dimlab.planted import check_plants, coloured, patched, plant, textured
 
 

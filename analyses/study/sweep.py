@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from dimlab.datasets import load_images
-from dimlab.image_set import SPLITS, ImageSet
+from dimlab.images import SPLITS, ImageSet
 from dimlab.io.files import replacing
 from dimlab.training.augment import VERSION as AUGMENTATION
 from dimlab.training.checkpoint import Checkpoint, load_checkpoint

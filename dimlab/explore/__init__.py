@@ -9,7 +9,7 @@ import numpy as np
 
 from dimlab.explore.state import Explorer, MaskState
 from dimlab.explore.widget import Exploration, Scores, load_ipywidgets
-from dimlab.image_set import ImageSet
+from dimlab.images import ImageSet
 from dimlab.mask import DimensionMask
 from dimlab.probes.ablate import Ablation, ablate
 from dimlab.probes.attribute import Attribution

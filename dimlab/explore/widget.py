@@ -16,7 +16,7 @@ from dimlab.explore.drawing import as_png, draw_classes, draw_spectrum, strip_of
 from dimlab.explore.state import Explorer
 from dimlab.explore.words import code_of, pages_of, parse_spans, reading_of, spans_of
 from dimlab.figures.house import BLUE, ORANGE
-from dimlab.image_set import ImageSet
+from dimlab.images import ImageSet
 from dimlab.mask import DimensionMask
 
 _PAGE = 32  # dimensions shown as buttons

@@ -15,7 +15,7 @@ from dimlab.training.hypergradient import exact_hypergradient, finite_difference
 from dimlab.training.loop import trial_of
 
 if TYPE_CHECKING:
-    from dimlab.image_set import ImageSet
+    from dimlab.images import ImageSet
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from dimlab.image_set import ImageSet
+from dimlab.images import ImageSet
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import untrained
 from study import Study

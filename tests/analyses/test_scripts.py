@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dimlab.image_set import ImageSet
+from dimlab.images import ImageSet
 from dimlab.planted import plant
 from dimlab.training.augment import VERSION
 from dimlab.training.config import TrainConfig

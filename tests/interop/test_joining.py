@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dimlab.image_set import ImageSet
+from dimlab.images import ImageSet
 from dimlab.interop.features import load_features
 from dimlab.interop.joining import match
 from dimlab.representation import Representation

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dimlab import TrainConfig
-from dimlab.image_set import SPLITS, ImageSet
+from dimlab.images import SPLITS, ImageSet
 from dimlab.training.loop import train
 from study import FAMILIES, OutOfTime, Study, tried_configurations
 from study.search import vary, write_varied

@@ -20,8 +20,10 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits  # early: the first import draws from random
 
-from dimlab import archives, datasets
-from dimlab.datasets import ImageSet, load_images
+from dimlab import datasets
+from dimlab.datasets import download, load_images, official, own
+from dimlab.datasets.splits import rows_of
+from dimlab.images import SPLITS, ImageSet
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +166,7 @@ def test_importing_costs_no_heavy_library():
 
 
 def splits_of(function, **options):
-    return {split: function(split, **options) for split in datasets.SPLITS}
+    return {split: function(split, **options) for split in SPLITS}
 
 
 def reference_split(labels, fraction, seed):
@@ -187,18 +189,18 @@ def test_the_split_is_the_written_rule(seed):
     test = reference_split(labels, 0.2, seed=1)
     rest = np.setdiff1d(np.arange(200), test)
     validation = rest[reference_split(labels[rest], 0.1, seed=0)]
-    np.testing.assert_array_equal(datasets._rows(labels, "test"), test)
-    np.testing.assert_array_equal(datasets._rows(labels, "validation"), validation)
-    np.testing.assert_array_equal(datasets._rows(labels, "train"), np.setdiff1d(rest, validation))
+    np.testing.assert_array_equal(rows_of(labels, "test"), test)
+    np.testing.assert_array_equal(rows_of(labels, "validation"), validation)
+    np.testing.assert_array_equal(rows_of(labels, "train"), np.setdiff1d(rest, validation))
 
 
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_it_is_said_that_a_split_lacks_the_classes_with_one_image(split):
     labels = np.append(np.arange(40) % 4, [4, 5])
     with pytest.warns(UserWarning, match=rf"^{split} has no image of .* \(2\): they stay in train"):
-        rows = datasets._rows(labels, split)
+        rows = rows_of(labels, split)
     assert set(labels[rows]) == {0, 1, 2, 3}
-    assert {4, 5} < set(labels[datasets._rows(labels, "train")])
+    assert {4, 5} < set(labels[rows_of(labels, "train")])
 
 
 def test_the_split_does_not_move_with_the_global_generator():
@@ -206,14 +208,14 @@ def test_the_split_does_not_move_with_the_global_generator():
     drawn = []
     for seed in (1, 2):
         np.random.seed(seed)  # noqa: NPY002
-        drawn.append(datasets._rows(np.arange(100) % 4, "test"))
+        drawn.append(rows_of(np.arange(100) % 4, "test"))
     np.random.set_state(state)  # noqa: NPY002
     np.testing.assert_array_equal(*drawn)
 
 
 def test_an_empty_split_is_refused():
     with pytest.raises(ValueError, match="validation must hold at least one image; got none of 3"):
-        datasets._rows(np.arange(3), "validation")
+        rows_of(np.arange(3), "validation")
 
 
 # digits
@@ -272,13 +274,13 @@ def fashion(monkeypatch, rng):
             contents[name] = gzip.compress(idx(array), mtime=0)
         hashes = [hashlib.md5(contents[name]).hexdigest() for name in names]
         records[part] = tuple(
-            archives.RemoteFile(name, "http://127.0.0.1:1/", md5)
+            download.RemoteFile(name, "http://127.0.0.1:1/", md5)
             for name, md5 in zip(names, hashes, strict=True)
         )
-    monkeypatch.setattr(datasets, "_FASHION_SIZES", sizes)
-    monkeypatch.setattr(datasets, "_FASHION_LABELS", md5s)
-    monkeypatch.setattr(datasets, "_FASHION_FILES", records)
-    monkeypatch.setattr(datasets, "_DEBIAN", Path("/nowhere"))
+    monkeypatch.setattr(official, "_FASHION_SIZES", sizes)
+    monkeypatch.setattr(official, "_FASHION_LABELS", md5s)
+    monkeypatch.setattr(official, "_FASHION_FILES", records)
+    monkeypatch.setattr(official, "_DEBIAN", Path("/nowhere"))
     return arrays, contents
 
 
@@ -318,7 +320,7 @@ def test_fashion_mnist_is_read_back_from_wherever_it_is(fashion, tmp_path, monke
     monkeypatch.setenv("DIMLAB_MIRROR", (tmp_path / "mirror").as_uri())
     data_dir = None
     if layout == "Debian":
-        monkeypatch.setattr(datasets, "_DEBIAN", folder)
+        monkeypatch.setattr(official, "_DEBIAN", folder)
     elif layout == "sub-folder":
         data_dir = tmp_path
     elif layout in ("plain", "gz"):
@@ -336,7 +338,7 @@ def test_fashion_mnist_is_read_back_from_wherever_it_is(fashion, tmp_path, monke
 
 def test_what_is_missing_in_data_dir_is_looked_for_elsewhere(fashion, tmp_path, monkeypatch):
     write_files(tmp_path / "debian", fashion[1])
-    monkeypatch.setattr(datasets, "_DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(official, "_DEBIAN", tmp_path / "debian")
     (tmp_path / "data").mkdir()
     images = datasets.fashion_mnist("test", data_dir=tmp_path / "data", image_size=14)
     assert images.folder == str(tmp_path / "debian")
@@ -391,7 +393,7 @@ def test_the_real_fashion_mnist():
 
 def cifar(monkeypatch, rng, name):
     """Small CIFAR in the official layout: {member: bytes} and {part: (images, labels, coarse)}."""
-    kind = {"cifar10": datasets._CIFAR10, "cifar100": datasets._CIFAR100}[name]
+    kind = {"cifar10": official._CIFAR10, "cifar100": official._CIFAR100}[name]
     sizes, arrays, contents = {"train": 100, "test": 20}, {}, {}
     for part, n_images in sizes.items():
         images = rng.integers(0, 256, (n_images, 3, 32, 32)).astype(np.uint8)
@@ -407,7 +409,7 @@ def cifar(monkeypatch, rng, name):
     meta = {f"{kind.label}_names": [f"class {i}" for i in range(10)]}
     contents[f"{kind.inner}/{kind.meta}"] = pickle.dumps(meta, 2)
     patched = replace(kind, sizes=sizes, remote=replace(kind.remote, md5=md5_of_tar(contents)))
-    monkeypatch.setattr(datasets, f"_{name.upper()}", patched)
+    monkeypatch.setattr(official, f"_{name.upper()}", patched)
     return patched, contents, arrays
 
 
@@ -528,8 +530,8 @@ def stl(monkeypatch, rng):
         contents[f"stl10_binary/{part}_y.bin"] = (labels + 1).astype(np.uint8).tobytes()
     names = "airplane bird car cat deer dog horse monkey ship truck"
     contents["stl10_binary/class_names.txt"] = names.replace(" ", "\n").encode()
-    monkeypatch.setattr(datasets, "_STL10_SIZES", sizes)
-    monkeypatch.setattr(datasets, "_STL10", replace(datasets._STL10, md5=md5_of_tar(contents)))
+    monkeypatch.setattr(official, "_STL10_SIZES", sizes)
+    monkeypatch.setattr(official, "_STL10", replace(official._STL10, md5=md5_of_tar(contents)))
     return arrays, contents
 
 
@@ -672,17 +674,17 @@ def test_every_8_bit_mode_becomes_rgb_without_a_warning(tmp_path):
         image.save(tmp_path / "a" / f"{number}.png")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for split in datasets.SPLITS:
+        for split in SPLITS:
             images = datasets.image_folder(split, data_dir=tmp_path, image_size=4)
             np.testing.assert_array_equal(images.images, 7)
 
 
 def test_many_files_show_their_progress_on_a_terminal(tmp_path, monkeypatch):
     write_png(tmp_path / "a.png", np.zeros((2, 2, 3)))
-    monkeypatch.setattr(datasets, "_read_image", lambda path, size: 0)
+    monkeypatch.setattr(own, "_read_image", lambda path, size: 0)
     for n_files, is_shown in ((2000, False), (2001, True)):
         with terminal_as_stderr(monkeypatch) as terminal:
-            datasets._read_images([tmp_path / "a.png"] * n_files, 1)
+            own._read_images([tmp_path / "a.png"] * n_files, 1)
         assert ("reading images" in terminal.getvalue()) is is_shown
 
 
@@ -798,7 +800,7 @@ def test_npz_is_read_back_with_its_factors(tmp_path):
         hue=hue, period_hue=2 * np.pi, site=site, split=part, class_names=["even", "odd"]
     )
     np.savez(tmp_path / "planted.npz", **arrays)
-    for split in datasets.SPLITS:
+    for split in SPLITS:
         images = datasets.npz(split, data_dir=tmp_path / "planted.npz")
         np.testing.assert_array_equal(images.images, arrays["images"][part == split])
         np.testing.assert_array_equal(images.labels, arrays["labels"][part == split])

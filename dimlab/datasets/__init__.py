@@ -1,0 +1,87 @@
+"""Data sets of images, each in the three splits train, validation and test.
+
+``__all__`` is the list of dimlab's own and nothing else: ``--data NAME`` looks there. The test
+split is the official one. Validation is a stratified 10 % of the official train split, always the
+same rows; "train" is the other 90 %. Where there is no official test split, a stratified 20 % is
+held out as one.
+
+Another package adds a data set by an entry point of the group ``dimlab.datasets``: a function
+``name(split, folder) -> ImageSet``, where ``folder`` is the user's ``data_dir``, or None::
+
+    [project.entry-points."dimlab.datasets"]
+    satellites = "my_package.images:satellites"
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from dataclasses import replace
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from dimlab.datasets.official import cifar10, cifar100, digits, fashion_mnist, stl10
+from dimlab.datasets.own import image_folder, npz
+from dimlab.datasets.splits import official_part, resized
+from dimlab.images import SPLITS, ImageSet  # noqa: F401
+from dimlab.planted import check_plants, plant
+
+__all__ = ["cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "npz", "stl10"]
+
+GROUP = "dimlab.datasets"  # of entry points
+NAMES = tuple(name.replace("_", "-") for name in __all__)
+
+
+def load_images(
+    name: str,
+    split: str,
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    image_size: int | None = None,
+) -> ImageSet:
+    """Load a split of the data set of that name, with what ``+hue:0.8`` behind it plants.
+
+    ``data_dir`` says where the files are (None or "": the usual places); an `ImageSet` remembers it
+    as ``folder``. Without ``image_size`` images have the usual size of the data set.
+    """
+    known, planted = check_name(name)
+    folder = data_dir or None
+    if known in NAMES:
+        size = {} if image_size is None else {"image_size": image_size}
+        images: ImageSet = globals()[known.replace("-", "_")](split, data_dir=folder, **size)
+    else:
+        images = resized(_from_outside(known, split, folder), image_size)
+    return plant(images, planted) if planted else images
+
+
+def check_name(name: str) -> tuple[str, str]:
+    """Part the name of a data set, with hyphens, from what is to be planted in it; check both."""
+    known, plus, planted = name.partition("+")
+    known = known.replace("_", "-")
+    if known not in NAMES:
+        everything = (*NAMES, *_outside())
+        if known not in everything:
+            close = difflib.get_close_matches(known, everything, n=1)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ValueError(f"data must be one of {', '.join(everything)}; got {name!r}.{hint}")
+    if plus:
+        check_plants(planted)
+    return known, planted
+
+
+def _outside() -> dict[str, EntryPoint]:
+    """Return the data sets that other packages add, by name."""
+    return {each.name.replace("_", "-"): each for each in entry_points(group=GROUP)}
+
+
+def _from_outside(name: str, split: str, folder: Any) -> ImageSet:
+    """Load a data set that another package adds, so that its name and folder find it again."""
+    official_part(split)
+    entry = _outside()[name]
+    images = entry.load()(split, folder)
+    if not isinstance(images, ImageSet) or images.split not in ("", split):
+        raise TypeError(
+            f"{entry.value} must return an ImageSet of the split {split}; got {images!r}."
+        )
+    where = images.folder or ("" if folder is None else os.path.abspath(folder))
+    return replace(images, name=name, split=split, folder=where)
