@@ -13,7 +13,7 @@ from dimlab.training.loop import untrained
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dimlab.datasets import ImageSet
+    from dimlab.images import ImageSet
     from dimlab.mask import DimensionMask
     from dimlab.representation import Representation
     from dimlab.training.checkpoint import Checkpoint

@@ -19,7 +19,7 @@ from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import all_gather, current_world
 
 if TYPE_CHECKING:
-    from dimlab.datasets import ImageSet
+    from dimlab.images import ImageSet
     from dimlab.io.weights import LoadedEncoder
     from dimlab.training.checkpoint import Checkpoint
 

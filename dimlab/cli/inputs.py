@@ -16,7 +16,7 @@ from dimlab.io.files import Misnamed
 from dimlab.text import say
 
 if TYPE_CHECKING:
-    from dimlab.datasets import ImageSet
+    from dimlab.images import ImageSet
     from dimlab.io.source import Source
     from dimlab.io.weights import LoadedEncoder
     from dimlab.mask import DimensionMask
@@ -175,7 +175,7 @@ class Inputs:
     def data_set(self, name: str, split: str, folder: Path | None) -> ImageSet:
         """Load a split of a data set, once; a name or split that nobody knows is a misuse."""
         from dimlab import datasets
-        from dimlab.image_set import SPLITS
+        from dimlab.images import SPLITS
 
         key = name, split, str(folder or "")
         if key not in self.loaded:

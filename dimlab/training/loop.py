@@ -23,7 +23,7 @@ from dimlab.training.run import Run
 from dimlab.training.step import Record
 
 if TYPE_CHECKING:
-    from dimlab.datasets import ImageSet
+    from dimlab.images import ImageSet
 
 METRICS = "metrics.jsonl"
 _LOCK = "training"

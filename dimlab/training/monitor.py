@@ -16,7 +16,7 @@ from dimlab.training.augment import derived_seed, normalised
 from dimlab.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from dimlab.datasets import ImageSet
+    from dimlab.images import ImageSet
 
 _BANK = 4  # a stream of randomness
 _NEIGHBOURS = 5

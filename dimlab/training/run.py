@@ -25,7 +25,7 @@ from dimlab.training.monitor import Monitor
 from dimlab.training.step import Record, Stepper, Views
 
 if TYPE_CHECKING:
-    from dimlab.datasets import ImageSet
+    from dimlab.images import ImageSet
 
 # streams of randomness derived from the run's seed
 _WEIGHTS, _ORDER, _VIEWS = 0, 1, 2
