@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.io.files import naming, read_npz, replacing
+from dimlab.result import Result
 
 _LARGEST = 1e15  # of a weight: float32 holds the sums of its squares
 
@@ -99,8 +100,8 @@ class DimensionMask:
         return DimensionMask(rng.permutation(self.weights))
 
 
-@dataclass(frozen=True, eq=False)
-class MaskTrace:
+@dataclass(frozen=True, eq=False, repr=False)
+class MaskTrace(Result):
     """The mask weights over training, with the norms of the hypergradient's two parts.
 
     Parameters
@@ -134,7 +135,11 @@ class MaskTrace:
     [0.5, 0.5, 0.25, 0.75]
     >>> trace.summary()["largest_change"], trace.summary()["moved"]
     (0.25, True)
+    >>> trace
+    MaskTrace(last_step=10, largest_change=0.25, moved=True)
     """
+
+    HEADLINE = ("last_step", "largest_change", "moved")
 
     steps: np.ndarray
     weights: np.ndarray

@@ -153,3 +153,9 @@ def test_paths_that_cannot_be_are_refused(whole_trace, tmp_path):
             act(tmp_path / "trace.pt")
     with pytest.raises(FileNotFoundError, match=r"^path must be an \.npz file; got .*not there\.$"):
         MaskTrace.load(tmp_path / "none.npz")
+
+
+def test_a_trace_is_one_line_to_people_a_table_to_notebooks_and_draws_itself(whole_trace):
+    assert repr(whole_trace).startswith("MaskTrace(last_step=9, largest_change=0.")
+    assert "<table" in whole_trace._repr_html_()
+    assert whole_trace.plot().get_xlabel()
