@@ -84,12 +84,12 @@ def _bar(*texts: str, quiet: bool) -> Progress:
 
 
 def table(
-    frame: Any, *, title: str, formats: dict[str, str] | None = None, width: int = _PIPED
-) -> Table:
+    frame: Any, *, formats: dict[str, str] | None = None, width: int = _PIPED
+) -> tuple[Table, str]:
     """Make a table of a data frame, with ``formats`` of numbers by column.
 
     Numbers are never shortened. Where there is no room for all columns, text is wrapped, and the
-    last columns are left out, which a line below the table says.
+    last columns are left out, which the second value says.
     """
     formats = formats or {}
     columns = {
@@ -97,12 +97,7 @@ def table(
         for name in frame.columns
     }
     shown = _that_fit(columns, width)
-    left_out = ", ".join(list(columns)[len(shown) :])
-    made = Table(
-        title=title, title_justify="left", box=None, pad_edge=False, padding=(0, _GAP, 0, 0),
-        caption=f"No room for: {left_out} (--out and --json have all)." if left_out else None,
-        caption_justify="left",
-    )  # fmt: skip
+    made = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
     wide = sum(max(map(cell_len, [name, *columns[name]])) + _GAP for name in shown) - _GAP
     for name, heading in zip(shown, frame.columns, strict=False):
         numbers = all(map(_NUMBERS.fullmatch, columns[name]))  # which are never wrapped
@@ -113,7 +108,8 @@ def table(
         )  # fmt: skip
     for cells in zip(*(columns[name] for name in shown), strict=True):
         made.add_row(*cells)
-    return made
+    left_out = ", ".join(list(columns)[len(shown) :])
+    return made, f"No room for: {left_out} (--out and --json have all)." if left_out else ""
 
 
 def _that_fit(columns: dict[str, list[str]], width: int) -> list[str]:
@@ -137,9 +133,13 @@ def _cell(text: Any) -> str:
 
 
 def print_table(frame: Any, *, title: str, formats: dict[str, str] | None = None) -> None:
-    """Print a data frame as a table."""
+    """Print a data frame as a table under a title."""
     shown = console()
-    shown.print(table(frame, title=title, formats=formats, width=shown.width))
+    made, left_out = table(frame, formats=formats, width=shown.width)
+    shown.print(title)
+    shown.print(made)
+    if left_out:
+        shown.print(left_out)
 
 
 def print_rows(

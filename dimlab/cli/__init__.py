@@ -1,5 +1,5 @@
 """The command line: each command loads, encodes, probes and presents."""
 
-from dimlab.cli.app import COMMANDS, app, command, run
+from dimlab.cli.door import COMMANDS, app, command, run
 
 __all__ = ["COMMANDS", "app", "command", "run"]
