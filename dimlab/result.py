@@ -140,8 +140,10 @@ class Result:
             yield name, part, getattr(self, name)
 
     @classmethod
-    def entries(cls) -> list[str]:
-        """Return the keys that summaries of this class may have."""
+    def keys(cls) -> list[str] | None:
+        """Return the keys that summaries may have; None where only a result can say."""
+        if cls.summary is not Result.summary or any(isinstance(p, entries) for _, p in cls._parts):
+            return None
         return [
             name if isinstance(part, entry) else part.metadata["key"] or name
             for name, part in cls._parts

@@ -96,11 +96,10 @@ def check_keys(gates: Sequence[Gate] | None, result: Any) -> None:
 
     What lies below an entry is known only when it is measured.
     """
-    if not (isinstance(result, type) and issubclass(result, Result)):
+    declared = isinstance(result, type) and issubclass(result, Result)
+    names = result.keys() if declared else None
+    if names is None:
         return
-    if result.summary is not Result.summary:  # it adds entries of its own
-        return
-    names = result.entries()
     for gate in gates or ():
         if not any(gate.key == name or gate.key.startswith(f"{name}.") for name in names):
             raise _unknown(gate.key, names)

@@ -42,7 +42,7 @@ def split_of(name, n=240):
     features[:, :2] += 2 * x[:, None]
     features[:, 3] = features[:, 2] + 0.01 * rng.normal(size=n)
     return Representation(
-        features, labels=labels, factors={"x": x, "patient": np.arange(n) // 4},
+        features, labels=labels, factors={"x": x},
         views=features + 0.3 * rng.normal(size=(2, n, 6)),
         view_factors={"shift": rng.normal(size=(2, n))}, meta={"split": name, "mask": MASK},
     )  # fmt: skip

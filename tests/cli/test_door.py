@@ -1,6 +1,7 @@
 """What every command owes a shell: help, exit codes, one sentence on errors, gates, any text."""
 
 import csv
+import functools
 import io
 import json
 import os
@@ -175,7 +176,7 @@ def test_a_mistake_of_ours_is_exit_code_1_with_its_traceback_in_a_file(refused, 
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TMPDIR", str(tmp_path))
             patch.setattr("tempfile.tempdir", None)
-            patch.setattr(module, "decompose", mistake)
+            patch.setattr(module, "decompose", functools.wraps(module.decompose)(mistake))
             patch.setattr("dimlab.cli.door.command", cli.command.__wrapped__)
             code, err = refused("decompose", files[0], "--quiet")
         assert code == 1
