@@ -119,7 +119,7 @@ def _kinds(annotation: Any) -> list[str]:
 
 def _item(kind: str) -> str | None:
     """Return the type of a sequence's items, where text can give them."""
-    found = re.fullmatch(r"(?:Sequence|list|tuple)\[(int|float|str)\b.*\]", kind)
+    found = re.fullmatch(r"(?:Sequence|list|tuple)\[(int|float|str|ReaderLike)\b.*\]", kind)
     return found[1] if found else None
 
 
@@ -144,7 +144,7 @@ def _option(
         shown = ",".join(map(str, default)) if isinstance(default, (list, tuple)) else default
 
         def read(text: str) -> Any:
-            if item == "str":
+            if item in ("str", "ReaderLike"):
                 return [_chosen(name, each, choices) for each in text.split(",")]
             if "str" in kinds and not re.fullmatch(r"[\s\d,]+", text):
                 return _chosen(name, text, choices)

@@ -78,6 +78,18 @@ def _known_seed(seed: int) -> int:
     return seed
 
 
+def known_reader(name: str) -> str:
+    """Refuse a name that no reader has."""
+    from dimlab.readers import as_reader
+
+    as_reader(name)
+    return name
+
+
+def _known_readers(text: str) -> list[str]:
+    return [known_reader(name) for name in text.split(",")]
+
+
 def _at_least_one(name: str) -> Callable[[int], int]:
     def read(count: int) -> int:
         if count < 1:
@@ -218,6 +230,7 @@ COMMON = {
 }
 _READ: dict[str, Callable[[Any], Any]] = {
     "device": _known_device, "memory": _known_memory, "seed": _known_seed, "groups": Groups.of,
+    "reader": known_reader, "readers": _known_readers,
 }  # fmt: skip
 SEED = Option("seed", "--seed", int, COMMON["seed"], 0, read=_known_seed)
 DEVICE = Option("device", "--device", str, COMMON["device"], "cpu", read=_known_device)

@@ -17,7 +17,17 @@ from dimlab.cli import showing
 from dimlab.cli.derive import Option, TyperCommand, command_of
 from dimlab.cli.gates import check_keys
 from dimlab.cli.inputs import Inputs, mask_of, reading
-from dimlab.cli.options import DEVICE, FILE, INPUTS, OUTPUTS, PARTS, SEED, Groups, measured_by
+from dimlab.cli.options import (
+    DEVICE,
+    FILE,
+    INPUTS,
+    OUTPUTS,
+    PARTS,
+    SEED,
+    Groups,
+    known_reader,
+    measured_by,
+)
 from dimlab.cli.presenting import present
 from dimlab.cli.recording import names_of, recording
 from dimlab.cli.samples import drawn, sampled, sampled_train
@@ -466,7 +476,8 @@ SPECIAL = {
             Option("erase", "--erase", str, "Factor to take out: leading, none, or a name.",
                    "leading"),
             Option("reader", "--reader", str, "Reader for the ablation importance: ridge, knn, "
-                   "logistic or none.", "ridge"),
+                   "logistic or none.", "ridge",
+                   read=lambda name: name if name == "none" else known_reader(name)),
         ),
         working="permuting", measure=_attribute, show=showing.attribution,
         shown=("factors", "erasure"),

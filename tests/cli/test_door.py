@@ -97,7 +97,8 @@ def test_a_shell_completes_commands_and_options(typed, offered):
         ("report .", "folder must hold a report of dimlab"),
         # before the file, which is not there, is opened
         ("ablate none.pt --reader svm", "reader must be one of 'knn', 'ridge', 'logistic'; got "),
-        ("evaluate none.pt --readers knn,svm", "readers must be one of"),
+        ("evaluate none.pt --readers knn,svm", "reader must be one of"),
+        ("attribute none.pt --reader tree", "reader must be one of"),
         ("attribute none.pt --seed -1", "seed must be >= 0; got -1."),
         ("attribute none.pt --permutations 0", "n_permutations must be >= 1; got 0."),
         ("confirm none.pt --basis svd", "basis must be one of pca, whiten, varimax, ica; got"),

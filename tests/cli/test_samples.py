@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from dimlab.representation import Representation
 from dimlab.cli.samples import drawn, halves, sampled, sampled_train
+from dimlab.representation import Representation
 
 
 def test_train_samples_are_drawn_by_class_and_noted():
