@@ -77,7 +77,7 @@ def test_a_shell_completes_commands_and_options(typed, offered):
     ("arguments", "sentence"),
     [
         ("ablate nowhere.pt", "checkpoint must be a file; got nowhere.pt"),
-        ("ablate x.safetensors", "features must be a file; got x.safetensors, nothing"),
+        ("ablate x.safetensors", "must be a file; got x.safetensors"),
         ("ablate", "Missing argument"),
         ("ablate x.pt --nonsense", "No such option"),
         ("ablate x.pt --k many", "--k"),
