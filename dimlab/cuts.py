@@ -121,7 +121,7 @@ def n_classes_kept(labels: np.ndarray, held: np.ndarray) -> int:
 def _members(
     codes: np.ndarray, clusters: np.ndarray, order: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Give each cluster with its class indices and their numbers, as they come in an order."""
+    """Give each cluster with its classes and their counts, in order of first appearance."""
     n_classes = int(codes.max()) + 1
     pairs, counts = np.unique(clusters * n_classes + codes, return_counts=True)
     starts = np.searchsorted(pairs // n_classes, np.arange(int(clusters.max()) + 2))

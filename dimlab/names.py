@@ -1,4 +1,4 @@
-"""What tables call rows, splits and categories, in one spelling: every reader asks here."""
+"""Names of rows, splits and categories in tables, in one spelling."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def pair(
 
 
 def row_names(representation: Representation) -> dict[str, tuple[str, np.ndarray]]:
-    """Factors that are called as names of rows are: word to factor and values, files first."""
+    """Factors whose names mark them as row names, file names first: word to factor, values."""
     # Rows of `Representation.per_view` are named by sample and view together.
     of_views = representation.view_columns
     usual = {word: place for place, word in enumerate((FILE, *NAMES, *COUNTS))}

@@ -229,7 +229,7 @@ def _around_zero(n: int, correlation: float, rng: np.random.Generator) -> np.nda
 
 
 def _behind(images: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """Put a background in [0, 1] behind images: each pixel lets through what it lacks of white."""
+    """Blend a background in [0, 1] into images, as far as each pixel is dark."""
     pixels = images / np.float32(255)
     blended = pixels + (1 - pixels) * background.astype(np.float32)
     return np.round(255 * blended).astype(np.uint8)
@@ -256,7 +256,7 @@ def _with(
 
 
 def _spelled(images: ImageSet, correlation: float, seed: int) -> str:
-    """Spell what plants the same again in this split."""
+    """Return the text that plants the same factor again in this split."""
     text = repr(correlation)
     if images.split == "test":
         text = f"{text}:{text}" if correlation else "0.0"

@@ -1,4 +1,4 @@
-"""How anyone's text and numbers leave dimlab: on a stream, on a line of a figure, as JSON."""
+"""Text and numbers on their way out: on a stream, on a line of a figure, as JSON."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def make_streams_readable() -> None:
 
 
 def say(sentence: str) -> None:
-    """Say a sentence, with anyone's names in it, on stderr beside the results."""
+    """Print a sentence on stderr; characters that a terminal would obey are escaped."""
     print(visible(sentence), file=sys.stderr)
 
 
@@ -76,7 +76,7 @@ _RAW: ContextVar[bool] = ContextVar("raw numbers", default=False)
 
 @contextmanager
 def raw_numbers() -> Iterator[None]:
-    """Let summaries keep infinite numbers while the block runs, as gates and people want them."""
+    """Let summaries keep infinite numbers while the block runs: gates compare with them."""
     token = _RAW.set(True)
     try:
         yield

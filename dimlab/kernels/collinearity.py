@@ -1,4 +1,4 @@
-"""Which dimensions say the same, which are sums of others, and which few stand for all."""
+"""Groups of redundant dimensions, collinearity, and subsets that represent the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Correlation matrices from moments, and what they are where nothing depends on anything."""
+"""Correlation matrices from moments, and their null distributions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dimlab.moments import Moments
 
 _POWER_TOLERANCE = 1e-12
 _ELEMENTS = 1 << 22
-_SMALLEST = 1e-300  # so that a column of zeros divides nothing by zero
+_SMALLEST = 1e-300  # avoids a division by zero for a column of zeros
 
 
 def dead_dimensions(moments: Moments) -> np.ndarray:
@@ -80,7 +80,7 @@ def rooted(mean_square: float) -> float:
 
 
 def effective_samples(views: tuple[np.ndarray, ...], clusters: np.ndarray) -> np.ndarray:
-    """Independent rows (D, D) that tell as much of each correlation as N rows in clusters."""
+    """Effective number of independent rows (D, D) for each correlation of rows in clusters."""
     # N / (1 + (m - 1) a_j a_k), where m is the mean size of a row's cluster and a_j the correlation
     # of dimension j between two rows of a cluster; at least 2. Of independent dimensions whose rows
     # are equally correlated within clusters it makes E r^2 = 1 / (effective number - 1). Donner and
@@ -203,8 +203,8 @@ def gaussian_correlations(
     n_draws: int,
     rng: np.random.Generator,
 ) -> Iterator[np.ndarray]:
-    """Draw cross-view correlations of N samples of two Gaussian views that share nothing."""
-    # The law of permuted rows for N without end, given the correlations within each view.
+    """Draw cross-view correlations of N samples of two independent Gaussian views."""
+    # The limiting law of permuted rows for large N, given the correlations within each view.
     import torch
 
     a, b = (torch.from_numpy(_root(each)) for each in within)
@@ -220,7 +220,7 @@ def _root(matrix: np.ndarray) -> np.ndarray:
 
 
 def _standardised(view: np.ndarray) -> np.ndarray:
-    """Columns of mean 0 and norm 1, float64: no sum of theirs depends on who adds it up."""
+    """Standardise columns to mean 0 and norm 1, in float64."""
     mean, norms = view.mean(axis=0, dtype=np.float64), np.zeros(view.shape[1])
     parts = list(blocks(len(view), _ELEMENTS // view.shape[1]))
     scale = np.abs(view).max(axis=0).astype(np.float64)  # squares neither overflow nor vanish

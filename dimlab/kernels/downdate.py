@@ -24,7 +24,7 @@ _CACHED = 1 << 17  # elements of arrays that a processor's cache holds
 _SAFE_EXPONENT = 300.0  # exponentials of these neither overflow nor vanish together
 # Rounding times the condition number stays below 1e-8.
 _LARGEST_CONDITION = 1e-8 / np.finfo(np.float64).eps
-_TIED = 1e-9  # of a sample's largest logit: a lead that is rounding, and would follow the truth
+_TIED = 1e-9  # share of a sample's largest logit below which a lead is rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,10 +191,10 @@ def leave_out_losses(
 
 
 def tied_within(logits: np.ndarray) -> np.ndarray:
-    """Lead (N,) of one class over another that counts as none once something was subtracted."""
-    # Where all that tells classes apart has left, the reader that is left gives every class the
-    # same logit; what the subtraction leaves of the difference is rounding, with the sign of the
-    # truth.
+    """Largest lead (N,) between classes that counts as a tie after a subtraction."""
+    # Where everything that distinguishes the classes is removed, the remaining reader gives every
+    # class the same logit; the difference that the subtraction leaves is rounding, and its sign
+    # follows the truth.
     return _TIED * np.abs(logits).max(axis=1)
 
 

@@ -12,7 +12,7 @@ KNOTS = np.array([0.05, 0.275, 0.5, 0.725, 0.95])  # quantiles of a continuous f
 _COUNTED = 0.22  # largest share of one value where knots would coincide: they lie 0.225 apart
 _APART = 1e-7  # of the span of the knots: values nearer than that count as equal
 HARMONICS = 2  # of a factor that wraps
-_RANK = 1e-9  # of the largest singular value: what less a column adds is nothing
+_RANK = 1e-9  # directions below this share of the largest singular value are rounding
 
 
 def expand(values: np.ndarray, period: float | None = None) -> np.ndarray:
@@ -78,7 +78,7 @@ def _knots(x: np.ndarray) -> np.ndarray:
 
 
 def without_class_means(columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Take each class's mean off columns (N, P), in float64."""
+    """Subtract the class means from columns (N, P), in float64."""
     counts = np.bincount(codes)
     sums = np.zeros((len(counts), columns.shape[1]))
     order = np.argsort(codes, kind="stable")
@@ -92,7 +92,7 @@ def without_class_means(columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
 
 
 def orthonormal(columns: np.ndarray, least: float = 0.0) -> np.ndarray:
-    """Orthonormal columns (N, R) that span the same, without those that rounding makes."""
+    """Orthonormal basis (N, R) of the span of columns, without directions that are rounding."""
     if columns.shape[1] == 0:
         return columns
     left, values, _ = np.linalg.svd(columns, full_matrices=False)
@@ -143,7 +143,7 @@ def _without_extrapolation(
     rows: np.ndarray,
     others: np.ndarray,
 ) -> np.ndarray | None:
-    """Rows of the design with no value beyond those of the others; None: there is none such."""
+    """Rows of the design, values clipped to the range of the others; None: none is outside."""
     held = None
     for values, columns in ordered:
         own, theirs = values[rows], values[others]
@@ -173,7 +173,7 @@ def effects(
     folds: np.ndarray,
     values: Sequence[np.ndarray | None],
 ) -> Effects:
-    """Share of each dimension's error that each factor, and the label, take off."""
+    """Relative reduction of each dimension's error by each factor and by the label."""
     # ``within`` is ``features`` without class means: what models with the label are fitted to,
     # since they take off any constant of a class, and no digits are lost where classes lie far
     # apart.
@@ -202,7 +202,7 @@ def effects(
 
 
 def _share(error: np.ndarray, base: np.ndarray) -> np.ndarray:
-    """Share of the base that is not left, in [0, 1]; NaN where the base is nothing."""
+    """Relative reduction of the base error, in [0, 1]; NaN where that is zero."""
     return np.clip(1 - error / np.where(base > 0, base, np.nan), 0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Linear maps that take something out of features, and ridge readers of what they leave."""
+"""Linear maps that remove directions from features, and ridge readers of what remains."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dimlab.kernels.blocks import blocks
 from dimlab.kernels.rounding import eps_of, spread_floor
 
 _ELEMENTS = 1 << 23  # of centred rows at once
-_RANK = 1e-10  # of the largest eigenvalue or singular value: less is rounding
-_GONE = 1e-7  # of a dimension's deviation before the map: less is rounding
+_RANK = 1e-10  # smaller shares of the largest eigenvalue or singular value are rounding
+_GONE = 1e-7  # smaller shares of a dimension's deviation before the map are rounding
 
 
 @dataclass(frozen=True, eq=False)
 class Removal:
-    """A linear map that takes a few directions out: A = I - left @ right.T."""
+    """A linear map that removes a few directions: A = I - left @ right.T."""
 
-    left: np.ndarray  # (D, R): of a centred row x goes left @ (right.T @ x)
+    left: np.ndarray  # (D, R); a centred row x loses left @ (right.T @ x)
     right: np.ndarray  # (D, R)
 
     @property
@@ -28,17 +28,17 @@ class Removal:
 
     @property
     def rank(self) -> int:
-        """Directions that go: the trace of a projection is its rank."""
+        """Number of removed directions: the trace of a projection is its rank."""
         return round(float((self.left * self.right).sum()))
 
     @property
     def largest(self) -> float:
-        """No entry of A is larger."""
+        """Upper bound of the entries of A."""
         rows = (float(np.linalg.norm(each, axis=1).max()) for each in (self.left, self.right))
         return 1.0 + float(np.prod(list(rows)))
 
     def of_rows(self, centred: np.ndarray) -> np.ndarray:
-        """Take the directions out of centred rows (N, D)."""
+        """Remove the directions from centred rows (N, D)."""
         return centred - (centred @ self.right) @ self.left.T
 
     def of_gram(self, gram: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Intervals of any statistic of rows, from its values without one block of them at a time."""
+"""Delete-a-block jackknife intervals of any statistic of rows."""
 
 from __future__ import annotations
 

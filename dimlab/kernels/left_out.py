@@ -1,4 +1,4 @@
-"""Terms of a risk bound for the population: no row helps to make what it is compared with.
+"""Terms of a risk bound for the population: no row enters the mean it is compared with.
 
 A row's product with the mean of its class without it has the mean ``|mu|^2``, so squared distances
 are exactly unbiased. Logarithms of sums are not: their bias is, to first order, half the variance
@@ -26,19 +26,19 @@ class LeftOutTerms:
     # ``log_mean``, ``log_prior``, ``log_uniform``, ``within``, ``total``, ``view_within`` and
     # ``agreement``
     values: dict[str, float]
-    # (N,) what each row adds to a value where it counts a little more, times N; of mean 0, nearly
+    # (N,) influence function: change of a value with a row's weight, times N; of mean about 0
     influence: dict[str, np.ndarray]
     within_dimensions: np.ndarray  # (D,) what each dimension contributes to ``within``
     # (N,) bool whether both views of a row are nearest to the mean of the same class
     agree: np.ndarray
-    # (N,) bool rows that these are means over: those whose class has a row of another cluster
+    # (N,) bool: rows whose class has a row of another cluster; the values are means over these
     kept: np.ndarray
 
 
 def left_out_terms(
     anchors: np.ndarray, positives: np.ndarray, codes: np.ndarray, clusters: np.ndarray | None
 ) -> LeftOutTerms:
-    """Estimate the terms of a risk bound without bias from rows that meet themselves."""
+    """Estimate the terms of a risk bound, leaving out each row's own cluster."""
     cells = _Cells(codes, np.arange(len(codes)) if clusters is None else clusters)
     own, kept = cells.means_of_others(anchors)
     rows, columns = _logarithms(anchors, positives, cells, kept)
@@ -140,7 +140,7 @@ class _Cells:
 def _logarithms(
     anchors: np.ndarray, positives: np.ndarray, cells: _Cells, kept: np.ndarray
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Logarithms of sums by row, with the agreement; and what rows add as parts of those sums."""
+    """Logarithms of sums of each row with the agreement, and the influence of rows on them."""
     n_rows, n_classes = len(cells.codes), len(cells.counts)
     names = ("log_mean", "log_prior", "log_uniform")
     rows = {name: np.zeros(n_rows) for name in (*names, "agreement")}

@@ -152,7 +152,7 @@ def exact_votes(
     temperature: float,
     cancelled: Callable[[], bool],
 ) -> np.ndarray | None:
-    """Predict (B,) by exact nearest neighbours; None where ``cancelled`` said so between blocks."""
+    """Predict (B,) by exact nearest neighbours; None where cancelled between blocks."""
     train, test = Rows.of(train_features, "cpu"), Rows.of(test_features, "cpu")
     classes, n_classes = torch.from_numpy(codes), int(codes.max()) + 1
     votes = total_votes(train, test, classes, k=k, n_classes=n_classes, temperature=temperature)
@@ -204,6 +204,6 @@ def _energy(rows: Tensor) -> Tensor:
 
 
 def _least(left: Tensor, whole: Tensor) -> float:
-    """Smallest share that is left of a row which had something to lose."""
+    """Smallest share that is left of any row that is not zero."""
     some = left[whole > 0]
     return float(some.min()) if len(some) else 1.0

@@ -125,8 +125,7 @@ def cluster_quantile(clusters: np.ndarray | None, level: float) -> float:
 def design_effect(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
     """How many times clusters raise the variance of the mean of outcomes (N, ...): -1, 0 or 1."""
     # Obuchowski, Statistics in Medicine 17, 1998: variance between clusters over that of
-    # independent rows, at least 1; the mean cluster size where all values are equal, so that
-    # nothing tells.
+    # independent rows, at least 1; the mean cluster size where all values are equal.
     n = len(values)
     total = values.sum(axis=0, dtype=np.int64)
     # whole numbers: n times the sum of squares around the mean, without rounding

@@ -30,8 +30,8 @@ from dimlab.kernels.effects import f_ratio, orthonormal
 _TOGETHER = 1 << 24  # elements of permuted columns that are multiplied at once
 _SAME = 1e-6  # of a statistic: above the rounding of a null that is kept in float32
 _ROWS = 4096
-_LEAST = 0.05  # of one minus a leverage
-_OWN = 1e-3  # root of the share of a unit column that is left beside all others: less is nothing
+_LEAST = 0.05  # lower limit of one minus a leverage
+_OWN = 1e-3  # columns of a smaller norm, orthogonal to all other factors, count as zero
 
 Progress = Callable[[int, int], None]
 
@@ -106,7 +106,7 @@ def permutation_p_values(
 
 
 def _pooled(observed: np.ndarray, null: np.ndarray) -> tuple[np.ndarray, float]:
-    """P-values (D,) among the values (B, D) of the null of all dimensions; the least possible."""
+    """P-values (D,) under the pooled null (B, D) of all dimensions, and the smallest possible."""
     values = np.sort(null, axis=None)
     least = (observed * (1 - _SAME)).astype(np.float32)
     at_least = len(values) - np.searchsorted(values, least, side="left")
@@ -133,7 +133,7 @@ class _Tests:
     """Both F statistics of T factors, from products with the P joint columns."""
 
     marginal: list[np.ndarray]  # (P, R_f): the factor, in the joint columns
-    partial: list[np.ndarray]  # (P, R_f): what of it is beside all others
+    partial: list[np.ndarray]  # (P, R_f): its part that is orthogonal to all others
     products: np.ndarray  # (P, D): joint columns with the dimensions
     total: np.ndarray  # (D,)
     freedom: int

@@ -58,7 +58,7 @@ def sentence_of_gallery(n_candidates: int) -> str:
 
 def retrieval_at(gallery: int, n_closer: np.ndarray, n_candidates: int) -> np.ndarray:
     """Rates (Q,) of view retrieval in a smaller gallery, drawn without replacement."""
-    # ``n_closer`` (Q,) of the N candidates are closer to each query than the right one.
+    # ``n_closer`` (Q,) of the N candidates are closer to each of Q rows than the right one.
     from scipy.stats import hypergeom
 
     if not 1 <= gallery <= n_candidates:
