@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -27,6 +27,7 @@ LAYERS = ("encoder", "projector-contrastive", "projector-redundancy")
 _ENCODED_VIEWS = 3  # a stream of randomness apart from those of training
 
 Progress = Callable[[int, int], None]
+Transform = Callable[..., Tensor]  # of images, and of the rows that they are
 
 
 def encode(
@@ -109,17 +110,12 @@ def encode(
         if layer != "encoder":
             raise ValueError(f"layer must be 'encoder' for what is no checkpoint; got {layer!r}.")
         config = TrainConfig(normalisation=recorded or normalisation or "none")
-        inner = (
-            checkpoint
-            if isinstance(checkpoint, nn.Module)
-            else cast("LoadedEncoder", checkpoint).module
-        )
-        with _evaluating(inner, device) as module:
+        with _evaluating(cast("nn.Module | LoadedEncoder", checkpoint), device) as module:
             return _represent(
                 lambda batch: _pooled(module, normalised(batch, config.normalisation)), config,
                 images, n_views, batch_size, seed, device, progress, meta,
             )  # fmt: skip
-    embed, meta = _embedding(checkpoint, images, layer, device)
+    embed, meta = embedding(checkpoint, images, layer, device)
     return _represent(
         embed, checkpoint.config, images, n_views, batch_size, seed, device, progress, meta
     )
@@ -167,8 +163,7 @@ def encode_loader(
     n_batches = len(loader) if isinstance(loader, Sized) else 0
     blocks: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    inner = module if isinstance(module, nn.Module) else module.module
-    with _evaluating(inner, device) as evaluated, torch.inference_mode():
+    with _evaluating(module, device) as evaluated, torch.inference_mode():
         for batch in loader:
             inputs, ids = _parts_of(batch)
             blocks.append(_pooled(evaluated, inputs.to(device)).float().cpu().numpy())
@@ -205,7 +200,7 @@ def _class_ids(found: Any, n_samples: int) -> np.ndarray:
 
 
 def _recorded(checkpoint: Any) -> tuple[str | None, dict[str, Any]]:
-    """Normalisation that is recorded, and where features come from."""
+    """Return the normalisation that is recorded, and where features come from."""
     if isinstance(checkpoint, nn.Module):
         return None, {"source": type(checkpoint).__name__, "layer": "encoder"}
     if not hasattr(checkpoint, "inspection"):
@@ -240,9 +235,10 @@ def _parts_of(batch: Any) -> tuple[Tensor, Any]:
 
 
 @contextmanager
-def _evaluating(module: nn.Module, device: str) -> Iterator[nn.Module]:
+def _evaluating(given: nn.Module | LoadedEncoder, device: str) -> Iterator[nn.Module]:
     """Put a module into evaluation mode on a device, and every part of it back afterwards."""
     check_device(device)
+    module = given if isinstance(given, nn.Module) else given.module
     modes = [(each, each.training) for each in module.modules()]
     home = next((each.device for each in module.parameters()), None)
     try:
@@ -314,33 +310,18 @@ def encode_moments(
     (30, True)
     """
     _check_sizes(0, batch_size)
-    embed, _ = _embedding(checkpoint, images, layer, device)
-    mine = current_world().rows(len(images))
-    starts = range(mine.start, mine.stop, batch_size)
-    transforms: list[Callable[..., Tensor]] = [lambda batch, rows: batch]
+    embed, _ = embedding(checkpoint, images, layer, device)
+    transforms = [_unchanged]
     if views:
-        augmentation, n_samples = _augmentation(checkpoint.config, images), len(images)
-        drawn = [
-            augmentation.draw(n_samples, derived_seed(seed, _ENCODED_VIEWS, view))
-            for view in range(2)
-        ]
-        transforms = [partial(augmentation.apply, drawn=each) for each in drawn]
-
-    def batches() -> Iterator[tuple[np.ndarray, ...]]:
-        for done, start in enumerate(starts):
-            rows = slice(start, min(start + batch_size, mine.stop))
-            batch = _pixels(images, rows, device)
-            with torch.inference_mode():
-                encoded = [embed(each(batch, rows=rows)).float().cpu() for each in transforms]
-            yield tuple(each.numpy() for each in encoded)
-            if progress is not None:
-                progress(done + 1, len(starts))
-
-    own = Moments.of(batches(), n_blocks=n_blocks, seed=seed, first_row=mine.start, device=device)
+        transforms = [apply for apply, _ in _drawn_views(checkpoint.config, images, 2, seed)]
+    blocks = _encoded(embed, images, transforms, batch_size, device, progress)
+    batches = (tuple(each.cpu().numpy() for each in block) for block in blocks)
+    first_row = current_world().rows(len(images)).start
+    own = Moments.of(batches, n_blocks=n_blocks, seed=seed, first_row=first_row, device=device)
     return own.over_ranks()
 
 
-def _embedding(
+def embedding(
     checkpoint: Checkpoint, images: ImageSet, layer: str, device: str
 ) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
     """Map a batch of pixels to a layer's output, and say where the features come from."""
@@ -382,12 +363,25 @@ def _check_sizes(n_views: int, batch_size: int) -> None:
         )
 
 
-def _augmentation(config: TrainConfig, images: ImageSet) -> Augmentation:
+def _unchanged(images: Tensor, *, rows: slice) -> Tensor:
+    return images
+
+
+def _drawn_views(
+    config: TrainConfig, images: ImageSet, n_views: int, seed: int
+) -> list[tuple[Transform, dict[str, np.ndarray]]]:
+    """Draw the augmentation of each view: what applies it, and its factors, one value a sample."""
     _, n_channels, height, width = images.images.shape
-    return Augmentation(config, n_channels, (height, width))
+    augmentation = Augmentation(config, n_channels, (height, width))
+    drawn = [
+        augmentation.draw(len(images), derived_seed(seed, _ENCODED_VIEWS, view))
+        for view in range(n_views)
+    ]
+    return [(partial(augmentation.apply, drawn=each), augmentation.factors(each)) for each in drawn]
 
 
-def _pixels(images: ImageSet, rows: slice, device: str) -> Tensor:
+def pixels_of(images: ImageSet, rows: slice, device: str) -> Tensor:
+    """Return the (B, C, H, W) pixels of some rows in [0, 1] on a device."""
     return torch.from_numpy(np.array(images.images[rows])).to(device).float() / 255
 
 
@@ -434,6 +428,27 @@ def encode_pixels(
     )
 
 
+def _encoded(
+    embed: Callable[[Tensor], Tensor],
+    images: ImageSet,
+    transforms: Sequence[Transform],
+    batch_size: int,
+    device: str,
+    progress: Progress | None,
+) -> Iterator[list[Tensor]]:
+    """Yield the (B, D) features of each transform of a batch, over this rank's rows in order."""
+    mine = current_world().rows(len(images))
+    starts = range(mine.start, mine.stop, batch_size)
+    for done, start in enumerate(starts, start=1):
+        rows = slice(start, min(start + batch_size, mine.stop))
+        batch = pixels_of(images, rows, device)
+        with torch.inference_mode():
+            block = [embed(transform(batch, rows=rows)).float() for transform in transforms]
+        yield block
+        if progress is not None:
+            progress(done, len(starts))
+
+
 def _represent(
     embed: Callable[[Tensor], Tensor],
     config: TrainConfig,
@@ -447,35 +462,20 @@ def _represent(
 ) -> Representation:
     _check_sizes(n_views, batch_size)
     n_samples, world = len(images), current_world()
-    mine = world.rows(n_samples)
-    starts = range(mine.start, mine.stop, batch_size)
-    total, done = len(starts) * (1 + n_views), 0
-    width = 0
-
-    def run(transform: Callable[..., Tensor]) -> np.ndarray:
-        nonlocal done, width
-        blocks = []
-        for start in starts:
-            rows = slice(start, min(start + batch_size, mine.stop))
-            batch = _pixels(images, rows, device)
-            with torch.inference_mode():
-                blocks.append(embed(transform(batch, rows=rows)).float())
-            if width == 0:  # one batch says how wide the features are
-                width = blocks[0].shape[1]
-                features = 4 * max(2, 1 + 2 * n_views) * n_samples * width
-                hold(features, "encode", f"{n_samples:,} x {width:,} values", "Pass fewer --views.")
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        return all_gather(torch.cat(blocks), n_samples, world).cpu().numpy()
-
-    features = run(lambda batch, rows: batch)
-    views, view_factors = [], []
-    augmentation = _augmentation(config, images)
-    for view in range(n_views):
-        drawn = augmentation.draw(n_samples, derived_seed(seed, _ENCODED_VIEWS, view))
-        views.append(run(partial(augmentation.apply, drawn=drawn)))
-        view_factors.append(augmentation.factors(drawn))
+    drawn = _drawn_views(config, images, n_views, seed)
+    transforms = [_unchanged, *(apply for apply, _ in drawn)]
+    blocks: list[list[Tensor]] = []
+    for block in _encoded(embed, images, transforms, batch_size, device, progress):
+        if not blocks:  # one batch says how wide the features are
+            width = block[0].shape[1]
+            needed = 4 * max(2, 1 + 2 * n_views) * n_samples * width
+            hold(needed, "encode", f"{n_samples:,} x {width:,} values", "Pass fewer --views.")
+        blocks.append(block if world.size > 1 else [each.cpu() for each in block])
+    features, *views = (
+        all_gather(torch.cat(each), n_samples, world).cpu().numpy()
+        for each in zip(*blocks, strict=True)
+    )
+    factors = [each for _, each in drawn]
     return Representation(
         features,
         labels=images.labels,
@@ -483,8 +483,7 @@ def _represent(
         periods=images.periods,
         views=np.stack(views) if views else None,
         view_factors={
-            name: np.stack([factors[name] for factors in view_factors])
-            for name in (view_factors[0] if view_factors else {})
+            name: np.stack([each[name] for each in factors]) for name in (factors or [{}])[0]
         },
         meta={
             **meta,

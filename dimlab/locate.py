@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dimlab.encode import Progress, _embedding, _pixels, encode
+from dimlab.encode import Progress, embedding, encode, pixels_of
 from dimlab.kernels.rounding import spread_floor
-from dimlab.probes._reading import plain
+from dimlab.result import Result
+from dimlab.text import plain
 
 if TYPE_CHECKING:
     from dimlab.images import ImageSet
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 FILLS = ("mean", "zero")
 
 
-@dataclass(frozen=True, eq=False)
-class Localisation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Localisation(Result):
     """The n images of largest activation of each of d dimensions, and two maps of each.
 
     Parameters
@@ -71,6 +72,8 @@ class Localisation:
     ...     mean_activation=np.array([1.0]), std_activation=np.array([1.5]), patch=2, stride=1,
     ...     fill="mean", n_samples=20,
     ... )
+    >>> found
+    Localisation(n_samples=20, n_images=1, patch=2, stride=1, fill='mean', border_area=0.75)
     >>> found.z_score.tolist(), found.peak.tolist(), found.to_frame()["peak_x"].tolist()
     ([[2.0]], [[[0, 7]]], [7])
     >>> found.border_share.tolist(), found.border_area, list(found.summary()["dimensions"])
@@ -281,7 +284,7 @@ def locate(
     >>> result.occlusion.shape, result.patch, result.stride
     ((2, 2, 28, 28), 4, 2)
     """
-    embed, _ = _embedding(checkpoint, images, "encoder", device)
+    embed, _ = embedding(checkpoint, images, "encoder", device)
     asked = _checked_dimensions(dimensions, len(checkpoint.mask_logits))
     height, width = images.images.shape[2:]
     patch, stride = _checked_sizes(n_images, len(images), patch, stride, min(height, width))
@@ -392,7 +395,7 @@ def _maps(
     gradient, n_done = np.empty_like(occlusion), 0
     for row in np.unique(rows):
         places, ranks = np.nonzero(rows == row)
-        image = _pixels(images, slice(row, row + 1), str(covering.device))
+        image = pixels_of(images, slice(row, row + 1), str(covering.device))
         read = dimensions[places]
         falls = _falls(embed, image, read, covers, covering, batch_size)
         occlusion[places, ranks] = _mean_over_patches(falls, covers)
