@@ -1,4 +1,4 @@
-"""What the parts of a representation must be: checked once, where they enter."""
+"""What the parts of a representation or an image set must be: checked once, where they enter."""
 
 from __future__ import annotations
 
@@ -59,13 +59,11 @@ def refuse_non_finite(name: str, array: np.ndarray) -> None:
             )
 
 
-def labels_of(labels: Any, n_samples: int) -> np.ndarray:
+def labels_of(labels: Any, n_samples: int, *, of: str = "features") -> np.ndarray:
     """Return class ids (N,) as int64; they must be integers >= 0."""
     array = np.asarray(labels)
     if array.shape != (n_samples,):
-        raise ValueError(
-            f"labels must have shape ({n_samples},) to match features; got {array.shape}."
-        )
+        raise ValueError(f"labels must have shape ({n_samples},) to match {of}; got {array.shape}.")
     if array.dtype.kind not in "iu":
         raise TypeError(f"labels must be integers (class ids); got {array.dtype}.")
     if array.min() < 0:
@@ -75,14 +73,16 @@ def labels_of(labels: Any, n_samples: int) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def factors_of(factors: Any, shape: tuple[int, ...], what: str) -> dict[str, np.ndarray]:
+def factors_of(
+    factors: Any, shape: tuple[int, ...], what: str = "factors", *, of: str = "features"
+) -> dict[str, np.ndarray]:
     """Return factors of one shape as float64, int64, bool or text."""
     checked = {}
     for name, value in dict(factors or {}).items():
         array = np.asarray(value)
         if array.shape != shape:
             raise ValueError(
-                f"{what}[{name!r}] must have shape {shape} to match features; got {array.shape}."
+                f"{what}[{name!r}] must have shape {shape} to match {of}; got {array.shape}."
             )
         if array.dtype.kind not in "fiubU":
             raise TypeError(
@@ -91,7 +91,10 @@ def factors_of(factors: Any, shape: tuple[int, ...], what: str) -> dict[str, np.
         if array.dtype.kind == "f":
             array = array.astype(np.float64)
             if not np.isfinite(array).all():
-                raise ValueError(f"{what}[{name!r}] must be finite; got a NaN or an infinity.")
+                place = tuple(np.argwhere(~np.isfinite(array))[0])
+                raise ValueError(
+                    f"{what}[{name!r}] must be finite; got {array[place]} in row {place[-1]}."
+                )
         elif array.dtype.kind in "iu":
             if array.size and array.max() > np.iinfo(np.int64).max:
                 raise ValueError(

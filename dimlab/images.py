@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
+
+from dimlab.checks import factors_of, labels_of, periods_of
 
 SPLITS = ("train", "validation", "test")
 _ROWS = 4096  # hashed at a time
@@ -80,9 +81,9 @@ class ImageSet:
             raise ValueError(f"split must be train, validation, test or ''; got {self.split!r}.")
         put = object.__setattr__
         put(self, "images", images)
-        put(self, "labels", _checked_labels(self.labels, len(images)))
-        put(self, "factors", _checked_factors(self.factors, len(images)))
-        put(self, "periods", _checked_periods(self.periods, self.factors))
+        put(self, "labels", labels_of(self.labels, len(images), of="images"))
+        put(self, "factors", factors_of(self.factors, (len(images),), of="images"))
+        put(self, "periods", periods_of(self.periods, [self.factors]))
         put(self, "class_names", tuple(str(name) for name in self.class_names))
         if self.class_names and len(self.class_names) <= self.labels.max():
             raise ValueError(
@@ -160,46 +161,3 @@ class ImageSet:
             labels=self.labels[index],
             factors={name: values[index] for name, values in self.factors.items()},
         )
-
-
-def _checked_labels(labels: Any, n_images: int) -> np.ndarray:
-    array = np.asarray(labels)
-    if array.shape != (n_images,):
-        raise ValueError(
-            f"labels must have shape ({n_images},) to match images; got {array.shape}."
-        )
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers (class ids); got {array.dtype}.")
-    if array.min() < 0:
-        raise ValueError(f"labels must be >= 0; got {array.min()}.")
-    if array.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"labels must be < 2**63; got {array.max()}.")
-    return array.astype(np.int64)
-
-
-def _checked_factors(factors: Any, n_images: int) -> dict[str, np.ndarray]:
-    checked = {name: np.asarray(values) for name, values in dict(factors or {}).items()}
-    for name, values in checked.items():
-        if values.shape != (n_images,):
-            raise ValueError(
-                f"factors[{name!r}] must have shape ({n_images},) to match images; "
-                f"got {values.shape}."
-            )
-        if values.dtype.kind not in "fiubU":
-            raise TypeError(
-                f"factors[{name!r}] must be floating, integer, bool or str; got {values.dtype}."
-            )
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            row = np.flatnonzero(~np.isfinite(values))[0]
-            raise ValueError(f"factors[{name!r}] must be finite; got {values[row]} in row {row}.")
-    return checked
-
-
-def _checked_periods(periods: Any, factors: Mapping[str, np.ndarray]) -> dict[str, float]:
-    checked = {name: float(period) for name, period in dict(periods or {}).items()}
-    for name, period in checked.items():
-        if name not in factors or factors[name].dtype.kind != "f":
-            raise ValueError(f"periods must name continuous factors; got {name!r}.")
-        if not (np.isfinite(period) and period > 0):
-            raise ValueError(f"periods[{name!r}] must be > 0; got {period}.")
-    return checked

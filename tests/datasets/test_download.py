@@ -1,14 +1,10 @@
 """Files are found, or downloaded whole; a failure leaves nothing and says what to do."""
 
-import hashlib
 import http.server
-import io
 import logging
 import os
-import random
 import socket
 import stat
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,12 +15,9 @@ import pytest
 
 from dimlab.datasets import download
 from dimlab.datasets.download import RemoteFile
+from tests.datasets.files import md5_of, terminal_as_stderr
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB, several chunks
-
-
-def md5_of(content):
-    return hashlib.md5(content).hexdigest()
 
 
 @pytest.fixture
@@ -61,22 +54,8 @@ def cache(tmp_path, monkeypatch):
     folder = tmp_path / "cache"
     folder.mkdir()
     monkeypatch.setenv("DIMLAB_DATA", str(folder))
+    monkeypatch.delenv("DIMLAB_MIRROR")
     return folder
-
-
-@contextmanager
-def terminal_as_stderr(monkeypatch):
-    """What is written to stderr, which is a terminal: pytest's own capture replaces a fixture's."""
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    state = random.getstate()  # rich draws ids for its styles
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    monkeypatch.setenv("TERM", "xterm")
-    yield sys.stderr
-    random.setstate(state)
 
 
 def test_cache_folder_is_the_one_that_is_asked_for(cache, monkeypatch):
@@ -114,17 +93,12 @@ def test_a_file_already_there_is_not_downloaded_again(cache):
     assert download.fetch(remote, cache) == cache / "a"
 
 
-def test_a_mirror_replaces_the_base_url(server, cache, monkeypatch):
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_mirror_replaces_the_base_url(server, tmp_path, cache, monkeypatch, is_folder):
     base, files = server
     files["/mirror/a"] = (CONTENT, len(CONTENT))
-    monkeypatch.setenv("DIMLAB_MIRROR", f"{base}/mirror/")
-    remote = RemoteFile("a", "http://official.invalid/", md5_of(CONTENT))
-    assert download.fetch(remote, cache).read_bytes() == CONTENT
-
-
-def test_a_mirror_may_be_a_folder(tmp_path, cache, monkeypatch):
     (tmp_path / "a").write_bytes(CONTENT)
-    monkeypatch.setenv("DIMLAB_MIRROR", tmp_path.as_uri())
+    monkeypatch.setenv("DIMLAB_MIRROR", tmp_path.as_uri() if is_folder else f"{base}/mirror/")
     remote = RemoteFile("a", "http://official.invalid/", md5_of(CONTENT))
     assert download.fetch(remote, cache).read_bytes() == CONTENT
 
@@ -239,18 +213,12 @@ def test_pooch_is_silent_and_its_logger_left_as_it_was(server, cache):
     logger.removeHandler(handler)
 
 
-def test_progress_is_not_drawn_where_there_is_no_terminal(capsys):
-    with download.progress("counting", 2) as advance:
-        advance(2)
-    captured = capsys.readouterr()
-    assert captured.out + captured.err == ""
-
-
-def test_progress_is_drawn_on_a_terminal(monkeypatch, capsys):
-    with terminal_as_stderr(monkeypatch) as terminal:
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_is_drawn_on_a_terminal_alone(monkeypatch, capsys, is_terminal):
+    with terminal_as_stderr(monkeypatch, is_terminal=is_terminal) as terminal:
         with download.progress("counting", 2) as advance:
             advance(2)
-    assert "counting" in terminal.getvalue()
+    assert ("counting" in terminal.getvalue()) == is_terminal
     assert capsys.readouterr().out == ""
 
 

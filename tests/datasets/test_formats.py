@@ -1,20 +1,14 @@
 """Files of data sets are read exactly; a damaged one is named, a hostile one is not run."""
 
 import gzip
-import io
 import os
 import pickle
-import tarfile
 
 import numpy as np
 import pytest
 
 from dimlab.datasets.formats import read_idx, read_members, read_pickle
-
-
-def idx(array):
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    return header + array.astype(np.uint8).tobytes()
+from tests.datasets.files import idx, tar_of, write_files
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 2), (7,)])
@@ -72,39 +66,20 @@ def test_a_damaged_gzip_file_is_refused(tmp_path):
             read_idx(path, LONG.shape)
 
 
-def test_labels_are_called_labels(tmp_path):
-    path = tmp_path / "labels"
-    path.write_bytes(idx(np.arange(4)))
-    with pytest.raises(ValueError, match="labels must hold 9 labels; got 4 labels"):
-        read_idx(path, (9,))
-
-
-def write_tar(path, members, links=()):
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in members.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-        for name, target in links:
-            member = tarfile.TarInfo(name)
-            member.type, member.linkname = tarfile.SYMTYPE, target
-            archive.addfile(member)
-
-
 def test_members_are_the_same_from_folder_and_archive(tmp_path):
     members = {"inner/a": b"one", "inner/b": b"", "inner/unused": b"three"}
-    (tmp_path / "inner").mkdir()
-    for name, content in members.items():
-        (tmp_path / name).write_bytes(content)
-    write_tar(tmp_path / "plain.tar.gz", members)
-    write_tar(tmp_path / "dotted.tar.gz", {f"./{name}": c for name, c in members.items()})
+    write_files(tmp_path, members)
+    dotted = {f"./{name}": content for name, content in members.items()}
+    (tmp_path / "plain.tar.gz").write_bytes(tar_of(members))
+    (tmp_path / "dotted.tar.gz").write_bytes(tar_of(dotted))
     for source in (tmp_path, tmp_path / "plain.tar.gz", tmp_path / "dotted.tar.gz"):
         read = read_members(source, ["inner/b", "inner/a"])
         assert read == {"inner/a": b"one", "inner/b": b""}
 
 
 def test_a_missing_member_is_named_and_a_link_is_none(tmp_path):
-    write_tar(tmp_path / "a.tar.gz", {"inner/a": b"one"}, links=[("inner/b", "/etc/hostname")])
+    packed = tar_of({"inner/a": b"one"}, links=[("inner/b", "/etc/hostname")])
+    (tmp_path / "a.tar.gz").write_bytes(packed)
     for source in (tmp_path, tmp_path / "a.tar.gz"):
         with pytest.raises(ValueError, match=rf"{source} must hold inner/b; got no such file"):
             read_members(source, ["inner/b"])
@@ -112,8 +87,7 @@ def test_a_missing_member_is_named_and_a_link_is_none(tmp_path):
 
 def test_a_damaged_archive_is_refused(tmp_path, rng):
     path = tmp_path / "a.tar.gz"
-    write_tar(path, {"inner/a": rng.bytes(50_000), "inner/b": b""})
-    whole = path.read_bytes()
+    whole = tar_of({"inner/a": rng.bytes(50_000), "inner/b": b""})
     for content in (whole[:20_000], whole[:5], b"<html>404</html>", b""):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"a.tar.gz must be a whole tar.gz archive; got a dam"):
