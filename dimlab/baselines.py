@@ -6,8 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dimlab.encode import encode, encode_pixels
 from dimlab.probes.evaluate import Evaluation, evaluate
+from dimlab.result import Result, column, detail, entries
 from dimlab.training.loop import untrained
 
 if TYPE_CHECKING:
@@ -21,14 +24,9 @@ if TYPE_CHECKING:
 SOURCES = ("raw pixels", "untrained", "trained")
 
 
-@dataclass(frozen=True, eq=False)
-class BaselineComparison:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class BaselineComparison(Result):
     """Evaluations of raw pixels, of untrained and of trained encoders on the same images and views.
-
-    Parameters
-    ----------
-    evaluations : tuple of (str, int, Evaluation)
-        Source (``raw pixels``, ``untrained``, ``trained``), seed of the run, and its evaluation.
 
     Raises
     ------
@@ -43,9 +41,12 @@ class BaselineComparison:
     --------
     >>> import numpy as np
     >>> def retrieved(n_correct):
-    ...     return Evaluation(("view-retrieval",), ("none",), np.array([n_correct]), 100, 500, 8)
+    ...     return Evaluation(
+    ...         reader=("view-retrieval",), mask=("none",), n_correct=np.array([n_correct]),
+    ...         n_test=100, n_train=500, n_dimensions=8,
+    ...     )
     >>> comparison = BaselineComparison(
-    ...     (
+    ...     evaluations=(
     ...         ("raw pixels", 0, retrieved(20)),
     ...         ("untrained", 0, retrieved(40)),
     ...         ("trained", 0, retrieved(70)),
@@ -58,7 +59,9 @@ class BaselineComparison:
     (2.0, [0, 0, 0, 1])
     """
 
-    evaluations: tuple[tuple[str, int, Evaluation], ...]
+    evaluations: tuple[tuple[str, int, Evaluation], ...] = detail(
+        "Source (`raw pixels`, `untrained`, `trained`), seed of the run, and its evaluation."
+    )
 
     def __post_init__(self) -> None:
         sizes = sorted({each.n_test for _, _, each in self.evaluations})
@@ -68,14 +71,9 @@ class BaselineComparison:
                 f"numbers of candidates; got {', '.join(map(str, sizes))} samples."
             )
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row a source, seed, reader and mask.
-
-        Returns
-        -------
-        DataFrame
-            ``source, seed`` and the columns of `Evaluation.to_frame`.
-        """
+    @column
+    def rows(self) -> dict[str, Any]:
+        """One row a source, seed, reader and mask, with the columns of the evaluations."""
         import pandas as pd
 
         frames = []
@@ -84,7 +82,24 @@ class BaselineComparison:
             frame.insert(0, "source", source)
             frame.insert(1, "seed", seed)
             frames.append(frame)
-        return pd.concat(frames, ignore_index=True)
+        return dict(pd.concat(frames, ignore_index=True).items())
+
+    @entries
+    def means(self) -> dict[str, Any]:
+        """``<reader>, <source>``: mean accuracy without a mask; how much training helps retrieval.
+
+        ``view_retrieval_ratio`` is the trained encoder's rate over the better one of raw pixels and
+        the untrained encoder.
+        """
+        means = self.over_seeds()
+        means = means[means["mask"] == "none"]
+        found: dict[str, Any] = {
+            f"{row.reader}, {row.source}": float(row.accuracy) for row in means.itertuples()
+        }
+        *others, trained = (found.get(f"view-retrieval, {each}", np.nan) for each in SOURCES)
+        found["view_retrieval_ratio"] = trained / max(others) if max(others) > 0 else None
+        found["n_seeds"] = int(means["n_seeds"].max())
+        return found
 
     def over_seeds(self) -> pd.DataFrame:
         """Return mean and range over seeds, one row a source, reader and mask.
@@ -94,31 +109,13 @@ class BaselineComparison:
         DataFrame
             ``source, mask, reader, accuracy, lowest, highest, n_seeds``.
         """
+        import pandas as pd
+
         keys = ["source", "reader", "mask"]
-        grouped = self.to_frame().groupby(keys, sort=False)["accuracy"]
+        grouped = pd.DataFrame(self.rows).groupby(keys, sort=False)["accuracy"]
         return grouped.agg(
             accuracy="mean", lowest="min", highest="max", n_seeds="count"
         ).reset_index()
-
-    def summary(self) -> dict[str, Any]:
-        """Return unmasked means over seeds, and by how much training helps to find a view.
-
-        Returns
-        -------
-        dict
-            ``<reader>, <source>`` to mean accuracy without a mask; ``view_retrieval_ratio``: the
-            trained encoder's rate over the better one of raw pixels and the untrained encoder.
-        """
-        means = self.over_seeds()
-        means = means[means["mask"] == "none"]
-        summary: dict[str, Any] = {
-            f"{row.reader}, {row.source}": float(row.accuracy) for row in means.itertuples()
-        }
-        pixels, untrained_rate, trained = (summary[f"view-retrieval, {each}"] for each in SOURCES)
-        best = max(pixels, untrained_rate)
-        summary["view_retrieval_ratio"] = trained / best if best > 0 else None
-        summary["n_seeds"] = int(means["n_seeds"].max())
-        return summary
 
 
 def evaluate_baselines(
@@ -126,7 +123,7 @@ def evaluate_baselines(
     train_images: ImageSet,
     test_images: ImageSet,
     *,
-    readers: Sequence[str] = ("knn", "ridge"),
+    readers: Sequence[Any] = ("knn", "ridge"),
     k: int = 5,
     seed: int = 0,
     device: str = "cpu",
@@ -140,7 +137,7 @@ def evaluate_baselines(
         Runs that differ in their seed, at least one.
     train_images, test_images : ImageSet
         Readers are fitted on the first and scored on the second.
-    readers : sequence of {"knn", "ridge", "logistic"}, default=("knn", "ridge")
+    readers : sequence of str or object, default=("knn", "ridge")
         As in `evaluate`.
     k : int, default=5
         Neighbours of the kNN reader.
@@ -224,4 +221,4 @@ def evaluate_baselines(
     for checkpoint in checkpoints:
         mask = checkpoint.mask if checkpoint.has_mask else None
         add("trained", checkpoint.config.seed, encoded(checkpoint), mask)
-    return BaselineComparison(tuple(rows))
+    return BaselineComparison(evaluations=tuple(rows))

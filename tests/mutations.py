@@ -279,7 +279,7 @@ _of(
 )
 _of(
     "probes/confirm_harmful.py", "probes/test_confirm_harmful.py",
-    ("split_and_confirm", "_adjusted(p_value[other[run], names])",
+    ("split_and_confirm", "false_discovery_control(p_value[other[run], names])",
      "p_value[other[run], names]", "test_splitting_and_confirming_is_its_definition_in_loops"),
     ("split_and_confirm", "np.arange(len(p_value)) ^ 1",
      "np.arange(len(p_value))", "test_the_half_that_chooses_is_not_the_half_that_confirms"),
@@ -293,14 +293,14 @@ _of(
      "test_too_few_misread_samples_leave_it_undecided_and_say_how_many_are_needed"),
 )
 _of(
-    "probes/erase.py", "probes/test_erase.py",
-    ("_of_heads", "base[s].r_squared - values, tail, axis=0",
+    "probes/_erasing.py", "probes/test_erase.py",
+    ("of_heads", "base[s].r_squared - values, tail, axis=0",
      "values - base[s].r_squared, tail, axis=0", "test_intervals_contain_their_estimates_and_those_of_random_ways_too"),
-    ("_of_heads", "paired_interval(gained, clusters[s])", "paired_interval(gained)",
+    ("of_heads", "paired_interval(gained, clusters[s])", "paired_interval(gained)",
      "test_copies_are_no_further_samples_where_clusters_are_named"),
-    ("_of_heads", "rng, n_bootstrap, clusters[s])", "rng, n_bootstrap)",
+    ("of_heads", "rng, n_bootstrap, clusters[s])", "rng, n_bootstrap)",
      "test_copies_are_no_further_samples_where_clusters_are_named"),
-    ("_by_effect", "[factor], clusters)", "[factor])",
+    ("by_effect", "[factor], clusters)", "[factor])",
      "test_a_factor_of_few_train_clusters_is_not_told_by_their_many_rows"),
 )
 _of(

@@ -62,7 +62,9 @@ def results():
         follow(trace, ablation=ablation, n_bootstrap=10, n_permutations=10),
         bound_risk(split, mask=DimensionMask(trace.weights[-1]), n_bootstrap=5, n_permuted=2),
         evaluation,
-        BaselineComparison((("raw pixels", 0, evaluation), ("trained", 0, evaluation))),
+        BaselineComparison(
+            evaluations=(("raw pixels", 0, evaluation), ("trained", 0, evaluation))
+        ),
         compare({"a": split, "b": split}, n_blocks=2),
         split,
         Localisation(

@@ -97,8 +97,8 @@ def plot_evaluation(result: Evaluation, *, ax: Axes | None = None) -> Axes:
     >>> from matplotlib.figure import Figure
     >>> from dimlab import Evaluation
     >>> evaluation = Evaluation(
-    ...     ("knn", "knn"), ("none", "learned"), np.array([80, 90]), n_test=100, n_train=500,
-    ...     n_dimensions=8,
+    ...     reader=("knn", "knn"), mask=("none", "learned"), n_correct=np.array([80, 90]),
+    ...     n_test=100, n_train=500, n_dimensions=8,
     ... )
     >>> axes = plot_evaluation(evaluation, ax=Figure().subplots())
     >>> [text.get_text() for text in axes.get_yticklabels()], axes.lines[1].get_xdata().tolist()
@@ -133,9 +133,13 @@ def plot_baseline_comparison(result: BaselineComparison, *, ax: Axes | None = No
     >>> from matplotlib.figure import Figure
     >>> from dimlab import BaselineComparison, Evaluation
     >>> def read(n_correct):
-    ...     return Evaluation(("knn",), ("none",), np.array([n_correct]), 100, 500, 8)
+    ...     return Evaluation(
+    ...         reader=("knn",), mask=("none",), n_correct=np.array([n_correct]), n_test=100,
+    ...         n_train=500, n_dimensions=8,
+    ...     )
     >>> parts = (("raw pixels", 0, read(70)), ("trained", 0, read(90)), ("trained", 1, read(92)))
-    >>> axes = plot_baseline_comparison(BaselineComparison(parts), ax=Figure().subplots())
+    >>> comparison = BaselineComparison(evaluations=parts)
+    >>> axes = plot_baseline_comparison(comparison, ax=Figure().subplots())
     >>> [text.get_text() for text in axes.get_yticklabels()], axes.texts[-1].get_text()
     (['knn, raw pixels', 'knn, trained'], '0.910')
     """

@@ -11,7 +11,7 @@ import numpy as np
 from dimlab.kernels.balanced import balanced_change, balanced_interval, balanced_test
 from dimlab.kernels.means import StudentisedMeans
 from dimlab.kernels.paired import cluster_sums, normal_quantile, paired_interval, paired_test
-from dimlab.probes._reading import Reading
+from dimlab.probes._reading import Reading, Rows
 from dimlab.readers.base import Outcomes, Progress, Split
 
 SIGNIFICANT = 0.05
@@ -201,7 +201,7 @@ def spread_over_train(
     train: Split,
     test: Split,
     groups: Sequence[np.ndarray],
-    clusters: tuple[np.ndarray | None, np.ndarray | None],
+    rows: Rows,
     seed: int,
     progress: Progress | None,
 ) -> tuple[np.ndarray, np.ndarray, int]:
@@ -215,7 +215,7 @@ def spread_over_train(
     multiply by 19. What the test rows' sampling alone adds to the variance over fits is taken off;
     the interval over test samples has it already.
     """
-    blocks = train_blocks(train.codes, clusters[0], seed)
+    blocks = train_blocks(train.codes, rows.train, seed)
     n_blocks = int(blocks.max()) + 1
     estimates = []
     total = squares = np.zeros(1)
@@ -227,7 +227,7 @@ def spread_over_train(
         full, without = _accuracies(found, test.codes)
         lost = (found.ablated_loss - found.full_loss[:, None]).mean(axis=0)
         estimates.append((full - without, lost))
-        change = cluster_sums(changes(found, test.codes), clusters[1]).astype(np.float32)
+        change = cluster_sums(changes(found, test.codes), rows.test).astype(np.float32)
         total, squares = total + change, squares + change**2
         if progress is not None:
             progress(block + 1, n_blocks)

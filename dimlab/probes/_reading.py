@@ -30,6 +30,7 @@ from dimlab.readers.base import (
     running,
 )
 from dimlab.representation import Representation
+from dimlab.result import Result, scalar
 from dimlab.text import plain as plain  # the probes' summaries take it from here
 
 FILLS = ("mean", "zero")
@@ -252,7 +253,7 @@ class Rows:
         """Resolve clusters, count them, and warn of what keeps scores from meaning what they do."""
         train_ids, test_ids = cluster_ids_of_pair(train, test, clusters)
         sizes = None if test_ids is None else np.bincount(test_ids)
-        counted = {} if sizes is None else {"n_clusters": len(sizes), "largest": int(sizes.max())}
+        counted = None if sizes is None else {"n_clusters": len(sizes), "largest": int(sizes.max())}
         caution = caution_of(test, test_ids)
         if caution:
             warnings.warn(caution, UserWarning, stacklevel=3)
@@ -271,10 +272,30 @@ def caution_of(test: Representation, clusters: np.ndarray | None) -> str:
     return " ".join(found)
 
 
-def said_of_rows(result: Any) -> dict[str, Any]:
-    """Give the entries of a summary that say what is special about the test rows, if anything."""
-    entries = {name: getattr(result, name) for name in ("sample", "clusters", "caution")}
-    return {name: value for name, value in entries.items() if value}
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Reads(Result):
+    """What every result of a reader says: which reader, of which rows."""
+
+    reader: str = scalar("Name of the reader, a probe classifier.")
+    basis: str = scalar(
+        "Basis that the dimensions belong to; `axes` where none was fitted.", default="axes"
+    )
+    sample: str = scalar(
+        "Which part of the test split was used; empty: all of it.", optional=True, default=""
+    )
+    clusters: dict[str, int] | None = scalar(
+        "`n_clusters` and the size of the `largest`, of test rows; None: rows are independent.",
+        optional=True,
+        default=None,
+    )
+    caution: str = scalar(
+        "What keeps the scores from meaning what they usually do; empty: nothing.",
+        optional=True,
+        default="",
+    )
+    n_train: int = scalar("Train rows.")
+    n_test: int = scalar("Test rows.")
+    n_dimensions: int = scalar("D, the number of dimensions.")
 
 
 def basis_of(representation: Representation | Moments) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dimlab.clusters import ClustersLike, cluster_ids_of_pair
+from dimlab.clusters import ClustersLike
 from dimlab.kernels.collinearity import redundant_groups
 from dimlab.kernels.means import FEW_DIFFERENCES, FEWEST_DRAWS, LARGEST_SKEWNESS, RESOLVED
 from dimlab.kernels.paired import paired_test
@@ -25,20 +24,21 @@ from dimlab.probes._reading import (
     GroupsLike,
     ReaderLike,
     Reading,
+    Reads,
+    Rows,
     basis_of,
-    caution_of,
     check_choice,
     checked_groups,
     coded,
     documented,
-    sample_of,
 )
 from dimlab.readers.base import Outcomes, Progress, Split
 from dimlab.readers.linear import Linear, Standardiser
 from dimlab.readers.ridge import Ridge
 from dimlab.representation import Representation
-from dimlab.result import ABSENT, Result, column, detail, entry, per, scalar
+from dimlab.result import ABSENT, column, detail, entry, per, scalar
 
+NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
 SCORES = ("accuracy", "balanced_accuracy", "log_loss")
 RESAMPLES = ("test", "train")
 _N_LOOKED_AT = 1_000
@@ -47,7 +47,7 @@ _DECIMALS = 10  # of what is put in order: equal ones stay in the order of the c
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Ablation(Result):
+class Ablation(Reads):
     """What a reader of the features loses without each dimension, or each group of dimensions.
 
     References
@@ -70,19 +70,9 @@ class Ablation(Result):
 
     HEADLINE = ("reader", "score", "full_score", "n_groups", "n_needed", "n_harmful")
 
-    reader: str = scalar("Name of the reader, a probe classifier.")
     refit: bool = scalar("Whether the reader was fitted again without each group.")
     fill: str | None = scalar("What replaced the group in a frozen reader: mean or zero.")
     score: str = scalar("What the reader was scored by.")
-    basis: str = scalar(
-        "Basis that the dimensions belong to; `axes` where none was fitted.", default="axes"
-    )
-    sample: str = scalar(
-        "Which part of the test split was used; empty: all of it.", optional=True, default=""
-    )
-    n_train: int = scalar("Train rows.")
-    n_test: int = scalar("Test rows.")
-    n_dimensions: int = scalar("D, the number of dimensions.")
 
     @entry
     def n_groups(self) -> int:
@@ -215,9 +205,6 @@ class Ablation(Result):
         """Groups whose log-loss is unreliable."""
         return 0 if self.log_loss_unreliable is None else int(self.log_loss_unreliable.sum())
 
-    caution: str = scalar(
-        "What keeps the numbers from meaning what they usually do.", optional=True, default=""
-    )
     hidden_groups: tuple[np.ndarray, ...] = scalar(
         "Groups of redundant dimensions (mean absolute correlation of at least 0.9 on train) that "
         "are needed while none of their dimensions is, each removed alone; each of shape (n,). "
@@ -413,15 +400,14 @@ def ablate(
     removed = checked_groups(groups, train.n_dimensions)
     if n_bootstrap < 1:
         raise ValueError(f"n_bootstrap must be >= 1; got {n_bootstrap}.")
-    ids = cluster_ids_of_pair(train, test, clusters)
-    test_ids = ids[1]
+    rows = Rows.of(train, test, clusters)
     n_bytes = (92 if resample == "train" else 68) * len(test) * len(removed)
     reading = reading.within("ablate", train, n_bytes)
     fitted = reading.fit(bank)
     found = reading.outcomes(bank, queries, removed, progress, fitted=fitted)
 
     def over_train() -> tuple[np.ndarray, np.ndarray, int]:
-        return spread_over_train(reading, bank, queries, removed, ids, seed, progress)
+        return spread_over_train(reading, bank, queries, removed, rows, seed, progress)
 
     measured = measure(
         found,
@@ -430,22 +416,19 @@ def ablate(
         score,
         n_bootstrap=n_bootstrap,
         seed=seed,
-        clusters=test_ids,
+        clusters=rows.test,
         over_train=over_train if resample == "train" else None,
     )
     hidden: tuple[np.ndarray, ...] = ()
     together = _worth_a_look(train, reading) if groups is None else []
     if together:
-        rows = np.arange(len(test))
+        seen = np.arange(len(test))
         if not isinstance(fitted, Linear) and len(test) > _N_LOOKED_AT:
-            rows = np.random.default_rng(seed).choice(len(test), _N_LOOKED_AT, replace=False)
-        some = Split(queries.features[rows], queries.codes[rows])
+            seen = np.random.default_rng(seed).choice(len(test), _N_LOOKED_AT, replace=False)
+        some = Split(queries.features[seen], queries.codes[seen])
         outcomes = reading.outcomes(bank, some, together, fitted=fitted)
-        known = None if test_ids is None else test_ids[rows]
+        known = None if rows.test is None else rows.test[seen]
         hidden = _hidden(outcomes, together, some.codes, known, measured)
-    caution = caution_of(test, test_ids)
-    if caution:
-        warnings.warn(caution, UserWarning, stacklevel=2)
     return Ablation(
         reader=reading.name,
         refit=reading.refit,
@@ -459,14 +442,13 @@ def ablate(
         n_test=len(test),
         n_dimensions=train.n_dimensions,
         basis=basis_of(train),
-        sample=sample_of(test),
         hidden_groups=hidden,
         certified_share=found.certified_share,
         alone_score=alone_scores(reading, bank, queries, removed, score) if alone else None,
         resample=resample,
-        n_clusters=0 if test_ids is None else len(np.unique(test_ids)),
+        n_clusters=0 if rows.test is None else len(np.unique(rows.test)),
         n_bootstrap=n_bootstrap,
-        caution=caution,
+        **rows.said,
     )
 
 

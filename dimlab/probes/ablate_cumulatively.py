@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,60 +20,25 @@ from dimlab.probes._reading import (
     GroupsLike,
     ReaderLike,
     Reading,
+    Reads,
     Rows,
     basis_of,
     checked_groups,
     coded,
     documented,
-    said_of_rows,
 )
 from dimlab.readers.base import Progress, Split
 from dimlab.representation import Representation
+from dimlab.result import column, detail, entries, entry, per, scalar
 
+NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
 _LEVEL = 0.95
 _N_POINTS = 33
 
 
-@dataclass(frozen=True, eq=False)
-class CumulativeAblation:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class CumulativeAblation(Reads):
     """Accuracy of a reader after 0, 1, 2, ... groups have been removed, one after the other.
-
-    Parameters
-    ----------
-    reader, order_name : str
-        Which reader, and how the order was made.
-    order : ndarray of shape (G,), int
-        Groups in the order of their removal; of the first of several random orders.
-    n_removed : ndarray of shape (P,), int
-        Groups that are gone at each point.
-    scores : ndarray of shape (P,)
-        Accuracy in [0, 1]; the mean over orders where there are several.
-    ci_low, ci_high : ndarray of shape (P,)
-        Wilson's 95 % interval of the accuracy. With several random orders: the range that 95 % of
-        the orders lie in.
-    loss, loss_low, loss_high : ndarray of shape (P,)
-        Accuracy that is lost against all dimensions, both read on the same test samples, with
-        Tango's 95 % interval; of the first order.
-    margin : float
-        Largest loss of accuracy that counts as none.
-    n_test_needed : int
-        Test samples from which on the first loss could be shown to lie within the margin, if the
-        samples that it changes stay as frequent; where they cost more than the margin, if it
-        changes none.
-    groups : tuple of ndarray of shape (n,), int
-        Dimensions of each of the G groups.
-    n_orders, n_train, n_test, n_dimensions : int
-        Sizes.
-    n_classes_kept : int
-        Classes with one sample, or one cluster, that no order by importance was judged on.
-    basis : str
-        Basis that the dimensions belong to.
-    sample : str
-        Which part of the test split was used; empty: all of it.
-    clusters : mapping of str to int
-        ``n_clusters`` and the size of the ``largest``, of test rows; empty: rows are independent.
-    caution : str
-        What keeps the scores from meaning what they usually do; empty: nothing.
 
     References
     ----------
@@ -95,35 +59,66 @@ class CumulativeAblation:
     here are 40.'
     """
 
-    reader: str
-    order_name: str
-    order: np.ndarray
-    n_removed: np.ndarray
-    scores: np.ndarray
-    ci_low: np.ndarray
-    ci_high: np.ndarray
-    loss: np.ndarray
-    loss_low: np.ndarray
-    loss_high: np.ndarray
-    margin: float
-    n_test_needed: int
-    groups: tuple[np.ndarray, ...]
-    n_orders: int
-    n_train: int
-    n_test: int
-    n_dimensions: int
-    n_classes_kept: int = 0
-    basis: str = "axes"
-    sample: str = ""
-    clusters: Mapping[str, int] = field(default_factory=dict)
-    caution: str = ""
+    HEADLINE = ("reader", "order", "n_groups", "full_score", "n_dispensable")
 
-    @property
+    order_name: str = scalar("How the order was made.", key="order")
+    order: np.ndarray = detail(
+        "Groups in the order of their removal, shape (G,); of the first of several random orders."
+    )
+    groups: tuple[np.ndarray, ...] = detail(
+        "Dimensions of each of the G groups, each an array of shape (n,)."
+    )
+
+    @entry
+    def n_groups(self) -> int:
+        """G, the number of groups."""
+        return len(self.groups)
+
+    n_orders: int = scalar("Orders that the scores are averaged over.")
+    n_removed: np.ndarray = per("point", "Groups that are gone at each point.")
+
+    @column
+    def group(self) -> np.ndarray:
+        """The group that left last; -1 at the start."""
+        return np.where(self.n_removed > 0, self.order[self.n_removed - 1], -1)
+
+    scores: np.ndarray = per(
+        "point",
+        "Accuracy in [0, 1]; the mean over orders where there are several.",
+        column="accuracy",
+    )
+    ci_low: np.ndarray = per(
+        "point",
+        "Lower end of Wilson's 95 % interval of the accuracy; with several random orders, of the "
+        "range that 95 % of the orders lie in.",
+    )
+    ci_high: np.ndarray = per("point", "Upper end of it.")
+    loss: np.ndarray = per(
+        "point",
+        "Accuracy that is lost against all dimensions, both read on the same test samples; of the "
+        "first order.",
+    )
+    loss_low: np.ndarray = per("point", "Lower end of Tango's 95 % interval of the loss.")
+    loss_high: np.ndarray = per("point", "Upper end of it.")
+
+    @entry
     def full_score(self) -> float:
         """Accuracy with all dimensions."""
         return float(self.scores[0])
 
-    @property
+    @entry
+    def best_score(self) -> float:
+        """Largest accuracy of all points: biased upwards."""
+        return float(self.scores.max())
+
+    @entry
+    def n_removed_at_best(self) -> int:
+        """How many groups are gone there."""
+        return int(self.n_removed[self.scores.argmax()])
+
+    margin: float = scalar("Largest loss of accuracy that counts as none.")
+
+    @entry
     def n_dispensable(self) -> int:
         """Most groups gone at a point where, as at all before, the loss lies within the margin.
 
@@ -133,73 +128,20 @@ class CumulativeAblation:
         beyond = np.flatnonzero(self.loss_high[1:] > self.margin)
         return int(self.n_removed[-1 if len(beyond) == 0 else beyond[0]])
 
-    def to_frame(self) -> Any:
-        """Return one row a point.
+    n_test_needed: int = detail(
+        "Test samples from which on the first loss could be shown to lie within the margin, if the "
+        "samples that it changes stay as frequent; where they cost more than the margin, if it "
+        "changes none."
+    )
 
-        Returns
-        -------
-        pandas.DataFrame
-            ``n_removed``, ``group`` (the one that left last; -1 at the start), ``accuracy``,
-            ``ci_low``, ``ci_high``, ``loss``, ``loss_low``, ``loss_high``.
-        """
-        import pandas as pd
+    @entries
+    def needed(self) -> dict[str, int]:
+        """The test samples needed, where nothing is shown to be dispensable."""
+        return {} if self.n_dispensable else {"n_test_needed": self.n_test_needed}
 
-        last = np.where(self.n_removed > 0, self.order[self.n_removed - 1], -1)
-        return pd.DataFrame(
-            {
-                "n_removed": self.n_removed,
-                "group": last,
-                "accuracy": self.scores,
-                "ci_low": self.ci_low,
-                "ci_high": self.ci_high,
-                "loss": self.loss,
-                "loss_low": self.loss_low,
-                "loss_high": self.loss_high,
-            }
-        )
-
-    def summary(self) -> dict[str, Any]:
-        """Return the main numbers, ready for JSON.
-
-        Returns
-        -------
-        dict
-            What was done, sizes, ``full_score``, ``best_score`` and how many were gone there
-            (biased upwards: the best of many points), ``margin``, ``n_dispensable`` with a
-            sentence (``dispensable``), ``n_test_needed`` where it is 0, and where the order is
-            from.
-        """
-        best = int(self.scores.argmax())
-        return {
-            "reader": self.reader,
-            "order": self.order_name,
-            "basis": self.basis,
-            **said_of_rows(self),
-            "n_train": self.n_train,
-            "n_test": self.n_test,
-            "n_dimensions": self.n_dimensions,
-            "n_groups": len(self.groups),
-            "n_orders": self.n_orders,
-            "full_score": self.full_score,
-            "best_score": float(self.scores[best]),
-            "n_removed_at_best": int(self.n_removed[best]),
-            "margin": self.margin,
-            "n_dispensable": self.n_dispensable,
-            **({} if self.n_dispensable else {"n_test_needed": self.n_test_needed}),
-            "dispensable": self._in_words(),
-            "order_from": (
-                "the caller; if the test split chose it, no loss here is to be believed."
-                if self.order_name == "given"
-                else "the train split alone; the test split only scores."
-            )
-            + (
-                f" {self.n_classes_kept} classes were too small to be judged by."
-                if self.n_classes_kept
-                else ""
-            ),
-        }
-
-    def _in_words(self) -> str:
+    @entry
+    def dispensable(self) -> str:
+        """What is shown to be dispensable, in words."""
         count = self.n_dispensable
         if count:
             place = int(np.flatnonzero(self.n_removed == count)[0])
@@ -218,6 +160,21 @@ class CumulativeAblation:
             if self.n_test < self.n_test_needed
             else f"The {self.n_test} test samples could have shown a loss of 0."
         )
+
+    n_classes_kept: int = detail(
+        "Classes with one sample, or one cluster, that no order by importance was judged on.",
+        default=0,
+    )
+
+    @entry
+    def order_from(self) -> str:
+        """Which samples chose the order."""
+        said = "the train split alone; the test split only scores."
+        if self.order_name == "given":
+            said = "the caller; if the test split chose it, no loss here is to be believed."
+        if self.n_classes_kept:
+            said += f" {self.n_classes_kept} classes were too small to be judged by."
+        return said
 
 
 @documented

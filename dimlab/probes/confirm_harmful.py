@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,54 +14,26 @@ from dimlab.probes._reading import (
     GroupsLike,
     ReaderLike,
     Reading,
+    Reads,
     Rows,
     basis_of,
     checked_groups,
     coded,
     documented,
-    said_of_rows,
 )
 from dimlab.readers.base import Progress
 from dimlab.representation import Representation
+from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
 
+NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
 _CHOSEN = 0.05  # one-sided p on the half that chooses
 _SIGNIFICANT = 0.05
+_N_NAMED = 12
 
 
-@dataclass(frozen=True, eq=False)
-class HarmfulDimensions:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class HarmfulDimensions(Reads):
     """Dimensions without which a reader does better, on samples that did not choose them.
-
-    Parameters
-    ----------
-    reader : str
-        Which reader.
-    refit : bool
-        Whether it was fitted again without each group.
-    full_score : float
-        Accuracy with all dimensions, on all test samples.
-    importance : ndarray of shape (G,)
-        Accuracy lost without each group, on all test samples; negative: better without.
-    selected_share : ndarray of shape (G,)
-        Share, in [0, 1], of the runs whose first half chose the group.
-    q_aggregated : ndarray of shape (G,)
-        One-sided, from the halves that did not choose, adjusted in each run and aggregated over
-        runs.
-    groups : tuple of ndarray of shape (n,), int
-        Dimensions of each of the G groups.
-    n_splits, n_train, n_test, n_dimensions : int
-        Sizes; every split is used both ways.
-    n_test_needed : int
-        Where a removal that mended all test samples that are misread would still not be confirmed:
-        the samples that it takes, at the same share of misread ones. 0 elsewhere.
-    basis : str
-        Basis that the dimensions belong to.
-    sample : str
-        Which part of the test split was used; empty: all of it.
-    clusters : mapping of str to int
-        ``n_clusters`` and the size of the ``largest``, of test rows; empty: rows are independent.
-    caution : str
-        What keeps the scores from meaning what they usually do; empty: nothing.
 
     References
     ----------
@@ -82,22 +53,70 @@ class HarmfulDimensions:
     '1 of 2 confirmed as harmful (q <= 0.05).'
     """
 
-    reader: str
-    refit: bool
-    full_score: float
-    importance: np.ndarray
-    selected_share: np.ndarray
-    q_aggregated: np.ndarray
-    groups: tuple[np.ndarray, ...]
-    n_splits: int
-    n_train: int
-    n_test: int
-    n_dimensions: int
-    n_test_needed: int = 0
-    basis: str = "axes"
-    sample: str = ""
-    clusters: Mapping[str, int] = field(default_factory=dict)
-    caution: str = ""
+    HEADLINE = ("reader", "n_groups", "n_confirmed", "full_score")
+
+    refit: bool = scalar("Whether the reader was fitted again without each group.")
+
+    @entry
+    def n_groups(self) -> int:
+        """G, the number of groups."""
+        return len(self)
+
+    n_splits: int = scalar("Halvings of test; every one is used both ways.")
+    full_score: float = scalar("Accuracy with all dimensions, on all test samples.")
+    groups: tuple[np.ndarray, ...] = detail(
+        "Dimensions of each of the G groups, each an array of shape (n,)."
+    )
+
+    @column
+    def group(self) -> dict[str, Any]:
+        """Columns ``group`` and ``dimensions``, which are separated by spaces."""
+        named = [" ".join(map(str, group.tolist())) for group in self.groups]
+        return {"group": np.arange(len(self)), "dimensions": named}
+
+    importance: np.ndarray = per(
+        "group",
+        "Accuracy lost without each group, on all test samples; negative: better without.",
+    )
+    selected_share: np.ndarray = per(
+        "group", "Share, in [0, 1], of the runs whose first half chose the group."
+    )
+    q_aggregated: np.ndarray = per(
+        "group",
+        "One-sided q-value from the halves that did not choose, adjusted in each run and "
+        "aggregated over runs.",
+    )
+
+    @column
+    def mark(self) -> dict[str, np.ndarray]:
+        """Column ``confirmed``."""
+        return {"confirmed": self.q_aggregated <= _SIGNIFICANT}
+
+    @entries
+    def found(self) -> dict[str, Any]:
+        """Entries ``n_confirmed`` and ``confirmed``, lists of dimensions."""
+        named = [self.groups[group].tolist() for group in self.confirmed]
+        return {"n_confirmed": len(named), "confirmed": named}
+
+    n_test_needed: int = scalar(
+        "Where a removal that mended all test samples that are misread would still not be "
+        "confirmed: the samples that it takes, at the same share of misread ones. 0 elsewhere.",
+        default=0,
+    )
+
+    @entry
+    def verdict(self) -> str:
+        """Whether groups are confirmed, in words."""
+        if len(self.confirmed):
+            count = len(self.confirmed)
+            return f"{count} of {len(self)} confirmed as harmful (q <= {_SIGNIFICANT})."
+        if self.n_test_needed:
+            return (
+                f"undecided: at least {self.n_test_needed} samples are needed. Of the "
+                f"{self.n_test} test samples {round((1 - self.full_score) * self.n_test)} are "
+                "misread, so few that even a removal that mended them all would not be confirmed."
+            )
+        return f"None of {len(self)} is confirmed as harmful: that does not show that none is."
 
     def __len__(self) -> int:
         return len(self.q_aggregated)
@@ -108,66 +127,24 @@ class HarmfulDimensions:
         order = np.lexsort((self.importance, self.q_aggregated))
         return order[self.q_aggregated[order] <= _SIGNIFICANT]
 
-    def to_frame(self) -> Any:
-        """Return one row a group.
 
-        Returns
-        -------
-        pandas.DataFrame
-            ``group``, ``dimensions`` (separated by spaces), ``importance``, ``selected_share``,
-            ``q_aggregated``, ``confirmed``.
-        """
-        import pandas as pd
-
-        return pd.DataFrame(
-            {
-                "group": np.arange(len(self)),
-                "dimensions": [" ".join(map(str, group.tolist())) for group in self.groups],
-                "importance": self.importance,
-                "selected_share": self.selected_share,
-                "q_aggregated": self.q_aggregated,
-                "confirmed": self.q_aggregated <= _SIGNIFICANT,
-            }
-        )
-
-    def summary(self) -> dict[str, Any]:
-        """Return the main numbers, ready for JSON.
-
-        Returns
-        -------
-        dict
-            What was done, sizes, ``full_score``, ``n_confirmed``, ``confirmed`` (lists of
-            dimensions), ``n_test_needed`` (0 where there are enough) and a ``verdict`` in words.
-        """
-        confirmed = [self.groups[group].tolist() for group in self.confirmed]
-        if confirmed:
-            verdict = f"{len(confirmed)} of {len(self)} confirmed as harmful (q <= {_SIGNIFICANT})."
-        elif self.n_test_needed:
-            verdict = (
-                f"undecided: at least {self.n_test_needed} samples are needed. Of the "
-                f"{self.n_test} test samples {round((1 - self.full_score) * self.n_test)} are "
-                "misread, so few that even a removal that mended them all would not be confirmed."
-            )
-        else:
-            verdict = (
-                f"None of {len(self)} is confirmed as harmful: that does not show that none is."
-            )
-        return {
-            "reader": self.reader,
-            "refit": self.refit,
-            "basis": self.basis,
-            **said_of_rows(self),
-            "n_train": self.n_train,
-            "n_test": self.n_test,
-            "n_dimensions": self.n_dimensions,
-            "n_groups": len(self),
-            "n_splits": self.n_splits,
-            "full_score": self.full_score,
-            "n_confirmed": len(confirmed),
-            "confirmed": confirmed,
-            "n_test_needed": self.n_test_needed,
-            "verdict": verdict,
-        }
+def verdict(harmful: HarmfulDimensions) -> Verdict:
+    """Say whether dimensions are harmful."""
+    confirmed = [harmful.groups[group].tolist() for group in harmful.confirmed]
+    named = ", ".join(" ".join(map(str, group)) for group in confirmed[:_N_NAMED])
+    text = (
+        f"{len(confirmed)} of {len(harmful)} confirmed ({harmful.reader} reader, accuracy "
+        f"{harmful.full_score:.4f} with all)" + (f": {named}." if confirmed else ".")
+    )
+    undecided = not confirmed and harmful.n_test_needed > 0
+    return Verdict(
+        "Are dimensions harmful, confirmed on samples that did not choose them?",
+        "yes" if confirmed else "undecided" if undecided else "no",
+        " ".join(filter(None, [harmful.verdict if undecided else text, harmful.caution])),
+        "Yes: the removal of some dimension helps with q <= 0.05 on held-out halves; undecided: so "
+        "few samples are misread that none could; else no, which does not show that none is.",
+        tuple(sorted({dimension for group in confirmed for dimension in group})),
+    )
 
 
 @documented
@@ -296,26 +273,14 @@ def split_and_confirm(
     n_splits: int,
     clusters: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose on one half, test on the other, both ways and many times.
+    """Choose groups on one half, test them on the other, both ways and in many halvings.
 
-    Parameters
-    ----------
-    change : ndarray of shape (N, G), int8
-        1: right only with the group; -1: right only without; 0: no difference.
-    truth : ndarray of shape (N,), int
-        Classes, kept in balance between the halves.
-    rng : numpy.random.Generator
-        Draws the halves.
-    n_splits : int
-        Number of halvings.
-    clusters : ndarray of shape (N,), int, optional
-        Rows that belong together.
-
-    Returns
-    -------
-    q_aggregated, selected_share : ndarray of shape (G,)
-        Aggregated q-values, and how often each group was chosen.
+    ``change`` (N, G) is 1 where a row is right only with the group, -1 where only without; halves
+    keep the classes (N,) in balance. Returns aggregated q-values (G,) and the share of runs (G,)
+    that chose each group.
     """
+    from scipy.stats import false_discovery_control
+
     halves = [random_half(truth, rng, clusters=clusters) for _ in range(n_splits)]
     members = np.stack([side for half in halves for side in (half, ~half)])
     if clusters is None:
@@ -332,11 +297,5 @@ def split_and_confirm(
     tested = np.ones_like(p_value)
     for run, names in enumerate(selected):
         if names.any():
-            tested[run, names] = _adjusted(p_value[other[run], names])
+            tested[run, names] = false_discovery_control(p_value[other[run], names])
     return aggregate_p_values(tested), selected.mean(axis=0)
-
-
-def _adjusted(p_values: np.ndarray) -> np.ndarray:
-    from scipy.stats import false_discovery_control
-
-    return false_discovery_control(p_values)

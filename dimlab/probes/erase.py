@@ -3,98 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dimlab.basis import KINDS, Basis, fit_basis
+from dimlab.basis import KINDS, fit_basis
 from dimlab.clusters import ClustersLike, cluster_ids
-from dimlab.kernels.effects import f_statistics, without_class_means
-from dimlab.kernels.erasure import (
-    Removal,
-    RidgeMoments,
-    least_squares_eraser,
-    without_directions,
+from dimlab.kernels.erasure import Removal
+from dimlab.probes._erasing import (
+    DIMENSIONS,
+    DIRECTIONS,
+    RANDOM_DIMENSIONS,
+    RANDOM_DIRECTIONS,
+    Readings,
+    by_effect,
+    in_common_units,
+    jobs_of,
+    of_heads,
+    of_sweep,
+    targets_of,
 )
-from dimlab.kernels.means import bootstrap_sums
-from dimlab.kernels.paired import cluster_quantile, paired_interval
-from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, kind_of
 from dimlab.probes._reading import (
     AXES,
     ReaderLike,
     Reading,
+    Reads,
     Rows,
     basis_of,
     check_choice,
     coded,
     documented,
-    plain,
-    said_of_rows,
 )
-from dimlab.readers.base import Progress, Split, classify
+from dimlab.readers.base import Progress
 from dimlab.readers.linear import check_penalty
-from dimlab.readers.ridge import Ridge
 from dimlab.representation import Representation
+from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
 
-NOTHING = "nothing"
-DIMENSIONS, RANDOM_DIMENSIONS = "dimensions", "random dimensions"
-DIRECTIONS, RANDOM_DIRECTIONS = "directions", "random directions"
-LEACE, LEACE_GIVEN_LABEL = "LEACE", "LEACE given label"
-_LEVEL = 0.95
+NEEDS: tuple[set[str], ...] = ({"labels", "train", "factors"},)
 _READABLE = 0.01  # R^2 of a factor that a reader finds at all
-_FOLDS = 5
-_EXTREME = 100  # of two: squares of features beyond are not trusted to float64
-_SIGNIFICANT = 0.05
-_ELEMENTS = 1 << 22  # of predictions at once
-_TIED = 1e-9  # lead of a class's one-hot reading that is rounding once what told them apart is out
-_DECIMALS = 10  # of effects that are put in order
-_OF_SWEEP = 5  # draws of the random ways at each size of the sweep
 
 
-@dataclass(frozen=True, eq=False)
-class Erasure:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Erasure(Reads):
     """What remains of a factor and of the task after each of W ways of removal, on S splits.
 
-    Parameters
-    ----------
-    factor, kind : str
-        The factor; ``continuous``, ``periodic`` or ``categorical``.
-    ways : tuple of str
-        ``nothing``, then by the factor's ``dimensions``, as many ``random dimensions``, its
-        ``directions`` in a fitted basis, as many ``random directions``, ``LEACE`` (all that a
-        linear reader of train finds) and ``LEACE given label`` (all that it finds within classes).
-    n_removed : ndarray of shape (W,), int
-        Dimensions or directions taken out: the rank of what the map takes off.
-    dimensions, directions : ndarray of shape (n,), int
-        Which were named, of largest effect on train first.
-    splits : tuple of str
-        ``test``, and ``in distribution`` where one was given.
-    factor_r_squared, factor_r_squared_given_label : ndarray of shape (W, S)
-        R^2 of a ridge reader of the factor, clipped at 0; of random ways the mean over draws.
-    accuracy : ndarray of shape (W, S)
-        Of a task reader fitted again on train after the removal.
-    factor_lost, given_label_lost, accuracy_change : ndarray of shape (W, S, 3)
-        Fall of the factor's R^2 and rise of accuracy against ``nothing``, with 95 % bounds:
-        bootstrap over test samples for R^2, Tango's for accuracy, of random ways the central 95 %
-        of the draws; ``nothing`` has none.
-    sweep : dict of str to ndarray of shape (n,)
-        One entry a (way, size, split): ``way, n_removed, split, factor_r_squared,
-        given_label_r_squared, accuracy``. Empty where the task reader is not ridge.
-    reader, basis : str
-        Task reader; basis of the directions.
-    n_train : int
-        Train samples.
-    n_test : tuple of int
-        Samples of each split.
-    n_random : int
-        Draws of the random ways.
-    sample : str
-        Which part of the test split was used; empty: all of it.
-    clusters : mapping of str to int
-        ``n_clusters`` and the size of the ``largest``, of test rows; empty: rows are independent.
-    caution : str
-        What keeps the accuracies on test from meaning what they usually do; empty: nothing.
+    The ways are ``nothing``, then by the factor's ``dimensions``, as many ``random dimensions``,
+    its ``directions`` in a fitted basis, as many ``random directions``, ``LEACE`` (all that a
+    linear reader of train finds) and ``LEACE given label`` (all that it finds within classes).
 
     References
     ----------
@@ -115,105 +71,90 @@ class Erasure:
     ('Without 1 dimensions (test) R^2 of', ['sweep'])
     """
 
-    factor: str
-    kind: str
-    ways: tuple[str, ...]
-    n_removed: np.ndarray
-    dimensions: np.ndarray
-    directions: np.ndarray
-    splits: tuple[str, ...]
-    factor_r_squared: np.ndarray
-    factor_r_squared_given_label: np.ndarray
-    accuracy: np.ndarray
-    factor_lost: np.ndarray
-    given_label_lost: np.ndarray
-    accuracy_change: np.ndarray
-    sweep: Mapping[str, np.ndarray]
-    reader: str
-    basis: str
-    n_train: int
-    n_test: tuple[int, ...]
-    n_random: int
-    sample: str = ""
-    clusters: Mapping[str, int] = field(default_factory=dict)
-    caution: str = ""
+    ROWS = "split and way"
+    HEADLINE = ("factor", "kind", "reader", "directions_of", "n_random")
 
-    def to_frame(self) -> Any:
-        """Return one row a (split, way).
+    factor: str = scalar("The factor.")
+    kind: str = scalar("`continuous`, `periodic` or `categorical`.")
+    basis: str = scalar("Basis of the directions.", key="directions_of")
+    n_test: tuple[int, ...] = scalar("Samples of each split.")  # type: ignore[assignment]
+    n_random: int = scalar("Draws of the random ways.")
+    dimensions: np.ndarray = scalar(
+        "Dimensions that were named, of largest effect on train first, shape (n,)."
+    )
+    directions: np.ndarray = scalar("The same of directions, shape (n,).")
+    ways: tuple[str, ...] = detail("Names of the W ways.")
+    n_removed: np.ndarray = per(
+        "way", "Dimensions or directions taken out: the rank of what the map takes off."
+    )
+    splits: tuple[str, ...] = detail("`test`, and `in distribution` where one was given.")
+    factor_r_squared: np.ndarray = per(
+        "way",
+        "R^2 of a ridge reader of the factor, clipped at 0; of random ways the mean over draws.",
+        shape="(W, S)",
+    )
+    factor_r_squared_given_label: np.ndarray = per(
+        "way", "The same of features and factor without class means.", shape="(W, S)"
+    )
+    accuracy: np.ndarray = per(
+        "way",
+        "Accuracy of a task reader fitted again on train after the removal.",
+        shape="(W, S)",
+    )
+    factor_lost: np.ndarray = per(
+        "way",
+        "Fall of the factor's R^2 against `nothing`, with 95 % bounds: bootstrap over test "
+        "samples, of random ways the central 95 % of the draws; `nothing` has none.",
+        shape="(W, S, 3)",
+    )
+    given_label_lost: np.ndarray = per("way", "The same given the label.", shape="(W, S, 3)")
+    accuracy_change: np.ndarray = per(
+        "way",
+        "Rise of accuracy against `nothing`, with Tango's 95 % bounds; of random ways the central "
+        "95 % of the draws.",
+        shape="(W, S, 3)",
+    )
+    sweep: Mapping[str, np.ndarray] = detail(
+        "One entry a (way, size, split), each of shape (n,): `way, n_removed, split, "
+        "factor_r_squared, given_label_r_squared, accuracy`. Empty unless the task reader is ridge."
+    )
 
-        Returns
-        -------
-        pandas.DataFrame
-            ``split, way, n_removed, factor_r_squared, factor_lost, factor_lost_low,
-            factor_lost_high, given_label_r_squared, given_label_lost, given_label_lost_low,
-            given_label_lost_high, accuracy, accuracy_change, accuracy_change_low,
-            accuracy_change_high``.
-        """
-        import pandas as pd
+    @column
+    def rows(self) -> dict[str, Any]:
+        """One row a (split, way): R^2 and accuracy with what they lose and win."""
+        columns: dict[str, Any] = {
+            "split": np.repeat(self.splits, len(self.ways)),
+            "way": np.tile(self.ways, len(self.splits)),
+            "n_removed": np.tile(self.n_removed, len(self.splits)),
+        }
+        given = self.factor_r_squared_given_label
+        for value, read, change, changed in (
+            ("factor_r_squared", self.factor_r_squared, "factor_lost", self.factor_lost),
+            ("given_label_r_squared", given, "given_label_lost", self.given_label_lost),
+            ("accuracy", self.accuracy, "accuracy_change", self.accuracy_change),
+        ):
+            columns[value] = read.T.ravel()
+            for end, each in zip(("", "_low", "_high"), np.moveaxis(changed, 2, 0), strict=True):
+                columns[change + end] = each.T.ravel()
+        return columns
 
-        rows = []
-        for s, split in enumerate(self.splits):
-            for w, way in enumerate(self.ways):
-                row = {"split": split, "way": way, "n_removed": int(self.n_removed[w])}
-                for name, value, change in (
-                    ("factor", self.factor_r_squared, self.factor_lost),
-                    ("given_label", self.factor_r_squared_given_label, self.given_label_lost),
-                ):
-                    row[f"{name}_r_squared"] = value[w, s]
-                    row |= _bounds(f"{name}_lost", change[w, s])
-                row["accuracy"] = self.accuracy[w, s]
-                row |= _bounds("accuracy_change", self.accuracy_change[w, s])
-                rows.append(row)
-        return pd.DataFrame(rows)
-
-    def tables(self) -> dict[str, Any]:
-        """Return the sweep over the number of dimensions and directions removed.
-
-        Returns
-        -------
-        dict of str to pandas.DataFrame
-            ``sweep``, empty where the task reader is not ridge.
-        """
-        import pandas as pd
-
-        return {"sweep": pd.DataFrame(dict(self.sweep))}
-
-    def summary(self) -> dict[str, Any]:
-        """Return the main numbers, ready for JSON.
-
-        Returns
-        -------
-        dict
-            What was removed; for each split and way the R^2 of the factor and the accuracy with
-            their changes ``[value, low, high]``; sentences that say what follows.
-        """
-        splits = {}
-        for s, split in enumerate(self.splits):
-            splits[split] = {
-                way: {
-                    "factor_r_squared": float(self.factor_r_squared[w, s]),
-                    "factor_lost": plain(self.factor_lost[w, s].tolist()),
-                    "accuracy": float(self.accuracy[w, s]),
-                    "accuracy_change": plain(self.accuracy_change[w, s].tolist()),
-                }
-                for w, way in enumerate(self.ways)
-            }
+    @entries
+    def by_split(self) -> dict[str, Any]:
+        """Entry ``splits``: by split and way R^2 and accuracy, and their changes with bounds."""
+        names = ("factor_r_squared", "factor_lost", "accuracy", "accuracy_change")
         return {
-            "factor": self.factor,
-            "kind": self.kind,
-            "reader": self.reader,
-            "directions_of": self.basis,
-            **said_of_rows(self),
-            "n_train": self.n_train,
-            "n_test": list(self.n_test),
-            "n_random": self.n_random,
-            "dimensions": self.dimensions.tolist(),
-            "directions": self.directions.tolist(),
-            "splits": splits,
-            "in_words": self._in_words(),
+            "splits": {
+                split: {
+                    way: {name: getattr(self, name)[w, s] for name in names}
+                    for w, way in enumerate(self.ways)
+                }
+                for s, split in enumerate(self.splits)
+            }
         }
 
-    def _in_words(self) -> list[str]:
+    @entry
+    def in_words(self) -> list[str]:
+        """Sentences that say what follows."""
         sentences = []
         for way, control in ((DIMENSIONS, RANDOM_DIMENSIONS), (DIRECTIONS, RANDOM_DIRECTIONS)):
             if way not in self.ways:
@@ -239,6 +180,42 @@ class Erasure:
                     "(R^2 below 0.01 before any removal): what falls by removal says nothing."
                 )
         return sentences
+
+    def tables(self) -> dict[str, Any]:
+        """Return the sweep over the number of dimensions and directions removed.
+
+        Returns
+        -------
+        dict of str to pandas.DataFrame
+            ``sweep``, empty where the task reader is not ridge.
+        """
+        import pandas as pd
+
+        return {"sweep": pd.DataFrame(dict(self.sweep))}
+
+
+def verdict(erasure: Erasure) -> Verdict:
+    """Say whether taking the factor out helps the task on test."""
+    way = next((each for each in (DIRECTIONS, DIMENSIONS) if each in erasure.ways), None)
+    rule = (
+        "Yes: the interval of the change of accuracy on test lies above 0; no: below; else "
+        "undecided."
+    )
+    question = f"Does taking {erasure.factor} out help the task on test?"
+    if way is None:
+        text = f"No dimension or direction carries more of {erasure.factor} than of the label."
+        return Verdict(question, "undecided", text, rule)
+    place = erasure.ways.index(way)
+    change, lost = erasure.accuracy_change[place, 0], erasure.factor_lost[place, 0]
+    answer = "yes" if change[1] > 0 else "no" if change[2] < 0 else "undecided"
+    return Verdict(
+        question,
+        answer,
+        f"Without {erasure.n_removed[place]} {way} accuracy changes by {change[0]:+.4f} "
+        f"[{change[1]:+.4f}, {change[2]:+.4f}] and R^2 of {erasure.factor} falls by {lost[0]:.3f} "
+        f"[{lost[1]:.3f}, {lost[2]:.3f}].",
+        rule,
+    )
 
 
 @documented
@@ -366,16 +343,16 @@ def erase(
             )
         judged["in distribution"] = in_distribution
         ids.append(cluster_ids(in_distribution, clusters))
-    train, judged = _in_common_units(train, judged)
-    kind, targets = _targets_of({"train": train, **judged}, factor)
+    train, judged = in_common_units(train, judged)
+    kind, targets = targets_of({"train": train, **judged}, factor)
     coded_splits = [coded(train, split, "erase") for split in judged.values()]
     codes = coded_splits[0][1][1]
     rng = np.random.default_rng(seed)
-    orders = {DIMENSIONS: _by_effect(train, factor, n_removed, rows.train, rng)}
+    orders = {DIMENSIONS: by_effect(train, factor, n_removed, rows.train, rng)}
     space = fit_basis(train, basis, seed=seed) if basis_of(train) == AXES else None
     if space is not None:
-        orders[DIRECTIONS] = _by_effect(space.apply(train), factor, n_removed, rows.train, rng)
-    readings = _Readings(
+        orders[DIRECTIONS] = by_effect(space.apply(train), factor, n_removed, rows.train, rng)
+    readings = Readings(
         (train.features, codes, targets["train"]),
         [
             (split.features, truth, targets[name])
@@ -385,7 +362,7 @@ def erase(
         ],
         reading, penalty, train.precision,
     )  # fmt: skip
-    jobs = _jobs(orders, space, train.n_dimensions, n_random, readings.in_closed_form, rng)
+    jobs = jobs_of(orders, space, train.n_dimensions, n_random, readings.in_closed_form, rng)
     back = np.zeros((0, 0)) if space is None else np.linalg.pinv(space.directions)
     taken = []
     for done, job in enumerate(jobs):
@@ -402,394 +379,13 @@ def erase(
         dimensions=orders[DIMENSIONS].chosen,
         directions=orders[DIRECTIONS].chosen if space is not None else none,
         splits=tuple(judged),
-        **_of_heads([each for each in done_jobs if not each[0].of_sweep], ids, n_bootstrap, rng),
-        sweep=_of_sweep([each for each in done_jobs if each[0].of_sweep], list(judged)),
+        **of_heads([each for each in done_jobs if not each[0].of_sweep], ids, n_bootstrap, rng),
+        sweep=of_sweep([each for each in done_jobs if each[0].of_sweep], list(judged)),
         reader=reading.name,
         basis=basis if space is not None else basis_of(train),
         n_train=len(train),
         n_test=tuple(map(len, judged.values())),
+        n_dimensions=train.n_dimensions,
         n_random=n_random,
         **rows.said,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Order:
-    """Dimensions by falling effect on train, of which the first ``count`` are named."""
-
-    order: np.ndarray
-    count: int
-
-    @property
-    def chosen(self) -> np.ndarray:
-        return self.order[: self.count]
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """One removal: of dimensions, of directions, or by LEACE."""
-
-    way: str
-    chosen: np.ndarray
-    of_sweep: bool = False
-
-    def map_of(
-        self, readings: _Readings, space: Basis | None, back: np.ndarray
-    ) -> Removal | np.ndarray | None:
-        if self.way == NOTHING:
-            return None
-        if self.way in (LEACE, LEACE_GIVEN_LABEL):
-            return readings.eraser(given_label=self.way == LEACE_GIVEN_LABEL)
-        if self.way in (DIMENSIONS, RANDOM_DIMENSIONS) or space is None:
-            return np.setdiff1d(np.arange(readings.n_dimensions), self.chosen)
-        return without_directions(space.directions, back, self.chosen)
-
-
-def _jobs(
-    orders: Mapping[str, _Order],
-    space: Basis | None,
-    n_dimensions: int,
-    n_random: int,
-    sweeps: bool,
-    rng: np.random.Generator,
-) -> list[_Job]:
-    """List all removals, those of the sweep last."""
-    nothing = np.array([], dtype=np.int64)
-    heads, rest = [_Job(NOTHING, nothing)], [_Job(NOTHING, nothing, of_sweep=True)]
-    for way, order in orders.items():
-        pool = n_dimensions if way == DIMENSIONS or space is None else space.directions.shape[1]
-        if order.count:
-            heads.append(_Job(way, order.chosen))
-            heads += [
-                _Job(f"random {way}", rng.permutation(pool)[: order.count]) for _ in range(n_random)
-            ]
-        size = 1
-        while sweeps and size < pool:
-            rest.append(_Job(way, order.order[:size], of_sweep=True))
-            rest += [
-                _Job(f"random {way}", rng.permutation(pool)[:size], of_sweep=True)
-                for _ in range(min(n_random, _OF_SWEEP))
-            ]
-            size *= 2
-    heads += [_Job(LEACE, nothing), _Job(LEACE_GIVEN_LABEL, nothing)]
-    return heads + (rest if sweeps else [])
-
-
-def _by_effect(
-    train: Representation,
-    factor: str,
-    n_removed: int | None,
-    clusters: np.ndarray | None,
-    rng: np.random.Generator,
-) -> _Order:
-    """Order dimensions by the factor's effect on train; name those that carry it, not the label."""
-    from scipy.stats import f as f_law
-    from scipy.stats import false_discovery_control
-
-    if train.labels is None:
-        raise ValueError("erase needs labels: build the Representation with labels=(N,) class ids.")
-    factors = Factors.of(train, train.labels, [factor], clusters)
-    if not factors.identifiable[0]:
-        raise ValueError(
-            f"factor must vary within classes of train, or it cannot be told from the label; got "
-            f"{factor!r}, of whose variance {factors.left_given_label[0]:.2%} is left."
-        )
-    features, within, _ = centred_features(train, factors.codes)
-    found = factors.effects(features, within, factors.deal(_FOLDS, rng))
-    effect, label_effect = np.nan_to_num(found.given_label[:, 0]), np.nan_to_num(found.of_label)
-    order = np.argsort(-effect.round(_DECIMALS), kind="stable")
-    if n_removed is not None:
-        return _Order(order, min(n_removed, len(order) - 1))
-    p_value = np.ones(len(order))
-    for level in factors.levels(within):  # at most one: rows, or clusters, that a factor is told by
-        columns = level.columns[level.tested[0]]
-        n_cells, rank = int(level.cells.max()) + 1, columns.shape[1]
-        statistic = f_statistics(level.features, columns, n_cells)
-        p_value = f_law.sf(statistic, rank, len(level.cells) - n_cells - rank)
-    q_value = false_discovery_control(np.where(np.isnan(p_value), 1.0, p_value))
-    carries = (q_value <= _SIGNIFICANT) & (effect >= IDENTIFIABLE) & (effect >= label_effect)
-    # those that carry more of the label may stand between: they come later
-    order = np.concatenate([order[carries[order]], order[~carries[order]]])
-    return _Order(order, min(int(carries.sum()), len(order) - 1))
-
-
-class _Read:
-    """What readers make of one split behind one map."""
-
-    def __init__(self, errors: np.ndarray, spread: np.ndarray, right: np.ndarray) -> None:
-        self.errors = errors  # (N, 2): squared errors of the factor, plain and given the label
-        self.spread = spread  # (N, 2): squared deviations of the targets
-        self.right = right  # (N,) bool: task samples read correctly
-
-    @property
-    def r_squared(self) -> np.ndarray:
-        """Plain and given the label, (2,)."""
-        return _r_squared(self.errors.sum(axis=0), self.spread.sum(axis=0))
-
-
-class _Readings:
-    """Readers of the factor and of the task, fitted on train behind any linear map."""
-
-    def __init__(
-        self,
-        train: tuple[np.ndarray, np.ndarray, np.ndarray],
-        judged: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
-        reading: Reading,
-        penalty: float,
-        precision: str,
-    ) -> None:
-        features, codes, targets = train
-        self.n_dimensions = features.shape[1]
-        self._n_targets = targets.shape[1]
-        onehot = np.eye(int(codes.max()) + 1)[codes]
-        self._joint = RidgeMoments.of(features, np.hstack([targets, onehot]), precision)
-        self._within = RidgeMoments.of(
-            without_class_means(features, codes), without_class_means(targets, codes), precision
-        )
-        self._penalty = penalty
-        self._weights: list[np.ndarray] = []
-        self._own: list[np.ndarray] = []
-        self._predicted: list[list[np.ndarray]] = []  # of readers other than ridge
-        self._judged = []
-        for rows, truth, values in judged:
-            own = np.unique(truth, return_inverse=True)[1]
-            within = without_class_means(values, own)
-            deviation = values - values.mean(axis=0)
-            spread = np.column_stack([(deviation**2).sum(axis=1), (within**2).sum(axis=1)])
-            centred = rows.astype(np.float64) - self._joint.mean
-            self._judged.append(
-                (centred, without_class_means(rows, own), truth, values, within, spread)
-            )
-        task = reading.reader
-        self.in_closed_form = isinstance(task, Ridge) and task.penalty == penalty
-        self._train = Split(features, codes, precision)
-        self._reading = reading if self.in_closed_form else reading.chosen(self._train)
-
-    def eraser(self, *, given_label: bool) -> Removal:
-        """Map that LEACE gives on train."""
-        moments = self._within if given_label else self._joint
-        cross = moments.cross[:, : self._n_targets]
-        return least_squares_eraser(moments.gram / moments.n_samples, cross / moments.n_samples)
-
-    def fit_behind(self, map_: Removal | np.ndarray | None) -> None:
-        """Fit all readers behind one more map."""
-        self._weights.append(self._joint.weights_behind(map_, self._penalty))
-        self._own.append(self._within.weights_behind(map_, self._penalty))
-        if self.in_closed_form:
-            return
-        mapped = self._train._replace(features=self._mapped(self._train.features, map_))
-        fitted = self._reading.fit(mapped)
-        self._predicted.append(
-            [
-                classify(fitted, self._mapped(each[0] + self._joint.mean, map_))
-                for each in self._judged
-            ]
-        )
-
-    def read(self) -> list[list[_Read]]:
-        """Read every split behind every map, all maps at once in blocks of rows."""
-        n_maps, n_targets = len(self._weights), self._n_targets
-        weights, own = np.hstack(self._weights), np.hstack(self._own)
-        found: list[list[_Read]] = [[] for _ in range(n_maps)]
-        for place, (centred, within, truth, values, values_within, spread) in enumerate(
-            self._judged
-        ):
-            errors = np.empty((n_maps, len(truth), 2))
-            right = np.empty((n_maps, len(truth)), dtype=bool)
-            step = max(1, _ELEMENTS // (weights.shape[1] + own.shape[1]))
-            for start in range(0, len(truth), step):
-                rows = slice(start, start + step)
-                logits = (centred[rows] @ weights).reshape(-1, n_maps, weights.shape[1] // n_maps)
-                logits += self._joint.target_mean
-                gap = values[rows, None] - logits[..., :n_targets]
-                errors[:, rows, 0] = (gap**2).sum(axis=2).T
-                gap = values_within[rows, None] - (within[rows] @ own).reshape(
-                    -1, n_maps, n_targets
-                )
-                errors[:, rows, 1] = (gap**2).sum(axis=2).T
-                task = logits[..., n_targets:]
-                first = (task >= task.max(axis=2, keepdims=True) - _TIED).argmax(axis=2)
-                right[:, rows] = first.T == truth[rows]
-            for each in range(n_maps):
-                correct = self._predicted[each][place] == truth if self._predicted else right[each]
-                found[each].append(_Read(errors[each], spread, correct))
-        return found
-
-    def _mapped(self, features: np.ndarray, map_: Removal | np.ndarray | None) -> np.ndarray:
-        if map_ is None:
-            return features
-        if isinstance(map_, np.ndarray):
-            left = np.tile(self._joint.mean, (len(features), 1))
-            left[:, map_] = features[:, map_]
-            return left
-        mapped = map_.of_rows(features - self._joint.mean) + self._joint.mean
-        gone = ~self._joint.left_by(map_)[1]  # what is left of them is the rounding of the map
-        mapped[:, gone] = self._joint.mean[gone]
-        return mapped
-
-
-def _in_common_units(
-    train: Representation, judged: dict[str, Representation]
-) -> tuple[Representation, dict[str, Representation]]:
-    """Divide each split's features by one power of two, so that squares stay within float64."""
-    size = float(max(np.abs(each.features).max() for each in (train, *judged.values())))
-    exponent = int(np.floor(np.log2(size))) if size > 0 else 0
-    if abs(exponent) < _EXTREME:
-        return train, judged
-
-    def scaled(split: Representation) -> Representation:
-        features = np.ldexp(split.features.astype(np.float64), -exponent)
-        meta = {**split.meta, "precision": split.precision}
-        return replace(split, features=features, views=None, view_factors={}, meta=meta)
-
-    return scaled(train), {name: scaled(split) for name, split in judged.items()}
-
-
-def _targets_of(
-    splits: Mapping[str, Representation], factor: str
-) -> tuple[str, dict[str, np.ndarray]]:
-    """Columns of the factor that a reader is to tell, of every split: (N, T)."""
-    for name, split in splits.items():
-        if factor not in split.factors:
-            known = ", ".join(map(repr, split.factors)) or "none"
-            raise ValueError(
-                f"factor must be in every split; got {factor!r}, where {name} has {known}."
-            )
-        if split.meta.get("per_view"):
-            raise ValueError(
-                f"{name} must have one row a sample, or intervals would be too narrow; got stacked "
-                "views. Pass the representation that per_view() was called on."
-            )
-    kinds = {name: kind_of(split, factor) for name, split in splits.items()}
-    kind = kinds["train"]
-    for name, other in kinds.items():
-        if other != kind:
-            raise ValueError(f"{name} must have {factor!r} as a {kind} factor; got {other}.")
-    for name, split in splits.items():
-        values = split.factors[factor]
-        if (
-            values.min() == values.max()
-            if values.dtype.kind in "fiu"
-            else len(np.unique(values)) == 1
-        ):
-            raise ValueError(
-                f"{name} must vary in {factor!r}, or there is nothing to read; got one value."
-            )
-    if kind == "categorical":
-        known_values = np.unique(splits["train"].factors[factor])
-        for name, split in splits.items():
-            unknown = [
-                each for each in np.unique(split.factors[factor]) if each not in known_values
-            ]
-            if unknown:
-                raise ValueError(
-                    f"{name} must have the categories of {factor!r} that train has; got "
-                    f"{unknown[0]!s}."
-                )
-        return kind, {
-            name: (split.factors[factor][:, None] == known_values).astype(np.float64)
-            for name, split in splits.items()
-        }
-    own = splits["train"].factors[factor]
-    if kind == "continuous":
-        size = float(np.abs(own).max())
-        centre, spread = float((own / size).mean() * size), float((own / size).std() * size)
-        return kind, {
-            name: ((split.factors[factor] - centre) / spread)[:, None]
-            for name, split in splits.items()
-        }
-    period = splits["train"].periods[factor]
-    return kind, {
-        name: np.stack(
-            [f(2 * np.pi * split.factors[factor] / period) for f in (np.cos, np.sin)], axis=1
-        )
-        for name, split in splits.items()
-    }
-
-
-def _r_squared(errors: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """One minus error over spread, clipped at 0; 0 where there is nothing to tell."""
-    return np.clip(1 - errors / np.where(spread > 0, spread, np.inf), 0, 1) * (spread > 0)
-
-
-def _of_heads(
-    heads: list[tuple[_Job, int, list[_Read]]],
-    clusters: list[np.ndarray | None],
-    n_bootstrap: int,
-    rng: np.random.Generator,
-) -> dict[str, Any]:
-    """Values and changes of the named ways, and of the random ones together."""
-    by_way: dict[str, list[tuple[int, list[_Read]]]] = {}
-    for job, taken, read in heads:
-        by_way.setdefault(job.way, []).append((taken, read))
-    n_splits, n_ways = len(heads[0][2]), len(by_way)
-    r_squared, lost = np.empty((n_ways, n_splits, 2)), np.zeros((n_ways, n_splits, 2, 3))
-    accuracy, change = np.empty((n_ways, n_splits)), np.zeros((n_ways, n_splits, 3))
-    base = heads[0][2]
-    for s in range(n_splits):
-        single = [w for w, drawn in enumerate(by_way.values()) if len(drawn) == 1]
-        columns = [base[s].spread]
-        for w, drawn in enumerate(by_way.values()):
-            reads = [read[s] for _, read in drawn]
-            values = np.array([read.r_squared for read in reads])
-            rights = np.array([read.right.mean() for read in reads])
-            r_squared[w, s], accuracy[w, s] = values.mean(axis=0), rights.mean()
-            lost[w, s, :, 0] = base[s].r_squared - values.mean(axis=0)
-            change[w, s, 0] = rights.mean() - base[s].right.mean()
-            if w in single:
-                columns.append(reads[0].errors)
-            if w == 0:  # nothing against itself
-                change[w, s, 1:] = np.nan
-            elif w in single:
-                gained = reads[0].right.astype(np.int8) - base[s].right
-                change[w, s, 1:] = np.ravel(paired_interval(gained, clusters[s]))
-            else:
-                tail = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
-                lost[w, s, :, 1:] = np.quantile(base[s].r_squared - values, tail, axis=0).T
-                change[w, s, 1:] = np.quantile(rights - base[s].right.mean(), tail)
-        sums = bootstrap_sums(np.hstack(columns), rng, n_bootstrap, clusters[s])
-        spread, errors = sums[:, :2], sums[:, 2:].reshape(n_bootstrap, -1, 2)
-        drawn_values = _r_squared(errors, spread[:, None])
-        falls = np.quantile(
-            drawn_values[:, :1] - drawn_values, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=0
-        )
-        if clusters[s] is not None:  # as Student's quantile is to the normal one
-            wider = cluster_quantile(clusters[s], _LEVEL) / cluster_quantile(None, _LEVEL)
-            falls = lost[single, s, :, 0] + wider * (falls - lost[single, s, :, 0])
-        lost[single, s, :, 1:] = np.moveaxis(falls, 0, -1)
-        lost[0, s, :, 1:] = np.nan
-    return {
-        "ways": tuple(by_way),
-        "n_removed": np.array([drawn[0][0] for drawn in by_way.values()]),
-        "factor_r_squared": r_squared[..., 0],
-        "factor_r_squared_given_label": r_squared[..., 1],
-        "accuracy": accuracy,
-        "factor_lost": lost[:, :, 0],
-        "given_label_lost": lost[:, :, 1],
-        "accuracy_change": change,
-    }
-
-
-def _of_sweep(
-    rest: list[tuple[_Job, int, list[_Read]]], splits: list[str]
-) -> dict[str, np.ndarray]:
-    """One entry a (way, size, split); of random ways the mean."""
-    together: dict[tuple[str, int, str], list[tuple[float, float, float]]] = {}
-    for job, taken, reads in rest:
-        for split, read in zip(splits, reads, strict=True):
-            values = (*read.r_squared.tolist(), float(read.right.mean()))
-            together.setdefault((job.way, taken, split), []).append(values)
-    means = np.array([np.mean(values, axis=0) for values in together.values()]).reshape(-1, 3)
-    keys = list(together)
-    return {
-        "way": np.array([way for way, _, _ in keys]),
-        "n_removed": np.array([count for _, count, _ in keys], dtype=np.int64),
-        "split": np.array([split for _, _, split in keys]),
-        "factor_r_squared": means[:, 0],
-        "given_label_r_squared": means[:, 1],
-        "accuracy": means[:, 2],
-    }
-
-
-def _bounds(name: str, triple: np.ndarray) -> dict[str, float]:
-    return dict(zip((name, f"{name}_low", f"{name}_high"), triple.tolist(), strict=True))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,46 +15,26 @@ from dimlab.mask import DimensionMask
 from dimlab.probes._reading import (
     ReaderLike,
     Reading,
+    Reads,
     Rows,
+    basis_of,
     coded,
     documented,
-    plain,
-    said_of_rows,
 )
 from dimlab.readers import KNN
 from dimlab.readers import __all__ as NAMED
 from dimlab.readers.base import Progress, Run, Split, classify
 from dimlab.representation import Representation
+from dimlab.result import column, detail, entries, entry, per
 
+NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
 READERS = ("knn", "ridge", "logistic")  # by default
 VIEW_RETRIEVAL = "view-retrieval"
 
 
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Evaluation(Reads):
     """Accuracy of readers under a mask and its controls, one row a (reader, mask).
-
-    Parameters
-    ----------
-    reader : tuple of str
-        ``"knn"``, ``"ridge"``, ``"logistic"`` or ``"view-retrieval"``.
-    mask : tuple of str
-        ``"none"``, ``"learned"``, ``"constant"``, ``"permuted"`` or ``"inverted"``.
-    n_correct : ndarray of shape (R,), int64
-        Test samples read correctly.
-    n_test, n_train, n_dimensions : int
-        Sizes.
-    intervals : ndarray of shape (R, 2), or None
-        95 % bounds of the accuracies where rows come in clusters; None: Wilson's of the counts.
-    changes : ndarray of shape (R, 3), or None
-        Accuracy less that of the same reader without a mask, on the same samples, with Tango's 95 %
-        bounds; NaN where there is no mask. None: not measured.
-    sample : str
-        Which part of the test split was used; empty: all of it.
-    clusters : mapping of str to int
-        ``n_clusters`` and the size of the ``largest``, of test rows; empty: rows are independent.
-    caution : str
-        What keeps the accuracies from meaning what they usually do; empty: nothing.
 
     References
     ----------
@@ -63,8 +43,8 @@ class Evaluation:
     Examples
     --------
     >>> evaluation = Evaluation(
-    ...     ("knn", "knn"), ("none", "learned"), np.array([80, 90]), n_test=100, n_train=500,
-    ...     n_dimensions=8,
+    ...     reader=("knn", "knn"), mask=("none", "learned"), n_correct=np.array([80, 90]),
+    ...     n_test=100, n_train=500, n_dimensions=8,
     ... )
     >>> evaluation.accuracy.tolist(), evaluation.summary()["accuracy"]
     ([0.8, 0.9], {'knn': {'none': 0.8, 'learned': 0.9}})
@@ -72,17 +52,62 @@ class Evaluation:
     [0.711, 0.867]
     """
 
-    reader: tuple[str, ...]
-    mask: tuple[str, ...]
-    n_correct: np.ndarray
-    n_test: int
-    n_train: int
-    n_dimensions: int
-    intervals: np.ndarray | None = None
-    changes: np.ndarray | None = None
-    sample: str = ""
-    clusters: Mapping[str, int] = field(default_factory=dict)
-    caution: str = ""
+    ROWS = "row"
+
+    reader: tuple[str, ...] = per(  # type: ignore[assignment]
+        "row", "Name of a reader, or `view-retrieval`."
+    )
+    mask: tuple[str, ...] = per("row", "`none`, `learned`, `constant`, `permuted` or `inverted`.")
+    n_correct: np.ndarray = per("row", "Test samples read correctly; int64.", column=False)
+    intervals: np.ndarray | None = detail(
+        "95 % bounds of the accuracies where rows come in clusters, of shape (R, 2); None: "
+        "Wilson's of the counts.",
+        default=None,
+    )
+    changes: np.ndarray | None = detail(
+        "Accuracy less that of the same reader without a mask, on the same samples, with Tango's "
+        "95 % bounds, of shape (R, 3); NaN where there is no mask. None: not measured.",
+        default=None,
+    )
+
+    @column
+    def numbers(self) -> dict[str, Any]:
+        """Columns from ``accuracy`` to ``change_high``; the last three where there is a mask."""
+        if self.intervals is None:
+            low, high = wilson_interval(self.n_correct, self.n_test)
+        else:
+            low, high = self.intervals.T
+        named = {"accuracy": self.accuracy, "ci_low": low, "ci_high": high, "n_test": self.n_test}
+        if self.changes is not None:
+            names = ("change", "change_low", "change_high")
+            named |= dict(zip(names, self.changes.T, strict=True))
+        return named
+
+    @entries
+    def nested(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Entries ``accuracy`` and, where there is a mask, ``change``: by reader, then by mask."""
+        found: dict[str, dict[str, dict[str, Any]]] = {"accuracy": {}}
+        for place, (reader, mask) in enumerate(zip(self.reader, self.mask, strict=True)):
+            found["accuracy"].setdefault(reader, {})[mask] = float(self.accuracy[place])
+            if self.changes is not None and not np.isnan(self.changes[place, 0]):
+                found.setdefault("change", {}).setdefault(reader, {})[mask] = self.changes[place]
+        return found
+
+    @entry
+    def notes(self) -> list[str]:
+        """What the intervals are over, and what a mask cannot change."""
+        units = "clusters of test samples" if self.clusters else "test samples"
+        notes = [f"Intervals: Wilson, 95 %, over {units}, given the train split."]
+        if VIEW_RETRIEVAL in self.reader:
+            notes.append(sentence_of_gallery(self.n_test))
+        if "learned" in self.mask:
+            notes.append(
+                "Ridge and logistic standardise every dimension, so a mask changes them only where "
+                "a weight is 0; kNN feels every weight."
+            )
+        if self.changes is not None:
+            notes.append("Change: accuracy less that without a mask, Tango's interval, 95 %.")
+        return notes
 
     def __len__(self) -> int:
         return len(self.reader)
@@ -91,75 +116,6 @@ class Evaluation:
     def accuracy(self) -> np.ndarray:
         """Share of test samples read correctly, in [0, 1], shape (R,)."""
         return self.n_correct / self.n_test
-
-    def to_frame(self) -> Any:
-        """Return one row a (reader, mask).
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``reader, mask, accuracy, ci_low, ci_high, n_test``; the bounds are Wilson's, 95 %.
-            Where there is a mask, also ``change, change_low, change_high``: what it changes.
-        """
-        import pandas as pd
-
-        low, high = (
-            wilson_interval(self.n_correct, self.n_test)
-            if self.intervals is None
-            else self.intervals.T
-        )
-        columns: dict[str, Any] = {
-            "reader": self.reader,
-            "mask": self.mask,
-            "accuracy": self.accuracy,
-            "ci_low": low,
-            "ci_high": high,
-            "n_test": self.n_test,
-        }
-        if self.changes is not None:
-            names = ("change", "change_low", "change_high")
-            columns |= dict(zip(names, self.changes.T, strict=True))
-        return pd.DataFrame(columns)
-
-    def summary(self) -> dict[str, Any]:
-        """Return the main numbers, ready for JSON.
-
-        Returns
-        -------
-        dict
-            Sizes, ``accuracy`` and, where there is a mask, ``change`` with its bounds (both nested:
-            reader, then mask), and ``notes``, a list of sentences.
-        """
-        accuracy: dict[str, dict[str, float]] = {}
-        for reader, mask, value in zip(self.reader, self.mask, self.accuracy, strict=True):
-            accuracy.setdefault(reader, {})[mask] = float(value)
-        notes = ["Intervals: Wilson, 95 %, over test samples, given the train split."]
-        if self.clusters:
-            notes[0] = (
-                "Intervals: Wilson, 95 %, over clusters of test samples, given the train split."
-            )
-        if VIEW_RETRIEVAL in self.reader:
-            notes.append(sentence_of_gallery(self.n_test))
-        if "learned" in self.mask:
-            notes.append(
-                "Ridge and logistic standardise every dimension, so a mask changes them only where "
-                "a weight is 0; kNN feels every weight."
-            )
-        changes: dict[str, dict[str, Any]] = {}
-        if self.changes is not None:
-            for place in np.flatnonzero(~np.isnan(self.changes[:, 0])).tolist():
-                mine = changes.setdefault(self.reader[place], {})
-                mine[self.mask[place]] = plain(self.changes[place].tolist())
-            notes.append("Change: accuracy less that without a mask, Tango's interval, 95 %.")
-        return {
-            **said_of_rows(self),
-            "n_train": self.n_train,
-            "n_test": self.n_test,
-            "n_dimensions": self.n_dimensions,
-            "accuracy": accuracy,
-            **({"change": changes} if changes else {}),
-            "notes": notes,
-        }
 
 
 @documented
@@ -236,16 +192,12 @@ def evaluate(
     split_rows = Rows.of(train, test, clusters)
     copies = 10 * train.features.size if mask is not None else 0
     readings = [reading.within("evaluate", train, copies) for reading in readings]
-    masks: dict[str, DimensionMask | None] = {"none": None}
-    if mask is not None:
-        permuted = mask.permuted(np.random.default_rng(seed))
-        masks |= {"learned": mask, "constant": mask.constant()}
-        masks |= {"permuted": permuted, "inverted": mask.inverted()}
+    masks = _masks(mask, seed)
     has_views = test.views is not None and len(test.views) >= 2 and len(test) >= 2
     rows: list[tuple[str, Reading | None]] = [*zip(_names(readings), readings, strict=True)]
     rows += [(VIEW_RETRIEVAL, None)] if has_views else []
-    jobs = [(reader, name) for reader, _ in rows for name in masks]
-    right = np.empty((len(test), len(jobs)), dtype=bool)
+    names = [(reader, name) for reader, _ in rows for name in masks]
+    right = np.empty((len(test), len(names)), dtype=bool)
     for done, (reading, name) in enumerate((each, name) for _, each in rows for name in masks):
         fit, judge = _masked(train, masks[name]), _masked(test, masks[name])
         if reading is None:
@@ -254,19 +206,38 @@ def evaluate(
             fitted = reading.fit(Split(fit.features, bank.codes))
             right[:, done] = classify(fitted, judge.features) == queries.codes
         if progress is not None:
-            progress(done + 1, len(jobs))
-    names, mask_names = zip(*jobs, strict=True)
+            progress(done + 1, len(names))
     changes = None
     if mask is not None:
-        without = np.arange(len(jobs)) // len(masks) * len(masks)
+        without = np.arange(len(names)) // len(masks) * len(masks)
         change = right.astype(np.int8) - right[:, without]
         changes = np.stack([change.mean(axis=0), *paired_interval(change, split_rows.test)], axis=1)
         changes[without] = np.nan
     return Evaluation(
-        names, mask_names, right.sum(axis=0), len(test), len(train), train.n_dimensions,
+        reader=tuple(reader for reader, _ in names),
+        mask=tuple(name for _, name in names),
+        n_correct=right.sum(axis=0),
+        n_test=len(test),
+        n_train=len(train),
+        n_dimensions=train.n_dimensions,
         intervals=np.stack(proportion_interval(right, split_rows.test), axis=1),
-        changes=changes, **split_rows.said,
-    )  # fmt: skip
+        changes=changes,
+        basis=basis_of(train),
+        **split_rows.said,
+    )
+
+
+def _masks(mask: DimensionMask | None, seed: int) -> dict[str, DimensionMask | None]:
+    """Return the mask with its controls, behind no mask at all."""
+    if mask is None:
+        return {"none": None}
+    return {
+        "none": None,
+        "learned": mask,
+        "constant": mask.constant(),
+        "permuted": mask.permuted(np.random.default_rng(seed)),
+        "inverted": mask.inverted(),
+    }
 
 
 def _check_readers(readers: Sequence[ReaderLike]) -> None:
@@ -288,11 +259,12 @@ def _names(readings: Sequence[Reading]) -> list[str]:
 
 
 def _masked(representation: Representation, mask: DimensionMask | None) -> Representation:
+    """Return the representation behind a mask."""
     return representation if mask is None else representation.masked(mask)
 
 
 def _retrieved(test: Representation, device: str) -> np.ndarray:
-    """Whether each second view finds the first view of its sample, the nearest by cosine; (N,)."""
+    """Whether each second view finds the first view of its sample, nearest by cosine; (N,) bool."""
     views, identity = test.views, np.arange(len(test))
     if views is None:
         return np.zeros(len(test), dtype=bool)

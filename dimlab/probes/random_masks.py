@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,64 +14,25 @@ from dimlab.kernels.paired import cluster_sums, paired_interval, paired_test_one
 from dimlab.probes._reading import (
     ReaderLike,
     Reading,
+    Reads,
     Rows,
     basis_of,
     coded,
     documented,
-    said_of_rows,
 )
 from dimlab.readers.base import Progress
 from dimlab.representation import Representation
+from dimlab.result import column, entries, entry, per, scalar
 
+NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
 _N_DRAWS = 1_000
 _TOGETHER = 1 << 18  # entries drawn at once, in the cache; what a seed gives depends on it
 _LEVEL = 0.95
 
 
-@dataclass(frozen=True, eq=False)
-class MaskedScores:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class MaskedScores(Reads):
     """Accuracy of a refitted reader under random masks, with and without selection bias.
-
-    Parameters
-    ----------
-    reader : str
-        Which reader.
-    drop : ndarray of shape (R,)
-        Share of dimensions that the masks of each rate remove.
-    n_dropped : ndarray of shape (R,), int
-        Number of dimensions removed: exactly so many in each mask.
-    masks : ndarray of shape (R, M, D), bool
-        True where a dimension is kept.
-    full_score : float
-        Accuracy in [0, 1] with all dimensions, on all test samples.
-    scores : ndarray of shape (R, M)
-        Accuracy under each mask, on all test samples.
-    best : ndarray of shape (R,), int
-        The mask that is best on half A of the test samples.
-    gain, ci_low, ci_high : ndarray of shape (R,)
-        Accuracy of that mask less that of all dimensions on half B, which did not choose it, with
-        Tango's 95 % interval.
-    p_value, q_value : ndarray of shape (R,)
-        One-sided, that this gain is not positive; adjusted after Benjamini and Hochberg over the
-        rates.
-    naive_gain, naive_gain_over_mean : ndarray of shape (R,)
-        Accuracy of the best mask on all test samples, less that of all dimensions and less the mean
-        of all masks of its rate: chosen and judged on the same samples, as a look at the largest of
-        many scores does.
-    null_gain : ndarray of shape (R,)
-        95 % quantile of ``naive_gain_over_mean`` where the masks of a rate differ by chance only.
-    selection_bias : ndarray of shape (R,)
-        How far the best of so many equal masks lies above their mean, on average.
-    n_train, n_test, n_dimensions : int
-        Sizes.
-    basis : str
-        Basis that the dimensions belong to.
-    sample : str
-        Which part of the test split was used; empty: all of it.
-    clusters : mapping of str to int
-        ``n_clusters`` and the size of the ``largest``, of test rows; empty: rows are independent.
-    caution : str
-        What keeps the scores from meaning what they usually do; empty: nothing.
 
     References
     ----------
@@ -89,90 +50,83 @@ class MaskedScores:
     'No mask is shown to help'
     """
 
-    reader: str
-    drop: np.ndarray
-    n_dropped: np.ndarray
-    masks: np.ndarray
-    full_score: float
-    scores: np.ndarray
-    best: np.ndarray
-    gain: np.ndarray
-    ci_low: np.ndarray
-    ci_high: np.ndarray
-    p_value: np.ndarray
-    q_value: np.ndarray
-    naive_gain: np.ndarray
-    naive_gain_over_mean: np.ndarray
-    null_gain: np.ndarray
-    selection_bias: np.ndarray
-    n_train: int
-    n_test: int
-    n_dimensions: int
-    basis: str = "axes"
-    sample: str = ""
-    clusters: Mapping[str, int] = field(default_factory=dict)
-    caution: str = ""
+    HEADLINE = ("reader", "n_masks", "full_score", "n_dimensions")
 
-    def to_frame(self) -> Any:
-        """Return one row a rate.
+    @entry
+    def n_masks(self) -> int:
+        """M, the masks of each rate."""
+        return self.scores.shape[1]
 
-        Returns
-        -------
-        pandas.DataFrame
-            ``drop, n_dropped, mean_score, best_gain, ci_low, ci_high, q_value, naive_gain,
-            naive_gain_over_mean, null_gain, selection_bias``.
-        """
-        import pandas as pd
+    full_score: float = scalar("Accuracy in [0, 1] with all dimensions, on all test samples.")
+    drop: np.ndarray = per("rate", "Share of the dimensions that the masks of each rate remove.")
+    n_dropped: np.ndarray = per("rate", "Dimensions removed: exactly so many in each mask.")
+    masks: np.ndarray = per("rate", "True where a dimension is kept; bool.", shape="(R, M, D)")
+    scores: np.ndarray = per(
+        "rate", "Accuracy under each mask, on all test samples.", shape="(R, M)"
+    )
 
-        return pd.DataFrame(
-            {
-                "drop": self.drop,
-                "n_dropped": self.n_dropped,
-                "mean_score": self.scores.mean(axis=1),
-                "best_gain": self.gain,
-                "ci_low": self.ci_low,
-                "ci_high": self.ci_high,
-                "q_value": self.q_value,
-                "naive_gain": self.naive_gain,
-                "naive_gain_over_mean": self.naive_gain_over_mean,
-                "null_gain": self.null_gain,
-                "selection_bias": self.selection_bias,
-            }
-        )
+    @column
+    def mean_score(self) -> np.ndarray:
+        """Mean accuracy of the masks of each rate, (R,)."""
+        return self.scores.mean(axis=1)
 
-    def summary(self) -> dict[str, Any]:
-        """Return the main numbers, ready for JSON.
+    best: np.ndarray = per(
+        "rate", "The mask that is best on half A of the test samples.", column=False
+    )
+    gain: np.ndarray = per(
+        "rate",
+        "Accuracy of that mask less that of all dimensions on half B, which did not choose it.",
+        column="best_gain",
+    )
+    ci_low: np.ndarray = per("rate", "Lower end of Tango's 95 % interval of the gain.")
+    ci_high: np.ndarray = per("rate", "Upper end of it.")
+    p_value: np.ndarray = per(
+        "rate", "One-sided p-value, that this gain is not positive.", column=False
+    )
+    q_value: np.ndarray = per(
+        "rate", "The same, adjusted after Benjamini and Hochberg over the rates."
+    )
+    naive_gain: np.ndarray = per(
+        "rate",
+        "Accuracy of the best mask on all test samples less that of all dimensions: chosen and "
+        "judged on the same samples, as a look at the largest of many scores does.",
+    )
+    naive_gain_over_mean: np.ndarray = per(
+        "rate", "The same less the mean of all masks of its rate."
+    )
+    null_gain: np.ndarray = per(
+        "rate",
+        "95 % quantile of `naive_gain_over_mean` where the masks of a rate differ by chance only.",
+    )
+    selection_bias: np.ndarray = per(
+        "rate", "How far the best of so many equal masks lies above their mean, on average."
+    )
 
-        Returns
-        -------
-        dict
-            What was done, sizes, ``full_score``, the rates, and a ``verdict`` in words.
-        """
+    @entries
+    def of_rates(self) -> dict[str, np.ndarray]:
+        """The rates and their gains."""
+        return {
+            "drop": self.drop,
+            "best_gain": self.gain,
+            "naive_gain": self.naive_gain,
+            "naive_gain_over_mean": self.naive_gain_over_mean,
+            "null_gain": self.null_gain,
+        }
+
+    @entry
+    def verdict(self) -> str:
+        """Whether some masks help, in words."""
         helps = self.drop[self.q_value <= 1 - _LEVEL]
-        verdict = (
-            "Some masks help, on samples that did not choose them (q <= 0.05), at the rates "
-            + ", ".join(f"{rate:g}" for rate in helps)
-            + "."
-            if len(helps)
-            else "No mask is shown to help: on samples that did not choose it, the best mask of no "
+        if len(helps):
+            rates = ", ".join(f"{rate:g}" for rate in helps)
+            return (
+                "Some masks help, on samples that did not choose them (q <= 0.05), at the rates "
+                f"{rates}."
+            )
+        return (
+            "No mask is shown to help: on samples that did not choose it, the best mask of no "
             "rate gains with q <= 0.05."
         )
-        return {
-            "reader": self.reader,
-            "basis": self.basis,
-            **said_of_rows(self),
-            "n_train": self.n_train,
-            "n_test": self.n_test,
-            "n_dimensions": self.n_dimensions,
-            "n_masks": self.scores.shape[1],
-            "full_score": self.full_score,
-            "drop": self.drop.tolist(),
-            "best_gain": self.gain.tolist(),
-            "naive_gain": self.naive_gain.tolist(),
-            "naive_gain_over_mean": self.naive_gain_over_mean.tolist(),
-            "null_gain": self.null_gain.tolist(),
-            "verdict": verdict,
-        }
 
 
 @documented
@@ -329,23 +283,9 @@ def _judge(
 def null_maxima(
     right: np.ndarray, rng: np.random.Generator, n_draws: int, clusters: np.ndarray | None = None
 ) -> np.ndarray:
-    """Draw the accuracy of the best of M masks whose outcomes are permuted within every sample.
+    """Draw n_draws accuracies of the best of M masks, outcomes (N, M) permuted within every row.
 
-    Parameters
-    ----------
-    right : ndarray of shape (N, M), bool
-        Whether each mask is right about each sample.
-    rng : numpy.random.Generator
-        Draws the permutations.
-    n_draws : int
-        Number of maxima.
-    clusters : ndarray of shape (N,), int, optional
-        Rows that belong together; the outcomes of a cluster are permuted together.
-
-    Returns
-    -------
-    ndarray of shape (n_draws,)
-        Shares of the N samples.
+    With clusters (N,) the outcomes of a whole cluster are permuted together.
     """
     if clusters is not None:
         sums = cluster_sums(right, clusters).astype(np.int32)

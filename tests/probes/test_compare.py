@@ -366,11 +366,14 @@ def test_retrieval_in_a_smaller_gallery_is_the_mean_over_its_draws():
 
 
 def test_view_retrieval_states_its_gallery_and_is_compared_at_equal_ones():
-    one = Evaluation(("view-retrieval",), ("none",), np.array([7]), 20, 50, 8)
+    one = Evaluation(
+        reader=("view-retrieval",), mask=("none",), n_correct=np.array([7]), n_test=20, n_train=50,
+        n_dimensions=8,
+    )  # fmt: skip
     assert "searched among 20 (chance: 5.00%)" in " ".join(one.summary()["notes"])
     other = replace(one, n_test=10)
     with pytest.raises(ValueError, match=r"^evaluations must be of the same test samples.*10, 20"):
-        BaselineComparison((("raw pixels", 0, one), ("trained", 0, other)))
+        BaselineComparison(evaluations=(("raw pixels", 0, one), ("trained", 0, other)))
 
 
 def test_the_ends_of_a_difference_pair_opposite_sides():

@@ -1,0 +1,414 @@
+"""How `erase` works: which dimensions and directions go, and what readers behind a map tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dimlab.basis import Basis
+from dimlab.kernels.effects import f_statistics, without_class_means
+from dimlab.kernels.erasure import (
+    Removal,
+    RidgeMoments,
+    least_squares_eraser,
+    without_directions,
+)
+from dimlab.kernels.means import bootstrap_sums
+from dimlab.kernels.paired import cluster_quantile, paired_interval
+from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, kind_of
+from dimlab.probes._reading import Reading
+from dimlab.readers.base import Split, classify
+from dimlab.readers.ridge import Ridge
+from dimlab.representation import Representation
+
+NOTHING = "nothing"
+DIMENSIONS, RANDOM_DIMENSIONS = "dimensions", "random dimensions"
+DIRECTIONS, RANDOM_DIRECTIONS = "directions", "random directions"
+LEACE, LEACE_GIVEN_LABEL = "LEACE", "LEACE given label"
+_LEVEL = 0.95
+_FOLDS = 5
+_EXTREME = 100  # of two: squares of features beyond are not trusted to float64
+_SIGNIFICANT = 0.05
+_ELEMENTS = 1 << 22  # of predictions at once
+_TIED = 1e-9  # lead of a class's one-hot reading that is rounding once what told them apart is out
+_DECIMALS = 10  # of effects that are put in order
+_OF_SWEEP = 5  # draws of the random ways at each size of the sweep
+
+
+@dataclass(frozen=True, eq=False)
+class Order:
+    """Dimensions by falling effect on train, of which the first ``count`` are named."""
+
+    order: np.ndarray
+    count: int
+
+    @property
+    def chosen(self) -> np.ndarray:
+        return self.order[: self.count]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One removal: of dimensions, of directions, or by LEACE."""
+
+    way: str
+    chosen: np.ndarray
+    of_sweep: bool = False
+
+    def map_of(
+        self, readings: Readings, space: Basis | None, back: np.ndarray
+    ) -> Removal | np.ndarray | None:
+        if self.way == NOTHING:
+            return None
+        if self.way in (LEACE, LEACE_GIVEN_LABEL):
+            return readings.eraser(given_label=self.way == LEACE_GIVEN_LABEL)
+        if self.way in (DIMENSIONS, RANDOM_DIMENSIONS) or space is None:
+            return np.setdiff1d(np.arange(readings.n_dimensions), self.chosen)
+        return without_directions(space.directions, back, self.chosen)
+
+
+def jobs_of(
+    orders: Mapping[str, Order],
+    space: Basis | None,
+    n_dimensions: int,
+    n_random: int,
+    sweeps: bool,
+    rng: np.random.Generator,
+) -> list[Job]:
+    """List all removals, those of the sweep last."""
+    nothing = np.array([], dtype=np.int64)
+    heads, rest = [Job(NOTHING, nothing)], [Job(NOTHING, nothing, of_sweep=True)]
+    for way, order in orders.items():
+        pool = n_dimensions if way == DIMENSIONS or space is None else space.directions.shape[1]
+        if order.count:
+            heads.append(Job(way, order.chosen))
+            heads += [
+                Job(f"random {way}", rng.permutation(pool)[: order.count]) for _ in range(n_random)
+            ]
+        size = 1
+        while sweeps and size < pool:
+            rest.append(Job(way, order.order[:size], of_sweep=True))
+            rest += [
+                Job(f"random {way}", rng.permutation(pool)[:size], of_sweep=True)
+                for _ in range(min(n_random, _OF_SWEEP))
+            ]
+            size *= 2
+    heads += [Job(LEACE, nothing), Job(LEACE_GIVEN_LABEL, nothing)]
+    return heads + (rest if sweeps else [])
+
+
+def by_effect(
+    train: Representation,
+    factor: str,
+    n_removed: int | None,
+    clusters: np.ndarray | None,
+    rng: np.random.Generator,
+) -> Order:
+    """Order dimensions by the factor's effect on train; name those that carry it, not the label."""
+    from scipy.stats import f as f_law
+    from scipy.stats import false_discovery_control
+
+    if train.labels is None:
+        raise ValueError("erase needs labels: build the Representation with labels=(N,) class ids.")
+    factors = Factors.of(train, train.labels, [factor], clusters)
+    if not factors.identifiable[0]:
+        raise ValueError(
+            f"factor must vary within classes of train, or it cannot be told from the label; got "
+            f"{factor!r}, of whose variance {factors.left_given_label[0]:.2%} is left."
+        )
+    features, within, _ = centred_features(train, factors.codes)
+    found = factors.effects(features, within, factors.deal(_FOLDS, rng))
+    effect, label_effect = np.nan_to_num(found.given_label[:, 0]), np.nan_to_num(found.of_label)
+    order = np.argsort(-effect.round(_DECIMALS), kind="stable")
+    if n_removed is not None:
+        return Order(order, min(n_removed, len(order) - 1))
+    p_value = np.ones(len(order))
+    for level in factors.levels(within):  # at most one: rows, or clusters, that a factor is told by
+        columns = level.columns[level.tested[0]]
+        n_cells, rank = int(level.cells.max()) + 1, columns.shape[1]
+        statistic = f_statistics(level.features, columns, n_cells)
+        p_value = f_law.sf(statistic, rank, len(level.cells) - n_cells - rank)
+    q_value = false_discovery_control(np.where(np.isnan(p_value), 1.0, p_value))
+    carries = (q_value <= _SIGNIFICANT) & (effect >= IDENTIFIABLE) & (effect >= label_effect)
+    # those that carry more of the label may stand between: they come later
+    order = np.concatenate([order[carries[order]], order[~carries[order]]])
+    return Order(order, min(int(carries.sum()), len(order) - 1))
+
+
+class Read:
+    """What readers make of one split behind one map."""
+
+    def __init__(self, errors: np.ndarray, spread: np.ndarray, right: np.ndarray) -> None:
+        self.errors = errors  # (N, 2): squared errors of the factor, plain and given the label
+        self.spread = spread  # (N, 2): squared deviations of the targets
+        self.right = right  # (N,) bool: task samples read correctly
+
+    @property
+    def r_squared(self) -> np.ndarray:
+        """Plain and given the label, (2,)."""
+        return _r_squared(self.errors.sum(axis=0), self.spread.sum(axis=0))
+
+
+class Readings:
+    """Readers of the factor and of the task, fitted on train behind any linear map."""
+
+    def __init__(
+        self,
+        train: tuple[np.ndarray, np.ndarray, np.ndarray],
+        judged: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+        reading: Reading,
+        penalty: float,
+        precision: str,
+    ) -> None:
+        features, codes, targets = train
+        self.n_dimensions = features.shape[1]
+        self._n_targets = targets.shape[1]
+        onehot = np.eye(int(codes.max()) + 1)[codes]
+        self._joint = RidgeMoments.of(features, np.hstack([targets, onehot]), precision)
+        self._within = RidgeMoments.of(
+            without_class_means(features, codes), without_class_means(targets, codes), precision
+        )
+        self._penalty = penalty
+        self._weights: list[np.ndarray] = []
+        self._own: list[np.ndarray] = []
+        self._predicted: list[list[np.ndarray]] = []  # of readers other than ridge
+        self._judged = []
+        for rows, truth, values in judged:
+            own = np.unique(truth, return_inverse=True)[1]
+            within = without_class_means(values, own)
+            deviation = values - values.mean(axis=0)
+            spread = np.column_stack([(deviation**2).sum(axis=1), (within**2).sum(axis=1)])
+            centred = rows.astype(np.float64) - self._joint.mean
+            self._judged.append(
+                (centred, without_class_means(rows, own), truth, values, within, spread)
+            )
+        task = reading.reader
+        self.in_closed_form = isinstance(task, Ridge) and task.penalty == penalty
+        self._train = Split(features, codes, precision)
+        self._reading = reading if self.in_closed_form else reading.chosen(self._train)
+
+    def eraser(self, *, given_label: bool) -> Removal:
+        """Map that LEACE gives on train."""
+        moments = self._within if given_label else self._joint
+        cross = moments.cross[:, : self._n_targets]
+        return least_squares_eraser(moments.gram / moments.n_samples, cross / moments.n_samples)
+
+    def fit_behind(self, map_: Removal | np.ndarray | None) -> None:
+        """Fit all readers behind one more map."""
+        self._weights.append(self._joint.weights_behind(map_, self._penalty))
+        self._own.append(self._within.weights_behind(map_, self._penalty))
+        if self.in_closed_form:
+            return
+        mapped = self._train._replace(features=self._mapped(self._train.features, map_))
+        fitted = self._reading.fit(mapped)
+        self._predicted.append(
+            [
+                classify(fitted, self._mapped(each[0] + self._joint.mean, map_))
+                for each in self._judged
+            ]
+        )
+
+    def read(self) -> list[list[Read]]:
+        """Read every split behind every map, all maps at once in blocks of rows."""
+        n_maps, n_targets = len(self._weights), self._n_targets
+        weights, own = np.hstack(self._weights), np.hstack(self._own)
+        found: list[list[Read]] = [[] for _ in range(n_maps)]
+        for place, (centred, within, truth, values, values_within, spread) in enumerate(
+            self._judged
+        ):
+            errors = np.empty((n_maps, len(truth), 2))
+            right = np.empty((n_maps, len(truth)), dtype=bool)
+            step = max(1, _ELEMENTS // (weights.shape[1] + own.shape[1]))
+            for start in range(0, len(truth), step):
+                rows = slice(start, start + step)
+                logits = (centred[rows] @ weights).reshape(-1, n_maps, weights.shape[1] // n_maps)
+                logits += self._joint.target_mean
+                gap = values[rows, None] - logits[..., :n_targets]
+                errors[:, rows, 0] = (gap**2).sum(axis=2).T
+                gap = values_within[rows, None] - (within[rows] @ own).reshape(
+                    -1, n_maps, n_targets
+                )
+                errors[:, rows, 1] = (gap**2).sum(axis=2).T
+                task = logits[..., n_targets:]
+                first = (task >= task.max(axis=2, keepdims=True) - _TIED).argmax(axis=2)
+                right[:, rows] = first.T == truth[rows]
+            for each in range(n_maps):
+                correct = self._predicted[each][place] == truth if self._predicted else right[each]
+                found[each].append(Read(errors[each], spread, correct))
+        return found
+
+    def _mapped(self, features: np.ndarray, map_: Removal | np.ndarray | None) -> np.ndarray:
+        if map_ is None:
+            return features
+        if isinstance(map_, np.ndarray):
+            left = np.tile(self._joint.mean, (len(features), 1))
+            left[:, map_] = features[:, map_]
+            return left
+        mapped = map_.of_rows(features - self._joint.mean) + self._joint.mean
+        gone = ~self._joint.left_by(map_)[1]  # what is left of them is the rounding of the map
+        mapped[:, gone] = self._joint.mean[gone]
+        return mapped
+
+
+def in_common_units(
+    train: Representation, judged: dict[str, Representation]
+) -> tuple[Representation, dict[str, Representation]]:
+    """Divide each split's features by one power of two, so that squares stay within float64."""
+    size = float(max(np.abs(each.features).max() for each in (train, *judged.values())))
+    exponent = int(np.floor(np.log2(size))) if size > 0 else 0
+    if abs(exponent) < _EXTREME:
+        return train, judged
+
+    def scaled(split: Representation) -> Representation:
+        features = np.ldexp(split.features.astype(np.float64), -exponent)
+        meta = {**split.meta, "precision": split.precision}
+        return replace(split, features=features, views=None, view_factors={}, meta=meta)
+
+    return scaled(train), {name: scaled(split) for name, split in judged.items()}
+
+
+def targets_of(
+    splits: Mapping[str, Representation], factor: str
+) -> tuple[str, dict[str, np.ndarray]]:
+    """Columns of the factor that a reader is to tell, of every split: (N, T)."""
+    for name, split in splits.items():
+        if factor not in split.factors:
+            known = ", ".join(map(repr, split.factors)) or "none"
+            raise ValueError(
+                f"factor must be in every split; got {factor!r}, where {name} has {known}."
+            )
+        if split.meta.get("per_view"):
+            raise ValueError(
+                f"{name} must have one row a sample, or intervals would be too narrow; got stacked "
+                "views. Pass the representation that per_view() was called on."
+            )
+    kinds = {name: kind_of(split, factor) for name, split in splits.items()}
+    kind = kinds["train"]
+    for name, other in kinds.items():
+        if other != kind:
+            raise ValueError(f"{name} must have {factor!r} as a {kind} factor; got {other}.")
+    for name, split in splits.items():
+        values = split.factors[factor]
+        if (
+            values.min() == values.max()
+            if values.dtype.kind in "fiu"
+            else len(np.unique(values)) == 1
+        ):
+            raise ValueError(
+                f"{name} must vary in {factor!r}, or there is nothing to read; got one value."
+            )
+    if kind == "categorical":
+        known_values = np.unique(splits["train"].factors[factor])
+        for name, split in splits.items():
+            unknown = [
+                each for each in np.unique(split.factors[factor]) if each not in known_values
+            ]
+            if unknown:
+                raise ValueError(
+                    f"{name} must have the categories of {factor!r} that train has; got "
+                    f"{unknown[0]!s}."
+                )
+        return kind, {
+            name: (split.factors[factor][:, None] == known_values).astype(np.float64)
+            for name, split in splits.items()
+        }
+    own = splits["train"].factors[factor]
+    if kind == "continuous":
+        size = float(np.abs(own).max())
+        centre, spread = float((own / size).mean() * size), float((own / size).std() * size)
+        return kind, {
+            name: ((split.factors[factor] - centre) / spread)[:, None]
+            for name, split in splits.items()
+        }
+    period = splits["train"].periods[factor]
+    return kind, {
+        name: np.stack(
+            [f(2 * np.pi * split.factors[factor] / period) for f in (np.cos, np.sin)], axis=1
+        )
+        for name, split in splits.items()
+    }
+
+
+def _r_squared(errors: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """One minus error over spread, clipped at 0; 0 where there is nothing to tell."""
+    return np.clip(1 - errors / np.where(spread > 0, spread, np.inf), 0, 1) * (spread > 0)
+
+
+def of_heads(
+    heads: list[tuple[Job, int, list[Read]]],
+    clusters: list[np.ndarray | None],
+    n_bootstrap: int,
+    rng: np.random.Generator,
+) -> dict[str, Any]:
+    """Values and changes of the named ways, and of the random ones together."""
+    by_way: dict[str, list[tuple[int, list[Read]]]] = {}
+    for job, taken, read in heads:
+        by_way.setdefault(job.way, []).append((taken, read))
+    n_splits, n_ways = len(heads[0][2]), len(by_way)
+    r_squared, lost = np.empty((n_ways, n_splits, 2)), np.zeros((n_ways, n_splits, 2, 3))
+    accuracy, change = np.empty((n_ways, n_splits)), np.zeros((n_ways, n_splits, 3))
+    base = heads[0][2]
+    for s in range(n_splits):
+        single = [w for w, drawn in enumerate(by_way.values()) if len(drawn) == 1]
+        columns = [base[s].spread]
+        for w, drawn in enumerate(by_way.values()):
+            reads = [read[s] for _, read in drawn]
+            values = np.array([read.r_squared for read in reads])
+            rights = np.array([read.right.mean() for read in reads])
+            r_squared[w, s], accuracy[w, s] = values.mean(axis=0), rights.mean()
+            lost[w, s, :, 0] = base[s].r_squared - values.mean(axis=0)
+            change[w, s, 0] = rights.mean() - base[s].right.mean()
+            if w in single:
+                columns.append(reads[0].errors)
+            if w == 0:  # nothing against itself
+                change[w, s, 1:] = np.nan
+            elif w in single:
+                gained = reads[0].right.astype(np.int8) - base[s].right
+                change[w, s, 1:] = np.ravel(paired_interval(gained, clusters[s]))
+            else:
+                tail = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
+                lost[w, s, :, 1:] = np.quantile(base[s].r_squared - values, tail, axis=0).T
+                change[w, s, 1:] = np.quantile(rights - base[s].right.mean(), tail)
+        sums = bootstrap_sums(np.hstack(columns), rng, n_bootstrap, clusters[s])
+        spread, errors = sums[:, :2], sums[:, 2:].reshape(n_bootstrap, -1, 2)
+        drawn_values = _r_squared(errors, spread[:, None])
+        falls = np.quantile(
+            drawn_values[:, :1] - drawn_values, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=0
+        )
+        if clusters[s] is not None:  # as Student's quantile is to the normal one
+            wider = cluster_quantile(clusters[s], _LEVEL) / cluster_quantile(None, _LEVEL)
+            falls = lost[single, s, :, 0] + wider * (falls - lost[single, s, :, 0])
+        lost[single, s, :, 1:] = np.moveaxis(falls, 0, -1)
+        lost[0, s, :, 1:] = np.nan
+    return {
+        "ways": tuple(by_way),
+        "n_removed": np.array([drawn[0][0] for drawn in by_way.values()]),
+        "factor_r_squared": r_squared[..., 0],
+        "factor_r_squared_given_label": r_squared[..., 1],
+        "accuracy": accuracy,
+        "factor_lost": lost[:, :, 0],
+        "given_label_lost": lost[:, :, 1],
+        "accuracy_change": change,
+    }
+
+
+def of_sweep(rest: list[tuple[Job, int, list[Read]]], splits: list[str]) -> dict[str, np.ndarray]:
+    """One entry a (way, size, split); of random ways the mean."""
+    together: dict[tuple[str, int, str], list[tuple[float, float, float]]] = {}
+    for job, taken, reads in rest:
+        for split, read in zip(splits, reads, strict=True):
+            values = (*read.r_squared.tolist(), float(read.right.mean()))
+            together.setdefault((job.way, taken, split), []).append(values)
+    means = np.array([np.mean(values, axis=0) for values in together.values()]).reshape(-1, 3)
+    keys = list(together)
+    return {
+        "way": np.array([way for way, _, _ in keys]),
+        "n_removed": np.array([count for _, count, _ in keys], dtype=np.int64),
+        "split": np.array([split for _, _, split in keys]),
+        "factor_r_squared": means[:, 0],
+        "given_label_r_squared": means[:, 1],
+        "accuracy": means[:, 2],
+    }
