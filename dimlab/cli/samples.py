@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +28,7 @@ def sampled(test: Representation, max_queries: int | None, *, seed: int) -> Repr
     note = f"{max_queries} of {len(test)} test samples, drawn with seed {seed}"
     rows = in_order_of_names(test)[drawn(len(test), max_queries, seed=seed)]
     test = test.take(np.sort(rows))
-    return replace(test, meta={**test.meta, "sample": note})
+    return test._trusted(meta={**test.meta, "sample": note})
 
 
 def sampled_train(
@@ -46,7 +45,7 @@ def sampled_train(
         )
     note = f"{max_train} of {len(train)} train samples, drawn with seed {seed}"
     known = test.meta.get("sample")
-    test = replace(test, meta={**test.meta, "sample": f"{known}; {note}" if known else note})
+    test = test._trusted(meta={**test.meta, "sample": f"{known}; {note}" if known else note})
     return train.take(drawn(len(train), max_train, train.labels, seed=seed)), test
 
 
@@ -90,7 +89,7 @@ def halves(whole: Representation, *, seed: int) -> tuple[Representation, Represe
     note += f"; {n_kept} classes with one sample are in train only" if n_kept else ""
     return (
         whole.take(np.flatnonzero(~judged)),
-        replace(test, meta={**test.meta, "sample": note}),
+        test._trusted(meta={**test.meta, "sample": note}),
     )
 
 
