@@ -19,8 +19,8 @@ from safetensors.numpy import save_file
 from dimlab import datasets, report
 from dimlab.cli.options import Groups
 from dimlab.datasets import formats, official
-from dimlab.factor_table import join_factors
-from dimlab.interop.features import load_features
+from dimlab.io.features import load_features
+from dimlab.io.tables import join_factors
 from dimlab.mask import MaskTrace
 from dimlab.moments import Moments
 from dimlab.probes._reading import checked_groups

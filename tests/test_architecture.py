@@ -24,7 +24,7 @@ COMPARISONS = {
 }
 
 LAYERS = [  # from the floor up; a room imports only from rooms below its own, or from its own wing
-    {"devices", "names", "tables", "text"}
+    {"devices", "names", "text"}
     | {"io.files", "io.unpickle"},  # what representations and checkpoints are read with
     {
         "representation",
@@ -37,11 +37,11 @@ LAYERS = [  # from the floor up; a room imports only from rooms below its own, o
         "basis",
         "readers",
         "kernels",
-        "factor_table",
+        "columns",
     }
     | {"cuts", "images", "planted", "datasets"},
     {"probes", "training"},
-    {"figures", "encode", "locate", "interop", "io"},
+    {"figures", "encode", "locate", "io"},
     {"report", "explore", "baselines", "examine", "terminal"},
     {"demo"},
     {"cli"},

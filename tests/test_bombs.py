@@ -26,8 +26,8 @@ import torch
 from dimlab import datasets
 from dimlab.cli.options import Groups
 from dimlab.datasets import formats
-from dimlab.factor_table import join_factors
-from dimlab.interop.features import load_features
+from dimlab.io.features import load_features
+from dimlab.io.tables import join_factors
 from dimlab.io.unpickle import read_torch_file
 from dimlab.mask import MaskTrace
 from dimlab.representation import Representation

@@ -87,6 +87,8 @@ class Inputs:
     quiet: bool = False
     array: str | None = None  # name of the array of features in files of other tools
     labels: str | None = None  # name of the array of labels there, or a file of them
+    on: str | None = None  # key that a file of labels is joined by
+    by_order: bool = False  # or its rows are in the order of the samples
     has_flags: bool = False  # whether the command has the flags for other tools' files
     opened: dict[Path, Source] = field(default_factory=dict, compare=False, repr=False)
     loaded: dict[tuple[str, str, str], ImageSet] = field(
@@ -245,7 +247,13 @@ class Inputs:
             if self.masked:
                 raise ValueError("masked must be left out for a file of features; got --masked.")
             with reading(), said_on_stderr():
-                return source.value.part(split, features=self.array, labels=self.labels)
+                return source.value.part(
+                    split,
+                    features=self.array,
+                    labels=self.labels,
+                    on=self.on,
+                    by_order=self.by_order,
+                )
         if source.kind == "checkpoint":
             found = self.encode(source.value, self.images(source.value, split), views=views)
             return found.masked(source.value.mask) if self.masked else found
@@ -284,7 +292,7 @@ class Inputs:
         A file that names no split is cut in halves, class by class. ``joined(role, split)`` adds
         what another file says of all samples of ``train``, ``test`` or the ``whole``.
         """
-        from dimlab.interop.classes import aligned
+        from dimlab.io.labels import aligned
 
         check_drawn("max-queries", max_queries)  # before anything long
         check_drawn("max-train", max_train)

@@ -172,7 +172,7 @@ def _input(flag: str, kind: Any, text: str, default: Any = None, **more: Any) ->
 
 FILE = Option(
     "source", "", Path,
-    "A checkpoint, or features: .safetensors, .npz, .npy, .pt, .csv, .tsv, .parquet.",
+    "A checkpoint, or features: .safetensors, .npz, .npy, .pt, .csv, .tsv, .jsonl, .parquet.",
     ..., INPUT, metavar="FILE",
 )  # fmt: skip
 PARTS = replace(
@@ -185,6 +185,10 @@ _INPUTS = (
            "train split of FILE, or half of a FILE that names no split."),
     _input("--features", str, "Name of the array of features in FILE, where it is unusual."),
     _input("--labels", str, "Name of the labels in FILE, or a file of them (labels.csv:COLUMN)."),
+    _input("--on", str, "Column that names the samples in FILE and in the file of labels or "
+           "factors; filename, file or image_id by default, where both have it."),
+    _input("--by-order", bool, "Rows of the file of labels or factors are in the order of the "
+           "samples.", False),
     _input("--data", str, "Data set to encode; the checkpoint's own by default."),
     _input("--data-dir", Path, "Folder (or file) of the data set."),
     _input("--split", str, "Split of the checkpoint's data to measure.", "test"),
@@ -196,8 +200,8 @@ _INPUTS = (
            read=_at_least_one("max-queries")),
     _input("--max-train", int, "Train samples to use, drawn at random from each class; all by "
            "default.", read=_at_least_one("max-train")),
-    _input("--factors", Path, "Table (CSV or parquet) of more factors, with a column row or file, "
-           "and perhaps split."),
+    _input("--factors", Path, "Table (.csv, .tsv, .jsonl, .parquet) of more factors, with a column "
+           "that names the samples (--on) or counts them (row), and perhaps split."),
     _input("--continuous", str, "Factors of whole numbers that are continuous, separated by "
            "commas."),
     _input("--period", list[str], "Period of a factor that wraps, as angle=360; repeatable.",

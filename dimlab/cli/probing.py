@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from dimlab.representation import Representation
 
 Measured = tuple[Any, Mapping[str, Any]]  # a result, and the representations that it is of
-_SAMPLES = "train_features array labels data data_dir max_queries max_train"
+_SAMPLES = "train_features array labels on by_order data data_dir max_queries max_train"
 _TABLE = "table continuous period"
 
 
@@ -100,9 +100,15 @@ def cautions(command: str) -> Iterator[None]:
 
 def inputs_of(values: Mapping[str, Any]) -> Inputs:
     """Return what loads the files, as the options of the panel Input say."""
+    from dimlab.io.labels import is_file_of_labels
+
     names = {"train_features": "train"}
     known = ["data", "data_dir", "masked", "basis", "train_features", "array", "labels"]
-    known += ["device", "seed", "quiet"]
+    known += ["on", "by_order", "device", "seed", "quiet"]
+    joined = values.get("table") or is_file_of_labels(values.get("labels"))
+    for name, flag in (("on", "--on"), ("by_order", "--by-order")):
+        if values.get(name) and not joined:
+            raise ValueError(f"{flag} must come with --labels FILE or --factors FILE; got neither.")
     return Inputs(**{names.get(each, each): values[each] for each in known if each in values})
 
 
@@ -239,7 +245,7 @@ class Asked:
 
         What the user calls continuous may stand in the table or among the factors there are.
         """
-        from dimlab.factor_table import as_continuous
+        from dimlab.io.tables import as_continuous
 
         split = str(representation.meta.get("split") or ("" if role == "whole" else role))
         needed = role in ("test", "whole")
@@ -269,12 +275,12 @@ class Asked:
 
 def asked_in(values: Mapping[str, Any]) -> Asked:
     """Read the table that ``--factors`` names."""
-    from dimlab.factor_table import FactorTable
+    from dimlab.io.tables import FactorTable
 
     table = None
     if values["table"] is not None:
         with reading():
-            table = FactorTable.read(values["table"])
+            table = FactorTable.read(values["table"], on=values["on"], by_order=values["by_order"])
     names = values["continuous"].split(",") if values["continuous"] else []
     return Asked(table, names, dict(values["period"] or []))
 
@@ -467,8 +473,8 @@ SPECIAL = {
     ),
     "compare": Special(working="comparing", show=showing.comparison),
     "attribute": Special(
-        inputs=f"train_features array labels in_distribution views {_TABLE} basis max_queries "
-        "data data_dir",
+        inputs=f"train_features array labels on by_order in_distribution views {_TABLE} basis "
+        "max_queries data data_dir",
         leave_out=("erased",),
         changes={"factors": {"flag": "--factor", "help": "Factors to look at; repeatable. All by "
                              "default."}},

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from dimlab.columns import factor_of
 from dimlab.datasets.download import folders_of, progress
 from dimlab.datasets.splits import check_size, official_part, resized, rows_of
 from dimlab.images import SPLITS, ImageSet
 from dimlab.io.files import DAMAGED, naming, read_npz
 from dimlab.names import split_of, splits_of_rows
-from dimlab.tables import factor_of
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 # whatever a file is called: Pillow would run Ghostscript for one that begins as PostScript does

@@ -12,17 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dimlab.interop.features import holds_features, identify_features
-from dimlab.interop.own import own_kind
+from dimlab.io.features import holds_features, identify_features
 from dimlab.io.layouts import MASKS, role_of
 from dimlab.io.matching import Match, find_encoder
 from dimlab.io.unpickle import Opened, fault_of, open_weights
 from dimlab.io.weights import check_partial, refusal, trained
-from dimlab.mask import DimensionMask
+from dimlab.mask import DimensionMask, MaskTrace
+from dimlab.moments import Moments
 
 if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
+
+
+_RESULT = ".result.npz"
+_FOLDERS = (  # kind, and the files that tell it
+    ("report folder", ("report.html", "provenance.json")),
+    ("run folder", ("checkpoint.pt",)),
+    ("folder of results", ()),
+)
+Kind = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +145,7 @@ def inspect_file(
     ('ddp', 'module.', 0, 'no')
     """
     path = Path(path)
-    own = own_kind(path)
+    own = _own_kind(path)
     if own is not None:
         return Inspection(path.name, *own)
     if path.is_file() and _holds_features(path):
@@ -153,6 +162,45 @@ def inspect_file(
     check_partial(match, opened, allow_partial)
     reason = refusal(path.name, opened, match, allow_partial, allow_untrained)
     return of_match(path, opened, match, loads=reason or "yes")
+
+
+def _own_kind(path: Path) -> Kind | None:
+    """Tell a report, a run, moments, a mask's trace or a whole result."""
+    if path.is_dir():
+        return _folder(path)
+    if not path.is_file():
+        return None
+    size = {"bytes": path.stat().st_size}
+    if path.name.endswith(_RESULT):
+        return "result", size | {"why": f"{path.name.removesuffix(_RESULT)}, kept whole."}
+    if path.suffix == ".safetensors" and Moments.is_state(path):
+        moments = Moments.load(path)
+        return "moments", size | {
+            "n_samples": int(moments.n),
+            "n_dimensions": int(moments.mean.shape[-1]),
+            "has_views": bool(moments.has_views),
+        }
+    if path.suffix == ".npz":
+        return _trace(path, size)
+    return None
+
+
+def _folder(path: Path) -> Kind | None:
+    names = sorted(each.name for each in path.iterdir())
+    results = [name for name in names if name.endswith(_RESULT)]
+    for kind, wanted in _FOLDERS:
+        if set(wanted) <= set(names) and (wanted or results):
+            facts: dict[str, Any] = {"holds": names[:20], "n_files": len(names)}
+            return kind, facts | ({"results": results} if results else {})
+    return None
+
+
+def _trace(path: Path, size: dict[str, Any]) -> Kind | None:
+    try:
+        trace = MaskTrace.load(path)
+    except (ValueError, TypeError, OSError):
+        return None
+    return "mask trace", size | trace.summary()
 
 
 def _holds_features(path: Path) -> bool:

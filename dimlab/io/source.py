@@ -11,10 +11,11 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from dimlab.interop.arrays import FEATURES, TABLES, Arrays, arrays_in, plain, read_arrays
-from dimlab.interop.features import FeatureFile
+from dimlab.io.arrays import FEATURES, TABLES, Arrays, arrays_in, plain, read_arrays
 from dimlab.io.blueprints import TIMM
+from dimlab.io.features import FeatureFile
 from dimlab.io.files import as_arrays
+from dimlab.io.tables import ending_of
 from dimlab.io.unpickle import (
     Opened,
     check_file,
@@ -26,7 +27,6 @@ from dimlab.io.unpickle import (
 from dimlab.mask import MaskTrace, trace_in
 from dimlab.moments import FORMAT as MOMENTS
 from dimlab.moments import moments_in
-from dimlab.tables import ending_of
 from dimlab.training.checkpoint import checkpoint_in, has_format
 
 Kind = Literal["checkpoint", "features", "moments", "trace", "weights"]

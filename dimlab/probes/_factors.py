@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from dimlab.clusters import cluster_ids
+from dimlab.columns import notations_of
 from dimlab.cuts import deal_folds
 from dimlab.kernels.effects import Effects, effects, expand, orthonormal, without_class_means
 from dimlab.kernels.rounding import eps_of, spread_floor
 from dimlab.names import FILES, NAMES, word_of
 from dimlab.representation import Representation
-from dimlab.tables import notations_of
 
 LEFT_OUT = "left out"
 IDENTIFIABLE = 0.01  # share of a factor's variance that must be left given the label, and others

@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from dimlab.interop.arrays import read_arrays
-from dimlab.interop.classes import aligned
-from dimlab.interop.features import holds_features, identify_features, load_features, splits_of
+from dimlab.io.arrays import read_arrays
+from dimlab.io.features import holds_features, identify_features, load_features, splits_of
+from dimlab.io.labels import aligned
 from dimlab.representation import Representation
 
 N, D = 12, 3
@@ -54,7 +54,7 @@ def test_every_container_gives_the_same_features_labels_and_factors(name, tmp_pa
     np.testing.assert_allclose(found.features, FEATURES, rtol=1e-6)
     np.testing.assert_array_equal(found.labels, LABELS)
     np.testing.assert_allclose(found.factors["site"], SITE)
-    assert set(found.factors) <= {"site", "file", "Unnamed: 0"}
+    assert set(found.factors) <= {"site", "filenames", "Unnamed: 0"}
     assert holds_features(tmp_path / name)
     layout = identify_features(tmp_path / name)[0]
     assert layout.shape == (N, D)
@@ -62,7 +62,7 @@ def test_every_container_gives_the_same_features_labels_and_factors(name, tmp_pa
     if name in ("b.npz", "b.pt", "b.csv"):
         assert found.meta["class_names"] == ["cat", "dog", "owl"]
     if name.endswith("csv"):
-        assert found.factors["file"].tolist()[:2] == ["0.png", "1.png"]
+        assert found.factors["filenames"].tolist()[:2] == ["0.png", "1.png"]
 
 
 def test_parquet_with_a_column_of_lists(tmp_path):
@@ -223,14 +223,6 @@ def test_labels_from_another_file(tmp_path):
     by_row.iloc[1:].to_csv(tmp_path / "short.csv", index=False)
     with pytest.raises(ValueError, match="must have a row for each of the 12 samples"):
         load_features(tmp_path / "a.npy", labels=f"{tmp_path}/short.csv:kind")
-
-
-def test_labels_are_joined_by_file_name(tmp_path):
-    table().drop(columns="labels").to_csv(tmp_path / "a.csv", index=False)
-    names = pd.DataFrame({"filename": [f"{row}.png" for row in range(N)], "kind": NAMES})
-    names.iloc[::-1].to_csv(tmp_path / "names.csv", index=False)
-    found = load_features(tmp_path / "a.csv", labels=tmp_path / "names.csv")
-    np.testing.assert_array_equal(found.labels, LABELS)
 
 
 def test_one_hot_and_whole_floats_are_classes_but_fractions_are_not(tmp_path):

@@ -9,12 +9,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from dimlab import tables
+from dimlab.columns import NOT_THERE, check_numbers_in_text, values_of
 from dimlab.io.files import read_npy, read_npz, read_safetensors
+from dimlab.io.tables import ENDINGS as TABLES
+from dimlab.io.tables import ending_of, read_table
 from dimlab.names import SPLIT_WORDS, split_of, splits_of_rows
-from dimlab.tables import ending_of
 
-TABLES = (".csv", ".tsv", ".parquet")
 TORCH = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 ENDINGS = (".safetensors", ".npz", ".npy", *TABLES, *TORCH)
 FEATURES = (
@@ -32,19 +32,7 @@ _PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 
 
 class Arrays(dict[str, np.ndarray]):
-    """Arrays by their names, and why others of the same file are none.
-
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray
-        What can be used.
-    unusable : mapping of str to str, optional
-        A sentence for each that cannot.
-    broken : mapping of str to tuple of int and str, optional
-        Numbered columns that make no matrix, by their common name: how many, and why.
-    aside : mapping of str to str, optional
-        A sentence for each of the file's that is not of these rows, though it might be.
-    """
+    """Arrays by their names, and why others of the same file are none."""
 
     def __init__(
         self,
@@ -59,18 +47,7 @@ class Arrays(dict[str, np.ndarray]):
         self.broken = dict(broken or {})
 
     def check(self, name: str) -> None:
-        """Refuse to use what cannot be used.
-
-        Parameters
-        ----------
-        name : str
-            Of an array.
-
-        Raises
-        ------
-        ValueError
-            With the sentence that says why not.
-        """
+        """Refuse to use what cannot be used."""
         if name in self:
             return
         if name in self.broken:
@@ -79,61 +56,18 @@ class Arrays(dict[str, np.ndarray]):
             raise ValueError(self.unusable[name])
 
     def without(self, word: str) -> Arrays:
-        """Leave out what is called so, in letters of any size.
-
-        Parameters
-        ----------
-        word : str
-            In small letters.
-
-        Returns
-        -------
-        Arrays
-            The others.
-        """
+        """Leave out what is called so, in letters of any size."""
         kept = {name: array for name, array in self.items() if name.lower() != word}
         unusable = {name: each for name, each in self.unusable.items() if name.lower() != word}
         return Arrays(kept, unusable, self.broken, self.aside)
 
     def like(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
-        """Return other arrays of the same file.
-
-        Parameters
-        ----------
-        arrays : mapping of str to ndarray
-            A part of these, or of their rows.
-
-        Returns
-        -------
-        Arrays
-            What cannot be used stays so.
-        """
+        """Return other arrays of the same file."""
         return Arrays(arrays, self.unusable, self.broken, self.aside)
 
 
 def read_arrays(path: Path, file: BinaryIO | None = None) -> Arrays:
-    """Read the arrays of a file under the names that they have there.
-
-    Parameters
-    ----------
-    path : Path
-        ``.npz``, ``.npy``, ``.safetensors`` (memory-mapped), a torch file of tensors in plain
-        containers, or a table.
-
-    Returns
-    -------
-    Arrays
-        Nested names are joined by dots. A lone array is called ``""``, and so is a list of batches
-        (N_i, D), put together; the members of another list are ``0``, ``1``, ... Numbered columns
-        of a table, ``embedding_0, embedding_1, ...``, are one array (N, D) called ``embedding``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it has another ending, cannot be read or holds anything but numbers and text.
-    """
+    """Read the arrays of a file under the names that they have there."""
     ending = ending_of(path)
     if ending in _PACKED and ending_of(path.with_suffix("")) in TABLES:
         raise ValueError(f"features must be a file that is not packed; got {path.name}. Unpack it.")
@@ -149,7 +83,7 @@ def read_arrays(path: Path, file: BinaryIO | None = None) -> Arrays:
     if ending == ".safetensors":
         return Arrays(read_safetensors(path)[0])
     if ending in TABLES:
-        return gathered(read_table(path))
+        return gathered(read_rows(path))
     from dimlab.io.unpickle import read_torch_file
 
     return arrays_in(read_torch_file(path))
@@ -163,25 +97,7 @@ def arrays_in(payload: Any) -> Arrays:
 
 
 def numbers_and_text(path: Path) -> Arrays:
-    """Read the arrays of a file that hold numbers or text, one value or more a sample.
-
-    Parameters
-    ----------
-    path : Path
-        As in `read_arrays`.
-
-    Returns
-    -------
-    Arrays
-        dimlab's own prefix ``factor:`` is left out of the names.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        As `read_arrays`, or if there is no such array.
-    """
+    """Read the arrays of a file that hold numbers or text, one value or more a sample."""
     return numbers_and_text_in(path, read_arrays(path))
 
 
@@ -192,7 +108,7 @@ def numbers_and_text_in(path: Path, read: Arrays) -> Arrays:
         if array.ndim and array.dtype.kind in "fiubUS":
             name = name.removeprefix("factor:")
             try:
-                tables.check_numbers_in_text(text_of(array).reshape(-1), repr(name))
+                check_numbers_in_text(text_of(array).reshape(-1), repr(name))
             except ValueError as error:
                 read.unusable[name] = str(error)
                 continue
@@ -207,33 +123,7 @@ def numbers_and_text_in(path: Path, read: Arrays) -> Arrays:
 def by_split(
     arrays: Arrays, *, vectors: bool = False, features: str | None = None
 ) -> dict[str, Arrays]:
-    """Tell the arrays of each split apart, by a column ``split`` or by their names.
-
-    Parameters
-    ----------
-    arrays : Arrays
-        Of a file.
-    vectors : bool, default=False
-        Whether names of splits count where there is no array (N, D) under one.
-    features : str, optional
-        Name of the features, where it is known: if it names no split, no other name does.
-
-    Returns
-    -------
-    dict of str to Arrays
-        Under ``""`` where no split is named, or by scores beside features that name none.
-
-    Raises
-    ------
-    ValueError
-        If a column ``split`` cannot be read, some features name their split and others none, or
-        two arrays are called the same in one split.
-
-    Examples
-    --------
-    >>> list(by_split(Arrays({"x_train": np.ones((2, 2)), "x_test": np.ones((3, 2))})))
-    ['train', 'test']
-    """
+    """Tell the arrays of each split apart, by a column ``split`` or by their names."""
     column = split_column(arrays)
     if column is not None:
         parts = column[1]
@@ -271,23 +161,7 @@ def by_split(
 
 
 def of_split(name: str) -> tuple[str, str] | None:
-    """Read a split off the name of an array.
-
-    Parameters
-    ----------
-    name : str
-        Of an array.
-
-    Returns
-    -------
-    tuple of str, or None
-        The split, and the name without it.
-
-    Examples
-    --------
-    >>> of_split("X_test"), of_split("val/labels"), of_split("features")
-    (('test', 'X'), ('validation', 'labels'), None)
-    """
+    """Read a split off the name of an array."""
     match = _SPLIT.match(name)
     if match is None:
         return None
@@ -336,28 +210,7 @@ def _with_whole(
 
 
 def split_column(arrays: Arrays) -> tuple[str, np.ndarray] | None:
-    """Find the column that says of each row which split it is of.
-
-    Parameters
-    ----------
-    arrays : Arrays
-        Of a file.
-
-    Returns
-    -------
-    tuple of str and ndarray of shape (N,), or None
-        Its name, ``split`` in letters of any size, and the splits in one vocabulary.
-
-    Raises
-    ------
-    ValueError
-        As `splits_of_rows`.
-
-    Examples
-    --------
-    >>> split_column(Arrays({"Split": np.array([b"train", b"test"])}))[1].tolist()
-    ['train', 'test']
-    """
+    """Find the column that says of each row which split it is of."""
     for each, sentence in arrays.unusable.items():
         if each.lower() == "split":
             raise ValueError(sentence)
@@ -380,61 +233,16 @@ def text_of(array: np.ndarray) -> np.ndarray:
     return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
 
 
-def read_table(path: Path) -> Any:
-    """Read a table with a row of names on top.
-
-    Parameters
-    ----------
-    path : Path
-        ``.csv``, ``.tsv`` or ``.parquet``.
-
-    Returns
-    -------
-    pandas.DataFrame
-        At least one row.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it cannot be read, is empty or names a column twice; parquet needs pyarrow.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} must be a table; got nothing there.")
-    try:
-        frame = tables.read_table(path, missing=("", "nan", "NaN"), index=True)
-    except ImportError as error:
-        raise ValueError(
-            f"{path.name} needs pyarrow to be read; got none. Run pip install "
-            '"dimlab[parquet]", or write a .csv.'
-        ) from error
+def read_rows(path: Path) -> Any:
+    """Read a table with at least one row as a DataFrame; of parquet with the index of pandas."""
+    frame = read_table(path, index=True)
     if len(frame) == 0:
         raise ValueError(f"{path.name} must have at least one row; got none.")
     return frame
 
 
 def gathered(frame: Any) -> Arrays:
-    """Columns of a table, numbered ones together as one array (N, D).
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        N rows.
-
-    Returns
-    -------
-    Arrays
-        (N,) or (N, D), in the order of the numbers. Numbered columns that make no matrix, as one
-        holds text or a number is missing, are ``broken`` under their common name.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> table = pd.DataFrame({"f_1": [2.0, 4.0], "f_0": [1.0, 3.0], "label": [0, 1]})
-    >>> {name: array.tolist() for name, array in gathered(table).items()}
-    {'f': [[1.0, 2.0], [3.0, 4.0]], 'label': [0, 1]}
-    """
+    """Columns of a table, numbered ones together as one array (N, D)."""
     found = Arrays({})
     members: set[str] = set()
     for name, family in _families(frame).items():
@@ -449,26 +257,7 @@ def gathered(frame: Any) -> Arrays:
 
 
 def columns_of(frame: Any, names: Sequence[str]) -> Arrays:
-    """Columns of a table as arrays, each by itself.
-
-    Parameters
-    ----------
-    frame : pandas.DataFrame
-        N rows.
-    names : sequence of str
-        Which.
-
-    Returns
-    -------
-    Arrays
-        (N,), or (N, D) of a column of lists of numbers.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> columns_of(pd.DataFrame({"site": ["a", None]}), ["site"]).unusable
-    {'site': "column 'site' must be there for every row; got none in row 1."}
-    """
+    """Columns of a table as arrays, each by itself."""
     found = Arrays({})
     for name, kind in frame.attrs.get("unread", {}).items():
         found.unusable[name] = f"column {name!r} must hold numbers or text; got {kind[:40]}."
@@ -555,7 +344,7 @@ def _numeric(column: Any) -> np.ndarray:
     row = int(np.flatnonzero(wrong)[0])
     value = column.iloc[row]
     said = f"got {str(value)[:40]!r} in column {column.name!r}, row {row}"
-    if column.isna().iloc[row] or str(value).strip().lower() in tables.NOT_THERE:
+    if column.isna().iloc[row] or str(value).strip().lower() in NOT_THERE:
         raise ValueError(f"features must be finite; {said}.")
     points = " Write them as 1000.5." if re.fullmatch(r"[-+\d., ]+", str(value)) else ""
     raise ValueError(f"features must be numbers; {said}.{points}")
@@ -568,7 +357,7 @@ def _column(column: Any) -> np.ndarray:
     first = column.iloc[0] if len(column) else None
     if isinstance(first, (list, tuple, np.ndarray)) and column.notna().all():
         return _stacked(column.to_numpy(), column.name)
-    return tables.values_of(column)
+    return values_of(column)
 
 
 def _stacked(values: np.ndarray, name: Any) -> np.ndarray:
@@ -600,10 +389,7 @@ def _put_together(tree: Any) -> Any:
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray | str]]:
-    """Tensors, and lists of numbers or text, of nested containers by their dotted names.
-
-    Instead of a tensor that is no plain array, a sentence.
-    """
+    """Tensors, and lists of numbers or text, of nested containers by their dotted names."""
     import torch
 
     def under(name: Any) -> str:
@@ -629,25 +415,7 @@ def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray | str
 
 
 def shapes_of(arrays: Mapping[str, np.ndarray], names: Sequence[str] | None = None) -> str:
-    """Write names and shapes of arrays for a sentence.
-
-    Parameters
-    ----------
-    arrays : mapping of str to ndarray
-        Of a file.
-    names : sequence of str, optional
-        Which of them.
-
-    Returns
-    -------
-    str
-        The first eight.
-
-    Examples
-    --------
-    >>> shapes_of({"x": np.ones((3, 2)), "y": np.ones(3)})
-    "'x' (3, 2), 'y' (3,)"
-    """
+    """Write names and shapes of arrays for a sentence."""
     chosen = list(arrays if names is None else names)
     listed = ", ".join(f"{name!r} {np.shape(arrays[name])}" for name in chosen[:8])
     return (listed or "nothing") + (f", ... ({len(chosen)} in all)" if len(chosen) > 8 else "")

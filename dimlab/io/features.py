@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.interop.arrays import (
+from dimlab.columns import factor_of
+from dimlab.io.arrays import (
     FEATURES,
     TABLES,
     TORCH,
@@ -25,36 +26,18 @@ from dimlab.interop.arrays import (
     shapes_of,
     text_of,
 )
-from dimlab.interop.classes import LABELS, class_ids, is_file_of_labels
-from dimlab.interop.joining import Keys, keys_of, with_labels
 from dimlab.io.files import Misnamed, naming, read_safetensors
-from dimlab.names import FILE, FILES, SPLIT_WORDS, word_of
+from dimlab.io.labels import LABELS, class_ids, is_file_of_labels, with_labels
+from dimlab.io.tables import ending_of
+from dimlab.names import FILES, SPLIT_WORDS, word_of
 from dimlab.representation import FORMAT, Representation, representation_in
-from dimlab.tables import ending_of, factor_of
 
 _SAID = 3  # sentences on what is left out
-_NONE: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
 class FeatureLayout:
-    """What a file of features holds, and under which names.
-
-    Parameters
-    ----------
-    split : str
-        ``train``, ``validation``, ``test``, or empty where the file names none.
-    features : str
-        Name of the array (N, D).
-    shape : tuple of int
-        N and D.
-    labels, views : str or None
-        Names of the arrays of class ids or names, and of views.
-    factors : dict of str to str
-        Names of factors, and of their arrays.
-    left_out : tuple of str
-        Arrays that are none of these.
-    """
+    """What a file of features holds, and under which names."""
 
     split: str
     features: str
@@ -81,14 +64,16 @@ def load_features(
     split: str | None = None,
     features: str | None = None,
     labels: str | os.PathLike[str] | None = None,
+    on: str | None = None,
+    by_order: bool = False,
 ) -> Representation:
     """Read features, and what stands beside them, from a file that any tool wrote.
 
     Parameters
     ----------
     path : path
-        ``.npz``, ``.npy``, ``.safetensors``, ``.csv``, ``.tsv``, ``.parquet`` or a torch file of
-        tensors in plain containers.
+        ``.npz``, ``.npy``, ``.safetensors``, ``.csv``, ``.tsv``, ``.jsonl``, ``.parquet`` or a
+        torch file of tensors in plain containers.
     split : {"train", "validation", "test"}, optional
         Which split of a file that holds several (``train_features``, ``X_test``, nested
         containers, or a column ``split`` of a table).
@@ -97,18 +82,21 @@ def load_features(
         ``name_0, name_1, ...`` the name before the numbers.
     labels : str or path, optional
         Name of the array of class ids or class names; or another file, any of the above
-        (``labels.csv:species`` names the column). Where that names its rows (``file``, ``path``,
-        ``image_id``, ``name``, ``id``, ..., any text that says what this file's does, or whole
-        numbers in a column that is called as here), they are joined by name, with or without
-        folders and endings where no folders disagree; by a column ``row`` from 0; and row by row
-        only where it has none of these.
+        (``labels.csv:species`` names the column).
+    on : str, optional
+        The key that another file's labels are joined by: a column there, and an array here. By
+        default it is ``filename``, ``file`` or ``image_id``, the first that both have, else a
+        column ``row`` there, which counts the samples from 0.
+    by_order : bool, default=False
+        Whether the rows of the other file are in the order of the samples. Labels that are alone in
+        their file have nothing but their order, and need no flag.
 
     Returns
     -------
     Representation
         Floating features are kept, others cast to float32. Class names become ids in alphabetical
-        order; ``meta["class_names"]`` keeps them. Every other array of N values is a factor, a
-        column of file names the factor ``file``. ``views`` may be (V, N, D) or (N, V, D).
+        order; ``meta["class_names"]`` keeps them. Every other array of N values is a factor.
+        ``views`` may be (V, N, D) or (N, V, D).
 
     Raises
     ------
@@ -116,15 +104,15 @@ def load_features(
         If there is no such file.
     ValueError
         If it cannot be read, which array holds the features is not plain, labels are no classes,
-        the split is not there or not named where there are several, or a value is NaN or infinite.
+        the split is not there or not named where there are several, a value is NaN or infinite, or
+        another file of labels has no key, or not one row for each sample.
     TypeError
         If the features are no real numbers.
 
     Warns
     -----
     UserWarning
-        If arrays of the file are left out, because they do not fit the features or cannot be read;
-        or if labels without names are joined row by row to features that have names.
+        If arrays of the file are left out, because they do not fit the features or cannot be read.
 
     Notes
     -----
@@ -143,43 +131,15 @@ def load_features(
     path = Path(path)
     if split is not None and split not in SPLIT_WORDS.values():
         raise ValueError(f"split must be train, validation or test; got {split!r}.")
-    found = part_of(path, split, features=features, labels=labels)
+    if (on is not None or by_order) and not is_file_of_labels(labels):
+        raise ValueError(
+            f"on and by_order must come with labels of another file; got labels={labels!r}."
+        )
+    file = FeatureFile.read(path)
+    found = file.part(split, features=features, labels=labels, on=on, by_order=by_order)
     if split is not None and found.meta.get("split", split) != split:
         raise ValueError(f"split must be {found.meta['split']} for {path.name}; got {split!r}.")
     return found
-
-
-def part_of(
-    path: str | os.PathLike[str],
-    split: str | None,
-    *,
-    features: str | None = None,
-    labels: str | os.PathLike[str] | None = None,
-) -> Representation:
-    """Read a split of a file of features, or all of a file that holds one split only.
-
-    Parameters
-    ----------
-    path, features, labels : path, str and str or path
-        As in `load_features`.
-    split : str or None
-        Which split of several.
-
-    Returns
-    -------
-    Representation
-        ``meta["split"]`` says which, where the file does.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        As `load_features`, but not for the one split of another name.
-    TypeError
-        As `load_features`.
-    """
-    return FeatureFile.read(Path(path)).part(split, features=features, labels=labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,11 +182,13 @@ class FeatureFile:
         *,
         features: str | None = None,
         labels: str | os.PathLike[str] | None = None,
+        on: str | None = None,
+        by_order: bool = False,
     ) -> Representation:
         """Return a split, or all of a file that holds one split only."""
         path, other_file = self.path, is_file_of_labels(labels)
         if self.own is not None:
-            found, keys = self.own, keys_of(self.own.factors, len(self.own))
+            found = self.own
             if features is not None or (labels is not None and not other_file):
                 raise ValueError(
                     f"features and labels must be left out for {path.name}, which dimlab wrote; "
@@ -235,10 +197,10 @@ class FeatureFile:
         else:
             with naming(path):
                 own_labels = None if other_file else labels
-                found, keys = _chosen(path, self.arrays, split, features, own_labels)
+                found = _chosen(path, self.arrays, split, features, own_labels)
         if labels is None or not other_file:
             return found
-        return with_labels(found, os.fspath(labels), keys, path.name)
+        return with_labels(found, os.fspath(labels), path.name, on=on, by_order=by_order)
 
     def layouts(self) -> tuple[FeatureLayout, ...]:
         """Say what each split holds; nothing where it is not plain."""
@@ -252,70 +214,18 @@ class FeatureFile:
 
 
 def splits_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Say which splits a file of features names.
-
-    Parameters
-    ----------
-    path : path
-        As in `load_features`.
-
-    Returns
-    -------
-    tuple of str
-        Among ``train``, ``validation`` and ``test``; empty where it names none.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it cannot be read.
-    """
+    """Say which splits a file of features names."""
     return FeatureFile.read(Path(path)).splits
 
 
 def identify_features(path: str | os.PathLike[str]) -> tuple[FeatureLayout, ...]:
-    """Say what a file of features holds.
-
-    Parameters
-    ----------
-    path : path
-        Any file.
-
-    Returns
-    -------
-    tuple of FeatureLayout
-        One for each split; empty for a file whose arrays are no features, or not plainly so.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it cannot be read, or features in it are no numbers.
-    """
+    """Say what a file of features holds."""
     path = Path(path)
     return FeatureFile(path, numbers_and_text(path)).layouts()
 
 
 def holds_features(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is one of features; what is none may be a checkpoint.
-
-    Parameters
-    ----------
-    path : path
-        Any file. Tables and numpy files always are; torch files and safetensors by what they hold.
-
-    Returns
-    -------
-    bool
-        False for a file that is not there or cannot be read, unless its ending tells.
-
-    Examples
-    --------
-    >>> holds_features("test.npz"), holds_features("checkpoint.pt")
-    (True, False)
-    """
+    """Whether a file is one of features; what is none may be a checkpoint."""
     path = Path(path)
     ending = ending_of(path)
     if ending in (".npz", ".npy", *TABLES) or ending_of(path.with_suffix("")) in TABLES:
@@ -354,8 +264,8 @@ def _chosen(
     split: str | None,
     features: str | None,
     labels: str | os.PathLike[str] | None,
-) -> tuple[Representation, Keys]:
-    """Representation of a split, and what names its rows."""
+) -> Representation:
+    """Return the representation of a split."""
     parts = by_split(arrays, features=features)
     whole = None if features is None else of_split(features)
     if whole is not None and split is None and whole[0] in parts:
@@ -380,19 +290,18 @@ def _chosen(
         every = [each[layout.labels] for each in parts.values() if layout.labels in each]
         classes, class_names = class_ids(part[layout.labels], every, layout.labels)
         meta |= {"class_names": class_names} if class_names is not None else {}
-    found = Representation(
+    return Representation(
         _matrix(part[layout.features], layout.features),
         labels=classes,
         factors={name: _factor(name, part[array]) for name, array in layout.factors.items()},
         views=None if layout.views is None else _views(part[layout.views], layout.shape),
         meta=meta,
     )
-    return found, keys_of(part, len(found), without=layout.labels)
 
 
 def _factor(name: str, array: np.ndarray) -> np.ndarray:
     """Values of a factor; names of files are text, though they be numbers."""
-    if name == FILE and array.dtype.kind in "iu":
+    if word_of(name) in FILES and array.dtype.kind in "iu":
         return array.astype(np.str_)
     return factor_of(text_of(array), name)
 
@@ -434,8 +343,6 @@ def _layout(
             views = name
         elif array.shape != (n_samples,) or not _is_whole(array):
             left_out.append(name)
-        elif word_of(name) in FILES and array.dtype.kind in "iuUS" and FILE not in factors:
-            factors[FILE] = name
         else:
             factors[name.rsplit(".", 1)[-1]] = name
     left_out += [name for name in arrays.unusable if name not in arrays]
@@ -504,10 +411,7 @@ def _is_labels(name: str) -> bool:
 
 
 def _usual_name(arrays: Arrays) -> str | None:
-    """Name of the one array that is called as features are, or is the only one; refused if broken.
-
-    Numbered columns that make no matrix are not passed over for a smaller one.
-    """
+    """Return the name of the one array that is called as features are, or is the only one."""
     # one-hot labels, or labels in a column of their own, are no features
     matrices = [name for name in _matrices(arrays) if not _is_labels(name)]
     meant = [*matrices, *arrays.broken, *arrays.unusable]

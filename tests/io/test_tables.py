@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from dimlab import datasets
-from dimlab.factor_table import as_continuous, join_factors
-from dimlab.interop.features import identify_features, load_features
+from dimlab.columns import notations_of, numbers_of, values_of
+from dimlab.io.features import identify_features, load_features
+from dimlab.io.tables import as_continuous, join_factors, read_table
 from dimlab.representation import Representation
-from dimlab.tables import notations_of, numbers_of, read_table, values_of
 
 N, D = 12, 4
 FEATURES = np.random.default_rng(0).normal(size=(N, D))

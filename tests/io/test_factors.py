@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dimlab.factor_table import FactorTable, join_factors
-from dimlab.interop.features import load_features
+from dimlab.io.features import load_features
+from dimlab.io.tables import FactorTable, join_factors
 from dimlab.representation import Representation
 
 
@@ -75,16 +75,25 @@ def test_parquet_reads_as_csv_does(representation, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x\n1\n2\n3\n", r"^t\.csv must have a column 'row' .* got 'x': it has neither\.$"),
-        ("row,x\n0,1\n1,2\n", r"^t\.csv must have a row for each of the 3 samples; got none for 1"),
+        ("x\n1\n2\n3\n", r"^t\.csv must share a column .* in a column row, from 0; got 'x' there"),
+        (
+            "row,x\n0,1\n1,2\n",
+            r"^t\.csv must have a row for each .* 'row'; got none for 1 of",
+        ),
         ("row,x\n0,1\n1,2\n2,3\n3,4\n", r"^t\.csv must have a row for each of the 3 .* 4 rows"),
-        ("row,x\n0,1\n1,2\n1,3\n2,4\n", r"^t\.csv must have one row a sample; got row 1 more than"),
+        (
+            "row,x\n0,1\n1,2\n1,3\n2,4\n",
+            r"^t\.csv must have one row for each 'row'; got '1' more",
+        ),
         (
             "row,x\n0,1\n1,\n2,3\n",
             r"^t\.csv: column 'x' must be there .* got none in row 1\.$",
         ),
         ("row,x\n0.5,1\n1,2\n2,3\n", r"^column 'row' of t\.csv must hold whole numbers"),
-        ("row,file\n0,1\n1,2\n2,3\n", r"^t\.csv must have a row for each .* such as file b\.$"),
+        (
+            "row,file\n0,1\n1,2\n2,3\n",
+            r"^t\.csv must have .* 'file'; got none for 3 of them: 'b', 'a'",
+        ),
         ("row,x\n", r"^t\.csv must have a row for each of the 3 samples; got none\.$"),
         ("", r"must be a readable table; got: No columns to parse"),
         ('row,x\n0,"1\n1,2', r"must be a readable table"),
@@ -103,10 +112,10 @@ def test_bad_requests_are_refused_in_one_sentence(representation, tmp_path):
         join_factors(representation, path, continuous=["s"])
     with pytest.raises(ValueError, match=r"^columns of t\.csv must be new; got 'x'"):
         join_factors(join_factors(representation, path), path)
-    with pytest.raises(FileNotFoundError, match=r"^factors must be a \.csv or \.parquet file"):
+    with pytest.raises(FileNotFoundError, match=r"^factors must be a table; got"):
         join_factors(representation, tmp_path / "no.csv")
     with pytest.raises(
-        ValueError, match=r"^factors must be a \.csv or \.parquet file; got 't\.txt"
+        ValueError, match=r"^factors must be one of \.csv, .* \.parquet; got 't\.txt'"
     ):
         join_factors(representation, write(tmp_path, "row", "t.txt"))
 

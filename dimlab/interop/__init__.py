@@ -1,1 +1,0 @@
-"""What other tools wrote: their features and their checkpoints."""

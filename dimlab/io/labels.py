@@ -1,0 +1,214 @@
+"""Labels: ids of class names, labels of another file, the same ids in every split."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from dimlab.io.arrays import (
+    ENDINGS,
+    TABLES,
+    Arrays,
+    by_split,
+    columns_of,
+    numbers_and_text,
+    plain,
+    read_rows,
+    shapes_of,
+    split_column,
+    text_of,
+)
+from dimlab.io.files import Misnamed, naming
+from dimlab.io.tables import KEYS, ending_of, join
+from dimlab.names import COUNTS, FILES, NAMES, ROW, one_spelling, spelled, word_of
+from dimlab.representation import Representation
+
+LABELS = ("labels", "label", "targets", "target", "y", "classes", "class", "class_id")
+_NO_CLASSES = ("split", *FILES, *NAMES, *COUNTS)  # what names rows, or splits
+
+
+def with_labels(
+    found: Representation,
+    where: str,
+    source: str,
+    *,
+    on: str | None = None,
+    by_order: bool = False,
+) -> Representation:
+    """Take labels from another file (``file`` or ``file:column``), by a key or in their order.
+
+    Labels that stand alone in their file, as in an ``.npy``, have nothing but their order.
+    """
+    path, column = Path(where), None
+    if not path.is_file() and ":" in where:
+        name, column = where.rsplit(":", 1)
+        path = Path(name)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"labels must be a file, or the name of an array of {source}; got {path}, which is "
+            "not there."
+        )
+    with naming(path):
+        arrays = _of_split(_read(path), str(found.meta.get("split", "")), path, source)
+        name = _labels_name(arrays, column, on, path)
+        table = {each: _flat(array) for each, array in arrays.items()}
+        table = {each: array for each, array in table.items() if array.shape == (len(table[name]),)}
+        alone = on is None and not arrays.unusable and set(arrays) == {name}
+        if not by_order and not alone:
+            for each in (on,) if on is not None else (*KEYS, ROW):
+                if each == ROW or each in found.factors:
+                    arrays.check(str(each))
+        rows = join(found, table, on=on, by_order=by_order or alone, name=path.name)
+        classes, class_names = class_ids(arrays[name][rows], [arrays[name]], name)
+    meta = {key: value for key, value in found.meta.items() if key != "class_names"}
+    meta |= {"class_names": class_names} if class_names is not None else {}
+    return replace(found, labels=classes, meta=meta)
+
+
+def _read(path: Path) -> Arrays:
+    """Read a file of labels; numbered columns of a table stay columns."""
+    if ending_of(path) not in TABLES:
+        return numbers_and_text(path)
+    frame = read_rows(path)
+    return columns_of(frame, list(frame.columns))
+
+
+def _flat(array: np.ndarray) -> np.ndarray:
+    """Return text as text, and a single column as a vector."""
+    return text_of(array.reshape(-1) if array.ndim == 2 and array.shape[1] == 1 else array)
+
+
+def _of_split(arrays: Arrays, split: str, path: Path, source: str) -> Arrays:
+    """Return the rows of the features' own split, where the file tells splits apart."""
+    try:
+        by_column = split_column(arrays) is not None
+    except ValueError:
+        if split:
+            raise
+        # numbers, as of folds: of no matter where the features name no split
+        arrays = arrays.without("split")
+        by_column = False
+    parts = by_split(arrays, vectors=ending_of(path) not in TABLES)
+    labelled = any(plain(name) in LABELS for part in parts.values() for name in part)
+    if "" in parts or not (by_column or labelled):
+        return arrays
+    if split in parts:
+        return parts[split]
+    whole = any(plain(name) in LABELS for name in arrays)  # besides those of a split
+    if not split and (by_column or whole):
+        return arrays
+    if split or len(parts) > 1:
+        raise ValueError(
+            f"{path.name} must hold labels of the split of {source}, {split or 'which names none'}"
+            f"; got {', '.join(parts)}."
+        )
+    return next(iter(parts.values()))
+
+
+def _labels_name(arrays: Arrays, column: str | None, on: str | None, path: Path) -> str:
+    """Return the name of the labels: as said, a usual one, or the only one that names no rows."""
+    if column is not None:
+        arrays.check(column)
+        if column not in arrays:
+            known = ", ".join(each for each in arrays if word_of(each) != "split") or "none"
+            raise Misnamed(f"columns of {path.name} must be among {known}; got {column!r}.")
+        return column
+    for word in LABELS:
+        for name in (*arrays, *arrays.unusable):
+            if plain(name) == word:
+                arrays.check(name)
+                return name
+    values = [name for name in arrays if word_of(name) not in _NO_CLASSES and name != on]
+    if len(values) == 1:
+        return values[0]
+    if len(arrays) == 1:
+        return next(iter(arrays))
+    for name in arrays.unusable if not values else ():
+        arrays.check(name)
+    if ending_of(path) in TABLES:
+        raise Misnamed(
+            f"labels must name a column of {path.name}, one of {', '.join(values) or 'none'}; "
+            f"got nothing. Write {path.name}:COLUMN."
+        )
+    raise Misnamed(
+        f"labels must name an array of {path.name}, one of {shapes_of(arrays, values)}; got "
+        f"nothing. Write {path.name}:NAME."
+    )
+
+
+def aligned(*splits: Representation) -> list[Representation]:
+    """Give the same class the same id in each split, where classes have names."""
+    named = [each.meta.get("class_names") for each in splits if each.labels is not None]
+    if all(names is None for names in named) or all(names == named[0] for names in named):
+        return list(splits)
+    known = [names for names in named if names is not None]
+    if len(known) < len(named):
+        raise ValueError(
+            "labels must be class names in all files, or class ids in all; got both kinds."
+        )
+    every = np.array([name for each in known for name in each])
+    whole = np.unique(
+        one_spelling(np.tile(every, 2), "class_names")
+    )  # categories, not names of rows
+    names = [str(each) for each in whole]
+    return [
+        each
+        if each.labels is None
+        else replace(
+            each,
+            labels=np.searchsorted(whole, spelled(np.array(each.meta["class_names"])))[each.labels],
+            meta={**each.meta, "class_names": names},
+        )
+        for each in splits
+    ]
+
+
+def is_file_of_labels(labels: str | os.PathLike[str] | None) -> bool:
+    """Say whether labels name another file, rather than an array."""
+    if labels is None:
+        return False
+    name = os.fspath(labels)
+    return Path(name).is_file() or ending_of(Path(name.rsplit(":", 1)[0])) in ENDINGS
+
+
+def class_ids(
+    values: np.ndarray, every: list[np.ndarray], name: str
+) -> tuple[np.ndarray, list[str] | None]:
+    """Turn labels of any kind into class ids."""
+    if values.dtype.kind in "US":
+        whole = one_spelling(np.concatenate([text_of(each) for each in every]), name)
+        names = np.unique(whole)
+        return np.searchsorted(names, spelled(text_of(values))), [str(each) for each in names]
+    if values.ndim == 2 and values.shape[1] > 1:
+        if not np.isin(values, (0, 1)).all() or not (values.sum(axis=1) == 1).all():
+            raise ValueError(
+                f"labels must be one class a sample; got {name!r} of shape {values.shape}, which "
+                "is not one-hot."
+            )
+        return values.argmax(axis=1), None
+    flat = values.reshape(-1) if values.shape == (len(values), 1) else values
+    if flat.dtype.kind == "f":
+        return _whole(flat, name), None
+    if flat.dtype.kind == "u" and flat.size and flat.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"labels must be < 2**63; got {flat.max()} in {name!r}.")
+    return flat.astype(np.int64) if flat.dtype.kind in "bu" else flat, None
+
+
+def _whole(values: np.ndarray, name: str) -> np.ndarray:
+    """Class ids of whole floats."""
+    gone = np.flatnonzero(np.isnan(values))
+    if len(gone):
+        raise ValueError(
+            f"labels must be there for every row; got none in row {gone[0]} of {name!r}."
+        )
+    fits = np.isfinite(values).all() and bool((np.abs(values) < 2.0**63).all())
+    whole = values.astype(np.int64) if fits else None
+    if whole is None or not (whole == values).all():
+        raise ValueError(
+            f"labels must be class ids or class names; got numbers with fractions in {name!r}. "
+            "A continuous target is a factor: rename it, or name the labels."
+        )
+    return whole
