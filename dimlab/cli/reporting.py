@@ -29,8 +29,10 @@ def report(name: str, text: str) -> TyperCommand:
     """Make ``dimlab report``."""
     from dimlab.examine import examine
 
-    inputs = ("train_features", "array", "labels", "on", "by_order")
-    inputs += ("data", "data_dir", "max_queries", "max_train")
+    inputs = (
+        *("train_features", "array", "labels", "on", "by_order"),
+        *("data", "data_dir", "max_queries", "max_train"),
+    )
     files = replace(
         PARTS, help="Checkpoints, test features, or the folder of a report to be drawn again (or "
         "of any results to be checked).",
