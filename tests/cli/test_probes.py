@@ -147,7 +147,7 @@ def test_groups_from_files(found, files, tmp_path):
         ("ablate --k 500", "k must be an integer in 1..240"),
         ("ablate --reader ridge --penalty 0", "penalty must be"),
         ("ablate --clusters nobody", "nobody"),
-        ("attribute --factors no.csv", "factors must be a .csv or .parquet file; got no.csv"),
+        ("attribute --factors no.csv", "factors must be a table; got no.csv"),
         ("attribute --factor y", "factors must be among 'x'"),
         ("attribute --continuous y", "continuous must name factors, one of 'x'; got"),
         ("attribute --erase y", "erase must name a factor of train; got 'y'."),
@@ -177,7 +177,11 @@ def test_a_bad_table_is_a_failure_and_a_bad_dimension_a_misuse(
     (tmp_path / "u.csv").write_text("row,a\n0,1\n")
     np.savez(tmp_path / "damaged.npz", steps=np.arange(2))
     for arguments, code, sentence in (
-        (("attribute", *files, "--factors", "t.csv"), 1, "t.csv must have a column 'row'"),
+        (
+            ("attribute", *files, "--factors", "t.csv"),
+            1,
+            "t.csv must share a column filename, file, image_id",
+        ),
         (("attribute", *files, "--factors", "u.csv", "--continuous", "b"), 2, "continuous must"),
         (("locate", checkpoint, "--dimensions", "99"), 2, "dimensions must lie in [0, 16)"),
         (("locate", checkpoint, "--split", "foo"), 2, "split must be train, validation or test"),
