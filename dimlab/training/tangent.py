@@ -30,6 +30,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 Weights = dict[str, Tensor]
 Values = dict[str, Any]
+Saved = tuple[Any, ...]  # what one operation keeps for its tangent
 
 _LINEAR_MODULES = (nn.Identity, nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Flatten)
 _LINEAR_METHODS = ("mean", "sum", "flatten", "view", "reshape", "contiguous", "permute")
@@ -43,7 +44,7 @@ _ADD_FUNCTIONS = (operator.add, torch.add, operator.iadd)
 class Tape:
     """What one forward pass left for its tangent: activations and weights, by reference."""
 
-    saved: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    saved: dict[str, Saved] = field(default_factory=dict)
     versions: list[tuple[Tensor, int]] = field(default_factory=list)  # of the weights
 
 
@@ -152,12 +153,10 @@ class _Operation:
     overwrites: frozenset[str] = field(default=frozenset(), init=False)  # tangents it may reuse
     makes_new: ClassVar[bool] = False  # whether its tangent is no view of another one
 
-    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, tuple[Any, ...]]:
+    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, Saved]:
         raise NotImplementedError
 
-    def tangent(
-        self, tangents: Values, saved: tuple[Any, ...], direction: Weights
-    ) -> Tensor | None:
+    def tangent(self, tangents: Values, saved: Saved, direction: Weights) -> Tensor | None:
         raise NotImplementedError
 
 
@@ -167,14 +166,12 @@ class _Convolution(_Operation):
     path: str
     makes_new = True
 
-    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, tuple[Any, ...]]:
+    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, Saved]:
         x, weight = values[self.inputs[0]], weights[f"{self.path}.weight"]
         bias = weights.get(f"{self.path}.bias")
         return self._convolve(x, weight, bias), (x.detach(), weight.detach())
 
-    def tangent(
-        self, tangents: Values, saved: tuple[Any, ...], direction: Weights
-    ) -> Tensor | None:
+    def tangent(self, tangents: Values, saved: Saved, direction: Weights) -> Tensor | None:
         x, weight = saved
         dx = tangents[self.inputs[0]]
         dw, db = direction.get(f"{self.path}.weight"), direction.get(f"{self.path}.bias")
@@ -202,7 +199,7 @@ class _Norm(_Operation):
     path: str
     makes_new = True
 
-    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, tuple[Any, ...]]:
+    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, Saved]:
         layer: Any = self.module
         x = values[self.inputs[0]]
         mean, variance, momentum = None, None, 0.0
@@ -223,9 +220,7 @@ class _Norm(_Operation):
         kept = None if gamma is None else gamma.detach()
         return y, (x.detach(), kept, batch_mean.detach(), inverse_deviation.detach())
 
-    def tangent(
-        self, tangents: Values, saved: tuple[Any, ...], direction: Weights
-    ) -> Tensor | None:
+    def tangent(self, tangents: Values, saved: Saved, direction: Weights) -> Tensor | None:
         x, gamma, mean, inverse_deviation = saved
         dx = tangents[self.inputs[0]]
         dgamma, dbeta = (direction.get(f"{self.path}.{name}") for name in ("weight", "bias"))
@@ -278,14 +273,12 @@ class _Relu(_Operation):
     in_place: bool
     makes_new = True
 
-    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, tuple[Any, ...]]:
+    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, Saved]:
         x = values[self.inputs[0]]
         y = torch.relu_(x) if self.in_place else torch.relu(x)
         return y, (y.detach(),)
 
-    def tangent(
-        self, tangents: Values, saved: tuple[Any, ...], direction: Weights
-    ) -> Tensor | None:
+    def tangent(self, tangents: Values, saved: Saved, direction: Weights) -> Tensor | None:
         dx = tangents[self.inputs[0]]
         if dx is None:
             return None
@@ -299,12 +292,10 @@ class _Relu(_Operation):
 class _Sum(_Operation):
     """A sum of two; where one is constant, the tangent is that of the other, not a new one."""
 
-    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, tuple[Any, ...]]:
+    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, Saved]:
         return values[self.inputs[0]] + values[self.inputs[1]], ()
 
-    def tangent(
-        self, tangents: Values, saved: tuple[Any, ...], direction: Weights
-    ) -> Tensor | None:
+    def tangent(self, tangents: Values, saved: Saved, direction: Weights) -> Tensor | None:
         a, b = (tangents[name] for name in self.inputs)
         if a is None or b is None:
             return b if a is None else a
@@ -318,12 +309,10 @@ class _Linear(_Operation):
     function: Callable[[Any], Tensor]
     sums: bool
 
-    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, tuple[Any, ...]]:
+    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, Saved]:
         return self.function(self._wide(values[self.inputs[0]])), ()
 
-    def tangent(
-        self, tangents: Values, saved: tuple[Any, ...], direction: Weights
-    ) -> Tensor | None:
+    def tangent(self, tangents: Values, saved: Saved, direction: Weights) -> Tensor | None:
         dx = tangents[self.inputs[0]]
         return None if dx is None else self.function(self._wide(dx))
 
@@ -340,7 +329,7 @@ class _Other(_Operation):
     module: nn.Module | None
     path: str
 
-    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, tuple[Any, ...]]:
+    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, Saved]:
         mine = self._mine(weights)
         given = [values[name] for name in self.inputs]
         with self._still(not update):
@@ -348,9 +337,7 @@ class _Other(_Operation):
         kept = {name: weight.detach() for name, weight in mine.items()}
         return result, (kept, tuple(each.detach() for each in given))
 
-    def tangent(
-        self, tangents: Values, saved: tuple[Any, ...], direction: Weights
-    ) -> Tensor | None:
+    def tangent(self, tangents: Values, saved: Saved, direction: Weights) -> Tensor | None:
         weights, given = saved
         mine = self._mine(direction)
         if not mine and all(tangents[name] is None for name in self.inputs):

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -120,15 +121,10 @@ def test_losses_pass_gradcheck(loss):
 
 @pytest.mark.parametrize("shapes", [((4, 3), (4, 2)), ((1, 3), (1, 3)), ((4,), (4,))])
 def test_pairs_of_other_shapes_are_refused(shapes):
-    z_a, z_b = torch.zeros(shapes[0]), torch.zeros(shapes[1])
-    with pytest.raises(ValueError, match=r"z_a and z_b must both have shape \(B, P\)"):
-        barlow_twins_loss(z_a, z_b)
-    with pytest.raises(ValueError, match=r"z_a and z_b must both have shape \(B, P\)"):
-        barlow_twins_loss(z_a, z_b, unbiased=True)
-    with pytest.raises(ValueError, match=r"z_a and z_b must both have shape \(B, P\)"):
-        nt_xent_loss(z_a, z_b, temperature=1)
-    with pytest.raises(ValueError, match=r"z_a and z_b must both have shape \(B, P\)"):
-        vicreg_loss(z_a, z_b)
+    pair = torch.zeros(shapes[0]), torch.zeros(shapes[1])
+    for loss in (barlow_twins_loss, partial(nt_xent_loss, temperature=1), vicreg_loss):
+        with pytest.raises(ValueError, match=r"z_a and z_b must both have shape \(B, P\)"):
+            loss(*pair)
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan")])
@@ -173,13 +169,6 @@ def test_unbiased_statistics_are_a_shrunken_pearson_correlation(seed, n, p):
     np.testing.assert_allclose(ours, pearson * (n - 1) / n, rtol=1e-9, atol=1e-12)
     loss = barlow_twins_loss(z_a, z_b, off_diagonal_weight=0.1, unbiased=True)
     torch.testing.assert_close(loss, official_barlow(z_a, z_b, 0.1))
-
-
-def test_biased_and_unbiased_statistics_differ():
-    """Negative control of what is held against the official code."""
-    z_a, z_b = draw(0, 8, 5), draw(1, 8, 5)
-    difference = barlow_twins_loss(z_a, z_b, unbiased=True) - barlow_twins_loss(z_a, z_b)
-    assert abs(difference.item()) > 1e-3
 
 
 @settings(max_examples=20, deadline=None)
@@ -266,22 +255,6 @@ def test_vicreg_by_hand():
     assert covariance == pytest.approx(2 * 2 * (4 / 3) ** 2 / 2)
 
 
-def test_vicreg_terms_add_up_by_hand():
-    # the second view lies 1 higher everywhere: s = 1. Variances 2 and 0: v = (0 + 0.99) / 2, c = 0
-    z = torch.tensor([[1.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
-    assert vicreg_loss(z, z + 1).item() == pytest.approx(25 + 25 * 0.99 / 2)
-    # two equal columns of variance 2: c = 2 * 2^2 / 2 in each view
-    z = torch.tensor([[1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
-    assert vicreg_loss(z, z).item() == pytest.approx(8)
-
-
-@pytest.mark.parametrize("scale", [0.1, 0.5, 1.0, 3.0])
-def test_vicreg_of_decorrelated_columns(scale):
-    z = decorrelated(0, 40, 6) * scale
-    spread = math.sqrt(scale**2 * 40 / 39 + 1e-4)
-    assert vicreg_loss(z, z).item() == pytest.approx(25 * max(0, 1 - spread), abs=1e-9)
-
-
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 7), p=st.integers(1, 5))
 def test_vicreg_equals_the_textbook_loops(seed, n, p):
@@ -304,13 +277,6 @@ def test_vicreg_does_not_see_orders_or_a_common_shift(seed, shift):
     # negative control: a shift of one view is seen, by the invariance alone
     moved = vicreg_loss(z_a + shift, z_a) - vicreg_loss(z_a, z_a)
     torch.testing.assert_close(moved.item(), 25 * shift**2, rtol=1e-9, atol=1e-9)
-
-
-def test_covariance_of_vicreg_grows_with_the_fourth_power_of_the_scale():
-    z_a, z_b = draw(0, 10, 4), draw(1, 10, 4)
-    only = {"invariance_weight": 0.0, "variance_weight": 0.0}
-    ratio = vicreg_loss(2 * z_a, 2 * z_b, **only) / vicreg_loss(z_a, z_b, **only)
-    torch.testing.assert_close(ratio.item(), 16.0)
 
 
 def test_small_covariances_survive_large_variances_in_float32():
@@ -392,17 +358,6 @@ def test_the_virtual_step_is_the_step_that_sgd_would_take(number):
     assert abs(plain - expected) > 1e-3 * expected
 
 
-def test_without_momentum_the_virtual_step_is_plain():
-    """The official code stops here: it binds its buffer inside a branch on the momentum."""
-    toy = Toy(0)
-    mask = toy.mask.clone()
-    found = toy.step(0, learning_rate=0.05, momentum=0.0)
-    assert toy.state["network"] == {}
-    toy.state["network"] = {name: 0 * w for name, w in toy.network.named_parameters()}
-    expected = toy.contrastive_loss(toy.trial(0, mask, 0.05), 0, mask).detach()
-    torch.testing.assert_close(found["trial_loss"], expected, rtol=1e-10, atol=0)
-
-
 @pytest.mark.parametrize("activation", [nn.Softplus, nn.ReLU])
 def test_the_exact_mask_gradient_is_the_numerical_derivative_of_the_trial_loss(activation):
     """Of s -> L(theta_trial(s), s), one logit at a time, and of its direct part alone."""
@@ -452,13 +407,6 @@ def test_without_second_order_the_gradient_is_the_direct_term():
     assert (whole["gradient"] - whole["direct"]).norm() > 1e-2 * whole["direct"].norm()
 
 
-def test_without_a_learning_rate_there_is_neither_a_trial_nor_a_second_order():
-    found = Toy(0).step(0, learning_rate=0.0)
-    torch.testing.assert_close(found["trial_loss"], found["meta_loss"], rtol=0, atol=0)
-    torch.testing.assert_close(found["meta_loss"], found["loss_cl"], rtol=0, atol=0)
-    torch.testing.assert_close(found["gradient"], found["direct"], rtol=0, atol=0)
-
-
 @pytest.mark.parametrize("switches", [{}, {"exact": True}, {"second_order": False}])
 def test_the_meta_step_moves_neither_weights_nor_momentum(switches):
     toy, plain = Toy(0), Toy(0)
@@ -499,13 +447,6 @@ def test_the_mask_gradient_is_blind_to_the_common_scale(sigmoid, exact):
         slope = found[part] / chain
         assert abs(weights @ slope) < 1e-7 * weights.norm() * slope.norm()
         assert abs(slope.sum()) > 1e-3 * slope.norm()  # negative control
-
-
-def test_at_the_start_the_mask_gradient_sums_to_zero():
-    toy = Toy(2, batch_norm_eps=1e-20)
-    toy.mask.zero_()
-    gradient = toy.step(0)["gradient"]
-    assert abs(gradient.sum()) < 1e-7 * gradient.norm()
 
 
 def test_the_mask_descends_with_its_own_momentum_and_decay():
