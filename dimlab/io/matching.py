@@ -272,7 +272,10 @@ def _places(file: _File, name: str | None, stem: str | None) -> Iterator[Place]:
         yield from file.places(own, [OWN])
         return
     for row in layouts() if name is None else ():
-        module = None if row.build is None else row.build(file.shapes)
+        module = None
+        if row.build is not None:
+            with torch.random.fork_rng(devices=[]):
+                module = row.build(file.shapes)
         if module is not None:
             yield from file.places(Blueprint(row.name, module=module, layout=row), row.spellings)
     for prefix in vit_prefixes(file.shapes) if name is None else ():
