@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.names import FILES, word_of
+from dimlab.probes import all_probes, needs_of
 from dimlab.probes._factors import notes_of, usable
-from dimlab.probes.ablate import ablate
-from dimlab.probes.attribute import attribute
-from dimlab.probes.bound_risk import bound_risk
-from dimlab.probes.confirm_harmful import confirm_harmful
-from dimlab.probes.correlate import correlate
-from dimlab.probes.decompose import decompose
 from dimlab.probes.erase import erase
-from dimlab.probes.evaluate import evaluate
-from dimlab.probes.find_redundancy import find_redundancy
-from dimlab.probes.follow import follow
 from dimlab.representation import Representation
+from dimlab.result import name_of
 
 Working = Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]]
+
+_NOT_ASKED = {"random_masks"}  # a question of its own, and long
+_SAID_IN_SUMMARY = {"ablate", "correlate", "decompose"}  # whose warnings need not be repeated
+_WORDS = {
+    "train": "a train split",
+    "labels": "labels of both splits",
+    "views": "two views of each sample",
+    "factors": "factors of the test rows",
+    "trace": "the history of a learned mask",
+}
+
+
+class Examination(dict[str, Any]):
+    """Results by name; ``not_measured`` says of each probe that could not run why, by its name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.not_measured: dict[str, str] = {}
 
 
 def examine(
@@ -38,7 +50,7 @@ def examine(
     seed: int = 0,
     device: str = "cpu",
     working: Working | None = None,
-) -> dict[str, Any]:
+) -> Examination:
     """Run the probes that the splits allow, in the order of a report.
 
     Parameters
@@ -62,24 +74,26 @@ def examine(
     device : str, default="cpu"
         Where they compute.
     working : callable, optional
-        ``working(text)`` is entered for each long probe, and gives its progress.
+        ``working(text)`` is entered for each probe, and gives its progress.
 
     Returns
     -------
     dict of str to result
         ``evaluation, ablation, harmful, correlation, spectrum, redundancy``; ``attribution``, where
         there are factors to look at; with a trace ``mask_evolution``; with two views
-        ``risk_bound``. Without labels ``correlation, spectrum, redundancy`` and ``mask_evolution``.
-
-    Raises
-    ------
-    ValueError
-        As the probes do.
+        ``risk_bound``; results of other packages' probes by the names of their classes. Without
+        labels ``correlation, spectrum, redundancy`` and ``mask_evolution``. Its attribute
+        ``not_measured`` says in a sentence why a probe was left out, by the probe's name.
 
     Warns
     -----
     UserWarning
-        If every factor has a category for most samples, so that nothing is attributed.
+        If the data do not suit a probe, which is then left out, or no factor can be looked at.
+
+    Notes
+    -----
+    What the probes need is looked up before anything is computed. A probe that refuses the data
+    with a ``ValueError``, such as too few samples, is left out; any other error is raised.
 
     References
     ----------
@@ -97,62 +111,111 @@ def examine(
     ['evaluation', 'ablation', 'harmful', 'correlation', 'spectrum', 'redundancy']
     >>> results["ablation"].needed.tolist(), results["harmful"].confirmed.tolist()
     ([0], [])
+    >>> results.not_measured["bound_risk"]
+    'bound_risk needs two views of each sample.'
     """
-    quietly: Working = working or (lambda text: nullcontext())
+    enter: Working = working or (lambda text: nullcontext())
     views = test.views is not None and len(test.views) > 1
-    results: dict[str, Any] = {}
-    labelled = train.labels is not None and test.labels is not None
-    if labelled:
-        with quietly("evaluating") as advance:
-            results["evaluation"] = evaluate(
-                train, test, mask=mask, readers=("knn", "ridge"), seed=seed, device=device,
-                progress=advance,
-            )  # fmt: skip
-        with quietly("ablating") as advance, warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the summary says it: repeated rows
-            results["ablation"] = ablate(
-                train, test, reader=reader, seed=seed, device=device, progress=advance
-            )
-        with quietly("confirming") as advance:
-            results["harmful"] = confirm_harmful(
-                train, test, reader=reader, seed=seed, device=device, progress=advance
-            )
-    with quietly("correlating") as advance, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the summaries say it: few samples, dead ones
-        results["correlation"] = correlate(
-            test, seed=seed, n_draws=50, device=device, progress=advance
-        )
-        results["spectrum"] = decompose(test, seed=seed, device=device)
-    results["redundancy"] = find_redundancy(test, seed=seed, device=device)
     rows = test.per_view() if views and test.view_factors else test
-    if labelled and rows.factors and not usable(rows):
-        notes = notes_of(rows).items()
-        said = [f"{name} is {note}" for name, note in notes if word_of(name) not in FILES]
-        if said:
-            warnings.warn(f"nothing is attributed: {' '.join(said)}", UserWarning, stacklevel=2)
-    elif labelled and rows.factors:
-        with quietly("attributing") as advance:
-            found = attribute(
-                train, rows, erased=None, n_permutations=n_permutations,
-                ablation=results["ablation"], trace=trace, seed=seed, progress=advance,
-            )  # fmt: skip
-        factor = found.leading_factor
-        if factor is not None and factor in train.factors and factor in test.factors:
-            with quietly(f"erasing {factor}") as advance:  # of the samples, not of their views
-                erasure = erase(
-                    train, test, factor=factor, in_distribution=in_distribution, seed=seed,
-                    progress=advance,
-                )  # fmt: skip
-            found = replace(found, erasure=erasure)
-        results["attribution"] = found
-    if trace is not None:
-        results["mask_evolution"] = follow(
-            trace, ablation=results.get("ablation"), redundancy=results["redundancy"],
-            attribution=results.get("attribution"), seed=seed,
-        )  # fmt: skip
-    if labelled and views:
-        with quietly("bounding the risk") as advance:
-            results["risk_bound"] = bound_risk(
-                test, mask=mask, seed=seed, device=device, progress=advance
-            )
+    there = _what_is_there(train, test, rows, trace)
+    settings: dict[str, dict[str, Any]] = {
+        "evaluate": {"readers": ("knn", "ridge")},
+        "correlate": {"n_draws": 50},
+        "attribute": {"erased": None, "n_permutations": n_permutations},
+    }
+    given = {
+        "train": train, "representation": test, "test": test, "trace": trace, "mask": mask,
+        "in_distribution": in_distribution, "seed": seed, "device": device,
+    }  # fmt: skip
+    results = Examination()
+    for name, probe in all_probes().items():
+        parameters, needs = inspect.signature(probe).parameters, needs_of(probe)
+        if name in _NOT_ASKED or not _is_of_a_report(parameters, given):
+            continue
+        need = min(needs, key=lambda each: len(each - there))
+        if need - there:
+            results.not_measured[name] = _lacking(name, need - there, rows)
+            continue
+        of_train = {"reader": reader} if "train" in need else {}
+        of_views = {"test": rows} if "factors" in need else {}
+        known = {**given, **results, **of_train, **of_views, **settings.get(name, {})}
+        with _suited(name, results), enter(name.replace("_", " ")) as advance:
+            known["progress"] = advance
+            found = probe(**{key: each for key, each in known.items() if key in parameters})
+            results[name_of(type(found))] = found
+        if name == "attribute" and "attribution" in results:
+            _erase_leading(results, train, test, in_distribution, seed, enter)
     return results
+
+
+def _what_is_there(
+    train: Representation | None, test: Representation, rows: Representation, trace: Any
+) -> set[str]:
+    """Name what there is of what probes need."""
+    labelled = test.labels is not None and (train is None or train.labels is not None)
+    there = {
+        "train": train is not None,
+        "labels": labelled,
+        "views": test.views is not None and len(test.views) > 1,
+        "factors": bool(usable(rows)),
+        "trace": trace is not None,
+    }
+    if labelled and rows.factors and not there["factors"]:
+        said = _left_out(rows)
+        if said:
+            warnings.warn(f"nothing is attributed: {said}", UserWarning, stacklevel=3)
+    return {name for name, is_there in there.items() if is_there}
+
+
+def _is_of_a_report(parameters: Any, given: dict[str, Any]) -> bool:
+    """Whether all that a probe cannot do without is among what a report has."""
+    required = {name for name, each in parameters.items() if each.default is each.empty}
+    return required <= given.keys()
+
+
+def _left_out(rows: Representation) -> str:
+    """Say which factors cannot be looked at, but for names of files."""
+    notes = notes_of(rows).items()
+    return " ".join(f"{name} is {note}" for name, note in notes if word_of(name) not in FILES)
+
+
+def _lacking(name: str, lacking: set[str], rows: Representation) -> str:
+    """Say in a sentence what a probe would need."""
+    said = f"{name} needs {' and '.join(_WORDS.get(each, each) for each in sorted(lacking))}."
+    return f"{said} {_left_out(rows)}".strip() if "factors" in lacking else said
+
+
+@contextmanager
+def _suited(name: str, results: Examination) -> Iterator[None]:
+    """Note that the data do not suit a probe, if it says so; other errors pass."""
+    with warnings.catch_warnings():
+        if name in _SAID_IN_SUMMARY:
+            warnings.simplefilter("ignore", UserWarning)
+        try:
+            yield
+            return
+        except ValueError as error:
+            if type(error) is not ValueError:  # of a library, such as that of linear algebra
+                raise
+            said = f"{name} is left out: {error}"
+    results.not_measured[name] = said
+    warnings.warn(said, UserWarning, stacklevel=4)
+
+
+def _erase_leading(
+    results: Examination,
+    train: Representation,
+    test: Representation,
+    in_distribution: Representation | None,
+    seed: int,
+    enter: Working,
+) -> None:
+    """Erase the leading factor of the samples, not of their views, where both splits have it."""
+    factor = results["attribution"].leading_factor
+    if factor is None or factor not in train.factors or factor not in test.factors:
+        return
+    with _suited("erase", results), enter(f"erase {factor}") as advance:
+        erasure = erase(
+            train, test, factor=factor, in_distribution=in_distribution, seed=seed, progress=advance
+        )
+        results["attribution"] = replace(results["attribution"], erasure=erasure)

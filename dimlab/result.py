@@ -118,6 +118,7 @@ class Result:
     """What results share: table, summary, one-line repr, HTML, figure and a file format."""
 
     ROWS: ClassVar[str] = ""  # axis of the table; empty: that of the first array
+    NAME: ClassVar[str] = ""  # in a report; empty: that of the class, in lower case
     HEADLINE: ClassVar[tuple[str, ...]] = ()  # entries of the one-line repr; empty: the first ones
     _parts: ClassVar[tuple[tuple[str, Any], ...]] = ()
 
@@ -225,8 +226,7 @@ class Result:
             The axes drawn on.
         """
         figures = importlib.import_module("dimlab.figures")  # the one look upwards, at call time
-        words = re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__).lower()
-        return getattr(figures, f"plot_{words}")(self, ax=ax, **kwargs)
+        return getattr(figures, f"plot_{in_lower_case(type(self))}")(self, ax=ax, **kwargs)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the result with all its arrays.
@@ -274,6 +274,16 @@ class Result:
                 f"{type(found).__name__}. Read it with {type(found).__name__}.load."
             )
         return found
+
+
+def in_lower_case(kind: type) -> str:
+    """Return a class's name as figures and files have it, mask_evolution for MaskEvolution."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
+def name_of(kind: type) -> str:
+    """Return the name of a class's result in a report."""
+    return getattr(kind, "NAME", "") or in_lower_case(kind)
 
 
 def _documented(cls: type) -> str:
@@ -359,7 +369,7 @@ def load_result(path: str | os.PathLike[str]) -> Any:
         ) from error
 
 
-def _name_of(kind: type) -> str:
+def _path_of(kind: type) -> str:
     return f"{kind.__module__}:{kind.__name__}"
 
 
@@ -368,7 +378,7 @@ def _results() -> dict[str, type]:
     found, waiting = {}, [Result]
     while waiting:
         for kind in waiting.pop().__subclasses__():
-            found[_name_of(kind)] = kind
+            found[_path_of(kind)] = kind
             waiting.append(kind)
     return found
 
@@ -394,7 +404,7 @@ def _to_tree(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         if not (isinstance(value, Result) or kind.__module__.startswith(OURS)):
             raise TypeError(f"result must be made by dimlab; got {kind.__name__}.")
         named = {each.name: _to_tree(getattr(value, each.name), arrays) for each in fields(value)}
-        return {"class": _name_of(kind), "fields": named}
+        return {"class": _path_of(kind), "fields": named}
     if isinstance(value, np.ndarray):
         name = f"array_{len(arrays)}"
         arrays[name] = value

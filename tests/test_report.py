@@ -20,9 +20,8 @@ from dimlab.probes.correlate import correlate
 from dimlab.probes.decompose import decompose
 from dimlab.probes.find_redundancy import find_redundancy
 from dimlab.probes.follow import follow
-from dimlab.report import redraw_report, write_report, write_result
+from dimlab.report import redraw_report, verdicts_of, write_report, write_result
 from dimlab.report.dimensions import dimensions_of
-from dimlab.report.verdicts import verdicts_of
 from dimlab.representation import Representation
 from dimlab.result import load_result, save_result
 

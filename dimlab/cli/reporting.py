@@ -48,8 +48,7 @@ def report(name: str, text: str) -> TyperCommand:
 
 
 def _report(values: dict[str, Any]) -> None:
-    from dimlab.report import redraw_report, write_report
-    from dimlab.report.verdicts import verdicts_of
+    from dimlab.report import redraw_report, verdicts_of, write_report
 
     sources, out, as_json = values["sources"], values["out"], values["as_json"]
     if values["check"]:
@@ -64,12 +63,17 @@ def _report(values: dict[str, Any]) -> None:
     results: dict[str, Any] = {}
     tested: dict[str, Any] = {}
     splits: dict[str, Any] = {}
+    not_measured: dict[str, str] = {}
     for name, stem, source in zip(names, stems_of(names), sources, strict=True):
         found, train, tested[name] = _examined(inputs, source, values)
         splits |= {f"test, {name}": tested[name]}
         splits |= {} if train is None else {f"train, {name}": train}
         prefix = f"{stem}-" if len(sources) > 1 else ""
         results |= {f"{prefix}{key}": each for key, each in found.items()}
+        of_which = f"{name}: " if len(sources) > 1 else ""
+        not_measured |= {
+            f"{prefix}{key}": of_which + each for key, each in found.not_measured.items()
+        }
     if len(sources) > 1:
         from dimlab.probes.compare import compare
 
@@ -84,6 +88,7 @@ def _report(values: dict[str, Any]) -> None:
         results,
         title=f"dimlab report: {', '.join(names)}",
         headline=headline,
+        not_measured=not_measured,
         provenance=recording(inputs, sources, splits)(),
         figure_format=values["figure_format"],
     )

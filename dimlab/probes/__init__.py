@@ -1,20 +1,52 @@
 """Probes: functions of representations that return small frozen results, one file a probe.
 
-``__all__`` is the only list of probes. Each name is the module, and the function in it.
+``__all__`` is the only list of dimlab's own, in the order of a report. Each name is the module, and
+the function in it. Other packages add theirs by entry points of the group ``dimlab.probes``, each
+the name of a function, ``cohere = "their_package.cohere:cohere"``. Beside the function a module has
+``NEEDS``, alternatives of what must be there (``labels``, ``views``, ``factors``, ``trace``,
+``train``), and perhaps ``verdict(result)``, which answers one question or returns None.
 """
 
-__all__ = [
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+__all__ = [  # noqa: RUF022 (in the order of a report)
+    "evaluate",
     "ablate",
     "ablate_cumulatively",
-    "attribute",
-    "bound_risk",
-    "compare",
+    "random_masks",
     "confirm_harmful",
     "correlate",
     "decompose",
-    "erase",
-    "evaluate",
     "find_redundancy",
+    "attribute",
+    "erase",
     "follow",
-    "random_masks",
+    "bound_risk",
+    "compare",
 ]
+
+OUTSIDE = "dimlab.probes"  # group of the entry points
+
+
+def all_probes() -> dict[str, Callable[..., Any]]:
+    """Return dimlab's probes and those of other packages, by name."""
+    from importlib.metadata import entry_points
+
+    own = {name: getattr(import_module(f"{__name__}.{name}"), name) for name in __all__}
+    others = {each.name: each.load() for each in entry_points(group=OUTSIDE)}
+    return {**own, **{name: each for name, each in others.items() if name not in own}}
+
+
+def needs_of(probe: Callable[..., Any]) -> tuple[set[str], ...]:
+    """Return the alternatives of what a probe needs; one that does not say needs nothing."""
+    return getattr(import_module(probe.__module__), "NEEDS", (set(),))
+
+
+def verdict_of(result: Any) -> Any:
+    """Return the verdict on a result by the module of its class, or None."""
+    verdict = getattr(import_module(type(result).__module__), "verdict", None)
+    return None if verdict is None else verdict(result)

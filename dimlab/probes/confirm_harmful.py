@@ -53,6 +53,7 @@ class HarmfulDimensions(Reads):
     '1 of 2 confirmed as harmful (q <= 0.05).'
     """
 
+    NAME = "harmful"
     HEADLINE = ("reader", "n_groups", "n_confirmed", "full_score")
 
     refit: bool = scalar("Whether the reader was fitted again without each group.")

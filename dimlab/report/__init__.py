@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import numpy as np
 
 from dimlab.figures.house import picture_of
 from dimlab.io.files import DAMAGED, digest, json_of, locked, write_files
+from dimlab.probes import verdict_of
 from dimlab.report.dimensions import dimensions_of
 from dimlab.report.provenance import RECORD, WRITTEN
-from dimlab.report.verdicts import verdicts_of
-from dimlab.result import OURS, SUFFIX, load_result, result_bytes
+from dimlab.result import OURS, SUFFIX, Verdict, in_lower_case, load_result, result_bytes
 from dimlab.text import json_text, raw_numbers, visible
 
 __all__ = ["in_words", "redraw_report", "write_report", "write_result"]
@@ -32,6 +33,7 @@ def write_report(
     *,
     title: str = "dimlab report",
     headline: Sequence[str] = (),
+    not_measured: Mapping[str, str] | None = None,
     provenance: Mapping[str, Any] | None = None,
     figure_format: str = "svg",
 ) -> Path:
@@ -49,6 +51,9 @@ def write_report(
         Title of the page.
     headline : sequence of str
         Sentences that stand first, before the verdicts.
+    not_measured : mapping of str to str, optional
+        Sentences on probes that could not run, by name, at the end of the page; by default those of
+        an examination's results.
     provenance : mapping, optional
         Command, versions, seed, data: shown at the foot and written to ``provenance.json``, with
         the hashes of all files.
@@ -88,7 +93,13 @@ def write_report(
     True
     ['trace.csv', 'trace.json', 'trace.result.npz', 'trace.svg']
     """
-    order = {"title": title, "headline": list(headline), "results": list(results)}
+    said = getattr(results, "not_measured", {}) if not_measured is None else not_measured
+    order = {
+        "title": title,
+        "headline": list(headline),
+        "results": list(results),
+        "not_measured": list(said.values()),
+    }
     contents = _contents(results, order, provenance or {}, figure_format)
     written = write_files(folder, contents, outdated=lambda: _written_before(Path(folder)))
     return written["report.html"]
@@ -118,7 +129,7 @@ def _contents(
         contents["dimensions.csv"] = _encoded(frame.to_csv(index=False))
     verdicts = verdicts_of(results)
     if verdicts:
-        contents["verdicts.json"] = _json([vars(each) for each in verdicts])
+        contents["verdicts.json"] = _json([asdict(each) for each in verdicts])
     # the others are of every report
     order["files"] = {**(before or {}), **{name: digest(each) for name, each in contents.items()}}
     contents[CONTENTS] = _json(order)
@@ -130,6 +141,7 @@ def _contents(
         headline=order["headline"],
         verdicts=verdicts,
         sections=sections,
+        not_measured=order["not_measured"],
         columns=[
             {"name": name, "title": text, "numeric": frame[name].dtype.kind in "fiu"}
             for name, text in titles.items()
@@ -142,6 +154,15 @@ def _contents(
     contents["provenance.json"] = _json({**provenance, WRITTEN: written} if provenance else {})
     contents[CONTENTS] = contents.pop(CONTENTS)  # the manifest is written last
     return contents
+
+
+def verdicts_of(results: Mapping[str, Any]) -> list[Verdict]:
+    """Return the answers of the results and of their parts, each class once, in their order."""
+    found: dict[type, Any] = {}
+    for result in results.values():
+        for each in (result, *getattr(result, "parts", dict)().values()):
+            found.setdefault(type(each), each)
+    return [answer for each in found.values() if (answer := verdict_of(each)) is not None]
 
 
 def _written_before(folder: Path) -> dict[str, str]:
@@ -210,6 +231,7 @@ def redraw_report(
         try:
             contents = json_of((folder / CONTENTS).read_bytes())
             names, headline = _texts(contents["results"]), _texts(contents["headline"])
+            not_measured = _texts(contents.get("not_measured", []))
             (title,) = _texts([contents["title"]])
             if any(Path(name).name != name for name in names):
                 raise ValueError("a result in another folder")
@@ -225,7 +247,12 @@ def redraw_report(
     if not results:
         raise ValueError(f"{folder} must keep at least one result; got none to draw again.")
     check_format(figure_format)
-    order = {"title": title, "headline": headline, "results": list(results)}
+    order = {
+        "title": title,
+        "headline": headline,
+        "results": list(results),
+        "not_measured": not_measured,
+    }
     place = folder if out is None else Path(out)
     in_place = place.exists() and place.samefile(folder)
     with _that_were_read(folder):
@@ -404,18 +431,7 @@ def _cell(value: Any) -> dict[str, str]:
 
 
 def check_format(figure_format: str) -> None:
-    """Refuse a format of figures that there is none of.
-
-    Parameters
-    ----------
-    figure_format : str
-        What was asked for.
-
-    Raises
-    ------
-    ValueError
-        If it is none of `FORMATS`.
-    """
+    """Refuse a format of figures other than those of `FORMATS`."""
     if figure_format not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {figure_format!r}.")
 
@@ -424,9 +440,9 @@ def plots_of(result: Any) -> dict[str, Any]:
     """Figures of a result's class by what follows its name, the plain one first."""
     from dimlab import figures
 
-    words = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(result).__name__)
-    names = [name for name in figures.__all__ if f"{name}_".startswith(f"plot{words}_")]
-    return {name.removeprefix(f"plot{words}"): getattr(figures, name) for name in sorted(names)}
+    start = f"plot_{in_lower_case(type(result))}"
+    names = [name for name in figures.__all__ if f"{name}_".startswith(f"{start}_")]
+    return {name.removeprefix(start): getattr(figures, name) for name in sorted(names)}
 
 
 def _caption(plot: Any) -> str:
@@ -439,23 +455,7 @@ def _data_uri(image: bytes) -> str:
 
 
 def in_words(value: Any) -> str:
-    """Write a value of a summary as people read it: four digits, the first twelve of a list.
-
-    Parameters
-    ----------
-    value : object
-        A number, a string, or a list or mapping of them.
-
-    Returns
-    -------
-    str
-        One line.
-
-    Examples
-    --------
-    >>> in_words([0.123456, 2]), in_words([[1, 2], [3]])
-    ('0.1235, 2', '(1, 2), 3')
-    """
+    """Write a value of a summary as people read it: four digits, the first twelve of a list."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, float):

@@ -28,7 +28,7 @@ from dimlab.probes._factors import Factors, centred_features
 from dimlab.probes.ablate import ablate
 from dimlab.probes.attribute import attribute
 from dimlab.probes.find_redundancy import find_redundancy
-from dimlab.report.verdicts import verdicts_of
+from dimlab.report import verdicts_of
 from dimlab.representation import Representation
 from tests import worlds
 

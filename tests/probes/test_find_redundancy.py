@@ -20,7 +20,7 @@ from dimlab.kernels.correlation import independent_correlations
 from dimlab.moments import Moments
 from dimlab.probes.ablate import ablate
 from dimlab.probes.find_redundancy import find_redundancy
-from dimlab.report.verdicts import verdicts_of
+from dimlab.report import verdicts_of
 from dimlab.representation import Representation
 from tests import worlds
 from tests.reading import fit_knn, fit_ridge

@@ -1,0 +1,146 @@
+"""Examination: what the data allow is measured; what they do not is a sentence in the page."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import numpy as np
+import pytest
+
+from dimlab import examine as examined
+from dimlab.probes import all_probes
+from dimlab.report import verdicts_of, write_report
+from dimlab.representation import Representation
+
+UNLABELLED = {"correlation", "spectrum", "redundancy"}
+OF_A_TASK = {"evaluation", "ablation", "harmful", *UNLABELLED}
+
+
+def split(n=60, d=4, *, seed=0, labels=True, **parts):
+    rng = np.random.default_rng(seed)
+    codes = np.arange(n) % 2
+    features = rng.normal(size=(n, d))
+    features[:, 0] += 3 * codes
+    return Representation(features, labels=codes if labels else None, **parts)
+
+
+def quietly(*splits, **settings):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return examined(*splits, n_permutations=19, **settings)
+
+
+def test_a_probe_that_lacks_something_is_a_sentence_of_the_page(tmp_path):
+    results = examined(split(), split(seed=1))
+    assert set(results) == OF_A_TASK
+    assert results.not_measured == {
+        "attribute": "attribute needs factors of the test rows.",
+        "follow": "follow needs the history of a learned mask.",
+        "bound_risk": "bound_risk needs two views of each sample.",
+    }
+    page = write_report(tmp_path, results).read_text()
+    assert "<li>bound_risk needs two views of each sample.</li>" in page
+
+
+def test_row_names_are_no_factors_and_take_nothing_with_them():
+    names = {"filename": np.array([f"image-{row}.png" for row in range(60)])}
+    results = examined(split(factors=names), split(seed=1, factors=names))
+    assert set(results) == OF_A_TASK
+    assert results.not_measured["attribute"] == "attribute needs factors of the test rows."
+
+
+@pytest.mark.parametrize(("n", "d"), [(60, 80), (40, 40)])
+def test_fewer_samples_than_dimensions_take_nothing_with_them(n, d):
+    results = quietly(split(n, d), split(n, d, seed=1))
+    assert set(results) == OF_A_TASK
+
+
+@pytest.mark.slow
+def test_six_hundred_rows_of_512_dimensions_take_nothing_with_them():
+    results = quietly(split(600, 512), split(600, 512, seed=1))
+    assert set(results) == OF_A_TASK
+
+
+def test_too_few_samples_for_a_factor_leave_attribution_out_and_say_why():
+    kinds = {"kind": np.arange(24) // 2, "other": 7 * np.arange(24) % 11}
+    with pytest.warns(UserWarning, match="attribute is left out: attribute needs more than"):
+        results = examined(split(24, factors=kinds), split(24, seed=1, factors=kinds))
+    assert set(results) == OF_A_TASK
+    assert "samples for 2 factors and 2 classes; got 24." in results.not_measured["attribute"]
+
+
+def test_without_labels_what_needs_a_task_is_named():
+    results = quietly(split(labels=False), split(seed=1, labels=False))
+    assert set(results) == UNLABELLED
+    assert results.not_measured["ablate"] == "ablate needs labels of both splits."
+
+
+def test_other_errors_are_raised(monkeypatch):
+    def broken(representation):
+        raise np.linalg.LinAlgError("a bug")
+
+    monkeypatch.setattr(sys.modules["dimlab.examine"], "all_probes", lambda: {"broken": broken})
+    with pytest.raises(np.linalg.LinAlgError, match="a bug"):
+        examined(split(), split(seed=1))
+
+
+# A probe of another package ------------------------------------------------------------------
+
+COHERE = '''
+"""Cohesion: how close the samples lie in each dimension."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dimlab.representation import Representation
+from dimlab.result import Result, Verdict, per, scalar
+
+NEEDS = ({"labels"},)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Cohesion(Result):
+    """How close the samples lie."""
+
+    n_samples: int = scalar("Number of samples.")
+    spread: np.ndarray = per("dimension", "Standard deviation of each dimension.")
+
+
+def verdict(result):
+    tight = tuple(np.flatnonzero(result.spread < 0.1).tolist())
+    return Verdict("Is it tight?", "yes" if tight else "no", "As said.", "Yes: any.", tight)
+
+
+def cohere(representation: Representation, *, seed: int = 0) -> Cohesion:
+    """Measure how close the samples lie."""
+    return Cohesion(n_samples=len(representation), spread=representation.features.std(axis=0))
+'''
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """Install a package that adds a probe by an entry point."""
+    (tmp_path / "their_cohere.py").write_text(COHERE)
+    info = tmp_path / "their_cohere-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-cohere\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[dimlab.probes]\ncohere = their_cohere:cohere\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("their_cohere", None)
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_probe_of_another_package_is_examined_reported_and_judged(tmp_path):
+    assert "cohere" in all_probes()
+    results = examined(split(), split(seed=1))
+    np.testing.assert_allclose(results["cohesion"].spread, split(seed=1).features.std(axis=0))
+    assert [each.question for each in verdicts_of(results)][-1] == "Is it tight?"
+    page = write_report(tmp_path / "report", results).read_text()
+    assert "Is it tight?" in page
+    assert (tmp_path / "report" / "cohesion.csv").read_text().startswith("spread\n")
+    unlabelled = quietly(split(labels=False), split(seed=1, labels=False))
+    assert unlabelled.not_measured["cohere"] == "cohere needs labels of both splits."
