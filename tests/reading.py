@@ -38,8 +38,8 @@ def fit_knn(features, labels, *, k=5, temperature=1.0):
 
 
 def fit_ridge(features, labels, precision=None, *, penalty=1e-3):
-    return Fitted(Ridge(penalty, Run(precision=precision)).fit(features, labels))
+    return Fitted(Ridge(penalty, run=Run(precision=precision)).fit(features, labels))
 
 
 def fit_logistic(features, labels, precision=None, *, penalty=None, seed=0):
-    return Fitted(Logistic(penalty, Run(precision=precision, seed=seed)).fit(features, labels))
+    return Fitted(Logistic(penalty, run=Run(precision=precision, seed=seed)).fit(features, labels))

@@ -236,7 +236,7 @@ def test_a_pipeline_is_named_by_its_steps(splits):
         ({"reader": 7}, TypeError, r"^reader must be a name or an object with fit and predict; go"),
         ({"reader": KNN}, TypeError, r"^reader must be a name or an object .*; got <class"),
         ({"reader": KMeans(2)}, TypeError, r"^reader must be a classifier; got KMeans\.$"),
-        ({"reader": KNN(3), "k": 4}, ValueError, r"^k=4 must be set on the reader itself; got KNN"),
+        ({"reader": KNN(3), "k": 4}, ValueError, r"^k=4 must be set on the reader itself; got knn"),
         ({"reader": KNN(3), "refit": False}, ValueError, r"^refit must be True for reader 'knn'"),
         ({"reader": RidgeClassifier(), "resample": "train"}, ValueError, r"^resample must be 'te"),
     ],
@@ -246,17 +246,15 @@ def test_bad_readers_are_refused_in_one_sentence(arguments, error, message, spli
         ablate(*splits, **arguments)
 
 
-def test_the_list_of_readers_is_the_one_that_names_are_taken_from(splits, monkeypatch):
+def test_a_class_and_its_name_in_the_list_are_a_reader(splits, monkeypatch):
     class Nearby(Nearest):
         SETTINGS = ()
 
-        def __init__(self, run):
-            pass
-
     monkeypatch.setattr(readers, "Nearby", Nearby, raising=False)
     monkeypatch.setattr(readers, "__all__", [*readers.__all__, "Nearby"])
-    assert "nearby" not in ablate(*splits, reader="knn").reader
-    with pytest.raises(ValueError, match="'nearby'"):
+    found, own = (ablate(*splits, reader=each) for each in ("nearby", Nearest()))
+    np.testing.assert_array_equal(found.scores, own.scores)
+    with pytest.raises(ValueError, match=r"'logistic', 'nearby'; got 'tree'"):
         ablate(*splits, reader="tree")
     assert dimlab.readers is readers
 

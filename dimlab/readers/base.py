@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
@@ -98,12 +98,75 @@ class Outcomes:
         return cls(first_largest(scores.T), ablated, log_losses(scores.T, target), loss)
 
 
+@dataclass(eq=False)
+class Named:
+    """What the readers of this package share: rows are checked, and class ids become places."""
+
+    SETTINGS: ClassVar[tuple[str, ...]] = ()  # arguments of probes that it takes
+    BYTES: ClassVar[int] = 0  # that it holds for each entry of train
+    REFITS: ClassVar[bool] = True  # without a group, unless it is asked to be frozen
+    FREEZES: ClassVar[bool] = True
+    SLOW: ClassVar[bool] = False  # without a group it is really fitted again
+    name: ClassVar[str]
+
+    run: Run = field(default_factory=Run, repr=False, kw_only=True)
+    classes: np.ndarray = field(init=False, repr=False)
+
+    def fit(self, features: np.ndarray, target: np.ndarray) -> Any:
+        """Fit on floating features (N, D) and class ids (N,) of two classes or more."""
+        features, self.classes, codes = checked_rows(features, target)
+        self._train = features, codes
+        self._fit(features, codes)
+        return self
+
+    def predict(self, features: np.ndarray) -> np.ndarray:
+        """Return scores (N, K) of rows (N, D), one column a class, ascending."""
+        self._check_width(features)
+        return self._scores(features)
+
+    def classify(self, features: np.ndarray) -> np.ndarray:
+        """Return the predicted class id (N,) of rows (N, D), the lower one of equal scores."""
+        self._check_width(features)
+        return self.classes[self._places(features)]
+
+    def predict_without(
+        self, features: np.ndarray, groups: Sequence[np.ndarray], *, target: np.ndarray
+    ) -> Outcomes:
+        """Read rows (N, D) of known classes (N,) as refits without each group would."""
+        self._check_width(features)
+        return self._without(features, list(groups), class_codes(target, self.classes))
+
+    def _check_width(self, features: np.ndarray) -> None:
+        n_dimensions = self._train[0].shape[1]
+        if np.ndim(features) != 2 or np.shape(features)[1] != n_dimensions:
+            raise ValueError(
+                f"features must have shape (N, {n_dimensions}) as those of train; got "
+                f"{np.shape(features)}."
+            )
+
+    def _places(self, features: np.ndarray) -> np.ndarray:
+        """Return the place (N,) of each row's class among the classes."""
+        return first_largest(self._scores(features).T)
+
+    def _fit(self, features: np.ndarray, codes: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def _scores(self, features: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def _without(
+        self, features: np.ndarray, groups: list[np.ndarray], truth: np.ndarray
+    ) -> Outcomes:
+        raise NotImplementedError
+
+
 def as_reader(reader: Any, *, run: Run | None = None, **settings: Any) -> Any:
     """Turn a name, a reader or a scikit-learn classifier into a reader that is not fitted yet.
 
     ``settings`` are a probe's arguments such as ``k``; each reader takes those that it knows.
     """
     import dimlab.readers as package
+    from dimlab.readers.estimator import Refitted
 
     run = run or Run()
     if isinstance(reader, str):
@@ -113,21 +176,18 @@ def as_reader(reader: Any, *, run: Run | None = None, **settings: Any) -> Any:
                 f"reader must be one of {', '.join(map(repr, classes))}; got {reader!r}."
             )
         made = {  # all of them, so that a setting out of range is refused whoever reads
-            name: each(**{key: settings[key] for key in each.SETTINGS if key in settings}, run=run)
+            name: each(**{key: settings[key] for key in each.SETTINGS if key in settings})
             for name, each in classes.items()
         }
-        return made[reader]
+        reader, settings = made[reader], {}
     if isinstance(reader, type) or not (hasattr(reader, "fit") and hasattr(reader, "predict")):
-        raise TypeError(
-            f"reader must be a name or an object with fit and predict; got {_shown(reader)}."
-        )
+        shown = " ".join(repr(reader).split())[:60]
+        raise TypeError(f"reader must be a name or an object with fit and predict; got {shown}.")
     if settings:
         given = ", ".join(f"{name}={value:g}" for name, value in settings.items())
-        raise ValueError(f"{given} must be set on the reader itself; got {_shown(reader)} beside.")
+        raise ValueError(f"{given} must be set on the reader itself; got {name_of(reader)} beside.")
     if hasattr(reader, "predict_without"):
         return running(reader, run)
-    from dimlab.readers.estimator import Refitted
-
     return Refitted(reader, run)
 
 
@@ -138,12 +198,6 @@ def running(reader: Any, run: Run) -> Any:
     copied = copy.copy(reader)
     copied.run = run
     return copied
-
-
-def _shown(reader: Any) -> str:
-    """Show an object in one short line."""
-    text = " ".join(repr(reader).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def name_of(reader: Any) -> str:
@@ -161,8 +215,8 @@ def name_of(reader: Any) -> str:
 
 def classify(reader: Any, features: np.ndarray) -> np.ndarray:
     """Return the place (N,) of each row's class among the classes of a fitted reader."""
-    if hasattr(reader, "classify"):
-        return np.searchsorted(reader.classes, reader.classify(features))
+    if isinstance(reader, Named):
+        return reader._places(features)
     return first_largest(np.asarray(reader.predict(features)).T)
 
 
@@ -212,12 +266,3 @@ def checked_rows(
     check_classes("labels", target)
     classes, codes = np.unique(target.astype(np.int64), return_inverse=True)
     return features, classes, codes
-
-
-def check_width(features: np.ndarray, n_dimensions: int) -> None:
-    """Refuse rows that have other dimensions than those of train."""
-    if np.ndim(features) != 2 or np.shape(features)[1] != n_dimensions:
-        raise ValueError(
-            f"features must have shape (N, {n_dimensions}) as those of train; got "
-            f"{np.shape(features)}."
-        )

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from dimlab.readers.base import Outcomes, Run, check_width, checked_rows, class_codes
+from dimlab.readers.base import Named, Outcomes
 
 _LONG = 10.0  # seconds from which on the time of a search is foretold
 
 
 @dataclass(eq=False)
-class KNN:
+class KNN(Named):
     """A vote of the k nearest train rows by cosine similarity.
 
     Parameters
@@ -26,7 +26,7 @@ class KNN:
     temperature : float, default=1.0
         > 0. Each neighbour votes ``exp((s - s_max) / temperature)``.
     run : Run, optional
-        How to compute; a probe sets it from its own arguments.
+        Device, memory and seed; a probe sets them from its own arguments.
 
     Raises
     ------
@@ -57,107 +57,41 @@ class KNN:
     """
 
     SETTINGS: ClassVar = ("k", "temperature")
-    BYTES: ClassVar = 0  # for each entry of train; what a search holds is in its own budget
     FREEZES: ClassVar = False  # it has no weights
     name: ClassVar = "knn"
 
     k: int = 5
     temperature: float = 1.0
-    run: Run = field(default_factory=Run, repr=False)
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"temperature must be > 0; got {self.temperature:g}.")
 
-    def fit(self, features: np.ndarray, target: np.ndarray) -> KNN:
-        """Keep the train rows.
-
-        Parameters
-        ----------
-        features : ndarray of shape (N, D), floating
-            Train rows.
-        target : ndarray of shape (N,), int
-            Their class ids.
-
-        Returns
-        -------
-        KNN
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If the shapes differ, there are fewer than two classes, k is not in 1 .. N, or the
-            device is not there.
-        """
+    def _fit(self, features: np.ndarray, codes: np.ndarray) -> None:
+        """Prepare the train rows."""
         from dimlab.kernels.rows import Rows
 
-        features, self.classes, self._codes = checked_rows(features, target)
         check_k(self.k, len(features))
         self._bank = Rows.of(features, self.run.device)
-        return self
 
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """Return the logarithm of each class's share of the votes, smoothed after Laplace.
-
-        Parameters
-        ----------
-        features : ndarray of shape (N, D), floating
-            Rows to read.
-
-        Returns
-        -------
-        ndarray of shape (N, K)
-            One column a class, ascending.
-        """
+    def _scores(self, features: np.ndarray) -> np.ndarray:
+        """Return the logarithm (N, K) of each class's share of votes, smoothed after Laplace."""
         totals = np.concatenate([each.cpu().numpy() for each in self._totals(features)])
         shares = np.round(totals / totals.max(axis=1, keepdims=True), 10)
         shares /= shares.sum(axis=1, keepdims=True)
         smoothed: np.ndarray = np.log((shares * self.k + 1) / (self.k + len(self.classes)))
         return smoothed
 
-    def classify(self, features: np.ndarray) -> np.ndarray:
-        """Return the class that wins each row's vote.
-
-        Parameters
-        ----------
-        features : ndarray of shape (N, D), floating
-            Rows to read.
-
-        Returns
-        -------
-        ndarray of shape (N,), int64
-            Class ids.
-        """
+    def _places(self, features: np.ndarray) -> np.ndarray:
+        """Return the place (N,) of the class that wins each vote."""
         from dimlab.kernels.neighbours import decide
 
-        winners = [decide(each).cpu().numpy() for each in self._totals(features)]
-        return self.classes[np.concatenate(winners)]
+        return np.concatenate([decide(each).cpu().numpy() for each in self._totals(features)])
 
-    def predict_without(
-        self, features: np.ndarray, groups: Sequence[np.ndarray], *, target: np.ndarray
+    def _without(
+        self, features: np.ndarray, groups: list[np.ndarray], truth: np.ndarray
     ) -> Outcomes:
-        """Let the neighbours without each group vote; exactly what brute force gives.
-
-        Parameters
-        ----------
-        features : ndarray of shape (N, D), floating
-            Rows to read.
-        groups : sequence of G index arrays
-            Dimensions that leave train rows and rows to read, which are normalised again.
-        target : ndarray of shape (N,), int
-            Class ids of these rows, for the losses.
-
-        Returns
-        -------
-        Outcomes
-            With the share of pairs that the certificate settled.
-
-        Raises
-        ------
-        ValueError
-            If the memory allowed is too little for any block of rows.
-        """
+        """Let the neighbours without each group vote; exactly what brute force gives."""
         import torch
 
         from dimlab.kernels.neighbours import find_neighbours_without, vote
@@ -165,9 +99,9 @@ class KNN:
 
         bank, queries = self._bank, Rows.of(features, self.run.device)
         n_classes = len(self.classes)
-        codes = torch.from_numpy(self._codes).to(bank.device)
-        truth = torch.from_numpy(class_codes(target, self.classes)).to(bank.device)
-        chosen = None if _are_all(groups, bank.n_dimensions) else list(groups)
+        codes = torch.from_numpy(self._train[1]).to(bank.device)
+        own = torch.from_numpy(truth).to(bank.device)
+        chosen = None if _are_all(groups, bank.n_dimensions) else groups
         nothing = Groups.of([np.array([], dtype=np.int64)], bank.n_dimensions, bank.device)
         parts = [nothing, Groups.of(chosen, bank.n_dimensions, bank.device)]
         if len(groups) == 0:
@@ -186,7 +120,7 @@ class KNN:
                 winners, share = vote(
                     codes[found.rows],
                     found.similarities,
-                    truth[rows],
+                    own[rows],
                     n_classes=n_classes,
                     temperature=self.temperature,
                 )
@@ -209,11 +143,10 @@ class KNN:
         from dimlab.kernels.neighbours import total_votes
         from dimlab.kernels.rows import Rows
 
-        check_width(features, self._bank.n_dimensions)
         return total_votes(
             self._bank,
             Rows.of(features, self.run.device),
-            torch.from_numpy(self._codes).to(self._bank.device),
+            torch.from_numpy(self._train[1]).to(self._bank.device),
             k=self.k,
             n_classes=len(self.classes),
             temperature=self.temperature,
@@ -251,7 +184,7 @@ def check_k(k: int, n_rows: int) -> None:
         raise ValueError(f"k must be an integer in 1..{n_rows}, the number of train rows; got {k}.")
 
 
-def _are_all(groups: Sequence[np.ndarray], n_dimensions: int) -> bool:
+def _are_all(groups: list[np.ndarray], n_dimensions: int) -> bool:
     """Whether the groups are all dimensions, each alone and in order."""
     return len(groups) == n_dimensions and all(
         len(group) == 1 and group[0] == d for d, group in enumerate(groups)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from dimlab.kernels.downdate import (
     tied_within,
 )
 from dimlab.kernels.rounding import eps_of, spread_floor
-from dimlab.readers.base import Outcomes, check_width, class_codes
+from dimlab.readers.base import Named, Outcomes, class_codes
 
 _TINY = 1e-140  # a spread whose square float64 does not hold well
 
@@ -58,44 +58,15 @@ class Standardiser:
         return np.divide(centred, self.scale, out=np.zeros_like(centred), where=self.scale > 0)
 
 
-class Linear:
+class Linear(Named):
     """A linear map of standardised features: ``weights`` (D, K) and ``intercept`` (K,)."""
 
-    classes: np.ndarray
     standardise: Standardiser
     weights: np.ndarray
     intercept: np.ndarray
 
-    def predict(self, features: np.ndarray) -> np.ndarray:
-        """Return the class scores of each row.
-
-        Parameters
-        ----------
-        features : ndarray of shape (N, D), floating
-            Rows to read.
-
-        Returns
-        -------
-        ndarray of shape (N, K), float64
-            One column a class, ascending.
-        """
-        check_width(features, len(self.weights))
+    def _scores(self, features: np.ndarray) -> np.ndarray:
         return self.standardise(features) @ self.weights + self.intercept
-
-    def classify(self, features: np.ndarray) -> np.ndarray:
-        """Return the class of the largest score, the lower one of equal scores.
-
-        Parameters
-        ----------
-        features : ndarray of shape (N, D), floating
-            Rows to read.
-
-        Returns
-        -------
-        ndarray of shape (N,), int64
-            Class ids.
-        """
-        return self.classes[first_largest(self.predict(features).T)]
 
     def predict_filled(
         self,
@@ -105,24 +76,7 @@ class Linear:
         fill: str,
         target: np.ndarray,
     ) -> Outcomes:
-        """Read rows in which a fill stands in place of each group; the weights stay.
-
-        Parameters
-        ----------
-        features : ndarray of shape (N, D), floating
-            Rows to read.
-        groups : sequence of G index arrays
-            Dimensions replaced together.
-        fill : {"mean", "zero"}
-            The mean of train, or raw zeros.
-        target : ndarray of shape (N,), int
-            Class ids of these rows, for the losses.
-
-        Returns
-        -------
-        Outcomes
-            With everything, and behind each fill.
-        """
+        """Read rows (N, D) of known classes (N,) with the train mean or zero for each group."""
         logits, columns = self.predict(features), self.standardise(features)
         if fill == "zero":
             columns -= self.standardise(np.zeros((1, columns.shape[1])))
@@ -157,7 +111,7 @@ def alone_in(groups: Sequence[np.ndarray]) -> np.ndarray | slice | None:
 
 def collect(
     logits: np.ndarray,
-    parts: Iterable[tuple[slice, np.ndarray]] | Iterator[tuple[slice, np.ndarray]],
+    parts: Iterable[tuple[slice, np.ndarray]],
     truth: np.ndarray,
     n_groups: int,
     temperature: float,

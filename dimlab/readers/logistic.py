@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from dimlab.cuts import held_out
 from dimlab.kernels.downdate import log_losses
-from dimlab.readers.base import Outcomes, Run, checked_rows, class_codes
+from dimlab.readers.base import Outcomes, checked_rows
 from dimlab.readers.estimator import refit_each
 from dimlab.readers.linear import Linear, Standardiser, check_penalty, collect
 
@@ -35,7 +34,7 @@ class Logistic(Linear):
         of classes. By default chosen from 1e-2 .. 1e4 by the log-loss of a stratified fifth of the
         train rows held out.
     run : Run, optional
-        How to compute; a probe sets it from its own arguments.
+        Device, memory and seed; a probe sets them from its own arguments.
 
     Raises
     ------
@@ -74,46 +73,19 @@ class Logistic(Linear):
     1.0
     """
 
-    SETTINGS: ClassVar = ()
-    BYTES: ClassVar = 28  # for each entry of train: three standardised copies
-    SLOW: ClassVar = True  # without a group: really fitted again
-    REFITS: ClassVar = False  # unless it is asked to
+    BYTES: ClassVar = 28  # three standardised copies
+    REFITS: ClassVar = False
+    SLOW: ClassVar = True
     name: ClassVar = "logistic"
 
     penalty: float | None = None
-    run: Run = field(default_factory=Run, repr=False)
 
     def __post_init__(self) -> None:
         if self.penalty is not None:
             check_penalty(self.penalty)
 
-    def fit(self, features: np.ndarray, target: np.ndarray) -> Logistic:
-        """Minimise the penalised log-loss.
-
-        Parameters
-        ----------
-        features : ndarray of shape (N, D), floating
-            Train rows.
-        target : ndarray of shape (N,), int
-            Their class ids.
-
-        Returns
-        -------
-        Logistic
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If the shapes differ or there are fewer than two classes.
-        """
-        return self._fit_from(None, features, target)
-
-    def _fit_from(
-        self, start: Softmax | None, features: np.ndarray, target: np.ndarray
-    ) -> Logistic:
-        """Fit as `fit` does, from weights and intercept to start with."""
-        features, self.classes, codes = checked_rows(features, target)
+    def _fit(self, features: np.ndarray, codes: np.ndarray, start: Softmax | None = None) -> None:
+        """Minimise the penalised log-loss, from weights and intercept to start with."""
         self.standardise = Standardiser.fit(features, self.run.precision)
         standardised = self.standardise(features)
         self.used_penalty = self.penalty
@@ -131,8 +103,6 @@ class Logistic(Linear):
                 stacklevel=2,
             )
         self.weights[self.standardise.constant] = 0.0
-        self._train = features, codes
-        return self
 
     def chosen(self, features: np.ndarray, target: np.ndarray) -> Logistic:
         """Choose the penalty on these rows.
@@ -159,50 +129,27 @@ class Logistic(Linear):
         features, _, codes = checked_rows(features, target)
         standardised = Standardiser.fit(features, self.run.precision)(features)
         penalty = _choose_penalty(standardised, codes, np.random.default_rng(self.run.seed))
-        return Logistic(penalty, self.run)
+        return Logistic(penalty, run=self.run)
 
-    def predict_without(
-        self, features: np.ndarray, groups: Sequence[np.ndarray], *, target: np.ndarray
+    def _without(
+        self, features: np.ndarray, groups: list[np.ndarray], truth: np.ndarray
     ) -> Outcomes:
-        """Read rows by a reader that is really fitted again without each group, from its weights.
-
-        Parameters
-        ----------
-        features : ndarray of shape (N, D), floating
-            Rows to read.
-        groups : sequence of G index arrays
-            Dimensions that leave together; the penalty stays.
-        target : ndarray of shape (N,), int
-            Class ids of these rows, for the losses.
-
-        Returns
-        -------
-        Outcomes
-            With everything, and without each group.
-
-        Raises
-        ------
-        ValueError
-            If a class is none of train's, or the rows have other dimensions.
-        """
-        logits = self.predict(features)
+        """Really fit again without each group, from the weights of the rest; the penalty stays."""
+        logits = self._scores(features)
 
         def once() -> float:
             began = time.perf_counter()
-            Logistic(self.used_penalty, self.run).fit(*self._train)
+            Logistic(self.used_penalty, run=self.run).fit(*self._train)
             return time.perf_counter() - began
 
         def refitted(group: np.ndarray) -> np.ndarray:
-            return self._without(group, features, logits)
+            return self._refitted(group, features, logits)
 
-        def parts() -> Iterator[tuple[slice, np.ndarray]]:
-            without = refit_each(self.name, groups, refitted, once, self.run)
-            for place, each in enumerate(without):
-                yield slice(place, place + 1), each.T[:, :, None]
+        without = refit_each(self.name, groups, refitted, once, self.run)
+        parts = ((slice(g, g + 1), each.T[:, :, None]) for g, each in enumerate(without))
+        return collect(logits, parts, truth, len(groups), 1.0)
 
-        return collect(logits, parts(), class_codes(target, self.classes), len(groups), 1.0)
-
-    def _without(self, group: np.ndarray, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    def _refitted(self, group: np.ndarray, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Return the logits (N, K) of a reader fitted without a group."""
         train, codes = self._train
         if np.isin(group, self.standardise.constant).all():
@@ -210,9 +157,9 @@ class Logistic(Linear):
         kept = np.setdiff1d(np.arange(features.shape[1]), group)
         if len(kept) == 0:
             return np.tile(np.log(np.bincount(codes) / len(codes)), (len(features), 1))
-        start = self.weights[kept], self.intercept
-        reader = Logistic(self.used_penalty, self.run)
-        return reader._fit_from(start, train[:, kept], codes).predict(features[:, kept])
+        reader = Logistic(self.used_penalty, run=self.run)
+        reader._fit(train[:, kept], codes, (self.weights[kept], self.intercept))
+        return reader._scores(features[:, kept])
 
 
 def _choose_penalty(standardised: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
@@ -21,7 +21,7 @@ from dimlab.kernels.downdate import (
     solve_ridge,
     tied_within,
 )
-from dimlab.readers.base import Outcomes, Run, checked_rows, class_codes
+from dimlab.readers.base import Outcomes
 from dimlab.readers.linear import (
     Linear,
     Standardiser,
@@ -44,7 +44,7 @@ class Ridge(Linear):
     penalty : float, default=1e-3
         > 0; ``penalty * N * I`` is added to the matrix of the normal equations.
     run : Run, optional
-        How to compute; a probe sets it from its own arguments.
+        Device, memory and seed; a probe sets them from its own arguments.
 
     Raises
     ------
@@ -82,36 +82,16 @@ class Ridge(Linear):
     """
 
     SETTINGS: ClassVar = ("penalty",)
-    BYTES: ClassVar = 20  # for each entry of train: two standardised copies
+    BYTES: ClassVar = 20  # two standardised copies
     name: ClassVar = "ridge"
 
     penalty: float = 1e-3
-    run: Run = field(default_factory=Run, repr=False)
 
     def __post_init__(self) -> None:
         check_penalty(self.penalty)
 
-    def fit(self, features: np.ndarray, target: np.ndarray) -> Ridge:
-        """Solve the normal equations.
-
-        Parameters
-        ----------
-        features : ndarray of shape (N, D), floating
-            Train rows.
-        target : ndarray of shape (N,), int
-            Their class ids.
-
-        Returns
-        -------
-        Ridge
-            Itself.
-
-        Raises
-        ------
-        ValueError
-            If the shapes differ or there are fewer than two classes.
-        """
-        features, self.classes, codes = checked_rows(features, target)
+    def _fit(self, features: np.ndarray, codes: np.ndarray) -> None:
+        """Solve the normal equations."""
         self.standardise = Standardiser.fit(features, self.run.precision)
         targets = np.eye(len(self.classes))[codes]
         self.intercept = targets.mean(axis=0)
@@ -119,42 +99,20 @@ class Ridge(Linear):
             self.standardise(features), targets - self.intercept, penalty=self.penalty
         )
         self.weights = self.system.weights
-        self._train = features, codes
         vars(self).pop("_calibrated", None)
-        return self
 
-    def predict_without(
-        self, features: np.ndarray, groups: Sequence[np.ndarray], *, target: np.ndarray
+    def _without(
+        self, features: np.ndarray, groups: list[np.ndarray], truth: np.ndarray
     ) -> Outcomes:
-        """Read rows by the ridge that is solved again without each group, in closed form.
-
-        Parameters
-        ----------
-        features : ndarray of shape (N, D), floating
-            Rows to read.
-        groups : sequence of G index arrays
-            Dimensions that leave together.
-        target : ndarray of shape (N,), int
-            Class ids of these rows, for the losses.
-
-        Returns
-        -------
-        Outcomes
-            With everything, and without each group.
-
-        Raises
-        ------
-        ValueError
-            If rounding would spoil the closed form.
-        """
-        logits, columns = self.predict(features), self.standardise(features)
-        truth, temperature = class_codes(target, self.classes), self._temperature()
+        """Solve again without each group, in closed form."""
+        logits, columns = self._scores(features), self.standardise(features)
+        temperature = self._temperature()
         refuse_ill_conditioned(self.system, self.penalty)
         alone = alone_in(groups)
         if alone is not None:
             u = single_removal_factors(columns, self.system)[:, alone]
             return collect_singles(logits, u, self.weights[alone], truth, temperature)
-        parts = resolved_group_logits(logits, columns, self.system, list(groups))
+        parts = resolved_group_logits(logits, columns, self.system, groups)
         return collect(logits, parts, truth, len(groups), temperature)
 
     def predict_in_turn(
