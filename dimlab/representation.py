@@ -80,6 +80,10 @@ class Representation:
     ('float32', 'float16', 0.0009765625)
     >>> split[:2].shape, np.asarray(split).shape
     ((2, 2), (3, 2))
+    >>> from dimlab.mask import DimensionMask
+    >>> mask = DimensionMask(np.array([1.0, 0.25]))
+    >>> split.take(split.labels == 1).masked(mask).features.tolist()
+    [[0.0, 0.25], [2.0, 0.5]]
     """
 
     features: np.ndarray
@@ -236,12 +240,6 @@ class Representation:
         ------
         ValueError
             If a row is no integer or out of range, or none is left.
-
-        Examples
-        --------
-        >>> split = Representation(np.array([[1.0], [2.0], [3.0]]), labels=np.array([0, 1, 1]))
-        >>> split.take(split.labels == 1).features.tolist()
-        [[2.0], [3.0]]
         """
         index = np.asarray(rows)
         if index.dtype == bool and index.shape == (len(self),):
@@ -280,13 +278,6 @@ class Representation:
         ------
         ValueError
             If the mask has another number of dimensions.
-
-        Examples
-        --------
-        >>> from dimlab.mask import DimensionMask
-        >>> mask = DimensionMask(np.array([1.0, 0.25]))
-        >>> Representation(np.array([[3.0, 4.0]])).masked(mask).features
-        array([[3., 1.]])
         """
         if len(mask) != self.n_dimensions:
             raise ValueError(

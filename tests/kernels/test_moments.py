@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dimlab.kernels.moments import deal, deal_clusters
 from dimlab.moments import Moments
+from dimlab.representation import Representation
 
 
 def rows(seed=0, n=5000, d=6, mean=1000.0):
@@ -186,8 +187,11 @@ def test_bad_rows_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="which is not there"):
         Moments.load(tmp_path / "none.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"12345678900")
-    with pytest.raises(ValueError, match=r"^bad\.safetensors must be a state of moments"):
+    with pytest.raises(ValueError, match=r"^bad\.safetensors must be a complete safetensors file"):
         Moments.load(tmp_path / "bad.safetensors")
+    Representation(x).save(tmp_path / "features.safetensors")
+    with pytest.raises(ValueError, match=r"^features\.safetensors must be a state of moments"):
+        Moments.load(tmp_path / "features.safetensors")
     state = Moments.of(x)
     with pytest.raises(ValueError, match=r"^squares must have shape \(20, 1, 6\) to match means"):
         Moments(state.counts, state.means, state.squares[:, :, :2], state.scatters)
