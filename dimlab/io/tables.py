@@ -203,6 +203,11 @@ def join(
     if key == ROW and key not in representation.factors:
         if keys.dtype.kind not in "iu":
             raise ValueError(f"column 'row' of {name} must hold whole numbers; got {keys.dtype}.")
+        if n_rows > n_samples:
+            raise ValueError(
+                f"{name} must have a row for each of the {n_samples} samples; got {n_rows} rows. "
+                "A column 'split' tells splits apart."
+            )
         wanted = np.arange(n_samples)
     else:
         wanted = _names_in(representation.factors[key], key, "the samples")
@@ -221,11 +226,6 @@ def join(
             f"{name} must have a row for each of the {n_samples} samples, by {key!r}; got none for "
             f"{len(lacking)} of them: {_examples(lacking)}. It has {_examples(keys)}. Name both "
             f"alike. {_REMEDY}"
-        )
-    if key == ROW and n_rows > n_samples:
-        raise ValueError(
-            f"{name} must have a row for each of the {n_samples} samples; got {n_rows} rows. "
-            "A column 'split' tells splits apart."
         )
     return rows
 
