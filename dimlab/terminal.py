@@ -93,7 +93,7 @@ def table(
     """
     formats = formats or {}
     columns = {
-        _cell(name): [_cell(format(value, formats.get(name, ""))) for value in frame[name]]
+        _cell(name): [_cell(_written(value, formats.get(name, ""))) for value in frame[name]]
         for name in frame.columns
     }
     shown = _that_fit(columns, width)
@@ -125,6 +125,12 @@ def _that_fit(columns: dict[str, list[str]], width: int) -> list[str]:
             break
         fit.append(name)
     return fit
+
+
+def _written(value: Any, form: str) -> str:
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    return format(value, form)
 
 
 def _cell(text: Any) -> str:
@@ -215,6 +221,16 @@ def with_bounds(frame: Any, name: str, low: str, high: str, form: str = ".4g") -
         bounds = f" [{a:{form}}, {b:{form}}]" if np.isfinite([a, b]).all() else ""
         texts.append("" if np.isnan(value) else f"{value:{form}}{bounds}")
     return texts
+
+
+def intervals(frame: Any, **forms: str) -> Any:
+    """Write every column that has ``<name>_low`` and ``<name>_high`` as one text with them."""
+    for name in frame.columns:
+        low, high = f"{name}_low", f"{name}_high"
+        if low in frame and high in frame:
+            texts = with_bounds(frame, name, low, high, forms.get(name, ".4g"))
+            frame = frame.assign(**{name: texts}).drop(columns=[low, high])
+    return frame
 
 
 def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:

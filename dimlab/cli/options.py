@@ -165,7 +165,7 @@ def _lists_in(path: Path) -> Any:
 
 
 def _input(flag: str, kind: Any, text: str, default: Any = None, **more: Any) -> Option:
-    name = {"--train": "train_features", "--features": "array", "--factors": "table"}
+    name = {"--features": "array", "--factors": "table"}
     plain = name.get(flag, flag.removeprefix("--").replace("-", "_"))
     return Option(plain, flag, kind, text, default, INPUT, **more)
 

@@ -30,7 +30,7 @@ def report(name: str, text: str) -> TyperCommand:
     from dimlab.examine import examine
 
     inputs = (
-        *("train_features", "array", "labels", "on", "by_order"),
+        *("train", "array", "labels", "on", "by_order"),
         *("data", "data_dir", "max_queries", "max_train"),
     )
     files = replace(

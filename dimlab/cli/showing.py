@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.terminal import intervals, print_rows, print_sentences, print_table, with_bounds
 from dimlab.terminal import print_extremes as extremes
-from dimlab.terminal import print_rows, print_sentences, print_table, with_bounds
 
 __all__ = ["extremes"]
 
@@ -45,17 +45,9 @@ def correlation(result: Any) -> None:
         print(result.caution)
 
 
-def _doubtful(column: Any) -> Any:
-    return column.map({True: "doubtful", False: ""})
-
-
 def spectrum(result: Any) -> None:
     """Print ranks with their intervals."""
-    frame = result.statistics()
-    shown = frame[["statistic", "value"]].assign(
-        corrected=with_bounds(frame, "corrected", "corrected_low", "corrected_high"),
-        doubtful=_doubtful(frame["doubtful"]),
-    )
+    shown = intervals(result.statistics())[["statistic", "value", "corrected", "doubtful"]]
     print_table(shown, title="Spectrum", formats={"value": ".4g"})
     if result.doubtful:
         print("Doubtful: the interval may cover less than 95 %. " + result.caution.strip())
@@ -74,12 +66,9 @@ def redundancy(result: Any) -> None:
 
 def comparison(result: Any) -> None:
     """Print statistics with their differences, similarities, and how rows were paired."""
-    frame = result.to_frame().dropna(subset=["value"])
-    shown = frame[["representation", "statistic", "value"]].assign(
-        corrected=with_bounds(frame, "corrected", "corrected_low", "corrected_high"),
-        difference=with_bounds(frame, "difference", "difference_low", "difference_high"),
-        doubtful=_doubtful(frame["difference_doubtful"]),
-    )
+    frame = intervals(result.to_frame().dropna(subset=["value"]))
+    names = ["representation", "statistic", "value", "corrected", "difference"]
+    shown = frame[names].assign(doubtful=frame["difference_doubtful"])
     title = f"Statistics, and differences to {result.reference}"
     print_table(shown, title=title, formats={"value": ".4g"})
     numbers = dict.fromkeys(("cka", "cka_biased", "procrustes"), ".4f")
@@ -136,17 +125,12 @@ def _or_empty(value: float | None) -> str:
 
 def erasure(result: Any) -> None:
     """Print the ways to take a factor out, side by side."""
-    frame = result.to_frame()
     kept = f"R2 of {result.factor}"
-    change = with_bounds(
-        frame, "accuracy_change", "accuracy_change_low", "accuracy_change_high", "+.3f"
-    )
-    shown = frame[["split", "way", "n_removed"]].rename(
-        columns={"way": "without", "n_removed": "n"}
-    )
-    lost = with_bounds(frame, "factor_lost", "factor_lost_low", "factor_lost_high", ".2f")
-    shown = shown.assign(**{kept: frame["factor_r_squared"], "lost": lost})
-    shown = shown.assign(accuracy=frame["accuracy"], change=change)
+    frame = intervals(result.to_frame(), factor_lost=".2f", accuracy_change="+.3f")
+    short = {"way": "without", "n_removed": "n", "factor_r_squared": kept, "factor_lost": "lost"}
+    short |= {"accuracy_change": "change"}
+    names = ["split", *short, "accuracy"]
+    shown = frame[names].rename(columns=short)[["split", *short.values(), "accuracy"]]
     title = f"\nTaking {result.factor} out: {result.reader} reader, {result.basis} directions"
     shown = shown.replace("in distribution", "in distr.")
     print_table(shown, title=title, formats={kept: ".3f", "accuracy": ".4f"})
@@ -187,7 +171,7 @@ def bound(result: Any) -> None:
     frame = result.to_frame()
     names = ["mask", "n_negatives", "lower", "middle", "upper", "held"]
     print_table(
-        frame[names].assign(held=np.where(frame["held"], "yes", "no")),
+        frame[names],
         title="\nInferred form: lower <= middle <= upper, nats",
         formats=dict.fromkeys(("lower", "middle", "upper"), ".3f"),
     )

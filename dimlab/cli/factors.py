@@ -1,0 +1,65 @@
+"""Factors that the user's own table adds to what a command reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dimlab.cli.inputs import reading
+
+if TYPE_CHECKING:
+    from dimlab.representation import Representation
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user's table of factors adds, read and checked once; no table adds nothing."""
+
+    table: Any
+    continuous: list[str]
+    periods: dict[str, float]
+
+    def joined(self, role: str, representation: Representation) -> Representation:
+        """Join the factors where the table is of this split; test, or a whole, must have them.
+
+        What the user calls continuous may stand in the table or among the factors there are.
+        """
+        from dimlab.io.tables import as_continuous
+
+        split = str(representation.meta.get("split") or ("" if role == "whole" else role))
+        needed = role in ("test", "whole")
+        has_table = self.table is not None and (needed or self.table.covers(representation, split))
+        in_table = self.table.columns if has_table else []
+        asked = dict.fromkeys([*self.continuous, *self.periods])
+        mine = [name for name in asked if name not in in_table]
+        known = [*in_table, *representation.factors]
+        for name in mine if needed else ():
+            if name not in known:
+                listed = ", ".join(map(repr, known)) or "none"
+                raise ValueError(f"continuous must name factors, one of {listed}; got {name!r}.")
+        if has_table:
+            with reading():
+                representation = self.table.join(
+                    representation,
+                    split=split,
+                    continuous=[name for name in asked if name in in_table],
+                    periods={n: each for n, each in self.periods.items() if n in in_table},
+                )
+        return as_continuous(
+            representation,
+            [name for name in mine if name in representation.factors],
+            {name: each for name, each in self.periods.items() if name in mine},
+        )
+
+
+def asked_in(values: Mapping[str, Any]) -> Asked:
+    """Read the table that ``--factors`` names."""
+    from dimlab.io.tables import FactorTable
+
+    table = None
+    if values["table"] is not None:
+        with reading():
+            table = FactorTable.read(values["table"], on=values["on"], by_order=values["by_order"])
+    names = values["continuous"].split(",") if values["continuous"] else []
+    return Asked(table, names, dict(values["period"] or []))

@@ -1,0 +1,262 @@
+"""What the commands of dimlab's own probes have beside what their signatures say."""
+
+from __future__ import annotations
+
+import inspect
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dimlab.cli import showing
+from dimlab.cli.derive import Option
+from dimlab.cli.factors import Asked, asked_in
+from dimlab.cli.inputs import mask_of
+from dimlab.cli.options import known_reader
+from dimlab.cli.probing import FEATURES, SAMPLES, TABLE, Call, Measured, Special, measure_parts
+from dimlab.cli.samples import drawn, sampled, sampled_train
+from dimlab.cli.traces import read_trace
+from dimlab.text import say
+
+if TYPE_CHECKING:
+    from dimlab.representation import Representation
+
+
+def _correlate(call: Call) -> Measured | None:
+    within = call.values["within"]
+    return measure_parts(call, views=0 if within else None, pairs=not within)
+
+
+def _redundancy(call: Call) -> Measured | None:
+    return measure_parts(call, stacked=call.values["views"] > 0)
+
+
+def _bound(call: Call) -> Measured:
+    values = call.values
+    call.inputs.check_data(call.sources)
+    views = call.inputs.representation(call.sources[0], values["split"], views=2)
+    views = sampled(views, values["max_queries"], seed=call.inputs.seed)
+    return call.probe(views, mask=mask_of(views)), {values["split"]: views}
+
+
+def _evaluate(call: Call) -> Measured:
+    """Evaluate features, or runs beside raw pixels and fresh weights."""
+    from dimlab.baselines import evaluate_baselines
+
+    values, sources = call.values, call.sources
+    others = [source for source in sources if not call.inputs.is_own(source)]
+    if others:
+        if len(sources) > 1:
+            raise ValueError(
+                "files must be checkpoints of dimlab train where there are several; got "
+                f"{others[0].name} among them. Evaluate it alone."
+            )
+        train, test = call.inputs.pair(
+            sources[0], values["max_queries"], max_train=values["max_train"], views=2,
+            joined=asked_in(values).joined,
+        )  # fmt: skip
+        return call.probe(train, test, mask=mask_of(test)), {"train": train, "test": test}
+    if call.inputs.train is not None:
+        raise ValueError(f"train must be left out for a checkpoint; got {call.inputs.train}.")
+    checkpoints = [call.inputs.checkpoint(source) for source in sources]
+    counts = {"test": values["max_queries"], "train": values["max_train"]}
+    images = {split: call.inputs.images(checkpoints[0], split) for split in counts}
+    for split, count in counts.items():
+        all_of = images[split]
+        if count is not None and count < len(all_of):
+            rows = drawn(len(all_of), count, all_of.labels, seed=call.inputs.seed)
+            images[split] = all_of.take(rows)
+    known = inspect.signature(evaluate_baselines).parameters
+    chosen = {name: each for name, each in call.arguments.items() if name in known}
+    usual = inspect.signature(call.function).parameters
+    for name in ("table", *(call.arguments.keys() - chosen.keys())):
+        if values[name] != (None if name == "table" else usual[name].default):
+            what = {"table": "factors"}.get(name, name)
+            raise ValueError(f"{what} must be left out for a checkpoint; got {values[name]}.")
+    with call.at_work("evaluating") as advance:
+        result = evaluate_baselines(
+            checkpoints, images["train"], images["test"], progress=advance, **chosen
+        )
+    return result, {}
+
+
+def _held_out(call: Call, asked: Asked) -> Representation | None:
+    """Return held-out samples like train: named, or a checkpoint's validation split."""
+    named = call.values["in_distribution"]
+    if named is None and not call.inputs.is_own(call.sources[0]):
+        return None
+    held_out = call.inputs.representation(named or call.sources[0], "validation")
+    return asked.joined("validation", held_out)
+
+
+def _erase(call: Call) -> Measured:
+    from dimlab.probes._factors import notes_of
+
+    values, seed = call.values, call.inputs.seed
+    asked = asked_in(values)
+    train, test = call.inputs.pair(call.sources[0], joined=asked.joined)
+    test = sampled(test, values["max_queries"], seed=seed)
+    train, test = sampled_train(train, test, values["max_train"], seed=seed)
+    held_out = _held_out(call, asked)
+    note = notes_of(test).get(values["factor"])
+    if note is not None:
+        say(f"dimlab erase: caution: {values['factor']} is {note}")
+    result = call.probe(train, test, in_distribution=held_out)
+    return result, {"train": train, "test": test}
+
+
+def _attribute(call: Call) -> Measured:
+    """Attribute dimensions, in a basis if one is asked for; the factor is erased on the axes."""
+    from dimlab.probes.ablate import ablate
+    from dimlab.probes.erase import erase
+
+    values, seed = call.values, call.inputs.seed
+    source, chosen = call.sources[0], values["erase"]
+    asked = asked_in(values)
+    on_axes = replace(call.inputs, basis=None)
+    train, test = on_axes.pair(source, views=values["views"], joined=asked.joined)
+    if chosen not in ("leading", "none"):  # before anything long
+        for name, each in (("train", train), ("test", test)):
+            if chosen not in each.factors:
+                raise ValueError(f"erase must name a factor of {name}; got {chosen!r}.")
+    test = sampled(test, values["max_queries"], seed=seed)  # rows of a table are those of all
+    held_out = _held_out(replace(call, inputs=on_axes), asked)
+    bank, queries = call.inputs.in_basis(train, [train, test])
+    ablation = trace = None
+    if values["reader"] != "none":
+        with call.at_work("ablating") as advance:
+            ablation = ablate(
+                bank, queries, reader=values["reader"], seed=seed, device=call.inputs.device,
+                progress=advance,
+            )  # fmt: skip
+    if call.inputs.basis is None and call.inputs.is_own(source):
+        trace = call.inputs.checkpoint(source).trace
+    rows = queries.per_view() if values["views"] else queries
+    result = call.probe(bank, rows, erased=None, ablation=ablation, trace=trace)
+    factor = {"leading": result.leading_factor, "none": None}.get(chosen, chosen)
+    if factor is not None and factor not in train.factors:
+        say(f"dimlab attribute: train has no {factor}: nothing is erased.")
+        factor = None
+    if factor is not None:
+        with call.at_work(f"erasing {factor}") as advance:
+            erasure = erase(
+                train, test, factor=factor, in_distribution=held_out, seed=seed, progress=advance
+            )
+        result = replace(result, erasure=erasure)
+    return result, {"train": train, "test": test}
+
+
+def _follow(call: Call) -> Measured:
+    """Follow a mask; where its last checkpoint is dimlab's, link it to what dimensions do."""
+    values, sources = call.values, call.sources
+    trace = read_trace(call.inputs, sources, key=values["key"], sigmoid=values["sigmoid"])
+    linked: dict[str, Any] = {}
+    if values["links"] and values["key"] is None and sources[-1].suffix != ".npz":
+        last = max(sources, key=lambda path: call.inputs.checkpoint(path).step)
+        linked = _links(call, last)
+    return call.probe(trace, **linked), {}
+
+
+def _links(call: Call, source: Path) -> dict[str, Any]:
+    """Return ridge importance, redundancy and nuisance of a checkpoint's dimensions."""
+    from dimlab.probes.ablate import ablate
+    from dimlab.probes.attribute import attribute
+    from dimlab.probes.find_redundancy import find_redundancy
+
+    train, test = call.inputs.pair(source, views=2)
+    seed = call.inputs.seed
+    with call.at_work("linking") as advance:
+        return {
+            "ablation": ablate(train, test, reader="ridge", seed=seed),
+            "redundancy": find_redundancy(test, seed=seed),
+            "attribution": attribute(
+                train, test.per_view(), n_permutations=1, erased=None, seed=seed, progress=advance
+            ),
+        }
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+SPECIAL = {
+    "ablate": Special(
+        changes={"refit": {"flag": "--refit/--frozen"}}, working="ablating",
+        show=showing.extremes,
+    ),
+    "random-masks": Special(
+        working="masking", show=showing.rows("Random masks, one row for each share removed"),
+    ),
+    "cumulate": Special(
+        changes={"order": {"default": "worst-first"}, "n_random": {"flag": "--random-orders"}},
+        working="removing", show=showing.curve,
+    ),
+    "confirm": Special(
+        changes={"refit": {"flag": "--refit/--frozen"}}, working="confirming",
+        show=showing.rows("Smallest q-values first", by=["q_aggregated", "importance"]),
+    ),
+    "evaluate": Special(
+        changes={"readers": {"default": "knn,ridge"}}, many=True,
+        inputs=f"{SAMPLES} {TABLE}", working="evaluating", measure=_evaluate,
+        show=showing.evaluation,
+    ),
+    "correlate": Special(
+        changes={"views": {"default": 2}}, working="drawing the null", measure=_correlate,
+        show=showing.correlation,
+        beside=lambda result: {".npy": _npy(result.matrix)},
+    ),
+    "decompose": Special(working="decomposing", show=showing.spectrum),
+    "redundancy": Special(
+        changes={"reader": {"help": "Keep the accuracy of this reader instead of variance: knn, "
+                            "ridge or logistic. It needs labels."}},
+        working="halving", measure=_redundancy, show=showing.redundancy,
+    ),
+    "compare": Special(working="comparing", show=showing.comparison),
+    "attribute": Special(
+        inputs=f"train array labels on by_order in_distribution views {TABLE} basis "
+        "max_queries data data_dir",
+        leave_out=("erased",),
+        changes={"factors": {"flag": "--factor", "help": "Factors to look at; repeatable. All by "
+                             "default."}},
+        more=(
+            Option("erase", "--erase", str, "Factor to take out: leading, none, or a name.",
+                   "leading"),
+            Option("reader", "--reader", str, "Reader for the ablation importance: ridge, knn, "
+                   "logistic or none.", "ridge",
+                   read=lambda name: name if name == "none" else known_reader(name)),
+        ),
+        working="permuting", measure=_attribute, show=showing.attribution,
+        shown=("factors", "erasure"),
+    ),
+    "erase": Special(
+        inputs=f"{SAMPLES} in_distribution {TABLE}",
+        changes={
+            "factor": {"help": "Factor to take out."},
+            "basis": {"flag": "--directions", "help": "Basis of the directions to remove: pca, "
+                      "whiten, varimax or ica."},
+            "n_removed": {"flag": "--remove", "help": "Dimensions, and directions, to remove; by "
+                          "default those that carry the factor."},
+        },
+        working="erasing", measure=_erase, show=showing.erasure, shown=("splits", "in_words"),
+    ),
+    "follow": Special(
+        inputs="data data_dir", many=True, measure=_follow,
+        more=(
+            Option("key", "--key", str, "Where the mask stands in torch files of other programs."),
+            Option("sigmoid", "--sigmoid", bool, "The mask there is kept as logits.", False),
+            Option("links", "--links/--no-links", bool, "Link the final weights to ridge "
+                   "importance, redundancy and nuisance.", True),
+        ),
+        working="following", show=showing.evolution, shown=("links", "verdicts"),
+    ),
+    "bound": Special(
+        inputs=f"{FEATURES} split max_queries data data_dir",
+        changes={"temperature": {"help": "Inner products are divided by this number."}},
+        working="bounding", measure=_bound, show=showing.bound,
+        shown=("terms", "risk", "held", "verdict"),
+    ),
+}  # fmt: skip
