@@ -85,6 +85,14 @@ def test_other_errors_are_raised(monkeypatch):
         examined(split(), split(seed=1))
 
 
+def test_every_probe_says_what_it_needs():
+    known = {"labels", "views", "factors", "trace", "train"}
+    for name, probe in all_probes().items():
+        alternatives = sys.modules[probe.__module__].NEEDS
+        assert alternatives, name
+        assert all(each <= known for each in alternatives), name
+
+
 # A probe of another package ------------------------------------------------------------------
 
 COHERE = '''

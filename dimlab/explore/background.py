@@ -9,16 +9,9 @@ _IDLE = 0.3  # seconds without a change before the job begins
 
 
 class WhenIdle:
-    """A job run in a thread once nothing has changed for a while; a change cancels it.
+    """A job that runs in a thread once nothing has changed for a while; a change cancels it."""
 
-    Parameters
-    ----------
-    job : callable
-        Takes ``cancelled``, which it asks now and then.
-    failed : callable
-        Told what the job raised.
-    """
-
+    # the job asks ``cancelled`` now and then; ``failed`` is told what it raised
     def __init__(
         self, job: Callable[[Callable[[], bool]], None], failed: Callable[[Exception], None]
     ) -> None:

@@ -22,20 +22,7 @@ _TALL = 96  # pixels of a shown image
 
 
 def draw_classes(state: MaskState, full: MaskState, classes: np.ndarray) -> Figure:
-    """Draw how the ridge's accuracy within each class differs from that of all dimensions.
-
-    Parameters
-    ----------
-    state, full : MaskState
-        Of the mask, and of all dimensions.
-    classes : ndarray of shape (K,), int
-        Class ids. Of many, those of the largest change are shown.
-
-    Returns
-    -------
-    Figure
-        Bars of the change; the accuracy itself stands below each class.
-    """
+    """Draw how the ridge's accuracy within each class differs from that of all dimensions."""
     change = state.ridge_per_class - full.ridge_per_class
     known = np.flatnonzero(~np.isnan(change))
     largest = known[np.argsort(-np.abs(change[known]), kind="stable")[:_MOST_CLASSES]]
@@ -50,25 +37,13 @@ def draw_classes(state: MaskState, full: MaskState, classes: np.ndarray) -> Figu
     labels = [f"{classes[c]}\n{state.ridge_per_class[c]:.2f}" for c in shown]
     ax.set_xticks(place, labels, fontsize="x-small" if len(shown) > 10 else "small")
     some = f" ({len(shown)} of {len(known)}, largest changes)" if len(shown) < len(known) else ""
-    ax.set_xlabel(f"class, and its accuracy now{some}", fontsize="small")
-    ax.set_ylabel("change of accuracy", fontsize="small")
-    ax.set_title("Ridge within each class, against all dimensions", loc="left", fontsize="medium")
+    title = "Ridge within each class, against all dimensions"
+    _name(ax, f"class, and its accuracy now{some}", "change of accuracy", title)
     return figure
 
 
 def draw_spectrum(state: MaskState, full: MaskState) -> Figure:
-    """Draw the singular values of the kept test features beside those of all, log-log.
-
-    Parameters
-    ----------
-    state, full : MaskState
-        Of the mask, and of all dimensions.
-
-    Returns
-    -------
-    Figure
-        Values that are 0 are left out.
-    """
+    """Draw the singular values of the kept test features beside those of all, log-log."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     figure, ax = _axes()
@@ -86,9 +61,7 @@ def draw_spectrum(state: MaskState, full: MaskState) -> Figure:
     low, high = ax.get_ylim()
     if high < 100 * low:  # a power of ten or two would be all that is labelled
         ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.set_xlabel("rank", fontsize="small")
-    ax.set_ylabel("singular value", fontsize="small")
-    ax.set_title("Spectrum of the test features", loc="left", fontsize="medium")
+    _name(ax, "rank", "singular value", "Spectrum of the test features")
     ax.legend(frameon=False, fontsize="small", loc="lower left")
     return figure
 
@@ -103,20 +76,7 @@ def as_png(figure: Figure) -> bytes:
 
 
 def strip_of(scores: np.ndarray, kept: np.ndarray) -> bytes:
-    """Render scores as a strip of bars, one a dimension; removed ones in orange.
-
-    Parameters
-    ----------
-    scores : ndarray of shape (D,)
-        In the order shown. NaN leaves a gap.
-    kept : ndarray of shape (D,), bool
-        In the same order.
-
-    Returns
-    -------
-    bytes
-        A PNG, wider than high; where all scores are 0 the bars are short.
-    """
+    """Render scores (D,) as a PNG of bars, one a dimension; removed ones in orange, NaN a gap."""
     wide = max(1, -(-_STRIP[0] // len(scores)))
     filled = np.nan_to_num(scores, nan=0.0, posinf=0.0, neginf=0.0)
     low, high = min(float(filled.min()), 0.0), max(float(filled.max()), 0.0)
@@ -148,6 +108,12 @@ def _axes() -> tuple[Figure, Axes]:
     figure = Figure(figsize=_SIZE)
     figure.subplots_adjust(left=0.14, right=0.98, top=0.9, bottom=0.25)  # measuring text is slow
     return figure, figure.add_subplot()
+
+
+def _name(ax: Axes, x: str, y: str, title: str) -> None:
+    ax.set_xlabel(x, fontsize="small")
+    ax.set_ylabel(y, fontsize="small")
+    ax.set_title(title, loc="left", fontsize="medium")
 
 
 def _rgb(colour: str) -> list[int]:

@@ -27,66 +27,19 @@ _PRODUCTS = 10_000 * _N_CANDIDATES * 512  # what a step may cost; more test rows
 
 @dataclass(frozen=True, eq=False)
 class MaskState:
-    """What readers and spectrum are on the kept dimensions.
+    """What readers and spectrum are on the kept dimensions."""
 
-    Parameters
-    ----------
-    kept : ndarray of shape (D,), bool
-        Dimensions that are read.
-    ridge_accuracy : float
-        Accuracy on test of a ridge fitted again on the kept dimensions.
-    ridge_per_class : ndarray of shape (K,)
-        The same within each class; NaN for a class that test lacks.
-    knn_accuracy : float
-        Accuracy of votes among candidates only: an approximation of `Explorer.exact_knn`.
-    n_knn_rows : int
-        Test rows that it is judged on.
-    singular_values : ndarray of shape (min(N, d),)
-        Of the kept test features, not centred, descending.
-    effective_rank : float
-        Exponential of the entropy of their shares; NaN where all are 0.
-    """
-
-    kept: np.ndarray
-    ridge_accuracy: float
-    ridge_per_class: np.ndarray
-    knn_accuracy: float
-    n_knn_rows: int
-    singular_values: np.ndarray
-    effective_rank: float
+    kept: np.ndarray  # (D,) bool
+    ridge_accuracy: float  # on test, fitted again on the kept dimensions
+    ridge_per_class: np.ndarray  # (K,) within each class; NaN for a class that test lacks
+    knn_accuracy: float  # of votes among candidates only: an approximation of `Explorer.exact_knn`
+    n_knn_rows: int  # test rows that it is judged on
+    singular_values: np.ndarray  # (min(N, d),) of the kept test features, not centred, descending
+    effective_rank: float  # exponential of the entropy of their shares; NaN where all are 0
 
 
 class Explorer:
-    """Accuracies and spectrum under a mask that changes often; what `explore` shows.
-
-    Parameters
-    ----------
-    train, test : Representation
-        Labelled splits of the same D dimensions.
-    k, temperature : int and float, default=5 and 1.0
-        As in `KNN`.
-    penalty : float, default=1e-3
-        As in `Ridge`.
-    n_candidates : int, default=64
-        Train rows, at least k, that may vote for a test row before the exact search has ended.
-    seed : int, default=0
-        Draws the test rows that the candidates are judged on, where all would take too long.
-
-    Raises
-    ------
-    ValueError
-        If labels are missing, D differs, test has a class that train lacks, the splits are in
-        different bases, or a number is out of its range.
-
-    Examples
-    --------
-    >>> features = np.array([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
-    >>> split = Representation(features, labels=np.array([0, 0, 1, 1]))
-    >>> explorer = Explorer(split, split, k=1)
-    >>> explorer.remove([0])
-    >>> explorer.state().ridge_accuracy, explorer.exact_knn()
-    (0.5, 0.5)
-    """
+    """Accuracies and spectrum under a mask that changes often; what `explore` shows."""
 
     def __init__(
         self,
@@ -121,18 +74,7 @@ class Explorer:
         return np.flatnonzero(~self.kept)
 
     def remove(self, dimensions: Iterable[int] | np.ndarray) -> None:
-        """Remove these dimensions and keep all others.
-
-        Parameters
-        ----------
-        dimensions : iterable of int
-            In 0 .. D-1, not all of them.
-
-        Raises
-        ------
-        ValueError
-            If one is out of range or none would be left.
-        """
+        """Remove these dimensions, not all of them, and keep all others."""
         self.kept = self.checked(dimensions)
 
     def checked(self, dimensions: Iterable[int] | np.ndarray) -> np.ndarray:
@@ -155,13 +97,7 @@ class Explorer:
         return kept
 
     def state(self) -> MaskState:
-        """Return accuracies and spectrum of the kept dimensions, within a slider's step.
-
-        Returns
-        -------
-        MaskState
-            Ridge and spectrum as if computed anew; kNN among candidates only.
-        """
+        """Return ridge and spectrum of the kept dimensions, as if computed anew, and kNN."""
         kept, truth = self.kept, self._queries[1]
         read = masked_ridge(self._ridge.system, self._ridge.intercept, self._columns, kept)
         counts = np.bincount(truth, minlength=len(self.classes))
@@ -179,18 +115,7 @@ class Explorer:
         )
 
     def exact_knn(self, cancelled: Callable[[], bool] = lambda: False) -> float | None:
-        """Return the exact kNN accuracy on the kept dimensions, or None where cancelled.
-
-        Parameters
-        ----------
-        cancelled : callable, optional
-            Asked before each block of test rows.
-
-        Returns
-        -------
-        float or None
-            That of `KNN` on the kept dimensions.
-        """
+        """Return the exact kNN accuracy on the kept dimensions, or None where cancelled."""
         kept, (queries, truth, _) = self.kept, self._queries
         read = exact_votes(
             self._bank[0][:, kept],

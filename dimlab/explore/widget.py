@@ -26,19 +26,7 @@ Scores = Callable[[], tuple[np.ndarray, np.ndarray]]  # of each dimension, and w
 
 
 class Exploration:
-    """The notebook widget; build it with `explore`.
-
-    Parameters
-    ----------
-    explorer : Explorer
-        What is shown.
-    orders : mapping of str to callable
-        Scores of the dimensions, and what decides ties, by the name of the order.
-    images : ImageSet or None
-        Images of the test rows.
-    removed : sequence of int
-        Dimensions removed at first.
-    """
+    """The notebook widget; build it with `explore`."""
 
     def __init__(
         self,

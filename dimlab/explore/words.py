@@ -14,29 +14,7 @@ _SPAN = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
 
 
 def parse_spans(name: str, text: str) -> set[int]:
-    """Read dimensions and ranges of them, both ends included.
-
-    Parameters
-    ----------
-    name : str
-        The field, for the message.
-    text : str
-        As "3, 17, 40-60"; empty: none.
-
-    Returns
-    -------
-    set of int
-
-    Raises
-    ------
-    ValueError
-        If something else is written, or a range ends before it begins.
-
-    Examples
-    --------
-    >>> sorted(parse_spans("also removed", "7, 3-5"))
-    [3, 4, 5, 7]
-    """
+    """Read dimensions and ranges of them, both ends included, as 3, 17, 40-60; empty: none."""
     found: set[int] = set()
     for part in filter(None, (part.strip() for part in text.split(","))):
         match = _SPAN.fullmatch(part)
@@ -50,13 +28,7 @@ def parse_spans(name: str, text: str) -> set[int]:
 
 
 def spans_of(dimensions: Iterable[int] | np.ndarray) -> str:
-    """Write dimensions as `parse_spans` reads them.
-
-    Examples
-    --------
-    >>> spans_of([7, 3, 4, 5])
-    '3-5, 7'
-    """
+    """Write dimensions as `parse_spans` reads them."""
     index = np.unique(np.asarray(list(dimensions), dtype=np.int64))
     runs = np.split(index, np.flatnonzero(np.diff(index) > 1) + 1) if len(index) else []
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
@@ -82,19 +54,7 @@ def reading_of(name: str, accuracy: float, before: float | None, kind: str, rows
 
 
 def code_of(explorer: Explorer) -> str:
-    """Write Python that gives an explorer's numbers by the public functions, and its view again.
-
-    Parameters
-    ----------
-    explorer : Explorer
-        The kept dimensions and the readers' settings are read off it.
-
-    Returns
-    -------
-    str
-        Code in which ``train`` and ``test`` stand for the explorer's representations. It defines
-        ``kept``, ``scores``, ``spectrum`` and ``view``.
-    """
+    """Write Python that gives an explorer's numbers by the public functions, and its view again."""
     listed = ", ".join(map(str, explorer.removed.tolist()))
     removed = f"removed = [{listed}]"
     if len(removed) > 88:

@@ -14,6 +14,8 @@ from dimlab.figures.house import (
     ORANGE,
     as_written,
     axes_or_current,
+    finished,
+    heat_map,
     legend_of,
     titled,
 )
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from dimlab.probes.attribute import Attribution
     from dimlab.probes.erase import Erasure
 
-__all__ = ["plot_attribution", "plot_attribution_effects", "plot_erasure", "plot_localisation"]
 
 _UNDECIDED = "#C9C9C9"
 _MOSAIC = 2.0  # width / height of a mosaic of tiles
@@ -148,23 +149,19 @@ def plot_attribution_effects(result: Attribution, *, ax: Axes | None = None) -> 
     rows = np.argsort(-total, kind="stable")
     shown = result.effect[np.ix_(order, rows)].T
     top = max(float(np.nanmax(shown, initial=0.0)), 1e-6)
-    mesh = ax.pcolormesh(
-        np.ma.masked_invalid(shown), cmap="cividis", vmin=0, vmax=top, rasterized=True, linewidth=0
-    )
-    ax.figure.colorbar(mesh, ax=ax, label="effect given the label (share of error)")
+    notes = ["" if each else " (not identifiable)" for each in result.identifiable]
+    names = [f"{result.factors[f]}{notes[f]}" for f in rows]
+    heat_map(
+        ax, np.ma.masked_invalid(shown), order, names, cmap="cividis", vmin=0, vmax=top,
+        label="effect given the label (share of error)",
+    )  # fmt: skip
     y, x = np.nonzero(result.own[np.ix_(order, rows)].T)
     # dark on light and light on dark
     dots = np.where(shown[y, x] > 0.6 * top, "black", "white")
     ax.scatter(x + 0.5, y + 0.5, s=5, c=dots, lw=0)
-    every = max(1, len(order) // 20)
-    ax.set_xticks(np.arange(len(order))[::every] + 0.5, order[::every], rotation=90)
-    notes = ["" if each else " (not identifiable)" for each in result.identifiable]
-    names = [f"{result.factors[f]}{notes[f]}" for f in rows]
-    ax.set_yticks(np.arange(len(rows)) + 0.5, names)
     ax.invert_yaxis()
-    ax.set_xlabel("dimension, largest nuisance score first")
-    ax.set_title(titled("Effects of factors (dot: q ≤ 0.05, others known)", result), loc="left")
-    return as_written(ax)
+    title = titled("Effects of factors (dot: q ≤ 0.05, others known)", result)
+    return finished(ax, "dimension, largest nuisance score first", None, title)
 
 
 def plot_erasure(result: Erasure, *, ax: Axes | None = None) -> Axes:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dimlab.text import fitted, visible
 
 if TYPE_CHECKING:
@@ -86,6 +88,28 @@ def axes_or_current(ax: Axes | None) -> Axes:
     import matplotlib.pyplot as plt
 
     return plt.gca()
+
+
+def finished(ax: Axes, x: str | None, y: str | None, title: str) -> Axes:
+    """Name the axes and the figure, where a name is given, and let the words stand as written."""
+    if x is not None:
+        ax.set_xlabel(x)
+    if y is not None:
+        ax.set_ylabel(y)
+    ax.set_title(title, loc="left")
+    return as_written(ax)
+
+
+def heat_map(
+    ax: Axes, values: np.ndarray, columns: Any, rows: Sequence[str], **options: Any
+) -> None:
+    """Draw values (R, C) as colours beside their scale; at most some twenty columns are named."""
+    label = options.pop("label")
+    mesh = ax.pcolormesh(values, rasterized=True, linewidth=0, **options)
+    ax.figure.colorbar(mesh, ax=ax, label=label)
+    every = max(1, len(columns) // 20)
+    ax.set_xticks(np.arange(len(columns))[::every] + 0.5, columns[::every], rotation=90)
+    ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
 
 
 def as_written(ax: Axes) -> Axes:

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dimlab.figures.house import BLUE, GREEN, GREY, ORANGE, as_written, axes_or_current, titled
+from dimlab.figures.house import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    as_written,
+    axes_or_current,
+    finished,
+    titled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,14 +23,6 @@ if TYPE_CHECKING:
     from dimlab.mask import MaskTrace
     from dimlab.probes.bound_risk import RiskBound
     from dimlab.probes.follow import MaskEvolution
-
-__all__ = [
-    "plot_mask_evolution",
-    "plot_mask_evolution_links",
-    "plot_mask_evolution_quantiles",
-    "plot_mask_trace",
-    "plot_risk_bound",
-]
 
 
 def plot_mask_trace(trace: MaskTrace, *, ax: Axes | None = None) -> Axes:
@@ -58,10 +59,7 @@ def plot_mask_trace(trace: MaskTrace, *, ax: Axes | None = None) -> Axes:
             ax.plot(trace.steps, trace.weights[:, dimension], color=colour, lw=1.3, label=label)
     ax.plot(trace.steps, trace.weights.mean(axis=1), color="black", lw=1.3, ls="--", label="mean")
     ax.legend(frameon=False, fontsize="small")
-    ax.set_xlabel("training step")
-    ax.set_ylabel("mask weight")
-    ax.set_title("The mask while it learns", loc="left")
-    return as_written(ax)
+    return finished(ax, "training step", "mask weight", "The mask while it learns")
 
 
 def plot_mask_evolution(result: MaskEvolution, *, ax: Axes | None = None) -> Axes:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dimlab.figures.house import BLUE, GREEN, GREY, ORANGE, as_written, axes_or_current, titled
+from dimlab.figures.house import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    as_written,
+    axes_or_current,
+    finished,
+    titled,
+)
 from dimlab.text import fitted
 
 if TYPE_CHECKING:
@@ -19,14 +28,6 @@ if TYPE_CHECKING:
     from dimlab.probes.decompose import Spectrum
     from dimlab.probes.find_redundancy import Redundancy
     from dimlab.representation import Representation
-
-__all__ = [
-    "plot_comparison",
-    "plot_correlation",
-    "plot_redundancy",
-    "plot_representation",
-    "plot_spectrum",
-]
 
 
 def plot_correlation(result: Correlation, *, ax: Axes | None = None) -> Axes:
@@ -362,7 +363,9 @@ def plot_representation(
     if labels is not None:
         edges = np.flatnonzero(np.diff(labels[rows])) + 0.5
         ax.hlines(edges, -0.5, n_triples - 0.5, color="white", lw=0.8)
-    ax.set_xlabel("dimensions, three to a pixel")
-    ax.set_ylabel("samples" if labels is None else "samples, grouped by class")
-    ax.set_title("Dimensions as colours: grey where three neighbours agree", loc="left")
-    return as_written(ax)
+    return finished(
+        ax,
+        "dimensions, three to a pixel",
+        "samples" if labels is None else "samples, grouped by class",
+        "Dimensions as colours: grey where three neighbours agree",
+    )

@@ -14,6 +14,8 @@ from dimlab.figures.house import (
     ORANGE,
     as_written,
     axes_or_current,
+    finished,
+    heat_map,
     titled,
     unit_of,
 )
@@ -26,13 +28,6 @@ if TYPE_CHECKING:
     from dimlab.probes.confirm_harmful import HarmfulDimensions
     from dimlab.probes.random_masks import MaskedScores
 
-__all__ = [
-    "plot_ablation",
-    "plot_ablation_per_class",
-    "plot_cumulative_ablation",
-    "plot_harmful_dimensions",
-    "plot_masked_scores",
-]
 
 _MANY = 150  # dimensions
 
@@ -143,19 +138,14 @@ def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes
     effect = result.per_class[:, known]
     chosen = np.sort(np.argsort(-np.abs(effect).max(axis=1), kind="stable")[:40])
     limit = float(np.abs(effect[chosen]).max()) or 0.01
-    mesh = ax.pcolormesh(
-        effect[chosen].T, cmap="RdBu", vmin=-limit, vmax=limit, rasterized=True, linewidth=0
-    )
-    ax.figure.colorbar(mesh, ax=ax, label=f"importance ({result.score.replace('_', ' ')} lost)")
     single = all(len(group) == 1 for group in result.groups)
     names = [str(result.groups[g][0]) if single else f"g{g}" for g in chosen]
-    every = max(1, len(chosen) // 20)
-    ax.set_xticks(np.arange(len(chosen))[::every] + 0.5, names[::every], rotation=90)
-    ax.set_yticks(np.arange(len(known)) + 0.5, [str(c) for c in result.classes[known]])
-    ax.set_xlabel(unit_of(result))
-    ax.set_ylabel("class")
-    ax.set_title(titled(f"Effect within each class, {result.reader} reader", result), loc="left")
-    return as_written(ax)
+    heat_map(
+        ax, effect[chosen].T, names, [str(c) for c in result.classes[known]], cmap="RdBu",
+        vmin=-limit, vmax=limit, label=f"importance ({result.score.replace('_', ' ')} lost)",
+    )  # fmt: skip
+    title = titled(f"Effect within each class, {result.reader} reader", result)
+    return finished(ax, unit_of(result), "class", title)
 
 
 def plot_cumulative_ablation(result: CumulativeAblation, *, ax: Axes | None = None) -> Axes:
@@ -190,10 +180,8 @@ def plot_cumulative_ablation(result: CumulativeAblation, *, ax: Axes | None = No
     ax.plot(result.n_removed, result.scores, color=BLUE, lw=1.5, label=result.order_name)
     ax.axhline(result.full_score, color="black", lw=0.8, ls="--", label="all dimensions")
     ax.legend(frameon=False, fontsize="small")
-    ax.set_xlabel(f"{unit_of(result)}s removed")
-    ax.set_ylabel("accuracy (share of test samples)")
-    ax.set_title(titled(f"Cumulative ablation, {result.reader} reader", result), loc="left")
-    return as_written(ax)
+    title = titled(f"Cumulative ablation, {result.reader} reader", result)
+    return finished(ax, f"{unit_of(result)}s removed", "accuracy (share of test samples)", title)
 
 
 def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None) -> Axes:
@@ -250,10 +238,12 @@ def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None
     ax.set_yscale("log")
     ax.set_ylim(min(0.01, float(q_value.min()) / 3), 1.6)
     ax.legend(frameon=False, fontsize="small")
-    ax.set_xlabel("importance (accuracy lost)")
-    ax.set_ylabel("aggregated q-value on held-out halves")
-    ax.set_title(titled(f"Confirmed harm, {result.reader} reader", result), loc="left")
-    return as_written(ax)
+    return finished(
+        ax,
+        "importance (accuracy lost)",
+        "aggregated q-value on held-out halves",
+        titled(f"Confirmed harm, {result.reader} reader", result),
+    )
 
 
 def plot_masked_scores(result: MaskedScores, *, ax: Axes | None = None) -> Axes:
@@ -308,7 +298,5 @@ def plot_masked_scores(result: MaskedScores, *, ax: Axes | None = None) -> Axes:
     ax.axhline(0, color="black", lw=0.8)
     ax.set_xticks(places, [f"{rate:g}" for rate in result.drop])
     ax.legend(frameon=False, fontsize="small")
-    ax.set_xlabel("share of dimensions removed")
-    ax.set_ylabel("accuracy gained on all dimensions")
-    ax.set_title(titled(f"Random masks, {result.reader} reader", result), loc="left")
-    return as_written(ax)
+    title = titled(f"Random masks, {result.reader} reader", result)
+    return finished(ax, "share of dimensions removed", "accuracy gained on all dimensions", title)

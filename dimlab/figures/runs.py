@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dimlab.figures.house import BLUE, GREEN, GREY, ORANGE, as_written, axes_or_current, legend_of
+from dimlab.figures.house import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    as_written,
+    axes_or_current,
+    finished,
+    legend_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,13 +25,6 @@ if TYPE_CHECKING:
     from dimlab.baselines import BaselineComparison
     from dimlab.probes.evaluate import Evaluation
     from dimlab.training.checkpoint import Checkpoint
-
-__all__ = [
-    "plot_baseline_comparison",
-    "plot_checkpoint",
-    "plot_evaluation",
-    "plot_projector_widths",
-]
 
 
 def plot_checkpoint(result: Checkpoint, *, ax: Axes | None = None) -> Axes:
@@ -71,10 +73,7 @@ def plot_checkpoint(result: Checkpoint, *, ax: Axes | None = None) -> Axes:
     ax.yaxis.set_minor_formatter(NullFormatter())
     if set(terms) & set(metrics):  # an untrained network has none
         ax.legend(frameon=False, fontsize="small")
-    ax.set_xlabel("training step")
-    ax.set_ylabel("loss term / its first value")
-    ax.set_title("Loss terms", loc="left")
-    return as_written(ax)
+    return finished(ax, "training step", "loss term / its first value", "Loss terms")
 
 
 def plot_evaluation(result: Evaluation, *, ax: Axes | None = None) -> Axes:
@@ -223,7 +222,5 @@ def plot_projector_widths(table: Any, *, ax: Axes | None = None) -> Axes:
     ax.minorticks_off()
     if "method" in table.columns:
         legend_of(ax, lines, frameon=False, fontsize="small")
-    ax.set_xlabel("projector width (dimensions)")
-    ax.set_ylabel("accuracy (share of test samples)")
-    ax.set_title("Accuracy against projector width", loc="left")
-    return as_written(ax)
+    title = "Accuracy against projector width"
+    return finished(ax, "projector width (dimensions)", "accuracy (share of test samples)", title)

@@ -20,9 +20,10 @@ from dimlab.kernels.correlation import (
 )
 from dimlab.moments import N_BLOCKS, Moments
 from dimlab.probes._moments import ALL_CONSTANT, ids_of, moments_of, refuse_pairs, said_of
+from dimlab.probes._reading import ReaderLike
 from dimlab.probes._redundancy import by_chance, copies, explained, pivots, stability
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
-from dimlab.readers.base import Progress
+from dimlab.readers.base import Progress, name_of
 from dimlab.representation import Representation
 from dimlab.result import Result, Verdict, column, detail, entries, entry, per, scalar
 
@@ -209,7 +210,7 @@ class Redundancy(Result):
     keep: float = detail(
         "Share of the variance (or of the reader's full accuracy) that `subset` keeps."
     )
-    reader: str = detail("The reader; empty: the subset keeps variance.")
+    reader: str = detail("Name of the reader; empty: the subset keeps variance.")
     caution: str = scalar(
         "What could not be measured, and why; else empty.", optional=True, default=""
     )
@@ -284,7 +285,7 @@ def find_redundancy(
     *,
     cut: float = 0.5,
     keep: float = 0.99,
-    reader: str | None = None,
+    reader: ReaderLike | None = None,
     n_blocks: int = N_BLOCKS,
     clusters: str | np.ndarray | None = None,
     seed: int = 0,
@@ -302,8 +303,8 @@ def find_redundancy(
         Groups are merged while the mean |correlation| between them is at least this, in (0, 1].
     keep : float, default=0.99
         Share of the variance, or of the reader's accuracy, that the subset keeps, in (0, 1].
-    reader : {"ridge", "knn", "logistic"}, optional
-        Keep this reader's accuracy instead of variance; needs labels.
+    reader : str or object, optional
+        Keep the accuracy of this reader, as `ablate` takes it, instead of variance; needs labels.
     n_blocks : int, default=20
         Blocks of samples that halves are made of, >= 2; ignored for moments, which have theirs.
     clusters : str or ndarray of shape (N,), optional
@@ -425,7 +426,7 @@ def find_redundancy(
         kept_accuracy=accuracy,
         keep=keep,
         subset=order[: _shortest(kept_variance if accuracy is None else accuracy, keep)],
-        reader=reader or "",
+        reader="" if reader is None else name_of(reader),
         n_samples=moments.n,
         caution=caution,
         **said_of(representation, ids),
@@ -442,7 +443,7 @@ def _accuracies(
     representation: Representation,
     labels: np.ndarray,
     order: np.ndarray,
-    reader: str,
+    reader: ReaderLike,
     seed: int,
     ids: np.ndarray | None,
 ) -> np.ndarray:

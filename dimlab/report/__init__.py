@@ -308,45 +308,10 @@ def write_result(
 ) -> dict[str, Path]:
     """Write a result whole, as ``<name>.csv`` and ``.json``, its other tables, and figures.
 
-    Parameters
-    ----------
-    folder : path
-        Made if missing.
-    name : str
-        Stem of the files.
-    result : result
-        With ``to_frame()`` and ``summary()``; where it has ``tables()``, each is a
-        ``<name>-<table>.csv``; where it has ``parts()``, each is a result of its own,
-        ``<name>-<part>``. Figures are all ``plot_<class name>`` and ``plot_<class name>_<what>``.
-        What dimlab itself measured is also kept whole, as ``<name>.result.npz``.
-    figure_format : {"svg", "png", "pdf"}, default="svg"
-        Of the figures.
-    beside : mapping of str to bytes, optional
-        Contents of further files that belong to it, by ending, such as ``.npy``.
-    provenance : mapping, optional
-        Where it is from, kept as ``<name>.provenance.json`` with the hashes of the other files.
-
-    Returns
-    -------
-    dict of str to Path
-        The files written, by kind.
-
-    Raises
-    ------
-    ValueError
-        If the format is unknown.
-    TypeError
-        If the summary or the provenance holds what JSON cannot.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from dimlab.mask import MaskTrace
-    >>> trace = MaskTrace(np.array([0, 10]), np.array([[0.5, 0.5], [0.25, 0.75]]))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     files = write_result(folder, "mask", trace, beside={".txt": b"moved"})
-    ...     files["csv"].name, files[".txt"].read_bytes()
-    ('mask.csv', b'moved')
+    Tables are ``<name>-<table>.csv``, parts results of their own, ``<name>-<part>``; what dimlab
+    measured is kept as ``<name>.result.npz``. ``beside`` are contents of further files by ending,
+    ``provenance`` is kept as ``<name>.provenance.json`` with the hashes of the other files. Returns
+    the files written, by kind.
     """
     check_format(figure_format)
     files = _files_of(name, result, figure_format)

@@ -34,19 +34,9 @@ _COLUMNS = {
 
 
 def dimensions_of(results: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
-    """Join what the results say of each dimension of the axes.
+    """Join what the results say of each dimension of the axes, each class once: frame and titles.
 
-    Parameters
-    ----------
-    results : mapping of str to result
-        By any names; each class counts once, the first of it whose rows are dimensions.
-
-    Returns
-    -------
-    frame : pandas.DataFrame
-        One row a dimension; empty where no result has any.
-    titles : dict of str to str
-        What each column is.
+    The frame has one row a dimension, and none where no result has any.
     """
     import pandas as pd
 

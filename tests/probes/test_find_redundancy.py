@@ -20,6 +20,7 @@ from dimlab.kernels.correlation import independent_correlations
 from dimlab.moments import Moments
 from dimlab.probes.ablate import ablate
 from dimlab.probes.find_redundancy import find_redundancy
+from dimlab.readers import KNN
 from dimlab.report import verdicts_of
 from dimlab.representation import Representation
 from tests import worlds
@@ -398,6 +399,17 @@ def test_the_subset_of_a_reader_keeps_its_accuracy_on_the_other_half(reader, fit
 
 
 # Errors --------------------------------------------------------------------------------------
+
+
+def test_the_subset_is_kept_for_any_reader(rng):
+    labels = np.arange(80) % 2
+    features = rng.normal(size=(80, 3)) + np.outer(labels, [5, 0, 0])
+    split = Representation(features, labels=labels)
+    found = find_redundancy(split, reader=KNN(k=5))
+    np.testing.assert_array_equal(
+        found.kept_accuracy, find_redundancy(split, reader="knn").kept_accuracy
+    )
+    assert found.summary()["subset_keeps"] == "0.99 of the accuracy of a knn reader"
 
 
 def test_the_subset_of_a_reader_is_judged_on_rows_that_it_was_not_fitted_on():
