@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from dimlab.cli.inputs import reading
+from dimlab.cli.inputs import Inputs, reading
 
 if TYPE_CHECKING:
     from dimlab.representation import Representation
@@ -53,13 +54,14 @@ class Asked:
         )
 
 
-def asked_in(values: Mapping[str, Any]) -> Asked:
+def asked_in(inputs: Inputs, values: Mapping[str, Any]) -> Asked:
     """Read the table that ``--factors`` names."""
     from dimlab.io.tables import FactorTable
 
     table = None
     if values["table"] is not None:
+        read = partial(FactorTable.read, on=values["on"], by_order=values["by_order"])
         with reading():
-            table = FactorTable.read(values["table"], on=values["on"], by_order=values["by_order"])
+            table = inputs.table(values["table"], read)
     names = values["continuous"].split(",") if values["continuous"] else []
     return Asked(table, names, dict(values["period"] or []))

@@ -91,6 +91,7 @@ class Inputs:
     by_order: bool = False  # or its rows are in the order of the samples
     has_flags: bool = False  # whether the command has the flags for other tools' files
     opened: dict[Path, Source] = field(default_factory=dict, compare=False, repr=False)
+    tables: dict[Path, Source] = field(default_factory=dict, compare=False, repr=False)
     loaded: dict[tuple[str, str, str], ImageSet] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -119,12 +120,21 @@ class Inputs:
                 self.opened[path] = open_source(path, **how)
         return self.opened[path]
 
+    def table(self, path: Path, read: Callable[..., Any]) -> Any:
+        """Read a file of labels or factors, once."""
+        from dimlab.io.source import open_table
+
+        if path not in self.tables:
+            self.tables[path] = open_table(path, read)
+        return self.tables[path].value
+
     def digest(self, path: Path) -> str | None:
         """Return the hash of what was read from a file; None for what is no file."""
         from dimlab.report.provenance import hash_of_file
 
-        if path in self.opened:
-            return self.opened[path].digest
+        known = self.opened.get(path) or self.tables.get(path)
+        if known is not None:
+            return known.digest
         return hash_of_file(path) if path.is_file() else None
 
     def is_own(self, path: Path) -> bool:
@@ -242,6 +252,8 @@ class Inputs:
 
     def representation(self, path: Path, split: str = "test", *, views: int = 0) -> Representation:
         """Read features (N, D) from a file, or encode one split of a checkpoint's data."""
+        from dimlab.io.labels import read_labels
+
         source = self.source(path)
         if source.kind == "features":
             if self.masked:
@@ -252,6 +264,7 @@ class Inputs:
                     features=self.array,
                     labels=self.labels,
                     on=self.on,
+                    read=lambda file: self.table(file, read_labels),
                     by_order=self.by_order,
                 )
         if source.kind == "checkpoint":

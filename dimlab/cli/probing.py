@@ -181,7 +181,7 @@ def _pair(call: Call) -> Measured:
     values = call.values
     train, test = call.inputs.pair(
         call.sources[0], values["max_queries"], max_train=values["max_train"],
-        joined=asked_in(values).joined,
+        joined=asked_in(call.inputs, values).joined,
     )  # fmt: skip
     return call.probe(train, test), {"train": train, "test": test}
 

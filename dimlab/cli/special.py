@@ -55,7 +55,7 @@ def _evaluate(call: Call) -> Measured:
             )
         train, test = call.inputs.pair(
             sources[0], values["max_queries"], max_train=values["max_train"], views=2,
-            joined=asked_in(values).joined,
+            joined=asked_in(call.inputs, values).joined,
         )  # fmt: skip
         return call.probe(train, test, mask=mask_of(test)), {"train": train, "test": test}
     if call.inputs.train is not None:
@@ -95,7 +95,7 @@ def _erase(call: Call) -> Measured:
     from dimlab.probes._factors import notes_of
 
     values, seed = call.values, call.inputs.seed
-    asked = asked_in(values)
+    asked = asked_in(call.inputs, values)
     train, test = call.inputs.pair(call.sources[0], joined=asked.joined)
     test = sampled(test, values["max_queries"], seed=seed)
     train, test = sampled_train(train, test, values["max_train"], seed=seed)
@@ -114,7 +114,7 @@ def _attribute(call: Call) -> Measured:
 
     values, seed = call.values, call.inputs.seed
     source, chosen = call.sources[0], values["erase"]
-    asked = asked_in(values)
+    asked = asked_in(call.inputs, values)
     on_axes = replace(call.inputs, basis=None)
     train, test = on_axes.pair(source, views=values["views"], joined=asked.joined)
     if chosen not in ("leading", "none"):  # before anything long

@@ -83,10 +83,10 @@ def read_arrays(path: Path, file: BinaryIO | None = None) -> Arrays:
     if ending == ".safetensors":
         return Arrays(read_safetensors(path)[0])
     if ending in TABLES:
-        return gathered(read_rows(path))
-    from dimlab.io.unpickle import read_torch_file
+        return gathered(read_rows(path, file))
+    from dimlab.io.unpickle import read_torch, read_torch_file
 
-    return arrays_in(read_torch_file(path))
+    return arrays_in(read_torch_file(path) if file is None else read_torch(path, file))
 
 
 def arrays_in(payload: Any) -> Arrays:
@@ -94,11 +94,6 @@ def arrays_in(payload: Any) -> Arrays:
     leaves = dict(_leaves(_put_together(payload)))
     arrays = {name: each for name, each in leaves.items() if not isinstance(each, str)}
     return Arrays(arrays, {name: each for name, each in leaves.items() if isinstance(each, str)})
-
-
-def numbers_and_text(path: Path) -> Arrays:
-    """Read the arrays of a file that hold numbers or text, one value or more a sample."""
-    return numbers_and_text_in(path, read_arrays(path))
 
 
 def numbers_and_text_in(path: Path, read: Arrays) -> Arrays:
@@ -233,9 +228,9 @@ def text_of(array: np.ndarray) -> np.ndarray:
     return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
 
 
-def read_rows(path: Path) -> Any:
+def read_rows(path: Path, file: BinaryIO | None = None) -> Any:
     """Read a table with at least one row as a DataFrame; of parquet with the index of pandas."""
-    frame = read_table(path, index=True)
+    frame = read_table(path, file, index=True)
     if len(frame) == 0:
         raise ValueError(f"{path.name} must have at least one row; got none.")
     return frame

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,8 @@ import numpy as np
 from dimlab.columns import factor_of
 from dimlab.io.arrays import (
     FEATURES,
-    TABLES,
-    TORCH,
     Arrays,
     by_split,
-    numbers_and_text,
     numbers_and_text_in,
     of_split,
     plain,
@@ -184,8 +181,9 @@ class FeatureFile:
         labels: str | os.PathLike[str] | None = None,
         on: str | None = None,
         by_order: bool = False,
+        read: Callable[[Path], Arrays] | None = None,
     ) -> Representation:
-        """Return a split, or all of a file that holds one split only."""
+        """Return a split, or all of a file that holds one split only; ``read`` as `with_labels`."""
         path, other_file = self.path, is_file_of_labels(labels)
         if self.own is not None:
             found = self.own
@@ -200,7 +198,8 @@ class FeatureFile:
                 found = _chosen(path, self.arrays, split, features, own_labels)
         if labels is None or not other_file:
             return found
-        return with_labels(found, os.fspath(labels), path.name, on=on, by_order=by_order)
+        where = os.fspath(labels)
+        return with_labels(found, where, path.name, on=on, by_order=by_order, read=read)
 
     def layouts(self) -> tuple[FeatureLayout, ...]:
         """Say what each split holds; nothing where it is not plain."""
@@ -211,47 +210,6 @@ class FeatureFile:
             return tuple(
                 _layout(self.path, split, part, None, None) for split, part in parts.items()
             )
-
-
-def splits_of(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Say which splits a file of features names."""
-    return FeatureFile.read(Path(path)).splits
-
-
-def identify_features(path: str | os.PathLike[str]) -> tuple[FeatureLayout, ...]:
-    """Say what a file of features holds."""
-    path = Path(path)
-    return FeatureFile(path, numbers_and_text(path)).layouts()
-
-
-def holds_features(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is one of features; what is none may be a checkpoint."""
-    path = Path(path)
-    ending = ending_of(path)
-    if ending in (".npz", ".npy", *TABLES) or ending_of(path.with_suffix("")) in TABLES:
-        return True
-    if ending == ".safetensors":
-        try:
-            names = list(read_safetensors(path)[0])
-        except (ValueError, OSError):
-            return True  # whoever reads it says what is wrong
-        return not any(plain(name) in ("weight", "bias") for name in names)
-    if ending not in TORCH or not path.is_file():
-        return False
-    try:
-        from dimlab.io.unpickle import read_torch_file
-        from dimlab.training.checkpoint import has_format
-
-        if has_format(read_torch_file(path)):
-            return False  # dimlab's own checkpoint
-        arrays = read_arrays(path)
-        if any(plain(name) in ("weight", "bias") for name in arrays):
-            return False
-        if any(plain(name) in FEATURES for name in (*arrays, *arrays.unusable)):
-            return True  # whoever reads it says what is wrong
-        return len(identify_features(path)) > 0
-    except (ValueError, OSError):
-        return False
 
 
 def _under(name: str | None) -> str:

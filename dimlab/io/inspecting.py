@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dimlab.io.features import holds_features, identify_features
 from dimlab.io.layouts import MASKS, role_of
 from dimlab.io.matching import Match, find_encoder
-from dimlab.io.unpickle import Opened, fault_of, open_weights
+from dimlab.io.source import Source, open_source
+from dimlab.io.unpickle import Opened, fault_of
 from dimlab.io.weights import check_partial, refusal, trained
-from dimlab.mask import DimensionMask, MaskTrace
-from dimlab.moments import Moments
+from dimlab.mask import DimensionMask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +30,6 @@ _FOLDERS = (  # kind, and the files that tell it
     ("run folder", ("checkpoint.pt",)),
     ("folder of results", ()),
 )
-Kind = tuple[str, dict[str, Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,12 +143,18 @@ def inspect_file(
     ('ddp', 'module.', 0, 'no')
     """
     path = Path(path)
-    own = _own_kind(path)
-    if own is not None:
-        return Inspection(path.name, *own)
-    if path.is_file() and _holds_features(path):
-        return _of_features(path)
-    opened = open_weights(path, trust_pickle=trust_pickle)
+    folder = _of_folder(path) if path.is_dir() else None
+    if folder is not None:
+        return folder
+    if path.is_file() and path.name.endswith(_RESULT):
+        why = f"{path.name.removesuffix(_RESULT)}, kept whole."
+        return Inspection(path.name, "result", {"bytes": path.stat().st_size, "why": why})
+    source = open_source(path, trust_pickle=trust_pickle, own=False)
+    if source.kind == "features":
+        return _of_features(source)
+    if source.kind != "weights":
+        return _of_own(source)
+    opened = source.value
     try:
         match = find_encoder(opened, encoder=encoder, stem=stem, layout=layout, branch=branch)
     except ValueError as error:
@@ -164,50 +168,25 @@ def inspect_file(
     return of_match(path, opened, match, loads=reason or "yes")
 
 
-def _own_kind(path: Path) -> Kind | None:
-    """Tell a report, a run, moments, a mask's trace or a whole result."""
-    if path.is_dir():
-        return _folder(path)
-    if not path.is_file():
-        return None
-    size = {"bytes": path.stat().st_size}
-    if path.name.endswith(_RESULT):
-        return "result", size | {"why": f"{path.name.removesuffix(_RESULT)}, kept whole."}
-    if path.suffix == ".safetensors" and Moments.is_state(path):
-        moments = Moments.load(path)
-        return "moments", size | {
-            "n_samples": int(moments.n),
-            "n_dimensions": int(moments.mean.shape[-1]),
-            "has_views": bool(moments.has_views),
-        }
-    if path.suffix == ".npz":
-        return _trace(path, size)
-    return None
-
-
-def _folder(path: Path) -> Kind | None:
+def _of_folder(path: Path) -> Inspection | None:
+    """Tell the folder of a report, a run or results."""
     names = sorted(each.name for each in path.iterdir())
     results = [name for name in names if name.endswith(_RESULT)]
     for kind, wanted in _FOLDERS:
         if set(wanted) <= set(names) and (wanted or results):
             facts: dict[str, Any] = {"holds": names[:20], "n_files": len(names)}
-            return kind, facts | ({"results": results} if results else {})
+            return Inspection(path.name, kind, facts | ({"results": results} if results else {}))
     return None
 
 
-def _trace(path: Path, size: dict[str, Any]) -> Kind | None:
-    try:
-        trace = MaskTrace.load(path)
-    except (ValueError, TypeError, OSError):
-        return None
-    return "mask trace", size | trace.summary()
-
-
-def _holds_features(path: Path) -> bool:
-    try:
-        return holds_features(path)
-    except ValueError:  # tensors that are no arrays: weights, perhaps
-        return False
+def _of_own(source: Source) -> Inspection:
+    """Describe moments, or a mask's trace."""
+    name, value = source.path.name, source.value
+    facts: dict[str, Any] = {"bytes": len(source.content)}
+    if source.kind == "trace":
+        return Inspection(name, "mask trace", facts | value.summary())
+    facts |= {"n_samples": int(value.n), "n_dimensions": int(value.mean.shape[-1])}
+    return Inspection(name, "moments", facts | {"has_views": bool(value.has_views)})
 
 
 def of_match(path: Path, opened: Opened, match: Match, *, loads: str) -> Inspection:
@@ -270,8 +249,9 @@ def _recorded(opened: Opened, name: str) -> str | None:
         return None
 
 
-def _of_features(path: Path) -> Inspection:
-    layouts = identify_features(path)
+def _of_features(source: Source) -> Inspection:
+    """Describe what each split of a file of features holds."""
+    path, layouts = source.path, source.value.layouts()
     rows: list[Mapping[str, Any]] = []
     for each in layouts:
         prefix = f"{each.split}: " if each.split else ""

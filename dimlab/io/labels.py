@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -14,8 +16,9 @@ from dimlab.io.arrays import (
     Arrays,
     by_split,
     columns_of,
-    numbers_and_text,
+    numbers_and_text_in,
     plain,
+    read_arrays,
     read_rows,
     shapes_of,
     split_column,
@@ -37,10 +40,12 @@ def with_labels(
     *,
     on: str | None = None,
     by_order: bool = False,
+    read: Callable[[Path], Arrays] | None = None,
 ) -> Representation:
     """Take labels from another file (``file`` or ``file:column``), by a key or in their order.
 
-    Labels that stand alone in their file, as in an ``.npy``, have nothing but their order.
+    Labels that stand alone in their file, as in an ``.npy``, have nothing but their order. ``read``
+    gives what was read from the file before.
     """
     path, column = Path(where), None
     if not path.is_file() and ":" in where:
@@ -52,7 +57,8 @@ def with_labels(
             "not there."
         )
     with naming(path):
-        arrays = _of_split(_read(path), str(found.meta.get("split", "")), path, source)
+        arrays = (read or read_labels)(path)
+        arrays = _of_split(arrays, str(found.meta.get("split", "")), path, source)
         name = _labels_name(arrays, column, on, path)
         table = {each: _flat(array) for each, array in arrays.items()}
         table = {each: array for each, array in table.items() if array.shape == (len(table[name]),)}
@@ -68,11 +74,11 @@ def with_labels(
     return replace(found, labels=classes, meta=meta)
 
 
-def _read(path: Path) -> Arrays:
-    """Read a file of labels; numbered columns of a table stay columns."""
+def read_labels(path: Path, file: BinaryIO | None = None) -> Arrays:
+    """Read a file of labels (open as ``file``); numbered columns of a table stay columns."""
     if ending_of(path) not in TABLES:
-        return numbers_and_text(path)
-    frame = read_rows(path)
+        return numbers_and_text_in(path, read_arrays(path, file))
+    frame = read_rows(path, file)
     return columns_of(frame, list(frame.columns))
 
 

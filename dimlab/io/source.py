@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,7 @@ from dimlab.moments import FORMAT as MOMENTS
 from dimlab.moments import moments_in
 from dimlab.training.checkpoint import checkpoint_in, has_format
 
-Kind = Literal["checkpoint", "features", "moments", "trace", "weights"]
+Kind = Literal["checkpoint", "features", "moments", "table", "trace", "weights"]
 Content = tuple[Kind, Any]
 
 
@@ -51,8 +52,13 @@ class Source:
         return None if self.value is None else hashlib.sha256(self.content).hexdigest()
 
 
-def open_source(path: Path, *, trust_pickle: bool = False, as_weights: bool = False) -> Source:
-    """Open a file and tell what it is; ``as_weights`` takes any checkpoint as named tensors."""
+def open_source(
+    path: Path, *, trust_pickle: bool = False, own: bool = True, as_weights: bool = False
+) -> Source:
+    """Open a file and tell what it is.
+
+    ``own=False`` takes checkpoints of dimlab as named tensors, ``as_weights`` whatever there is.
+    """
     if str(path).startswith(TIMM):
         return Source(path, "weights", None)
     ending = ending_of(path)
@@ -73,11 +79,19 @@ def open_source(path: Path, *, trust_pickle: bool = False, as_weights: bool = Fa
             payload = read_weights(path, file, trust_pickle=trust_pickle)
             if as_weights:
                 kind, value = "weights", opened(path, payload)
-            elif has_format(payload):
+            elif own and has_format(payload):
                 kind, value = "checkpoint", checkpoint_in(path, file, payload)
             else:
                 kind, value = _in_torch(path, payload)
         return Source(path, kind, value, _content(file))
+
+
+def open_table(path: Path, read: Callable[[Path, BinaryIO], Any]) -> Source:
+    """Open a file of labels or factors; ``read`` gives its value."""
+    if not path.is_file():
+        raise FileNotFoundError(f"factors must be a table; got {path}, which is not there.")
+    with path.open("rb") as file:
+        return Source(path, "table", read(path, file), _content(file))
 
 
 def _content(file: BinaryIO) -> mmap.mmap | bytes:
@@ -106,7 +120,7 @@ def _in_safetensors(path: Path, found: Opened) -> Content:
 def _in_torch(path: Path, payload: Any) -> Content:
     """Tell features from weights: names of weights, names of features, or a plain matrix."""
     arrays = arrays_in(payload)
-    if not any(plain(name) in ("weight", "bias") for name in arrays):
+    if not has_format(payload) and not any(plain(name) in ("weight", "bias") for name in arrays):
         named = any(plain(name) in FEATURES for name in (*arrays, *arrays.unusable))
         if named or _are_features(path, arrays):
             return "features", FeatureFile.of(path, arrays)

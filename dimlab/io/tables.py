@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -40,23 +40,26 @@ def ending_of(path: Path) -> str:
     return path.suffix.lower()
 
 
-def read_table(path: Path, *, index: bool = False) -> Any:
-    """Read a table with a row of names on top as a DataFrame of numbers and text.
+def read_table(path: Path, file: BinaryIO | None = None, *, index: bool = False) -> Any:
+    """Read a table (open as ``file``) with a row of names on top as a DataFrame.
 
     Whole numbers with zeros before them are text. ``index`` makes a column of an index of pandas'
     that has no name and is no count; ``attrs["unread"]`` says which columns are neither.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} must be a table; got nothing there.")
+    if file is None:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} must be a table; got nothing there.")
+        with path.open("rb") as file:
+            return read_table(path, file, index=index)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # columns of mixed types, rows of other lengths
             if ending_of(path) == ".parquet":
-                frame = _read_parquet(path, index)
+                frame = _read_parquet(path, file, index)
             elif ending_of(path) in (".jsonl", ".ndjson"):
-                frame = _read_json_lines(path)
+                frame = _read_json_lines(file)
             else:
-                frame = _read_text(path)
+                frame = _read_text(path, file)
     except ImportError as error:
         raise ValueError(
             f"{path.name} needs pyarrow to be read; got none. Run pip install "
@@ -77,21 +80,26 @@ def read_table(path: Path, *, index: bool = False) -> Any:
     return frame
 
 
-def _read_json_lines(path: Path) -> Any:
+def _read_json_lines(file: BinaryIO) -> Any:
     """Read one JSON object a line; text stays text."""
     import pandas as pd
 
-    return pd.read_json(path, lines=True, dtype=False)
+    file.seek(0)
+    return pd.read_json(file, lines=True, dtype=False)
 
 
-def _read_text(path: Path) -> Any:
+def _read_text(path: Path, file: BinaryIO) -> Any:
     """Read a table of text whose row of names shows what separates its columns."""
     import pandas as pd
 
+    def read(**options: Any) -> Any:
+        file.seek(0)
+        return pd.read_csv(file, **plain, **options)
+
     plain: dict[str, Any] = {
-        "sep": _separator(path), "keep_default_na": False, "skipinitialspace": True,
+        "sep": _separator(path, file), "keep_default_na": False, "skipinitialspace": True,
     }  # fmt: skip
-    top = pd.read_csv(path, header=None, nrows=1, dtype=str, index_col=False, **plain)
+    top = read(header=None, nrows=1, dtype=str, index_col=False)
     names = [str(each).strip() for each in top.iloc[0]]
     _check_names(path, names)
     names = [name or f"{_BLANK}{place}" for place, name in enumerate(names)]
@@ -101,10 +109,11 @@ def _read_text(path: Path) -> Any:
     plain |= {
         "header": 0, "names": names, "na_values": ["", "nan", "NaN"], "index_col": False,
     }  # fmt: skip
-    frame = pd.read_csv(path, low_memory=False, **plain)
+    frame = read(low_memory=False)
     whole = [name for name in names if frame[name].dtype.kind in "iu"]
-    if whole and _ZERO.search(path.read_bytes()):
-        text = pd.read_csv(path, usecols=whole, dtype=str, **plain)
+    file.seek(0)
+    if whole and _ZERO.search(file.read()):
+        text = read(usecols=whole, dtype=str)
         for name in whole:
             if text[name].str.fullmatch(r"\s*[-+]?0\d+\s*").any():
                 frame[name] = text[name]
@@ -112,10 +121,10 @@ def _read_text(path: Path) -> Any:
     return frame.drop(columns=blank)  # a separator at the end of each row
 
 
-def _separator(path: Path) -> str:
+def _separator(path: Path, file: BinaryIO) -> str:
     """Return what the row of names has most of; the file's own ending decides between equals."""
-    with path.open("rb") as file:
-        line = file.readline(_HEAD)
+    file.seek(0)
+    line = file.readline(_HEAD)
     if line.startswith(_UTF_16):
         raise ValueError(f"{path} must be text in UTF-8; got UTF-16. Save it as CSV UTF-8.")
     if b"\0" in line:
@@ -141,20 +150,20 @@ def _check_names(path: Path, names: list[str]) -> None:
     )
 
 
-def _read_parquet(path: Path, index: bool) -> Any:
+def _read_parquet(path: Path, file: BinaryIO, index: bool) -> Any:
     """Read a table; what its columns take is known before they are unpacked."""
     import pandas as pd
     from pyarrow import ArrowException, parquet
 
     try:
-        found = parquet.read_metadata(path)
+        found = parquet.read_metadata(file)
         groups = [found.row_group(number) for number in range(found.num_row_groups)]
         unpacked = sum(max(group.total_byte_size, 0) for group in groups)
         check_fits(path, max(unpacked, 8 * found.num_rows * found.num_columns))
-        schema = parquet.read_schema(path)
+        schema = parquet.read_schema(file)
         unread = {each.name: str(each.type) for each in schema if not _is_plain(each.type)}
         columns = [name for name in schema.names if name not in unread] if unread else None
-        frame = pd.read_parquet(path, columns=columns)
+        frame = pd.read_parquet(file, columns=columns)
     except ArrowException as error:  # not all of them are ValueErrors
         raise ValueError(reason_of(error)) from error
     names = [each for each in frame.index.names if each is not None]
@@ -358,15 +367,20 @@ class FactorTable:
 
     @classmethod
     def read(
-        cls, path: str | os.PathLike[str], *, on: str | None = None, by_order: bool = False
+        cls,
+        path: str | os.PathLike[str],
+        file: BinaryIO | None = None,
+        *,
+        on: str | None = None,
+        by_order: bool = False,
     ) -> FactorTable:
-        """Read a table of factors."""
+        """Read a table of factors (open as ``file``)."""
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"factors must be a table; got {path}, which is not there.")
         if ending_of(path) not in ENDINGS:
             raise ValueError(f"factors must be one of {', '.join(ENDINGS)}; got {path.name!r}.")
-        return cls(path.name, read_table(path), on, by_order)
+        return cls(path.name, read_table(path, file), on, by_order)
 
     @property
     def columns(self) -> list[str]:

@@ -11,8 +11,9 @@ import torch
 from safetensors.numpy import save_file
 
 from dimlab.io.arrays import read_arrays
-from dimlab.io.features import holds_features, identify_features, load_features, splits_of
+from dimlab.io.features import FeatureFile, load_features
 from dimlab.io.labels import aligned
+from dimlab.io.source import open_source
 from dimlab.representation import Representation
 
 N, D = 12, 3
@@ -55,8 +56,8 @@ def test_every_container_gives_the_same_features_labels_and_factors(name, tmp_pa
     np.testing.assert_array_equal(found.labels, LABELS)
     np.testing.assert_allclose(found.factors["site"], SITE)
     assert set(found.factors) <= {"site", "filenames", "Unnamed: 0"}
-    assert holds_features(tmp_path / name)
-    layout = identify_features(tmp_path / name)[0]
+    assert open_source(tmp_path / name).kind == "features"
+    layout = FeatureFile.read(tmp_path / name).layouts()[0]
     assert layout.shape == (N, D)
     assert layout.in_words().startswith("features 12 x 3 under")
     if name in ("b.npz", "b.pt", "b.csv"):
@@ -146,7 +147,7 @@ def test_splits_of_one_file(style, tmp_path):
         frame = table(names=True)
         frame["split"] = ["train"] * half + ["test"] * half
         frame.to_csv(path, index=False)
-    assert set(splits_of(path)) == {"train", "test"}
+    assert set(FeatureFile.read(path).splits) == {"train", "test"}
     for split, rows in parts.items():
         found = load_features(path, split=split)
         np.testing.assert_allclose(found.features, FEATURES[rows], rtol=1e-6)
@@ -378,8 +379,8 @@ def test_weights_are_no_features(tmp_path):
     weights = {"conv1.weight": np.ones((4, 4)), "fc.bias": np.ones(4)}
     save_file(weights, tmp_path / "w.safetensors")
     torch.save({name: torch.from_numpy(w) for name, w in weights.items()}, tmp_path / "w.pt")
-    assert not holds_features(tmp_path / "w.safetensors")
-    assert not holds_features(tmp_path / "w.pt")
+    assert open_source(tmp_path / "w.safetensors").kind != "features"
+    assert open_source(tmp_path / "w.pt").kind != "features"
     assert set(read_arrays(tmp_path / "w.pt")) == set(weights)
 
 
@@ -388,7 +389,7 @@ def test_dimlab_s_own_file_is_read_as_it_was_written(tmp_path):
     path = own.save(tmp_path / "own.safetensors")
     found = load_features(path, split="test")
     assert found.meta == own.meta
-    assert splits_of(path) == ("test",)
+    assert FeatureFile.read(path).splits == ("test",)
     with pytest.raises(ValueError, match=r"split must be test for own.safetensors; got 'train'"):
         load_features(path, split="train")
 

@@ -10,7 +10,7 @@ import pytest
 
 from dimlab import datasets
 from dimlab.columns import notations_of, numbers_of, values_of
-from dimlab.io.features import identify_features, load_features
+from dimlab.io.features import FeatureFile, load_features
 from dimlab.io.tables import as_continuous, join_factors, read_table
 from dimlab.representation import Representation
 
@@ -211,9 +211,9 @@ def test_what_cannot_be_read_is_not_said_to_be_arrays(tmp_path):
     for name in ("a.npz", "a.csv", "a.npy"):
         (tmp_path / name).write_bytes(b'a,b\n1,2,3\n"x')
         with pytest.raises(ValueError, match=f"{name} must be"):
-            identify_features(tmp_path / name)
+            FeatureFile.read(tmp_path / name).layouts()
     np.savez(tmp_path / "b.npz", x=np.ones(3))
-    assert identify_features(tmp_path / "b.npz") == ()
+    assert FeatureFile.read(tmp_path / "b.npz").layouts() == ()
 
 
 # Columns that are numbers are numbers, or are refused -----------------------------------------
