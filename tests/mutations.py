@@ -607,6 +607,18 @@ _of(
     "training/augment.py", "training/test_augment.py",
     ("Augmentation.__init__", "strength / 4", "strength / 2", ""),
 )
+_of(
+    "io/tables.py", "io/test_labels.py",
+    ("join", "if len(twice):", "if False:", "test_a_near_miss_shows_five_examples_and_the_flag"),
+    ("join", "if n_rows != n_samples:", "if n_rows < n_samples:", "test_order_is_meant_where_it_is_said_or_nothing_else_is_there"),
+    ("_key", "if each in ours and each in theirs]", "if each in theirs]", "test_another_name_is_no_key_and_nothing_is_guessed"),
+    ("_examples", "names[:_EXAMPLES]", "names", "test_a_near_miss_shows_five_examples_and_the_flag"),
+)
+_of(
+    "io/files.py", "io/test_files.py",
+    ("write_files", "*others, manifest = contents", "manifest, *others = contents",
+     "test_nothing_is_replaced_before_all_is_written_and_the_manifest_comes_last"),
+)
 # fmt: on
 
 if __name__ == "__main__":

@@ -209,23 +209,6 @@ def test_a_class_that_one_split_lacks_keeps_its_id():
         aligned(train, Representation(np.eye(2), labels=[0, 1]))
 
 
-def test_labels_from_another_file(tmp_path):
-    np.save(tmp_path / "a.npy", FEATURES)
-    np.save(tmp_path / "y.npy", LABELS)
-    order = np.random.default_rng(1).permutation(N)
-    by_row = pd.DataFrame({"row": np.arange(N), "kind": NAMES, "age": SITE}).iloc[order]
-    by_row.to_csv(tmp_path / "rows.csv", index=False)
-    pd.DataFrame({"label": NAMES}).to_csv(tmp_path / "plain.csv", index=False)
-    for where in ("y.npy", "rows.csv:kind", "plain.csv"):
-        found = load_features(tmp_path / "a.npy", labels=f"{tmp_path}/{where}")
-        np.testing.assert_array_equal(found.labels, LABELS)
-    with pytest.raises(ValueError, match=r"labels must name a column of rows\.csv, one of"):
-        load_features(tmp_path / "a.npy", labels=tmp_path / "rows.csv")
-    by_row.iloc[1:].to_csv(tmp_path / "short.csv", index=False)
-    with pytest.raises(ValueError, match="must have a row for each of the 12 samples"):
-        load_features(tmp_path / "a.npy", labels=f"{tmp_path}/short.csv:kind")
-
-
 def test_one_hot_and_whole_floats_are_classes_but_fractions_are_not(tmp_path):
     np.savez(tmp_path / "a.npz", features=FEATURES, labels=np.eye(3)[LABELS])
     np.testing.assert_array_equal(load_features(tmp_path / "a.npz").labels, LABELS)

@@ -39,7 +39,7 @@ from dimlab.training.loop import untrained
 SPARE = 1 << 30  # bytes
 MOST = 300  # megabytes that a refusal may take
 SECONDS = 10
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def written(folder, name, content):
@@ -341,7 +341,7 @@ def test_files_made_to_harm_are_refused_before_anything_is_spent(tmp_path):
         paths[name] = str(make(tmp_path / str(number)))
     (tmp_path / "paths.json").write_text(json.dumps(paths))
     done = subprocess.run(
-        [sys.executable, "-m", "tests.test_bombs", tmp_path],
+        [sys.executable, "-m", "tests.io.test_bombs", tmp_path],
         capture_output=True, text=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dimlab.cli.inputs import Unreadable
-from tests.damage import damaged
-from tests.formats import FORMATS
+from tests.io.damage import damaged
+from tests.io.formats import FORMATS
 
 FAST = int(os.environ.get("DIMLAB_FUZZ_CASES", "100"))
 SLOW = 2000
