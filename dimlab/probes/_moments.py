@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,27 @@ from dimlab.moments import Moments
 from dimlab.probes._reading import basis_of, sample_of
 from dimlab.readers.base import Progress
 from dimlab.representation import Representation
+from dimlab.result import Result, detail, scalar
 
 ALL_CONSTANT = "representation must vary in some dimension; got only constant ones."
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class OfRows(Result):
+    """What every result of one representation says of its rows."""
+
+    basis: str = scalar("Basis of the dimensions.", default="axes")
+    sample: str = scalar(
+        "Which part of the split was used; empty: all of it.", optional=True, default=""
+    )
+    caution: str = scalar(
+        "Why numbers are biased, missing or their intervals too short, where they are; else empty.",
+        optional=True,
+        default="",
+    )
+    clustered: bool = detail(
+        "Whether rows were taken to be independent between clusters only.", default=False
+    )
 
 
 def ids_of(

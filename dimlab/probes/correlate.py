@@ -29,6 +29,7 @@ from dimlab.kernels.reliability import block_kurtosis, caution_of_tails
 from dimlab.moments import N_BLOCKS, Moments
 from dimlab.probes._moments import (
     ALL_CONSTANT,
+    OfRows,
     ids_of,
     in_blocks,
     moments_of,
@@ -39,7 +40,7 @@ from dimlab.probes._moments import (
 )
 from dimlab.readers.base import Progress
 from dimlab.representation import Representation
-from dimlab.result import ABSENT, Result, column, detail, entries, entry, per, scalar
+from dimlab.result import ABSENT, column, detail, entries, entry, per, scalar
 
 NEEDS: tuple[set[str], ...] = (set(),)
 CROSS, WITHIN = "cross-view", "within-view"
@@ -49,7 +50,7 @@ _PERMUTED = 3e13  # products up to which rows are permuted: some 5 minutes on tw
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Correlation(Result):
+class Correlation(OfRows):
     """Correlation matrix of D dimensions, and what it says of each and of all.
 
     References
@@ -79,10 +80,6 @@ class Correlation(Result):
         """D, the number of dimensions."""
         return len(self)
 
-    basis: str = scalar("Basis of the dimensions.", default="axes")
-    sample: str = scalar(
-        "Which part of the split was used; empty: all of it.", optional=True, default=""
-    )
     matrix: np.ndarray = per(
         "dimension",
         "Pearson correlations; cross-view: rows are the first view's dimensions. NaN in the rows "
@@ -195,15 +192,7 @@ class Correlation(Result):
         """What the intervals are over."""
         return f"{in_blocks(self.clustered)}."
 
-    caution: str = scalar(
-        "Why intervals may be too short, where they are known to be; else empty.",
-        optional=True,
-        default="",
-    )
     n_draws: int = detail("Draws of the null.")
-    clustered: bool = detail(
-        "Whether rows were taken to be independent between clusters only.", default=False
-    )
 
     def __len__(self) -> int:
         return len(self.diagonal)
@@ -326,12 +315,11 @@ def correlate(
     (Barlow Twins [1]_ standardises like that; dividing by N - 1 in one place and N in another, as
     some code does, can never reach 1).
 
-    Null, cross-view: the rows of one view are permuted, which keeps what depends within each view.
-    Within-view: every column is permuted independently. Beyond 3 x 10^13 products (N = 300,000 at
-    D = 512) the law that permutations have at large N is drawn instead: Gaussian values with the
-    same correlations within each view, or none. Moments hold no rows: within-view that law is
-    drawn, cross-view there is no null. The edge of
-    Marchenko and Pastur [2]_ is a reference for within-view matrices only.
+    Null, cross-view: the rows of one view are permuted. Within-view: every column is permuted
+    independently. Beyond 3 x 10^13 products (N = 300,000 at D = 512) the law that permutations have
+    at large N is drawn instead: Gaussian values with the same correlations within each view, or
+    none. Moments hold no rows: within-view that law is drawn, cross-view there is no null. The edge
+    of Marchenko and Pastur [2]_ is a reference for within-view matrices only.
 
     Rows in clusters: 1/(N-1), what chance adds to a squared correlation, becomes that of the
     number of independent rows that say as much (`kernels.correlation.effective_samples`).

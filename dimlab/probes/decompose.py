@@ -21,6 +21,7 @@ from dimlab.kernels.spectra import (
 )
 from dimlab.moments import N_BLOCKS, Moments
 from dimlab.probes._moments import (
+    OfRows,
     caution_of_rank,
     ids_of,
     moments_of,
@@ -39,7 +40,7 @@ from dimlab.probes._ranks import (
 )
 from dimlab.readers.base import Progress
 from dimlab.representation import Representation
-from dimlab.result import Result, Verdict, column, detail, entries, entry, per, scalar
+from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
 
 NEEDS: tuple[set[str], ...] = (set(),)
 _COLLAPSED = 0.1  # effective rank as a share of the dimensions
@@ -58,7 +59,7 @@ SCALES = {"effective_rank": "log", "participation_ratio": "reciprocal", "stable_
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Spectrum(Result):
+class Spectrum(OfRows):
     """Singular values of N samples in D dimensions, and what is read off them.
 
     References
@@ -81,10 +82,6 @@ class Spectrum(Result):
 
     n_samples: int = scalar("N, the number of samples.")
     n_dimensions: int = scalar("D, the number of dimensions.")
-    basis: str = scalar("Basis of the dimensions.", default="axes")
-    sample: str = scalar(
-        "Which part of the split was used; empty: all of it.", optional=True, default=""
-    )
     centred: bool = scalar("Whether each dimension's mean was subtracted first.")
 
     @column
@@ -169,15 +166,7 @@ class Spectrum(Result):
     doubtful: tuple[str, ...] = scalar(
         "Names of the statistics whose interval may cover less than 95 %."
     )
-    caution: str = scalar(
-        "Why the numbers are biased or their intervals too short, where they are; else empty.",
-        optional=True,
-        default="",
-    )
     n_blocks: int = detail("Blocks of the jackknife.")
-    clustered: bool = detail(
-        "Whether rows were taken to be independent between clusters only.", default=False
-    )
 
     def _statistics(self) -> Iterator[tuple[str, float, float, tuple[float, float] | None]]:
         """Give name, value, corrected value and the interval of that, of each statistic."""
@@ -296,8 +285,8 @@ def decompose(
 
     Notes
     -----
-    Few enough rows are decomposed directly; else the eigenvalues of D x D moments are, whose small
-    values drown in rounding earlier (below 1e-6 of the largest). Values that rounding hides are 0.
+    Few enough rows are decomposed directly; else D x D moments are, whose small singular values
+    drown in rounding earlier (below 1e-6 of the largest). Values that rounding hides are 0.
 
     Effective rank [1]_, RankMe [2]_, exponent of alpha-ReQ [3]_, LiDAR [4]_: covariance of the
     samples' means, whitened by that of views around them plus 1e-4 on its diagonal; 1e-7 is added

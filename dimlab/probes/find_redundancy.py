@@ -19,13 +19,13 @@ from dimlab.kernels.correlation import (
     dead_dimensions,
 )
 from dimlab.moments import N_BLOCKS, Moments
-from dimlab.probes._moments import ALL_CONSTANT, ids_of, moments_of, refuse_pairs, said_of
+from dimlab.probes._moments import ALL_CONSTANT, OfRows, ids_of, moments_of, refuse_pairs, said_of
 from dimlab.probes._reading import ReaderLike
 from dimlab.probes._redundancy import by_chance, copies, explained, pivots, stability
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
 from dimlab.readers.base import Progress, name_of
 from dimlab.representation import Representation
-from dimlab.result import Result, Verdict, column, detail, entries, entry, per, scalar
+from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
 
 NEEDS: tuple[set[str], ...] = (set(),)
 _EXPLAINED = 0.9  # adjusted R^2 from which the others stand for a dimension
@@ -34,7 +34,7 @@ _SHOWN = 12  # dimensions in a sentence
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Redundancy(Result):
+class Redundancy(OfRows):
     """What each of D dimensions repeats of the others.
 
     References
@@ -60,11 +60,6 @@ class Redundancy(Result):
     def n_dimensions(self) -> int:
         """D, the number of dimensions."""
         return len(self)
-
-    basis: str = scalar("Basis of the dimensions.", default="axes")
-    sample: str = scalar(
-        "Which part of the split was used; empty: all of it.", optional=True, default=""
-    )
 
     @column
     def dimension(self) -> np.ndarray:
@@ -211,12 +206,6 @@ class Redundancy(Result):
         "Share of the variance (or of the reader's full accuracy) that `subset` keeps."
     )
     reader: str = detail("Name of the reader; empty: the subset keeps variance.")
-    caution: str = scalar(
-        "What could not be measured, and why; else empty.", optional=True, default=""
-    )
-    clustered: bool = detail(
-        "Whether rows were taken to be independent between clusters only.", default=False
-    )
 
     def __len__(self) -> int:
         return len(self.group)
