@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from dimlab.probes.random_masks import random_masks
 from dimlab.readers import KNN, Logistic, Outcomes, Ridge
 from dimlab.representation import Representation
 
+PAGE = Path(__file__).parent.parent / ".docs" / "readers.md"
 PROBES = {
     "ablate": ablate,
     "cumulate": lambda *pair, **more: ablate_cumulatively(*pair, order="worst-first", **more),
@@ -263,3 +266,9 @@ def test_copies_of_readers_do_not_warn(splits):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ablate(*splits, reader=LogisticRegression(max_iter=500), groups=[[0]])
+
+
+def test_the_page_on_readers_runs(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S)
+    exec("\n".join(blocks), {})
+    assert capsys.readouterr().out.startswith("Ablation(reader='NearestMean', score='accuracy'")

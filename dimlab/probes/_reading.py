@@ -241,7 +241,7 @@ class Rows:
     """What the rows of two splits are, beside features and labels; build it with ``Rows.of``.
 
     ``train`` and ``test`` are the clusters of the rows, ids from 0, None where they are
-    independent; ``said`` is what a result says of the test rows: ``sample, clusters, caution``.
+    independent; ``said`` is what `Reads` says of them.
     """
 
     train: np.ndarray | None
@@ -257,7 +257,15 @@ class Rows:
         caution = caution_of(test, test_ids)
         if caution:
             warnings.warn(caution, UserWarning, stacklevel=3)
-        said = {"sample": sample_of(test), "clusters": counted, "caution": caution}
+        said = {
+            "basis": basis_of(train),
+            "sample": sample_of(test),
+            "clusters": counted,
+            "caution": caution,
+            "n_train": len(train),
+            "n_test": len(test),
+            "n_dimensions": train.n_dimensions,
+        }
         return cls(train_ids, test_ids, said)
 
 

@@ -26,7 +26,6 @@ from dimlab.probes._reading import (
     Reading,
     Reads,
     Rows,
-    basis_of,
     check_choice,
     checked_groups,
     coded,
@@ -403,8 +402,8 @@ def ablate(
     rows = Rows.of(train, test, clusters)
     n_bytes = (92 if resample == "train" else 68) * len(test) * len(removed)
     reading = reading.within("ablate", train, n_bytes)
-    fitted = reading.fit(bank)
-    found = reading.outcomes(bank, queries, removed, progress, fitted=fitted)
+    together = _worth_a_look(train, reading) if groups is None else []
+    found, of_some = _read(reading, bank, queries, removed, together, rows, seed, progress)
 
     def over_train() -> tuple[np.ndarray, np.ndarray, int]:
         return spread_over_train(reading, bank, queries, removed, rows, seed, progress)
@@ -419,16 +418,6 @@ def ablate(
         clusters=rows.test,
         over_train=over_train if resample == "train" else None,
     )
-    hidden: tuple[np.ndarray, ...] = ()
-    together = _worth_a_look(train, reading) if groups is None else []
-    if together:
-        seen = np.arange(len(test))
-        if not isinstance(fitted, Linear) and len(test) > _N_LOOKED_AT:
-            seen = np.random.default_rng(seed).choice(len(test), _N_LOOKED_AT, replace=False)
-        some = Split(queries.features[seen], queries.codes[seen])
-        outcomes = reading.outcomes(bank, some, together, fitted=fitted)
-        known = None if rows.test is None else rows.test[seen]
-        hidden = _hidden(outcomes, together, some.codes, known, measured)
     return Ablation(
         reader=reading.name,
         refit=reading.refit,
@@ -438,11 +427,7 @@ def ablate(
         groups=tuple(removed),
         classes=classes,
         constant=Standardiser.fit(train.features, train.precision).constant,
-        n_train=len(train),
-        n_test=len(test),
-        n_dimensions=train.n_dimensions,
-        basis=basis_of(train),
-        hidden_groups=hidden,
+        hidden_groups=_hidden(*of_some, together, measured) if together else (),
         certified_share=found.certified_share,
         alone_score=alone_scores(reading, bank, queries, removed, score) if alone else None,
         resample=resample,
@@ -474,11 +459,37 @@ def _worth_a_look(train: Representation, reading: Reading) -> list[np.ndarray]:
     ]
 
 
+def _read(
+    reading: Reading,
+    bank: Split,
+    queries: Split,
+    removed: list[np.ndarray],
+    together: list[np.ndarray],
+    rows: Rows,
+    seed: int,
+    progress: Progress | None,
+) -> tuple[Outcomes, tuple[Outcomes, np.ndarray, np.ndarray | None]]:
+    """Read test without each group, and some of it without each of the redundant groups.
+
+    Of some rows classes and clusters follow. A linear reader reads all in no time; of other readers
+    a sample will do. The fitted reader and what it holds are gone when this returns.
+    """
+    fitted = reading.fit(bank)
+    found = reading.outcomes(bank, queries, removed, progress, fitted=fitted)
+    some, clusters = queries, rows.test
+    if not isinstance(fitted, Linear) and len(queries.codes) > _N_LOOKED_AT:
+        chosen = np.random.default_rng(seed).choice(len(queries.codes), _N_LOOKED_AT, replace=False)
+        some = Split(queries.features[chosen], queries.codes[chosen])
+        clusters = None if clusters is None else clusters[chosen]
+    looked = reading.outcomes(bank, some, together, fitted=fitted) if together else found
+    return found, (looked, some.codes, clusters)
+
+
 def _hidden(
     outcomes: Outcomes,
-    groups: list[np.ndarray],
     truth: np.ndarray,
     clusters: np.ndarray | None,
+    groups: list[np.ndarray],
     measured: dict[str, Any],
 ) -> tuple[np.ndarray, ...]:
     """Find the groups that are needed although none of their dimensions is, each taken alone."""

@@ -22,7 +22,6 @@ from dimlab.probes._reading import (
     Reading,
     Reads,
     Rows,
-    basis_of,
     checked_groups,
     coded,
     documented,
@@ -301,11 +300,7 @@ def ablate_cumulatively(
         n_test_needed=_rows_needed(lost[:, 1], rows.test, margin),
         groups=tuple(chosen),
         n_orders=len(orders),
-        n_train=len(train),
-        n_test=len(test),
-        n_dimensions=train.n_dimensions,
         n_classes_kept=n_kept,
-        basis=basis_of(train),
         **rows.said,
     )
 

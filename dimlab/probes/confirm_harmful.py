@@ -16,7 +16,6 @@ from dimlab.probes._reading import (
     Reading,
     Reads,
     Rows,
-    basis_of,
     checked_groups,
     coded,
     documented,
@@ -246,11 +245,7 @@ def confirm_harmful(
         q_aggregated=q_aggregated,
         groups=tuple(chosen),
         n_splits=n_splits,
-        n_train=len(train),
-        n_test=len(test),
-        n_dimensions=train.n_dimensions,
         n_test_needed=0 if best[0] <= _SIGNIFICANT else _samples_needed(~right, rows.test),
-        basis=basis_of(train),
         **rows.said,
     )
 

@@ -322,15 +322,7 @@ def erase(
         reader, k=k, temperature=temperature, penalty=of_task, seed=seed, device=device
     )
     check_choice("basis", basis, KINDS)
-    settings = (("n_random", n_random, 1), ("n_bootstrap", n_bootstrap, 1), ("seed", seed, 0))
-    for name, value, least in settings:
-        if value < least:
-            raise ValueError(f"{name} must be >= {least}; got {value}.")
-    if n_removed is not None and not 1 <= n_removed < train.n_dimensions:
-        raise ValueError(
-            f"n_removed must lie in 1..{train.n_dimensions - 1}, to leave a dimension; got "
-            f"{n_removed}."
-        )
+    _check_counts(n_removed, train.n_dimensions, n_random, n_bootstrap, seed)
     reading = reading.within("erase", train, 33 * train.features.size + 26 * test.features.size)
     judged = {"test": test}
     rows = Rows.of(train, test, clusters)
@@ -373,6 +365,7 @@ def erase(
             progress(done + 1, len(jobs))
     done_jobs = list(zip(jobs, taken, readings.read(), strict=True))
     none = np.array([], dtype=np.int64)
+    named = basis if space is not None else basis_of(train)
     return Erasure(
         factor=factor,
         kind=kind,
@@ -382,10 +375,20 @@ def erase(
         **of_heads([each for each in done_jobs if not each[0].of_sweep], ids, n_bootstrap, rng),
         sweep=of_sweep([each for each in done_jobs if each[0].of_sweep], list(judged)),
         reader=reading.name,
-        basis=basis if space is not None else basis_of(train),
-        n_train=len(train),
-        n_test=tuple(map(len, judged.values())),
-        n_dimensions=train.n_dimensions,
         n_random=n_random,
-        **rows.said,
+        **{**rows.said, "basis": named, "n_test": tuple(map(len, judged.values()))},
     )
+
+
+def _check_counts(
+    n_removed: int | None, n_dimensions: int, n_random: int, n_bootstrap: int, seed: int
+) -> None:
+    """Refuse counts out of their range."""
+    settings = (("n_random", n_random, 1), ("n_bootstrap", n_bootstrap, 1), ("seed", seed, 0))
+    for name, value, least in settings:
+        if value < least:
+            raise ValueError(f"{name} must be >= {least}; got {value}.")
+    if n_removed is not None and not 1 <= n_removed < n_dimensions:
+        raise ValueError(
+            f"n_removed must lie in 1..{n_dimensions - 1}, to leave a dimension; got {n_removed}."
+        )

@@ -17,7 +17,6 @@ from dimlab.probes._reading import (
     Reading,
     Reads,
     Rows,
-    basis_of,
     coded,
     documented,
 )
@@ -217,12 +216,8 @@ def evaluate(
         reader=tuple(reader for reader, _ in names),
         mask=tuple(name for _, name in names),
         n_correct=right.sum(axis=0),
-        n_test=len(test),
-        n_train=len(train),
-        n_dimensions=train.n_dimensions,
         intervals=np.stack(proportion_interval(right, split_rows.test), axis=1),
         changes=changes,
-        basis=basis_of(train),
         **split_rows.said,
     )
 

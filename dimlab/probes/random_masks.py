@@ -16,7 +16,6 @@ from dimlab.probes._reading import (
     Reading,
     Reads,
     Rows,
-    basis_of,
     coded,
     documented,
 )
@@ -238,10 +237,6 @@ def random_masks(
         scores=right.mean(axis=0).reshape(len(rates), n_masks),
         **columns,
         q_value=false_discovery_control(columns["p_value"]),
-        n_train=len(train),
-        n_test=len(test),
-        n_dimensions=n_dimensions,
-        basis=basis_of(train),
         **rows.said,
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from dimlab.readers.base import Named, Outcomes
 
+_COPIES = 1.65  # what the allocator takes for the normalised rows, over their own size
 _LONG = 10.0  # seconds from which on the time of a search is foretold
 
 
@@ -159,7 +160,8 @@ class KNN(Named):
         if self.run.memory is None:
             return None
         n_train, n_dimensions = len(self._bank), self._bank.n_dimensions
-        fixed, each = bytes_of_search(n_train, n_dimensions, max(1, n_groups), self.k)
+        rows, each = bytes_of_search(n_train, n_dimensions, max(1, n_groups), self.k)
+        fixed = _COPIES * rows
         if fixed + each > self.run.memory * 1e9:
             raise ValueError(
                 f"memory must be at least {(fixed + each) / 1e9:.2g} GB for {n_train} train rows "

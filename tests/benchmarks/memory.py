@@ -70,7 +70,7 @@ def split(rng, n, d, views):
     return Representation(features, labels=labels, views=pair, factors=factors)
 
 
-def run(name, train, test):
+def run(name, train, test, budget=None):
     """Run a probe on these splits, and return nothing."""
     from dimlab import DimensionMask, probes
 
@@ -90,8 +90,8 @@ def run(name, train, test):
     if probe == "ablate" and "frozen" in way:
         reader |= {"reader": "ridge", "refit": False, "score": "log_loss", "n_bootstrap": 200}
     slow = reader.get("reader") == "logistic"
-    if probe in BUDGETED:
-        reader["memory"] = BUDGET
+    if budget is not None:
+        reader["memory"] = budget
     if probe == "evaluate":
         masks = {"mask": DimensionMask(np.linspace(0, 1, d))} if "mask" in way else {}
         only = {"readers": [reader["reader"]]} if reader else {}
@@ -120,7 +120,7 @@ def run(name, train, test):
         call(train, **reader)
 
 
-def peak_of(name, n_train, n_test, d):
+def peak_of(name, n_train, n_test, d, budget=None):
     """Peak bytes beside the features, in this process."""
     import warnings
 
@@ -135,7 +135,7 @@ def peak_of(name, n_train, n_test, d):
     splits = [split(rng, n, d, views) if n else None for n in (n_train, n_test)]
     Path("/proc/self/clear_refs").write_text("5")
     before = status("VmRSS")
-    run(name, *splits)
+    run(name, *splits, budget)
     return status("VmHWM") - before
 
 
@@ -144,10 +144,10 @@ def status(key):
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
-def measured(name, size):
+def measured(name, size, budget=None):
     """Peak bytes of a case, in a process of its own."""
     ran = subprocess.run(
-        [sys.executable, __file__, "--case", name, *map(str, size)],
+        [sys.executable, __file__, "--case", name, *map(str, (*size, budget or 0))],
         capture_output=True, text=True, cwd=ROOT, check=True, env={**os.environ, **THREADS},
     )  # fmt: skip
     return int(ran.stdout)
@@ -166,6 +166,7 @@ def main(names):
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--case"]:
-        print(peak_of(sys.argv[2], *map(int, sys.argv[3:])))
+        *sizes, budget = sys.argv[3:]
+        print(peak_of(sys.argv[2], *map(int, sizes), float(budget) or None))
     else:
         main(sys.argv[1:])
