@@ -237,7 +237,7 @@ class Inputs:
             channels = _channels(network)
             if channels == 3 and images.images.shape[1] == 1:
                 images = replace(images, images=np.repeat(images.images, 3, axis=1))
-            if images.images.shape[1] != channels:
+            if channels not in (None, images.images.shape[1]):
                 raise ValueError(
                     f"data must have images of {channels} channels, as the encoder has; got "
                     f"{images.images.shape[1]}."
@@ -470,8 +470,10 @@ def normalisation_note(loaded: LoadedEncoder, path: Path, chosen: str | None) ->
     )
 
 
-def _channels(loaded: LoadedEncoder) -> int:
-    return next(each.shape[1] for each in loaded.module.parameters() if each.ndim == 4)
+def _channels(loaded: LoadedEncoder) -> int | None:
+    """Return the channels that the first convolution takes, where there is one."""
+    kernels = (each for each in loaded.module.parameters() if each.ndim == 4)
+    return next((each.shape[1] for each in kernels), None)
 
 
 def mask_of(representation: Representation) -> DimensionMask | None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dimlab.devices import check_device
 from dimlab.io.files import json_of
 
 if TYPE_CHECKING:
@@ -221,91 +222,87 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def check_provenance(record: str | os.PathLike[str]) -> Reproducibility:
     """Compare a record with what is here; files are looked for here and beside the folder."""
-    from dimlab.datasets import load_images
+    recorded = read_record(Path(record))
+    points = [*_written(recorded, Path(record)), *_read(recorded, Path(record).parent.parent)]
+    points += [*_device(str(recorded.get("device", "cpu"))), *_versions(recorded)]
+    return Reproducibility(tuple(dict.fromkeys(points)), recorded.get("command", ""))
 
-    path = Path(record)
-    recorded, points = read_record(path), []
+
+def _written(recorded: Mapping[str, Any], path: Path) -> Iterator[Point]:
+    """Compare the files of the result with those that were written."""
+    if WRITTEN not in recorded:
+        yield Point("results", NOTE, "hashes of the result's own files were not recorded")
+        return
     others = [each for each in records_in(path.parent).values() if each != path]
     newer = [pair for each in others for pair in read_record(each).get(WRITTEN, {}).items()]
-    written, same = recorded.get(WRITTEN, {}), 0
-    for name, then in written.items():
-        now = _hash_at(path.parent / name)
-        same += now == then
-        if now is None:
-            points.append(Point(name, NOTE, f"{name} was written, and is not there"))
-        elif now != then and (name, now) in newer:
-            points.append(Point(name, NOTE, f"{name} is of another result, written since"))
-        elif now != then:
-            points.append(Point(name, CHANGED, f"{name} was changed since it was written"))
+    now = {name: _hash_at(path.parent / name) for name in recorded[WRITTEN]}
+    for name, then in recorded[WRITTEN].items():
+        if now[name] is None:
+            yield Point(name, NOTE, f"{name} was written, and is not there")
+        elif now[name] != then and (name, now[name]) in newer:
+            yield Point(name, NOTE, f"{name} is of another result, written since")
+        elif now[name] != then:
+            yield Point(name, CHANGED, f"{name} was changed since it was written")
+    same = sum(now[name] == then for name, then in recorded[WRITTEN].items())
     if same:
-        points.append(Point("results", SAME, f"{same} of {len(written)} files as written"))
-    if WRITTEN not in recorded:
-        text = "hashes of the result's own files were not recorded"
-        points.append(Point("results", NOTE, text))
-    parts = {key: _KEY.fullmatch(key) for key in recorded}
-    hashes = {(each[1], each[2]): recorded[key] for key, each in parts.items() if each}
-    kinds = {kind for kind, _ in hashes}
-    if recorded.get("files") and "file" not in kinds:
-        text = f"no hash of {recorded['files']} was recorded; run the command again"
-        points.append(Point("files", UNKNOWN, text))
-    if kinds == {"file", "labels of data set"}:
-        points.append(Point("images", NOTE, "images were not recorded, labels alone"))
-    load = cache(load_images)  # labels and images of one split
-    for (kind, name), then in hashes.items():
-        if kind == "file":
-            points.append(_file(name, then, path.parent.parent))
-            continue
-        data, _, split = name.rpartition(", ")
-        what, place = kind.split()[0], f"data set {data}"
-        try:
-            found = load(data, split, data_dir=recorded.get(f"{_FOLDER}{data}"))
-        except (ValueError, OSError) as error:
-            points.append(Point(place, GONE, f"{place}: {str(error).rstrip('.')}"))
-            continue
-        same = then == (found.images_hash if what == "images" else found.labels_hash)
-        text = f"{what} of {split} have the hash recorded"
-        text = text if same else f"{place} has other {what} of {split}"
-        points.append(Point(place, SAME if same else GONE, text))
-    return Reproducibility((*points, *_versions(recorded)), recorded.get("command", ""))
+        yield Point("results", SAME, f"{same} of {len(now)} files as written")
 
 
 def _hash_at(path: Path) -> str | None:
     return hash_of_file(path) if path.is_file() else None
 
 
-def _file(name: str, then: str, beside: Path) -> Point:
-    """Compare a file that was read with what is here."""
-    found = {_hash_at(Path(name)), _hash_at(beside / name)} - {None}
-    if then in found:
-        return Point(name, SAME, f"has the content recorded ({then[:12]})")
-    return Point(name, GONE, f"{name} differs" if found else f"{name} is not there")
+def _read(recorded: Mapping[str, Any], beside: Path) -> Iterator[Point]:
+    """Compare the files, and the labels and images of data sets, that were read."""
+    from dimlab.datasets import load_images
+
+    keys = [found for found in map(_KEY.fullmatch, recorded) if found]
+    kinds, load = {each[1] for each in keys}, cache(load_images)
+    if recorded.get("files") and "file" not in kinds:
+        text = f"no hash of {recorded['files']} was recorded; run the command again"
+        yield Point("files", UNKNOWN, text)
+    if kinds == {"file", "labels of data set"}:
+        yield Point("images", NOTE, "images were not recorded, labels alone")
+    for key in keys:
+        then, name = recorded[key[0]], key[2]
+        if key[1] == "file":
+            found = {_hash_at(Path(name)), _hash_at(beside / name)} - {None}
+            same = f"has the content recorded ({then[:12]})"
+            other = f"{name} differs" if found else f"{name} is not there"
+        else:
+            data, _, split = name.rpartition(", ")
+            what, name, found = key[1].split()[0], f"data set {data}", set()
+            same, other = f"{what} of {split} have the hash recorded", f"{name} has other {what}"
+            try:
+                images = load(data, split, data_dir=recorded.get(f"{_FOLDER}{data}"))
+                found = {images.images_hash if what == "images" else images.labels_hash}
+                other += f" of {split}"
+            except (ValueError, OSError) as error:
+                other = f"{name}: {str(error).rstrip('.')}"
+        yield Point(name, SAME, same) if then in found else Point(name, GONE, other)
+
+
+def _device(device: str) -> Iterator[Point]:
+    """Say whether the device is there."""
+    try:
+        check_device(device)
+        yield Point("device", SAME, device)
+    except ValueError:
+        yield Point("device", GONE, f"device {device} is not there")
 
 
 def _versions(recorded: Mapping[str, Any]) -> Iterator[Point]:
-    """Compare device, versions and machine, and say whether training again gives the same bits."""
-    cuda, device = importlib.import_module("torch").cuda, str(recorded.get("device", "cpu"))
-    number = device.partition(":")[2] or "0"
-    there = not device.startswith("cuda") or (
-        cuda.is_available() and number.isdecimal() and int(number) < cuda.device_count()
-    )
-    yield Point(
-        "device", SAME if there else GONE, device if there else f"device {device} is not there"
-    )
+    """Compare versions and machine, and say whether training again would give the same bits."""
     here = environment()
     for name in ("dimlab", "python", *_PACKAGES, "matplotlib", *_ROUNDING):
         then, now = recorded.get(name), here[name]
+        text = f"{now} here, {then} then"
         if name not in recorded or then == now:
-            state, text = (SAME, str(now)) if name in recorded else (NOTE, "not recorded")
+            yield Point(name, *((SAME, str(now)) if name in recorded else (NOTE, "not recorded")))
         elif name == "dimlab":
-            state, text = (
-                GONE,
-                f"dimlab is {now} here, and this is of {then}; pip install dimlab=={then}",
-            )
-        elif name == "matplotlib":
-            state, text = NOTE, f"{now} here, {then} then: figures alone"
-        else:
-            state, text = OTHER, f"{now} here, {then} then"
-        yield Point(name, state, text)
+            yield Point(name, GONE, f"{name} is {text}; pip install dimlab=={then}")
+        else:  # figures alone depend on matplotlib
+            yield Point(name, NOTE if name == "matplotlib" else OTHER, text)
     for key in (key for key in recorded if key.startswith(_TRAINED)):
         known = dict(each.split(" ", 1) for each in str(recorded[key]).split(", ") if " " in each)
         other = [

@@ -131,7 +131,7 @@ class Elsewhere(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.first = nn.Linear(12, 6)
+        self.first = nn.Linear(28 * 28, 6)
 
     def forward(self, images):
         return self.first(images.flatten(1)).relu()
@@ -172,7 +172,7 @@ def package(tmp_path, monkeypatch):
     layouts.cache_clear()
 
 
-def test_a_layout_from_outside_the_package_builds_its_own_encoder(package, tmp_path):
+def test_a_layout_from_outside_the_package_builds_its_own_encoder(package, tmp_path, dimlab):
     package("NETS")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -180,9 +180,17 @@ def test_a_layout_from_outside_the_package_builds_its_own_encoder(package, tmp_p
     state = {f"acme.{key}": each for key, each in module.state_dict().items()}
     torch.save(state | {"acme.head.weight": torch.ones(2, 6)}, tmp_path / "a.pth")
     loaded = load_encoder(tmp_path / "a.pth")
-    images = torch.rand(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    images = torch.from_numpy(digits("test").images[:20]).float() / 255
     with torch.inference_mode():
-        torch.testing.assert_close(loaded.module(images), module(images), rtol=0, atol=0)
+        expected = module(images)
+        torch.testing.assert_close(loaded.module(images), expected, rtol=0, atol=0)
+    common = ("--data", "digits", "--split", "test", "--quiet")
+    code, _, err = dimlab("encode", "a.pth", *common)
+    assert (code, "Acme keeps its network under acme." in err) == (0, True), err
+    found = Representation.load("test.safetensors").features[:20]
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+    code, out, err = dimlab("decompose", "a.pth", *common, "--json")
+    assert (code, json.loads(out)["n_dimensions"]) == (0, 6), err
     facts = loaded.inspection.facts
     assert (facts["layout"], facts["encoder"], loaded.n_dimensions) == ("acme-net", "acme-net", 6)
     del state["acme.first.bias"]

@@ -2,8 +2,6 @@
 
 import argparse
 import json
-import pickle
-import struct
 import warnings
 import zipfile
 import zlib
@@ -231,13 +229,6 @@ def test_a_renamed_key_is_named(source, tmp_path):
     assert loaded.inspection.facts["n_missing"] == 1
 
 
-def test_a_shape_that_differs_is_named(source, tmp_path):
-    weights = source.state_dict() | {"layer1.0.bn1.weight": torch.ones(65)}
-    torch.save(weights, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"layer1.0.bn1.weight of shape \(65,\) instead of"):
-        load_encoder(tmp_path / "a.pth")
-
-
 def test_a_larger_encoder_is_not_read_as_a_smaller_one(tmp_path):
     large = fresh("resnet34", stem="imagenet")
     for each in large.buffers():
@@ -246,21 +237,6 @@ def test_a_larger_encoder_is_not_read_as_a_smaller_one(tmp_path):
     assert "resnet34" in load_encoder(tmp_path / "a.pth").inspection.facts["encoder"]
     with pytest.raises(ValueError, match="which resnet18 has no place for"):
         load_encoder(tmp_path / "a.pth", encoder="resnet18")
-
-
-def test_random_weights_cannot_pass_for_trained_ones(tmp_path):
-    torch.save(fresh("resnet18").state_dict(), tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"must hold trained weights; got .*--allow-untrained"):
-        load_encoder(tmp_path / "a.pth")
-    assert load_encoder(tmp_path / "a.pth", allow_untrained=True).n_dimensions == 512
-
-
-def test_nan_is_refused_by_name(source, tmp_path):
-    weights = {key: each.clone() for key, each in source.state_dict().items()}
-    weights["layer4.1.bn2.bias"][3] = float("nan")
-    torch.save(weights, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match=r"finite weights; got NaN or inf in layer4\.1\.bn2\.bias"):
-        load_encoder(tmp_path / "a.pth")
 
 
 def test_a_vision_transformer_is_recognised_and_needs_timm(tmp_path):
@@ -288,11 +264,8 @@ def test_code_in_a_file_is_run_only_on_request(source, tmp_path):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"layout": "x"}, "layout must be one of dimlab, metamask"),
         ({"layout": "vissl"}, "layout must be 'container' for this file; got 'vissl'"),
         ({"branch": "teacher"}, "branch must be one of online .*; got 'teacher'"),
-        ({"stem": "x"}, "stem must be one of cifar, imagenet, solo-learn; got 'x'"),
-        ({"encoder": "vgg"}, "encoder must be one of convnet, resnet18"),
         ({"stem": "cifar"}, r"conv1.weight of shape \(64, 3, 7, 7\) instead of \(64, 3, 3, 3\)"),
     ],
 )
@@ -382,9 +355,8 @@ def test_any_module_and_any_loader():
 
 
 ERRORS = (
-    zipfile.BadZipFile("File is not a zip file"), zlib.error("invalid\ndata"), MemoryError(),
-    struct.error("unpack"), pickle.PickleError("no"), KeyError("a"), Exception("anything"),
-    StopIteration(), ArithmeticError(), RecursionError("deep"), EOFError(), OSError(5, "disk"),
+    zlib.error("invalid\ndata"), MemoryError(), KeyError("a"), Exception("anything"),
+    StopIteration(), OSError(5, "disk"),
 )  # fmt: skip
 
 
