@@ -10,9 +10,10 @@ import importlib
 import inspect
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -48,7 +49,7 @@ class Option:
     def parameter(self, panel: str) -> inspect.Parameter:
         """Return the parameter that typer makes the option of."""
         more: dict[str, Any] = {"help": self.help, "rich_help_panel": panel}
-        more |= {"metavar": self.metavar}
+        more |= {"metavar": self.metavar or ("<str>" if self.type == list[str] else None)}
         if self.read is not None:
             read = self.read
             more["callback"] = lambda value: value if value in (None, []) else read(value)
@@ -64,23 +65,32 @@ class Option:
 class PanelledCommand(TyperCommand):
     """A command whose help lists its options panel by panel, in plain text of any width."""
 
+    titles: Mapping[str, str] = MappingProxyType({})  # of panels that are called otherwise
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each panel."""
-        for panel in (INPUT, MEASURE, OUTPUT, ADVANCED):
-            shown = [
-                each.get_help_record(ctx)
-                for each in self.get_params(ctx)
-                if (getattr(each, "rich_help_panel", None) or OUTPUT) == panel
-            ]
-            if any(shown):
-                with formatter.section(panel):
-                    formatter.write_dl([each for each in shown if each], col_max=26)
+        panels: dict[str, list[Any]] = {INPUT: [], MEASURE: [], OUTPUT: [], ADVANCED: []}
+        for each in self.get_params(ctx):
+            panel = getattr(each, "rich_help_panel", None) or OUTPUT
+            panels[panel].append(each.get_help_record(ctx))
+        for panel, shown in panels.items():
+            if shown:
+                with formatter.section(self.titles.get(panel, panel)):
+                    formatter.write_dl(shown, col_max=26)
 
 
 def command_of(
-    name: str, run: Callable[[dict[str, Any]], None], options: Iterable[Option], text: str
+    name: str,
+    run: Callable[[dict[str, Any]], None],
+    options: Iterable[Option],
+    text: str,
+    *,
+    task: str = MEASURE,
 ) -> TyperCommand:
-    """Make a command that calls ``run`` with the values of its options by their names."""
+    """Make a command that calls ``run`` with the values of its options by their names.
+
+    ``task`` is the title of the panel of what the command does.
+    """
     options = list(options)
     many = sum(1 for each in options if each.flag) > MANY
     made = [
@@ -95,7 +105,9 @@ def command_of(
     door = typer.Typer(add_completion=False, rich_markup_mode=None)
     settings = {"help_option_names": ["-h", "--help"]}
     door.command(name, cls=PanelledCommand, help=text, context_settings=settings)(call)
-    return typer.main.get_command(door)  # type: ignore[return-value]
+    made_command: Any = typer.main.get_command(door)
+    made_command.titles = {MEASURE: task}
+    return made_command
 
 
 def options_of(function: Callable[..., Any], leave_out: Iterable[str] = ()) -> Iterator[Option]:

@@ -11,7 +11,17 @@ import numpy as np
 from dimlab.cli import showing
 from dimlab.cli.derive import INPUT, Option, TyperCommand, command_of, numbers_in
 from dimlab.cli.inputs import Inputs, reading, said_on_stderr
-from dimlab.cli.options import FAIL_IF, FILE, INPUTS, JSON, OUT, OUTPUTS, QUIET, measured_by
+from dimlab.cli.options import (
+    FAIL_IF,
+    FILE,
+    INPUTS,
+    JSON,
+    OUT,
+    OUTPUTS,
+    QUIET,
+    known_split,
+    measured_by,
+)
 from dimlab.cli.presenting import present
 from dimlab.cli.recording import keep_record, recording
 from dimlab.terminal import console, print_table, progress
@@ -40,7 +50,8 @@ def encode(name: str, text: str) -> TyperCommand:
     from dimlab.encode import encode as function
 
     split = Option("split", "--split", list[str], "Split: train, validation or test; repeatable. "
-                   "Train and test by default.", None, INPUT)  # fmt: skip
+                   "Train and test by default.", None, INPUT,
+                   read=lambda names: [known_split(each) for each in names])  # fmt: skip
     moments = Option("moments", "--moments", bool, "Store moments only (of two views with "
                      "--views 2).", False)  # fmt: skip
     own = measured_by(function, {"n_views": {"name": "views"}}, {"batch_size"})
@@ -48,7 +59,7 @@ def encode(name: str, text: str) -> TyperCommand:
         FILE, *_about_weights(), INPUTS["data"], INPUTS["data_dir"], split, *own, moments,
         replace(OUT, default=Path("."), help="Folder for the .safetensors files."), QUIET,
     )  # fmt: skip
-    return command_of(name, _encode, options, text)
+    return command_of(name, _encode, options, text, task="What to encode")
 
 
 def inspect(name: str, text: str) -> TyperCommand:
@@ -56,7 +67,7 @@ def inspect(name: str, text: str) -> TyperCommand:
     tensors = Option("tensors", "--tensors", bool, "List every tensor.", False)
     source = replace(FILE, help="Weights or features.")
     options = (source, *_about_weights(), tensors, OUT, JSON, FAIL_IF)
-    return command_of(name, _inspect, options, text)
+    return command_of(name, _inspect, options, text, task="What to show")
 
 
 def locate(name: str, text: str) -> TyperCommand:

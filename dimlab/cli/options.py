@@ -78,6 +78,20 @@ def _known_seed(seed: int) -> int:
     return seed
 
 
+def known_split(name: str) -> str:
+    """Refuse a name that no split has."""
+    if name not in ("train", "validation", "test"):
+        raise ValueError(f"split must be train, validation or test; got {name!r}.")
+    return name
+
+
+def _known_data(name: str) -> str:
+    from dimlab.datasets import check_name
+
+    check_name(name)
+    return name
+
+
 def known_reader(name: str) -> str:
     """Refuse a name that no reader has."""
     from dimlab.readers import as_reader
@@ -90,10 +104,10 @@ def _known_readers(text: str) -> list[str]:
     return [known_reader(name) for name in text.split(",")]
 
 
-def _at_least_one(name: str) -> Callable[[int], int]:
+def _at_least(least: int, name: str) -> Callable[[int], int]:
     def read(count: int) -> int:
-        if count < 1:
-            raise ValueError(f"{name} must be >= 1; got {count}.")
+        if count < least:
+            raise ValueError(f"{name} must be >= {least}; got {count}.")
         return count
 
     return read
@@ -189,17 +203,20 @@ _INPUTS = (
            "factors; filename, file or image_id by default, where both have it."),
     _input("--by-order", bool, "Rows of the file of labels or factors are in the order of the "
            "samples.", False),
-    _input("--data", str, "Data set to encode; the checkpoint's own by default."),
+    _input("--data", str, "Data set to encode; the checkpoint's own by default.",
+           read=_known_data),
     _input("--data-dir", Path, "Folder (or file) of the data set."),
-    _input("--split", str, "Split of the checkpoint's data to measure.", "test"),
-    _input("--views", int, "Augmented views of every image to encode.", 0),
+    _input("--split", str, "Split of the checkpoint's data to measure.", "test",
+           read=known_split),
+    _input("--views", int, "Augmented views of every image to encode.", 0,
+           read=_at_least(0, "views")),
     _input("--basis", str, "Basis to measure in, fitted on train: pca, whiten, varimax or ica.",
            read=_known_basis),
     _input("--masked", bool, "Multiply the features by the learned mask.", False),
     _input("--max-queries", int, "Test samples to use, drawn at random; all by default.",
-           read=_at_least_one("max-queries")),
+           read=_at_least(1, "max-queries")),
     _input("--max-train", int, "Train samples to use, drawn at random from each class; all by "
-           "default.", read=_at_least_one("max-train")),
+           "default.", read=_at_least(1, "max-train")),
     _input("--factors", Path, "Table (.csv, .tsv, .jsonl, .parquet) of more factors, with a column "
            "that names the samples (--on) or counts them (row), and perhaps split."),
     _input("--continuous", str, "Factors of whole numbers that are continuous, separated by "

@@ -43,38 +43,45 @@ def _bound(call: Call) -> Measured:
 
 def _evaluate(call: Call) -> Measured:
     """Evaluate features, or runs beside raw pixels and fresh weights."""
-    from dimlab.baselines import evaluate_baselines
-
     values, sources = call.values, call.sources
     others = [source for source in sources if not call.inputs.is_own(source)]
-    if others:
-        if len(sources) > 1:
-            raise ValueError(
-                "files must be checkpoints of dimlab train where there are several; got "
-                f"{others[0].name} among them. Evaluate it alone."
-            )
-        train, test = call.inputs.pair(
-            sources[0], values["max_queries"], max_train=values["max_train"], views=2,
-            joined=asked_in(call.inputs, values).joined,
-        )  # fmt: skip
-        return call.probe(train, test, mask=mask_of(test)), {"train": train, "test": test}
-    if call.inputs.train is not None:
-        raise ValueError(f"train must be left out for a checkpoint; got {call.inputs.train}.")
-    checkpoints = [call.inputs.checkpoint(source) for source in sources]
-    counts = {"test": values["max_queries"], "train": values["max_train"]}
-    images = {split: call.inputs.images(checkpoints[0], split) for split in counts}
-    for split, count in counts.items():
-        all_of = images[split]
-        if count is not None and count < len(all_of):
-            rows = drawn(len(all_of), count, all_of.labels, seed=call.inputs.seed)
-            images[split] = all_of.take(rows)
+    if not others:
+        return _evaluate_runs(call)
+    if len(sources) > 1:
+        raise ValueError(
+            "files must be checkpoints of dimlab train where there are several; got "
+            f"{others[0].name} among them. Evaluate it alone."
+        )
+    train, test = call.inputs.pair(
+        sources[0], values["max_queries"], max_train=values["max_train"], views=2,
+        joined=asked_in(call.inputs, values).joined,
+    )  # fmt: skip
+    return call.probe(train, test, mask=mask_of(test)), {"train": train, "test": test}
+
+
+def _evaluate_runs(call: Call) -> Measured:
+    """Evaluate runs of dimlab's beside raw pixels and fresh weights."""
+    from dimlab.baselines import evaluate_baselines
+
     known = inspect.signature(evaluate_baselines).parameters
-    chosen = {name: each for name, each in call.arguments.items() if name in known}
     usual = inspect.signature(call.function).parameters
-    for name in ("table", *(call.arguments.keys() - chosen.keys())):
-        if values[name] != (None if name == "table" else usual[name].default):
-            what = {"table": "factors"}.get(name, name)
-            raise ValueError(f"{what} must be left out for a checkpoint; got {values[name]}.")
+    given = {"train": call.inputs.train, "factors": call.values["table"]}
+    given |= {
+        name: each for name, each in call.arguments.items()
+        if name not in known and each != usual[name].default
+    }  # fmt: skip
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name} must be left out for a checkpoint; got {value}.")
+    checkpoints = [call.inputs.checkpoint(source) for source in call.sources]
+    images = {}
+    for split, count in (("test", "max_queries"), ("train", "max_train")):
+        images[split] = each = call.inputs.images(checkpoints[0], split)
+        n_wanted = call.values[count]
+        if n_wanted is not None and n_wanted < len(each):
+            rows = drawn(len(each), n_wanted, each.labels, seed=call.inputs.seed)
+            images[split] = each.take(rows)
+    chosen = {name: each for name, each in call.arguments.items() if name in known}
     with call.at_work("evaluating") as advance:
         result = evaluate_baselines(
             checkpoints, images["train"], images["test"], progress=advance, **chosen

@@ -55,7 +55,7 @@ _OPTIONS = (
 
 def train(name: str, text: str) -> TyperCommand:
     """Make ``dimlab train``."""
-    return command_of(name, _train, _OPTIONS, text)
+    return command_of(name, _train, _OPTIONS, text, task="How to train")
 
 
 def demo(name: str, text: str) -> TyperCommand:

@@ -184,8 +184,8 @@ def test_a_bad_table_is_a_failure_and_a_bad_dimension_a_misuse(
         ),
         (("attribute", *files, "--factors", "u.csv", "--continuous", "b"), 2, "continuous must"),
         (("locate", checkpoint, "--dimensions", "99"), 2, "dimensions must lie in [0, 16)"),
-        (("locate", checkpoint, "--split", "foo"), 2, "split must be train, validation or test"),
-        (("bound", checkpoint, "--split", "foo"), 2, "split must be train, validation or test"),
+        (("evaluate", checkpoint, "--train", "t.csv"), 2, "train must be left out for a check"),
+        (("evaluate", checkpoint, "--clusters", "x"), 2, "clusters must be left out for a check"),
         (("follow", tmp_path / "none.npz"), 2, "none.npz"),
         (("follow", tmp_path / "damaged.npz"), 1, "damaged.npz"),
     ):
