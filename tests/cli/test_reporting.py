@@ -77,13 +77,16 @@ def test_arrays_make_the_page_that_features_make_and_several_are_compared(dimlab
 
 def test_a_comparison_that_cannot_be_made_takes_nothing_else_along(dimlab, monkeypatch):
     from dimlab.cli import reporting
+    from dimlab.examine import Examination
     from dimlab.probes.decompose import decompose
 
     def examined(loading, source, *others):
         names = np.char.add(source.stem, np.arange(60).astype(str))
         features = np.random.default_rng(0).normal(size=(60, 2))
         split = Representation(features, factors={"file": names})
-        return {"spectrum": decompose(split)}, None, split
+        found = Examination()
+        found["spectrum"] = decompose(split)
+        return found, None, split
 
     monkeypatch.setattr(reporting, "_examined", examined)
     code, out, err = dimlab("report", "one.npz", "two.npz")
