@@ -83,7 +83,7 @@ def encode(
         matrix, or the checkpoint's weights do not fit its configuration, or the device is not
         there.
     MemoryError
-        If it would not fit into the memory that is free; the sentence says what would.
+        If what must be held does not fit into the memory that is free.
 
     Notes
     -----

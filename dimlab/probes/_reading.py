@@ -66,7 +66,8 @@ SHARED = {
     "device": """str
     Where kNN searches.""",
     "memory": """float, optional
-    GB that kNN's search may take beside the features; it changes the time, not the result.""",
+    GB that the probe may take beside its inputs: kNN's search is blocked to what its outcomes
+    leave. It changes the time, not the result.""",
     "progress": """callable, optional
     Called as ``progress(done, total)`` during the long part.""",
 }

@@ -192,12 +192,33 @@ class Ablation(Reads):
     @entry
     def intervals(self) -> str:
         """What the intervals are over."""
-        return self._what_varies()
+        rows = "test samples"
+        if self.n_clusters:
+            rows = f"clusters of test samples ({self.n_clusters})"
+        if self.resample == "test":
+            return f"95 %, over {rows}, given the train split and the fitted reader."
+        return (
+            f"95 %, over {rows} and over train splits of this size, by a jackknife over at most "
+            f"{N_BLOCKS} blocks of train."
+        )
 
     @entry
     def p_values(self) -> str:
         """Which tests the p-values are of."""
-        return self._what_tests()
+        said = {
+            "accuracy": "Exact: McNemar's test; with clusters, signs of whole clusters flipped.",
+            "balanced_accuracy": "The larger of that of flipped signs and that of the interval.",
+            "log_loss": "Those that the bootstrap-t intervals invert; "
+            f"below {2 * RESOLVED / (self.n_bootstrap + 1):.2g} Student's t goes on for the draws."
+            if self.n_bootstrap >= FEWEST_DRAWS
+            else "Student's t.",
+        }[self.score]
+        if self.resample == "train":
+            said = "Student's t, one degree of freedom fewer than blocks of train."
+        return (
+            f"{said} A log-loss is unreliable where fewer than {FEW_DIFFERENCES} rows differ or "
+            f"the skewness is beyond {LARGEST_SKEWNESS:g}."
+        )
 
     @entry
     def n_log_loss_unreliable(self) -> int:
@@ -245,33 +266,6 @@ class Ablation(Reads):
 
     def _dimensions_of(self, groups: Iterable[int]) -> list[list[int]]:
         return [self.groups[group].tolist() for group in list(groups)[:_N_NAMED]]
-
-    def _what_varies(self) -> str:
-        rows = "test samples"
-        if self.n_clusters:
-            rows = f"clusters of test samples ({self.n_clusters})"
-        if self.resample == "test":
-            return f"95 %, over {rows}, given the train split and the fitted reader."
-        return (
-            f"95 %, over {rows} and over train splits of this size, by a jackknife over at most "
-            f"{N_BLOCKS} blocks of train."
-        )
-
-    def _what_tests(self) -> str:
-        said = {
-            "accuracy": "Exact: McNemar's test; with clusters, signs of whole clusters flipped.",
-            "balanced_accuracy": "The larger of that of flipped signs and that of the interval.",
-            "log_loss": "Those that the bootstrap-t intervals invert; "
-            f"below {2 * RESOLVED / (self.n_bootstrap + 1):.2g} Student's t goes on for the draws."
-            if self.n_bootstrap >= FEWEST_DRAWS
-            else "Student's t.",
-        }[self.score]
-        if self.resample == "train":
-            said = "Student's t, one degree of freedom fewer than blocks of train."
-        return (
-            f"{said} A log-loss is unreliable where fewer than {FEW_DIFFERENCES} rows differ or "
-            f"the skewness is beyond {LARGEST_SKEWNESS:g}."
-        )
 
 
 @documented
@@ -336,7 +330,7 @@ def ablate(
         ``resample="train"`` comes with another reader than ridge or with balanced accuracy, or
         clusters do not fit the splits.
     MemoryError
-        If it would not fit into the memory that is free; the sentence says what would.
+        If what must be held does not fit into the memory that is free.
 
     Notes
     -----

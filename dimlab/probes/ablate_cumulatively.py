@@ -227,7 +227,7 @@ def ablate_cumulatively(
         asked of another reader or with groups, a dimension is in two groups, the margin is not in
         (0, 1), or a count is too low.
     MemoryError
-        If it would not fit into the memory that is free; the sentence says what would.
+        If what must be held does not fit into the memory that is free.
 
     Notes
     -----

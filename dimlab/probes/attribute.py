@@ -367,7 +367,7 @@ def attribute(
         named twice or there is none, a number is out of its range, there are too few samples, or
         an ablation or a trace is of other dimensions.
     MemoryError
-        If it would not fit into the memory that is free; the sentence says what would.
+        If what must be held does not fit into the memory that is free.
 
     Notes
     -----

@@ -405,7 +405,7 @@ def bound_risk(
     ArithmeticError
         If the inequality that is proved fails by more than rounding: an error of this program.
     MemoryError
-        If it would not fit into the memory that is free; the sentence says what would.
+        If what must be held does not fit into the memory that is free.
 
     Notes
     -----

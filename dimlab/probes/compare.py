@@ -290,7 +290,7 @@ def compare(
         many have names that are not the same, a representation has fewer than four samples or
         does not vary, ``n_blocks`` < 2, clusters do not fit the rows, or the device is not there.
     MemoryError
-        If it would not fit into the memory that is free; the sentence says what would.
+        If what must be held does not fit into the memory that is free.
 
     Warns
     -----

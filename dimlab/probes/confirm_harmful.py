@@ -186,7 +186,7 @@ def confirm_harmful(
     ValueError
         As `ablate`, and if ``n_splits`` is not positive.
     MemoryError
-        If it would not fit into the memory that is free; the sentence says what would.
+        If what must be held does not fit into the memory that is free.
 
     Notes
     -----

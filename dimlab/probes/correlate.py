@@ -302,7 +302,7 @@ def correlate(
         ``within`` is asked of moments of pairs, clusters do not fit the rows or are given for
         moments, or the device is not there.
     MemoryError
-        If it would not fit into the memory that is free; the sentence says what would.
+        If what must be held does not fit into the memory that is free.
 
     Warns
     -----

@@ -276,7 +276,7 @@ def decompose(
         number is out of its range, moments are those of pairs of views, clusters do not fit the
         rows or are given for moments, or the device is not there.
     MemoryError
-        If it would not fit into the memory that is free; the sentence says what would.
+        If what must be held does not fit into the memory that is free.
 
     Warns
     -----

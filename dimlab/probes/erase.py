@@ -282,7 +282,7 @@ def erase(
         kind, the factor follows from the label, clusters are arrays beside ``in_distribution``, a
         name is unknown, or a number is out of its range, or the device is not there.
     MemoryError
-        If it would not fit into the memory that is free; the sentence says what would.
+        If what must be held does not fit into the memory that is free.
 
     Notes
     -----

@@ -160,7 +160,7 @@ def evaluate(
         number is out of its range, the mask has another number of dimensions, or test has a class
         that train lacks, or the device is not there.
     MemoryError
-        If it would not fit into the memory that is free; the sentence says what would.
+        If what must be held does not fit into the memory that is free.
 
     Notes
     -----

@@ -167,7 +167,7 @@ def random_masks(
         As `ablate`, if a rate is outside (0, 1), there are fewer than 2 masks, 2 dimensions or 2
         test samples.
     MemoryError
-        If it would not fit into the memory that is free; the sentence says what would.
+        If what must be held does not fit into the memory that is free.
 
     Notes
     -----
