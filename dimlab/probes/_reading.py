@@ -31,7 +31,6 @@ from dimlab.readers.base import (
 )
 from dimlab.representation import Representation
 from dimlab.result import Result, scalar
-from dimlab.text import plain as plain  # the probes' summaries take it from here
 
 FILLS = ("mean", "zero")
 AXES = "axes"
