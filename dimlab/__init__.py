@@ -32,10 +32,10 @@ _HOME = {
     "inspect_file": "dimlab.io.inspecting",
     "Inspection": "dimlab.io.inspecting",
     "train": "dimlab.training.loop",
-    "encode": "dimlab.encode",
-    "encode_loader": "dimlab.encode",
-    "encode_moments": "dimlab.encode",
-    "encode_pixels": "dimlab.encode",
+    "encode": "dimlab._encode",
+    "encode_loader": "dimlab._encode",
+    "encode_moments": "dimlab._encode",
+    "encode_pixels": "dimlab._encode",
     "Basis": "dimlab.basis",
     "fit_basis": "dimlab.basis",
     "Ablation": "dimlab.probes.ablate",
@@ -63,8 +63,8 @@ _HOME = {
     "erase": "dimlab.probes.erase",
     "MaskEvolution": "dimlab.probes.follow",
     "follow": "dimlab.probes.follow",
-    "Localisation": "dimlab.locate",
-    "locate": "dimlab.locate",
+    "Localisation": "dimlab._locate",
+    "locate": "dimlab._locate",
     "RiskBound": "dimlab.probes.bound_risk",
     "bound_risk": "dimlab.probes.bound_risk",
     "Evaluation": "dimlab.probes.evaluate",
@@ -94,28 +94,15 @@ _HOME = {
     "plot_spectrum": "dimlab.figures",
     "plot_evaluation": "dimlab.figures",
     "plot_mask_trace": "dimlab.figures",
-    "examine": "dimlab.examine",
-    "explore": "dimlab.explore",
+    "examine": "dimlab._examine",
+    "explore": "dimlab._explore",
     "write_report": "dimlab.report",
     "redraw_report": "dimlab.report",
 }
 __all__ = ["__version__", *_HOME]
 
 
-# functions that live in a module of their own name: importing the module must not hide them
-_MODULES = {"datasets", "readers"}
-_HIDDEN = {name for name, home in _HOME.items() if home == f"dimlab.{name}"} - _MODULES
-
-
-class _Package(ModuleType):
-    """The package, in which ``dimlab.encode`` is the function, whatever was imported before."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HIDDEN and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+_MODULES = {"datasets", "readers"}  # public names that are modules
 
 
 def __getattr__(name: str) -> Any:

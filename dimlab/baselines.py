@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dimlab.encode import encode, encode_pixels
+from dimlab._encode import encode, encode_pixels
 from dimlab.probes.evaluate import Evaluation, evaluate
 from dimlab.result import Result, column, detail, entries
 from dimlab.training.loop import untrained

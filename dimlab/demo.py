@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from dimlab._encode import encode
 from dimlab.baselines import BaselineComparison, evaluate_baselines
 from dimlab.datasets import digits
-from dimlab.encode import encode
 from dimlab.mask import MaskTrace
 from dimlab.probes.ablate import Ablation, ablate
 from dimlab.probes.attribute import Attribution, attribute

@@ -39,7 +39,7 @@ from dimlab.text import plain
 
 FORMAT = "dimlab-result-1"
 SUFFIX = ".result.npz"
-OURS = ("dimlab.probes.", "dimlab.baselines", "dimlab.mask", "dimlab.locate")
+OURS = ("dimlab.probes.", "dimlab.baselines", "dimlab.mask", "dimlab._locate")
 ABSENT = object()  # the value of an `entry` or a `column` that is left out
 _SECTIONS = r"^(?:Raises|Warns|Notes|References|Examples)\n-{3,}$"
 _ROWS_SHOWN = 5

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from dimlab import cli
+from dimlab._encode import encode, encode_loader, encode_moments
 from dimlab.datasets import digits
 from dimlab.devices import check_device
-from dimlab.encode import encode, encode_loader, encode_moments
 from dimlab.probes.ablate import ablate
 from dimlab.probes.correlate import correlate
 from dimlab.representation import Representation

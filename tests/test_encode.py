@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from dimlab._encode import encode, encode_loader, encode_moments, encode_pixels
 from dimlab.baselines import evaluate_baselines
 from dimlab.datasets import ImageSet, digits
-from dimlab.encode import encode, encode_loader, encode_moments, encode_pixels
 from dimlab.moments import Moments
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import train, untrained

@@ -80,7 +80,7 @@ def test_other_errors_are_raised(monkeypatch):
     def broken(representation):
         raise np.linalg.LinAlgError("a bug")
 
-    monkeypatch.setattr(sys.modules["dimlab.examine"], "all_probes", lambda: {"broken": broken})
+    monkeypatch.setattr(sys.modules["dimlab._examine"], "all_probes", lambda: {"broken": broken})
     with pytest.raises(np.linalg.LinAlgError, match="a bug"):
         examined(split(), split(seed=1))
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from dimlab import DimensionMask, ImageSet, Representation, ablate, attribute, decompose
-from dimlab.explore import Explorer, background, explore, state
-from dimlab.explore.words import parse_spans, spans_of
+from dimlab._explore import Explorer, background, explore, state
+from dimlab._explore.words import parse_spans, spans_of
 from dimlab.kernels import masking
 from tests.reading import fit_knn, fit_ridge
 
@@ -497,7 +497,7 @@ def test_many_classes_are_drawn_by_their_largest_changes(opened, rng):
     full = Explorer(train, test)
     view = opened(train, test)
     view.slider.value = 6
-    from dimlab.explore.drawing import draw_classes
+    from dimlab._explore.drawing import draw_classes
 
     change = np.abs(view.state.ridge_per_class - full.state().ridge_per_class)
     (ax,) = draw_classes(view.state, full.state(), full.classes).axes

@@ -27,7 +27,7 @@ CELLS = [
     """\
 import numpy as np
 from dimlab import ImageSet, Representation
-from dimlab.explore import explore
+from dimlab._explore import explore
 
 train, test = (Representation.load(f"{name}.safetensors") for name in ("train", "test"))
 pixels = np.round(255 * test.features).astype(np.uint8).reshape(-1, 1, 8, 8)

@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from dimlab import datasets, figures
+from dimlab._locate import locate
 from dimlab.baselines import evaluate_baselines
 from dimlab.figures.house import figure_of, house_style
-from dimlab.locate import locate
 from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.probes.ablate import ablate
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively

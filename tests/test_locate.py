@@ -12,11 +12,11 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from dimlab import ImageSet
+from dimlab._encode import encode
+from dimlab._locate import locate
 from dimlab.datasets import digits
-from dimlab.encode import encode
 from dimlab.figures import plot_localisation
 from dimlab.figures.house import BLUE, ORANGE
-from dimlab.locate import locate
 from dimlab.training.checkpoint import Checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import untrained

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dimlab.examine import examine
+from dimlab._examine import examine
 from dimlab.io.files import digest
 from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.probes.ablate import ablate

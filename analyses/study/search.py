@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.encode import encode
+from dimlab._encode import encode
 from dimlab.io.files import replacing
 from dimlab.probes.evaluate import evaluate
 from dimlab.training.checkpoint import Checkpoint

@@ -47,7 +47,7 @@ def _about_weights() -> list[Option]:
 
 def encode(name: str, text: str) -> TyperCommand:
     """Make ``dimlab encode``."""
-    from dimlab.encode import encode as function
+    from dimlab._encode import encode as function
 
     split = Option("split", "--split", list[str], "Split: train, validation or test; repeatable. "
                    "Train and test by default.", None, INPUT,
@@ -72,7 +72,7 @@ def inspect(name: str, text: str) -> TyperCommand:
 
 def locate(name: str, text: str) -> TyperCommand:
     """Make ``dimlab locate``."""
-    from dimlab.locate import locate as function
+    from dimlab._locate import locate as function
 
     dimensions = Option("dimensions", "--dimensions", str, "Dimensions, separated by commas; by "
                         "default the six that vary most.", read=_dimensions)  # fmt: skip
@@ -106,8 +106,8 @@ def _encode(values: dict[str, Any]) -> None:
 
 def _encode_own(inputs: Inputs, values: dict[str, Any]) -> None:
     """Encode with a checkpoint of dimlab's, in one process or several."""
-    from dimlab.encode import encode as encode_images
-    from dimlab.encode import encode_moments
+    from dimlab._encode import encode as encode_images
+    from dimlab._encode import encode_moments
     from dimlab.training.distributed import joined
 
     source, views = values["source"], values["views"]
@@ -217,8 +217,8 @@ def _in_words(value: Any) -> str:
 
 
 def _locate(values: dict[str, Any]) -> None:
-    from dimlab.encode import encode as encode_images
-    from dimlab.locate import locate as locate_dimensions
+    from dimlab._encode import encode as encode_images
+    from dimlab._locate import locate as locate_dimensions
 
     source, device, count = values["source"], values["device"], values["max_queries"]
     inputs = _inputs(values)

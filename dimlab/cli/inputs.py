@@ -229,7 +229,7 @@ class Inputs:
         normalisation: str | None = None,
     ) -> Representation:
         """Encode images; grey ones are given to another tool's three channels alike."""
-        from dimlab.encode import encode
+        from dimlab._encode import encode
         from dimlab.io.weights import LoadedEncoder
         from dimlab.terminal import progress
 

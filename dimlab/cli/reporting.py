@@ -27,7 +27,7 @@ _MARKS = {
 
 def report(name: str, text: str) -> TyperCommand:
     """Make ``dimlab report``."""
-    from dimlab.examine import examine
+    from dimlab._examine import examine
 
     inputs = (
         *("train", "array", "labels", "on", "by_order"),
@@ -106,7 +106,7 @@ def _report(values: dict[str, Any]) -> None:
 
 def _examined(inputs: Inputs, source: Path, values: dict[str, Any]) -> tuple[Any, Any, Any]:
     """Return all results of a checkpoint, or of features, and the splits they are of."""
-    from dimlab.examine import examine
+    from dimlab._examine import examine
 
     train, test = inputs.pair(
         source, values["max_queries"], max_train=values["max_train"], views=2, labelled=False

@@ -23,7 +23,7 @@ from dimlab.figures.house import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from dimlab.locate import Localisation
+    from dimlab._locate import Localisation
     from dimlab.probes.attribute import Attribution
     from dimlab.probes.erase import Erasure
 

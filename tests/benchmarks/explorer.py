@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from dimlab import Representation
-from dimlab.explore import Explorer, explore
+from dimlab._explore import Explorer, explore
 
 N, D, N_CLASSES, N_STEPS = 10_000, 512, 10, 20
 CELLS = [
     """\
 from dimlab import Representation
-from dimlab.explore import explore
+from dimlab._explore import explore
 train, test = (Representation.load(f"{name}.safetensors") for name in ("train", "test"))""",
     "view = explore(train, test)\nview",
 ]

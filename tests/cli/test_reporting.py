@@ -76,8 +76,8 @@ def test_arrays_make_the_page_that_features_make_and_several_are_compared(dimlab
 
 
 def test_a_comparison_that_cannot_be_made_takes_nothing_else_along(dimlab, monkeypatch):
+    from dimlab._examine import Examination
     from dimlab.cli import reporting
-    from dimlab.examine import Examination
     from dimlab.probes.decompose import decompose
 
     def examined(loading, source, *others):

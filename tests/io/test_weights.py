@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from dimlab._encode import encode_loader
 from dimlab.datasets import digits
-from dimlab.encode import encode_loader
 from dimlab.io.inspecting import inspect_file
 from dimlab.io.weights import load_encoder
 from dimlab.representation import Representation

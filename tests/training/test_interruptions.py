@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from dimlab._encode import encode
 from dimlab.datasets import digits
-from dimlab.encode import encode
 from dimlab.training.checkpoint import load_checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import TrainingStopped, train

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dimlab.explore.state import MaskState
+from dimlab._explore.state import MaskState
 from dimlab.figures.house import BLUE, GREY, ORANGE
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dimlab.encode import Progress, embedding, encode, pixels_of
+from dimlab._encode import Progress, embedding, encode, pixels_of
 from dimlab.kernels.rounding import spread_floor
 from dimlab.result import Result
 from dimlab.text import plain

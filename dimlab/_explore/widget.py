@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.explore.background import WhenIdle
-from dimlab.explore.drawing import as_png, draw_classes, draw_spectrum, strip_of, tiles_of
-from dimlab.explore.state import Explorer
-from dimlab.explore.words import code_of, pages_of, parse_spans, reading_of, spans_of
+from dimlab._explore.background import WhenIdle
+from dimlab._explore.drawing import as_png, draw_classes, draw_spectrum, strip_of, tiles_of
+from dimlab._explore.state import Explorer
+from dimlab._explore.words import code_of, pages_of, parse_spans, reading_of, spans_of
 from dimlab.figures.house import BLUE, ORANGE
 from dimlab.images import ImageSet
 from dimlab.mask import DimensionMask

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from dimlab.explore.state import Explorer
+from dimlab._explore.state import Explorer
 
 _SPAN = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
 
@@ -63,7 +63,7 @@ def code_of(explorer: Explorer) -> str:
     return f"""\
 # train and test are the two representations that the view was made of
 from dimlab import decompose, evaluate
-from dimlab.explore import explore
+from dimlab._explore import explore
 
 {removed}
 kept = [d for d in range(train.n_dimensions) if d not in set(removed)]

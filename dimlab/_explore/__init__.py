@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dimlab.explore.state import Explorer, MaskState
-from dimlab.explore.widget import Exploration, Scores, load_ipywidgets
+from dimlab._explore.state import Explorer, MaskState
+from dimlab._explore.widget import Exploration, Scores, load_ipywidgets
 from dimlab.images import ImageSet
 from dimlab.mask import DimensionMask
 from dimlab.probes.ablate import Ablation, ablate
