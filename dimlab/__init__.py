@@ -6,8 +6,6 @@ loaded on first use, so that ``import dimlab`` costs neither torch nor matplotli
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import Any
 
 __version__ = "0.6.0"
