@@ -33,22 +33,8 @@ Working = Callable[[str], AbstractContextManager[Callable[[int, int], None]]]
 
 
 def run_demo(folder: Path, seed: int, *, training: Training, working: Working) -> list[str]:
-    """Train on digits, evaluate, ablate, measure redundancy, and write the report.
-
-    Parameters
-    ----------
-    folder : Path
-        Where ``checkpoint.pt``, ``metrics.jsonl``, the features and ``report.html`` go.
-    seed : int
-        Seed of the run.
-    training, working : callable
-        Make the context managers that show progress.
-
-    Returns
-    -------
-    list of str
-        The headline sentences.
-    """
+    """Train on digits, evaluate, run the probes, and write the report; return its headline."""
+    # ``training`` and ``working`` make the context managers that show progress
     started = time.perf_counter()
     config = replace(TrainConfig.small(), seed=seed)
     images, held_out = digits("train"), digits("test")

@@ -130,11 +130,8 @@ class Explorer:
     def choose_candidates(
         self, cancelled: Callable[[], bool] = lambda: False
     ) -> CandidateVotes | None:
-        """Choose the candidates again, by the kept dimensions, or return None where cancelled.
-
-        Candidates that removed dimensions had brought near still carry what those knew, so few
-        dimensions need new ones. What is returned is to be passed to `use_candidates`.
-        """
+        """Return candidates by the kept dimensions, for `use_candidates`; None where cancelled."""
+        # candidates that were near in removed dimensions would still carry what those knew
         return self._votes.near(self.kept, cancelled)
 
     def use_candidates(self, chosen: CandidateVotes) -> None:

@@ -36,14 +36,10 @@ def load_images(
     name: str,
     split: str,
     *,
-    data_dir: str | os.PathLike[str] | None = None,
-    image_size: int | None = None,
+    data_dir: str | os.PathLike[str] | None = None,  # None or "": the usual places
+    image_size: int | None = None,  # None: the data set's own
 ) -> ImageSet:
-    """Load a split of the data set of that name, with what ``+hue:0.8`` behind it plants.
-
-    ``data_dir`` says where the files are (None or "": the usual places); an `ImageSet` remembers it
-    as ``folder``. Without ``image_size`` images have the usual size of the data set.
-    """
+    """Load a split of the data set of that name; ``+hue:0.8`` behind the name plants a factor."""
     known, planted = check_name(name)
     folder = data_dir or None
     if known in NAMES:
@@ -55,7 +51,7 @@ def load_images(
 
 
 def check_name(name: str) -> tuple[str, str]:
-    """Part the name of a data set, with hyphens, from what is to be planted in it; check both."""
+    """Split a data set's name, with hyphens, from the factors to plant in it; check both."""
     known, plus, planted = name.partition("+")
     known = known.replace("_", "-")
     if known not in NAMES:

@@ -44,11 +44,7 @@ def cache_folder() -> Path:
 
 
 def find_files(names: Sequence[str], folders: Sequence[Path]) -> list[Path] | None:
-    """Return one path a name in the first folder that holds them all; None where none does.
-
-    A name that ends in ``.gz`` is also found without that ending. Files of two folders are never
-    mixed.
-    """
+    """Return one path per name, with or without ``.gz``, in the first folder that holds all."""
     for folder in folders:
         found = []
         for name in names:
@@ -71,12 +67,9 @@ def check_md5(path: Path, md5: str) -> None:
 
 
 def fetch(remote: RemoteFile, folder: Path, *, searched: Sequence[Path] = ()) -> Path:
-    """Download a file into a folder, unless it is there and has the right md5; return its path.
-
-    The file gets its name, by one atomic rename, once its md5 is known to fit; whatever else
-    happens, nothing of it stays behind. Processes may fetch the same file at the same time.
-    Progress is shown on stderr where that is a terminal. The error names ``searched`` folders.
-    """
+    """Download a file into a folder, unless it is there with the right md5; return its path."""
+    # pooch renames the file into place once its md5 fits, and removes the temporary file on errors:
+    # processes may fetch the same file at the same time
     import pooch
 
     url = remote.url

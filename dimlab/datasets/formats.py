@@ -21,10 +21,7 @@ _MOST_OPERATIONS = 1 << 19  # of a pickle: the largest official batch takes less
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the (N, H, W) images or (N,) labels of an IDX file, plain or gzipped, as uint8.
-
-    A ``.gz`` is unpacked in memory, and never more of it than ``shape`` asks for.
-    """
+    """Return the (N, H, W) images or (N,) labels of an IDX file, plain or gzipped, as uint8."""
     header = b"\0\0\x08" + bytes([len(shape)]) + np.array(shape, ">u4").tobytes()
     size = math.prod(shape)
     try:
@@ -58,16 +55,13 @@ def _unpacked(path: Path, n_bytes: int) -> bytes:
     with path.open("rb") as file:
         if path.suffix != ".gz":
             return file.read(n_bytes)
-        # deflate never takes more room than this: what lies behind is not needed
+        # deflate never takes more room than this, and no more is unpacked than the shape needs
         packed = file.read(n_bytes + n_bytes // 8 + _CHUNK)
         return zlib.decompressobj(wbits=31).decompress(packed, n_bytes)
 
 
 def read_members(source: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """Return the contents of files in an extracted folder or a ``.tar.gz`` archive, by name.
-
-    An archive is read in memory and never extracted. Names have forward slashes.
-    """
+    """Return the contents of files in an extracted folder or a ``.tar.gz`` archive, by name."""
     contents: dict[str, bytes] = {}
     sizes = {}
     if source.is_dir():

@@ -1,4 +1,16 @@
-"""Augmentation: two random views of a batch, and the parameters that made them."""
+"""Augmentation: two random views of a batch, and the parameters that made them.
+
+The parameters of all samples are drawn together and then applied to any rows of them, so that views
+depend neither on the batch size of encoding nor on how a batch is divided among processes.
+
+Every step follows torchvision's ``RandomResizedCrop``, ``ColorJitter`` and ``RandomGrayscale``,
+which the official code uses. Crops are resized bilinearly without aligned corners. Brightness
+multiplies, contrast scales about the mean of the grey image, saturation blends with the grey image,
+hue is turned; each result is clipped to [0, 1]. One draw per sample decides whether it is jittered
+at all. The four operations come in a random order, drawn once per batch (torchvision: once per
+image). Saturation, hue and ``grey`` need three channels. Without these, contrast scales about the
+mean over all channels, so that a grey image gets the view of its copy with R = G = B.
+"""
 
 from __future__ import annotations
 
@@ -46,21 +58,7 @@ def normalised(images: Tensor, normalisation: str) -> Tensor:
 
 
 class Augmentation:
-    """The random augmentation of a configuration, drawn for a whole batch from one seed.
-
-    The parameters of all N samples are drawn together and applied to any rows of them, so views
-    depend neither on the batch size of encoding nor on how a batch is cut into shards. kornia draws
-    from torch's global generator: it is seeded inside a fork, nobody else's randomness moves.
-
-    Every step follows torchvision's ``RandomResizedCrop``, ``ColorJitter`` and ``RandomGrayscale``,
-    which the official code uses. A crop is resized bilinearly between pixel centres (corners not
-    aligned). Brightness multiplies, contrast scales about the mean of the image turned grey,
-    saturation blends with the image turned grey, hue is turned; each result is clipped to [0, 1].
-    One draw a sample decides whether it is jittered at all. The four are applied in a random order,
-    drawn once for the whole batch (torchvision: for each image). Saturation, hue and ``grey`` need
-    three channels. Without these, contrast scales about the mean over all channels, so that a grey
-    image gets the view that its copy with R = G = B gets.
-    """
+    """The random augmentation of a configuration, drawn for a whole batch from one seed."""
 
     def __init__(self, config: TrainConfig, n_channels: int, size: tuple[int, int]) -> None:
         import kornia.augmentation as augmentation
@@ -82,12 +80,10 @@ class Augmentation:
         self._shape = (n_channels, *size)
 
     def draw(self, n_samples: int, seed: int) -> dict[str, dict[str, Tensor]]:
-        """Return the parameters of one view of N images by step, one row a sample.
-
-        Without three channels ``brightness`` and ``contrast`` stand in the place of ``jitter``.
-        """
+        """Return the parameters of one view of N images by step, one row per sample."""
+        # without three channels, brightness and contrast take the place of jitter
         shape = torch.Size((n_samples, *self._shape))
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # kornia draws from torch's global generator
             torch.manual_seed(seed)
             drawn = {name: step.forward_parameters(shape) for name, step in self._steps.items()}
         if self._shape[0] == 3:
@@ -111,12 +107,9 @@ class Augmentation:
         return images
 
     def factors(self, drawn: dict[str, dict[str, Tensor]]) -> dict[str, np.ndarray]:
-        """Return the drawn parameters as named factors, one value (N,) a sample.
-
-        ``crop_x, crop_y`` are the centre as a share of the side, ``crop_scale`` is the share of the
-        area. ``brightness`` multiplies the image and ``contrast`` its distance from its mean; they
-        and ``saturation`` are 1, and the turn ``hue`` is 0, where the jitter was not applied.
-        """
+        """Return the drawn parameters as named factors of shape (N,)."""
+        # crop_x and crop_y are the centre as a share of the side, crop_scale is one of the area;
+        # brightness multiplies the image, contrast its distance from its mean
         corners = drawn["crop"]["src"].double().numpy()  # (N, 4, 2), inclusive pixel corners
         height, width = self._shape[1:]
         sides = corners[:, 2] - corners[:, 0] + 1

@@ -1,4 +1,4 @@
-"""Every knob of a training run, in one frozen value."""
+"""All settings of a training run, in one frozen value."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ class TrainConfig:
     initialisation: str = "kaiming"
     """How a ResNet's convolutions are drawn: ``kaiming`` (normal, by the outputs, as torchvision
     does) or ``torch`` (uniform, the default of ``nn.Conv2d``: official code). The convnet and the
-    projectors have torch's defaults whatever stands here."""
+    projectors always have torch's defaults."""
     n_dimensions: int = 128
-    """D of the convnet, a multiple of 4; a ResNet has 512 or 2048 whatever stands here."""
+    """D of the convnet, a multiple of 4. A ResNet ignores it: D is 512 or 2048."""
     hidden: int = 256
     """Width of the projectors' hidden layers."""
     contrastive_width: int = 128
@@ -111,7 +111,7 @@ class TrainConfig:
     ``none`` (frozen mask)."""
     finite_difference_radius: float = 0.01
     """Length of the step of ``finite_difference``, > 0. The official code has 0.01, across which
-    ReLUs of the projector change sign: see `dimlab.second_order_at` for the error."""
+    ReLUs of the projector change sign: `dimlab.training.second_order` measures the error."""
     trial_loss: str = "contrastive"
     """Loss that the trial step descends: ``contrastive`` (unweighted, official code) or ``total``
     (the regular loss)."""
@@ -284,7 +284,7 @@ class TrainConfig:
         - Network. It has two prediction heads that no loss uses; here they are left out.
         - Arithmetic. It subtracts 1e9 from the logits of the pairs that NT-Xent leaves out; here
           they are minus infinity, which is the same in float32.
-        - ``n_dimensions`` is not looked at: ResNet-18 has 512. ``trace_every``,
+        - ``n_dimensions`` is not used: ResNet-18 has 512. ``trace_every``,
           ``checkpoint_every`` and ``keep_checkpoints`` say what is recorded, and change no number.
         """
         return cls(

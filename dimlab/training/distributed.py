@@ -46,10 +46,7 @@ def current_world() -> World:
 
 @contextmanager
 def joined(device: str) -> Iterator[tuple[World, str]]:
-    """Join the processes that ``torchrun`` started, and give the world and this process's device.
-
-    ``cpu`` joins through gloo, ``cuda`` through nccl with one GPU a process.
-    """
+    """Join the processes that ``torchrun`` started; yield the world and this process's device."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield World(), device
         return
@@ -100,11 +97,9 @@ def all_reduce(x: Tensor, world: World) -> Tensor:
 
 
 def all_gather(x: Tensor, n_samples: int, world: World) -> Tensor:
-    """Return the (n_samples, ...) rows of all ranks in order, differentiable as `all_reduce`.
-
-    It is a sum of parts that are zero elsewhere: parts may be of unequal length, and there is one
-    collective to differentiate, not two. It moves at most twice the bytes of a true gather.
-    """
+    """Return the (n_samples, ...) rows of all ranks in order, differentiable as `all_reduce`."""
+    # a sum of parts that are zero elsewhere: parts may differ in length, and one collective is
+    # differentiated, not two; it moves at most twice the bytes of a gather
     if world.size == 1:
         return x
     mine = world.rows(n_samples)
@@ -160,13 +155,7 @@ def sum_over_ranks(tensors: Iterable[Tensor], world: World) -> None:
 
 
 class GlobalBatchNorm(_BatchNorm):
-    """BatchNorm whose training statistics are those of all ranks' rows.
-
-    Parameters and buffers are those of the given layer, so that the state dict is the same. The
-    mean comes first, then the mean squared distance from it: two collectives a pass, and no digits
-    lost to a difference of large sums. It is made of ordinary operations, so that it can be
-    differentiated in any order.
-    """
+    """BatchNorm with training statistics over all ranks' rows, and the layer's own state dict."""
 
     def __init__(self, layer: _BatchNorm, world: World) -> None:
         super().__init__(
@@ -197,6 +186,8 @@ class GlobalBatchNorm(_BatchNorm):
         count = all_reduce(wide.new_tensor(float(x.numel() // x.shape[1])), self.world)
         if count.item() < 2:
             raise ValueError("batch must have more than one value per channel; got one.")
+        # the mean first, then the mean squared distance from it: a difference of large sums would
+        # lose digits; ordinary operations can be differentiated in any order
         mean = all_reduce(wide.sum(axes), self.world) / count
         centred = wide - mean.view(shape)
         variance = all_reduce(centred.square().sum(axes), self.world) / count

@@ -39,16 +39,11 @@ def build_encoder(
     *,
     in_channels: int = 3,
     stem: str = "cifar",
-    stem_relu: bool = True,
-    n_dimensions: int = 128,
-    initialisation: str = "kaiming",
+    stem_relu: bool = True,  # False in the official MetaMask backbone, which has lost this ReLU
+    n_dimensions: int = 128,  # of the convnet; ResNets have 512 (18, 34) or 2048 (deeper)
+    initialisation: str = "kaiming",  # of a ResNet's convolutions: normal, or torch's default
 ) -> Encoder:
-    """Build an encoder of `BUILT`: images (B, C, H, W) to pooled features (B, D).
-
-    ``n_dimensions`` is D of the convnet; a ResNet has 512 (18, 34) or 2048 (deeper). ``stem_relu``
-    is False in the official MetaMask backbone, which has lost this ReLU. ``initialisation`` says
-    how a ResNet's convolutions are drawn: normal by the outputs, or as torch does by default.
-    """
+    """Build an encoder of `BUILT`: images (B, C, H, W) to pooled features (B, D)."""
     if in_channels < 1:
         raise ValueError(f"in_channels must be >= 1; got {in_channels}.")
     if name == "convnet":
@@ -141,12 +136,10 @@ def _downsample(n_in: int, n_out: int, stride: int) -> nn.Sequential | None:
 
 
 class resnet(Encoder):
-    """ResNet of He et al. (2016) without its classifier; keys are torchvision's less ``fc``.
+    """ResNet (He et al. 2016) without its classifier; keys are torchvision's without ``fc``."""
 
-    The 3x3 convolutions of a ``wide_`` one have twice the width (Zagoruyko & Komodakis 2016). The
-    stride of a bottleneck sits in its 3x3 convolution, as in torchvision and timm.
-    """
-
+    # a wide one (Zagoruyko & Komodakis 2016) has 3x3 convolutions of twice the width; the stride
+    # of a bottleneck is in its 3x3 convolution, as in torchvision and timm
     def __init__(
         self,
         name: str,

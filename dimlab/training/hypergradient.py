@@ -13,13 +13,35 @@ descends along
 
 The modes differ in how they take the second-order part:
 
-- `exact_hypergradient`: the inner product is the derivative of L_in in the direction v. It is taken
-  in forward mode through the encoder, which replays the activations of the inner forward pass, and
-  then differentiated in s through the projectors alone. The mask enters behind the encoder, so no
-  convolution is ever differentiated twice.
+- `exact_hypergradient`: the inner product is the derivative of L_in in the direction v
+  (Pearlmutter, Neural Computation 1994). It is taken in forward mode through the encoder, which
+  replays the activations of the inner forward pass, and then differentiated in s through the
+  projectors alone. The mask enters behind the encoder, so no convolution is ever differentiated
+  twice. At a ReLU kink the result is the one-sided derivative that autograd takes.
 - `finite_difference_hypergradient`: a central difference of d_s L_in at theta +- radius v / |v|.
+  On ReLU networks most of its error comes from ReLUs of the contrastive projector that change sign
+  between the two points; it is the same in float64, so it is not rounding. At a smaller radius
+  fewer of them change sign, but the jump that each leaves in the gradient is divided by the radius:
+  the error vanishes only where no ReLU changes sign.
 - `first_order_hypergradient`: leaves it out.
-- `lookahead_hypergradient`: exact, but the trial step is the step that was really taken.
+- `lookahead_hypergradient`: exact, but the trial step is the step t that was really taken, judged
+  by the next batch.
+
+For the last, SGD with momentum mu and weight decay wd takes the step
+
+    b_t = mu b_{t-1} + g(theta_t, s_t) + wd theta_t,     theta_{t+1} = theta_t - lr b_t,
+
+with g = grad_theta of the *regular* loss of batch t. The buffer b_{t-1} depends on earlier masks
+only. Held constant (a truncation after one step), it leaves theta_{t+1} with the derivative
+- lr d_s g(theta_t, s). Nesterov's step is theta_t - lr (g' + mu b_t), with g' = g + wd theta_t, in
+which g occurs 1 + mu times. By the chain rule,
+
+    d L_out(theta_{t+1}(s), s; batch t+1) / ds
+        = direct - lr c d_s <g(theta_t, s; batch t), v>,   c = 1 or, for Nesterov, 1 + mu.
+
+Here v and direct are the gradients of L_out at theta_{t+1} and batch t + 1, which the regular step
+t + 1 computes anyway, under the mask in force then. The inner product is differentiated at s_t, the
+logits that the real step used.
 """
 
 from __future__ import annotations
@@ -75,12 +97,7 @@ class Trial:
 
 
 def exact_hypergradient(trial: Trial) -> Hypergradient:
-    """Return the hypergradient through one trial step, exactly.
-
-    It costs a backward pass at theta (and the forward pass, unless ``trial.passed`` has it), a
-    forward and backward pass at theta', and a tangent pass (Pearlmutter, Neural Computation 1994).
-    Exact for any smooth network; at a ReLU kink it is the one-sided derivative that autograd takes.
-    """
+    """Return the exact hypergradient through one trial step."""
     objective = trial.objective
     passed, heads, direct, v = _trial_step(trial, keep_graph=True)
     if heads is None:
@@ -92,14 +109,8 @@ def exact_hypergradient(trial: Trial) -> Hypergradient:
 
 
 def finite_difference_hypergradient(trial: Trial, *, radius: float) -> Hypergradient:
-    """Return the hypergradient with the second-order part by a central difference.
-
-    ``radius`` is the length of the step along v / |v|; the official code has 0.01. On ReLU networks
-    most of its error comes from ReLUs of the contrastive projector that change sign between the two
-    points, and is the same in float64: it is no rounding. At a smaller radius fewer of them change
-    sign, but the jump that each leaves in the gradient is divided by the radius, so that the error
-    vanishes only where none does.
-    """
+    """Return the hypergradient with its second-order part by a central difference."""
+    # radius: length of the step along v / |v|; 0.01 in the official code
     if not radius > 0:
         raise ValueError(f"radius must be > 0; got {radius}.")
     _, _, direct, v = _trial_step(trial)
@@ -120,34 +131,15 @@ def first_order_hypergradient(trial: Trial) -> Hypergradient:
 
 def lookahead_hypergradient(
     objective: Objective,
-    passed: Pass,
+    passed: Pass,  # of the regular step t, as are the next two
     weights: Weights,
     mask_logits: Tensor,
-    v: Weights,
+    v: Weights,  # of the regular step t + 1, as is the direct part (D,)
     direct: Tensor,
     *,
-    learning_rate: float,
+    learning_rate: float,  # lr c of step t
 ) -> Hypergradient:
-    r"""Return the hypergradient through the step that was really taken, judged by the next batch.
-
-    ``passed``, ``weights`` and ``mask_logits`` are of the regular step t: its forward pass, theta_t
-    and s_t. ``v`` and ``direct`` are the gradients of L_out at theta_{t+1} and batch t + 1, which
-    the regular step t + 1 computes anyway. SGD with momentum mu and weight decay wd takes the step
-
-        b_t = mu b_{t-1} + g(theta_t, s_t) + wd theta_t,     theta_{t+1} = theta_t - lr b_t,
-
-    with g = grad_theta of the *regular* loss of batch t. The buffer b_{t-1} depends on earlier
-    masks only; held constant (a truncation after one step), theta_{t+1} has the derivative
-    - lr d_s g(theta_t, s). With Nesterov's momentum the step is theta_t - lr (g' + mu b_t), with
-    g' = g + wd theta_t, in which g stands 1 + mu times. So, by the chain rule,
-
-        d L_out(theta_{t+1}(s), s; batch t+1) / ds
-            = direct - lr c d_s <g(theta_t, s; batch t), v>,   c = 1 or 1 + mu,
-
-    and ``learning_rate`` is lr c of step t. The inner product is differentiated at s_t, the logits
-    that the real step used. Where the mask moved between step t and step t + 1, direct and v are
-    those of the mask in force at t + 1.
-    """
+    """Return the hypergradient through the step really taken, judged by the next batch."""
     heads = objective.head_gradient(weights, passed.features, mask_logits, "total")
     slope = objective.slope(passed, heads, v)
     return Hypergradient(direct, -learning_rate * slope)
@@ -191,11 +183,9 @@ def _mask_gradient(trial: Trial, weights: Weights) -> Tensor:
 
 
 def _moved(weights: Weights, direction: Weights, step: float | Tensor) -> Weights:
-    """Return weights moved along a direction; those without one stay.
-
-    A clone keeps its strides, a sum need not: with one input channel channels-last is lost, and
-    every layer behind such a convolution runs on a layout that is slow.
-    """
+    """Return weights moved along a direction; those without one stay."""
+    # a clone keeps its strides, a sum need not: with one input channel channels-last would be lost,
+    # and every layer behind such a convolution would run on a slow layout
     return {
         name: weight.detach().clone().add_(step * direction[name])
         if name in direction

@@ -1,4 +1,4 @@
-"""Training from the first step to the last, and nothing lost on the way."""
+"""The training loop: checks, steps, checkpoints, and a clean end after a signal."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def train(
     Parameters
     ----------
     config : TrainConfig
-        Every knob of the run.
+        All settings of the run.
     images : ImageSet
-        Training images; the labels are not looked at, their hash is recorded.
+        Training images; their labels are not used, only the hash of the labels is recorded.
     validation : ImageSet, optional
         Held-out images for ``config.validate_every``; never the test split.
     out : path, optional
@@ -200,10 +200,8 @@ def _taken(folder: str | os.PathLike[str]) -> str:
 def _prepare(
     folder: Path | None, out: str | os.PathLike[str] | None, run: Run, stack: ExitStack
 ) -> None:
-    """Claim the folder for this run, see that there is room, and begin its log, before any step.
-
-    Rank 0 alone has the folder; where it fails, all ranks do.
-    """
+    """Claim the folder, check that there is room, and begin its log, before any step."""
+    # rank 0 alone has the folder; where it fails, all ranks do
     refused: OSError | None = None
     if folder is not None:
         try:

@@ -24,10 +24,7 @@ _BATCH = 512
 
 
 class Monitor:
-    """Evaluates the encoder on a validation split every few epochs; never on the test split.
-
-    The training images that vote are drawn once, as many as ``validation_bank`` says.
-    """
+    """Evaluates the encoder on a validation split every few epochs; never on the test split."""
 
     def __init__(self, config: TrainConfig, images: ImageSet, validation: ImageSet) -> None:
         if images.images.shape[1:] != validation.images.shape[1:]:
@@ -48,10 +45,7 @@ class Monitor:
         return step % self._every == 0 or step == self._n_steps
 
     def measure(self, network: nn.ModuleDict, weights: np.ndarray) -> dict[str, Any]:
-        """Return validation accuracies, plain and masked by weights (D,), and the effective rank.
-
-        The network stays in training mode, its statistics untouched; features are not centred.
-        """
+        """Return kNN accuracies, plain and under mask weights (D,), and the effective rank."""
         started = time.perf_counter()
         encoder = network["encoder"]
         encoder.eval()
@@ -64,7 +58,7 @@ class Monitor:
             kept = [each if mask is None else each * mask for each in (bank, queries)]
             reader = KNN(min(_NEIGHBOURS, len(bank))).fit(kept[0], self._bank.labels)
             record[name] = float((reader.classify(kept[1]) == self._validation.labels).mean())
-        values = np.linalg.svd(queries.astype(np.float64), compute_uv=False)
+        values = np.linalg.svd(queries.astype(np.float64), compute_uv=False)  # not centred
         if values.any():
             record["effective_rank"] = entropy_rank(values)
         record["validation_seconds"] = time.perf_counter() - started

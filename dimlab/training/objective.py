@@ -1,4 +1,8 @@
-"""The losses of one batch as functions of weights, features and mask: what every step descends."""
+"""The losses of one batch as functions of weights, features and mask: what every step descends.
+
+Every loss is this rank's share; every gradient that a method of `Objective` returns is summed over
+the ranks. BatchNorm's running statistics move only where ``update_statistics`` says so.
+"""
 
 from __future__ import annotations
 
@@ -36,25 +40,18 @@ class Pass:
 
 @dataclass(frozen=True, eq=False)
 class HeadGradient:
-    """First derivatives of a loss in features and projector weights, differentiable in the logits.
-
-    Only what the loss depends on: a view's features may be None, and weights may be missing.
-    """
+    """Gradients of a loss in features and projector weights, differentiable in the logits."""
 
     mask_logits: Tensor  # (D,), a leaf
-    features: tuple[Tensor | None, ...]  # (B, D) by view
-    weights: Weights
+    features: tuple[Tensor | None, ...]  # (B, D) by view; None where the loss ignores a view
+    weights: Weights  # only those that the loss depends on
 
 
 class Objective:
-    """The losses of two views, for given weights and mask logits s of shape (D,).
+    """The losses of two views, for given weights and mask logits s of shape (D,)."""
 
-    ``network`` has ``encoder``, ``contrastive`` and ``redundancy``, in training mode. Weights are
-    always passed in, under the names of its parameters. Every loss is this rank's share; every
-    gradient that a method returns is summed over the ranks. ``which`` is the loss ``contrastive``
-    or ``total``; running statistics move only where ``update_statistics`` says so.
-    """
-
+    # ``network`` has ``encoder``, ``contrastive`` and ``redundancy``, in training mode; weights are
+    # passed in under the names of its parameters; ``which`` is the loss, contrastive or total
     def __init__(
         self, network: nn.ModuleDict, config: TrainConfig, world: World | None = None
     ) -> None:
@@ -93,10 +90,7 @@ class Objective:
         *,
         update_statistics: bool = False,
     ) -> Terms:
-        """Return this rank's shares of the terms of a loss: contrastive, invariance, redundancy.
-
-        ``features`` (B, D) of both views are unmasked.
-        """
+        """Return this rank's shares of a loss's terms, for unmasked features (B, D) by view."""
         config = self.config
         masked = features
         if config.method == "metamask":
@@ -162,12 +156,9 @@ class Objective:
         which: str,
         *,
         update_statistics: bool = False,
-        keep_graph: bool = True,
+        keep_graph: bool = True,  # for a slope
     ) -> HeadGradient:
-        """Differentiate this rank's share of a loss down to the features (B, D), and no further.
-
-        ``keep_graph`` says whether a slope will be asked for.
-        """
+        """Differentiate this rank's share of a loss down to the features (B, D), and no further."""
         heads = {
             name: weight.detach().requires_grad_()
             for name, weight in weights.items()
@@ -185,10 +176,7 @@ class Objective:
         return HeadGradient(s, found[:2], _reached(heads, found[2:]))
 
     def through_encoder(self, heads: HeadGradient, passed: Pass, weights: Weights) -> Weights:
-        """Go on from the features: the gradient in all weights that the loss reaches, detached.
-
-        ``passed`` is the forward pass of these weights, with its graph.
-        """
+        """Return the detached gradient in all weights reached; ``passed`` still has its graph."""
         encoder = {name: each for name, each in weights.items() if name.startswith("encoder.")}
         found = torch.autograd.grad(
             passed.features,
@@ -203,14 +191,10 @@ class Objective:
         return gradient
 
     def slope(self, passed: Pass, heads: HeadGradient, direction: Weights) -> Tensor:
-        """Return d_s <grad_theta L(theta, s), direction>, exactly, of shape (D,).
-
-        ``passed`` is the forward pass at theta; ``heads`` is of L there, and its graph is used up.
-
-        The encoder is only ever differentiated in forward mode, along ``direction``. The projectors
-        are differentiated twice in reverse mode. (Reverse over *forward* mode gives wrong numbers:
-        torch 2.13 differentiates BatchNorm's tangent with the batch's statistics held constant.)
-        """
+        """Return the exact d_s <grad_theta L(theta, s), direction> (D,); uses up heads' graph."""
+        # The encoder is differentiated in forward mode only, the projectors twice in reverse mode.
+        # Reverse over forward mode would give wrong numbers: torch 2.13 differentiates BatchNorm's
+        # tangent with the batch's statistics held constant.
         encoder_direction = _part(direction, "encoder")
         with self._precision(passed.features[0]):
             along = [

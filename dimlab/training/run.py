@@ -35,12 +35,10 @@ _Traced = tuple[int, np.ndarray, float, float, np.ndarray]
 
 
 def memory_format(device: torch.device, precision: str) -> torch.memory_format:
-    """Return the layout of weights and activations; convolutions prefer channels-last.
-
-    Not in float32 on a CPU: there torch's BatchNorm sums over channels-last activations one by one,
-    with 10 to 130 times the rounding error of contiguous ones, and the mask's gradient is off by
-    some percent. In bfloat16 the rounding of the activations themselves is larger.
-    """
+    """Return the layout of weights and activations; convolutions prefer channels-last."""
+    # On a CPU, torch's float32 BatchNorm sums over channels-last activations one by one. The
+    # rounding error is 10 to 130 times that of contiguous ones, and the mask's gradient is off by
+    # some percent. In bfloat16 the rounding of the activations themselves is larger.
     exact_on_cpu = device.type == "cpu" and precision != "bfloat16"
     return torch.contiguous_format if exact_on_cpu else torch.channels_last
 

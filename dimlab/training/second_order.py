@@ -33,12 +33,7 @@ class SecondOrder:
 def second_order_at(
     checkpoint: Checkpoint, images: ImageSet, *, radius: float = 0.01, device: str = "cpu"
 ) -> SecondOrder:
-    """Measure the second-order part where a run stands, on the batch of its next step.
-
-    The checkpoint is of a run with ``method="metamask"`` before its last step, ``images`` are its
-    training images, ``radius`` is that of the finite difference (0.01 in the official code). Both
-    ways of taking the part are measured at the same weights, mask, views and learning rate.
-    """
+    """Measure both second-order parts at a run's next step; ``images`` are its training images."""
     if checkpoint.config.method != "metamask":
         raise ValueError(f"method must be 'metamask'; got {checkpoint.config.method!r}.")
     n_steps = checkpoint.config.n_steps(checkpoint.data["n_images"])

@@ -57,11 +57,7 @@ class _Taken:
 
 
 class Stepper:
-    """Network, mask and their optimisers: everything that one step moves, in place.
-
-    ``network`` has ``encoder``, ``contrastive`` and ``redundancy``, in training mode;
-    ``mask_logits`` has shape (D,).
-    """
+    """Network, mask logits (D,) and their optimisers: everything that one step moves, in place."""
 
     def __init__(
         self,
@@ -94,13 +90,9 @@ class Stepper:
     def take(
         self, views: Views, next_views: Callable[[], Views], *, traced: bool = False
     ) -> Record:
-        """Move network and mask by one step on views (B, C, H, W), and return its record.
-
-        ``next_views`` makes the views of the next batch, for a held-out outer loss; ``traced``
-        measures the gradient share of every dimension too. Where the loss is not finite, nothing
-        but BatchNorm's running statistics has moved; where the hypergradient is not finite, the
-        mask has not moved.
-        """
+        """Move network and mask by one step on views (B, C, H, W), and return its record."""
+        # Where the loss is not finite, only BatchNorm's running statistics have moved; where the
+        # hypergradient is not finite, the mask has not moved.
         clock = _Clock(self.mask_logits.device)
         regular = self._forward(views)
         record = self._terms_of(regular)
@@ -208,10 +200,7 @@ class Stepper:
     def trial(
         self, views: Views, next_views: Callable[[], Views], shared: _Regular | None = None
     ) -> Trial:
-        """Return the trial step from where network and mask stand now; nothing moves.
-
-        ``shared`` is the regular step that is being taken, whose forward pass the trial shares.
-        """
+        """Return the trial step from here, with the forward pass of ``shared``; nothing moves."""
         config, learning_rate = self.config, self.optimiser.param_groups[0]["lr"]
         passed, gradient = None, None
         if shared is not None:

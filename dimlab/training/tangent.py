@@ -11,6 +11,9 @@ anyway. Per layer, with y the output, x the input and a dot for the tangent:
 - sums, means and reshapes are linear: the tangent goes through them as the value does;
 - anything else: ``torch.func.jvp`` of that one operation.
 
+Any module will do, in training mode: one that ``torch.fx`` cannot trace is replayed as a whole by
+``torch.func.jvp``. A forward pass gives the module's own output and gradients bit for bit on a CPU.
+
 A tangent that nobody reads again is overwritten: on a CPU, touching new memory costs more than the
 arithmetic of an elementwise pass.
 """
@@ -49,12 +52,7 @@ class Tape:
 
 
 class TangentProgram:
-    """A module as a list of operations that runs forward and can be replayed along a direction.
-
-    The module maps images to features, in training mode wherever it is run. Any module will do: one
-    that ``torch.fx`` cannot trace is replayed as a whole by ``torch.func.jvp``. ``run`` gives the
-    module's own output and gradients bit for bit on a CPU.
-    """
+    """A module as a list of operations that runs forward and is replayed along a direction."""
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
@@ -77,12 +75,9 @@ class TangentProgram:
         images: Tensor,
         *,
         update_statistics: bool = False,
-        remember: bool = True,
+        remember: bool = True,  # else the tape is empty
     ) -> tuple[Tensor, Tape]:
-        """Run images (B, C, H, W) forward, differentiable in the weights of the same names.
-
-        Return features (B, D), and the tape that ``tangent`` needs, empty without ``remember``.
-        """
+        """Return features (B, D) of images (B, C, H, W), differentiable in weights, and a tape."""
         tape, values = Tape(), {_INPUT: images}
         for operation, done in zip(self._operations, self._done_with, strict=True):
             result, saved = operation.run(values, weights, update_statistics)
@@ -97,10 +92,8 @@ class TangentProgram:
 
     @torch.no_grad()
     def tangent(self, tape: Tape, direction: Weights) -> Tensor:
-        """Return d/de features(theta + e direction) at e = 0 (B, D), at the tape's weights theta.
-
-        Weights that ``direction`` does not name stand still. A tape may be replayed more than once.
-        """
+        """Return d/de features(theta + e direction) (B, D) at e = 0 and the tape's theta."""
+        # weights that the direction does not name stand still; a tape may be replayed again
         if not tape.saved:
             raise ValueError("tape must be that of a pass with remember=True; got an empty one.")
         if any(weight._version != version for weight, version in tape.versions):
