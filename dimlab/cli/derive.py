@@ -87,10 +87,7 @@ def command_of(
     *,
     task: str = MEASURE,
 ) -> TyperCommand:
-    """Make a command that calls ``run`` with the values of its options by their names.
-
-    ``task`` is the title of the panel of what the command does.
-    """
+    """Make a command that calls ``run`` with its options; ``task`` titles the panel of its own."""
     options = list(options)
     many = sum(1 for each in options if each.flag) > MANY
     made = [
@@ -200,10 +197,7 @@ def numbers_in(name: str, text: str, kind: str = "float") -> list[Any]:
 
 
 def described(function: Callable[..., Any], name: str) -> tuple[str, str]:
-    """Return what numpydoc says of an argument: its type, and its text.
-
-    "As in `ablate`." is looked up there.
-    """
+    """Return what numpydoc says of an argument, its type and text, following "As in `ablate`."."""
     type_text, text = _arguments_of(function).get(name, ("", ""))
     other = re.match(r"As in `(\w+)`", text)
     if other:

@@ -254,11 +254,9 @@ def _explain(error: BaseException) -> tuple[str, int]:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether a ``raise`` statement of dimlab's, or of the probe's, made the error.
-
-    Such an error refuses an argument. What numpy, torch or a mistake of ours raises comes out of
-    a call instead.
-    """
+    """Whether a ``raise`` statement of dimlab's, or of the probe's, made the error."""
+    # such an error refuses an argument; those of numpy, torch or a mistake of ours come out of
+    # calls
     last = error.__traceback__
     if last is None:
         return False

@@ -22,10 +22,7 @@ class Asked:
     periods: dict[str, float]
 
     def joined(self, role: str, representation: Representation) -> Representation:
-        """Join the factors where the table is of this split; test, or a whole, must have them.
-
-        What the user calls continuous may stand in the table or among the factors there are.
-        """
+        """Join the factors where the table is of this split; test, or a whole, must have them."""
         from dimlab.io.tables import as_continuous
 
         split = str(representation.meta.get("split") or ("" if role == "whole" else role))

@@ -48,10 +48,7 @@ class Gate:
         return cls(found[1], found[2], limit)
 
     def check(self, summary: Mapping[str, Any]) -> None:
-        """Raise `GateMet` where the number meets the gate, or is not defined (None, NaN).
-
-        Infinite numbers are compared as such, if the summary has them as they are.
-        """
+        """Raise `GateMet` where the number meets the gate, or is not defined (None, NaN)."""
         found = _named(summary, self.key)
         if not found:
             raise _unknown(self.key, _keys_beside(summary, self.key))
@@ -92,10 +89,8 @@ def _keys_beside(value: Any, key: str) -> list[str]:
 
 
 def check_keys(gates: Sequence[Gate] | None, result: Any) -> None:
-    """Refuse gates on entries that results of a class do not have, where the class declares them.
-
-    What lies below an entry is known only when it is measured.
-    """
+    """Refuse gates on entries that a result's class does not declare."""
+    # what lies below an entry is known only when it is measured
     declared = isinstance(result, type) and issubclass(result, Result)
     names = result.keys() if declared else None
     if names is None:

@@ -300,11 +300,9 @@ class Inputs:
         labelled: bool = True,
         joined: Joined | None = None,
     ) -> tuple[Representation, Representation]:
-        """Load train and test, in the basis asked for, and draw the samples asked for.
-
-        A file that names no split is cut in halves, class by class. ``joined(role, split)`` adds
-        what another file says of all samples of ``train``, ``test`` or the ``whole``.
-        """
+        """Load train and test, in the basis and with the samples asked for."""
+        # A file that names no split is cut in halves, class by class. `joined(role, split)` adds
+        # what another file says of all samples of `train`, `test` or the `whole`.
         from dimlab.io.labels import aligned
 
         check_drawn("max-queries", max_queries)  # before anything long
@@ -387,11 +385,9 @@ class Inputs:
         stacked: bool = False,
         save_moments: Path | None = None,
     ) -> Iterator[tuple[Any, bool]]:
-        """Yield one representation, or the moments of several parts and processes; and who prints.
-
-        ``pairs``: moments are of two views, where there are two; ``stacked``: the views are samples
-        of their own, instead of the features.
-        """
+        """Yield one representation, or moments of several parts and processes; and who prints."""
+        # `pairs`: moments are of two views, where there are two; `stacked`: the views are samples
+        # of their own, instead of the features
         from dimlab.moments import Moments
         from dimlab.training.distributed import joined
 
@@ -456,10 +452,7 @@ class Inputs:
 
 
 def normalisation_note(loaded: LoadedEncoder, path: Path, chosen: str | None) -> str | None:
-    """Say that nobody said how an encoder's pixels are normalised, where nobody did.
-
-    ImageNet has no normalisation for other than three channels.
-    """
+    """Say that nobody said how an encoder's pixels are normalised, where nobody did."""
     known = chosen is not None or loaded.inspection.facts.get("normalisation") is not None
     if known or _channels(loaded) != 3:
         return None

@@ -272,10 +272,7 @@ def measured_by(
     changes: Mapping[str, Mapping[str, Any]] | None = None,
     leave_out: Iterable[str] = (),
 ) -> list[Option]:
-    """Return the options that a function's arguments make, in the words that all commands share.
-
-    ``changes`` says what a command has otherwise, by the names of the arguments.
-    """
+    """Return the options of a function's arguments; ``changes`` by argument for this command."""
     made = []
     for each in options_of(function, leave_out):
         if each.name in COMMON:

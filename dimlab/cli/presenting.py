@@ -19,12 +19,10 @@ def present(
     beside: Callable[[Any], Mapping[str, bytes]] | None = None,
     record: Callable[[], Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write a result into the folder of ``--out``, print it, and check the gates.
-
-    Files are whole before the first line is printed, which a closed pipe may refuse. ``show``
-    prints tables for people, ``shown`` are entries of the summary that these show already,
-    ``beside`` gives further files by their endings, and ``record`` where the result is from.
-    """
+    """Write a result into the folder of ``--out``, print it, and check the gates."""
+    # Files are whole before the first line is printed, which a closed pipe may refuse. `shown`:
+    # entries of the summary that `show` prints; `beside`: further files by their endings; `record`:
+    # where the result is from.
     from dimlab.report import write_result
 
     files: Mapping[str, Any] = {}

@@ -23,11 +23,9 @@ def recording(
     beside: Sequence[str | Path | None] = (),
     split: str = "test",
 ) -> Record:
-    """Return what records where a result is from; nothing is hashed until it is called.
-
-    ``splits`` are what was measured, by name (what is no representation is left out); ``beside``
-    what else options named, files or not; ``split`` the one whose labels stand for ``--data``.
-    """
+    """Return what records where a result is from; nothing is hashed until it is called."""
+    # `splits`: what was measured, by name; `beside`: what else options named, files or not;
+    # `split`: the one whose labels stand for `--data`
 
     def record() -> dict[str, Any]:
         from dimlab.report.provenance import provenance_of

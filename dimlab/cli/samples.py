@@ -50,14 +50,7 @@ def sampled_train(
 
 
 def drawn(n_samples: int, count: int, labels: np.ndarray | None = None, *, seed: int) -> np.ndarray:
-    """Draw rows (count,) in ascending order; by labels (N,) of every class its share, at least one.
-
-    Examples
-    --------
-    >>> labels = np.repeat([0, 1], [60, 30])
-    >>> np.bincount(labels[drawn(90, 9, labels, seed=1)]).tolist()
-    [6, 3]
-    """
+    """Draw rows (count,), ascending; by labels (N,) of every class its share, at least one."""
     rng = np.random.default_rng(seed)
     if labels is None:
         return np.sort(rng.choice(n_samples, count, replace=False))
@@ -68,11 +61,7 @@ def drawn(n_samples: int, count: int, labels: np.ndarray | None = None, *, seed:
 
 
 def halves(whole: Representation, *, seed: int) -> tuple[Representation, Representation]:
-    """Cut a representation in train and test, class by class, each in the order of the whole.
-
-    Of a class with an odd number of samples train has one more. Rows that have names fall on the
-    same side in any order of the rows.
-    """
+    """Cut a representation in train and test, class by class; names decide, not the row order."""
     if len(whole) < 2:
         raise ValueError(f"features must have at least 2 samples; got {len(whole)}.")
     order = in_order_of_names(whole)[np.random.default_rng(seed).permutation(len(whole))]

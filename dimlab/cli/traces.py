@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 def read_trace(
     inputs: Inputs, paths: Sequence[Path], *, key: str | None = None, sigmoid: bool = False
 ) -> MaskTrace:
-    """Read a ``.npz`` of `MaskTrace.save`, a checkpoint's own trace, or the masks of several.
-
-    ``key`` names the mask in anyone's torch files, which are ordered by their steps: a file's own
-    ``step`` (``global_step``, ``epoch``), else the last number in its name, else its place.
-    """
+    """Read a ``.npz`` of `MaskTrace.save`, a checkpoint's own trace, or the masks of several."""
+    # anyone's torch files, in which `key` names the mask, are ordered by their own step, else by
+    # the last number in their names, else by their place
     from dimlab.mask import MaskTrace
 
     if len(paths) > 1 and any(path.suffix == ".npz" for path in paths):

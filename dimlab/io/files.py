@@ -46,10 +46,7 @@ class Misnamed(ValueError):
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary file to write, which replaces ``path`` when the block ends without error.
-
-    After an error, or when the process is killed, the old file stands.
-    """
+    """Yield a temporary file that replaces ``path`` when the block ends without error."""
     path = Path(path)
     with _staging(path.parent, path.name, named=path) as staging:
         temporary = staging / path.name
@@ -64,12 +61,10 @@ def write_files(
     *,
     outdated: Callable[[], Mapping[str, str]] | None = None,
 ) -> dict[str, Path]:
-    """Replace files of a folder one by one, in order: the last one is the manifest of the others.
-
-    All are on the disk before the first is replaced, so a full disk changes nothing; a process
-    that is killed between two of them leaves the old manifest, which does not fit the new files.
-    ``outdated`` names old files, with their `digest`, that are removed unless they have changed.
-    """
+    """Replace files of a folder one by one, in order: the last is the manifest of the others."""
+    # All are on the disk before the first is replaced, so a full disk changes nothing; a process
+    # that is killed between two of them leaves the old manifest, which does not fit the new files.
+    # `outdated` names old files, with their `digest`, that are removed unless they have changed.
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "results"), _staging(folder, "results", named=folder) as staging:
@@ -95,10 +90,7 @@ def write_files(
 def locked(
     folder: str | os.PathLike[str], what: str, *, refusal: str | None = None
 ) -> Iterator[None]:
-    """Hold the lock ``.<what>.lock`` of a folder; wait for its holder, or raise with ``refusal``.
-
-    A folder that cannot be written has no writer to wait for, and is not locked.
-    """
+    """Hold ``.<what>.lock`` in a folder; wait for its holder, or raise with ``refusal``."""
     from filelock import FileLock, Timeout
 
     if not os.access(folder, os.W_OK):
@@ -124,10 +116,8 @@ def digest(content: bytes) -> str:
 
 @contextmanager
 def _staging(folder: Path, name: str, *, named: Path) -> Iterator[Path]:
-    """Yield a temporary folder; errors of the disk name the file or folder that the user knows.
-
-    It is a folder because libraries write temporary files of their own, which go with it.
-    """
+    """Yield a temporary folder; errors of the disk name the file or folder that the user knows."""
+    # a folder, because libraries write temporary files of their own, which go with it
     prefix = f".{name}."
     for each in folder.glob(f"{glob.escape(prefix)}*.tmp"):  # of killed processes
         with suppress(OSError):

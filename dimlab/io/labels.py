@@ -42,11 +42,7 @@ def with_labels(
     by_order: bool = False,
     read: Callable[[Path], Arrays] | None = None,
 ) -> Representation:
-    """Take labels from another file (``file`` or ``file:column``), by a key or in their order.
-
-    Labels that stand alone in their file, as in an ``.npy``, have nothing but their order. ``read``
-    gives what was read from the file before.
-    """
+    """Take labels from another file (``file`` or ``file:column``), by a key or in their order."""
     path, column = Path(where), None
     if not path.is_file() and ":" in where:
         name, column = where.rsplit(":", 1)

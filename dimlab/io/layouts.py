@@ -68,21 +68,16 @@ SPELLINGS = (
 
 @dataclass(frozen=True)
 class Layout:
-    """A row of the table.
-
-    ``prefix`` is a regular expression of all that may stand before the encoder's keys in one of the
-    ``containers`` (dotted names of mappings; ``""`` is the file itself, ``"*"`` any). One of the
-    ``marks`` must be a key of the file, where there are any. ``build`` makes an encoder that dimlab
-    does not know: it takes the file's keys and shapes, and returns a module that maps images
-    (B, C, H, W) to features (B, D), with an attribute ``n_dimensions``, or None.
-    """
+    """A row of the table: where a tool keeps an encoder in its checkpoints, and how it names it."""
 
     name: str
     why: str
-    prefix: str = ""
-    containers: tuple[str, ...] = ("*",)
-    marks: tuple[str, ...] = ()
+    prefix: str = ""  # regular expression of all that may stand before the encoder's keys
+    containers: tuple[str, ...] = ("*",)  # dotted names of mappings; "": the file itself, "*": any
+    marks: tuple[str, ...] = ()  # one of them must be a key of the file, where there are any
     spellings: tuple[Spelling, ...] = SPELLINGS
+    # from the file's keys and shapes, an encoder that dimlab does not know, or None: it maps images
+    # (B, C, H, W) to features (B, D), and has an attribute n_dimensions
     build: Callable[[Mapping[str, Shape]], nn.Module | None] | None = None
 
 
@@ -210,10 +205,7 @@ def role_of(key: str) -> str:
 
 
 def is_known_beside(key: str) -> bool:
-    """Whether a tensor under an encoder's prefix is known to be no part of it, by its first part.
-
-    Only the beginning counts: a part called ``fc`` inside a block is no head.
-    """
+    """Whether a tensor under an encoder's prefix is known, by its first part, to be none of it."""
     first = key.split(".")[0]
     known = role_of(f"{first}.") != "other" or role_of(key) == "mask"
     return known or _BESIDE.fullmatch(first) is not None

@@ -36,14 +36,11 @@ Content = tuple[Kind, Any]
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A file and what it holds: a `Checkpoint`, `FeatureFile`, `Moments`, `MaskTrace` or `Opened`.
-
-    ``timm:NAME`` is of the kind weights and holds None: timm fetches them.
-    """
+    """A file and what it holds, by its kind."""
 
     path: Path
     kind: Kind
-    value: Any
+    value: Any  # Checkpoint, FeatureFile, Moments, MaskTrace or Opened; None: timm fetches it
     content: mmap.mmap | bytes = field(default=b"", repr=False)
 
     @cached_property
@@ -55,10 +52,8 @@ class Source:
 def open_source(
     path: Path, *, trust_pickle: bool = False, own: bool = True, as_weights: bool = False
 ) -> Source:
-    """Open a file and tell what it is.
-
-    ``own=False`` takes checkpoints of dimlab as named tensors, ``as_weights`` whatever there is.
-    """
+    """Open a file and tell what it is."""
+    # own=False takes checkpoints of dimlab as named tensors, as_weights whatever there is
     if str(path).startswith(TIMM):
         return Source(path, "weights", None)
     ending = ending_of(path)

@@ -41,11 +41,9 @@ def ending_of(path: Path) -> str:
 
 
 def read_table(path: Path, file: BinaryIO | None = None, *, index: bool = False) -> Any:
-    """Read a table (open as ``file``) with a row of names on top as a DataFrame.
-
-    Whole numbers with zeros before them are text. ``index`` makes a column of an index of pandas'
-    that has no name and is no count; ``attrs["unread"]`` says which columns are neither.
-    """
+    """Read a table (open as ``file``) with a row of names on top as a DataFrame."""
+    # Whole numbers with zeros before them are text. `index` makes a column of an index of pandas'
+    # that has no name and is no count; `attrs["unread"]` says which columns are neither.
     if file is None:
         if not path.is_file():
             raise FileNotFoundError(f"{path} must be a table; got nothing there.")

@@ -341,11 +341,8 @@ def _tensors_in(payload: Any) -> Iterator[Tensor]:
 
 
 def check_nesting(path: Path, payload: Any) -> None:
-    """Refuse containers that nobody could walk through: in themselves, too deep, or too many.
-
-    One container may stand in many: sixty, each twice within the next, are a small file and a walk
-    through 2^60.
-    """
+    """Refuse containers that nobody could walk through: in themselves, too deep, or too many."""
+    # sixty containers, each twice within the next, are a small file and a walk through 2^60
     found: dict[int, tuple[int, int]] = {}  # containers that a walk meets in one, and its depth
     waiting: list[tuple[Any, bool]] = [([payload], False)]
     begun: set[int] = set()

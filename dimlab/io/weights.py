@@ -344,12 +344,10 @@ def _unsound(name: str, opened: Opened, match: Match) -> str | None:
 
 
 def trained(weights: Mapping[str, Tensor]) -> str:
-    """Say whether weights were ever trained: ``yes``, ``no``, ``in part`` or ``unknown``.
-
-    They were not where a BatchNorm's running mean is 0 and its variance 1 (or 0), whatever the
-    count of batches says; without BatchNorm, where every normalisation has weight 1 and bias 0; or
-    where a convolution or matrix is 0.
-    """
+    """Say whether weights were ever trained: ``yes``, ``no``, ``in part`` or ``unknown``."""
+    # Not where a BatchNorm's running mean is 0 and its variance 1 (or 0), whatever the count of
+    # batches says; without BatchNorm, where every normalisation has weight 1 and bias 0; or where a
+    # convolution or matrix is 0.
     weights = {key: each for key, each in weights.items() if fault_of(each) is None}
     empty = _empty(weights)
     if empty:

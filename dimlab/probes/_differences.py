@@ -158,11 +158,9 @@ def differences(sampled: list[Sampled], base: int, paired: np.ndarray) -> dict[s
 def _difference_interval(
     one: Sampled, other: Sampled, correlation: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Interval (M,) of a difference from those of both values, which need not be symmetric.
-
-    Where both are symmetric, this is Zou's. Errors that go together are on the same side of their
-    values, so that the share of them that does is taken off on that side.
-    """
+    """Interval (M,) of a difference from those of both values, which need not be symmetric."""
+    # Zou's where both are symmetric. Errors that go together are on the same side of their values:
+    # the share of them that does is taken off on that side.
     difference = one.corrected - other.corrected
     shared = np.abs(correlation)
 

@@ -56,10 +56,7 @@ class Judged:
 
     @property
     def leading(self) -> np.ndarray:
-        """Factor of the largest effect on each dimension, (D,) int; -1: none.
-
-        The largest among those it carries by themselves; where there are none, among those found.
-        """
+        """Factor of largest effect on each dimension, (D,) int, its own ones first; -1: none."""
         known = ~np.isnan(self.effect)
         ranked = np.where(known, self.effect, -1.0) + 2.0 * self.found + 4.0 * self.own
         best = ranked.round(DECIMALS).argmax(axis=1) if self.factors else 0
@@ -77,18 +74,7 @@ class Judged:
         return tuple(np.array(self.factors, dtype=object)[chosen])
 
     def beside(self, factor: int) -> str:
-        """Name the other factor that explains most of one, within classes.
-
-        Parameters
-        ----------
-        factor : int
-            Index of the factor.
-
-        Returns
-        -------
-        str
-            Empty if there is no other identifiable factor.
-        """
+        """Name the other factor that explains most of one, within classes; empty: none."""
         others = np.where(self.identifiable, self.shared[factor], 0.0)
         others[factor] = 0.0
         return self.factors[int(others.argmax())] if others.any() else ""

@@ -98,12 +98,9 @@ class Factors:
         return Effects(given[0], given[1], found.of_label)
 
     def levels(self, within: np.ndarray) -> list[Level]:
-        """Rows that the identifiable factors are tested on, from features without class means.
-
-        Rows as they are where they are independent. Where they belong together, a factor that is
-        (nearly) constant in clusters is tested on their means, which change places; any other one
-        within cluster and class.
-        """
+        """Rows that the identifiable factors are tested on, from features without class means."""
+        # Where rows belong together, a factor that is (nearly) constant in clusters is tested on
+        # their means, which change places; any other one within cluster and class.
         chosen = np.flatnonzero(self.identifiable).tolist()
         columns = [without_class_means(self.columns[f], self.codes) for f in chosen]
         if self.clusters is None:
@@ -181,10 +178,7 @@ def check_enough(known: Factors, n_folds: int, n_permutations: int, seed: int) -
 def centred_features(
     representation: Representation, codes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return features in units of their own, centred; the same without class means; which are dead.
-
-    Nothing that is measured of a dimension depends on its unit.
-    """
+    """Return standardised features, the same without class means, and which are dead."""
     size = np.abs(representation.features).max(axis=0).astype(np.float64)
     # powers of two change no digit, and squares of what is left neither overflow nor vanish
     scale = np.exp2(-np.floor(np.log2(np.where(size > 0, size, 1.0))))
@@ -213,10 +207,7 @@ def kind_of(representation: Representation, name: str) -> str:
 
 
 def notes_of(representation: Representation) -> dict[str, str]:
-    """Say which factors have too many categories to be looked at, or look continuous.
-
-    Numbers are never left out, nor taken as many categories, without a sentence.
-    """
+    """Say which factors have too many categories to be looked at, or look continuous."""
     n_samples, notes = len(representation), {}
     if representation.view_columns:
         n_samples = len(np.unique(representation.factors[representation.view_columns[1]]))

@@ -205,16 +205,12 @@ def spread_over_train(
     seed: int,
     progress: Progress | None,
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Estimate standard errors over train of the accuracy and log-loss importances.
-
-    A jackknife: the reader is fitted without each of 20 blocks of train rows, or of whole clusters.
-    Blocks have like shares of every class, and a class that a block would take away whole stays.
-    Returns two arrays (G,) and the number of blocks.
-
-    Accuracy counts rows: each fit flips some near a boundary, by chance, which the jackknife would
-    multiply by 19. What the test rows' sampling alone adds to the variance over fits is taken off;
-    the interval over test samples has it already.
-    """
+    """Jackknife errors over train (G,) of accuracy and log-loss importances; number of blocks."""
+    # The reader is fitted without each of 20 blocks of train rows, or of whole clusters. Blocks
+    # have like shares of every class, and a class that a block would take away whole stays.
+    # Accuracy counts rows: each fit flips some near a boundary, by chance, which the jackknife
+    # would multiply by 19. What the test rows' sampling alone adds to the variance over fits is
+    # taken off; the interval over test samples has it already.
     blocks = train_blocks(train.codes, rows.train, seed)
     n_blocks = int(blocks.max()) + 1
     estimates = []

@@ -25,44 +25,21 @@ _ELEMENTS = 1 << 21
 
 @dataclass(frozen=True)
 class MaskLink:
-    """Rank correlation over dimensions of one mask with one other measurement of them.
+    """Rank correlation over dimensions of one mask with one other measurement of them."""
 
-    Parameters
-    ----------
-    link : {"importance", "redundancy", "nuisance"}
-        The measurement: ablation importance, R^2 on the other dimensions, or nuisance score.
-    mask : {"learned", "constant", "random", "permuted", "inverted"}
-        The final weights, or a control.
-    correlation : float
-        Spearman's, in [-1, 1]; the mean over draws for a random or permuted mask; NaN: undefined.
-    ci_low, ci_high : float
-        95 % interval for one mask; the central 95 % of the draws for a random or permuted one.
-    p_value : float
-        Two-sided, from permutations of the weights over dimensions; NaN where a row has draws.
-    n_dimensions : int
-        Dimensions for which the measurement exists.
-    expected_sign : {1, -1}
-        Sign that the claim of the paper asks of the learned mask.
-    reason : str
-        Why the correlation is undefined; empty where it is defined.
-    """
-
-    link: str
-    mask: str
-    correlation: float
-    ci_low: float
+    link: str  # importance, redundancy (R^2 on the other dimensions) or nuisance
+    mask: str  # learned, or a control: constant, random, permuted, inverted
+    correlation: float  # Spearman's; the mean over draws for random and permuted; NaN: undefined
+    ci_low: float  # of the 95 % interval; for random and permuted the central 95 % of the draws
     ci_high: float
-    p_value: float
-    n_dimensions: int
-    expected_sign: int
-    reason: str = ""
+    p_value: float  # two-sided, from permutations over dimensions; NaN where a row has draws
+    n_dimensions: int  # for which the measurement exists
+    expected_sign: int  # 1 or -1, which the claim of the paper asks of the learned mask
+    reason: str = ""  # why the correlation is undefined
 
     @property
     def verdict(self) -> str:
-        """``agrees``, ``contradicts`` or ``undecided`` by the side of 0 that holds the interval.
-
-        ``undefined`` where there is no correlation.
-        """
+        """``agrees``, ``contradicts`` or ``undecided`` by the interval; ``undefined``."""
         if self.reason:
             return "undefined"
         ends = sorted((self.expected_sign * self.ci_low, self.expected_sign * self.ci_high))
@@ -71,13 +48,7 @@ class MaskLink:
         return "contradicts" if ends[1] < 0 else "undecided"
 
     def in_words(self) -> str:
-        """Say what was found in one sentence.
-
-        Returns
-        -------
-        str
-            With the numbers, or the reason why there are none.
-        """
+        """Say in one sentence what was found, or why there are no numbers."""
         name = WORDS[self.link]
         if self.reason:
             return f"{name}: undefined, {self.reason}."
@@ -205,10 +176,7 @@ def _correlations_with(other: np.ndarray, blocks: Iterator[np.ndarray]) -> np.nd
 
 
 def _spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Spearman's correlation where each dimension is there so many times, a row a resample.
-
-    Rows in which either is constant are left out.
-    """
+    """Spearman's correlation for each row of counts of dimensions; constant rows are left out."""
     found = []
     step = max(1, _ELEMENTS // len(first))
     for start in range(0, len(counts), step):

@@ -121,11 +121,9 @@ def caution_of_rank(n_samples: int, n_dimensions: int) -> str:
 def replicates(
     moments: Moments, statistics: Callable[[Moments], np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return counts (B,) of the blocks, S statistics of all rows, and (B, S) without each block.
-
-    The last are NaN where there are fewer than two blocks or too few samples, or where the
-    statistics are undefined without some block, which they say by a ``ValueError``.
-    """
+    """Return counts (B,) of blocks, S statistics of all rows, and (B, S) without each block."""
+    # NaN where there are fewer than two blocks or too few samples, or where the statistics are
+    # undefined without some block, which they say by a `ValueError`.
     counts = moments.counts[moments.counts > 0]
     full = statistics(moments.whole())
     unknown = np.full((max(2, len(counts)), len(full)), np.nan)

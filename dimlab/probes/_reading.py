@@ -140,10 +140,7 @@ class Reading:
         return cls(made, name, refit, None if refit else fill or "mean")
 
     def within(self, probe: str, train: Representation, n_bytes: float) -> Reading:
-        """Refuse what must be held and does not fit; the reader may take what the budget leaves.
-
-        ``n_bytes`` are held beside the reader's own copy of train: that of a probe's outcomes.
-        """
+        """Refuse ``n_bytes`` of outcomes that do not fit; the reader may take what is left."""
         held = n_bytes + getattr(self.reader, "BYTES", 8) * train.features.size
         sizes = f"{len(train)} train rows of {train.n_dimensions} dimensions"
         remedy = "Pass fewer rows (--max-queries, --max-train)."
@@ -238,11 +235,7 @@ def coded(
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What the rows of two splits are, beside features and labels; build it with ``Rows.of``.
-
-    ``train`` and ``test`` are the clusters of the rows, ids from 0, None where they are
-    independent; ``said`` is what `Reads` says of them.
-    """
+    """Clusters of the rows of two splits, ids from 0 or None; build it with ``Rows.of``."""
 
     train: np.ndarray | None
     test: np.ndarray | None

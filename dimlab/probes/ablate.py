@@ -463,11 +463,9 @@ def _read(
     seed: int,
     progress: Progress | None,
 ) -> tuple[Outcomes, tuple[Outcomes, np.ndarray, np.ndarray | None]]:
-    """Read test without each group, and some of it without each of the redundant groups.
-
-    Of some rows classes and clusters follow. A linear reader reads all in no time; of other readers
-    a sample will do. The fitted reader and what it holds are gone when this returns.
-    """
+    """Read test without each group, and some rows of it without each of the redundant groups."""
+    # A linear reader reads all rows in no time; of other readers a sample will do. The fitted
+    # reader and what it holds are gone when this returns.
     fitted = reading.fit(bank)
     found = reading.outcomes(bank, queries, removed, progress, fitted=fitted)
     some, clusters = queries, rows.test

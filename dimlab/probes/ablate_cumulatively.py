@@ -119,11 +119,8 @@ class CumulativeAblation(Reads):
 
     @entry
     def n_dispensable(self) -> int:
-        """Most groups gone at a point where, as at all before, the loss lies within the margin.
-
-        Points are tested in their order and the first failure ends it, so that no adjustment for
-        their number is due.
-        """
+        """Most groups gone where, as at all points before, the loss lies within the margin."""
+        # the first failure ends the test, so that no adjustment for the number of points is due
         beyond = np.flatnonzero(self.loss_high[1:] > self.margin)
         return int(self.n_removed[-1 if len(beyond) == 0 else beyond[0]])
 

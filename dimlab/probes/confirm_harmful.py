@@ -269,12 +269,9 @@ def split_and_confirm(
     n_splits: int,
     clusters: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose groups on one half, test them on the other, both ways and in many halvings.
-
-    ``change`` (N, G) is 1 where a row is right only with the group, -1 where only without; halves
-    keep the classes (N,) in balance. Returns aggregated q-values (G,) and the share of runs (G,)
-    that chose each group.
-    """
+    """Choose groups on one half and test them on the other: q-values (G,), share of runs (G,)."""
+    # `change` (N, G): 1 where a row is right only with the group, -1 where only without; halves
+    # keep the classes (N,) in balance, and runs go both ways in many halvings
     from scipy.stats import false_discovery_control
 
     halves = [random_half(truth, rng, clusters=clusters) for _ in range(n_splits)]

@@ -278,10 +278,7 @@ def _judge(
 def null_maxima(
     right: np.ndarray, rng: np.random.Generator, n_draws: int, clusters: np.ndarray | None = None
 ) -> np.ndarray:
-    """Draw n_draws accuracies of the best of M masks, outcomes (N, M) permuted within every row.
-
-    With clusters (N,) the outcomes of a whole cluster are permuted together.
-    """
+    """Draw accuracies of the best of M masks, outcomes (N, M) permuted within rows or clusters."""
     if clusters is not None:
         sums = cluster_sums(right, clusters).astype(np.int32)
         moved = sums[sums.max(axis=1) > sums.min(axis=1)]

@@ -35,16 +35,12 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """How a reader computes, which changes no answer; a probe says it for the whole call.
+    """How a reader computes, which changes no answer; a probe says it for the whole call."""
 
-    ``device`` and ``memory`` (GB) are those of a kNN search, ``seed`` draws held-out rows,
-    ``precision`` is what the train features were rounded to.
-    """
-
-    device: str = "cpu"
-    memory: float | None = None
-    seed: int = 0
-    precision: str | None = None
+    device: str = "cpu"  # of a kNN search
+    memory: float | None = None  # GB that a kNN search may take
+    seed: int = 0  # draws held-out rows
+    precision: str | None = None  # what the train features were rounded to
     progress: Progress | None = None
 
 
@@ -64,26 +60,19 @@ class RemovesExactly(Protocol):
     def predict_without(
         self, features: np.ndarray, groups: Sequence[np.ndarray], *, target: np.ndarray
     ) -> Outcomes:
-        """Read features (N, D) of known classes (N,) without each of G groups of dimensions.
-
-        The classes are asked for because (N, G, K) scores would not fit into memory.
-        """
+        """Read features (N, D) of known classes (N,) without each of G groups of dimensions."""
+        # with the classes, because scores (N, G, K) would not fit into memory
 
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """Predictions and losses of N rows with all dimensions, and without each of G groups.
+    """Predictions and losses of N rows with all dimensions, and without each of G groups."""
 
-    ``full`` (N,) and ``ablated`` (N, G) are places among the classes, int64; ``full_loss`` and
-    ``ablated_loss`` are negative log-probabilities of the row's class, in nats. ``certified_share``
-    is kNN's share of (row, group) pairs settled without a look beyond the candidates.
-    """
-
-    full: np.ndarray
-    ablated: np.ndarray
-    full_loss: np.ndarray
-    ablated_loss: np.ndarray
-    certified_share: float | None = None
+    full: np.ndarray  # (N,) int64, places among the classes
+    ablated: np.ndarray  # (N, G)
+    full_loss: np.ndarray  # (N,) negative log-probabilities of the row's class, in nats
+    ablated_loss: np.ndarray  # (N, G)
+    certified_share: float | None = None  # kNN: pairs settled without looking beyond candidates
 
     @classmethod
     def of_scores(
@@ -161,10 +150,7 @@ class Named:
 
 
 def as_reader(reader: Any, *, run: Run | None = None, **settings: Any) -> Any:
-    """Turn a name, a reader or a scikit-learn classifier into a reader that is not fitted yet.
-
-    ``settings`` are a probe's arguments such as ``k``; each reader takes those that it knows.
-    """
+    """Turn a name or object into a reader not fitted yet, which takes the settings it knows."""
     import dimlab.readers as package
     from dimlab.readers.estimator import Refitted
 

@@ -21,11 +21,10 @@ _LEAST = 1e-12  # probability that an estimator's 0 counts as
 
 
 class Estimator:
-    """A scikit-learn classifier as a reader: its scores are logarithms of probabilities.
+    """A scikit-learn classifier as a reader: its scores are logarithms of probabilities."""
 
-    They come from ``predict_proba``, else from a softmax of ``decision_function``, else from the
-    predicted classes alone, smoothed after Laplace, which is said.
-    """
+    # from `predict_proba`, else a softmax of `decision_function`, else the predicted classes alone,
+    # smoothed after Laplace, which is said
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -157,10 +156,8 @@ def refit_each(
     *,
     together: bool = False,
 ) -> Iterator[np.ndarray]:
-    """Give the scores (N, K) of a refit without each group, after saying what it will take.
-
-    ``once`` returns the seconds of one fit; ``together``: processes share many of them.
-    """
+    """Give the scores (N, K) of a refit without each group, after saying what it will take."""
+    # `once` returns the seconds of one fit; `together`: processes share many of them
     from joblib import Parallel, cpu_count, delayed
 
     if len(groups) == 0:

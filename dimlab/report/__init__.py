@@ -166,10 +166,8 @@ def verdicts_of(results: Mapping[str, Any]) -> list[Verdict]:
 
 
 def _written_before(folder: Path) -> dict[str, str]:
-    """Files that the report in a folder lists as its own, with digests; none where it is damaged.
-
-    Those of a single result that was written there since are left out.
-    """
+    """Files that the report in a folder lists, with digests; none where it is damaged."""
+    # a single result that was written there since is no part of the report
     try:
         listed = dict(json_of((folder / CONTENTS).read_bytes())["files"])
     except (OSError, ValueError, KeyError, TypeError):  # no report, or one of old
@@ -306,13 +304,9 @@ def write_result(
     beside: Mapping[str, bytes] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Path]:
-    """Write a result whole, as ``<name>.csv`` and ``.json``, its other tables, and figures.
-
-    Tables are ``<name>-<table>.csv``, parts results of their own, ``<name>-<part>``; what dimlab
-    measured is kept as ``<name>.result.npz``. ``beside`` are contents of further files by ending,
-    ``provenance`` is kept as ``<name>.provenance.json`` with the hashes of the other files. Returns
-    the files written, by kind.
-    """
+    """Write a result as ``<name>.csv`` and ``.json``, with figures; return the files by kind."""
+    # `beside`: contents of further files by their endings; `provenance`: kept with the hashes of
+    # the other files
     check_format(figure_format)
     files = _files_of(name, result, figure_format)
     files |= {ending: (f"{name}{ending}", content) for ending, content in (beside or {}).items()}
@@ -350,10 +344,7 @@ def _shown(name: str, result: Any, figure_format: str) -> dict[str, tuple[str, b
 
 
 def _section(name: str, result: Any, files: Mapping[str, tuple[str, bytes]]) -> dict[str, Any]:
-    """Collect what the page shows of a result: numbers, figures with a line on each, files.
-
-    Figures that are there as SVG are not drawn again.
-    """
+    """Collect what the page shows of a result: numbers, figures with a line on each, files."""
     there = dict(files.values())
     parts: dict[str, Any] = getattr(result, "parts", dict)()
     shown = {name: result, **{f"{name}-{part}": inner for part, inner in parts.items()}}

@@ -34,10 +34,7 @@ _COLUMNS = {
 
 
 def dimensions_of(results: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
-    """Join what the results say of each dimension of the axes, each class once: frame and titles.
-
-    The frame has one row a dimension, and none where no result has any.
-    """
+    """Join what the results say of each dimension, one row each: the frame, and titles of axes."""
     import pandas as pd
 
     frames: dict[str, Any] = {}

@@ -94,12 +94,10 @@ def provenance_of(
     data: Mapping[str, Mapping[str, Any]] | None = None,
     images: Mapping[tuple[str, str], str] | None = None,
 ) -> dict[str, Any]:
-    """Record command, hashes of files, features and labels, seed and versions, ready for JSON.
-
-    ``files`` are those named on the command line, with the hashes of what was read (None for
-    folders); ``splits`` what was measured; ``data`` by checkpoint its ``data`` and the ``versions``
-    that trained it; ``images`` hashes of what was encoded, by data set and split.
-    """
+    """Record command, hashes of files, features and labels, seed and versions, ready for JSON."""
+    # `files`: as named on the command line, with hashes of what was read (None for folders);
+    # `data`: by checkpoint, its data and the versions that trained it; `images`: hashes by data set
+    # and split
     known: dict[str, Any] = {
         f"file {path}{_HASH}": digest for path, digest in files.items() if digest is not None
     }
@@ -133,14 +131,11 @@ def provenance_of(
 
 @dataclass(frozen=True)
 class Point:
-    """One thing that a result depends on, then and here.
-
-    ``other``: numbers agree up to rounding at best; ``gone``: the result cannot be had;
-    ``changed``: a file of the result is not what was written; ``unknown``: it was not recorded;
-    ``note``: nothing depends on it here.
-    """
+    """One thing that a result depends on, then and here."""
 
     name: str
+    # other: numbers agree up to rounding at best; gone: the result cannot be had; changed: a file
+    # is not what was written; unknown: it was not recorded; note: nothing depends on it here
     state: str
     text: str
 
