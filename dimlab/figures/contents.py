@@ -45,19 +45,16 @@ def plot_attribution(result: Attribution, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        One point a dimension that is not dead. Coloured like its leading factor, if it carries that
-        beside all others (of more than six factors the five that lead most often); blue and grey
-        carry none, pale ones are undecided. Above the dotted line that
-        factor explains more than the label does (a nuisance), below it less (mixed). The
-        largest nuisances are named by their index.
+        One point a dimension that is not dead, coloured like the leading factor that it carries
+        (blue and grey: none; pale: undecided). Above the dotted line are nuisances, below it mixed
+        dimensions; the largest nuisances are named by their index.
 
     Examples
     --------
     >>> from matplotlib.figure import Figure
     >>> from dimlab import Representation, attribute
-    >>> rng = np.random.default_rng(0)
-    >>> labels, size = np.arange(200) % 2, rng.normal(size=200)
-    >>> features = rng.normal(size=(200, 2)) + np.outer(size, [2, 0]) + np.outer(labels, [0, 3])
+    >>> labels, size = np.arange(90) % 2, np.arange(90) % 3
+    >>> features = np.column_stack([size, labels]) + np.sin(np.arange(180.0)).reshape(90, 2)
     >>> split = Representation(features, labels=labels, factors={"size": size})
     >>> attribution = attribute(split, split, n_permutations=99, erased=None)
     >>> axes = plot_attribution(attribution, ax=Figure().subplots())
@@ -125,18 +122,15 @@ def plot_attribution_effects(result: Attribution, *, ax: Axes | None = None) -> 
     Returns
     -------
     Axes
-        A heat map: one row a factor, those of larger effects first; one column for each of the (at
-        most 40) dimensions of largest nuisance score, largest first. A dot: the dimension carries
-        the factor beside the label and all others (q <= 0.05 of both effects). White: not
-        identifiable.
+        A heat map: one row a factor, one column for each of the (at most 40) dimensions of largest
+        nuisance score. A dot: the dimension carries the factor itself. White: not identifiable.
 
     Examples
     --------
     >>> from matplotlib.figure import Figure
     >>> from dimlab import Representation, attribute
-    >>> rng = np.random.default_rng(0)
-    >>> labels, size = np.arange(200) % 2, rng.normal(size=200)
-    >>> features = rng.normal(size=(200, 2)) + np.outer(size, [2, 0]) + np.outer(labels, [0, 3])
+    >>> labels, size = np.arange(90) % 2, np.arange(90) % 3
+    >>> features = np.column_stack([size, labels]) + np.sin(np.arange(180.0)).reshape(90, 2)
     >>> split = Representation(features, labels=labels, factors={"size": size})
     >>> attribution = attribute(split, split, n_permutations=99, erased=None)
     >>> axes = plot_attribution_effects(attribution, ax=Figure().subplots())
@@ -178,16 +172,14 @@ def plot_erasure(result: Erasure, *, ax: Axes | None = None) -> Axes:
     -------
     Axes
         Points are ways of removal with 95 % intervals (filled: test, open: in distribution); lines
-        lead over 1, 2, 4, ... dimensions or directions removed. To the left the factor is gone;
-        upwards the task is read better.
+        lead over 1, 2, 4, ... dimensions or directions removed.
 
     Examples
     --------
     >>> from matplotlib.figure import Figure
     >>> from dimlab import Representation, erase
-    >>> rng = np.random.default_rng(0)
-    >>> labels, size = np.arange(200) % 2, rng.normal(size=200)
-    >>> features = rng.normal(size=(200, 2)) + np.outer(size, [2, 0]) + np.outer(labels, [0, 3])
+    >>> labels, size = np.arange(90) % 2, np.arange(90) % 3
+    >>> features = np.column_stack([size, labels]) + np.sin(np.arange(180.0)).reshape(90, 2)
     >>> split = Representation(features, labels=labels, factors={"size": size})
     >>> erasure = erase(split, split, factor="size", n_random=2)
     >>> axes = plot_erasure(erasure, ax=Figure().subplots())
@@ -251,10 +243,9 @@ def plot_localisation(result: Localisation, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        One image of tiles. Each row: a dimension, at most the first six; its images (of more than
-        three dimensions the first four), their occlusion maps and their gradient maps, each kind on
-        one scale a dimension. Blue: covering the place lowers the activation; orange: it raises it.
-        The darker green, the larger the gradient.
+        One image of tiles. Each row: a dimension, at most the first six; its images, their
+        occlusion maps (blue: covering the place lowers the activation; orange: it raises it) and
+        their gradient maps, each kind on one scale a dimension.
 
     Examples
     --------
@@ -329,10 +320,7 @@ def _tiles_across(n_dimensions: int, n_images: int, ratio: float) -> int:
 def _mosaic(
     rows: list[list[np.ndarray]], n_across: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lay out groups of tiles (n, H, W, 3), each in rows of n_across; the centres of the groups.
-
-    Gaps are grey within a group, and transparent and wider between groups.
-    """
+    """Lay out groups of tiles (n, H, W, 3), each in rows of n_across; the centres of the groups."""
     n, height, width, _ = rows[0][0].shape
     thin = max(1, round(width / 28))
     down, across = height + thin, width + thin

@@ -113,11 +113,9 @@ def heat_map(
 
 
 def as_written(ax: Axes) -> Axes:
-    """Let the words of a finished figure stand as they were given.
-
-    A dollar sign begins no formula, unseen characters are escaped, and long lines lose their
-    middle. Numbers on axes stay matplotlib's, and so does text that was placed within the axes.
-    """
+    """Let the words of a finished figure stand as they were given; long lines lose their middle."""
+    # a dollar sign begins no formula, and unseen characters are escaped; numbers on axes and text
+    # within the axes stay as they are
     from matplotlib.text import Text
     from matplotlib.ticker import FixedFormatter, FuncFormatter
 

@@ -75,8 +75,7 @@ def plot_mask_evolution(result: MaskEvolution, *, ax: Axes | None = None) -> Axe
     Returns
     -------
     Axes
-        A heat map: one row a dimension; columns meet halfway between records. A mask with negative
-        weights has colours centred at 0 (blue: positive, red: negative).
+        A heat map: one row a dimension; a mask with negative weights has colours centred at 0.
 
     Examples
     --------
@@ -133,8 +132,7 @@ def plot_mask_evolution_quantiles(result: MaskEvolution, *, ax: Axes | None = No
     Returns
     -------
     Axes
-        Grey bands: central 90 % and 50 % of the dimensions; dashed: the median; coloured: the at
-        most six dimensions of the largest change.
+        Bands and the median over dimensions; coloured: at most six dimensions that changed most.
 
     Examples
     --------
@@ -186,8 +184,7 @@ def plot_mask_evolution_links(result: MaskEvolution, *, ax: Axes | None = None) 
     Returns
     -------
     Axes
-        One row a measurement and mask, orange: the learned one. Horizontal lines: 95 % intervals;
-        for random and permuted masks the central 95 % of the draws.
+        One row a measurement and mask, orange: the learned one, with 95 % intervals.
 
     Examples
     --------
@@ -256,10 +253,9 @@ def plot_risk_bound(result: RiskBound, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        Blue: no mask; orange: the learned one. Bands from lower to upper bound; lines are the risk
-        that they bound, their markers filled where it lies between. Grey: the risk under controls.
-        All less log M, with which they grow. This is the form inferred for the paper, not its
-        verbatim theorem.
+        Bands from lower to upper bound, lines of the risk that they bound (markers are filled where
+        it lies between), all less log M. This is the form inferred for the paper, not its verbatim
+        theorem.
 
     Examples
     --------

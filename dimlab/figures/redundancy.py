@@ -43,8 +43,7 @@ def plot_correlation(result: Correlation, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        An image, blue: positive, red: negative. Its colours end at the 99.9 % quantile of the
-        absolute off-diagonal entries, or at 0.1; dead dimensions are grey and last.
+        An image, blue: positive, red: negative; dead dimensions are grey and last.
 
     Examples
     --------
@@ -93,9 +92,8 @@ def plot_spectrum(result: Spectrum, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        A line of singular values over the largest; values that rounding hides are left out. The
-        green dotted line is the effective rank without the bias of few samples, the band its 95 %
-        interval.
+        A line of singular values over the largest. The green dotted line is the effective rank
+        without the bias of few samples, the band its 95 % interval.
 
     Examples
     --------
@@ -152,10 +150,8 @@ def plot_redundancy(result: Redundancy, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        Blue: R^2 of every dimension on the others, adjusted for chance (dashed: plain), largest
-        first; grey: what the largest plain one of independent dimensions reaches, where N < 20 D.
-        Orange: variance (or accuracy) that the first dimensions of the pivot order keep; dotted
-        where the subset ends.
+        Blue: adjusted R^2 of every dimension on the others (dashed: plain), largest first. Orange:
+        variance (or accuracy) that the first dimensions of the pivot order keep.
 
     Examples
     --------
@@ -221,8 +217,8 @@ def plot_comparison(
     Returns
     -------
     Axes
-        One point a representation, in the order given: its value without the bias that falls as
-        1 / N, hollow where the interval may cover less than 95 %. Orange: the reference.
+        One point a representation, hollow where the interval may cover less than 95 %. Orange: the
+        reference.
 
     Raises
     ------
@@ -236,10 +232,8 @@ def plot_comparison(
     >>> features = np.random.default_rng(0).normal(size=(300, 3))
     >>> both = {"three": Representation(features), "one": Representation(features[:, :1])}
     >>> axes = plot_comparison(compare(both), ax=Figure().subplots())
-    >>> [text.get_text() for text in axes.get_xticklabels()], axes.get_ylabel()
-    (['three', 'one'], 'effective rank')
-    >>> axes.lines[0].get_ydata().round(1).tolist()
-    [3.0, 1.0]
+    >>> axes.lines[0].get_ydata().round(1).tolist(), axes.get_ylabel()
+    ([3.0, 1.0], 'effective rank')
     """
     if statistic not in result.statistics:
         known = ", ".join(map(repr, result.statistics))

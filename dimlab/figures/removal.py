@@ -45,9 +45,8 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        Points are importances, vertical lines (of more than 150: bands) their 95 % intervals;
-        coloured where q <= 0.05, with intervals that allow for having been chosen (FCR). Hollow:
-        log-losses that rest on few differing rows, or very skewed ones.
+        Points are importances with 95 % intervals, coloured where q <= 0.05. Hollow: log-losses
+        that rest on few differing rows, or very skewed ones.
 
     Examples
     --------
@@ -119,8 +118,7 @@ def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes
     -------
     Axes
         A heat map: one row a class of test, one column for each of the (at most 40) groups of the
-        largest effect within any class, by index; blue: above 0, red: below. Estimates alone:
-        no class is tested by itself.
+        largest effect within any class. No class is tested by itself.
 
     Examples
     --------
@@ -197,8 +195,7 @@ def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None
     Returns
     -------
     Axes
-        One point a group; coloured and named where q <= 0.05. A line of text where too few samples
-        are misread for any to be.
+        One point a group; coloured and named where q <= 0.05.
 
     Examples
     --------
@@ -260,8 +257,7 @@ def plot_masked_scores(result: MaskedScores, *, ax: Axes | None = None) -> Axes:
     -------
     Axes
         Grey points: masks, judged on all samples. Orange: the best mask of one half, on the other
-        half, with its 95 % interval. Green bar: what the best of equal masks reaches by chance,
-        ``null_gain`` above their mean.
+        half, with its 95 % interval. Green bar: what the best of equal masks reaches by chance.
 
     Examples
     --------

@@ -131,16 +131,13 @@ def plot_baseline_comparison(result: BaselineComparison, *, ax: Axes | None = No
     --------
     >>> from matplotlib.figure import Figure
     >>> from dimlab import BaselineComparison, Evaluation
-    >>> def read(n_correct):
-    ...     return Evaluation(
-    ...         reader=("knn",), mask=("none",), n_correct=np.array([n_correct]), n_test=100,
-    ...         n_train=500, n_dimensions=8,
-    ...     )
-    >>> parts = (("raw pixels", 0, read(70)), ("trained", 0, read(90)), ("trained", 1, read(92)))
+    >>> known = {"reader": ("knn",), "mask": ("none",), "n_test": 100, "n_train": 500}
+    >>> read = [Evaluation(n_correct=np.array([n]), n_dimensions=8, **known) for n in (70, 90)]
+    >>> parts = (("raw pixels", 0, read[0]), ("trained", 0, read[1]))
     >>> comparison = BaselineComparison(evaluations=parts)
     >>> axes = plot_baseline_comparison(comparison, ax=Figure().subplots())
     >>> [text.get_text() for text in axes.get_yticklabels()], axes.texts[-1].get_text()
-    (['knn, raw pixels', 'knn, trained'], '0.910')
+    (['knn, raw pixels', 'knn, trained'], '0.900')
     """
     ax = axes_or_current(ax)
     frame = result.to_frame()
