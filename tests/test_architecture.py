@@ -42,6 +42,7 @@ LAYERS = [  # from the floor up; a room imports only from rooms below its own, o
     | {"cuts", "images", "planted", "datasets"},
     {"probes", "training"},
     {"figures", "_encode", "_locate", "io"},
+    {"factor_table"},
     {"report", "_explore", "baselines", "_examine", "terminal"},
     {"demo"},
     {"cli"},

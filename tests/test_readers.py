@@ -287,3 +287,14 @@ def test_ridge_does_not_depend_on_the_size_of_features(size):
     )
     features[:, 3] = 1.0  # a constant stays one
     assert fit_ridge(size * features, labels).standardise.constant.tolist() == [3]
+
+
+def test_names_of_0_6_still_import():
+    from dimlab import join_factors
+    from dimlab.factor_table import join_factors as old
+    from dimlab.readers import fit_logistic
+
+    x, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    assert old is join_factors
+    same = fit_logistic(x, y, penalty=2.0), Logistic(penalty=2.0).fit(x, y)
+    np.testing.assert_array_equal(same[0].weights, same[1].weights)
