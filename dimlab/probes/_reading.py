@@ -296,7 +296,11 @@ class Reads(Result):
     )
     n_train: int = scalar("Train rows.")
     n_test: int = scalar("Test rows.")
-    n_dimensions: int = scalar("D, the number of dimensions.")
+    n_dimensions: int = scalar(
+        "D, the number of dimensions; 0 in results of 0.6 that did not record it.",
+        optional=True,
+        default=0,
+    )
 
 
 def basis_of(representation: Representation | Moments) -> str:
