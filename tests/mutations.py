@@ -546,6 +546,8 @@ _of(
 )
 _of(
     "kernels/reliability.py", "probes/test_decompose.py",
+    ("_is_flat", "half <= 1.5 * _by_chance(share / 2)", "half <= 0.1 * _by_chance(share / 2)",
+     "test_a_flat_spectrum_has_no_exponent_to_trust"),
     ("block_kurtosis", "+ gaps**2",
      "", "test_intervals_of_ranks_stay_possible"),
 )

@@ -88,7 +88,15 @@ def doubtful_statistics(
 
 
 def _is_flat(squares: np.ndarray, fitted: tuple[int, int], share: float) -> bool:
-    """Whether fitted squares fall by less than twice as much as chance makes equal ones fall."""
+    """Whether fitted squares fall by little more than chance makes equal ones fall."""
     first, last = fitted
-    by_chance = 2 * np.log((1 + np.sqrt(share)) / (1 - np.sqrt(share)))
-    return bool(np.log(squares[first - 1] / squares[last - 1]) <= 2 * by_chance)
+    middle = (first + last) // 2
+    # The whole range needs twice what chance gives. Its lower half needs half as much again: a few
+    # large values before a plateau of equal ones are no power law.
+    whole, half = np.log(squares[[first - 1, middle - 1]] / squares[last - 1])
+    return bool(whole <= 2 * _by_chance(share) or half <= 1.5 * _by_chance(share / 2))
+
+
+def _by_chance(share: float) -> float:
+    """Return by how much the log of a sample's squares falls where the population's are equal."""
+    return float(2 * np.log((1 + np.sqrt(share)) / (1 - np.sqrt(share))))

@@ -299,7 +299,7 @@ def decompose(
     where tails are heavy (kurtosis above 3.8 and N below 250 times the kurtosis: down to 0.76
     there); the stable rank and the condition number where the largest or the smallest singular
     value is not told apart from its neighbour; the exponent where N is below 30 D times a third of
-    the kurtosis, or the fitted values hardly fall.
+    the kurtosis, or the fitted values (or the lower half of them) hardly fall.
 
     References
     ----------

@@ -455,6 +455,8 @@ def test_a_flat_spectrum_has_no_exponent_to_trust():
     fallen = np.log(1.02) * np.arange(40)
     assert "power_law_exponent" in doubtful_statistics(np.exp(-fallen / 4), **names)
     assert "power_law_exponent" not in doubtful_statistics(np.exp(-2 * fallen), **names)
+    plateau = np.where(np.arange(40) < 15, np.exp(-2 * fallen), np.exp(-2 * fallen[15]))
+    assert "power_law_exponent" in doubtful_statistics(plateau, **names)
 
 
 def test_participation_ratios_are_corrected_on_the_scale_of_reciprocals():
