@@ -549,7 +549,7 @@ _of(
     ("_is_flat", "half <= 1.5 * _by_chance(share / 2)", "half <= 0.1 * _by_chance(share / 2)",
      "test_a_flat_spectrum_has_no_exponent_to_trust"),
     ("block_kurtosis", "+ gaps**2",
-     "", "test_intervals_of_ranks_stay_possible"),
+     "", "test_the_kurtosis_is_that_of_the_values"),
 )
 _of(
     "training/distributed.py", "training/test_distributed.py",

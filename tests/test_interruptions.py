@@ -360,7 +360,7 @@ def told(folder, **n_cases):
     done = subprocess.run(
         [sys.executable, "-m", "tests.test_interruptions", folder, *parts],
         capture_output=True, text=True, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
+        timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     print(f"\n{done.stdout}")

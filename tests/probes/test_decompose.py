@@ -455,7 +455,7 @@ def test_a_flat_spectrum_has_no_exponent_to_trust():
     fallen = np.log(1.02) * np.arange(40)
     assert "power_law_exponent" in doubtful_statistics(np.exp(-fallen / 4), **names)
     assert "power_law_exponent" not in doubtful_statistics(np.exp(-2 * fallen), **names)
-    plateau = np.where(np.arange(40) < 15, np.exp(-2 * fallen), np.exp(-2 * fallen[15]))
+    plateau = np.exp(-np.where(np.arange(40) < 15, 10 * fallen, 9.6 * fallen[15] + 0.4 * fallen))
     assert "power_law_exponent" in doubtful_statistics(plateau, **names)
 
 
