@@ -1,5 +1,6 @@
 """Probes give the same numbers for any thread count and block size, on a world of ties."""
 
+import importlib
 import os
 import pickle
 import subprocess
@@ -31,10 +32,10 @@ BLOCKS = {
     "dimlab.kernels.rounding": ("_BLOCK", "_FIRST"),
     "dimlab.kernels.rows": ("_ELEMENTS",),
     "dimlab.kernels.similarity": ("_ELEMENTS",),
-    "dimlab.probes.ablate_cumulatively": ("_ROWS",),
-    "dimlab.probes.decompose": ("_CHUNK",),
-    "dimlab.probes.erase": ("_ELEMENTS",),
-    "dimlab.probes.follow": ("_ELEMENTS",),
+    "dimlab.readers.ridge": ("_ROWS",),
+    "dimlab.probes._ranks": ("_CHUNK",),
+    "dimlab.probes._erasing": ("_ELEMENTS",),
+    "dimlab.probes._links": ("_ELEMENTS",),
     "dimlab.clusters": ("_BLOCK",),
     "dimlab.checks": ("_BLOCK",),
 }
@@ -171,8 +172,6 @@ def flat(value, path=""):
 
 def measure(threads, blocks, n, d, out):
     """Run in a process of its own: every probe, into a file."""
-    import importlib
-
     import torch
 
     torch.set_num_threads(int(threads))
@@ -244,6 +243,11 @@ def test_no_thread_count_and_no_block_size_changes_a_probe(n, d, others, tmp_pat
     one = measured_by(1, "default", n, d, tmp_path)
     for threads, blocks in others:
         assert_agree(one, measured_by(threads, blocks, n, d, tmp_path))
+
+
+def test_every_constant_of_a_block_is_where_the_table_says():
+    for module, names in BLOCKS.items():
+        assert set(names) <= set(vars(importlib.import_module(module))), module
 
 
 def test_the_comparison_can_fail():
