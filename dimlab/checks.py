@@ -119,3 +119,18 @@ def periods_of(periods: Any, factors: Sequence[Mapping[str, Any]]) -> dict[str, 
         if not (np.isfinite(period) and period > 0):
             raise ValueError(f"periods[{name!r}] must be > 0; got {period}.")
     return checked
+
+
+def rows_of(rows: Any, n_samples: int) -> np.ndarray:
+    """Return indices (n,) of samples, given as indices or as a mask (N,); at least one."""
+    index = np.asarray(rows)
+    if index.dtype == bool and index.shape == (n_samples,):
+        index = np.flatnonzero(index)
+    if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
+        raise ValueError(
+            f"rows must be a list of at least one index, or a mask of shape ({n_samples},); "
+            f"got {index.dtype} of shape {index.shape}."
+        )
+    if index.min() < 0 or index.max() >= n_samples:
+        raise ValueError(f"rows must lie in [0, {n_samples}); got {index.min()}..{index.max()}.")
+    return index

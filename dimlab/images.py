@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from dimlab.checks import factors_of, labels_of, periods_of
+from dimlab.checks import factors_of, labels_of, periods_of, rows_of
 
 SPLITS = ("train", "validation", "test")
 _ROWS = 4096  # hashed at a time
@@ -143,18 +143,7 @@ class ImageSet:
         >>> blank.take(blank.labels == 1)
         ImageSet('blank', 2 images of 1 x 8 x 8, 2 classes)
         """
-        index = np.asarray(rows)
-        if index.dtype == bool and index.shape == (len(self),):
-            index = np.flatnonzero(index)
-        if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
-            raise ValueError(
-                f"rows must be a list of at least one index, or a mask of shape ({len(self)},); "
-                f"got {index.dtype} of shape {index.shape}."
-            )
-        if index.min() < 0 or index.max() >= len(self):
-            raise ValueError(
-                f"rows must lie in [0, {len(self)}); got {index.min()}..{index.max()}."
-            )
+        index = rows_of(rows, len(self))
         return replace(
             self,
             images=self.images[index],

@@ -17,6 +17,7 @@ from dimlab.checks import (
     labels_of,
     periods_of,
     refuse_non_finite,
+    rows_of,
     with_precision,
 )
 from dimlab.io.files import (
@@ -241,18 +242,7 @@ class Representation:
         ValueError
             If a row is no integer or out of range, or none is left.
         """
-        index = np.asarray(rows)
-        if index.dtype == bool and index.shape == (len(self),):
-            index = np.flatnonzero(index)
-        if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
-            raise ValueError(
-                f"rows must be a list of at least one index, or a mask of shape ({len(self)},); "
-                f"got {index.dtype} of shape {index.shape}."
-            )
-        if index.min() < 0 or index.max() >= len(self):
-            raise ValueError(
-                f"rows must lie in [0, {len(self)}); got {index.min()}..{index.max()}."
-            )
+        index = rows_of(rows, len(self))
         return self._trusted(
             features=self.features[index],
             labels=None if self.labels is None else self.labels[index],

@@ -510,7 +510,7 @@ _of(
     ("StudentisedMeans.p_value", "np.minimum(above, below)",
      "np.maximum(above, below)", "test_tails_finer_than_the_draws_follow_student"),
     ("StudentisedMeans.interval", "((-1, below, self.drawn), (1, above, -self.drawn[::-1]))",
-     "((-1, above, self.drawn), (1, below, -self.drawn[::-1]))", "test_intervals_hold_the_mean_have_width_and_agree_with_the_p_value"),
+     "((-1, above, self.drawn), (1, below, -self.drawn[::-1]))", "test_an_interval_reaches_further_on_the_side_of_the_long_tail"),
     ("StudentisedMeans.p_value", "np.minimum(1.0, 2 * tail)",
      "np.minimum(1.0, tail)", "test_intervals_hold_the_mean_have_width_and_agree_with_the_p_value"),
     ("StudentisedMeans.of", "around = some - sizes[rows, None] * mean",

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import traceback
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import typer
@@ -19,11 +19,11 @@ from typer.core import TyperCommand, TyperGroup
 from dimlab import __version__
 from dimlab.cli.gates import GateMet
 from dimlab.cli.inputs import Unreadable
+from dimlab.probes import outside_probes
 from dimlab.text import make_streams_readable, say
 
 DONE, FAILED, MISUSED, GATED = 0, 1, 2, 3
 _CTRL_C = 130
-OUTSIDE = "dimlab.probes"  # entry points by which other packages add probes
 _REFUSING = {"dimlab"}  # packages whose own ValueError refuses an argument
 
 # by panel: name, what makes the command (one of the CLI, or a probe), and what its help says
@@ -128,9 +128,9 @@ OURS = {name: each for commands in _PANELS.values() for name, each in commands.i
 COMMANDS = tuple(OURS)
 
 
-def outside_probes() -> dict[str, EntryPoint]:
+def outside_commands() -> dict[str, EntryPoint]:
     """Return the probes of other packages by the names of their commands."""
-    found = {each.name.replace("_", "-"): each for each in entry_points(group=OUTSIDE)}
+    found = {name.replace("_", "-"): each for name, each in outside_probes().items()}
     return {name: each for name, each in found.items() if name not in OURS}
 
 
@@ -160,12 +160,12 @@ class _Door(TyperGroup):
     """Commands that are made when they are asked for, listed in panels."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*COMMANDS, *outside_probes()]
+        return [*COMMANDS, *outside_commands()]
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:
         if cmd_name in OURS:
             return command(cmd_name)
-        point = outside_probes().get(cmd_name)
+        point = outside_commands().get(cmd_name)
         return None if point is None else _made_outside(cmd_name, point)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -173,7 +173,7 @@ class _Door(TyperGroup):
             with formatter.section(panel):
                 texts = [(name, text.partition("\n")[0]) for name, (_, text) in commands.items()]
                 formatter.write_dl(texts)
-        others = outside_probes()
+        others = outside_commands()
         if others:
             with formatter.section("Probes of other packages"):
                 formatter.write_dl([(name, each.value) for name, each in others.items()])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 __all__ = [  # noqa: RUF022 (in the order of a report)
@@ -32,13 +33,15 @@ __all__ = [  # noqa: RUF022 (in the order of a report)
 OUTSIDE = "dimlab.probes"  # group of the entry points
 
 
+def outside_probes() -> dict[str, EntryPoint]:
+    """Return the entry points of the probes of other packages, by name; none is loaded."""
+    return {each.name: each for each in entry_points(group=OUTSIDE) if each.name not in __all__}
+
+
 def all_probes() -> dict[str, Callable[..., Any]]:
     """Return dimlab's probes and those of other packages, by name."""
-    from importlib.metadata import entry_points
-
     own = {name: getattr(import_module(f"{__name__}.{name}"), name) for name in __all__}
-    others = {each.name: each.load() for each in entry_points(group=OUTSIDE)}
-    return {**own, **{name: each for name, each in others.items() if name not in own}}
+    return {**own, **{name: each.load() for name, each in outside_probes().items()}}
 
 
 def needs_of(probe: Callable[..., Any]) -> tuple[set[str], ...]:

@@ -108,6 +108,15 @@ def test_intervals_hold_the_mean_have_width_and_agree_with_the_p_value(
     np.testing.assert_allclose(mirrored.interval(level), (-high, -low), rtol=1e-6, atol=1e-12)
 
 
+def test_an_interval_reaches_further_on_the_side_of_the_long_tail():
+    x = np.random.default_rng(0).exponential(size=(60, 1)) ** 2 * [1, -1]  # skewed to each side
+    means = StudentisedMeans.of(x, None, np.random.default_rng(1), 999)
+    low, high = means.interval()
+    longer = np.array([high[0] - means.mean[0], means.mean[1] - low[1]])
+    shorter = np.array([means.mean[0] - low[0], high[1] - means.mean[1]])
+    assert (longer > 1.5 * shorter).all()
+
+
 def test_a_column_of_zeros_is_certain_of_nothing():
     means = means_of(np.zeros((50, 1)), scale=2.0)
     z2 = norm.ppf(0.975) ** 2
