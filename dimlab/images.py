@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,141 @@ from dimlab.checks import factors_of, labels_of, periods_of, rows_of
 
 SPLITS = ("train", "validation", "test")
 _ROWS = 4096  # hashed at a time
+CROPS = ("centre", "squash")
+INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's ids
+NORMALISATIONS = {  # means and deviations of R, G and B in [0, 1]
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+def means_of(normalisation: str) -> tuple[Sequence[float], Sequence[float]] | None:
+    """Return means and deviations that a normalisation names, or spells; None for ``none``."""
+    if normalisation == "none":
+        return None
+    if normalisation in NORMALISATIONS:
+        return NORMALISATIONS[normalisation]
+    try:
+        means, deviations = (
+            [float(each) for each in part.split(",")] for part in normalisation.split("/")
+        )
+    except ValueError:
+        means, deviations = [], []
+    if len(means) != len(deviations) or len(means) not in (1, 3) or min(deviations) <= 0:
+        raise ValueError(
+            f"normalisation must be one of none, {', '.join(NORMALISATIONS)}, or means and "
+            f"deviations as 0.5,0.5,0.5/0.2,0.2,0.2; got {normalisation!r}."
+        )
+    return means, deviations
+
+
+def normalisation_of(means: Sequence[float], deviations: Sequence[float]) -> str:
+    """Return the name of means and deviations, or their spelling, as `means_of` reads it."""
+    for name, known in NORMALISATIONS.items():
+        if np.allclose(known, (means, deviations), atol=5e-4):
+            return name
+    parts = (",".join(f"{each:.9g}" for each in part) for part in (means, deviations))
+    return "/".join(parts)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How image files become the pixels that an encoder takes; None is what nobody has said.
+
+    The image is resized by Pillow, with antialiasing, as torchvision's and timm's transforms do for
+    Pillow's images, then its centre is cropped.
+    """
+
+    size: int | None = None  # side of the square that is cropped
+    resize: int | None = None  # of the short side before that, or of both for "squash"
+    crop: str | None = None  # one of `CROPS`
+    interpolation: str | None = None  # one of `INTERPOLATIONS`
+    normalisation: str | None = None  # as `means_of` reads it
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False)  # of each, in words
+
+    def __post_init__(self) -> None:
+        for name in ("size", "resize"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                label = {"size": "image_size"}.get(name, name)
+                raise ValueError(f"{label} must be >= 1; got {value}.")
+        if self.size is not None and self.resize is not None and self.resize < self.size:
+            raise ValueError(f"resize must be at least image_size, {self.size}; got {self.resize}.")
+        for name, known in (("crop", CROPS), ("interpolation", INTERPOLATIONS)):
+            if getattr(self, name) not in (None, *known):
+                raise ValueError(
+                    f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}."
+                )
+        if self.normalisation is not None:
+            means_of(self.normalisation)
+
+    @classmethod
+    def of(cls, source: str, **values: Any) -> Recipe:
+        """Return a recipe whose values all come from one source, in words."""
+        known = [name for name, value in values.items() if value is not None]
+        return cls(**values, sources=dict.fromkeys(known, source))
+
+    @classmethod
+    def of_torchvision(cls, source: str, size: int = 224, **values: Any) -> Recipe:
+        """Return torchvision's recipe for ImageNet: 256 to 224, or the same share of a size."""
+        usual: dict[str, Any] = {"crop": "centre", "interpolation": "bilinear"}
+        return cls.of(source, size=size, resize=size * 256 // 224, **(usual | values))
+
+    @classmethod
+    def of_own(cls, source: str, size: int = 32) -> Recipe:
+        """Return the recipe of dimlab's own encoders: the whole short side is kept."""
+        return cls.of(source, size=size, resize=size, crop="centre", interpolation="bilinear")
+
+    def over(self, other: Recipe) -> Recipe:
+        """Return this recipe, completed by another one where it says nothing."""
+        names = [each.name for each in fields(self) if each.name != "sources"]
+        values = {name: getattr(self, name) for name in names}
+        missing = [name for name in names if values[name] is None]
+        values |= {name: getattr(other, name) for name in missing}
+        if "resize" in missing and other.size and other.resize and self.size is not None:
+            values["resize"] = self.size * other.resize // other.size  # the same share is cropped
+        elif "size" in missing and self.resize is not None and other.size is not None:
+            values["size"] = min(other.size, self.resize)
+        sources = {name: (other if name in missing else self).sources.get(name) for name in names}
+        return Recipe(**values, sources={name: each for name, each in sources.items() if each})
+
+    def in_words(self) -> str:
+        """Say what is done, and behind each change of the source where that is from."""
+        crop = {"centre": "centre crop", "squash": "squashed to a square"}
+        parts = {
+            "size": f"image size {self.size}",
+            "resize": f"resize {self.resize}",
+            "crop": crop.get(self.crop or "", ""),
+            "interpolation": self.interpolation or "",
+            "normalisation": f"normalisation {self.normalisation}",
+        }
+        said, before = [], ""
+        for name, words in parts.items():
+            if getattr(self, name) is None:
+                continue
+            source = self.sources.get(name, "")
+            said.append(f"{words} ({source})" if source not in ("", before) else words)
+            before = source or before
+        return ", ".join(said)
+
+    def apply(self, image: Any) -> Any:
+        """Resize a Pillow image and crop its centre."""
+        from PIL import Image
+
+        width, height = image.size
+        size, resize = self.size, self.resize or self.size
+        if resize is not None:
+            short = min(width, height)
+            sides = (int(resize * width / short), int(resize * height / short))
+            wanted = (resize, resize) if self.crop == "squash" else sides
+            if wanted != image.size:
+                method = (self.interpolation or "bilinear").upper()
+                image = image.resize(wanted, Image.Resampling[method])
+        if size is None or image.size == (size, size):
+            return image
+        left, top = (round((side - size) / 2) for side in image.size)
+        return image.crop((left, top, left + size, top + size))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
