@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dimlab.devices import check_device, hold
 from dimlab.moments import N_BLOCKS, Moments
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.training.augment import Augmentation, derived_seed, normalised
 from dimlab.training.config import TrainConfig
@@ -102,13 +103,13 @@ def encode(
     """
     recorded, meta = _recorded(checkpoint)
     if recorded is not None and normalisation not in (None, recorded):
-        raise ValueError(
+        raise Refusal(
             f"normalisation must be {recorded!r}, which the checkpoint records; got "
             f"{normalisation!r}."
         )
     if isinstance(checkpoint, nn.Module) or hasattr(checkpoint, "inspection"):
         if layer != "encoder":
-            raise ValueError(f"layer must be 'encoder' for what is no checkpoint; got {layer!r}.")
+            raise Refusal(f"layer must be 'encoder' for what is no checkpoint; got {layer!r}.")
         config = TrainConfig(normalisation=recorded or normalisation or "none")
         with _evaluating(cast("nn.Module | LoadedEncoder", checkpoint), device) as module:
             return _represent(
@@ -172,9 +173,9 @@ def encode_loader(
             if progress is not None:
                 progress(len(blocks), n_batches)
     if not blocks:
-        raise ValueError("loader must yield at least one batch; got none.")
+        raise Refusal("loader must yield at least one batch; got none.")
     if len(labels) not in (0, len(blocks)):
-        raise ValueError(
+        raise Refusal(
             f"loader must yield labels in each batch or in none; got them in {len(labels)} of "
             f"{len(blocks)}."
         )
@@ -189,13 +190,11 @@ def _class_ids(found: Any, n_samples: int) -> np.ndarray:
     try:
         ids = torch.as_tensor(found).cpu().numpy()
     except (TypeError, ValueError, RuntimeError) as error:  # names of classes, or of files
-        raise ValueError(
+        raise Refusal(
             f"loader must yield class ids (B,) as labels; got {type(found).__name__}: {error}."
         ) from error
     if ids.shape != (n_samples,) or (ids != ids.astype(np.int64)).any():
-        raise ValueError(
-            f"loader must yield class ids (B,) as labels; got {ids.dtype} {ids.shape}."
-        )
+        raise Refusal(f"loader must yield class ids (B,) as labels; got {ids.dtype} {ids.shape}.")
     return ids.astype(np.int64)
 
 
@@ -227,7 +226,7 @@ def _parts_of(batch: Any) -> tuple[Tensor, Any]:
     else:
         inputs, ids = batch, None
     if not isinstance(inputs, Tensor):
-        raise ValueError(
+        raise Refusal(
             f"loader must yield tensors, tuples or mappings with {', '.join(_INPUTS)}; got "
             f"{type(batch).__name__}."
         )
@@ -254,7 +253,7 @@ def _pooled(module: nn.Module, batch: Tensor) -> Tensor:
     features = module(batch)
     if not isinstance(features, Tensor) or features.ndim != 2:
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise ValueError(
+        raise Refusal(
             f"module must give features of shape (B, D); got {shape}. Pool them, as by "
             "features.mean((2, 3))."
         )
@@ -327,10 +326,10 @@ def embedding(
     """Map a batch of pixels to a layer's output, and say where the features come from."""
     check_device(device)
     if layer not in LAYERS:
-        raise ValueError(f"layer must be one of {', '.join(LAYERS)}; got {layer!r}.")
+        raise Refusal(f"layer must be one of {', '.join(LAYERS)}; got {layer!r}.")
     shape = tuple(checkpoint.data["shape"])
     if images.images.shape[1:] != shape:
-        raise ValueError(
+        raise Refusal(
             f"images must have shape (N, {shape[0]}, {shape[1]}, {shape[2]}), that of training; "
             f"got {images.images.shape}."
         )
@@ -358,9 +357,7 @@ def embedding(
 
 def _check_sizes(n_views: int, batch_size: int) -> None:
     if n_views < 0 or batch_size < 1:
-        raise ValueError(
-            f"n_views must be >= 0 and batch_size >= 1; got {n_views} and {batch_size}."
-        )
+        raise Refusal(f"n_views must be >= 0 and batch_size >= 1; got {n_views} and {batch_size}.")
 
 
 def _unchanged(images: Tensor, *, rows: slice) -> Tensor:

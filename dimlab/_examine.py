@@ -14,6 +14,7 @@ from dimlab.names import FILES, word_of
 from dimlab.probes import all_probes, needs_of
 from dimlab.probes._factors import notes_of, usable
 from dimlab.probes.erase import erase
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import name_of
 
@@ -194,9 +195,7 @@ def _suited(name: str, results: Examination) -> Iterator[None]:
         try:
             yield
             return
-        except ValueError as error:
-            if type(error) is not ValueError:  # of a library, such as that of linear algebra
-                raise
+        except Refusal as error:
             said = f"{name} is left out: {error}"
     results.not_measured[name] = said
     warnings.warn(said, UserWarning, stacklevel=4)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dimlab._encode import Progress, embedding, encode, pixels_of
 from dimlab.kernels.rounding import spread_floor
+from dimlab.refusals import Refusal
 from dimlab.result import Result
 from dimlab.text import plain
 
@@ -289,7 +290,7 @@ def locate(
     height, width = images.images.shape[2:]
     patch, stride = _checked_sizes(n_images, len(images), patch, stride, min(height, width))
     if fill not in FILLS:
-        raise ValueError(f"fill must be one of {', '.join(FILLS)}; got {fill!r}.")
+        raise Refusal(f"fill must be one of {', '.join(FILLS)}; got {fill!r}.")
     n_maps, n_batches = len(asked) * n_images, 0
 
     def encoded(done: int, total: int) -> None:
@@ -331,19 +332,19 @@ def locate(
 def _checked_dimensions(dimensions: Any, n_dimensions: int) -> np.ndarray:
     asked = np.asarray(dimensions)
     if asked.ndim != 1 or asked.size == 0 or asked.dtype.kind not in "iu":
-        raise ValueError(
+        raise Refusal(
             "dimensions must be a list of at least one index; "
             f"got {asked.dtype} of shape {asked.shape}."
         )
     outside = asked[(asked < 0) | (asked >= n_dimensions)]
     if len(outside):
-        raise ValueError(
+        raise Refusal(
             f"dimensions must lie in [0, {n_dimensions}), those of the checkpoint; "
             f"got {outside[0]}."
         )
     values, counts = np.unique(asked, return_counts=True)
     if counts.max() > 1:
-        raise ValueError(f"dimensions must differ; got {values[counts.argmax()]} more than once.")
+        raise Refusal(f"dimensions must differ; got {values[counts.argmax()]} more than once.")
     return asked.astype(np.int64)
 
 
@@ -351,15 +352,15 @@ def _checked_sizes(
     n_images: int, n_samples: int, patch: int | None, stride: int | None, side: int
 ) -> tuple[int, int]:
     if not 1 <= n_images <= n_samples:
-        raise ValueError(
+        raise Refusal(
             f"n_images must lie in [1, {n_samples}], the number of images; got {n_images}."
         )
     patch = min(max(2, round(side / 7)), side) if patch is None else patch
     if not 1 <= patch <= side:
-        raise ValueError(f"patch must lie in [1, {side}], the image's shorter side; got {patch}.")
+        raise Refusal(f"patch must lie in [1, {side}], the image's shorter side; got {patch}.")
     stride = max(1, patch // 2) if stride is None else stride
     if not 1 <= stride <= patch:
-        raise ValueError(
+        raise Refusal(
             f"stride must lie in [1, {patch}], the patch, or a gap would never be covered; "
             f"got {stride}."
         )

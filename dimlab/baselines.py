@@ -10,6 +10,7 @@ import numpy as np
 
 from dimlab._encode import encode, encode_pixels
 from dimlab.probes.evaluate import Evaluation, evaluate
+from dimlab.refusals import Refusal
 from dimlab.result import Result, column, detail, entries
 from dimlab.training.loop import untrained
 
@@ -66,7 +67,7 @@ class BaselineComparison(Result):
     def __post_init__(self) -> None:
         sizes = sorted({each.n_test for _, _, each in self.evaluations})
         if len(sizes) > 1:
-            raise ValueError(
+            raise Refusal(
                 "evaluations must be of the same test samples, or views are searched among other "
                 f"numbers of candidates; got {', '.join(map(str, sizes))} samples."
             )
@@ -175,9 +176,9 @@ def evaluate_baselines(
     True
     """
     if not checkpoints:
-        raise ValueError("checkpoints must hold at least one checkpoint; got none.")
+        raise Refusal("checkpoints must hold at least one checkpoint; got none.")
     if len({replace(checkpoint.config, seed=0) for checkpoint in checkpoints}) > 1:
-        raise ValueError("checkpoints must differ only in their seed; got other configurations.")
+        raise Refusal("checkpoints must differ only in their seed; got other configurations.")
     total, done = 1 + 2 * len(checkpoints), 0
     rows: list[tuple[str, int, Evaluation]] = []
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.kernels.rounding import coarser, eigenvalue_floor, eps_of
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
 KINDS = ("pca", "whiten", "varimax", "ica")
@@ -102,7 +103,7 @@ class Basis:
             If the representation has other dimensions, or is in another basis already.
         """
         if representation.n_dimensions != len(self.directions):
-            raise ValueError(
+            raise Refusal(
                 f"representation must have the {len(self.directions)} dimensions that the basis "
                 f"was fitted on; got {representation.n_dimensions}."
             )
@@ -214,10 +215,10 @@ def fit_basis(
     [[0.6, 0.8], [0.8, -0.6]]
     """
     if kind not in KINDS:
-        raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
+        raise Refusal(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
     _refuse_other_basis(train)
     if len(train) < 4:
-        raise ValueError(f"train must have at least 4 rows for a basis; got {len(train)}.")
+        raise Refusal(f"train must have at least 4 rows for a basis; got {len(train)}.")
     rng = np.random.default_rng(seed)
     features = train.features.astype(np.float64)
     offset, directions, variances, n_dropped = _fit(features, kind, n_directions, seed, train.eps)
@@ -244,7 +245,7 @@ def fit_basis(
 def _refuse_other_basis(representation: Representation) -> None:
     known = representation.meta.get("basis")
     if known is not None:
-        raise ValueError(
+        raise Refusal(
             f"representation must be in the axes' own basis; got one in the basis {known!r}."
         )
 
@@ -262,10 +263,10 @@ def _fit(
     floor = eigenvalue_floor(float(eigenvalues[0]), size, n_rows, n_columns, eps)
     n_axes = int((eigenvalues > floor).sum())
     if eigenvalues[0] <= 0 or n_axes == 0:
-        raise ValueError("train must vary in some dimension; got only equal rows.")
+        raise Refusal("train must vary in some dimension; got only equal rows.")
     n_kept = n_axes if n_directions is None else n_directions
     if not 1 <= n_kept <= n_axes:
-        raise ValueError(f"n_directions must lie in 1..{n_axes}; got {n_directions}.")
+        raise Refusal(f"n_directions must lie in 1..{n_axes}; got {n_directions}.")
     variances, axes = eigenvalues[:n_kept], vectors[:, :n_kept]
     axes = axes * _signs(axes)
     n_dropped = len(mean) - n_axes

@@ -9,6 +9,7 @@ import numpy as np
 
 from dimlab.kernels.blocks import blocks
 from dimlab.kernels.rounding import PRECISIONS, stored_precision
+from dimlab.refusals import Refusal, WrongType
 
 _BLOCK = 1 << 22  # elements looked at together: memory-mapped features are never copied whole
 
@@ -18,9 +19,9 @@ def floating(name: str, value: Any, *, ndim: int) -> np.ndarray:
     array = np.asanyarray(value)
     if array.ndim != ndim:
         shape = "(N, D)" if ndim == 2 else "(V, N, D)"
-        raise ValueError(f"{name} must have shape {shape}; got {array.shape}.")
+        raise Refusal(f"{name} must have shape {shape}; got {array.shape}.")
     if array.dtype.kind != "f":
-        raise TypeError(
+        raise WrongType(
             f"{name} must be floating; got {array.dtype}. Cast with .astype('float32')."
         )
     if array.dtype in (np.float32, np.float64):
@@ -37,7 +38,7 @@ def with_precision(meta: dict[str, Any], given: np.ndarray, features: np.ndarray
         half = given.dtype == np.float16
         precision = given.dtype.name if half else stored_precision(features)
     if precision not in PRECISIONS:
-        raise ValueError(
+        raise Refusal(
             f"meta['precision'] must be one of {', '.join(PRECISIONS)}; got {precision!r}."
         )
     return meta if precision == features.dtype.name else {**meta, "precision": precision}
@@ -53,7 +54,7 @@ def refuse_non_finite(name: str, array: np.ndarray) -> None:
         finite = np.isfinite(block)
         if not finite.all():
             row, dimension = np.argwhere(~finite)[0]
-            raise ValueError(
+            raise Refusal(
                 f"{name} must be finite; got {block[row, dimension]} in dimension {dimension}, row "
                 f"{part.start + row}."
             )
@@ -63,13 +64,13 @@ def labels_of(labels: Any, n_samples: int, *, of: str = "features") -> np.ndarra
     """Return class ids (N,) as int64; they must be integers >= 0."""
     array = np.asarray(labels)
     if array.shape != (n_samples,):
-        raise ValueError(f"labels must have shape ({n_samples},) to match {of}; got {array.shape}.")
+        raise Refusal(f"labels must have shape ({n_samples},) to match {of}; got {array.shape}.")
     if array.dtype.kind not in "iu":
-        raise TypeError(f"labels must be integers (class ids); got {array.dtype}.")
+        raise WrongType(f"labels must be integers (class ids); got {array.dtype}.")
     if array.min() < 0:
-        raise ValueError(f"labels must be >= 0; got {array.min()}.")
+        raise Refusal(f"labels must be >= 0; got {array.min()}.")
     if array.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"labels must be < 2**63; got {array.max()}.")
+        raise Refusal(f"labels must be < 2**63; got {array.max()}.")
     return array.astype(np.int64)
 
 
@@ -81,23 +82,23 @@ def factors_of(
     for name, value in dict(factors or {}).items():
         array = np.asarray(value)
         if array.shape != shape:
-            raise ValueError(
+            raise Refusal(
                 f"{what}[{name!r}] must have shape {shape} to match {of}; got {array.shape}."
             )
         if array.dtype.kind not in "fiubU":
-            raise TypeError(
+            raise WrongType(
                 f"{what}[{name!r}] must be floating, integer, bool or str; got {array.dtype}."
             )
         if array.dtype.kind == "f":
             array = array.astype(np.float64)
             if not np.isfinite(array).all():
                 place = tuple(np.argwhere(~np.isfinite(array))[0])
-                raise ValueError(
+                raise Refusal(
                     f"{what}[{name!r}] must be finite; got {array[place]} in row {place[-1]}."
                 )
         elif array.dtype.kind in "iu":
             if array.size and array.max() > np.iinfo(np.int64).max:
-                raise ValueError(
+                raise Refusal(
                     f"{what}[{name!r}] must be < 2**63; got {array.max()}. Pass it as text."
                 )
             array = array.astype(np.int64)
@@ -112,12 +113,12 @@ def periods_of(periods: Any, factors: Sequence[Mapping[str, Any]]) -> dict[str, 
         try:
             checked[name] = float(period)
         except (TypeError, ValueError):
-            raise ValueError(f"periods[{name!r}] must be a number; got {period!r}.") from None
+            raise Refusal(f"periods[{name!r}] must be a number; got {period!r}.") from None
     for name, period in checked.items():
         if all(np.asarray(each.get(name, "")).dtype.kind != "f" for each in factors):
-            raise ValueError(f"periods must name continuous factors; got {name!r}.")
+            raise Refusal(f"periods must name continuous factors; got {name!r}.")
         if not (np.isfinite(period) and period > 0):
-            raise ValueError(f"periods[{name!r}] must be > 0; got {period}.")
+            raise Refusal(f"periods[{name!r}] must be > 0; got {period}.")
     return checked
 
 
@@ -127,10 +128,10 @@ def rows_of(rows: Any, n_samples: int) -> np.ndarray:
     if index.dtype == bool and index.shape == (n_samples,):
         index = np.flatnonzero(index)
     if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
-        raise ValueError(
+        raise Refusal(
             f"rows must be a list of at least one index, or a mask of shape ({n_samples},); "
             f"got {index.dtype} of shape {index.shape}."
         )
     if index.min() < 0 or index.max() >= n_samples:
-        raise ValueError(f"rows must lie in [0, {n_samples}); got {index.min()}..{index.max()}.")
+        raise Refusal(f"rows must lie in [0, {n_samples}); got {index.min()}..{index.max()}.")
     return index

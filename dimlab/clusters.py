@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from dimlab.kernels.blocks import blocks
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
 ClustersLike: TypeAlias = "str | np.ndarray | tuple[np.ndarray | None, np.ndarray] | None"
@@ -25,22 +26,22 @@ def cluster_ids(
     if isinstance(clusters, str):
         if clusters not in representation.factors:
             known = ", ".join(map(repr, representation.factors)) or "none"
-            raise ValueError(
+            raise Refusal(
                 f"clusters must name a factor of every split, one of {known}; got {clusters!r}."
             )
         values = representation.factors[clusters]
     else:
         values = np.asarray(clusters)
     if values.shape != (len(representation),):
-        raise ValueError(
+        raise Refusal(
             f"clusters must have shape ({len(representation)},) to match features; got "
             f"{values.shape}."
         )
     if values.dtype.kind == "f" and np.isnan(values).any():
-        raise ValueError("clusters must have no missing values; got NaN.")
+        raise Refusal("clusters must have no missing values; got NaN.")
     _, first, codes = np.unique(values, return_index=True, return_inverse=True)
     if len(first) == 1:
-        raise ValueError(
+        raise Refusal(
             "clusters must tell at least two clusters apart; got one for all rows. Leave clusters "
             "out if the rows are independent."
         )
@@ -55,7 +56,7 @@ def cluster_ids_of_pair(
     """Cluster ids of a train and of a test split; one array is that of test."""
     if isinstance(clusters, tuple):
         if len(clusters) != 2:
-            raise ValueError(
+            raise Refusal(
                 "clusters must be a pair of arrays, for train and for test; got a tuple of "
                 f"{len(clusters)}."
             )

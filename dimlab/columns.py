@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.names import one_spelling
+from dimlab.refusals import Refusal
 
 # No text can be read in two ways by these patterns, so a long one takes no longer than its length.
 NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", re.ASCII)
@@ -38,7 +39,7 @@ def values_of(column: Any) -> np.ndarray:
     gone = column.isna().to_numpy()
     if gone.any():
         row = int(np.flatnonzero(gone)[0])
-        raise ValueError(f"column {name!r} must be there for every row; got none in row {row}.")
+        raise Refusal(f"column {name!r} must be there for every row; got none in row {row}.")
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
     if column.dtype.kind in "fiub":
@@ -50,14 +51,14 @@ def values_of(column: Any) -> np.ndarray:
         check_numbers_in_text(text, f"column {name!r}")
         return text
     if column.dtype.kind in "mM" or any(issubclass(kind, _DATES) for kind in kinds):
-        raise ValueError(
+        raise Refusal(
             f"column {name!r} must hold numbers or text; got dates. Write them as numbers, such as "
             "days."
         )
     odd = [kind.__name__ for kind in kinds if not issubclass(kind, (Decimal, int, float, str))]
     if odd or any(issubclass(kind, str) for kind in kinds):
         got = odd[0] if odd else "text among numbers"
-        raise ValueError(f"column {name!r} must hold numbers or text; got {got}.")
+        raise Refusal(f"column {name!r} must hold numbers or text; got {got}.")
     if not all(map(_is_whole, values)):
         return values.astype(np.float64)
     integers = [int(each) for each in values]
@@ -100,9 +101,7 @@ def numbers_of(column: Any) -> np.ndarray:
     gone = column.isna().to_numpy()
     if gone.any():
         row = int(np.flatnonzero(gone)[0])
-        raise ValueError(
-            f"column {column.name!r} must be there for every row; got none in row {row}."
-        )
+        raise Refusal(f"column {column.name!r} must be there for every row; got none in row {row}.")
     days = column
     if column.dtype.kind == "O":
         numbers = pd.to_numeric(column.astype(object), errors="coerce")
@@ -112,7 +111,7 @@ def numbers_of(column: Any) -> np.ndarray:
         if days.isna().any():
             neither = (numbers.isna() & days.isna()).to_numpy()
             row = int((neither if neither.any() else numbers.isna().to_numpy()).argmax())
-            raise ValueError(
+            raise Refusal(
                 f"column {column.name!r} must hold numbers; got {str(column.iloc[row])[:40]!r} in "
                 f"row {row}."
             )
@@ -150,10 +149,10 @@ def check_numbers_in_text(values: np.ndarray, what: str) -> None:
     found = notations_of(values) or {}
     if "other" in found:
         got = str(values[found["other"]])[:40]
-        raise ValueError(
+        raise Refusal(
             f"{what} must write numbers with decimal points and nothing else, as 1000.5; got "
             f"{got!r} in row {found['other']}. Save it so."
         )
     if "gap" in found:
         got = str(values[found["gap"]])
-        raise ValueError(f"{what} must be there for every row; got {got!r} in row {found['gap']}.")
+        raise Refusal(f"{what} must be there for every row; got {got!r} in row {found['gap']}.")

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from dimlab.refusals import Refusal
+
 _CGROUPS = (  # limit, usage, and what is given back on demand: of version 2, then of version 1
     ("memory.max", "memory.current", "inactive_file "),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file "),
@@ -23,13 +25,13 @@ def check_device(device: str) -> None:
         return
     kind, colon, number = name.partition(":")
     if kind != "cuda" or (colon and not number.isdecimal()):
-        raise ValueError(f"device must be cpu, cuda or cuda:N; got {name!r}.")
+        raise Refusal(f"device must be cpu, cuda or cuda:N; got {name!r}.")
     import torch
 
     n_there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if int(number or 0) >= n_there:
         there = {0: "no GPU", 1: "1 GPU"}.get(n_there, f"{n_there} GPUs")
-        raise ValueError(
+        raise Refusal(
             f"device must be there; got {name!r}, and torch sees {there}. Pass --device cpu."
         )
 
@@ -37,7 +39,7 @@ def check_device(device: str) -> None:
 def check_budget(memory: float | None) -> None:
     """Refuse a budget in GB that is not positive and finite; None is no budget."""
     if memory is not None and not (math.isfinite(memory) and memory > 0):
-        raise ValueError(f"memory must be > 0 and finite; got {memory:g}.")
+        raise Refusal(f"memory must be > 0 and finite; got {memory:g}.")
 
 
 def hold(
@@ -54,7 +56,7 @@ def hold(
     ``sizes`` says in words what it grows with, ``remedy`` what to pass instead.
     """
     if memory is not None and n_bytes > memory * 1e9:
-        raise ValueError(
+        raise Refusal(
             f"memory must be at least {n_bytes / 1e9:.2g} GB for {sizes}; got {memory:g}. {remedy}"
         )
     free = available_bytes(device)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.checks import factors_of, labels_of, periods_of, rows_of
+from dimlab.refusals import Refusal, WrongType
 
 SPLITS = ("train", "validation", "test")
 _ROWS = 4096  # hashed at a time
@@ -205,16 +206,16 @@ class ImageSet:
     def __post_init__(self) -> None:
         images = np.asarray(self.images)
         if images.dtype != np.uint8:
-            raise TypeError(
+            raise WrongType(
                 f"images must be uint8; got {images.dtype}. Scale [0, 1] with "
                 "np.round(255 * images).astype(np.uint8)."
             )
         if images.ndim != 4 or images.size == 0 or images.shape[1] not in (1, 3):
-            raise ValueError(
+            raise Refusal(
                 f"images must have shape (N, C, H, W) with N >= 1 and C 1 or 3; got {images.shape}."
             )
         if self.split not in ("", *SPLITS):
-            raise ValueError(f"split must be train, validation, test or ''; got {self.split!r}.")
+            raise Refusal(f"split must be train, validation, test or ''; got {self.split!r}.")
         put = object.__setattr__
         put(self, "images", images)
         put(self, "labels", labels_of(self.labels, len(images), of="images"))
@@ -222,7 +223,7 @@ class ImageSet:
         put(self, "periods", periods_of(self.periods, [self.factors]))
         put(self, "class_names", tuple(str(name) for name in self.class_names))
         if self.class_names and len(self.class_names) <= self.labels.max():
-            raise ValueError(
+            raise Refusal(
                 f"class_names must name {self.labels.max() + 1} classes to match labels; "
                 f"got {len(self.class_names)}."
             )

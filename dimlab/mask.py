@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.io.files import naming, read_npz, replacing
+from dimlab.refusals import Refusal
 from dimlab.result import Result
 
 _LARGEST = 1e15  # of a weight: float32 holds the sums of its squares
@@ -51,11 +52,11 @@ class DimensionMask:
     def __post_init__(self) -> None:
         weights = np.array(self.weights, dtype=np.float64)
         if weights.ndim != 1 or weights.size == 0:
-            raise ValueError(f"weights must have shape (D,) with D >= 1; got {weights.shape}.")
+            raise Refusal(f"weights must have shape (D,) with D >= 1; got {weights.shape}.")
         outside = np.flatnonzero(~((weights >= 0) & (weights <= 1)))
         if outside.size:
             first = int(outside[0])
-            raise ValueError(
+            raise Refusal(
                 f"weights must lie in [0, 1]; got {weights[first]:g} at dimension {first}."
             )
         weights.flags.writeable = False
@@ -152,11 +153,9 @@ class MaskTrace(Result):
         weights = np.asarray(self.weights)
         weights = weights.astype(np.float32) if weights.dtype == np.float16 else weights
         if steps.ndim != 1 or (len(steps) > 1 and not (np.diff(steps) > 0).all()):
-            raise ValueError(
-                f"steps must be a strictly increasing vector; got shape {steps.shape}."
-            )
+            raise Refusal(f"steps must be a strictly increasing vector; got shape {steps.shape}.")
         if weights.ndim != 2 or len(weights) != len(steps):
-            raise ValueError(f"weights must have shape ({len(steps)}, D); got {weights.shape}.")
+            raise Refusal(f"weights must have shape ({len(steps)}, D); got {weights.shape}.")
         expected = {
             "direct_norm": steps.shape,
             "second_order_norm": steps.shape,
@@ -167,13 +166,13 @@ class MaskTrace(Result):
         for name, shape in expected.items():
             value = getattr(self, name)
             if value is not None and np.shape(value) != shape:
-                raise ValueError(f"{name} must have shape {shape}; got {np.shape(value)}.")
+                raise Refusal(f"{name} must have shape {shape}; got {np.shape(value)}.")
         for name in ("weights", *expected):
             value = getattr(self, name)
             if value is not None and not np.isfinite(value).all():
-                raise ValueError(f"{name} must be finite; got a NaN or an infinity.")
+                raise Refusal(f"{name} must be finite; got a NaN or an infinity.")
             if value is not None and np.size(value) and np.abs(value).max() > _LARGEST:
-                raise ValueError(f"{name} must be at most {_LARGEST:g} in size; got more.")
+                raise Refusal(f"{name} must be at most {_LARGEST:g} in size; got more.")
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -205,10 +204,10 @@ class MaskTrace(Result):
         ([0, 100], [0.4, 0.4])
         """
         if not masks:
-            raise ValueError("masks must hold at least one mask; got none.")
+            raise Refusal("masks must hold at least one mask; got none.")
         for step in masks:
             if isinstance(step, bool) or not isinstance(step, int | np.integer):
-                raise ValueError(f"masks must be keyed by integer steps; got {step!r}.")
+                raise Refusal(f"masks must be keyed by integer steps; got {step!r}.")
         rows: list[np.ndarray] = []
         for step in sorted(masks):
             mask = masks[step]
@@ -217,7 +216,7 @@ class MaskTrace(Result):
             )
             wanted = rows[0].shape if rows else "(D,) with D >= 1"
             if row.ndim != 1 or row.size == 0 or (rows and row.shape != wanted):
-                raise ValueError(f"masks[{step}] must have shape {wanted}; got {row.shape}.")
+                raise Refusal(f"masks[{step}] must have shape {wanted}; got {row.shape}.")
             rows.append(row)
         return cls(np.array(sorted(masks), dtype=np.int64), np.stack(rows))
 
@@ -337,7 +336,7 @@ class MaskTrace(Result):
 def _npz_path(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.suffix != ".npz":
-        raise ValueError(f"path must end in .npz; got {path.name!r}.")
+        raise Refusal(f"path must end in .npz; got {path.name!r}.")
     return path
 
 
@@ -346,12 +345,12 @@ def trace_in(path: Path, found: Mapping[str, np.ndarray]) -> MaskTrace:
     arrays = {name: found[name] for name in MaskTrace.__dataclass_fields__ if name in found}
     missing = [name for name in ("steps", "weights") if name not in arrays]
     if missing:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must hold steps and weights; got no {' and no '.join(missing)}."
         )
     for name, array in arrays.items():
         kinds, what = ("iu", "integers") if name == "steps" else ("iuf", "numbers")
         if array.dtype.kind not in kinds:
-            raise ValueError(f"{name} in {path.name} must be {what}; got {array.dtype}.")
+            raise Refusal(f"{name} in {path.name} must be {what}; got {array.dtype}.")
     with naming(path):
         return MaskTrace(**arrays)

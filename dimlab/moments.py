@@ -14,6 +14,7 @@ import numpy as np
 from dimlab.io.files import read_safetensors, replacing, safetensors_metadata, write_safetensors
 from dimlab.kernels import moments as kernel
 from dimlab.kernels.rounding import PRECISIONS, coarser, eps_of
+from dimlab.refusals import Refusal
 
 FORMAT = "dimlab-moments-1"
 N_BLOCKS = 20
@@ -82,7 +83,7 @@ class Moments:
 
     def __post_init__(self) -> None:
         if self.means.ndim != 3:
-            raise ValueError(f"means must have shape (B, V, D); got {self.means.shape}.")
+            raise Refusal(f"means must have shape (B, V, D); got {self.means.shape}.")
         n_blocks, n_views, n_dimensions = self.means.shape
         expected = {
             "counts": (n_blocks,),
@@ -92,9 +93,9 @@ class Moments:
         for name, shape in expected.items():
             found = getattr(self, name).shape
             if found != shape:
-                raise ValueError(f"{name} must have shape {shape} to match means; got {found}.")
+                raise Refusal(f"{name} must have shape {shape} to match means; got {found}.")
         if n_views not in (1, 2):
-            raise ValueError(f"means must have shape (B, V, D) with V of 1 or 2; got V={n_views}.")
+            raise Refusal(f"means must have shape (B, V, D) with V of 1 or 2; got V={n_views}.")
 
     @classmethod
     def of(
@@ -154,7 +155,7 @@ class Moments:
         ([3.0, 1.0], True)
         """
         if n_blocks < 1:
-            raise ValueError(f"n_blocks must be >= 1; got {n_blocks}.")
+            raise Refusal(f"n_blocks must be >= 1; got {n_blocks}.")
         arrays, found = kernel.accumulate(
             source,
             n_blocks=n_blocks,
@@ -228,7 +229,7 @@ class Moments:
     @cached_property
     def _whole(self) -> Moments:  # asked for by every measure: added up once
         if self.n == 0:
-            raise ValueError("moments must be of at least one row; got none.")
+            raise Refusal("moments must be of at least one row; got none.")
         if self.n_blocks == 1:
             return self
         return Moments(*kernel.whole_of(self._arrays), precision=self.precision)
@@ -310,12 +311,12 @@ class Moments:
         """
         for other in others:
             if other.means.shape != self.means.shape:
-                raise ValueError(
+                raise Refusal(
                     "moments must agree in blocks, views and dimensions to merge, "
                     f"{self.means.shape}; got {other.means.shape}."
                 )
             if dict(other.meta) != dict(self.meta):
-                raise ValueError(
+                raise Refusal(
                     f"moments must be of the same kind to merge, {dict(self.meta)}; got "
                     f"{dict(other.meta)}."
                 )
@@ -397,7 +398,7 @@ class Moments:
         """
         path = Path(path)
         if path.suffix != ".safetensors":
-            raise ValueError(f"path must end in .safetensors; got {path.name!r}.")
+            raise Refusal(f"path must end in .safetensors; got {path.name!r}.")
         with replacing(path) as temporary:
             tensors = {name: getattr(self, name) for name in _STORED}
             known = {**self.meta, "format": FORMAT, "precision": self.precision}
@@ -458,24 +459,24 @@ def moments_in(
         meta = {key: value for key, value in metadata.items() if key != "format"}
         precision = meta.pop("precision", "float32")  # which states before 0.7 do not say
         if precision not in PRECISIONS:
-            raise ValueError("an unknown precision")
+            raise Refusal("an unknown precision")
         if any(arrays[name].dtype != dtype for name, dtype in _STORED.items()):
             raise TypeError("numbers of another type")
         numbers = {name: np.array(arrays[name]) for name in _STORED}
         state = Moments(**numbers, meta=meta, precision=precision)
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must be a state of moments that dimlab saved; got something else."
         ) from error
     parts = (state.means, state.squares, state.scatters)
     if not all(np.isfinite(each).all() for each in parts) or (state.counts < 0).any():
-        raise ValueError(f"{path.name} must hold finite moments; got NaN or infinity.")
+        raise Refusal(f"{path.name} must hold finite moments; got NaN or infinity.")
     large = [
         *(np.abs(state.means) > kernel.LARGEST, state.counts > _MOST_ROWS),
         *(state.squares > kernel.LARGEST**2, np.abs(state.scatters) > kernel.LARGEST**2),
     ]
     if (state.squares < 0).any() or any(each.any() for each in large):
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must hold moments of rows of at most {kernel.LARGEST:g} in size; got "
             "other numbers."
         )

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dimlab.refusals import Refusal
+
 ROW, FILE, SPLIT = "row", "file", "split"
 FILES = (
     FILE, "files", "filename", "filenames", "filepath", "filepaths", "path", "paths", "image",
@@ -85,7 +87,7 @@ def split_of(word: str) -> str:
 def splits_of_rows(values: np.ndarray, name: str) -> np.ndarray:
     """Split of each row (N,), in one vocabulary."""
     if values.ndim != 1 or values.dtype.kind != "U":
-        raise ValueError(
+        raise Refusal(
             f"{name} must say train, validation or test for each row; got {values.dtype} "
             f"{values.shape}. Rename it if it is something else."
         )
@@ -93,7 +95,7 @@ def splits_of_rows(values: np.ndarray, name: str) -> np.ndarray:
     for word in np.unique(values).tolist():
         first = words.setdefault(split_of(word), word)
         if tidied(first).lower() != tidied(word).lower():
-            raise ValueError(
+            raise Refusal(
                 f"{name} must have one word for each split; got {first!r} and {word!r}, which "
                 f"both mean {split_of(word)}. Rename one."
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dimlab.names import COUNTS, FILE, FILES, NAMES, places_among, spelled, word_of
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
 BY_NAME, BY_ORDER = "row names", "order"
@@ -22,7 +23,7 @@ def pair(
     # rows last. One that repeats its values on both sides is a category, unless it is called as
     # files are.
     if len(first) != len(second):
-        raise ValueError(
+        raise Refusal(
             f"{names[1]} must have the {len(first)} rows of {names[0]}; got {len(second)}."
         )
     ours, theirs = row_names(first), row_names(second)
@@ -35,13 +36,13 @@ def pair(
             continue  # a category
         for side, name in zip(names, twice, strict=True):
             if name is not None:
-                raise ValueError(
+                raise Refusal(
                     f"names of rows must differ; got {name!r} more than once in factor "
                     f"{factor!r} of {side}. {_remedy(factor)}"
                 )
         rows = places_among(wanted, found)
         if rows is None:
-            raise ValueError(_mismatch(factor, wanted, found, names))
+            raise Refusal(_mismatch(factor, wanted, found, names))
         return second.take(rows), BY_NAME
     return second, BY_ORDER
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from dimlab.images import SPLITS, ImageSet
+from dimlab.refusals import Refusal
 
 _SHADE = 0.7  # of a coloured background, 1: white
 _CONTRAST = 0.5  # of a grating, light to dark
@@ -58,7 +59,7 @@ def coloured(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet
     0.8
     """
     if images.images.shape[1] != 1:
-        raise ValueError(
+        raise Refusal(
             f"images must be grey-scale, (N, 1, H, W), to be coloured; got {images.images.shape}."
         )
     rng = _generator(images, correlation, seed, "hue")
@@ -188,7 +189,7 @@ def check_plants(text: str) -> list[tuple[str, float, float, int]]:
             if factor in [each for each, *_ in found]:
                 raise ValueError
         except ValueError:
-            raise ValueError(
+            raise Refusal(
                 f"data must end in +FACTOR:CORRELATION[:IN TEST[:SEED]] with a factor of "
                 f"{', '.join(PLANTS)}, each once, and correlations in [0, 1]; got {part!r}."
             ) from None
@@ -207,9 +208,9 @@ def plant(images: ImageSet, text: str) -> ImageSet:
 
 def _generator(images: ImageSet, correlation: float, seed: int, factor: str) -> np.random.Generator:
     if not 0 <= correlation <= 1:
-        raise ValueError(f"correlation must lie in [0, 1]; got {correlation}.")
+        raise Refusal(f"correlation must lie in [0, 1]; got {correlation}.")
     if seed < 0:
-        raise ValueError(f"seed must be >= 0; got {seed}.")
+        raise Refusal(f"seed must be >= 0; got {seed}.")
     split = SPLITS.index(images.split) if images.split in SPLITS else len(SPLITS)
     return np.random.default_rng([seed, split, *factor.encode()])
 
@@ -245,7 +246,7 @@ def _with(
     period: float | None = None,
 ) -> ImageSet:
     if factor in images.factors:
-        raise ValueError(f"images must not have the factor {factor!r} yet; got one.")
+        raise Refusal(f"images must not have the factor {factor!r} yet; got one.")
     return replace(
         images,
         images=pixels,

@@ -30,6 +30,7 @@ from dimlab.io.files import (
     write_safetensors,
 )
 from dimlab.kernels.rounding import eps_of
+from dimlab.refusals import Refusal, WrongType
 
 if TYPE_CHECKING:
     from dimlab.mask import DimensionMask
@@ -99,7 +100,7 @@ class Representation:
         given = np.asanyarray(self.features)
         features = floating("features", given, ndim=2)
         if features.size == 0:
-            raise ValueError(f"features must have shape (N, D), both >= 1; got {features.shape}.")
+            raise Refusal(f"features must have shape (N, D), both >= 1; got {features.shape}.")
         refuse_non_finite("features", features)
         put = object.__setattr__
         put(self, "features", features)
@@ -110,19 +111,19 @@ class Representation:
         if self.views is not None:
             views = floating("views", self.views, ndim=3)
             if views.shape[1:] != features.shape or len(views) == 0:
-                raise ValueError(
+                raise Refusal(
                     f"views must have shape (V, {features.shape[0]}, {features.shape[1]}) to match "
                     f"features; got {views.shape}."
                 )
             refuse_non_finite("views", views.reshape(-1, views.shape[2]))
             put(self, "views", views)
         if self.view_factors and self.views is None:
-            raise ValueError("view_factors must come with views; got views=None.")
+            raise Refusal("view_factors must come with views; got views=None.")
         if self.views is not None:
             shape = self.views.shape[:2]
             put(self, "view_factors", factors_of(self.view_factors, shape, "view_factors"))
         if not isinstance(self.meta or {}, Mapping):
-            raise TypeError(f"meta must be a mapping; got {type(self.meta).__name__}.")
+            raise WrongType(f"meta must be a mapping; got {type(self.meta).__name__}.")
         put(self, "meta", with_precision(dict(self.meta or {}), given, features))
 
     def _trusted(self, **changed: Any) -> Representation:
@@ -202,17 +203,15 @@ class Representation:
         index = np.asarray(dimensions)
         if index.dtype == bool:
             if index.shape != (self.n_dimensions,):
-                raise ValueError(
+                raise Refusal(
                     f"dimensions must have shape ({self.n_dimensions},) as a mask; "
                     f"got {index.shape}."
                 )
             index = np.flatnonzero(index)
         if index.ndim != 1 or index.size == 0 or index.dtype.kind not in "iu":
-            raise ValueError(
-                f"dimensions must be a list of at least one index; got {dimensions!r}."
-            )
+            raise Refusal(f"dimensions must be a list of at least one index; got {dimensions!r}.")
         if index.min() < 0 or index.max() >= self.n_dimensions:
-            raise ValueError(
+            raise Refusal(
                 f"dimensions must lie in [0, {self.n_dimensions}); "
                 f"got {index.min()}..{index.max()}."
             )
@@ -270,7 +269,7 @@ class Representation:
             If the mask has another number of dimensions.
         """
         if len(mask) != self.n_dimensions:
-            raise ValueError(
+            raise Refusal(
                 f"mask must have {self.n_dimensions} weights to match features; got {len(mask)}."
             )
         weights = mask.weights.astype(self.features.dtype)
@@ -304,9 +303,7 @@ class Representation:
         ([1.0, 2.0, 1.1, 2.1], [0, 1, 0, 1])
         """
         if self.views is None:
-            raise ValueError(
-                "per_view needs views: encode with n_views=2, or pass views=(V, N, D)."
-            )
+            raise Refusal("per_view needs views: encode with n_views=2, or pass views=(V, N, D).")
         n_views, n_samples, n_dimensions = self.views.shape
         factors = {name: np.tile(value, n_views) for name, value in self.factors.items()}
 
@@ -365,7 +362,7 @@ class Representation:
         """
         path = Path(path)
         if path.suffix != ".safetensors":
-            raise ValueError(f"path must end in .safetensors; got {path.name!r}.")
+            raise Refusal(f"path must end in .safetensors; got {path.name!r}.")
         tensors: dict[str, np.ndarray] = {"features": self.features}
         categories: dict[str, list[str]] = {}
         if self.labels is not None:
@@ -379,7 +376,7 @@ class Representation:
         try:
             metadata = {"format": FORMAT, "dimlab": json.dumps(header)}
         except TypeError as error:
-            raise TypeError(f"meta must be serialisable as JSON; got: {error}.") from error
+            raise WrongType(f"meta must be serialisable as JSON; got: {error}.") from error
         with replacing(path) as temporary:
             write_safetensors(temporary, tensors, metadata)
         return path
@@ -421,9 +418,7 @@ def representation_in(
     """Return the representation that was saved in a file, given what was read from it."""
     if "features" not in arrays:
         what = "an array" if path.suffix == ".npz" else "a tensor"
-        raise ValueError(
-            f"{path.name} must hold {what} named 'features'; got {sorted(arrays)[:8]}."
-        )
+        raise Refusal(f"{path.name} must hold {what} named 'features'; got {sorted(arrays)[:8]}.")
     header = _header(path, metadata)
     decoded = {
         name: _decoded(path, arrays.get(name), names)
@@ -455,9 +450,7 @@ def _header(path: Path, metadata: Mapping[str, str]) -> dict[str, dict[str, Any]
         parts = {"header": None}
     if all(isinstance(each, dict) for each in parts.values()):
         return parts
-    raise ValueError(
-        f"{path.name} must hold a valid dimlab header; got a damaged one. Save it again."
-    )
+    raise Refusal(f"{path.name} must hold a valid dimlab header; got a damaged one. Save it again.")
 
 
 def _decoded(path: Path, codes: np.ndarray | None, names: Any) -> np.ndarray:
@@ -469,7 +462,7 @@ def _decoded(path: Path, codes: np.ndarray | None, names: Any) -> np.ndarray:
         or not all(isinstance(each, str) for each in names)
         or (codes.size and not 0 <= codes.min() <= codes.max() < len(names))
     ):
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must hold a valid dimlab header; got codes without their names. Save it "
             "again."
         )

@@ -35,6 +35,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from dimlab.io.files import DAMAGED, json_of, read_npz, replacing
+from dimlab.refusals import Refusal, WrongType
 from dimlab.text import plain
 
 FORMAT = "dimlab-result-1"
@@ -269,7 +270,7 @@ class Result:
         """
         found = load_result(path)
         if not isinstance(found, cls):
-            raise TypeError(
+            raise WrongType(
                 f"{Path(path).name} must hold a result of class {cls.__name__}; got "
                 f"{type(found).__name__}. Read it with {type(found).__name__}.load."
             )
@@ -329,7 +330,7 @@ def save_result(path: str | os.PathLike[str], result: Any) -> Path:
     """Write a result of dimlab's to a file that ends in ``.result.npz``."""
     path = Path(path)
     if not path.name.endswith(SUFFIX):
-        raise ValueError(f"path must end in {SUFFIX}; got {path.name!r}.")
+        raise Refusal(f"path must end in {SUFFIX}; got {path.name!r}.")
     content = result_bytes(result)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
@@ -360,10 +361,10 @@ def load_result(path: str | os.PathLike[str]) -> Any:
         arrays = read_npz(path)
         tree = json_of(str(arrays.pop("tree")))
         if tree["format"] != FORMAT:
-            raise ValueError(tree["format"])
+            raise Refusal(tree["format"])
         return _from_tree(tree["result"], arrays)
     except DAMAGED as error:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must be a whole result of this version of dimlab; got a damaged or other "
             "one. Measure it again."
         ) from error
@@ -390,10 +391,10 @@ def _class_named(name: str) -> type:
         return loaded[name]
     module, _, own = name.partition(":")
     if not module.startswith(OURS):
-        raise ValueError(module)
+        raise Refusal(module)
     kind = getattr(importlib.import_module(module), own)
     if not (isinstance(kind, type) and is_dataclass(kind)):
-        raise ValueError(name)
+        raise Refusal(name)
     return kind
 
 
@@ -402,7 +403,7 @@ def _to_tree(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         if not (isinstance(value, Result) or kind.__module__.startswith(OURS)):
-            raise TypeError(f"result must be made by dimlab; got {kind.__name__}.")
+            raise WrongType(f"result must be made by dimlab; got {kind.__name__}.")
         named = {each.name: _to_tree(getattr(value, each.name), arrays) for each in fields(value)}
         return {"class": _path_of(kind), "fields": named}
     if isinstance(value, np.ndarray):
@@ -418,7 +419,7 @@ def _to_tree(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"dict": [[_to_tree(k, arrays), _to_tree(v, arrays)] for k, v in value.items()]}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"result must hold arrays, numbers and text; got {type(value).__name__}.")
+    raise WrongType(f"result must hold arrays, numbers and text; got {type(value).__name__}.")
 
 
 def _from_tree(tree: Any, arrays: dict[str, np.ndarray]) -> Any:

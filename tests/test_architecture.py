@@ -24,7 +24,7 @@ COMPARISONS = {
 }
 
 LAYERS = [  # from the floor up; a room imports only from rooms below its own, or from its own wing
-    {"devices", "names", "text"}
+    {"devices", "names", "refusals", "text"}
     | {"io.files", "io.unpickle"},  # what representations and checkpoints are read with
     {
         "representation",
@@ -188,6 +188,14 @@ def test_no_comparison_is_thrown_away():
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
                 called = getattr(node.value.func, "attr", getattr(node.value.func, "id", None))
                 assert called not in COMPARISONS, f"{path}:{node.lineno} compares and ignores it"
+
+
+def test_a_sentence_on_a_value_is_a_refusal():
+    """The command line takes a plain ``ValueError`` for a mistake of ours."""
+    for _, path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            made = isinstance(node, ast.Call) and getattr(node.func, "id", "")
+            assert made != "ValueError", f"{path}:{node.lineno} must be a Refusal"
 
 
 def test_only_tests_assert():

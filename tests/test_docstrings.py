@@ -104,11 +104,15 @@ def uncaught(function):
     return [node for node in ast.walk(tree) if id(node) not in caught]
 
 
+AS_DOCUMENTED = {"Refusal": "ValueError", "Misnamed": "ValueError", "WrongType": "TypeError"}
+
+
 def raised_in(function):
     """Names of the exceptions that stand behind ``raise`` in a function's own text."""
     raised = [node.exc for node in uncaught(function) if isinstance(node, ast.Raise)]
     calls = [each.func if isinstance(each, ast.Call) else each for each in raised if each]
-    return {each.id for each in calls if isinstance(each, ast.Name) and each.id[0].isupper()}
+    names = {each.id for each in calls if isinstance(each, ast.Name) and each.id[0].isupper()}
+    return {AS_DOCUMENTED.get(name, name) for name in names}
 
 
 def reached_from(function):

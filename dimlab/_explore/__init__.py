@@ -14,6 +14,7 @@ from dimlab.mask import DimensionMask
 from dimlab.probes.ablate import Ablation, ablate
 from dimlab.probes.attribute import Attribution
 from dimlab.probes.find_redundancy import Redundancy, find_redundancy
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
 __all__ = ["Exploration", "Explorer", "MaskState", "explore"]
@@ -97,7 +98,7 @@ def explore(
     load_ipywidgets()
     explorer = Explorer(train, test, k=k, temperature=temperature, penalty=penalty, seed=seed)
     if images is not None and len(images) != len(test):
-        raise ValueError(f"images must have {len(test)} images to match test; got {len(images)}.")
+        raise Refusal(f"images must have {len(test)} images to match test; got {len(images)}.")
     explorer.checked(removed)
     if mask is None and test.meta.get("mask") is not None:
         mask = np.asarray(test.meta["mask"], dtype=np.float64)
@@ -105,17 +106,17 @@ def explore(
     n_dimensions = train.n_dimensions
     groups = [] if ablation is None else [len(group) for group in ablation.groups]
     if ablation is not None and groups != [1] * n_dimensions:
-        raise ValueError(
+        raise Refusal(
             f"ablation must hold each of the {n_dimensions} dimensions alone; got {len(groups)} "
             f"groups of up to {max(groups)}."
         )
     for name, value in (("redundancy", redundancy), ("attribution", attribution)):
         if value is not None and len(value) != n_dimensions:
-            raise ValueError(
+            raise Refusal(
                 f"{name} must hold {n_dimensions} dimensions to match train; got {len(value)}."
             )
     if weights is not None and np.shape(weights) != (n_dimensions,):
-        raise ValueError(
+        raise Refusal(
             f"mask must have shape ({n_dimensions},) to match train; got {np.shape(weights)}."
         )
 
@@ -137,7 +138,7 @@ def explore(
                 warnings.simplefilter("ignore", UserWarning)
                 found = find_redundancy(train, seed=seed)
         if found.caution:
-            raise ValueError(found.caution)
+            raise Refusal(found.caution)
         scores = np.where(found.dead, 1.0, found.r_squared)  # a constant has nothing of its own
         return scores, np.zeros(n_dimensions)
 

@@ -19,6 +19,7 @@ from dimlab.probes._reading import coded
 from dimlab.readers import KNN, Ridge
 from dimlab.readers.base import Run
 from dimlab.readers.knn import check_k
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
 _N_CANDIDATES = 64
@@ -81,17 +82,15 @@ class Explorer:
         """Return which dimensions are kept without these, (D,) bool, or raise as `remove` does."""
         index = np.asarray(list(dimensions))
         if index.size and (index.ndim != 1 or index.dtype.kind not in "iu"):
-            raise ValueError(f"removed must be a list of dimensions; got {index.tolist()!r}.")
+            raise Refusal(f"removed must be a list of dimensions; got {index.tolist()!r}.")
         index = index.astype(np.int64)
         outside = index[(index < 0) | (index >= self.train.n_dimensions)]
         if len(outside):
-            raise ValueError(
-                f"removed must lie in [0, {self.train.n_dimensions}); got {outside[0]}."
-            )
+            raise Refusal(f"removed must lie in [0, {self.train.n_dimensions}); got {outside[0]}.")
         kept = np.ones(self.train.n_dimensions, dtype=bool)
         kept[index] = False
         if not kept.any():
-            raise ValueError(
+            raise Refusal(
                 f"removed must leave at least one dimension; got all {self.train.n_dimensions}."
             )
         return kept
@@ -148,7 +147,7 @@ class Explorer:
 
     def _candidates(self, n_candidates: int) -> CandidateVotes:
         if n_candidates < self.k:
-            raise ValueError(f"n_candidates must be >= k, which is {self.k}; got {n_candidates}.")
+            raise Refusal(f"n_candidates must be >= k, which is {self.k}; got {n_candidates}.")
         return CandidateVotes.of(
             *self._bank[:2],
             self._queries[0][self._rows],

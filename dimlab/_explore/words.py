@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from dimlab._explore.state import Explorer
+from dimlab.refusals import Refusal
 
 _SPAN = re.compile(r"(\d+)(?:\s*-\s*(\d+))?")
 
@@ -20,7 +21,7 @@ def parse_spans(name: str, text: str) -> set[int]:
         match = _SPAN.fullmatch(part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if last < first or last >= 10**7:
-            raise ValueError(
+            raise Refusal(
                 f"{name} must list dimensions and ranges, such as 3, 17, 40-60; got {part!r}."
             )
         found.update(range(first, last + 1))

@@ -19,6 +19,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from dimlab.refusals import Refusal
+
 INPUT, MEASURE, OUTPUT, ADVANCED = "Input", "What to measure", "Output", "Advanced"
 MANY = 12  # a command with more options shows those in `RARE` in a panel of their own
 RARE = {
@@ -173,13 +175,13 @@ def _option(
 def _chosen(name: str, text: str, choices: list[str]) -> str:
     if choices and text not in choices:
         listed = ", ".join(map(repr, choices))
-        raise ValueError(f"{name} must be one of {listed}; got {text!r}.")
+        raise Refusal(f"{name} must be one of {listed}; got {text!r}.")
     return text
 
 
 def _at_least(name: str, value: float, least: int | None) -> float:
     if least is not None and value < least:
-        raise ValueError(f"{name} must be >= {least}; got {value}.")
+        raise Refusal(f"{name} must be >= {least}; got {value}.")
     return value
 
 
@@ -188,11 +190,11 @@ def numbers_in(name: str, text: str, kind: str = "float") -> list[Any]:
     try:
         numbers = [float(each) for each in text.split(",")]
     except ValueError:
-        raise ValueError(f"{name} must be numbers separated by commas; got {text!r}.") from None
+        raise Refusal(f"{name} must be numbers separated by commas; got {text!r}.") from None
     if kind == "float":
         return numbers
     if not all(math.isfinite(each) and each == int(each) for each in numbers):
-        raise ValueError(f"{name} must be whole numbers separated by commas; got {text!r}.")
+        raise Refusal(f"{name} must be whole numbers separated by commas; got {text!r}.")
     return [int(each) for each in numbers]
 
 

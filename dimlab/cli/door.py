@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dis
 import functools
 import importlib
 import inspect
@@ -19,12 +18,12 @@ from typer.core import TyperCommand, TyperGroup
 from dimlab import __version__
 from dimlab.cli.gates import GateMet
 from dimlab.cli.inputs import Unreadable
-from dimlab.probes import outside_probes
+from dimlab.probes import loaded, outside_probes
+from dimlab.refusals import Refusal
 from dimlab.text import make_streams_readable, say
 
 DONE, FAILED, MISUSED, GATED = 0, 1, 2, 3
 _CTRL_C = 130
-_REFUSING = {"dimlab"}  # packages whose own ValueError refuses an argument
 
 # by panel: name, what makes the command (one of the CLI, or a probe), and what its help says
 _PANELS: dict[str, dict[str, tuple[str, str]]] = {
@@ -150,8 +149,7 @@ def command(name: str) -> TyperCommand:
 def _made_outside(name: str, point: EntryPoint) -> TyperCommand:
     from dimlab.cli.probing import probe_command
 
-    function = point.load()
-    _REFUSING.add(point.module.partition(".")[0])
+    function = loaded(point)
     text = (inspect.getdoc(function) or "").partition("\n\n")[0]
     return probe_command(name, function, text)
 
@@ -241,7 +239,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return f"{error.format_message()} See --help.", MISUSED
     if isinstance(error, FileNotFoundError):
         return str(error), MISUSED
-    if isinstance(error, (ValueError, TypeError)) and _is_refusal(error):
+    if isinstance(error, Refusal):
         return str(error), MISUSED
     if isinstance(error, OSError):
         if error.filename is None:
@@ -251,20 +249,6 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return str(error) or "out of memory.", FAILED
     name = type(error).__name__
     return f"internal error, {name}: {error} ({_logged(error)}).", FAILED
-
-
-def _is_refusal(error: BaseException) -> bool:
-    """Whether a ``raise`` statement of dimlab's, or of the probe's, made the error."""
-    # such an error refuses an argument; those of numpy, torch or a mistake of ours come out of
-    # calls
-    last = error.__traceback__
-    if last is None:
-        return False
-    while last.tb_next is not None:
-        last = last.tb_next
-    package = last.tb_frame.f_globals.get("__name__", "").partition(".")[0]
-    instruction = dis.opname[last.tb_frame.f_code.co_code[last.tb_lasti]]
-    return package in _REFUSING and instruction == "RAISE_VARARGS"
 
 
 def _logged(error: BaseException) -> str:

@@ -24,6 +24,7 @@ from dimlab.cli.options import (
 )
 from dimlab.cli.presenting import present
 from dimlab.cli.recording import keep_record, recording
+from dimlab.refusals import Refusal
 from dimlab.terminal import console, print_table, progress
 
 if TYPE_CHECKING:
@@ -94,12 +95,12 @@ def _encode(values: dict[str, Any]) -> None:
     source, inputs = values["source"], _inputs(values)
     check_names(values["encoder"], values["stem"], values["layout"])  # misuses, not failures
     if values["moments"] and values["views"] not in (0, 2):
-        raise ValueError(f"views must be 0 or 2 with --moments; got {values['views']}.")
+        raise Refusal(f"views must be 0 or 2 with --moments; got {values['views']}.")
     kind = inputs.source(source, trust_pickle=values["trust_pickle"]).kind
     if kind == "checkpoint":
         return _encode_own(inputs, values)
     if kind != "weights":
-        raise ValueError(f"checkpoint must hold an encoder; got {kind}, {source.name}.")
+        raise Refusal(f"checkpoint must hold an encoder; got {kind}, {source.name}.")
     _check_of_others(source.name, values)
     _encode_others(inputs, values)
 
@@ -156,17 +157,17 @@ def _weights_in(values: dict[str, Any]) -> dict[str, Any]:
 def _check_of_others(name: str, values: dict[str, Any]) -> None:
     """Refuse what only a checkpoint of dimlab's can be asked for."""
     if values["layer"] != "encoder":
-        raise ValueError(
+        raise Refusal(
             f"layer must be encoder for a checkpoint of another tool, as {name} is; got "
             f"{values['layer']!r}."
         )
     if values["moments"]:
-        raise ValueError(
+        raise Refusal(
             f"moments must be left out for a checkpoint of another tool, as {name} is; got "
             "--moments. Encode it, then dimlab decompose FEATURES --save-moments."
         )
     if values["data"] is None:
-        raise ValueError(
+        raise Refusal(
             f"data must name what {name} shall encode, as only dimlab's own checkpoints know it; "
             "got nothing. Pass --data."
         )

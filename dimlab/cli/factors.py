@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dimlab.cli.inputs import Inputs, reading
+from dimlab.refusals import Refusal
 
 if TYPE_CHECKING:
     from dimlab.representation import Representation
@@ -35,7 +36,7 @@ class Asked:
         for name in mine if needed else ():
             if name not in known:
                 listed = ", ".join(map(repr, known)) or "none"
-                raise ValueError(f"continuous must name factors, one of {listed}; got {name!r}.")
+                raise Refusal(f"continuous must name factors, one of {listed}; got {name!r}.")
         if has_table:
             with reading():
                 representation = self.table.join(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.refusals import Refusal
 from dimlab.result import Result
 
 _SIGNS = {
@@ -44,7 +45,7 @@ class Gate:
         except ValueError:
             limit = np.nan
         if found is None or np.isnan(limit):
-            raise ValueError(f"fail-if must be KEY > NUMBER (or >=, <, <=, ==, !=); got {text!r}.")
+            raise Refusal(f"fail-if must be KEY > NUMBER (or >=, <, <=, ==, !=); got {text!r}.")
         return cls(found[1], found[2], limit)
 
     def check(self, summary: Mapping[str, Any]) -> None:
@@ -60,7 +61,7 @@ class Gate:
                 f"so that {asked} cannot be decided."
             )
         if not isinstance(value, Real):
-            raise ValueError(f"fail-if must name a number; got {self.key!r}, which is not one.")
+            raise Refusal(f"fail-if must name a number; got {self.key!r}, which is not one.")
         if _SIGNS[self.sign](value, self.limit):
             raise GateMet(f"gate met: {self.key} is {value}, {self.sign} {self.limit:g}.")
 
@@ -100,6 +101,6 @@ def check_keys(gates: Sequence[Gate] | None, result: Any) -> None:
             raise _unknown(gate.key, names)
 
 
-def _unknown(key: str, known: Iterable[str]) -> ValueError:
+def _unknown(key: str, known: Iterable[str]) -> Refusal:
     listed = ", ".join(known) or "nothing"
-    return ValueError(f"fail-if must name a number of the JSON, one of {listed}; got {key!r}.")
+    return Refusal(f"fail-if must name a number of the JSON, one of {listed}; got {key!r}.")

@@ -13,6 +13,7 @@ import numpy as np
 
 from dimlab.cli.samples import check_drawn, halves, sampled, sampled_train
 from dimlab.io.files import Misnamed
+from dimlab.refusals import Refusal
 from dimlab.text import say
 
 if TYPE_CHECKING:
@@ -102,12 +103,12 @@ class Inputs:
 
     def __post_init__(self) -> None:
         if self.seed < 0:
-            raise ValueError(f"seed must be >= 0; got {self.seed}.")
+            raise Refusal(f"seed must be >= 0; got {self.seed}.")
         if self.basis is not None:  # before anything long
             from dimlab.basis import KINDS
 
             if self.basis not in KINDS:
-                raise ValueError(f"basis must be one of {', '.join(KINDS)}; got {self.basis!r}.")
+                raise Refusal(f"basis must be one of {', '.join(KINDS)}; got {self.basis!r}.")
 
     # Files ----------------------------------------------------------------------------------------
 
@@ -145,9 +146,7 @@ class Inputs:
         """Return the checkpoint of dimlab that a file must hold."""
         source = self.source(path)
         if source.kind == "features":
-            raise ValueError(
-                f"checkpoint must be a file of dimlab train; got features, {path.name}."
-            )
+            raise Refusal(f"checkpoint must be a file of dimlab train; got features, {path.name}.")
         if source.kind != "checkpoint":
             raise Unreadable(
                 f"{path.name} must be a checkpoint written by dimlab train; got another kind of "
@@ -172,7 +171,7 @@ class Inputs:
             if self.has_flags:
                 say(found.inspection.facts["why"])
             if self.data is None:
-                raise ValueError(
+                raise Refusal(
                     f"data must name what {path.name} shall encode, as only dimlab's own "
                     "checkpoints know it; got nothing. Pass --data."
                 )
@@ -193,7 +192,7 @@ class Inputs:
         if key not in self.loaded:
             datasets.check_name(name)
             if split not in SPLITS:
-                raise ValueError(f"split must be train, validation or test; got {split!r}.")
+                raise Refusal(f"split must be train, validation or test; got {split!r}.")
             with reading():
                 self.loaded[key] = datasets.load_images(name, split, data_dir=folder)
         return self.loaded[key]
@@ -238,7 +237,7 @@ class Inputs:
             if channels == 3 and images.images.shape[1] == 1:
                 images = replace(images, images=np.repeat(images.images, 3, axis=1))
             if channels not in (None, images.images.shape[1]):
-                raise ValueError(
+                raise Refusal(
                     f"data must have images of {channels} channels, as the encoder has; got "
                     f"{images.images.shape[1]}."
                 )
@@ -257,7 +256,7 @@ class Inputs:
         source = self.source(path)
         if source.kind == "features":
             if self.masked:
-                raise ValueError("masked must be left out for a file of features; got --masked.")
+                raise Refusal("masked must be left out for a file of features; got --masked.")
             with reading(), said_on_stderr():
                 return source.value.part(
                     split,
@@ -277,7 +276,7 @@ class Inputs:
         if not self.masked:
             return found
         if loaded.mask is None:
-            raise ValueError(f"masked must be left out for {path.name}, which has no mask.")
+            raise Refusal(f"masked must be left out for {path.name}, which has no mask.")
         return found.masked(loaded.mask)
 
     def check_data(self, paths: Sequence[Path]) -> None:
@@ -286,7 +285,7 @@ class Inputs:
             return
         if all(self.source(each).kind in ("features", "moments") for each in paths):
             what = ", ".join(each.name for each in paths)
-            raise ValueError(
+            raise Refusal(
                 f"data must be left out for a file of features, as {what} is; got {self.data!r}."
             )
 
@@ -324,7 +323,7 @@ class Inputs:
         if labelled and (train.labels is None or test.labels is None):
             file = self.train if test.labels is not None and self.train else path
             vectors = ", ".join((test if file == path else train).factors)
-            raise ValueError(
+            raise Refusal(
                 f"labels must stand in {file.name} or be named; got none. Pass --labels FILE, or "
                 f"the name of an array there ({vectors or 'it has none of one value a sample'})."
             )
@@ -342,7 +341,7 @@ class Inputs:
         if test.meta.get("split") != "test":
             return None
         if "train" not in source.value.splits:
-            raise ValueError(
+            raise Refusal(
                 "train must name the train features, as these are test; got nothing. Pass --train "
                 f"train{path.suffix}."
             )
@@ -353,7 +352,7 @@ class Inputs:
         if self.source(path).kind != "features":
             return self.representation(path, "train")
         if self.train is None:
-            raise ValueError(
+            raise Refusal(
                 f"train must name the train features; got nothing. Pass --train train{path.suffix}."
             )
         return self.representation(self.train, "train")
@@ -394,7 +393,7 @@ class Inputs:
         self.check_data(paths)
         states = [self.source(path).kind == "moments" for path in paths]
         if any(states) and (not all(states) or self.basis or self.masked):
-            raise ValueError(
+            raise Refusal(
                 "files must all be moments, without --basis and --masked, or none; got both."
             )
         with joined(self.device) as (world, place):
@@ -427,7 +426,7 @@ class Inputs:
         have = [each.views is not None and len(each.views) > 1 for each in parts]
         pairs = pairs and any(have)
         if pairs and not all(have):
-            raise ValueError("files must all hold two views, or none; got both.")
+            raise Refusal("files must all hold two views, or none; got both.")
         meta = {"basis": self.basis} if self.basis else {}
         total: Any = None
         first_row = 0

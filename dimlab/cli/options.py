@@ -16,6 +16,7 @@ from dimlab.cli.gates import Gate
 from dimlab.cli.inputs import reading
 from dimlab.devices import check_device
 from dimlab.io.files import json_of
+from dimlab.refusals import Refusal
 
 if TYPE_CHECKING:
     from dimlab.representation import Representation
@@ -29,9 +30,9 @@ def as_folder(out: Path) -> Path:
     inside = "which" if there == out else f"and {there}"
     if not there.is_dir():
         what = "a file" if there.is_file() else "no folder"
-        raise ValueError(f"out must be a folder, or become one; got {out}, {inside} is {what}.")
+        raise Refusal(f"out must be a folder, or become one; got {out}, {inside} is {what}.")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"out must be a folder; got {out}, {inside} may not be written.")
+        raise Refusal(f"out must be a folder; got {out}, {inside} may not be written.")
     return out
 
 
@@ -41,13 +42,13 @@ def _is_there(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:  # such as a name that is too long
-        raise ValueError(f"out must be a folder; got {path}: {error.strerror}.") from error
+        raise Refusal(f"out must be a folder; got {path}: {error.strerror}.") from error
     return True
 
 
 def _known_memory(memory: float) -> float:
     if not (memory > 0 and math.isfinite(memory)):
-        raise ValueError(f"memory must be > 0 and finite; got {memory:g}.")
+        raise Refusal(f"memory must be > 0 and finite; got {memory:g}.")
     return memory
 
 
@@ -68,20 +69,20 @@ def _known_basis(name: str) -> str:
     from dimlab.basis import KINDS
 
     if name not in KINDS:
-        raise ValueError(f"basis must be one of {', '.join(KINDS)}; got {name!r}.")
+        raise Refusal(f"basis must be one of {', '.join(KINDS)}; got {name!r}.")
     return name
 
 
 def _known_seed(seed: int) -> int:
     if seed < 0:
-        raise ValueError(f"seed must be >= 0; got {seed}.")
+        raise Refusal(f"seed must be >= 0; got {seed}.")
     return seed
 
 
 def known_split(name: str) -> str:
     """Refuse a name that no split has."""
     if name not in ("train", "validation", "test"):
-        raise ValueError(f"split must be train, validation or test; got {name!r}.")
+        raise Refusal(f"split must be train, validation or test; got {name!r}.")
     return name
 
 
@@ -107,7 +108,7 @@ def _known_readers(text: str) -> list[str]:
 def _at_least(least: int, name: str) -> Callable[[int], int]:
     def read(count: int) -> int:
         if count < least:
-            raise ValueError(f"{name} must be >= {least}; got {count}.")
+            raise Refusal(f"{name} must be >= {least}; got {count}.")
         return count
 
     return read
@@ -123,10 +124,10 @@ def _periods(texts: list[str]) -> list[tuple[str, float]]:
     for each in texts:
         name, equals, text = each.partition("=")
         if not equals:
-            raise ValueError(f"period must be COLUMN=NUMBER; got {each!r}.")
+            raise Refusal(f"period must be COLUMN=NUMBER; got {each!r}.")
         period = numbers_in("period", text)[0]
         if not 0 < period < math.inf:
-            raise ValueError(f"period must be a number > 0; got {text}.")
+            raise Refusal(f"period must be a number > 0; got {text}.")
         periods.append((name, period))
     return periods
 
@@ -167,14 +168,14 @@ def _lists_in(path: Path) -> Any:
     try:
         found = json_of(path.read_bytes())
     except ValueError as error:
-        raise ValueError(f"{path} must hold JSON; got {error}.") from error
+        raise Refusal(f"{path} must hold JSON; got {error}.") from error
     if not isinstance(found, list):
-        raise ValueError(f"{path} must hold a list of groups; got {type(found).__name__}.")
+        raise Refusal(f"{path} must hold a list of groups; got {type(found).__name__}.")
     ids = bool(found) and not any(isinstance(each, list) for each in found)
     for each in [found] if ids else found:
         whole = isinstance(each, list) and all(type(i) is int and abs(i) < _LARGEST for i in each)
         if not whole:
-            raise ValueError(f"{path} must hold lists of dimensions; got {str(each)[:40]!r}.")
+            raise Refusal(f"{path} must hold lists of dimensions; got {str(each)[:40]!r}.")
     return np.array(found) if ids else found
 
 

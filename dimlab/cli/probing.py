@@ -29,6 +29,7 @@ from dimlab.cli.presenting import present
 from dimlab.cli.recording import names_of, recording
 from dimlab.cli.samples import sampled
 from dimlab.cli.traces import read_trace
+from dimlab.refusals import Refusal, WrongType
 from dimlab.terminal import progress
 from dimlab.text import say
 
@@ -100,7 +101,7 @@ def inputs_of(values: Mapping[str, Any]) -> Inputs:
     joined = values.get("table") or is_file_of_labels(values.get("labels"))
     for name, flag in (("on", "--on"), ("by_order", "--by-order")):
         if values.get(name) and not joined:
-            raise ValueError(f"{flag} must come with --labels FILE or --factors FILE; got neither.")
+            raise Refusal(f"{flag} must come with --labels FILE or --factors FILE; got neither.")
     return Inputs(**{e.name: values[e.name] for e in fields(Inputs) if e.name in values})
 
 
@@ -164,7 +165,7 @@ def _kind(function: Callable[..., Any], leading: list[str]) -> tuple[Callable[..
         if "Moments" in str(inspect.signature(function).parameters[leading[0]]):
             return measure_parts, f"{parts} save_moments"
         return _one, f"{parts} max_queries"
-    raise TypeError(
+    raise WrongType(
         "probe must begin with train and test, representation, representations or trace; got "
         f"{', '.join(leading) or 'nothing'} in {function.__name__}."
     )

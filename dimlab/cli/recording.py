@@ -10,6 +10,7 @@ from typing import Any
 
 from dimlab.cli.inputs import Inputs
 from dimlab.io.files import replacing
+from dimlab.refusals import Refusal
 from dimlab.text import visible
 
 Record = Callable[[], dict[str, Any]]
@@ -100,7 +101,7 @@ def names_of(paths: Sequence[Path]) -> list[str]:
     names = short if len(set(short)) == len(short) else [visible(str(e), keep="") for e in paths]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"files must differ; got {name} twice.")
+            raise Refusal(f"files must differ; got {name} twice.")
     return names
 
 

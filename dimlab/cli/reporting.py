@@ -13,6 +13,7 @@ from dimlab.cli.inputs import Inputs, mask_of, reading
 from dimlab.cli.options import FORMAT, INPUTS, JSON, OUT, PARTS, QUIET, measured_by
 from dimlab.cli.probing import cautions, inputs_of
 from dimlab.cli.recording import names_of, recording, stems_of
+from dimlab.refusals import Refusal
 from dimlab.terminal import console, print_summary, progress
 from dimlab.text import say
 
@@ -131,9 +132,7 @@ def _check(folders: list[Path], as_json: bool) -> None:
     from dimlab.report.provenance import check_provenance, records_in
 
     if len(folders) != 1 or folders[0].is_file():
-        raise ValueError(
-            f"check must have one folder of a report; got {' '.join(map(str, folders))}."
-        )
+        raise Refusal(f"check must have one folder of a report; got {' '.join(map(str, folders))}.")
     folder = folders[0]
     with reading():
         found = {name: check_provenance(path) for name, path in records_in(folder).items()}

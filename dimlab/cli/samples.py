@@ -9,6 +9,7 @@ import numpy as np
 from dimlab.cuts import held_out, keep_every_class, n_classes_kept
 from dimlab.names import spelled
 from dimlab.pairing import row_names
+from dimlab.refusals import Refusal
 
 if TYPE_CHECKING:
     from dimlab.representation import Representation
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def check_drawn(name: str, count: int | None) -> None:
     """Refuse to draw nothing."""
     if count is not None and count < 1:
-        raise ValueError(f"{name} must be >= 1; got {count}.")
+        raise Refusal(f"{name} must be >= 1; got {count}.")
 
 
 def sampled(test: Representation, max_queries: int | None, *, seed: int) -> Representation:
@@ -40,7 +41,7 @@ def sampled_train(
         return train, test
     n_classes = 0 if train.labels is None else len(np.unique(train.labels))
     if max_train < n_classes:
-        raise ValueError(
+        raise Refusal(
             f"max-train must be >= {n_classes}, the number of classes of train; got {max_train}."
         )
     note = f"{max_train} of {len(train)} train samples, drawn with seed {seed}"
@@ -63,12 +64,12 @@ def drawn(n_samples: int, count: int, labels: np.ndarray | None = None, *, seed:
 def halves(whole: Representation, *, seed: int) -> tuple[Representation, Representation]:
     """Cut a representation in train and test, class by class; names decide, not the row order."""
     if len(whole) < 2:
-        raise ValueError(f"features must have at least 2 samples; got {len(whole)}.")
+        raise Refusal(f"features must have at least 2 samples; got {len(whole)}.")
     order = in_order_of_names(whole)[np.random.default_rng(seed).permutation(len(whole))]
     labels = np.zeros(len(whole), dtype=np.int64) if whole.labels is None else whole.labels
     judged = held_out(labels, 0.5, order)
     if not judged.any():
-        raise ValueError(
+        raise Refusal(
             "labels must have a class of at least 2 samples to be cut in train and test; got "
             f"{len(whole)} classes of one. Pass --train FILE."
         )

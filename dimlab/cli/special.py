@@ -18,6 +18,7 @@ from dimlab.cli.options import known_reader
 from dimlab.cli.probing import FEATURES, SAMPLES, TABLE, Call, Measured, Special, measure_parts
 from dimlab.cli.samples import drawn, sampled, sampled_train
 from dimlab.cli.traces import read_trace
+from dimlab.refusals import Refusal
 from dimlab.text import say
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def _evaluate(call: Call) -> Measured:
     if not others:
         return _evaluate_runs(call)
     if len(sources) > 1:
-        raise ValueError(
+        raise Refusal(
             "files must be checkpoints of dimlab train where there are several; got "
             f"{others[0].name} among them. Evaluate it alone."
         )
@@ -72,7 +73,7 @@ def _evaluate_runs(call: Call) -> Measured:
     }  # fmt: skip
     for name, value in given.items():
         if value is not None:
-            raise ValueError(f"{name} must be left out for a checkpoint; got {value}.")
+            raise Refusal(f"{name} must be left out for a checkpoint; got {value}.")
     checkpoints = [call.inputs.checkpoint(source) for source in call.sources]
     images = {}
     for split, count in (("test", "max_queries"), ("train", "max_train")):
@@ -127,7 +128,7 @@ def _attribute(call: Call) -> Measured:
     if chosen not in ("leading", "none"):  # before anything long
         for name, each in (("train", train), ("test", test)):
             if chosen not in each.factors:
-                raise ValueError(f"erase must name a factor of {name}; got {chosen!r}.")
+                raise Refusal(f"erase must name a factor of {name}; got {chosen!r}.")
     test = sampled(test, values["max_queries"], seed=seed)  # rows of a table are those of all
     held_out = _held_out(replace(call, inputs=on_axes), asked)
     bank, queries = call.inputs.in_basis(train, [train, test])

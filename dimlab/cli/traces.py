@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dimlab.cli.inputs import Inputs, reading
+from dimlab.refusals import Refusal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +28,7 @@ def read_trace(
     from dimlab.mask import MaskTrace
 
     if len(paths) > 1 and any(path.suffix == ".npz" for path in paths):
-        raise ValueError("files must be one .npz, or checkpoints; got a .npz among several.")
+        raise Refusal("files must be one .npz, or checkpoints; got a .npz among several.")
     with reading():
         if paths[0].suffix == ".npz":
             source = inputs.source(paths[0])
@@ -45,7 +46,7 @@ def read_trace(
         steps = [step for step, _ in found]
         for step in steps:
             if steps.count(step) > 1:
-                raise ValueError(
+                raise Refusal(
                     f"files must be of different steps; got {step} more than once. Number their "
                     "names."
                 )
@@ -60,7 +61,7 @@ def _mask_in(
     if mask is None or not _is_vector(mask):
         vectors = [name for name, value in opened.tensors.items() if _is_vector(value)]
         listed = ", ".join(vectors[:8]) + (", ..." if len(vectors) > 8 else "")
-        raise ValueError(
+        raise Refusal(
             f"key must name a vector in {path.name}, one of {listed or 'none'}; got {key!r}."
         )
     weights = mask.double().flatten()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of
 from dimlab.cli.inputs import Inputs, reading
 from dimlab.cli.options import DEVICE, INPUTS, JSON, OUT, QUIET, SEED
+from dimlab.refusals import Refusal
 from dimlab.terminal import console, print_summary, progress, training_progress
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _preset(name: str) -> TrainConfig:
         "official": TrainConfig.official,
     }
     if name not in presets:
-        raise ValueError(f"preset must be one of {', '.join(presets)}; got {name!r}.")
+        raise Refusal(f"preset must be one of {', '.join(presets)}; got {name!r}.")
     return presets[name]()
 
 
@@ -167,12 +168,12 @@ def _fields(pairs: list[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         kind = TrainConfig.__annotations__.get(name)
         if not equals or kind is None:
-            raise ValueError(f"set must be FIELD=VALUE with a field of TrainConfig; got {pair!r}.")
+            raise Refusal(f"set must be FIELD=VALUE with a field of TrainConfig; got {pair!r}.")
         try:
             booleans = {"true": True, "false": False}
             values[name] = booleans[text] if kind == "bool" else kinds.get(kind, str)(text)
         except (KeyError, ValueError):
-            raise ValueError(f"{name} must be {kind}; got {text!r}.") from None
+            raise Refusal(f"{name} must be {kind}; got {text!r}.") from None
     return values
 
 
@@ -182,7 +183,7 @@ def _tensorboard(folder: Path) -> Iterator[Any]:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ValueError(
+        raise Refusal(
             "tensorboard must be installed for --tensorboard; got no such package. "
             'Run pip install "dimlab[tensorboard]".'
         ) from error
@@ -203,7 +204,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"config must be a TOML file; got {path}, which is not there.")
     if sys.version_info < (3, 11):
-        raise ValueError("config must be left out before Python 3.11, which reads TOML; use flags.")
+        raise Refusal("config must be left out before Python 3.11, which reads TOML; use flags.")
     import tomllib
 
     with reading():
@@ -216,7 +217,7 @@ def _run_folder(out: Path | None, name: str, overwrite: bool) -> Path:
     folder = out or Path("runs") / name
     check_free(folder)  # first: whoever is told of --overwrite would use it
     if (folder / "checkpoint.pt").exists() and not overwrite:
-        raise ValueError(
+        raise Refusal(
             f"out must be a folder without a checkpoint.pt; got {folder}. "
             "Pass --overwrite or another --out."
         )

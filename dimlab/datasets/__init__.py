@@ -25,6 +25,7 @@ from dimlab.datasets.own import image_folder, npz
 from dimlab.datasets.splits import official_part, resized
 from dimlab.images import SPLITS, ImageSet  # noqa: F401
 from dimlab.planted import check_plants, plant
+from dimlab.refusals import Refusal, WrongType
 
 __all__ = ["cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "npz", "stl10"]
 
@@ -59,7 +60,7 @@ def check_name(name: str) -> tuple[str, str]:
         if known not in everything:
             close = difflib.get_close_matches(known, everything, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
-            raise ValueError(f"data must be one of {', '.join(everything)}; got {name!r}.{hint}")
+            raise Refusal(f"data must be one of {', '.join(everything)}; got {name!r}.{hint}")
     if plus:
         check_plants(planted)
     return known, planted
@@ -76,7 +77,7 @@ def _from_outside(name: str, split: str, folder: Any) -> ImageSet:
     entry = _outside()[name]
     images = entry.load()(split, folder)
     if not isinstance(images, ImageSet) or images.split not in ("", split):
-        raise TypeError(
+        raise WrongType(
             f"{entry.value} must return an ImageSet of the split {split}; got {images!r}."
         )
     where = images.folder or ("" if folder is None else os.path.abspath(folder))

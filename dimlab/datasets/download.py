@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dimlab.refusals import Refusal
+
 TIMEOUT_SECONDS = 30.0
 _CHUNK = 1 << 18  # bytes
 _SCHEMES = ("http://", "https://", "file://")
@@ -31,7 +33,7 @@ class RemoteFile:
         """Return its address; ``DIMLAB_MIRROR``, where set, replaces the official folder."""
         base = os.environ.get("DIMLAB_MIRROR") or self.base
         if not base.startswith(_SCHEMES):
-            raise ValueError(f"DIMLAB_MIRROR must start with {', '.join(_SCHEMES)}; got {base!r}.")
+            raise Refusal(f"DIMLAB_MIRROR must start with {', '.join(_SCHEMES)}; got {base!r}.")
         return f"{base.rstrip('/')}/{self.name}"
 
 
@@ -61,7 +63,7 @@ def check_md5(path: Path, md5: str) -> None:
 
     found = pooch.file_hash(str(path), alg="md5")
     if found != md5:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must have md5 {md5}; got {found}. Delete {path} and download it again."
         )
 

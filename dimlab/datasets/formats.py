@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.io.files import DAMAGED, reason_of
+from dimlab.refusals import Refusal
 
 _CHUNK = 1 << 18  # bytes
 _LARGEST = 1 << 28  # bytes of a member: the largest official one is STL-10's test_X.bin
@@ -27,7 +28,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         payload = _unpacked(path, len(header) + size + 1)
     except zlib.error as error:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must be a gzip file; got a damaged one ({error}). Download {path} again."
         ) from error
     if payload[:4] != header[:4]:
@@ -41,7 +42,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
         got = f"{n_items} (the file is cut short)" if is_short else "more bytes than that"
     else:
         return np.frombuffer(payload, np.uint8, offset=len(header)).reshape(shape)
-    raise ValueError(f"{path.name} must hold {_contents(shape)}; got {got}. Download {path} again.")
+    raise Refusal(f"{path.name} must hold {_contents(shape)}; got {got}. Download {path} again.")
 
 
 def _contents(shape: tuple[int, ...]) -> str:
@@ -82,18 +83,18 @@ def read_members(source: Path, names: Sequence[str]) -> dict[str, bytes]:
                     if len(contents) == len(names):
                         break
         except (tarfile.TarError, *DAMAGED) as error:
-            raise ValueError(
+            raise Refusal(
                 f"{source.name} must be a whole tar.gz archive; got a damaged one "
                 f"({reason_of(error)}). Delete {source} and download it again."
             ) from error
     missing = [name for name in names if name not in contents]
     if missing and sizes.get(missing[0], 0) > _LARGEST:
-        raise ValueError(
+        raise Refusal(
             f"{source} must hold files of at most {_LARGEST} bytes; got {sizes[missing[0]]} for "
             f"{missing[0]}. Download it again."
         )
     if missing:
-        raise ValueError(f"{source} must hold {missing[0]}; got no such file. Download it again.")
+        raise Refusal(f"{source} must hold {missing[0]}; got no such file. Download it again.")
     return contents
 
 
@@ -116,7 +117,7 @@ class _Operations(dict[int, Any]):
     def __getitem__(self, key: int) -> Any:
         self.left -= 1
         if self.left < 0:
-            raise ValueError(f"more than {_MOST_OPERATIONS} operations")
+            raise Refusal(f"more than {_MOST_OPERATIONS} operations")
         return super().__getitem__(key)
 
 
@@ -163,7 +164,7 @@ class _Unpickler(pickle._Unpickler):
     def _set(self, items: list[Any]) -> None:
         for key, value in zip(items[::2], items[1::2], strict=True):
             if not isinstance(key, (str, bytes, int)):  # tuples of tuples take for ever to hash
-                raise ValueError("a key that is no text")
+                raise Refusal("a key that is no text")
             self.stack[-1][key] = value
 
 
@@ -176,12 +177,12 @@ def read_pickle(name: str, payload: bytes) -> dict[str, Any]:
             for key, value in content.items()
         }
     except PermissionError as error:
-        raise ValueError(
+        raise Refusal(
             f"{name} must hold only numbers, text and uint8 arrays; got a pickle that asks for "
             f"{error}, which was not run. Do not trust this file: delete it."
         ) from error
     except DAMAGED as error:
-        raise ValueError(
+        raise Refusal(
             f"{name} must be a whole pickled dict; got a damaged one ({reason_of(error)}). "
             "Download it again."
         ) from error
@@ -190,7 +191,7 @@ def read_pickle(name: str, payload: bytes) -> dict[str, Any]:
 def _array(pickled: _Inert) -> np.ndarray:
     _, shape, dtype, is_fortran, data = pickled.state
     if dtype.arguments[0] not in ("u1", "|u1"):
-        raise ValueError(f"an array of {dtype.arguments[0]!r} in place of bytes")
+        raise Refusal(f"an array of {dtype.arguments[0]!r} in place of bytes")
     text = data.arguments[0] if isinstance(data, _Inert) else data
     values = np.frombuffer(text.encode("latin1") if isinstance(text, str) else text, np.uint8)
     return values.reshape(shape, order="F" if is_fortran else "C")

@@ -17,6 +17,7 @@ from dimlab.datasets.formats import read_idx, read_members, read_pickle
 from dimlab.datasets.splits import official_part, resized, rows_of
 from dimlab.images import ImageSet
 from dimlab.io.files import naming
+from dimlab.refusals import Refusal
 
 
 def digits(
@@ -127,7 +128,7 @@ def fashion_mnist(
     >>> fashion_mnist("val")
     Traceback (most recent call last):
         ...
-    ValueError: split must be train, validation or test; got 'val'.
+    dimlab.refusals.Refusal: split must be train, validation or test; got 'val'.
     """
     part = official_part(split)
     remotes, n_images = _FASHION_FILES[part], _FASHION_SIZES[part]
@@ -138,7 +139,7 @@ def fashion_mnist(
         paths = [download.fetch(remote, cache, searched=folders) for remote in remotes]
     labels = read_idx(paths[1], (n_images,))
     if hashlib.md5(labels.tobytes()).hexdigest() != _FASHION_LABELS[part]:
-        raise ValueError(
+        raise Refusal(
             f"{paths[1]} must hold the labels of Fashion-MNIST; got others (MNIST's files have the "
             "same names)."
         )
@@ -285,14 +286,14 @@ def _cifar(kind: _Cifar, split: str, data_dir: str | os.PathLike[str] | None) ->
         class_names = ()
     keys = [key for key in (f"{kind.label}s", "coarse_labels") if key in batches[0]]
     if not class_names or keys[:1] != [f"{kind.label}s"]:
-        raise ValueError(
+        raise Refusal(
             f"{kind.inner} must hold {kind.label}s and {kind.label}_names; got none. "
             "Download it again."
         )
     pixels = [_cifar_pixels(name, batch, keys) for name, batch in zip(names, batches, strict=False)]
     images = np.concatenate(pixels).reshape(-1, 3, 32, 32)
     if len(images) != kind.sizes[part]:
-        raise ValueError(
+        raise Refusal(
             f"{kind.inner} must hold {kind.sizes[part]} {part} images; got {len(images)}."
         )
     labels = {key: np.concatenate([batch[key] for batch in batches]) for key in keys}
@@ -313,14 +314,14 @@ def _cifar_pixels(name: str, batch: Mapping[str, Any], keys: Sequence[str]) -> n
     pixels = batch.get("data")
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != 3072:
         got = getattr(pixels, "shape", type(pixels).__name__)
-        raise ValueError(f"{name} must hold data of shape (n, 3072); got {got}.")
+        raise Refusal(f"{name} must hold data of shape (n, 3072); got {got}.")
     for key in keys:
         labels = batch.get(key, ())
         # not as an array: lists within lists may stand for more numbers than there is room for
         plain = isinstance(labels, list) and all(type(each) is int for each in labels)
         if not plain or len(labels) != len(pixels) or not 0 <= min(labels) <= max(labels) < 100:
             got = f"{len(labels)}" if plain and len(labels) != len(pixels) else "other values"
-            raise ValueError(f"{name} must hold {len(pixels)} {key} (class ids); got {got}.")
+            raise Refusal(f"{name} must hold {len(pixels)} {key} (class ids); got {got}.")
     return pixels
 
 
@@ -369,7 +370,7 @@ def stl10(
     >>> stl10("unlabeled")  # only the labelled part
     Traceback (most recent call last):
         ...
-    ValueError: split must be train, validation or test; got 'unlabeled'.
+    dimlab.refusals.Refusal: split must be train, validation or test; got 'unlabeled'.
     """
     part = official_part(split)
     files = (f"{part}_X.bin", f"{part}_y.bin", "class_names.txt")
@@ -380,9 +381,9 @@ def stl10(
     for name, size in zip(names, sizes, strict=False):
         n_bytes = len(contents[name])
         if n_bytes != size:
-            raise ValueError(f"{name} must hold {size} bytes; got {n_bytes}. Download it again.")
+            raise Refusal(f"{name} must hold {size} bytes; got {n_bytes}. Download it again.")
     if labels.min() < 1 or labels.max() > 10:
-        raise ValueError(f"{names[1]} must hold labels 1..10; got {labels.min()}..{labels.max()}.")
+        raise Refusal(f"{names[1]} must hold labels 1..10; got {labels.min()}..{labels.max()}.")
     with naming(folder / "stl10_binary"):
         whole = ImageSet(
             pixels.reshape(-1, 3, 96, 96).transpose(0, 1, 3, 2),  # the files go down the columns

@@ -16,6 +16,7 @@ from dimlab.datasets.splits import check_size, official_part, resized, rows_of
 from dimlab.images import SPLITS, ImageSet
 from dimlab.io.files import DAMAGED, naming, read_npz
 from dimlab.names import split_of, splits_of_rows
+from dimlab.refusals import Refusal
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 # whatever a file is called: Pillow would run Ghostscript for one that begins as PostScript does
@@ -66,13 +67,13 @@ def image_folder(
     """
     official_part(split)
     if data_dir is None:
-        raise ValueError("image-folder needs data_dir: pass the folder of the class folders.")
+        raise Refusal("image-folder needs data_dir: pass the folder of the class folders.")
     check_size(image_size)
     root = folders_of(data_dir, "")[0]
     parts = _folder_parts(root)
     class_names = _sub_folders(parts.get("train", root), root)
     if not class_names:
-        raise ValueError(f"{parts.get('train', root)} must hold one folder a class; got none.")
+        raise Refusal(f"{parts.get('train', root)} must hold one folder a class; got none.")
     paths: list[Path] = []
     labels: list[int] = []
     part_of: list[str] = []
@@ -100,7 +101,7 @@ def _folder_parts(root: Path) -> dict[str, Path]:
     plain = any(path.name in (*SPLITS, "val") for path in named)  # others may be classes
     complete = {"train", "test"} <= set(parts)
     if (plain and not complete) or (complete and len(set(parts)) < len(parts)):
-        raise ValueError(
+        raise Refusal(
             f"{root} must hold train and test, and one of validation and val at most; "
             f"got {', '.join(path.name for path in named)}."
         )
@@ -118,16 +119,16 @@ def _image_paths(folder: Path, class_names: Sequence[str], root: Path) -> list[P
     paths = []
     for class_name in _sub_folders(folder, root):
         if class_name not in class_names:
-            raise ValueError(f"{folder} must hold classes of train only; got {class_name!r}.")
+            raise Refusal(f"{folder} must hold classes of train only; got {class_name!r}.")
         inside = _sub_folders(folder / class_name, root)
         if inside:
-            raise ValueError(
+            raise Refusal(
                 f"{folder / class_name} must hold images, not folders; got {inside[0]!r}."
             )
         files = [path for path in (folder / class_name).iterdir() if not path.name.startswith(".")]
         found = sorted(path for path in files if path.suffix.lower() in _SUFFIXES)
         if not found:
-            raise ValueError(f"{folder / class_name} must hold at least one image; got none.")
+            raise Refusal(f"{folder / class_name} must hold at least one image; got none.")
         for path in found:
             _refuse_way_out(path, root)
         paths += found
@@ -136,7 +137,7 @@ def _image_paths(folder: Path, class_names: Sequence[str], root: Path) -> list[P
 
 def _refuse_way_out(path: Path, root: Path) -> None:
     if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
-        raise ValueError(f"{path} must not lead out of {root}; got a link to {path.resolve()}.")
+        raise Refusal(f"{path} must not lead out of {root}; got a link to {path.resolve()}.")
 
 
 def _read_images(paths: Sequence[Path], size: int) -> np.ndarray:
@@ -161,11 +162,11 @@ def _read_image(path: Path, size: int) -> np.ndarray:
     try:
         with Image.open(path, formats=_PILLOW) as image:
             if image.mode[0] in "IF":  # conversion to RGB would cut off everything above 255
-                raise ValueError(f"mode {image.mode}")
+                raise Refusal(f"mode {image.mode}")
             square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
             return np.asarray(square).transpose(2, 0, 1)
     except (*DAMAGED, Image.DecompressionBombError) as error:
-        raise ValueError(
+        raise Refusal(
             f"{path} must be a whole image of 8 bits a channel; got a file that cannot be read "
             f"as one ({error})."
         ) from error
@@ -215,7 +216,7 @@ def npz(
     """
     official_part(split)
     if data_dir is None:
-        raise ValueError("npz needs data_dir: pass an .npz file with images and labels.")
+        raise Refusal("npz needs data_dir: pass an .npz file with images and labels.")
     path = Path(data_dir).expanduser().absolute()
     arrays = _npz_arrays(path)
     with naming(path):
@@ -229,7 +230,7 @@ def _npz_split(arrays: dict[str, np.ndarray], split: str, folder: str) -> ImageS
     scalars = {name.removeprefix("period_"): period for name, period in periods.items()}
     for name, period in scalars.items():
         if period.shape != () or period.dtype.kind not in "fiu":
-            raise ValueError(f"period_{name} must be one number; got shape {period.shape}.")
+            raise Refusal(f"period_{name} must be one number; got shape {period.shape}.")
     whole = ImageSet(
         _channels_first(arrays.pop("images")),
         arrays.pop("labels"),
@@ -247,11 +248,11 @@ def _npz_split(arrays: dict[str, np.ndarray], split: str, folder: str) -> ImageS
 
 def _checked_parts(parts: np.ndarray, n_images: int) -> np.ndarray:
     if parts.shape != (n_images,):
-        raise ValueError(f"split must have shape ({n_images},) to match images; got {parts.shape}.")
+        raise Refusal(f"split must have shape ({n_images},) to match images; got {parts.shape}.")
     parts = splits_of_rows(parts, "split")
     unknown = [part for part in np.unique(parts).tolist() if part not in SPLITS]
     if unknown:
-        raise ValueError(f"split must hold train, validation or test; got {unknown[0]!r}.")
+        raise Refusal(f"split must hold train, validation or test; got {unknown[0]!r}.")
     return parts
 
 
@@ -261,7 +262,7 @@ def _npz_arrays(path: Path) -> dict[str, np.ndarray]:
     arrays = read_npz(path)
     missing = [name for name in ("images", "labels") if name not in arrays]
     if missing:
-        raise ValueError(f"{path} must hold images and labels; got no {' and no '.join(missing)}.")
+        raise Refusal(f"{path} must hold images and labels; got no {' and no '.join(missing)}.")
     return arrays
 
 
@@ -270,7 +271,7 @@ def _channels_first(images: np.ndarray) -> np.ndarray:
         return images[:, None]
     if images.ndim == 4 and images.shape[3] in (1, 3):
         if images.shape[1] in (1, 3):
-            raise ValueError(
+            raise Refusal(
                 "images must have their channels in one place, (N, H, W, C) or (N, C, H, W); "
                 f"got {images.shape}, which can be read either way."
             )

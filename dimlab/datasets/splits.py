@@ -9,12 +9,13 @@ import numpy as np
 
 from dimlab.cuts import held_out, n_classes_kept
 from dimlab.images import SPLITS, ImageSet
+from dimlab.refusals import Refusal
 
 
 def official_part(split: str) -> str:
     """Return the official part, train or test, that a split is of."""
     if split not in SPLITS:
-        raise ValueError(f"split must be train, validation or test; got {split!r}.")
+        raise Refusal(f"split must be train, validation or test; got {split!r}.")
     return "test" if split == "test" else "train"
 
 
@@ -29,7 +30,7 @@ def rows_of(labels: np.ndarray, split: str, parts: np.ndarray | str | None = Non
         part_of[train[_held_out(labels[train], 0.1, 0, named)]] = "validation"
     rows = np.flatnonzero(part_of == split)
     if len(rows) == 0:
-        raise ValueError(f"{split} must hold at least one image; got none of {len(labels)}.")
+        raise Refusal(f"{split} must hold at least one image; got none of {len(labels)}.")
     return rows
 
 
@@ -51,7 +52,7 @@ def _held_out(labels: np.ndarray, share: float, seed: int, split: str) -> np.nda
 def check_size(image_size: int) -> None:
     """Refuse a size below one pixel."""
     if image_size < 1:
-        raise ValueError(f"image_size must be >= 1; got {image_size}.")
+        raise Refusal(f"image_size must be >= 1; got {image_size}.")
 
 
 def resized(images: ImageSet, image_size: int | None) -> ImageSet:

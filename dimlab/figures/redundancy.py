@@ -18,6 +18,7 @@ from dimlab.figures.house import (
     finished,
     titled,
 )
+from dimlab.refusals import Refusal
 from dimlab.text import fitted
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def plot_comparison(
     """
     if statistic not in result.statistics:
         known = ", ".join(map(repr, result.statistics))
-        raise ValueError(f"statistic must be one of {known}; got {statistic!r}.")
+        raise Refusal(f"statistic must be one of {known}; got {statistic!r}.")
     ax = axes_or_current(ax)
     column = result.statistics.index(statistic)
     value = result.corrected[:, column]
@@ -330,10 +331,10 @@ def plot_representation(
     ((4, 2, 3), [False, True])
     """
     if n_rows < 1:
-        raise ValueError(f"n_rows must be >= 1; got {n_rows}.")
+        raise Refusal(f"n_rows must be >= 1; got {n_rows}.")
     n_triples = representation.n_dimensions // 3
     if n_triples == 0:
-        raise ValueError(
+        raise Refusal(
             f"representation must have at least 3 dimensions; got {representation.n_dimensions}."
         )
     ax = axes_or_current(ax)

@@ -17,6 +17,7 @@ from dimlab.figures.house import (
     finished,
     legend_of,
 )
+from dimlab.refusals import Refusal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,7 +204,7 @@ def plot_projector_widths(table: Any, *, ax: Axes | None = None) -> Axes:
     """
     for name in ("width", "accuracy"):
         if name not in table.columns:
-            raise ValueError(f"table must have a column {name!r}; got {', '.join(table.columns)}.")
+            raise Refusal(f"table must have a column {name!r}; got {', '.join(table.columns)}.")
     ax = axes_or_current(ax)
     parts = table.groupby("method", sort=False) if "method" in table.columns else [("", table)]
     palette = cycle((BLUE, ORANGE, GREEN, GREY, "black"))

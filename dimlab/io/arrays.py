@@ -14,6 +14,7 @@ from dimlab.io.files import read_npy, read_npz, read_safetensors
 from dimlab.io.tables import ENDINGS as TABLES
 from dimlab.io.tables import ending_of, read_table
 from dimlab.names import SPLIT_WORDS, split_of, splits_of_rows
+from dimlab.refusals import Refusal
 
 TORCH = (".pt", ".pth", ".ckpt", ".bin", ".tar")
 ENDINGS = (".safetensors", ".npz", ".npy", *TABLES, *TORCH)
@@ -51,9 +52,9 @@ class Arrays(dict[str, np.ndarray]):
         if name in self:
             return
         if name in self.broken:
-            raise ValueError(self.broken[name][1])
+            raise Refusal(self.broken[name][1])
         if name in self.unusable:
-            raise ValueError(self.unusable[name])
+            raise Refusal(self.unusable[name])
 
     def without(self, word: str) -> Arrays:
         """Leave out what is called so, in letters of any size."""
@@ -70,9 +71,9 @@ def read_arrays(path: Path, file: BinaryIO | None = None) -> Arrays:
     """Read the arrays of a file under the names that they have there."""
     ending = ending_of(path)
     if ending in _PACKED and ending_of(path.with_suffix("")) in TABLES:
-        raise ValueError(f"features must be a file that is not packed; got {path.name}. Unpack it.")
+        raise Refusal(f"features must be a file that is not packed; got {path.name}. Unpack it.")
     if ending not in ENDINGS:
-        raise ValueError(f"features must be a file of {', '.join(ENDINGS)}; got {path.name!r}.")
+        raise Refusal(f"features must be a file of {', '.join(ENDINGS)}; got {path.name!r}.")
     if not path.is_file():
         what = "a folder" if path.is_dir() else "nothing there"
         raise FileNotFoundError(f"features must be a file; got {path}, {what}.")
@@ -111,7 +112,7 @@ def numbers_and_text_in(path: Path, read: Arrays) -> Arrays:
         elif array.ndim:
             read.unusable[name] = f"{name!r} must hold real numbers or text; got {array.dtype}."
     if not arrays and not read.unusable and not read.broken:
-        raise ValueError(f"{path.name} must hold arrays of numbers; got none.")
+        raise Refusal(f"{path.name} must hold arrays of numbers; got none.")
     return read.like(arrays)
 
 
@@ -142,7 +143,7 @@ def by_split(
             continue
         part = found.setdefault(known[0], arrays.like({}))
         if known[1] in part:
-            raise ValueError(
+            raise Refusal(
                 f"arrays must be named once for each split; got two called {known[1]!r} of "
                 f"{known[0]}, one of them {name!r}. Rename one."
             )
@@ -180,7 +181,7 @@ def _of_matrices(
     if not matrices or (others and not usual and (beside or not several)):
         return {"": arrays}  # as features beside logits_val
     if beside and not several:
-        raise ValueError(
+        raise Refusal(
             f"features must all name their split, or none; got {usual[0]!r} of "
             f"{next(iter(found))} beside {beside[0]!r}. Rename {beside[0]!r} or take it out."
         )
@@ -208,7 +209,7 @@ def split_column(arrays: Arrays) -> tuple[str, np.ndarray] | None:
     """Find the column that says of each row which split it is of."""
     for each, sentence in arrays.unusable.items():
         if each.lower() == "split":
-            raise ValueError(sentence)
+            raise Refusal(sentence)
     name = next((each for each in arrays if each.lower() == "split"), None)
     if name is None:
         return None
@@ -232,7 +233,7 @@ def read_rows(path: Path, file: BinaryIO | None = None) -> Any:
     """Read a table with at least one row as a DataFrame; of parquet with the index of pandas."""
     frame = read_table(path, file, index=True)
     if len(frame) == 0:
-        raise ValueError(f"{path.name} must have at least one row; got none.")
+        raise Refusal(f"{path.name} must have at least one row; got none.")
     return frame
 
 
@@ -292,17 +293,13 @@ def _matrix(frame: Any, name: str, family: list[tuple[int, str]]) -> np.ndarray:
     if len(known) < len(family):
         number = next(each for each, column in family if known[each] != column)
         first = next(column for each, column in family if each == number)
-        raise ValueError(
-            f"columns must be numbered once each; got {first!r} and {known[number]!r}."
-        )
+        raise Refusal(f"columns must be numbered once each; got {first!r} and {known[number]!r}.")
     numbers = sorted(known)
     if numbers[0] > 1:
-        raise ValueError(
-            f"columns must be numbered from 0 or 1; got {name!r} from {numbers[0]} on."
-        )
+        raise Refusal(f"columns must be numbered from 0 or 1; got {name!r} from {numbers[0]} on.")
     gap = next((n + 1 for n in numbers[:-1] if n + 1 not in known), None)
     if gap is not None:
-        raise ValueError(
+        raise Refusal(
             f"columns must be numbered without gaps; got {len(numbers)} of {name!r}, and none for "
             f"{name}_{gap}."
         )
@@ -340,9 +337,9 @@ def _numeric(column: Any) -> np.ndarray:
     value = column.iloc[row]
     said = f"got {str(value)[:40]!r} in column {column.name!r}, row {row}"
     if column.isna().iloc[row] or str(value).strip().lower() in NOT_THERE:
-        raise ValueError(f"features must be finite; {said}.")
+        raise Refusal(f"features must be finite; {said}.")
     points = " Write them as 1000.5." if re.fullmatch(r"[-+\d., ]+", str(value)) else ""
-    raise ValueError(f"features must be numbers; {said}.{points}")
+    raise Refusal(f"features must be numbers; {said}.{points}")
 
 
 def _column(column: Any) -> np.ndarray:
@@ -359,13 +356,11 @@ def _stacked(values: np.ndarray, name: Any) -> np.ndarray:
     """Stack lists of numbers of one length."""
     lengths = {len(each) if isinstance(each, (list, tuple, np.ndarray)) else -1 for each in values}
     if len(lengths) != 1:
-        raise ValueError(
-            f"column {name!r} must hold lists of one length; got {len(lengths)} lengths."
-        )
+        raise Refusal(f"column {name!r} must hold lists of one length; got {len(lengths)} lengths.")
     try:
         return np.stack([np.asarray(each, dtype=np.float64) for each in values])
     except (ValueError, TypeError) as error:
-        raise ValueError(f"column {name!r} must hold lists of numbers.") from error
+        raise Refusal(f"column {name!r} must hold lists of numbers.") from error
 
 
 def _put_together(tree: Any) -> Any:

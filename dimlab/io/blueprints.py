@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from dimlab.io.layouts import Layout, Shape
+from dimlab.refusals import Refusal
 from dimlab.training.encoders import BUILT, build_encoder
 
 TIMM = "timm:"
@@ -82,7 +83,7 @@ def width_of(module: nn.Module) -> int:
     """Return the number of dimensions D that an encoder says it has."""
     known = getattr(module, "n_dimensions", None) or getattr(module, "num_features", None)
     if not isinstance(known, int):
-        raise ValueError(
+        raise Refusal(
             f"encoder must have an attribute n_dimensions or num_features; got "
             f"{type(module).__name__}."
         )
@@ -123,7 +124,7 @@ def vit_at(prefix: str, shapes: Mapping[str, Shape]) -> Blueprint:
         family = "reg4_dinov2" if registers else "dinov2"
     name = f"{TIMM}vit_{size}_patch{patch}_{family}"
     if has_timm() and not importlib.import_module("timm").is_model(name.removeprefix(TIMM)):
-        raise ValueError(
+        raise Refusal(
             f"encoder must be named for a ViT of width {width} with patches of {patch}, as "
             "timm:vit_small_patch16_224; got none, and timm has no usual one."
         )
@@ -136,7 +137,7 @@ def full_name(name: str) -> str:
         return name
     if name.startswith(("vit_", "deit")):
         return TIMM + name
-    raise ValueError(f"encoder must be one of {', '.join(BUILT)}, or timm:NAME; got {name!r}.")
+    raise Refusal(f"encoder must be one of {', '.join(BUILT)}, or timm:NAME; got {name!r}.")
 
 
 def has_timm() -> bool:
@@ -159,13 +160,13 @@ def check_timm(name: str) -> None:
     if not timm.is_model(short):
         close = timm.list_models(f"*{short.split('_')[0]}*")[:3]
         known = f" Close ones: {', '.join(close)}." if close else ""
-        raise ValueError(f"encoder must be a model of timm; got {name!r}.{known}")
+        raise Refusal(f"encoder must be a model of timm; got {name!r}.{known}")
 
 
 def build_timm(name: str, **options: Any) -> nn.Module:
     """Build a model of timm without its classifier: images (B, C, H, W) to features (B, D)."""
     if not has_timm():
-        raise ValueError(f"encoder {name!r} {NEEDS_TIMM}.")
+        raise Refusal(f"encoder {name!r} {NEEDS_TIMM}.")
     check_timm(name)
     timm: Any = importlib.import_module("timm")
     return timm.create_model(name.removeprefix(TIMM), num_classes=0, **options)

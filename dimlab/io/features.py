@@ -27,6 +27,7 @@ from dimlab.io.files import Misnamed, naming, read_safetensors
 from dimlab.io.labels import LABELS, class_ids, is_file_of_labels, with_labels
 from dimlab.io.tables import ending_of
 from dimlab.names import FILES, SPLIT_WORDS, word_of
+from dimlab.refusals import Refusal
 from dimlab.representation import FORMAT, Representation, representation_in
 
 _SAID = 3  # sentences on what is left out
@@ -127,15 +128,15 @@ def load_features(
     """
     path = Path(path)
     if split is not None and split not in SPLIT_WORDS.values():
-        raise ValueError(f"split must be train, validation or test; got {split!r}.")
+        raise Refusal(f"split must be train, validation or test; got {split!r}.")
     if (on is not None or by_order) and not is_file_of_labels(labels):
-        raise ValueError(
+        raise Refusal(
             f"on and by_order must come with labels of another file; got labels={labels!r}."
         )
     file = FeatureFile.read(path)
     found = file.part(split, features=features, labels=labels, on=on, by_order=by_order)
     if split is not None and found.meta.get("split", split) != split:
-        raise ValueError(f"split must be {found.meta['split']} for {path.name}; got {split!r}.")
+        raise Refusal(f"split must be {found.meta['split']} for {path.name}; got {split!r}.")
     return found
 
 
@@ -188,7 +189,7 @@ class FeatureFile:
         if self.own is not None:
             found = self.own
             if features is not None or (labels is not None and not other_file):
-                raise ValueError(
+                raise Refusal(
                     f"features and labels must be left out for {path.name}, which dimlab wrote; "
                     "got a name of an array."
                 )
@@ -231,7 +232,7 @@ def _chosen(
     if len(parts) == 1:
         name, part = next(iter(parts.items()))
     elif split not in parts:
-        raise ValueError(
+        raise Refusal(
             f"split must be one of {', '.join(parts)} for {path.name}; got {split or 'none'}."
         )
     else:
@@ -346,11 +347,11 @@ def _features_name(path: Path, arrays: Arrays, features: str | None) -> str:
     for name in arrays.unusable if not arrays else ():
         arrays.check(name)
     if not matrices:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must hold features (N, D); got {shapes_of(arrays)}. Columns of a table "
             "are called embedding_0, embedding_1, ..."
         )
-    raise ValueError(
+    raise Refusal(
         f"features must name one of the arrays of {path.name}, {shapes_of(arrays, matrices)}; got "
         "nothing."
     )
@@ -379,7 +380,7 @@ def _usual_name(arrays: Arrays) -> str | None:
         return named[0]
     for name, array in arrays.items() if not matrices else ():
         if plain(name) in FEATURES and array.ndim > 2 and array.dtype.kind in "fiub":
-            raise ValueError(
+            raise Refusal(
                 f"features must have shape (N, D); got {name!r} of shape {array.shape}. Pool or "
                 "flatten them first."
             )

@@ -30,6 +30,8 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from dimlab.refusals import Refusal, WrongType
+
 DAMAGED = (  # what libraries raise when they read noise
     *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError),
     *(LookupError, MemoryError, OSError, RuntimeError, SyntaxError, TypeError, ValueError),
@@ -40,7 +42,7 @@ _ABANDONED = 3600.0  # seconds without a write, after which a temporary folder b
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-class Misnamed(ValueError):
+class Misnamed(Refusal):
     """A name given by the user of something that the file does not hold; the file is sound."""
 
 
@@ -148,7 +150,7 @@ def naming(path: Path) -> Iterator[None]:
     except (ValueError, TypeError) as error:
         if path.name in str(error):
             raise
-        kind = next(each for each in (Misnamed, ValueError, TypeError) if isinstance(error, each))
+        kind = type(error) if isinstance(error, Refusal) else Refusal
         raise kind(f"{path.name}: {error}") from error
 
 
@@ -163,14 +165,14 @@ def json_of(text: str | bytes) -> Any:
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise ValueError("lists within lists too deep to be read") from error
+        raise Refusal("lists within lists too deep to be read") from error
 
 
 def check_fits(path: Path, n_bytes: int) -> None:
     """Refuse a file whose content would take more bytes than this process may hold."""
     limit = _memory()
     if n_bytes > limit:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must fit into memory when it is read; got {n_bytes / 1e9:.3g} GB of "
             f"content, and this process may hold {limit / 1e9:.3g} GB."
         )
@@ -201,7 +203,7 @@ def _refusing_damage(path: Path, what: str) -> Iterator[None]:
             f"{path.stat().st_size / 1e9:.3g} GB, and less is left (ulimit -v)."
         ) from error
     except (SafetensorError, *DAMAGED) as error:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must be a complete {what}; got a damaged one ({reason_of(error)})."
         ) from error
 
@@ -257,7 +259,7 @@ def _header_of(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     }[version if version[0] < 3 else (2, 0)]
     shape, is_fortran, dtype = read_header(file)
     if dtype.hasobject:
-        raise ValueError("an array of Python objects")
+        raise Refusal("an array of Python objects")
     return shape, is_fortran, dtype
 
 
@@ -267,11 +269,11 @@ def _claimed(archive: zipfile.ZipFile) -> int:
     for entry in entries:
         stored = entry.compress_type == zipfile.ZIP_STORED
         if entry.compress_type not in _PLAIN or entry.flag_bits & 1:
-            raise ValueError(f"{entry.filename!r} is packed in a way that numpy and torch are not")
+            raise Refusal(f"{entry.filename!r} is packed in a way that numpy and torch are not")
         if stored and entry.file_size != entry.compress_size:
-            raise ValueError(f"{entry.filename!r} has two sizes")
+            raise Refusal(f"{entry.filename!r} has two sizes")
     if len({entry.filename for entry in entries}) < len(entries):
-        raise ValueError("a name stands twice")
+        raise Refusal("a name stands twice")
     return sum(entry.file_size for entry in entries)
 
 
@@ -281,7 +283,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
         shape, _, dtype = _header_of(file)
         claimed, there = math.prod(shape) * dtype.itemsize, entry.file_size - file.tell()
         if min(shape, default=0) < 0 or claimed != there:
-            raise ValueError(f"shape {shape} of {dtype} takes {claimed} bytes; there are {there}")
+            raise Refusal(f"shape {shape} of {dtype} takes {claimed} bytes; there are {there}")
     with archive.open(entry) as file:
         array = np.lib.format.read_array(file, allow_pickle=False)
         file.read(1)  # at the end the checksum is verified
@@ -292,12 +294,12 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
 def _check_text(array: np.ndarray) -> None:
     """Refuse records, and text that is not valid Unicode, which Python cannot even show."""
     if array.dtype.kind == "V" and array.dtype.names:
-        raise ValueError("an array of records")
+        raise Refusal("an array of records")
     if array.dtype.kind != "U" or array.nbytes == 0:
         return
     codes = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}u4")
     if (codes > 0x10FFFF).any() or ((codes >= 0xD800) & (codes < 0xE000)).any():
-        raise ValueError("text that is not valid Unicode")
+        raise Refusal("text that is not valid Unicode")
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -323,7 +325,7 @@ def _as_array(path: Path, name: str, tensor: Any) -> np.ndarray:
     try:
         array = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     except TypeError as error:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must hold tensors of types that numpy has, or bfloat16; got "
             f"{tensor.dtype} for {name!r}. Save it in float32."
         ) from error
@@ -348,7 +350,7 @@ def write_safetensors(
 
     for name, tensor in tensors.items():
         if tensor.dtype.kind not in "fiub" or tensor.dtype.itemsize > 8:
-            raise TypeError(f"{name} must hold numbers of at most 64 bits; got {tensor.dtype}.")
+            raise WrongType(f"{name} must hold numbers of at most 64 bits; got {tensor.dtype}.")
     path.touch()
     mode = path.stat().st_mode  # the library makes files that only their owner can read
     try:

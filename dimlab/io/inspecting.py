@@ -18,6 +18,7 @@ from dimlab.io.source import Source, open_source
 from dimlab.io.unpickle import Opened, fault_of
 from dimlab.io.weights import check_partial, refusal, trained
 from dimlab.mask import DimensionMask
+from dimlab.refusals import Refusal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -317,7 +318,7 @@ def find_mask(opened: Opened) -> FoundMask | None:
         try:
             config = dict(json.loads(opened.values["config"]))
         except (TypeError, ValueError) as error:
-            raise ValueError(
+            raise Refusal(
                 "network must fit the configuration beside it; got one that is damaged."
             ) from error
         if config.get("method") != "metamask":

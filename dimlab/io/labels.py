@@ -27,6 +27,7 @@ from dimlab.io.arrays import (
 from dimlab.io.files import Misnamed, naming
 from dimlab.io.tables import KEYS, ending_of, join
 from dimlab.names import COUNTS, FILES, NAMES, ROW, one_spelling, spelled, word_of
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
 LABELS = ("labels", "label", "targets", "target", "y", "classes", "class", "class_id")
@@ -103,7 +104,7 @@ def _of_split(arrays: Arrays, split: str, path: Path, source: str) -> Arrays:
     if not split and (by_column or whole):
         return arrays
     if split or len(parts) > 1:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must hold labels of the split of {source}, {split or 'which names none'}"
             f"; got {', '.join(parts)}."
         )
@@ -148,7 +149,7 @@ def aligned(*splits: Representation) -> list[Representation]:
         return list(splits)
     known = [names for names in named if names is not None]
     if len(known) < len(named):
-        raise ValueError(
+        raise Refusal(
             "labels must be class names in all files, or class ids in all; got both kinds."
         )
     every = np.array([name for each in known for name in each])
@@ -186,7 +187,7 @@ def class_ids(
         return np.searchsorted(names, spelled(text_of(values))), [str(each) for each in names]
     if values.ndim == 2 and values.shape[1] > 1:
         if not np.isin(values, (0, 1)).all() or not (values.sum(axis=1) == 1).all():
-            raise ValueError(
+            raise Refusal(
                 f"labels must be one class a sample; got {name!r} of shape {values.shape}, which "
                 "is not one-hot."
             )
@@ -195,7 +196,7 @@ def class_ids(
     if flat.dtype.kind == "f":
         return _whole(flat, name), None
     if flat.dtype.kind == "u" and flat.size and flat.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"labels must be < 2**63; got {flat.max()} in {name!r}.")
+        raise Refusal(f"labels must be < 2**63; got {flat.max()} in {name!r}.")
     return flat.astype(np.int64) if flat.dtype.kind in "bu" else flat, None
 
 
@@ -203,13 +204,11 @@ def _whole(values: np.ndarray, name: str) -> np.ndarray:
     """Class ids of whole floats."""
     gone = np.flatnonzero(np.isnan(values))
     if len(gone):
-        raise ValueError(
-            f"labels must be there for every row; got none in row {gone[0]} of {name!r}."
-        )
+        raise Refusal(f"labels must be there for every row; got none in row {gone[0]} of {name!r}.")
     fits = np.isfinite(values).all() and bool((np.abs(values) < 2.0**63).all())
     whole = values.astype(np.int64) if fits else None
     if whole is None or not (whole == values).all():
-        raise ValueError(
+        raise Refusal(
             f"labels must be class ids or class names; got numbers with fractions in {name!r}. "
             "A continuous target is a factor: rename it, or name the labels."
         )

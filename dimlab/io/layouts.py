@@ -13,6 +13,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+from dimlab.refusals import Refusal
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -132,12 +134,12 @@ def layouts() -> tuple[Layout, ...]:
         try:
             found = each.load()
         except Exception as error:
-            raise ValueError(
+            raise Refusal(
                 f"entry point {each.name} of {ENTRY_POINTS} must be importable; got "
                 f"{type(error).__name__}: {error}. Repair or uninstall the package {each.value}."
             ) from error
         if not isinstance(found, Layout):
-            raise ValueError(
+            raise Refusal(
                 f"entry point {each.name} of {ENTRY_POINTS} must be a dimlab.io.layouts.Layout; "
                 f"got {type(found).__name__}. Repair or uninstall the package {each.value}."
             )

@@ -37,6 +37,7 @@ from dimlab.io.layouts import (
     unwrapped,
 )
 from dimlab.io.unpickle import Opened, fault_of
+from dimlab.refusals import Refusal
 from dimlab.training.config import TrainConfig
 from dimlab.training.encoders import BUILT, STEMS
 
@@ -50,10 +51,10 @@ def check_names(encoder: str | None, stem: str | None, layout: str | None) -> No
     if encoder is not None:
         check_timm(full_name(encoder))
     if stem is not None and stem not in STEMS:
-        raise ValueError(f"stem must be one of {', '.join(STEMS)}; got {stem!r}.")
+        raise Refusal(f"stem must be one of {', '.join(STEMS)}; got {stem!r}.")
     known = list(dict.fromkeys(each.name for each in layouts()))
     if layout is not None and layout not in known:
-        raise ValueError(f"layout must be one of {', '.join(known)}; got {layout!r}.")
+        raise Refusal(f"layout must be one of {', '.join(known)}; got {layout!r}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +218,7 @@ def find_encoder(
     name = None if encoder is None else full_name(encoder)
     places = sorted(_places(file, name, stem), key=lambda e: (-e.score, len(e.prefix), e.prefix))
     if not places:
-        raise ValueError(_nothing(file.shapes, name))
+        raise Refusal(_nothing(file.shapes, name))
     marks = opened.marks
 
     def row_of(place: Place) -> Layout:
@@ -229,7 +230,7 @@ def find_encoder(
         asked = [each for each in places if row_of(each).name == layout]
         if not asked:
             best = row_of(places[0]).name
-            raise ValueError(f"layout must be {best!r} for this file; got {layout!r}.")
+            raise Refusal(f"layout must be {best!r} for this file; got {layout!r}.")
     asked = _of_branch(asked, branch)
     chosen, equals, doubt, choices = _chosen(file, asked)
     container, prefix = _split(chosen.prefix, opened.containers)
@@ -281,7 +282,7 @@ def _places(file: _File, name: str | None, stem: str | None) -> Iterator[Place]:
     for prefix in vit_prefixes(file.shapes) if name is None else ():
         vit = vit_at(prefix, file.shapes)
         if not has_timm():
-            raise ValueError(f"checkpoint holds a vision transformer ({vit.name}), which "
+            raise Refusal(f"checkpoint holds a vision transformer ({vit.name}), which "
                              f"{NEEDS_TIMM}.")  # fmt: skip
         yield from (each for each in file.places(vit, [OWN]) if each.prefix == prefix)
     for each in BUILT if name is None else (name,):

@@ -19,6 +19,7 @@ import numpy as np
 from dimlab.columns import NUMBER, factor_of, numbers_of, values_of
 from dimlab.io.files import DAMAGED, Misnamed, check_fits, naming, reason_of
 from dimlab.names import ROW, SPLIT, places_among, spelled, split_of, splits_of_rows
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -59,22 +60,22 @@ def read_table(path: Path, file: BinaryIO | None = None, *, index: bool = False)
             else:
                 frame = _read_text(path, file)
     except ImportError as error:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} needs pyarrow to be read; got none. Run pip install "
             '"dimlab[parquet]", or write a .csv.'
         ) from error
     except UnicodeDecodeError as error:
-        raise ValueError(
+        raise Refusal(
             f"{path} must be text in UTF-8; got another encoding. Save it as CSV UTF-8."
         ) from error
     except DAMAGED as error:
         if isinstance(error, ValueError) and str(error).startswith(f"{path} must"):
             raise  # a sentence already
-        raise ValueError(f"{path} must be a readable table; got: {reason_of(error)}.") from error
+        raise Refusal(f"{path} must be a readable table; got: {reason_of(error)}.") from error
     frame.columns = [str(each).strip() for each in frame.columns]
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
-        raise ValueError(f"{path} must name its columns differently; got {twice!r} twice.")
+        raise Refusal(f"{path} must name its columns differently; got {twice!r} twice.")
     return frame
 
 
@@ -103,7 +104,7 @@ def _read_text(path: Path, file: BinaryIO) -> Any:
     names = [name or f"{_BLANK}{place}" for place, name in enumerate(names)]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{path} must name its columns differently; got {twice!r} twice.")
+        raise Refusal(f"{path} must name its columns differently; got {twice!r} twice.")
     plain |= {
         "header": 0, "names": names, "na_values": ["", "nan", "NaN"], "index_col": False,
     }  # fmt: skip
@@ -124,9 +125,9 @@ def _separator(path: Path, file: BinaryIO) -> str:
     file.seek(0)
     line = file.readline(_HEAD)
     if line.startswith(_UTF_16):
-        raise ValueError(f"{path} must be text in UTF-8; got UTF-16. Save it as CSV UTF-8.")
+        raise Refusal(f"{path} must be text in UTF-8; got UTF-16. Save it as CSV UTF-8.")
     if b"\0" in line:
-        raise ValueError(f"{path} must be a readable table; got bytes that are no text.")
+        raise Refusal(f"{path} must be a readable table; got bytes that are no text.")
     unquoted = re.sub(rb'"[^"]*"', b"", line)
     return max(_SEPARATORS[ending_of(path)], key=lambda each: unquoted.count(each.encode()))
 
@@ -142,7 +143,7 @@ def _check_names(path: Path, names: list[str]) -> None:
         return
     if len(whole) == len(numbers) < len(names):  # numbered columns with gaps: whoever reads them
         return
-    raise ValueError(
+    raise Refusal(
         f"{path} must name its columns in its first line; got numbers there ({numbers[0]}). Write "
         "a line such as embedding_0,embedding_1,label on top."
     )
@@ -163,7 +164,7 @@ def _read_parquet(path: Path, file: BinaryIO, index: bool) -> Any:
         columns = [name for name in schema.names if name not in unread] if unread else None
         frame = pd.read_parquet(file, columns=columns)
     except ArrowException as error:  # not all of them are ValueErrors
-        raise ValueError(reason_of(error)) from error
+        raise Refusal(reason_of(error)) from error
     names = [each for each in frame.index.names if each is not None]
     counts = isinstance(frame.index, pd.RangeIndex) and frame.index.step == 1
     clash = set(map(str, names)) & set(map(str, frame.columns)) or "index" in frame.columns
@@ -196,12 +197,12 @@ def join(
     n_rows = len(next(iter(table.values()))) if table else 0
     n_samples = len(representation)
     if on is not None and by_order:
-        raise ValueError(f"on and by_order must not both be given; got {on!r} and by_order.")
+        raise Refusal(f"on and by_order must not both be given; got {on!r} and by_order.")
     if n_rows == 0:
-        raise ValueError(f"{name} must have a row for each of the {n_samples} samples; got none.")
+        raise Refusal(f"{name} must have a row for each of the {n_samples} samples; got none.")
     if by_order:
         if n_rows != n_samples:
-            raise ValueError(
+            raise Refusal(
                 f"{name} must have a row for each of the {n_samples} samples; got {n_rows} rows."
             )
         return np.arange(n_samples)
@@ -209,9 +210,9 @@ def join(
     keys = _names_in(table[key], key, name)
     if key == ROW and key not in representation.factors:
         if keys.dtype.kind not in "iu":
-            raise ValueError(f"column 'row' of {name} must hold whole numbers; got {keys.dtype}.")
+            raise Refusal(f"column 'row' of {name} must hold whole numbers; got {keys.dtype}.")
         if n_rows > n_samples:
-            raise ValueError(
+            raise Refusal(
                 f"{name} must have a row for each of the {n_samples} samples; got {n_rows} rows. "
                 "A column 'split' tells splits apart."
             )
@@ -222,14 +223,14 @@ def join(
         different, counts = np.unique(spelled(names), return_counts=True)
         twice = different[counts > 1]
         if len(twice):
-            raise ValueError(
+            raise Refusal(
                 f"{whose} must have one row for each {key!r}; got {_examples(twice[:1])} more than "
                 "once. A column 'split' tells splits apart."
             )
     rows = places_among(wanted, keys)
     if rows is None:
         lacking = wanted[~np.isin(spelled(wanted), spelled(keys))]
-        raise ValueError(
+        raise Refusal(
             f"{name} must have a row for each of the {n_samples} samples, by {key!r}; got none for "
             f"{len(lacking)} of them: {_examples(lacking)}. It has {_examples(keys)}. Name both "
             f"alike. {_REMEDY}"
@@ -255,7 +256,7 @@ def _key(
     if not both and ROW in theirs:
         return ROW
     if not both:
-        raise ValueError(
+        raise Refusal(
             f"{name} must share a column {', '.join(KEYS)} with the samples, or count them in a "
             f"column row, from 0; got {', '.join(map(repr, theirs))} there, and "
             f"{', '.join(map(repr, ours)) or 'nothing'} with the samples. {_REMEDY}"
@@ -267,7 +268,7 @@ def _names_in(values: np.ndarray, key: str, whose: str) -> np.ndarray:
     """Return (M,) names of rows as whole numbers or text; none may be missing."""
     gone = np.flatnonzero(np.isnan(values) if values.dtype.kind == "f" else values == "")
     if len(gone):
-        raise ValueError(
+        raise Refusal(
             f"column {key!r} of {whose} must be there for every row; got none in row {gone[0]}."
         )
     if values.dtype.kind != "f":
@@ -377,7 +378,7 @@ class FactorTable:
         if not path.is_file():
             raise FileNotFoundError(f"factors must be a table; got {path}, which is not there.")
         if ending_of(path) not in ENDINGS:
-            raise ValueError(f"factors must be one of {', '.join(ENDINGS)}; got {path.name!r}.")
+            raise Refusal(f"factors must be one of {', '.join(ENDINGS)}; got {path.name!r}.")
         return cls(path.name, read_table(path, file), on, by_order)
 
     @property
@@ -430,7 +431,7 @@ class FactorTable:
         for each in (*continuous, *periods):
             if each not in self.columns:
                 known = ", ".join(map(repr, self.columns)) or "none"
-                raise ValueError(f"columns of {name} must be among {known}; got {each!r}.")
+                raise Refusal(f"columns of {name} must be among {known}; got {each!r}.")
         keys = {each: _as_key(frame[each]) for each in frame.columns}
         taken = join(representation, keys, on=self.on, by_order=self.by_order, name=name)
         factors = {}
@@ -438,7 +439,7 @@ class FactorTable:
             if each in representation.factors and each in KEYS:
                 continue
             if each in representation.factors:
-                raise ValueError(
+                raise Refusal(
                     f"columns of {name} must be new; got {each!r}, which is a factor already. "
                     "Rename it."
                 )
@@ -489,7 +490,7 @@ def _values(column: Any) -> np.ndarray:
             numbers_of(column)
         except ValueError:
             raise error from None
-        raise ValueError(f"{error} Or call it continuous: --continuous {column.name}.") from error
+        raise Refusal(f"{error} Or call it continuous: --continuous {column.name}.") from error
     if values.dtype.kind == "f" and np.isnan(values).any():
         return numbers_of(column)  # which says where
     return factor_of(values, str(column.name))

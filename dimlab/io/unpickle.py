@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from dimlab.io.files import DAMAGED, check_fits, reason_of
+from dimlab.refusals import Refusal
 
 FLAG = "trust_pickle=True (--trust-pickle)"
 _VERSIONS = (
@@ -83,7 +84,7 @@ def check_file(path: Path) -> None:
         return
     parts = [e.name for e in path.iterdir() if _SHARD.search(e.name)] if path.is_dir() else []
     if parts:
-        raise ValueError(
+        raise Refusal(
             f"checkpoint must be one file; got {path}, a folder with {len(parts)} parts of one, as "
             f"{min(parts)}. Load it with the package that wrote it, and save "
             "module.state_dict() in one file."
@@ -104,7 +105,7 @@ def read_weights(path: Path, file: BinaryIO, *, trust_pickle: bool = False) -> A
     head = file.read(8)
     if head[:2] not in (b"PK", b"\x80\x02", b"\x80\x04") and path.suffix != ".tar":
         what = f"one that begins with {head!r}" if head else "an empty one"
-        raise ValueError(f"{path.name} must be a torch or safetensors file; got {what}.")
+        raise Refusal(f"{path.name} must be a torch or safetensors file; got {what}.")
     _refuse_script(path, file)
     try:
         return read_torch(path, file)
@@ -113,7 +114,7 @@ def read_weights(path: Path, file: BinaryIO, *, trust_pickle: bool = False) -> A
             raise
         asked = _asked_for(file)
         if not trust_pickle:
-            raise ValueError(
+            raise Refusal(
                 f"{path.name} must hold only tensors and plain containers; got a pickle that asks "
                 f"for {asked}, and dimlab runs no code from a file. If you trust who wrote it, "
                 f"pass {FLAG}."
@@ -130,7 +131,7 @@ def open_safetensors(path: Path) -> Opened:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             return Opened("safetensors", tensors, dict(file.metadata() or {}))
     except (SafetensorError, *DAMAGED) as error:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must be a complete safetensors file; got a damaged or truncated one."
         ) from error
 
@@ -145,7 +146,7 @@ def _refuse_script(path: Path, file: BinaryIO) -> None:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return  # whoever reads it says what is wrong
     if {"code", "constants.pkl"} <= parts:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must hold only tensors and plain containers; got a TorchScript program. "
             f"Save its weights: torch.save(torch.jit.load({path.name!r}).state_dict(), "
             f"'weights.pth')."
@@ -161,15 +162,15 @@ def _load_trusted(path: Path, file: BinaryIO, asked: str) -> Any:
     try:
         return _loaded(path, file, weights_only=False)
     except ImportError as error:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} needs the package {error.name!r}, which its pickle asks for. Install it."
         ) from error
     except Exception as error:  # code of the file may raise anything
         raise _failing(path, error) from error
 
 
-def _failing(path: Path, error: BaseException) -> ValueError:
-    return ValueError(
+def _failing(path: Path, error: BaseException) -> Refusal:
+    return Refusal(
         f"{path.name} must be a complete torch file; got one whose pickle fails "
         f"({reason_of(error)})."
     )
@@ -196,7 +197,7 @@ def opened(path: Path, payload: Any) -> Opened:
         payload = dict(enumerate(payload))
     check_nesting(path, payload)
     if not isinstance(payload, Mapping):
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must hold a mapping of names to tensors; got {type(payload).__name__}."
         )
     tensors: dict[str, Tensor] = {}
@@ -211,7 +212,7 @@ def opened(path: Path, payload: Any) -> Opened:
             containers.append(name)
         elif isinstance(value, Tensor):
             if name in tensors:
-                raise ValueError(
+                raise Refusal(
                     f"{path.name} must name its tensors differently; got two called {name!r}, one "
                     "of them with the dots in its own name. Save the state dict alone."
                 )
@@ -263,14 +264,12 @@ def read_torch(path: Path, file: BinaryIO) -> Any:
         payload = _loaded(path, file, weights_only=True)
         n_bytes = sum(each.numel() * each.element_size() for each in _tensors_in(payload))
     except pickle.UnpicklingError as error:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must hold only tensors and plain containers; got a pickle that asks "
             "for more, and dimlab runs no code from a file. Save its tensors again."
         ) from error
     except DAMAGED as error:
-        raise ValueError(
-            f"{path.name} must be a complete torch file; got a damaged one."
-        ) from error
+        raise Refusal(f"{path.name} must be a complete torch file; got a damaged one.") from error
     check_fits(path, n_bytes)
     check_nesting(path, payload)
     return payload
@@ -311,11 +310,11 @@ def check_archive(path: Path, file: BinaryIO, *, checksums: bool = False) -> Non
             ]  # fmt: skip
             damaged = packed[0] if packed else archive.testzip() if checksums else None
     except DAMAGED as error:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must be a complete torch file; got a damaged one ({reason_of(error)})."
         ) from error
     if damaged is not None:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must hold its parts whole and unpacked; got {damaged!r} otherwise."
         )
 
@@ -359,7 +358,7 @@ def check_nesting(path: Path, payload: Any) -> None:
         size = len(parts) + sum(n for n, _ in known)
         depth = 1 + max((depth for _, depth in known), default=0)
         if size > _MOST or depth > _DEEPEST:
-            raise ValueError(
+            raise Refusal(
                 f"{path.name} must hold at most {_MOST} containers, at most {_DEEPEST} deep; got "
                 "more, or one within itself."
             )

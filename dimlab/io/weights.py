@@ -19,6 +19,7 @@ from dimlab.io.layouts import OPTIONAL, REMEDY, branch_of, looks_like, unwrapped
 from dimlab.io.matching import Match, check_names, find_encoder
 from dimlab.io.unpickle import Opened, fault_of, open_weights
 from dimlab.mask import DimensionMask
+from dimlab.refusals import Refusal
 
 if TYPE_CHECKING:
     from dimlab.io.inspecting import Inspection
@@ -169,11 +170,11 @@ def encoder_of(
     except Misnamed:
         raise
     except ValueError as error:  # names the file where it is to blame
-        raise ValueError(f"{path.name}: {error}") from error
+        raise Refusal(f"{path.name}: {error}") from error
     check_partial(match, opened, allow_partial)
     reason = refusal(path.name, opened, match, allow_partial, allow_untrained)
     if reason is not None:
-        raise ValueError(reason)
+        raise Refusal(reason)
     inspection = of_match(path, opened, match, loads="yes")
     module = match.blueprint.build()
     if match.guess is not None:
@@ -206,7 +207,7 @@ def _of_timm(name: str, allow_untrained: bool) -> LoadedEncoder:
     except (OSError, RuntimeError) as error:  # offline, or nobody has published any
         reason = " ".join(str(error).split())[:160].rstrip(".")
         if not allow_untrained:
-            raise ValueError(
+            raise Refusal(
                 f"{name} must have weights that timm can fetch; got: {reason}. Name a file and "
                 f"encoder={name!r}, or pass allow_untrained=True for random weights."
             ) from error

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dimlab.kernels.blocks import blocks
+from dimlab.refusals import Refusal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +60,7 @@ def refuse_ill_conditioned(system: RidgeSystem, penalty: float) -> None:
     """Raise where the closed form without a group could be off by more than 1e-8."""
     if system.condition > _LARGEST_CONDITION:
         at_least = penalty * system.condition / _LARGEST_CONDITION
-        raise ValueError(
+        raise Refusal(
             f"penalty must be at least {at_least:.1g} for these features, or rounding spoils the "
             f"closed form; got {penalty:g}."
         )

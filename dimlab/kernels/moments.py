@@ -15,6 +15,7 @@ import numpy as np
 
 from dimlab.devices import check_device
 from dimlab.kernels.rounding import eps_of, stored_precision
+from dimlab.refusals import Refusal, WrongType
 
 # Counts (B,), means (B, V, D), sums of squared deviations (B, V, D) and of their products (B, D, D)
 Arrays: TypeAlias = "tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]"
@@ -51,15 +52,15 @@ def accumulate(
         else:
             blocks = dealt[start : start + n_rows]
         if len(blocks) < n_rows:
-            raise ValueError("clusters must have one id a row; got fewer than there are rows.")
+            raise Refusal("clusters must have one id a row; got fewer than there are rows.")
         sums.add(views, blocks, start)
         row += n_rows
         if progress is not None:
             progress(row - first_row, total)
     if sums is None:
-        raise ValueError("source must hold at least one row; got none.")
+        raise Refusal("source must hold at least one row; got none.")
     if dealt is not None and row - first_row < len(dealt):
-        raise ValueError(
+        raise Refusal(
             f"clusters must have one id a row; got {len(dealt)} for {row - first_row} rows."
         )
     return sums.arrays(), sums.precision_found
@@ -261,18 +262,18 @@ class _Torch:
 def _refuse(part: np.ndarray, rows: np.ndarray) -> None:
     bad = np.argwhere(~(np.abs(part) <= LARGEST))
     if len(bad) == 0:
-        raise ValueError(
+        raise Refusal(
             f"features must be at most {LARGEST:g} in size; got values that sum to more. Divide "
             "them by a constant."
         )
     row, dimension = bad[0]
     value = part[row, dimension]
     if np.isfinite(value):
-        raise ValueError(
+        raise Refusal(
             f"features must be at most {LARGEST:g} in size; got {value:g} in dimension "
             f"{dimension}, row {rows[row]}. Divide them by a constant."
         )
-    raise ValueError(
+    raise Refusal(
         f"features must be finite; got {value} in dimension {dimension}, row {rows[row]}."
     )
 
@@ -285,12 +286,12 @@ def _length(source: Any) -> int:
 def _chunks(source: Any) -> Iterator[tuple[np.ndarray, ...]]:
     """Chunks of one length, whatever the batches: views (1 or 2 arrays of shape (n, D))."""
     if isinstance(source, tuple) and len(source) not in (1, 2):
-        raise ValueError(f"source must be one array, or two views; got {len(source)}.")
+        raise Refusal(f"source must be one array, or two views; got {len(source)}.")
     whole = hasattr(source, "shape") or isinstance(source, tuple)
     if whole:
         source = [source]
     elif not isinstance(source, Iterable):
-        raise TypeError(f"source must be rows or an iterable of them; got {type(source).__name__}.")
+        raise WrongType(f"source must be rows or an iterable of them; got {type(source).__name__}.")
     waiting: list[tuple[np.ndarray, ...]] = []
     n_waiting, shape = 0, None
     for batch in source:
@@ -316,12 +317,12 @@ def _chunks(source: Any) -> Iterator[tuple[np.ndarray, ...]]:
 
 def _check_batch(views: tuple[np.ndarray, ...], shape: tuple[int, int]) -> None:
     if len(views) != shape[0] or len(views) > 2:
-        raise ValueError(
+        raise Refusal(
             f"batches must all hold one array, or two views; got {len(views)} after {shape[0]}."
         )
     for view in views:
         if view.shape != (len(views[0]), shape[1]):
-            raise ValueError(
+            raise Refusal(
                 f"batches must have shape ({len(views[0])}, {shape[1]}); got {view.shape}."
             )
 
@@ -340,7 +341,7 @@ def _rows(batch: Any) -> np.ndarray:
         array = array.cpu().numpy()
     array = np.asanyarray(array)
     if array.ndim != 2 or array.shape[1] == 0:
-        raise ValueError(f"rows must have shape (n, D) with D >= 1; got {array.shape}.")
+        raise Refusal(f"rows must have shape (n, D) with D >= 1; got {array.shape}.")
     if array.dtype.kind != "f":
-        raise TypeError(f"rows must be floating; got {array.dtype}.")
+        raise WrongType(f"rows must be floating; got {array.dtype}.")
     return array

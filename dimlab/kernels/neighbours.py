@@ -32,6 +32,7 @@ from dimlab.kernels.certificate import (
     scanned_may_enter,
 )
 from dimlab.kernels.rows import WELL_CONDITIONED, Groups, Rows, pair_similarities
+from dimlab.refusals import Refusal
 
 _ELEMENTS = 1 << 22
 _CACHED = 1 << 18  # elements of arrays that a processor's cache holds
@@ -81,7 +82,7 @@ def find_neighbours_without(
     """Find neighbours without each group of several sets of groups, from one search."""
     # n_candidates and block change the time and the memory, never the result
     if not 1 <= k <= min(len(train), _MOST):
-        raise ValueError(f"k must lie in 1..{min(len(train), _MOST)}; got {k}.")
+        raise Refusal(f"k must lie in 1..{min(len(train), _MOST)}; got {k}.")
     m = min(len(train), _MOST, max(k, n_candidates or max(4 * k, _N_CANDIDATES)))
     widest = max(train.n_dimensions, *(len(groups) for groups in parts))
     if block is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dimlab.kernels.blocks import blocks
+from dimlab.refusals import Refusal
 
 _ELEMENTS = 1 << 22
 
@@ -62,7 +63,7 @@ def retrieval_at(gallery: int, n_closer: np.ndarray, n_candidates: int) -> np.nd
     from scipy.stats import hypergeom
 
     if not 1 <= gallery <= n_candidates:
-        raise ValueError(f"gallery must lie in 1..{n_candidates}; got {gallery}.")
+        raise Refusal(f"gallery must lie in 1..{n_candidates}; got {gallery}.")
     return np.asarray(hypergeom.pmf(0, n_candidates - 1, n_closer, gallery - 1))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from dimlab.refusals import Refusal
+
 # Formulas that are published as "effective rank" or "RankMe": whether the columns are centred,
 # whether singular values (1) or their squares (2) are normalised, and what is added to each share.
 DEFINITIONS: dict[str, tuple[bool, int, float]] = {
@@ -53,7 +55,7 @@ def power_law(singular_values: np.ndarray, ranks: tuple[int, int]) -> tuple[floa
     first, last = ranks
     n_positive = int((singular_values > 0).sum())
     if not 1 <= first < last <= n_positive:
-        raise ValueError(
+        raise Refusal(
             f"fit_range must be two ranks in 1..{n_positive}, the second larger; got {ranks}."
         )
     x = np.log(np.arange(first, last + 1))
@@ -79,7 +81,7 @@ def discriminant_rank(
 def _checked(singular_values: np.ndarray) -> np.ndarray:
     values = np.asarray(singular_values, dtype=np.float64)
     if not np.isfinite(values).all() or (values < 0).any() or not (values > 0).any():
-        raise ValueError(
+        raise Refusal(
             "singular_values must be finite, not negative and not all zero; "
             f"got {values.min(initial=0)} to {values.max(initial=0)}."
         )

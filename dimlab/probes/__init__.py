@@ -14,6 +14,8 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from dimlab.refusals import refusing
+
 __all__ = [  # noqa: RUF022 (in the order of a report)
     "evaluate",
     "ablate",
@@ -41,7 +43,12 @@ def outside_probes() -> dict[str, EntryPoint]:
 def all_probes() -> dict[str, Callable[..., Any]]:
     """Return dimlab's probes and those of other packages, by name."""
     own = {name: getattr(import_module(f"{__name__}.{name}"), name) for name in __all__}
-    return {**own, **{name: each.load() for name, each in outside_probes().items()}}
+    return {**own, **{name: loaded(each) for name, each in outside_probes().items()}}
+
+
+def loaded(point: EntryPoint) -> Callable[..., Any]:
+    """Return the probe of another package, whose ``ValueError`` refuses an argument or the data."""
+    return refusing(point.load())
 
 
 def needs_of(probe: Callable[..., Any]) -> tuple[set[str], ...]:

@@ -23,6 +23,7 @@ from dimlab.moments import Moments
 from dimlab.probes._moments import n_units, replicates
 from dimlab.probes._ranks import singular_values_of
 from dimlab.probes.decompose import SCALES
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
 STATISTICS = (
@@ -64,7 +65,7 @@ def sampled(
     dead = dead_dimensions(moments)
     live = np.flatnonzero(~dead)
     if len(live) == 0:
-        raise ValueError("representations must vary in some dimension; got a constant one.")
+        raise Refusal("representations must vary in some dimension; got a constant one.")
     n_effective = moments.n if ids is None else effective_samples((rows,), ids)
 
     def numbers(each: Moments) -> np.ndarray:

@@ -13,6 +13,7 @@ from dimlab.probes._factors import Factors
 from dimlab.probes._reading import AXES, basis_of
 from dimlab.probes.ablate import Ablation
 from dimlab.readers.base import Progress
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
 if TYPE_CHECKING:
@@ -245,7 +246,7 @@ def beside_of(
             or not single
             or ablation.basis != basis_of(test)
         ):
-            raise ValueError(
+            raise Refusal(
                 f"ablation must have one group for each of the {n_dimensions} dimensions, in the "
                 f"basis {basis_of(test)}; got {len(ablation.importance)} groups in the basis "
                 f"{ablation.basis}."
@@ -254,7 +255,7 @@ def beside_of(
     weights = test.meta.get("mask") if on_axes else None
     if trace is not None:
         if not on_axes or trace.weights.shape[1] != n_dimensions:
-            raise ValueError(
+            raise Refusal(
                 f"trace must be of the {n_dimensions} dimensions of test, on the axes; got "
                 f"{trace.weights.shape[1]} weights, where test is in the basis {basis_of(test)}."
             )

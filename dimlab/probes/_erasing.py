@@ -22,6 +22,7 @@ from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, kind
 from dimlab.probes._reading import Reading
 from dimlab.readers.base import Split, classify
 from dimlab.readers.ridge import Ridge
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
 NOTHING = "nothing"
@@ -112,10 +113,10 @@ def by_effect(
     from scipy.stats import false_discovery_control
 
     if train.labels is None:
-        raise ValueError("erase needs labels: build the Representation with labels=(N,) class ids.")
+        raise Refusal("erase needs labels: build the Representation with labels=(N,) class ids.")
     factors = Factors.of(train, train.labels, [factor], clusters)
     if not factors.identifiable[0]:
-        raise ValueError(
+        raise Refusal(
             f"factor must vary within classes of train, or it cannot be told from the label; got "
             f"{factor!r}, of whose variance {factors.left_given_label[0]:.2%} is left."
         )
@@ -277,11 +278,11 @@ def targets_of(
     for name, split in splits.items():
         if factor not in split.factors:
             known = ", ".join(map(repr, split.factors)) or "none"
-            raise ValueError(
+            raise Refusal(
                 f"factor must be in every split; got {factor!r}, where {name} has {known}."
             )
         if split.meta.get("per_view"):
-            raise ValueError(
+            raise Refusal(
                 f"{name} must have one row a sample, or intervals would be too narrow; got stacked "
                 "views. Pass the representation that per_view() was called on."
             )
@@ -289,7 +290,7 @@ def targets_of(
     kind = kinds["train"]
     for name, other in kinds.items():
         if other != kind:
-            raise ValueError(f"{name} must have {factor!r} as a {kind} factor; got {other}.")
+            raise Refusal(f"{name} must have {factor!r} as a {kind} factor; got {other}.")
     for name, split in splits.items():
         values = split.factors[factor]
         if (
@@ -297,7 +298,7 @@ def targets_of(
             if values.dtype.kind in "fiu"
             else len(np.unique(values)) == 1
         ):
-            raise ValueError(
+            raise Refusal(
                 f"{name} must vary in {factor!r}, or there is nothing to read; got one value."
             )
     if kind == "categorical":
@@ -307,7 +308,7 @@ def targets_of(
                 each for each in np.unique(split.factors[factor]) if each not in known_values
             ]
             if unknown:
-                raise ValueError(
+                raise Refusal(
                     f"{name} must have the categories of {factor!r} that train has; got "
                     f"{unknown[0]!s}."
                 )

@@ -13,6 +13,7 @@ from dimlab.cuts import deal_folds
 from dimlab.kernels.effects import Effects, effects, expand, orthonormal, without_class_means
 from dimlab.kernels.rounding import eps_of, spread_floor
 from dimlab.names import FILES, NAMES, word_of
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
 LEFT_OUT = "left out"
@@ -161,15 +162,15 @@ def check_enough(known: Factors, n_folds: int, n_permutations: int, seed: int) -
     settings = (("n_folds", n_folds, 2), ("n_permutations", n_permutations, 1), ("seed", seed, 0))
     for name, value, least in settings:
         if value < least:
-            raise ValueError(f"{name} must be >= {least}; got {value}.")
+            raise Refusal(f"{name} must be >= {least}; got {value}.")
     if known.n_units < n_folds:
         what = "samples" if known.clusters is None else "clusters"
-        raise ValueError(
+        raise Refusal(
             f"n_folds must be at most the number of {what}, {known.n_units}; got {n_folds}."
         )
     n = len(known.codes)
     if n * (1 - 1 / n_folds) <= known.n_columns + 1:
-        raise ValueError(
+        raise Refusal(
             f"attribute needs more than {int((known.n_columns + 1) / (1 - 1 / n_folds))} samples "
             f"for {len(known.names)} factors and {known.codes.max() + 1} classes; got {n}."
         )
@@ -253,21 +254,21 @@ def _names(
         named = [factors] if isinstance(factors, str) else list(factors)
     if not named:
         listed = "".join(f" {name!r} is {note}" for name, note in left_out.items())
-        raise ValueError(
+        raise Refusal(
             "attribute needs factors: build the Representation with factors={name: (N,)}, or "
             f"encode views and pass per_view().{listed}"
         )
     for name in named:
         if name not in known:
             listed = ", ".join(map(repr, known)) or "none"
-            raise ValueError(f"factors must be among {listed}; got {name!r}.")
+            raise Refusal(f"factors must be among {listed}; got {name!r}.")
         if name in left_out:
-            raise ValueError(
+            raise Refusal(
                 "factors must have at most half as many categories as there are samples; got "
                 f"{name!r}, {left_out[name].removeprefix(LEFT_OUT + ': ')}"
             )
     if len(set(named)) < len(named):
-        raise ValueError(f"factors must be named once; got {', '.join(named)}.")
+        raise Refusal(f"factors must be named once; got {', '.join(named)}.")
     return tuple(named)
 
 

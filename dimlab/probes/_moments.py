@@ -12,6 +12,7 @@ from dimlab.clusters import cluster_ids
 from dimlab.moments import Moments
 from dimlab.probes._reading import basis_of, sample_of
 from dimlab.readers.base import Progress
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Result, detail, scalar
 
@@ -43,7 +44,7 @@ def ids_of(
     if not isinstance(representation, Moments):
         return cluster_ids(representation, clusters)
     if clusters is not None:
-        raise ValueError(
+        raise Refusal(
             "clusters must be left out for moments, whose rows are dealt to blocks already; got "
             "some. Give the rows, or clusters= to Moments.of."
         )
@@ -77,7 +78,7 @@ def moments_of(
 def refuse_pairs(representation: Representation | Moments, what: str = "") -> None:
     """Refuse moments of pairs of views where those of single rows are needed."""
     if isinstance(representation, Moments) and representation.has_views:
-        raise ValueError(
+        raise Refusal(
             f"representation must be moments of single rows{what}; got moments of pairs of views. "
             "Accumulate one view."
         )
@@ -86,7 +87,7 @@ def refuse_pairs(representation: Representation | Moments, what: str = "") -> No
 def refuse_few(n_samples: int, least: int, what: str) -> None:
     """Refuse fewer samples than a probe needs."""
     if n_samples < least:
-        raise ValueError(f"{what} needs at least {least} samples; got {n_samples}.")
+        raise Refusal(f"{what} needs at least {least} samples; got {n_samples}.")
 
 
 def n_units(moments: Moments, ids: np.ndarray | None) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from dimlab.cuts import held_out, n_classes_kept
 from dimlab.probes._reading import Reading
 from dimlab.readers.base import Split
+from dimlab.refusals import Refusal
 
 ORDERS = ("worst-first", "best-first", "random", "greedy-backward", "greedy-forward")
 _HELD_OUT = 0.2
@@ -30,19 +31,19 @@ def orders_of_removal(
     if not isinstance(order, str):
         given = np.asarray(order)
         if given.shape != (n_groups,) or not np.array_equal(np.sort(given), np.arange(n_groups)):
-            raise ValueError(
+            raise Refusal(
                 f"order must be a permutation of the {n_groups} groups; got {in_short(given)}."
             )
         return [given.astype(np.int64)], 0
     if order not in ORDERS:
-        raise ValueError(
+        raise Refusal(
             f"order must be one of {', '.join(map(repr, ORDERS))}, or an array; got {order!r}."
         )
     if order == "random":
         return [rng.permutation(n_groups) for _ in range(n_random)], 0
     if order.startswith("greedy"):
         if not hasattr(reading.reader, "greedy_order") or any(len(group) > 1 for group in groups):
-            raise ValueError(
+            raise Refusal(
                 f"order={order!r} must go with reader='ridge' and single dimensions; got reader="
                 f"{reading.name!r} and {n_groups} groups."
             )
@@ -75,7 +76,7 @@ def _importance_on_train(
     share = min(_HELD_OUT, _MOST_HELD_OUT / len(codes))
     judged = held_out(codes, share, rng.permutation(len(codes)), clusters=clusters)
     if not judged.any():
-        raise ValueError(
+        raise Refusal(
             "train must have classes of at least 2 rows, or clusters, to rank dimensions; got "
             "none. Pass an array as order."
         )

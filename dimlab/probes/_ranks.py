@@ -12,6 +12,7 @@ from dimlab.kernels.rounding import eigenvalue_floor
 from dimlab.kernels.spectra import DEFINITIONS, discriminant_rank, entropy_rank
 from dimlab.moments import Moments
 from dimlab.probes._moments import caution_of_rank, refuse_few
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
 ALIKE = "the means of the samples' views are all the same."
@@ -65,7 +66,7 @@ def effective_rank(features: np.ndarray, *, definition: str = "rankme") -> float
     3.0
     """
     if definition not in DEFINITIONS:
-        raise ValueError(
+        raise Refusal(
             f"definition must be one of {', '.join(map(repr, DEFINITIONS))}; got {definition!r}."
         )
     known = features if isinstance(features, Representation) else Representation(features)
@@ -121,13 +122,13 @@ def lidar(views: np.ndarray, *, delta: float = 1e-4, added: float = 1e-7) -> flo
     """
     views = np.asarray(views)
     if views.ndim != 3 or len(views) < 2 or views.shape[1] < 2:
-        raise ValueError(f"views must have shape (V, N, D) with V, N >= 2; got {views.shape}.")
+        raise Refusal(f"views must have shape (V, N, D) with V, N >= 2; got {views.shape}.")
     if not delta > 0 or not added >= 0:
-        raise ValueError(f"delta must be > 0 and added >= 0; got {delta} and {added}.")
+        raise Refusal(f"delta must be > 0 and added >= 0; got {delta} and {added}.")
     between, within = _view_moments(views, 1, 0)
     found = _lidar(between.whole(), within[0], len(views), delta, added)
     if found is None:
-        raise ValueError(f"views must differ between samples; got others: {ALIKE}")
+        raise Refusal(f"views must differ between samples; got others: {ALIKE}")
     return found
 
 
@@ -168,7 +169,7 @@ def _not_all_zero(values: np.ndarray, centred: bool) -> np.ndarray:
     if values.any():
         return values
     what = "vary" if centred else "have an entry that is not zero"
-    raise ValueError(f"features must {what}; got none, whose ranks are undefined.")
+    raise Refusal(f"features must {what}; got none, whose ranks are undefined.")
 
 
 def _view_moments(

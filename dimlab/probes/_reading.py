@@ -29,6 +29,7 @@ from dimlab.readers.base import (
     name_of,
     running,
 )
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Result, scalar
 
@@ -128,12 +129,12 @@ class Reading:
         if fill is not None:
             check_choice("fill", fill, FILLS)
         if refit is False and not getattr(made, "FREEZES", True):
-            raise ValueError(
+            raise Refusal(
                 f"refit must be True for reader {name!r}, which has no weights; got False."
             )
         refit = getattr(made, "REFITS", True) if refit is None else bool(refit)
         if refit and fill is not None:
-            raise ValueError(
+            raise Refusal(
                 "fill must be left out where the reader is refitted (pass refit=False to freeze "
                 f"it); got {fill!r}."
             )
@@ -193,7 +194,7 @@ class Reading:
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse a name that is not among those allowed."""
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
+        raise Refusal(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
 
 
 def labelled(
@@ -201,14 +202,12 @@ def labelled(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels of two splits of the same dimensions, or say what is missing."""
     if train.n_dimensions != test.n_dimensions:
-        raise ValueError(
+        raise Refusal(
             f"test must have {train.n_dimensions} dimensions to match train; got "
             f"{test.n_dimensions}."
         )
     if train.labels is None or test.labels is None:
-        raise ValueError(
-            f"{what} needs labels: build the Representation with labels=(N,) class ids."
-        )
+        raise Refusal(f"{what} needs labels: build the Representation with labels=(N,) class ids.")
     return train.labels, test.labels
 
 
@@ -219,7 +218,7 @@ def coded(
     train_labels, test_labels = labelled(train, test, what)
     bases = basis_of(train), basis_of(test)
     if bases[0] != bases[1]:
-        raise ValueError(
+        raise Refusal(
             f"test must be in the basis of train, {bases[0]}; got {bases[1]}. Apply the same Basis "
             "to both."
         )
@@ -319,22 +318,22 @@ def checked_groups(groups: GroupsLike | None, n_dimensions: int) -> list[np.ndar
         return list(np.arange(n_dimensions)[:, None])
     if isinstance(groups, np.ndarray) and groups.ndim == 1 and groups.dtype.kind in "iu":
         if len(groups) != n_dimensions:
-            raise ValueError(
+            raise Refusal(
                 f"groups must have one id for each of the {n_dimensions} dimensions, or be a list "
                 f"of index arrays; got {len(groups)} ids."
             )
         return groups_of(groups)
     if len(groups) == 0:
-        raise ValueError("groups must hold at least one group; got none.")
+        raise Refusal("groups must hold at least one group; got none.")
     checked = []
     for position, group in enumerate(groups):
         index = np.asarray(group)
         if index.ndim != 1 or len(index) == 0 or index.dtype.kind not in "iu":
-            raise ValueError(
+            raise Refusal(
                 f"groups[{position}] must be a list of at least one dimension; got {group!r}."
             )
         if index.min() < 0 or index.max() >= n_dimensions:
-            raise ValueError(
+            raise Refusal(
                 f"groups[{position}] must lie in [0, {n_dimensions}); got "
                 f"{index.min()}..{index.max()}."
             )

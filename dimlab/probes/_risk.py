@@ -12,6 +12,7 @@ import numpy as np
 from dimlab.kernels.paired import proportion_interval
 from dimlab.mask import DimensionMask
 from dimlab.readers.base import Progress
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def check_classes(codes: np.ndarray, clusters: np.ndarray | None) -> None:
     pairs = np.unique(np.column_stack([codes, units]), axis=0)
     if np.bincount(pairs[:, 0]).max() < 2:
         what = "sample" if clusters is None else "cluster"
-        raise ValueError(
+        raise Refusal(
             f"labels must have a class of at least two {what}s; got one {what} of every class. The "
             f"population's risk needs class means without the {what} that is compared with them."
         )
@@ -52,7 +53,7 @@ def checked_numbers(n_negatives: int | Sequence[int]) -> list[int]:
     except TypeError:
         numbers = []
     if not numbers or numbers[0] < 1:
-        raise ValueError(
+        raise Refusal(
             f"n_negatives must be an integer >= 1, or at least one of them; got {n_negatives!r}."
         )
     return numbers
@@ -61,27 +62,27 @@ def checked_numbers(n_negatives: int | Sequence[int]) -> list[int]:
 def check_settings(temperature: float, n_bootstrap: int, seed: int) -> None:
     low, high = _LIMITS
     if not low <= temperature <= high:
-        raise ValueError(f"temperature must lie in [{low:g}, {high:g}]; got {temperature}.")
+        raise Refusal(f"temperature must lie in [{low:g}, {high:g}]; got {temperature}.")
     for name, value, least in (("n_bootstrap", n_bootstrap, 2), ("seed", seed, 0)):
         if not isinstance(value, int | np.integer) or value < least:
-            raise ValueError(f"{name} must be an integer >= {least}; got {value!r}.")
+            raise Refusal(f"{name} must be an integer >= {least}; got {value!r}.")
 
 
 def labelled_views(representation: Representation) -> tuple[np.ndarray, np.ndarray]:
     """Return views (V, N, D) and class indices from 0, (N,)."""
     if representation.labels is None:
-        raise ValueError(
+        raise Refusal(
             "bound_risk needs labels: build the Representation with labels=(N,) class ids."
         )
     views = representation.views
     if views is None or len(views) < 2:
-        raise ValueError(
+        raise Refusal(
             "bound_risk needs two views of each sample: encode(..., n_views=2), or build the "
             "Representation with views=(V, N, D), V >= 2."
         )
     classes, codes = np.unique(representation.labels, return_inverse=True)
     if len(classes) < 2:
-        raise ValueError(
+        raise Refusal(
             f"labels must have at least 2 classes; got class {classes[0]} alone. With one class "
             "there is no risk to bound."
         )
@@ -94,9 +95,7 @@ def masks_of(mask: DimensionMask | None, n_dimensions: int, seed: int) -> dict[s
     if mask is None:
         return weights
     if len(mask) != n_dimensions:
-        raise ValueError(
-            f"mask must have {n_dimensions} weights to match features; got {len(mask)}."
-        )
+        raise Refusal(f"mask must have {n_dimensions} weights to match features; got {len(mask)}.")
     permuted = mask.permuted(np.random.default_rng(seed))
     controls = {"constant": mask.constant(), "permuted": permuted, "inverted": mask.inverted()}
     for name, each in {"learned": mask, **controls}.items():

@@ -34,6 +34,7 @@ from dimlab.probes._reading import (
 from dimlab.readers.base import Outcomes, Progress, Split
 from dimlab.readers.linear import Linear, Standardiser
 from dimlab.readers.ridge import Ridge
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import ABSENT, column, detail, entry, per, scalar
 
@@ -392,7 +393,7 @@ def ablate(
     classes, bank, queries = coded(train, test, "ablate")
     removed = checked_groups(groups, train.n_dimensions)
     if n_bootstrap < 1:
-        raise ValueError(f"n_bootstrap must be >= 1; got {n_bootstrap}.")
+        raise Refusal(f"n_bootstrap must be >= 1; got {n_bootstrap}.")
     rows = Rows.of(train, test, clusters)
     n_bytes = (92 if resample == "train" else 68) * len(test) * len(removed)
     reading = reading.within("ablate", train, n_bytes)
@@ -436,7 +437,7 @@ def _check_resample(resample: str, reading: Reading, score: str) -> None:
     check_choice("resample", resample, RESAMPLES)
     ridge = isinstance(reading.reader, Ridge)
     if resample == "train" and (not ridge or score == "balanced_accuracy"):
-        raise ValueError(
+        raise Refusal(
             "resample must be 'test' unless reader is 'ridge' and score is 'accuracy' or "
             f"'log_loss'; got 'train' with reader {reading.name!r} and score {score!r}."
         )

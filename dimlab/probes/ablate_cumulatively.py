@@ -27,6 +27,7 @@ from dimlab.probes._reading import (
     documented,
 )
 from dimlab.readers.base import Progress, Split
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import column, detail, entries, entry, per, scalar
 
@@ -262,9 +263,9 @@ def ablate_cumulatively(
     chosen = _disjoint(checked_groups(groups, train.n_dimensions))
     for name, value, least in (("n_random", n_random, 1), ("n_points", n_points, 2)):
         if value is not None and value < least:
-            raise ValueError(f"{name} must be >= {least}; got {value}.")
+            raise Refusal(f"{name} must be >= {least}; got {value}.")
     if not 0 < margin < 1:
-        raise ValueError(f"margin must lie in (0, 1); got {margin:g}.")
+        raise Refusal(f"margin must lie in (0, 1); got {margin:g}.")
     rows = Rows.of(train, test, clusters)
     rng = np.random.default_rng(seed)
     name = order if isinstance(order, str) else "given"
@@ -327,7 +328,7 @@ def _disjoint(groups: list[np.ndarray]) -> list[np.ndarray]:
     dimensions, counts = np.unique(np.concatenate(groups), return_counts=True)
     if counts.max() > 1:
         twice = dimensions[counts > 1][0]
-        raise ValueError(
+        raise Refusal(
             f"groups must not share dimensions when they are removed in turn; got dimension "
             f"{twice} twice."
         )

@@ -30,6 +30,7 @@ from dimlab.probes._reading import basis_of, labelled, sample_of
 from dimlab.probes.ablate import Ablation
 from dimlab.probes.erase import Erasure, erase
 from dimlab.readers.base import Progress
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Result, Verdict, column, detail, entries, entry, per, scalar
 
@@ -417,7 +418,7 @@ def attribute(
     """
     _, labels = labelled(train, test, "attribute")
     if basis_of(train) != basis_of(test):
-        raise ValueError(
+        raise Refusal(
             f"test must be in the basis of train, {basis_of(train)}; got {basis_of(test)}. Apply "
             "the same Basis to both."
         )

@@ -32,6 +32,7 @@ from dimlab.probes._risk import (
 )
 from dimlab.probes._risk_words import INFERRED, INTERVALS, sentences_of
 from dimlab.readers.base import Progress
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Result, Verdict, column, detail, entries, entry, per, scalar
 
@@ -225,7 +226,7 @@ class RiskBound(Result):
         columns = np.flatnonzero(np.array(self.terms) == term)
         if len(columns) == 0:
             known = ", ".join(map(repr, dict.fromkeys(self.terms)))
-            raise ValueError(f"term must be one of {known}; got {term!r}.")
+            raise Refusal(f"term must be one of {known}; got {term!r}.")
         found = (self.values if values is None else values)[:, columns]
         return found if term in SWEPT else found[:, 0]
 
@@ -258,7 +259,7 @@ class RiskBound(Result):
             zip(_COMPARED, (self.permuted_variance, self.permuted_cross_entropy), strict=True)
         )
         if term not in known:
-            raise ValueError(f"term must be one of {', '.join(map(repr, known))}; got {term!r}.")
+            raise Refusal(f"term must be one of {', '.join(map(repr, known))}; got {term!r}.")
         if "learned" not in self.masks:
             return float("nan")
         learned = self.of(term, self.in_sample)[self.masks.index("learned")]
@@ -458,7 +459,7 @@ def bound_risk(
     numbers = checked_numbers(n_negatives)
     check_settings(temperature, n_bootstrap, seed)
     if n_permuted < 1:
-        raise ValueError(f"n_permuted must be >= 1; got {n_permuted}.")
+        raise Refusal(f"n_permuted must be >= 1; got {n_permuted}.")
     views, codes = labelled_views(representation)
     rows = 53 * representation.features.size + 24 * len(codes) * n_bootstrap
     hold(rows, "bound_risk", f"{len(codes):,} rows", "Pass fewer (--max-queries).")

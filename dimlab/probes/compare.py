@@ -27,6 +27,7 @@ from dimlab.probes._moments import caution_of_rank, ids_of, in_blocks
 from dimlab.probes._reading import basis_of
 from dimlab.probes.decompose import SCALES
 from dimlab.readers.base import Progress
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Result, column, detail, entry, per, scalar
 
@@ -379,16 +380,14 @@ def _checked(
 ) -> tuple[tuple[str, ...], int]:
     names = tuple(representations)
     if len(names) < 2:
-        raise ValueError(f"representations must be two or more; got {len(names)}.")
+        raise Refusal(f"representations must be two or more; got {len(names)}.")
     if reference is not None and reference not in names:
-        raise ValueError(
-            f"reference must be one of {', '.join(map(repr, names))}; got {reference!r}."
-        )
+        raise Refusal(f"reference must be one of {', '.join(map(repr, names))}; got {reference!r}.")
     if n_blocks < 2:
-        raise ValueError(f"n_blocks must be >= 2; got {n_blocks}.")
+        raise Refusal(f"n_blocks must be >= 2; got {n_blocks}.")
     for name, each in representations.items():
         if len(each) < 4:
-            raise ValueError(f"compare needs at least 4 samples; got {len(each)} in {name!r}.")
+            raise Refusal(f"compare needs at least 4 samples; got {len(each)} in {name!r}.")
     return names, names.index(reference) if reference is not None else 0
 
 

@@ -21,6 +21,7 @@ from dimlab.probes._reading import (
     documented,
 )
 from dimlab.readers.base import Progress
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
 
@@ -223,7 +224,7 @@ def confirm_harmful(
         device=device, memory=memory,
     )  # fmt: skip
     if n_splits < 1:
-        raise ValueError(f"n_splits must be >= 1; got {n_splits}.")
+        raise Refusal(f"n_splits must be >= 1; got {n_splits}.")
     _, bank, queries = coded(train, test, "confirm_harmful")
     chosen = checked_groups(groups, train.n_dimensions)
     reading = reading.within("confirm_harmful", train, 36 * len(test) * len(chosen))

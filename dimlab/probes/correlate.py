@@ -39,6 +39,7 @@ from dimlab.probes._moments import (
     said_of,
 )
 from dimlab.readers.base import Progress
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import ABSENT, column, detail, entries, entry, per, scalar
 
@@ -226,7 +227,7 @@ class Correlation(OfRows):
         import pandas as pd
 
         if n < 1:
-            raise ValueError(f"n must be >= 1; got {n}.")
+            raise Refusal(f"n must be >= 1; got {n}.")
         size = np.abs(np.nan_to_num(self.matrix, nan=-1.0))
         size[np.isnan(self.matrix)] = -1.0
         np.fill_diagonal(size, -1.0)
@@ -342,9 +343,9 @@ def correlate(
     [0.5, -0.0, 0.5]
     """
     if n_draws < 0:
-        raise ValueError(f"n_draws must be >= 0; got {n_draws}.")
+        raise Refusal(f"n_draws must be >= 0; got {n_draws}.")
     if n_blocks < 2:
-        raise ValueError(f"n_blocks must be >= 2; got {n_blocks}.")
+        raise Refusal(f"n_blocks must be >= 2; got {n_blocks}.")
     rows: tuple[np.ndarray, ...] = ()
     if not isinstance(representation, Moments):
         rows = rows_of(representation, within)
@@ -352,7 +353,7 @@ def correlate(
         matrices = 17 * n_blocks * rows[0].shape[1] ** 2
         hold(matrices, "correlate", f"{n_blocks} blocks of moments", "Pass fewer (--blocks).")
     elif within and representation.has_views:
-        raise ValueError(
+        raise Refusal(
             "within must be left out for moments of pairs of views; got True. Accumulate one view."
         )
     ids = ids_of(representation, clusters)
@@ -363,7 +364,7 @@ def correlate(
     dead = dead_dimensions(moments)
     live = np.flatnonzero(~dead)
     if len(live) == 0:
-        raise ValueError(ALL_CONSTANT)
+        raise Refusal(ALL_CONSTANT)
     if dead.any():
         warnings.warn(
             f"{dead.sum()} of {len(dead)} dimensions do not vary and are left out.",

@@ -39,6 +39,7 @@ from dimlab.probes._ranks import (
     singular_values_of_rows,
 )
 from dimlab.readers.base import Progress
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
 
@@ -317,7 +318,7 @@ def decompose(
     (3.69, 6)
     """
     if n_blocks < 1:
-        raise ValueError(f"n_blocks must be >= 1; got {n_blocks}.")
+        raise Refusal(f"n_blocks must be >= 1; got {n_blocks}.")
     known = None if isinstance(representation, Moments) else representation
     refuse_pairs(representation, " for a spectrum")
     views = None

@@ -37,6 +37,7 @@ from dimlab.probes._reading import (
 )
 from dimlab.readers.base import Progress
 from dimlab.readers.linear import check_penalty
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
 
@@ -329,7 +330,7 @@ def erase(
     ids = [rows.test]
     if in_distribution is not None:
         if not (clusters is None or isinstance(clusters, str)):
-            raise ValueError(
+            raise Refusal(
                 "clusters must name a factor of every split where in_distribution is given; got "
                 "arrays. Add them to factors= of each Representation."
             )
@@ -387,8 +388,8 @@ def _check_counts(
     settings = (("n_random", n_random, 1), ("n_bootstrap", n_bootstrap, 1), ("seed", seed, 0))
     for name, value, least in settings:
         if value < least:
-            raise ValueError(f"{name} must be >= {least}; got {value}.")
+            raise Refusal(f"{name} must be >= {least}; got {value}.")
     if n_removed is not None and not 1 <= n_removed < n_dimensions:
-        raise ValueError(
+        raise Refusal(
             f"n_removed must lie in 1..{n_dimensions - 1}, to leave a dimension; got {n_removed}."
         )

@@ -23,6 +23,7 @@ from dimlab.probes._reading import (
 from dimlab.readers import KNN
 from dimlab.readers import __all__ as NAMED
 from dimlab.readers.base import Progress, Run, Split, classify
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import column, detail, entries, entry, per
 
@@ -241,7 +242,7 @@ def _check_readers(readers: Sequence[ReaderLike]) -> None:
     unknown = [each for each in readers if isinstance(each, str) and each not in known]
     if unknown or isinstance(readers, str) or len(readers) == 0:
         listed = ", ".join(map(repr, known))
-        raise ValueError(f"readers must be some of {listed}; got {readers!r}.")
+        raise Refusal(f"readers must be some of {listed}; got {readers!r}.")
 
 
 def _names(readings: Sequence[Reading]) -> list[str]:

@@ -24,6 +24,7 @@ from dimlab.probes._reading import ReaderLike
 from dimlab.probes._redundancy import by_chance, copies, explained, pivots, stability
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
 from dimlab.readers.base import Progress, name_of
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
 
@@ -363,12 +364,12 @@ def find_redundancy(
     """
     for name, value in (("cut", cut), ("keep", keep)):
         if not 0 < value <= 1:
-            raise ValueError(f"{name} must lie in (0, 1]; got {value:g}.")
+            raise Refusal(f"{name} must lie in (0, 1]; got {value:g}.")
     if n_blocks < 2:
-        raise ValueError(f"n_blocks must be >= 2; got {n_blocks}.")
+        raise Refusal(f"n_blocks must be >= 2; got {n_blocks}.")
     known = None if isinstance(representation, Moments) else representation
     if reader is not None and (known is None or known.labels is None):
-        raise ValueError(
+        raise Refusal(
             "reader must come with a Representation that has labels; got "
             + ("moments." if known is None else "no labels.")
         )
@@ -381,7 +382,7 @@ def find_redundancy(
     dead = dead_dimensions(moments)
     live = np.flatnonzero(~dead)
     if len(live) == 0:
-        raise ValueError(ALL_CONSTANT)
+        raise Refusal(ALL_CONSTANT)
     matrix = correlation_of(moments, dead)
     shares = explained(moments, matrix, live, known, ids)
     caution = ""
@@ -440,7 +441,7 @@ def _accuracies(
     order_of_rows = np.random.default_rng(seed).permutation(len(labels))
     judged = held_out(labels, 0.5, order_of_rows, clusters=ids)
     if not judged.any():
-        raise ValueError("labels must have a class of at least 2 samples for a reader; got none.")
+        raise Refusal("labels must have a class of at least 2 samples for a reader; got none.")
     fit, judge = representation.take(~judged), representation.take(judged)
     curve = ablate_cumulatively(fit, judge, order=order[::-1], reader=reader, seed=seed)
     found = np.full(len(order), np.nan)

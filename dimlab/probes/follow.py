@@ -13,6 +13,7 @@ from dimlab.probes._reading import AXES
 from dimlab.probes.ablate import Ablation
 from dimlab.probes.attribute import Attribution
 from dimlab.probes.find_redundancy import Redundancy
+from dimlab.refusals import Refusal
 from dimlab.result import Result, Verdict, column, detail, entries, entry, per, scalar
 
 NEEDS: tuple[set[str], ...] = ({"trace"},)
@@ -385,7 +386,7 @@ def follow(
     _check_numbers(tolerance, n_bootstrap, n_permutations, seed)
     weights = np.asarray(trace.weights, dtype=np.float64)
     if weights.size == 0:
-        raise ValueError(f"trace must hold at least one weight; got shape {weights.shape}.")
+        raise Refusal(f"trace must hold at least one weight; got shape {weights.shape}.")
     measured = _measured(weights.shape[1], ablation, redundancy, attribution)
     links = [
         row
@@ -414,11 +415,11 @@ def follow(
 
 def _check_numbers(tolerance: float, n_bootstrap: int, n_permutations: int, seed: int) -> None:
     if not 0 <= tolerance < 1:
-        raise ValueError(f"tolerance must lie in [0, 1); got {tolerance:g}.")
+        raise Refusal(f"tolerance must lie in [0, 1); got {tolerance:g}.")
     least = {"n_bootstrap": (n_bootstrap, 2), "n_permutations": (n_permutations, 1)}
     for name, (value, minimum) in {**least, "seed": (seed, 0)}.items():
         if value < minimum:
-            raise ValueError(f"{name} must be >= {minimum}; got {value}.")
+            raise Refusal(f"{name} must be >= {minimum}; got {value}.")
 
 
 def _measured(
@@ -443,13 +444,11 @@ def _measured(
 
 def _check_result(name: str, result: Any, n_dimensions: int, wanted: int) -> None:
     if result.basis != AXES:
-        raise ValueError(
+        raise Refusal(
             f"{name} must be in the basis of the {AXES}, which a mask weighs; got {result.basis}."
         )
     if n_dimensions != wanted:
-        raise ValueError(
-            f"{name} must have {wanted} dimensions to match trace; got {n_dimensions}."
-        )
+        raise Refusal(f"{name} must have {wanted} dimensions to match trace; got {n_dimensions}.")
 
 
 def _importance(ablation: Ablation) -> np.ndarray:
@@ -457,7 +456,7 @@ def _importance(ablation: Ablation) -> np.ndarray:
     dimensions = np.concatenate([np.asarray(group) for group in ablation.groups])
     wanted = np.arange(ablation.n_dimensions)
     if len(ablation.groups) != len(wanted) or not np.array_equal(np.sort(dimensions), wanted):
-        raise ValueError(
+        raise Refusal(
             "ablation must be of every single dimension; got "
             f"{len(ablation.groups)} groups of {len(wanted)} dimensions. Call ablate without "
             "groups."

@@ -20,6 +20,7 @@ from dimlab.probes._reading import (
     documented,
 )
 from dimlab.readers.base import Progress
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import column, entries, entry, per, scalar
 
@@ -201,9 +202,9 @@ def random_masks(
     rates = _checked_rates(drop)
     n_dimensions = train.n_dimensions
     if n_masks < 2:
-        raise ValueError(f"n_masks must be >= 2; got {n_masks}.")
+        raise Refusal(f"n_masks must be >= 2; got {n_masks}.")
     if n_dimensions < 2 or len(test) < 2:
-        raise ValueError(
+        raise Refusal(
             "random_masks needs at least 2 dimensions and 2 test samples; got "
             f"{n_dimensions} and {len(test)}."
         )
@@ -244,7 +245,7 @@ def random_masks(
 def _checked_rates(drop: Sequence[float]) -> np.ndarray:
     rates = np.atleast_1d(np.asarray(drop, dtype=np.float64))
     if rates.ndim != 1 or len(rates) == 0 or not ((rates > 0) & (rates < 1)).all():
-        raise ValueError(f"drop must hold shares in (0, 1); got {np.ravel(rates).tolist()}.")
+        raise Refusal(f"drop must hold shares in (0, 1); got {np.ravel(rates).tolist()}.")
     return rates
 
 

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from dimlab.kernels.downdate import first_largest, log_losses
+from dimlab.refusals import Refusal, WrongType
 
 Progress = Callable[[int, int], None]
 
@@ -128,7 +129,7 @@ class Named:
     def _check_width(self, features: np.ndarray) -> None:
         n_dimensions = self._train[0].shape[1]
         if np.ndim(features) != 2 or np.shape(features)[1] != n_dimensions:
-            raise ValueError(
+            raise Refusal(
                 f"features must have shape (N, {n_dimensions}) as those of train; got "
                 f"{np.shape(features)}."
             )
@@ -158,9 +159,7 @@ def as_reader(reader: Any, *, run: Run | None = None, **settings: Any) -> Any:
     if isinstance(reader, str):
         classes = {name.lower(): getattr(package, name) for name in package.__all__}
         if reader not in classes:
-            raise ValueError(
-                f"reader must be one of {', '.join(map(repr, classes))}; got {reader!r}."
-            )
+            raise Refusal(f"reader must be one of {', '.join(map(repr, classes))}; got {reader!r}.")
         made = {  # all of them, so that a setting out of range is refused whoever reads
             name: each(**{key: settings[key] for key in each.SETTINGS if key in settings})
             for name, each in classes.items()
@@ -168,10 +167,10 @@ def as_reader(reader: Any, *, run: Run | None = None, **settings: Any) -> Any:
         reader, settings = made[reader], {}
     if isinstance(reader, type) or not (hasattr(reader, "fit") and hasattr(reader, "predict")):
         shown = " ".join(repr(reader).split())[:60]
-        raise TypeError(f"reader must be a name or an object with fit and predict; got {shown}.")
+        raise WrongType(f"reader must be a name or an object with fit and predict; got {shown}.")
     if settings:
         given = ", ".join(f"{name}={value:g}" for name, value in settings.items())
-        raise ValueError(f"{given} must be set on the reader itself; got {name_of(reader)} beside.")
+        raise Refusal(f"{given} must be set on the reader itself; got {name_of(reader)} beside.")
     if hasattr(reader, "predict_without"):
         return running(reader, run)
     return Refitted(reader, run)
@@ -219,7 +218,7 @@ def filled_scores(
 def check_classes(name: str, labels: np.ndarray) -> None:
     """Refuse train rows of one class, whose readers give one answer whatever the features."""
     if labels.min() == labels.max():
-        raise ValueError(
+        raise Refusal(
             f"{name} must hold at least two classes, or a reader has nothing to tell apart; got "
             f"only class {labels[0]}. Fit it on rows of all classes."
         )
@@ -230,7 +229,7 @@ def class_codes(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     codes = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
     unknown = np.setdiff1d(labels, classes)
     if len(unknown):
-        raise ValueError(f"test labels must be classes that train has; got class {unknown[0]}.")
+        raise Refusal(f"test labels must be classes that train has; got class {unknown[0]}.")
     return codes
 
 
@@ -240,12 +239,12 @@ def checked_rows(
     """Return train features (N, D), their class ids (K,) and class indices (N,), or refuse them."""
     features, target = np.asarray(features), np.asarray(target)
     if features.ndim != 2 or features.size == 0 or features.dtype.kind != "f":
-        raise ValueError(
+        raise Refusal(
             f"features must be floating with shape (N, D), both >= 1; got {features.dtype} "
             f"{features.shape}."
         )
     if target.shape != (len(features),) or target.dtype.kind not in "iu":
-        raise ValueError(
+        raise Refusal(
             f"labels must be integers of shape ({len(features)},) to match features; got "
             f"{target.dtype} {target.shape}."
         )

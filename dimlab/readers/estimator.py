@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.readers.base import Outcomes, Run, class_codes, filled_scores, name_of
+from dimlab.refusals import WrongType
 
 _WORTH_PROCESSES = 5.0  # seconds of refits from which on they are shared among processes
 _LEAST = 1e-12  # probability that an estimator's 0 counts as
@@ -79,7 +80,7 @@ class Refitted:
             from sklearn.base import is_classifier
 
             if not is_classifier(reader):
-                raise TypeError(f"reader must be a classifier; got {name_of(reader)}.")
+                raise WrongType(f"reader must be a classifier; got {name_of(reader)}.")
 
     @property
     def name(self) -> str:

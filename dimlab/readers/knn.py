@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dimlab.readers.base import Named, Outcomes
+from dimlab.refusals import Refusal
 
 _COPIES = 1.65  # what the allocator takes for the normalised rows, over their own size
 _LONG = 10.0  # seconds from which on the time of a search is foretold
@@ -66,7 +67,7 @@ class KNN(Named):
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.temperature) and self.temperature > 0):
-            raise ValueError(f"temperature must be > 0; got {self.temperature:g}.")
+            raise Refusal(f"temperature must be > 0; got {self.temperature:g}.")
 
     def _fit(self, features: np.ndarray, codes: np.ndarray) -> None:
         """Prepare the train rows."""
@@ -163,7 +164,7 @@ class KNN(Named):
         rows, each = bytes_of_search(n_train, n_dimensions, max(1, n_groups), self.k)
         fixed = _COPIES * rows
         if fixed + each > self.run.memory * 1e9:
-            raise ValueError(
+            raise Refusal(
                 f"memory must be at least {(fixed + each) / 1e9:.2g} GB for {n_train} train rows "
                 f"of {n_dimensions} dimensions; got {self.run.memory:g}. Read fewer train rows."
             )
@@ -183,7 +184,7 @@ class KNN(Named):
 def check_k(k: int, n_rows: int) -> None:
     """Refuse a number of neighbours outside 1 .. n_rows."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n_rows:
-        raise ValueError(f"k must be an integer in 1..{n_rows}, the number of train rows; got {k}.")
+        raise Refusal(f"k must be an integer in 1..{n_rows}, the number of train rows; got {k}.")
 
 
 def _are_all(groups: list[np.ndarray], n_dimensions: int) -> bool:

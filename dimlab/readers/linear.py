@@ -17,6 +17,7 @@ from dimlab.kernels.downdate import (
 )
 from dimlab.kernels.rounding import eps_of, spread_floor
 from dimlab.readers.base import Named, Outcomes, class_codes
+from dimlab.refusals import Refusal
 
 _TINY = 1e-140  # a spread whose square float64 does not hold well
 
@@ -97,7 +98,7 @@ class Linear(Named):
 def check_penalty(penalty: float) -> None:
     """Refuse a penalty that is not positive."""
     if not (np.isfinite(penalty) and penalty > 0):
-        raise ValueError(f"penalty must be > 0; got {penalty:g}.")
+        raise Refusal(f"penalty must be > 0; got {penalty:g}.")
 
 
 def alone_in(groups: Sequence[np.ndarray]) -> np.ndarray | slice | None:

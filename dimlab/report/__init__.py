@@ -16,6 +16,7 @@ import numpy as np
 from dimlab.figures.house import picture_of
 from dimlab.io.files import DAMAGED, digest, json_of, locked, write_files
 from dimlab.probes import verdict_of
+from dimlab.refusals import Refusal
 from dimlab.report.dimensions import dimensions_of
 from dimlab.report.provenance import RECORD, WRITTEN
 from dimlab.result import OURS, SUFFIX, Verdict, in_lower_case, load_result, result_bytes
@@ -116,7 +117,7 @@ def _contents(
     import jinja2
 
     if not results:
-        raise ValueError("results must hold at least one result; got none.")
+        raise Refusal("results must hold at least one result; got none.")
     check_format(figure_format)
     sections = []
     contents: dict[str, bytes] = {}
@@ -232,18 +233,18 @@ def redraw_report(
             not_measured = _texts(contents.get("not_measured", []))
             (title,) = _texts([contents["title"]])
             if any(Path(name).name != name for name in names):
-                raise ValueError("a result in another folder")
+                raise Refusal("a result in another folder")
             provenance = dict(json_of((folder / "provenance.json").read_bytes()))
             provenance.pop(WRITTEN, None)
         except (ValueError, KeyError, TypeError, OSError) as error:
-            raise ValueError(
+            raise Refusal(
                 f"{folder / CONTENTS} must be whole; got a damaged file. Run dimlab report again."
             ) from error
         kept = [name for name in names if (folder / f"{name}{SUFFIX}").is_file()]
         _check_written_together(folder, kept)
         results = {name: load_result(folder / f"{name}{SUFFIX}") for name in kept}
     if not results:
-        raise ValueError(f"{folder} must keep at least one result; got none to draw again.")
+        raise Refusal(f"{folder} must keep at least one result; got none to draw again.")
     check_format(figure_format)
     order = {
         "title": title,
@@ -269,7 +270,7 @@ def _check_written_together(folder: Path, names: Sequence[str]) -> None:
     listed = _written_before(folder)
     for name in (f"{name}{SUFFIX}" for name in names):
         if listed.get(name) not in (None, digest((folder / name).read_bytes())):
-            raise ValueError(
+            raise Refusal(
                 f"{folder} must hold the files of one report; got {name} of another one, as when a "
                 "command is interrupted. Run dimlab report again."
             )
@@ -289,7 +290,7 @@ def _that_were_read(folder: Path) -> Iterator[None]:
     except OSError:
         raise
     except DAMAGED as error:
-        raise ValueError(
+        raise Refusal(
             f"{folder} must hold results that fit together; got others ({error}). Run dimlab "
             "report again."
         ) from error
@@ -389,7 +390,7 @@ def _cell(value: Any) -> dict[str, str]:
 def check_format(figure_format: str) -> None:
     """Refuse a format of figures other than those of `FORMATS`."""
     if figure_format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}; got {figure_format!r}.")
+        raise Refusal(f"format must be one of {', '.join(FORMATS)}; got {figure_format!r}.")
 
 
 def plots_of(result: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import numpy as np
 
 from dimlab.devices import check_device
 from dimlab.io.files import json_of
+from dimlab.refusals import Refusal
 
 if TYPE_CHECKING:
     from dimlab.representation import Representation
@@ -207,11 +208,11 @@ def read_record(path: Path) -> dict[str, Any]:
         if any(Path(name).name != name for name in written):
             raise ValueError
     except (ValueError, AttributeError, OSError) as error:
-        raise ValueError(
+        raise Refusal(
             f"{path} must be whole; got a damaged file. Run the command again."
         ) from error
     if "dimlab" not in recorded:
-        raise ValueError(f"{path} must be written by dimlab; got one without its version.")
+        raise Refusal(f"{path} must be written by dimlab; got one without its version.")
     return recorded
 
 

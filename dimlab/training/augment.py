@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dimlab.refusals import Refusal
 from dimlab.training.config import TrainConfig
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # means, deviations of R, G, B
@@ -42,7 +43,7 @@ def derived_seed(seed: int, *path: int) -> int:
 def check_normalisation(normalisation: str, n_channels: int) -> None:
     """Refuse ImageNet's means and deviations, which are of R, G and B, for other channels."""
     if normalisation == "imagenet" and n_channels != 3:
-        raise ValueError(
+        raise Refusal(
             "normalisation must be 'none' for images without three channels; got 'imagenet' for "
             f"C = {n_channels}. Use dataclasses.replace(config, normalisation='none')."
         )

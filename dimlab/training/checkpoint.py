@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dimlab.io.files import json_of, naming, replacing
 from dimlab.io.unpickle import check_archive, opened_file, read_torch
 from dimlab.mask import DimensionMask, MaskTrace
+from dimlab.refusals import Refusal
 from dimlab.result import Result
 from dimlab.training.config import TrainConfig
 from dimlab.training.encoders import build_encoder, build_projector, mask_weights
@@ -144,7 +145,7 @@ class Checkpoint(Result):
             network.load_state_dict(self.network)
         except RuntimeError as error:
             reason = " ".join(str(error).split())[:300].rstrip(".")
-            raise ValueError(
+            raise Refusal(
                 f"network must fit the configuration {self.config.encoder!r}; got: {reason}."
             ) from error
         return network
@@ -297,11 +298,11 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 def checkpoint_in(path: Path, file: BinaryIO, payload: Any) -> Checkpoint:
     """Return the checkpoint that an open file holds, given what was read from it."""
     if not has_format(payload):
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must be a checkpoint written by dimlab train; got another kind of file."
         )
     if payload["format"] != FORMAT:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must have format {FORMAT}; got {payload['format']!r}. "
             "Use the version of dimlab that wrote it."
         )
@@ -310,7 +311,7 @@ def checkpoint_in(path: Path, file: BinaryIO, payload: Any) -> Checkpoint:
         with naming(path):
             return _from_payload(payload)
     except (KeyError, AttributeError, TypeError, OverflowError) as error:
-        raise ValueError(
+        raise Refusal(
             f"{path.name} must be a complete dimlab checkpoint; got a damaged part ({error})."
         ) from error
 
@@ -327,12 +328,12 @@ def _from_payload(payload: dict[str, Any]) -> Checkpoint:
     if not all(isinstance(each, Tensor) for each in (logits, *network.values())):
         raise TypeError("weights that are no tensors")
     if logits.ndim != 1 or not logits.is_floating_point() or not logits.isfinite().all():
-        raise ValueError("mask_logits must be a vector of finite numbers; got something else.")
+        raise Refusal("mask_logits must be a vector of finite numbers; got something else.")
     if not isinstance(payload["step"], int) or payload["step"] < 0:
-        raise ValueError(f"step must be an integer >= 0; got {payload['step']!r}.")
+        raise Refusal(f"step must be an integer >= 0; got {payload['step']!r}.")
     trace = MaskTrace(**{name: value.numpy() for name, value in payload["trace"].items()})
     if trace.weights.shape[1] != len(logits) or trace.steps.dtype.kind not in "iu":
-        raise ValueError(
+        raise Refusal(
             f"trace must be of {len(logits)} weights, as mask_logits is; got {trace.weights.shape}."
         )
     return Checkpoint(
@@ -357,7 +358,7 @@ def _check_data(data: Any) -> None:
     texts = [data[name] for name in ("name", "folder", "split", "labels_hash")]
     whole = all(type(each) is int and each > 0 for each in numbers)
     if len(data["shape"]) != 3 or not whole or not all(isinstance(each, str) for each in texts):
-        raise ValueError("data must say of what name, split, shape and count it is; got no such.")
+        raise Refusal("data must say of what name, split, shape and count it is; got no such.")
 
 
 def build_network(config: TrainConfig, n_channels: int) -> nn.ModuleDict:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from dimlab.refusals import Refusal
+
 METHODS = ("metamask", "simclr+barlow-twins", "simclr", "barlow-twins")
 HYPERGRADIENTS = ("exact", "lookahead", "finite_difference", "first_order", "joint", "none")
 CUSTOM = "custom:"  # how a loss that dimlab does not ship stands in JSON
@@ -191,32 +193,30 @@ class TrainConfig:
                 continue
             wanted = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}[kind]
             if isinstance(value, bool) != (kind == "bool") or not isinstance(value, wanted):
-                raise ValueError(f"{name} must be {kind}; got {value!r}.")
+                raise Refusal(f"{name} must be {kind}; got {value!r}.")
             if not isinstance(value, str) and not abs(value) < float("inf"):
-                raise ValueError(f"{name} must be finite; got {value}.")
+                raise Refusal(f"{name} must be finite; got {value}.")
         for name, (low, high, low_open, high_open) in _RANGES.items():
             value = getattr(self, name)
             above = value > low if low_open else value >= low
             below = value < high if high_open else value <= high
             if not (above and below):
-                raise ValueError(f"{name} must {_range_in_words(*_RANGES[name])}; got {value}.")
+                raise Refusal(f"{name} must {_range_in_words(*_RANGES[name])}; got {value}.")
         if self.n_dimensions % 4:
-            raise ValueError(f"n_dimensions must be a multiple of 4; got {self.n_dimensions}.")
+            raise Refusal(f"n_dimensions must be a multiple of 4; got {self.n_dimensions}.")
         if not (self.steps or self.epochs):
-            raise ValueError("steps must be >= 1; got 0. With steps=0, epochs must be >= 1.")
+            raise Refusal("steps must be >= 1; got 0. With steps=0, epochs must be >= 1.")
         if self.steps and not self.warmup_steps < self.steps:
-            raise ValueError(
-                f"warmup_steps must be < steps ({self.steps}); got {self.warmup_steps}."
-            )
+            raise Refusal(f"warmup_steps must be < steps ({self.steps}); got {self.warmup_steps}.")
         if self.nesterov and not self.momentum > 0:
-            raise ValueError("nesterov must have a momentum > 0; got momentum 0.")
+            raise Refusal("nesterov must have a momentum > 0; got momentum 0.")
         if self.meta_moves_statistics and self.meta_position == "before":
-            raise ValueError(
+            raise Refusal(
                 "meta_moves_statistics must be False with meta_position='before', which has no "
                 "forward pass of its own; got True."
             )
         if self.hypergradient == "lookahead" and self.optimiser != "sgd":
-            raise ValueError(
+            raise Refusal(
                 "hypergradient='lookahead' must have optimiser='sgd', whose step it unrolls; "
                 f"got {self.optimiser!r}. Use 'exact'."
             )
@@ -398,9 +398,7 @@ class TrainConfig:
         known = {each.name for each in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ValueError(
-                f"config must have only the fields of TrainConfig; got {unknown[0]!r}."
-            )
+            raise Refusal(f"config must have only the fields of TrainConfig; got {unknown[0]!r}.")
         return cls(**values)
 
 
@@ -465,7 +463,7 @@ def _range_in_words(low: float, high: float, low_open: bool, high_open: bool) ->
 
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
     if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
+        raise Refusal(f"{name} must be one of {', '.join(known)}; got {value!r}.")
 
 
 def _check_loss(loss: str | Callable[..., Any]) -> None:
@@ -475,9 +473,7 @@ def _check_loss(loss: str | Callable[..., Any]) -> None:
 
     known = tuple(name for name in losses.__all__ if name.endswith("_loss"))
     if loss not in known:
-        raise ValueError(
-            f"contrastive must be a function or one of {', '.join(known)}; got {loss!r}."
-        )
+        raise Refusal(f"contrastive must be a function or one of {', '.join(known)}; got {loss!r}.")
 
 
 def _name_of(loss: Callable[..., Any]) -> str:

@@ -22,6 +22,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dimlab.refusals import Refusal
+
 
 @dataclass(frozen=True)
 class World:
@@ -173,7 +175,7 @@ class GlobalBatchNorm(_BatchNorm):
 
     def _check_input_dim(self, x: Tensor) -> None:
         if x.ndim < 2:
-            raise ValueError(f"x must have at least two axes; got shape {tuple(x.shape)}.")
+            raise Refusal(f"x must have at least two axes; got shape {tuple(x.shape)}.")
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise x (B, C, ...) by the statistics of all ranks, or in evaluation as usual."""
@@ -185,7 +187,7 @@ class GlobalBatchNorm(_BatchNorm):
         wide = x if x.dtype == torch.float64 else x.float()
         count = all_reduce(wide.new_tensor(float(x.numel() // x.shape[1])), self.world)
         if count.item() < 2:
-            raise ValueError("batch must have more than one value per channel; got one.")
+            raise Refusal("batch must have more than one value per channel; got one.")
         # the mean first, then the mean squared distance from it: a difference of large sums would
         # lose digits; ordinary operations can be differentiated in any order
         mean = all_reduce(wide.sum(axes), self.world) / count

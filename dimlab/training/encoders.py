@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dimlab.refusals import Refusal
+
 _LAYERS = {
     "resnet18": (2, 2, 2, 2),
     "resnet34": (3, 4, 6, 3),
@@ -45,11 +47,11 @@ def build_encoder(
 ) -> Encoder:
     """Build an encoder of `BUILT`: images (B, C, H, W) to pooled features (B, D)."""
     if in_channels < 1:
-        raise ValueError(f"in_channels must be >= 1; got {in_channels}.")
+        raise Refusal(f"in_channels must be >= 1; got {in_channels}.")
     if name == "convnet":
         return convnet(in_channels, n_dimensions)
     if name not in _LAYERS:
-        raise ValueError(f"encoder must be one of {', '.join(BUILT)}; got {name!r}.")
+        raise Refusal(f"encoder must be one of {', '.join(BUILT)}; got {name!r}.")
     return resnet(name, in_channels, stem, stem_relu, initialisation)
 
 
@@ -72,7 +74,7 @@ class convnet(Encoder):
     def __init__(self, in_channels: int, n_dimensions: int) -> None:
         super().__init__()
         if n_dimensions < 4 or n_dimensions % 4:
-            raise ValueError(f"n_dimensions must be a positive multiple of 4; got {n_dimensions}.")
+            raise Refusal(f"n_dimensions must be a positive multiple of 4; got {n_dimensions}.")
         narrow, middle = n_dimensions // 4, n_dimensions // 2
         self.conv1 = nn.Conv2d(in_channels, narrow, 3, 2, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(narrow)
@@ -150,7 +152,7 @@ class resnet(Encoder):
     ) -> None:
         super().__init__()
         if stem not in STEMS:
-            raise ValueError(f"stem must be one of {', '.join(STEMS)}; got {stem!r}.")
+            raise Refusal(f"stem must be one of {', '.join(STEMS)}; got {stem!r}.")
         block: Any = _BasicBlock if name in _BASIC else _Bottleneck
         wide = {"widening": 2} if name.startswith("wide_") else {}
         self.conv1 = nn.Conv2d(in_channels, 64, *STEMS[stem], bias=False)

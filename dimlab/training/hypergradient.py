@@ -51,6 +51,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dimlab.refusals import Refusal
 from dimlab.training.objective import HeadGradient, Objective, Pass, Views, Weights
 
 
@@ -93,7 +94,7 @@ class Trial:
 
     def __post_init__(self) -> None:
         if not self.learning_rate >= 0:
-            raise ValueError(f"learning_rate must be >= 0; got {self.learning_rate}.")
+            raise Refusal(f"learning_rate must be >= 0; got {self.learning_rate}.")
 
 
 def exact_hypergradient(trial: Trial) -> Hypergradient:
@@ -112,7 +113,7 @@ def finite_difference_hypergradient(trial: Trial, *, radius: float) -> Hypergrad
     """Return the hypergradient with its second-order part by a central difference."""
     # radius: length of the step along v / |v|; 0.01 in the official code
     if not radius > 0:
-        raise ValueError(f"radius must be > 0; got {radius}.")
+        raise Refusal(f"radius must be > 0; got {radius}.")
     _, _, direct, v = _trial_step(trial)
     norm = torch.cat([each.flatten() for each in v.values()]).norm()
     if norm == 0:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dimlab.devices import check_device
 from dimlab.io.files import locked
+from dimlab.refusals import Refusal
 from dimlab.training.augment import check_normalisation
 from dimlab.training.checkpoint import Checkpoint
 from dimlab.training.config import TrainConfig
@@ -158,25 +159,25 @@ def _check(
     config: TrainConfig, images: ImageSet, validation: ImageSet | None, resume: Checkpoint | None
 ) -> None:
     if config.batch_size > len(images):
-        raise ValueError(
+        raise Refusal(
             f"batch_size must be at most the number of images, {len(images)}; "
             f"got {config.batch_size}."
         )
     if not config.warmup_steps < config.n_steps(len(images)):
-        raise ValueError(
+        raise Refusal(
             f"warmup_steps must be fewer than the run has, {config.n_steps(len(images))}; "
             f"got {config.warmup_steps}."
         )
     check_normalisation(config.normalisation, images.images.shape[1])
     if config.validate_every and validation is None:
-        raise ValueError(
+        raise Refusal(
             "validate_every must be 0 without validation images; "
             f"got {config.validate_every}. Pass validation=."
         )
     if resume is not None and resume.config.to_dict() != config.to_dict():
         ours, theirs = config.to_dict(), resume.config.to_dict()
         name = next(name for name in ours if ours[name] != theirs[name])
-        raise ValueError(
+        raise Refusal(
             f"resume must be a checkpoint of the same configuration; got one with "
             f"{name} = {theirs[name]!r} instead of {ours[name]!r}. Go on with its own "
             "configuration, or begin another run in another folder."

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dimlab.refusals import Refusal
 from dimlab.training.distributed import Batch
 
 __all__ = ["barlow_twins_loss", "cross_correlation", "nt_xent_loss", "vicreg_loss"]
@@ -234,7 +235,7 @@ def nt_xent_share(z_a: Tensor, z_b: Tensor, temperature: float, batch: Batch) ->
     """Return this rank's share of NT-Xent: its own 2b rows against the 2B rows of all ranks."""
     _check_pair(z_a, z_b, batch)
     if not temperature > 0:
-        raise ValueError(f"temperature must be > 0; got {temperature}.")
+        raise Refusal(f"temperature must be > 0; got {temperature}.")
     mine = functional.normalize(torch.cat([z_a, z_b]), dim=1)  # (2b, P)
     pairs = batch.gather(torch.stack(mine.chunk(2), dim=1))  # (B, 2, P)
     similarities = mine @ torch.cat(pairs.unbind(1)).T / temperature  # (2b, 2B)
@@ -251,7 +252,7 @@ def _check_pair(z_a: Tensor, z_b: Tensor, batch: Batch) -> None:
     n_rows = batch.rows.stop - batch.rows.start
     if z_a.ndim != 2 or z_a.shape != z_b.shape or len(z_a) != n_rows or batch.n_samples < 2:
         wanted = "B" if batch.world.size == 1 else f"{n_rows} of B = {batch.n_samples}"
-        raise ValueError(
+        raise Refusal(
             f"z_a and z_b must both have shape ({wanted}, P) with B >= 2; "
             f"got {tuple(z_a.shape)} and {tuple(z_b.shape)}."
         )
@@ -260,4 +261,4 @@ def _check_pair(z_a: Tensor, z_b: Tensor, batch: Batch) -> None:
 def _check_weights(**weights: float) -> None:
     for name, weight in weights.items():
         if not weight >= 0:
-            raise ValueError(f"{name} must be >= 0; got {weight}.")
+            raise Refusal(f"{name} must be >= 0; got {weight}.")

@@ -12,6 +12,7 @@ from torch import nn
 from dimlab.cuts import keep_every_class
 from dimlab.kernels.spectra import entropy_rank
 from dimlab.readers import KNN
+from dimlab.refusals import Refusal
 from dimlab.training.augment import derived_seed, normalised
 from dimlab.training.config import TrainConfig
 
@@ -28,7 +29,7 @@ class Monitor:
 
     def __init__(self, config: TrainConfig, images: ImageSet, validation: ImageSet) -> None:
         if images.images.shape[1:] != validation.images.shape[1:]:
-            raise ValueError(
+            raise Refusal(
                 f"validation must have images of shape {images.images.shape[1:]}; "
                 f"got {validation.images.shape[1:]}."
             )

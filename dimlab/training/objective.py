@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dimlab.refusals import Refusal
 from dimlab.training import losses
 from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import Batch, World, sum_over_ranks
@@ -259,7 +260,7 @@ def _resolved(loss: str | Callable[..., Any]) -> Callable[..., Any]:
     if callable(loss):
         return loss
     if loss not in losses.__all__:
-        raise ValueError(
+        raise Refusal(
             f"contrastive must be the function itself to train with it; got {loss!r}. "
             "Pass dataclasses.replace(config, contrastive=your_loss)."
         )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dimlab.mask import MaskTrace
+from dimlab.refusals import Refusal
 from dimlab.training.augment import VERSION, Augmentation, derived_seed, normalised
 from dimlab.training.checkpoint import Checkpoint, build_network
 from dimlab.training.config import TrainConfig
@@ -87,7 +88,7 @@ class Run:
     def _restore(self, checkpoint: Checkpoint) -> None:
         for key in ("name", "labels_hash", "shape"):
             if checkpoint.data[key] != self.data[key]:
-                raise ValueError(
+                raise Refusal(
                     f"images must be those of the resumed run ({checkpoint.data['name']}); "
                     f"got another {key}."
                 )
@@ -105,7 +106,7 @@ class Run:
         self.metrics = list(checkpoint.metrics)
         trace = checkpoint.trace
         if trace.direct_norm is None or trace.second_order_norm is None:
-            raise ValueError("resume must have the hypergradient's norms in its trace; got none.")
+            raise Refusal("resume must have the hypergradient's norms in its trace; got none.")
         share = trace.gradient_share
         self.trace = list(
             zip(
@@ -144,7 +145,7 @@ class Run:
         try:
             taken = self.stepper.take(views, lambda: self._views(step + 1), traced=traced)
         except FloatingPointError as error:
-            raise ValueError(
+            raise Refusal(
                 f"{error} at step {step + 1} (views of seed "
                 f"{derived_seed(self.config.seed, _VIEWS, step, 0)}). Last good checkpoint: "
                 f"{self.saved}. Lower learning_rate or raise temperature."

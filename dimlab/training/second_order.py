@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from dimlab.refusals import Refusal
 from dimlab.training.checkpoint import Checkpoint
 from dimlab.training.hypergradient import exact_hypergradient, finite_difference_hypergradient
 from dimlab.training.loop import trial_of
@@ -35,10 +36,10 @@ def second_order_at(
 ) -> SecondOrder:
     """Measure both second-order parts at a run's next step; ``images`` are its training images."""
     if checkpoint.config.method != "metamask":
-        raise ValueError(f"method must be 'metamask'; got {checkpoint.config.method!r}.")
+        raise Refusal(f"method must be 'metamask'; got {checkpoint.config.method!r}.")
     n_steps = checkpoint.config.n_steps(checkpoint.data["n_images"])
     if checkpoint.step >= n_steps:
-        raise ValueError(
+        raise Refusal(
             f"checkpoint must be one before the last step, {n_steps}; got step "
             f"{checkpoint.step}. Train with keep_checkpoints=True and take an earlier one."
         )

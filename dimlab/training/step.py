@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dimlab.refusals import Refusal
 from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import World, sum_over_ranks
 from dimlab.training.encoders import mask_weights
@@ -162,7 +163,7 @@ class Stepper:
                 list(self.weights.values()), limit
             ).item()
             if self.mode == "lookahead" and record["gradient_norm"] > limit:
-                raise ValueError(
+                raise Refusal(
                     "hypergradient='lookahead' must unroll steps that clipping leaves alone; got a "
                     f"gradient of norm {record['gradient_norm']:.4g}. Raise clip_norm or use "
                     "'exact'."

@@ -31,6 +31,8 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dimlab.refusals import Refusal
+
 Weights = dict[str, Tensor]
 Values = dict[str, Any]
 Saved = tuple[Any, ...]  # what one operation keeps for its tangent
@@ -95,9 +97,9 @@ class TangentProgram:
         """Return d/de features(theta + e direction) (B, D) at e = 0 and the tape's theta."""
         # weights that the direction does not name stand still; a tape may be replayed again
         if not tape.saved:
-            raise ValueError("tape must be that of a pass with remember=True; got an empty one.")
+            raise Refusal("tape must be that of a pass with remember=True; got an empty one.")
         if any(weight._version != version for weight, version in tape.versions):
-            raise ValueError(
+            raise Refusal(
                 "tape must be replayed before its weights move; got weights that were changed in "
                 "place. Run the pass with copies of them."
             )
@@ -109,7 +111,7 @@ class TangentProgram:
             for name in done:
                 del tangents[name]
         if tangents[self._output] is None:
-            raise ValueError(
+            raise Refusal(
                 "direction must name a parameter of the module; got "
                 f"{', '.join(direction) or 'nothing'}."
             )
@@ -203,7 +205,7 @@ class _Norm(_Operation):
             if momentum is None:
                 momentum = 1.0 / float(layer.num_batches_tracked)
         if x.numel() == x.shape[1]:
-            raise ValueError(
+            raise Refusal(
                 f"batch must have more than one value per channel; got shape {tuple(x.shape)}."
             )
         gamma = weights.get(f"{self.path}.weight")
