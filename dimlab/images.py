@@ -37,7 +37,7 @@ def means_of(normalisation: str) -> tuple[Sequence[float], Sequence[float]] | No
     except ValueError:
         means, deviations = [], []
     if len(means) != len(deviations) or len(means) not in (1, 3) or min(deviations) <= 0:
-        raise ValueError(
+        raise Refusal(
             f"normalisation must be one of none, {', '.join(NORMALISATIONS)}, or means and "
             f"deviations as 0.5,0.5,0.5/0.2,0.2,0.2; got {normalisation!r}."
         )
@@ -73,12 +73,12 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 label = {"size": "image_size"}.get(name, name)
-                raise ValueError(f"{label} must be >= 1; got {value}.")
+                raise Refusal(f"{label} must be >= 1; got {value}.")
         if self.size is not None and self.resize is not None and self.resize < self.size:
-            raise ValueError(f"resize must be at least image_size, {self.size}; got {self.resize}.")
+            raise Refusal(f"resize must be at least image_size, {self.size}; got {self.resize}.")
         for name, known in (("crop", CROPS), ("interpolation", INTERPOLATIONS)):
             if getattr(self, name) not in (None, *known):
-                raise ValueError(
+                raise Refusal(
                     f"{name} must be one of {', '.join(known)}; got {getattr(self, name)!r}."
                 )
         if self.normalisation is not None:
