@@ -25,7 +25,7 @@ COMPARISONS = {
 
 LAYERS = [  # from the floor up; a room imports only from rooms below its own, or from its own wing
     {"devices", "names", "refusals", "text"}
-    | {"io.files", "io.unpickle"},  # what representations and checkpoints are read with
+    | {"io.files", "io.harmless", "io.unpickle"},  # what checkpoints and others are read with
     {
         "representation",
         "checks",

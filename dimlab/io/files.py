@@ -302,16 +302,21 @@ def _check_text(array: np.ndarray) -> None:
         raise Refusal("text that is not valid Unicode")
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Map every tensor, read-only, and read the metadata; bfloat16 is widened to float32."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} must be a .safetensors file; got nothing there.")
+def open_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Map every tensor of a safetensors file with torch, and read the text beside them."""
     from safetensors import safe_open
 
     # only torch's reader maps: the one for numpy copies
     with _refusing_damage(path, "safetensors file"), safe_open(path, framework="pt") as file:
-        metadata = dict(file.metadata() or {})
         tensors = {name: file.get_tensor(name) for name in file.keys()}
+        return tensors, dict(file.metadata() or {})
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Map every tensor, read-only, and read the metadata; bfloat16 is widened to float32."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} must be a .safetensors file; got nothing there.")
+    tensors, metadata = open_tensors(path)
     return as_arrays(path, tensors), metadata
 
 

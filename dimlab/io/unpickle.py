@@ -12,15 +12,18 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dimlab.io.files import DAMAGED, check_fits, reason_of
+from dimlab.io.files import DAMAGED, check_fits, open_tensors, reason_of
+from dimlab.io.harmless import ALLOWED, Array
 from dimlab.refusals import Refusal
 
 FLAG = "trust_pickle=True (--trust-pickle)"
@@ -31,7 +34,8 @@ _VERSIONS = (
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _SHARD = re.compile(r"-\d{5}-of-(\d{5})\.\w+$")
-_MOST, _DEEPEST = 1 << 22, 200  # containers of a file that can be walked through
+_MOST, _DEEPEST = 1 << 20, 200  # containers of a file, one within the other
+_INNER = (Tensor, Mapping, list, tuple, np.ndarray, Array, Namespace)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,21 +86,33 @@ def check_file(path: Path) -> None:
     """Refuse what is no file; of a folder of one checkpoint in parts say how it becomes one."""
     if path.is_file():
         return
-    parts = [e.name for e in path.iterdir() if _SHARD.search(e.name)] if path.is_dir() else []
+    if not path.is_dir():
+        raise FileNotFoundError(f"checkpoint must be a file; got {path}, which is not there.")
+    if (path / ".metadata").is_file() or any(path.glob("*.distcp")):
+        raise Refusal(
+            f"checkpoint must be one file; got {path}, a torch distributed checkpoint (DCP). Run "
+            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save"
+            f"({str(path)!r}, 'weights.pt')."
+        )
+    parts = [each.name for each in path.iterdir() if _SHARD.search(each.name)]
     if parts:
         raise Refusal(
             f"checkpoint must be one file; got {path}, a folder with {len(parts)} parts of one, as "
             f"{min(parts)}. Load it with the package that wrote it, and save "
             "module.state_dict() in one file."
         )
-    what = "which is a folder" if path.is_dir() else "which is not there"
-    raise FileNotFoundError(f"checkpoint must be a file; got {path}, {what}.")
+    raise FileNotFoundError(f"checkpoint must be a file; got {path}, which is a folder.")
 
 
 def is_safetensors(file: BinaryIO) -> bool:
     """Whether an open file begins as safetensors do."""
     file.seek(0)
     return file.read(9)[8:] == b"{"
+
+
+def open_safetensors(path: Path) -> Opened:
+    """Map the tensors of a safetensors file; ``values`` is the text beside them."""
+    return Opened("safetensors", *open_tensors(path))
 
 
 def read_weights(path: Path, file: BinaryIO, *, trust_pickle: bool = False) -> Any:
@@ -106,58 +122,53 @@ def read_weights(path: Path, file: BinaryIO, *, trust_pickle: bool = False) -> A
     if head[:2] not in (b"PK", b"\x80\x02", b"\x80\x04") and path.suffix != ".tar":
         what = f"one that begins with {head!r}" if head else "an empty one"
         raise Refusal(f"{path.name} must be a torch or safetensors file; got {what}.")
-    _refuse_script(path, file)
-    try:
+    return read_torch(path, file, trust_pickle=trust_pickle)
+
+
+def read_torch_file(path: Path) -> Any:
+    """Read tensors and plain containers from a torch file of anyone's, all tensors on the CPU."""
+    with opened_file(path) as file:
         return read_torch(path, file)
-    except ValueError as error:
-        if not isinstance(error.__cause__, pickle.UnpicklingError):
-            raise
+
+
+def opened_file(path: Path) -> BinaryIO:
+    """Open a file that must be there."""
+    check_file(path)
+    return path.open("rb")
+
+
+def read_torch(path: Path, file: BinaryIO, *, trust_pickle: bool | None = None) -> Any:
+    """Read an open torch file; None says that the user cannot be offered to trust it."""
+    if _is_archive(file):
+        check_archive(path, file)
+    try:
+        _refuse_bytearrays(file)
+        payload = _loaded(path, file, weights_only=True)
+    except pickle.UnpicklingError as error:
         asked = _asked_for(file)
-        if not trust_pickle:
-            raise Refusal(
-                f"{path.name} must hold only tensors and plain containers; got a pickle that asks "
-                f"for {asked}, and dimlab runs no code from a file. If you trust who wrote it, "
-                f"pass {FLAG}."
-            ) from error
-        return _load_trusted(path, file, asked)
-
-
-def open_safetensors(path: Path) -> Opened:
-    """Map the tensors of a safetensors file; ``values`` is the text beside them."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            return Opened("safetensors", tensors, dict(file.metadata() or {}))
-    except (SafetensorError, *DAMAGED) as error:
+        if trust_pickle:
+            return _load_trusted(path, file, asked)
+        offer = "Save its tensors again." if trust_pickle is None else (
+            f"If you trust who wrote it, pass {FLAG}."
+        )  # fmt: skip
         raise Refusal(
-            f"{path.name} must be a complete safetensors file; got a damaged or truncated one."
+            f"{path.name} must hold only tensors and plain containers; got a pickle that asks for "
+            f"{asked}, and dimlab runs no code from a file. {offer}"
         ) from error
-
-
-def _refuse_script(path: Path, file: BinaryIO) -> None:
-    """Say of a compiled program that it is one."""
-    try:
-        if not zipfile.is_zipfile(file):  # which refuses some damage itself
-            return
-        with zipfile.ZipFile(file) as archive:
-            parts = {name.partition("/")[2].partition("/")[0] for name in archive.namelist()}
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return  # whoever reads it says what is wrong
-    if {"code", "constants.pkl"} <= parts:
+    except DAMAGED as error:
         raise Refusal(
-            f"{path.name} must hold only tensors and plain containers; got a TorchScript program. "
-            f"Save its weights: torch.save(torch.jit.load({path.name!r}).state_dict(), "
-            f"'weights.pth')."
-        )
+            f"{path.name} must be a complete torch file; got a damaged one ({reason_of(error)})."
+        ) from error
+    tensors = [each for _, each in walk(path, payload) if isinstance(each, Tensor)]
+    check_fits(path, sum(each.numel() * each.element_size() for each in tensors))
+    return payload
 
 
 def _load_trusted(path: Path, file: BinaryIO, asked: str) -> Any:
     warnings.warn(
         f"{path.name} asked for {asked}, and was trusted: code in it was run.",
         UserWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
     try:
         return _loaded(path, file, weights_only=False)
@@ -177,102 +188,14 @@ def _failing(path: Path, error: BaseException) -> Refusal:
 
 
 def _asked_for(file: BinaryIO) -> str:
-    """Say what a pickle asks for beyond tensors, without running it."""
+    """Say what a pickle asks for beyond what is allowed, without running it."""
     try:
         file.seek(0)
-        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
+        with torch.serialization.safe_globals(ALLOWED):
+            names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(file))
     except Exception:  # an old format, which torch does not list
         names = []
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") or "Python objects"
-
-
-def opened(path: Path, payload: Any) -> Opened:
-    """Name the tensors and values in nested mappings, lists and (trusted) modules."""
-    try:
-        if hasattr(payload, "state_dict") and callable(payload.state_dict):
-            payload = payload.state_dict()  # a whole module, trusted
-    except Exception as error:  # code of the file, or of a class that has changed since
-        raise _failing(path, error) from error
-    if isinstance(payload, (list, tuple)):
-        payload = dict(enumerate(payload))
-    check_nesting(path, payload)
-    if not isinstance(payload, Mapping):
-        raise Refusal(
-            f"{path.name} must hold a mapping of names to tensors; got {type(payload).__name__}."
-        )
-    tensors: dict[str, Tensor] = {}
-    values: dict[str, Any] = {}
-    containers: list[str] = []
-    try:
-        nodes = list(_walk(payload, ""))
-    except Exception as error:  # code of a module within
-        raise _failing(path, error) from error
-    for name, value in nodes:
-        if isinstance(value, Mapping):
-            containers.append(name)
-        elif isinstance(value, Tensor):
-            if name in tensors:
-                raise Refusal(
-                    f"{path.name} must name its tensors differently; got two called {name!r}, one "
-                    "of them with the dots in its own name. Save the state dict alone."
-                )
-            tensors[name] = value.detach()
-        elif isinstance(value, (bool, int, float, str)):
-            values[name] = value
-    return Opened("torch", tensors, values, tuple(containers))
-
-
-def _walk(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Nodes of nested mappings, lists, modules and plain objects, with dotted names."""
-    if isinstance(tree, torch.nn.Module):  # trusted by now
-        tree = tree.state_dict()
-    if isinstance(tree, Mapping):
-        yield name, tree
-        inner: Any = tree.items()
-    elif isinstance(tree, (list, tuple)) and any(
-        isinstance(each, (Tensor, Mapping)) for each in tree
-    ):
-        inner = enumerate(tree)
-    elif type(tree).__name__ == "Namespace":  # hyper-parameters of old scripts, trusted by now
-        inner = vars(tree).items()
-    else:
-        yield name, tree
-        return
-    for key, value in inner:
-        yield from _walk(value, f"{name}.{key}" if name else str(key))
-
-
-def read_torch_file(path: Path) -> Any:
-    """Read tensors and plain containers from a torch file of anyone's, all tensors on the CPU."""
-    with opened_file(path) as file:
-        return read_torch(path, file)
-
-
-def opened_file(path: Path) -> BinaryIO:
-    """Open a file that must be there."""
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint must be a file; got {path}, which is not there.")
-    return path.open("rb")
-
-
-def read_torch(path: Path, file: BinaryIO) -> Any:
-    """Read a torch file that is already open."""
-    if _is_archive(file):
-        check_archive(path, file)
-    try:
-        _refuse_bytearrays(file)
-        payload = _loaded(path, file, weights_only=True)
-        n_bytes = sum(each.numel() * each.element_size() for each in _tensors_in(payload))
-    except pickle.UnpicklingError as error:
-        raise Refusal(
-            f"{path.name} must hold only tensors and plain containers; got a pickle that asks "
-            "for more, and dimlab runs no code from a file. Save its tensors again."
-        ) from error
-    except DAMAGED as error:
-        raise Refusal(f"{path.name} must be a complete torch file; got a damaged one.") from error
-    check_fits(path, n_bytes)
-    check_nesting(path, payload)
-    return payload
 
 
 def _is_archive(file: BinaryIO) -> bool:
@@ -287,12 +210,10 @@ def _loaded(path: Path, file: BinaryIO, *, weights_only: bool) -> Any:
     """Call torch.load on an open file, mapped: no tensor can reach beyond what the file holds."""
     is_archive = _is_archive(file)
     place = f"/dev/fd/{file.fileno()}"  # torch maps named files only; this is the open one's
-    same = place if os.path.exists(place) else path
-    with warnings.catch_warnings():
+    source = (place if os.path.exists(place) else path) if is_archive else file
+    with warnings.catch_warnings(), torch.serialization.safe_globals(ALLOWED):
         warnings.simplefilter("ignore")  # every refusal is one sentence of our own
-        if is_archive:
-            return torch.load(same, map_location="cpu", weights_only=weights_only, mmap=True)
-        return torch.load(file, map_location="cpu", weights_only=weights_only)
+        return torch.load(source, map_location="cpu", weights_only=weights_only, mmap=is_archive)
 
 
 def check_archive(path: Path, file: BinaryIO, *, checksums: bool = False) -> None:
@@ -313,6 +234,12 @@ def check_archive(path: Path, file: BinaryIO, *, checksums: bool = False) -> Non
         raise Refusal(
             f"{path.name} must be a complete torch file; got a damaged one ({reason_of(error)})."
         ) from error
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise Refusal(
+            f"{path.name} must hold only tensors and plain containers; got a TorchScript program. "
+            f"Save its weights: torch.save(torch.jit.load({path.name!r}).state_dict(), "
+            "'weights.pth')."
+        )
     if damaged is not None:
         raise Refusal(
             f"{path.name} must hold its parts whole and unpacked; got {damaged!r} otherwise."
@@ -327,39 +254,71 @@ def _refuse_bytearrays(file: BinaryIO) -> None:
                 raise pickle.UnpicklingError("bytearray")
 
 
-def _tensors_in(payload: Any) -> Iterator[Tensor]:
-    """Yield each tensor of nested containers, once for each that holds it."""
-    waiting, seen = [payload], set()
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, Tensor):
-            yield each
-        elif isinstance(each, (dict, list, tuple)) and id(each) not in seen:
-            seen.add(id(each))
-            waiting += each.values() if isinstance(each, dict) else each
+def opened(path: Path, payload: Any) -> Opened:
+    """Name the tensors and values in nested mappings, lists and (trusted) modules."""
+    try:
+        if hasattr(payload, "state_dict") and callable(payload.state_dict):
+            payload = payload.state_dict()  # a whole module, trusted
+        nodes = list(walk(path, payload))
+    except Refusal:
+        raise
+    except Exception as error:  # code of the file, or of a class that has changed since
+        raise _failing(path, error) from error
+    if not isinstance(payload, (Mapping, list, tuple)):
+        raise Refusal(
+            f"{path.name} must hold a mapping of names to tensors; got {type(payload).__name__}."
+        )
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+    containers = [""]
+    for name, value in nodes:
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            value = torch.from_numpy(np.array(value, dtype=value.dtype.newbyteorder("=")))
+        if isinstance(value, (Mapping, Namespace)) and name:
+            containers.append(name)
+        elif isinstance(value, Tensor):
+            if name in tensors:
+                raise Refusal(
+                    f"{path.name} must name its tensors differently; got two called {name!r}, one "
+                    "of them with the dots in its own name. Save the state dict alone."
+                )
+            tensors[name] = value.detach()
+        elif isinstance(value, (bool, int, float, str)):
+            values[name] = value
+    return Opened("torch", tensors, values, tuple(containers))
 
 
-def check_nesting(path: Path, payload: Any) -> None:
-    """Refuse containers that nobody could walk through: in themselves, too deep, or too many."""
+def walk(
+    path: Path, payload: Any, together: Callable[[Any], Any] = lambda node: node
+) -> Iterator[tuple[str, Any]]:
+    """Yield the nodes of nested containers, with dotted names; ``together`` may replace each."""
     # sixty containers, each twice within the next, are a small file and a walk through 2^60
-    found: dict[int, tuple[int, int]] = {}  # containers that a walk meets in one, and its depth
-    waiting: list[tuple[Any, bool]] = [([payload], False)]
-    begun: set[int] = set()
+    waiting, n_containers = [("", payload, 0)], 0
     while waiting:
-        each, is_done = waiting.pop()
-        inner = each.values() if isinstance(each, dict) else each
-        parts = [part for part in inner if isinstance(part, (dict, list, tuple))]
-        if not is_done:
-            if id(each) not in begun:
-                begun.add(id(each))
-                waiting += [(each, True), *((part, False) for part in parts)]
+        name, node, depth = waiting.pop()
+        node = together(_plain(node))
+        yield name, node
+        if isinstance(node, (Mapping, Namespace)):
+            inner = list((node if isinstance(node, Mapping) else vars(node)).items())
+        elif isinstance(node, (list, tuple)) and any(isinstance(each, _INNER) for each in node):
+            inner = list(enumerate(node))
+        else:
             continue
-        known = [found.get(id(part), (0, _DEEPEST)) for part in parts]  # not yet: it holds itself
-        size = len(parts) + sum(n for n, _ in known)
-        depth = 1 + max((depth for _, depth in known), default=0)
-        if size > _MOST or depth > _DEEPEST:
+        n_containers += 1
+        if n_containers > _MOST or depth > _DEEPEST:
             raise Refusal(
                 f"{path.name} must hold at most {_MOST} containers, at most {_DEEPEST} deep; got "
                 "more, or one within itself."
             )
-        found[id(each)] = size, depth
+        waiting += [
+            (f"{name}.{key}" if name else str(key), each, depth + 1) for key, each in inner[::-1]
+        ]
+
+
+def _plain(node: Any) -> Any:
+    """Return what a stand-in, a trusted module or an array of Python objects holds."""
+    if isinstance(node, torch.nn.Module):  # trusted by now
+        return node.state_dict()
+    if isinstance(node, Array):
+        node = node.array
+    return node.tolist() if isinstance(node, np.ndarray) and node.dtype.hasobject else node

@@ -160,6 +160,19 @@ def bytes_by_number(folder):
     )
 
 
+def numpy_by_number(folder):
+    """An array of numpy's that claims 8 TB."""
+    pickled = io.BytesIO()
+    pickle.dump({"features": np.arange(4.0).reshape(2, 2)}, pickled, 2)
+    data = pickled.getvalue()
+    large = b"\x8a\x06" + (10**12).to_bytes(6, "little") + b"K\x01\x86"
+    assert b"K\x02K\x02\x86" in data
+    data = data.replace(b"K\x02K\x02\x86", large)
+    return zipped(
+        folder, "harm.pt", {"a/data.pkl": data, "a/version": b"3\n", "a/byteorder": b"little"}
+    )
+
+
 def wide(folder):
     config = TrainConfig(n_dimensions=4, hidden=4, steps=2)
     checkpoint = untrained(config, datasets.digits("validation", image_size=8))
@@ -281,6 +294,7 @@ BOMBS = {
     ),
     "torch: packed": (repacked, read_torch_file),
     "torch: bytearray of 2 GB": (bytes_by_number, read_torch_file),
+    "torch: array of numpy of 8 TB": (numpy_by_number, read_torch_file),
     "checkpoint: 10^8 hidden units": (wide, read_wide),
     "pickle: memo of 2^31": (pickled(b"r\xff\xff\xff\x7f."), read_batch),
     "pickle: string of 10^12": (pickled(b"\x8e" + struct.pack("<Q", 10**12)), read_batch),

@@ -1,11 +1,13 @@
 """Checkpoints of other tools: one fixture a layout, all of the encoder or a sentence."""
 
 import argparse
+import collections
 import json
 import warnings
 import zipfile
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from safetensors.torch import save_file
 from dimlab._encode import encode_loader
 from dimlab.datasets import digits
 from dimlab.io.inspecting import inspect_file
+from dimlab.io.unpickle import open_weights
 from dimlab.io.weights import load_encoder
 from dimlab.representation import Representation
 from dimlab.training.config import TrainConfig
@@ -253,12 +256,29 @@ def test_a_vision_transformer_is_recognised_and_needs_timm(tmp_path):
 
 
 def test_code_in_a_file_is_run_only_on_request(source, tmp_path):
-    payload = {"state_dict": source.state_dict(), "hyper_parameters": argparse.Namespace(lr=1.0)}
+    payload = {"state_dict": source.state_dict(), "range": range(3)}
     torch.save(payload, tmp_path / "a.ckpt")
-    with pytest.raises(ValueError, match=r"asks for .*Namespace.*--trust-pickle"):
+    with pytest.raises(ValueError, match=r"asks for builtins.range, .*--trust-pickle"):
         load_encoder(tmp_path / "a.ckpt")
     with pytest.warns(UserWarning, match="was trusted: code in it was run"):
         assert load_encoder(tmp_path / "a.ckpt", trust_pickle=True).n_dimensions == 512
+
+
+def test_harmless_classes_of_official_files_need_no_trust(source, tmp_path):
+    arguments = argparse.Namespace(lr=np.float64(0.5), epochs=np.int64(3), seen=np.bool_(True))
+    arguments.output = Path("runs") / "a"
+    state = collections.defaultdict(dict, {"momentum": np.arange(6.0).reshape(2, 3).T})
+    payload = {"state_dict": source.state_dict(), "args": arguments, "state": state}
+    torch.save(payload, tmp_path / "a.pth")
+    assert load_encoder(tmp_path / "a.pth").n_dimensions == 512
+    opened = open_weights(tmp_path / "a.pth")
+    known = {"lr": 0.5, "epochs": 3, "seen": True, "output": "runs/a"}
+    assert opened.values == {f"args.{name}": value for name, value in known.items()}
+    np.testing.assert_array_equal(opened.tensors["state.momentum"], state["momentum"])
+    records = np.zeros(2, dtype=[("a", "f4"), ("b", "O")])
+    torch.save({"records": records}, tmp_path / "b.pth")
+    with pytest.raises(ValueError, match=r"got a damaged one \(an array of \|V12\)"):
+        open_weights(tmp_path / "b.pth")
 
 
 @pytest.mark.parametrize(
@@ -405,7 +425,7 @@ def test_containers_without_an_end_are_refused(dimlab, tmp_path):
             code, out, err = dimlab(*command, "a.pth")
             assert (code, out, len(err.splitlines())) == (1, "", 1)
             assert err.endswith(
-                "a.pth must hold at most 4194304 containers, at most 200 deep; got more, or one "
+                "a.pth must hold at most 1048576 containers, at most 200 deep; got more, or one "
                 "within itself.\n"
             )
     torch.save({"a": {"w": torch.ones(2)}, "shared": [itself["w"]] * 3}, tmp_path / "a.pth")
