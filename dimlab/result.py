@@ -2,7 +2,8 @@
 
 A result is a frozen dataclass whose fields are made by `per` (an array with one entry a group, a
 dimension, ...), `scalar` (an entry of the summary) and `detail` (neither). Properties marked
-`column`, `entry` and `entries` stand among them. The order of definition is that of presentation::
+`column`, `entry` and `entries` stand among them; ``TABLES`` names methods that give further tables.
+The order of definition is that of presentation::
 
     @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
     class Cohesion(Result):
@@ -11,10 +12,7 @@ dimension, ...), `scalar` (an entry of the summary) and `detail` (neither). Prop
         n_samples: int = scalar("Number of samples.")
         spread: np.ndarray = per("dimension", "Mean spread within the classes.")
 
-        @entry
-        def n_tight(self) -> int:
-            \"\"\"Dimensions whose spread is below 0.1.\"\"\"
-            return int((self.spread < 0.1).sum())
+        n_tight = entry(lambda self: (self.spread < 0.1).sum(), doc="Spread below 0.1.")
 """
 
 from __future__ import annotations
@@ -121,6 +119,7 @@ class Result:
     ROWS: ClassVar[str] = ""  # axis of the table; empty: that of the first array
     NAME: ClassVar[str] = ""  # in a report; empty: that of the class, in lower case
     HEADLINE: ClassVar[tuple[str, ...]] = ()  # entries of the one-line repr; empty: the first ones
+    TABLES: ClassVar[tuple[tuple[str, str], ...]] = ()  # names of further tables, their methods
     _parts: ClassVar[tuple[tuple[str, Any], ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -195,6 +194,28 @@ class Result:
                 if part.metadata["axis"] == rows and named and np.ndim(value) == 1:
                     columns[name if named is True else named] = value
         return pd.DataFrame(columns)
+
+    def tables(self) -> dict[str, Any]:
+        """Return the tables that stand beside the frame.
+
+        Returns
+        -------
+        dict of str to pandas.DataFrame
+            By name; those that there is nothing to say in are left out.
+        """
+        found = {name: getattr(self, method)() for name, method in self.TABLES}
+        return {name: frame for name, frame in found.items() if frame is not None}
+
+    def parts(self) -> dict[str, Result]:
+        """Return the results within this one.
+
+        Returns
+        -------
+        dict of str to Result
+            By the names of their fields.
+        """
+        values = ((name, getattr(self, name)) for name, _ in self._parts)
+        return {name: value for name, value in values if isinstance(value, Result)}
 
     def __repr__(self) -> str:
         """Return one line: the class and the first short entries of the summary."""
@@ -287,10 +308,10 @@ def name_of(kind: type) -> str:
     return getattr(kind, "NAME", "") or in_lower_case(kind)
 
 
-def _documented(cls: type) -> str:
-    """Put a numpydoc section of the declared fields behind the summary of a class's docstring."""
+def _documented(cls: type[Result]) -> str:
+    """Put the declared fields, and where the sources are, behind the summary of a docstring."""
     text = inspect.cleandoc(vars(cls).get("__doc__") or "")
-    declared = [(name, each) for name, each in cls._parts if isinstance(each, Field)]  # type: ignore[attr-defined]
+    declared = [(name, each) for name, each in cls._parts if isinstance(each, Field)]
     if not declared or "Parameters\n---" in text:
         return text
     annotations: dict[str, Any] = {}
@@ -305,6 +326,9 @@ def _documented(cls: type) -> str:
             "ndarray", f"ndarray of shape {shape}" if shape else "ndarray"
         )
         lines += [f"{name} : {kind.replace(' | ', ' or ')}", f"    {each.metadata['text']}"]
+    if "References\n---" not in text:
+        probe = cls.__module__.rpartition(".")[2]
+        lines += ["", "References", "----------", f"Those of `{probe}`, which measures it."]
     first = re.search(_SECTIONS, text, re.M)
     place = first.start() if first else len(text)
     parts = (text[:place].rstrip(), "\n".join(lines), text[place:])

@@ -120,15 +120,15 @@ _of(
 )
 _of(
     "kernels/jackknife.py", "kernels/test_jackknife.py",
-    ("jackknife_interval", "t.ppf(0.5 + level / 2,",
-     "t.ppf(level,", "test_blocks_of_one_give_the_t_interval_of_a_mean"),
+    ("_on", "t.ppf(0.975,",
+     "t.ppf(0.95,", "test_blocks_of_one_give_the_t_interval_of_a_mean"),
     ("jackknife_deviations", "np.sqrt((ratio - 1) * n_blocks)",
      "np.sqrt(ratio * n_blocks)", "test_the_interval_of_a_mean_is_centred_at_it_for_blocks_of_any_sizes"),
     ("jackknife_deviations", "pseudo = ratio * full - (ratio - 1) * without",
      "pseudo = n_blocks * full - (n_blocks - 1) * without", "test_the_interval_of_a_mean_is_centred_at_it_for_blocks_of_any_sizes"),
     ("jackknife_deviations", "(1 - counts / n)[:, None] * without",
      "(1 - 1 / n_blocks) * without", "test_the_interval_of_a_mean_is_centred_at_it_for_blocks_of_any_sizes"),
-    ("jackknife_interval", "len(counts) - 1)",
+    ("_on", "len(counts) - 1)",
      "len(counts))", "test_blocks_of_one_give_the_t_interval_of_a_mean"),
 )
 _of(
@@ -432,7 +432,7 @@ _of(
 )
 _of(
     "probes/_ranks.py", "probes/test_decompose.py",
-    ("lidar_with_interval", "total - within[block]", "total",
+    ("lidar_with_interval", "total - within[next(blocks)]", "total",
      "test_the_interval_of_lidar_leaves_the_samples_of_each_block_out"),
 )
 _of(

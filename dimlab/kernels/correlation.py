@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -35,17 +36,6 @@ def correlation_of(moments: Moments, dead: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def replicate_of(moments: Moments, dead: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Correlations without some samples, and the dimensions (D,) that no longer vary."""
-    # A dimension that varied in the missing samples only has the correlation 0.
-    gone = (moments.whole().squares[0] == 0).any(axis=0) & ~dead
-    matrix = correlation_of(moments, dead)
-    if gone.any():
-        matrix[np.ix_(gone, ~dead)] = 0.0
-        matrix[np.ix_(~dead, gone)] = 0.0
-    return matrix, gone
-
-
 def redundancy_of(
     matrix: np.ndarray, live: np.ndarray, n_samples: float | np.ndarray
 ) -> np.ndarray:
@@ -74,9 +64,9 @@ def chance_of(live: np.ndarray, n_samples: float | np.ndarray) -> float:
     return float(chances_of(live, n_samples).mean())
 
 
-def rooted(mean_square: float) -> float:
-    """Root of a mean square beyond chance; 0 where that is negative."""
-    return float(np.sqrt(np.maximum(mean_square, 0.0)))
+def rooted(mean_square: Any) -> Any:
+    """Root of mean squares beyond chance; 0 where they are negative."""
+    return np.sqrt(np.maximum(mean_square, 0.0))
 
 
 def effective_samples(views: tuple[np.ndarray, ...], clusters: np.ndarray) -> np.ndarray:

@@ -1,17 +1,32 @@
-"""Delete-a-block jackknife intervals of any statistic of rows."""
+"""Delete-a-block jackknife of any statistic of rows: corrected values and intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-# Scales on which a statistic's bias is in proportion to 1 / N, and the way back.
-SCALES: dict[str, tuple[Callable[[np.ndarray], np.ndarray], ...]] = {
-    "identity": (np.asarray, np.asarray),
-    "log": (np.log, np.exp),
-    "reciprocal": (np.reciprocal, np.reciprocal),
-}
+
+@dataclass(frozen=True)
+class Scale:
+    """Where the interval of a statistic is symmetric, the way back, and what it cannot exceed."""
+
+    there: Callable[[np.ndarray], np.ndarray] = np.asarray
+    back: Callable[[np.ndarray], np.ndarray] = np.asarray
+    corrected: bool = True  # the bias is in proportion to 1 / N on this scale, and taken off
+    lowest: float = -np.inf
+    highest: float = np.inf
+
+
+class Estimates(NamedTuple):
+    """S statistics, (S,) each: NaN where one is not finite, or without some block is not."""
+
+    value: np.ndarray
+    corrected: np.ndarray  # the value itself where the scale takes no bias off
+    low: np.ndarray  # of the 95 % interval of the corrected value, which contains it
+    high: np.ndarray
 
 
 def jackknife_deviations(
@@ -28,52 +43,32 @@ def jackknife_deviations(
         return corrected, (pseudo - corrected) / np.sqrt((ratio - 1) * n_blocks)
 
 
-def jackknife_interval(
-    full: np.ndarray,
-    without: np.ndarray,
-    counts: np.ndarray,
-    *,
-    corrected: bool = True,
-    level: float = 0.95,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Student's t interval (S,) of statistics (S,), from those without each block (B, S)."""
-    # Around the bias-corrected estimate, which is then the value to report, or around ``full`` for
-    # statistics that are not biased. NaN where a value is not finite.
+def jackknife(
+    full: np.ndarray, without: np.ndarray, counts: np.ndarray, scales: Scale | Sequence[Scale]
+) -> Estimates:
+    """Estimate statistics (S,) from those without each block (B, S), each on its scale."""
+    scales = [scales] * len(full) if isinstance(scales, Scale) else scales
+    found = np.empty((4, len(full)))
+    for scale in set(scales):
+        same = np.array([each == scale for each in scales])
+        found[:, same] = _on(scale, full[same], without[:, same], counts)
+    return Estimates(*found)
+
+
+def _on(scale: Scale, full: np.ndarray, without: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Estimate statistics of one scale, by Student's t: the rows of `Estimates`."""
     from scipy.stats import t
 
-    estimate, deviations = jackknife_deviations(full, without, counts)
-    with np.errstate(invalid="ignore"):
-        half = t.ppf(0.5 + level / 2, len(counts) - 1) * np.sqrt((deviations**2).sum(axis=0))
-        centre = estimate if corrected else np.where(np.isfinite(half), full, np.nan)
-        return centre - half, centre + half
-
-
-def corrected_interval(
-    full: np.ndarray,
-    without: np.ndarray,
-    counts: np.ndarray,
-    *,
-    scale: str = "identity",
-    lowest: float = -np.inf,
-    highest: float = np.inf,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Bias-corrected values (S,) of statistics with the 95 % intervals that contain them."""
-    # On a scale where the bias is in proportion to 1 / N. An estimate beyond what is possible is
-    # moved to the end of that, together with its interval, so that no width is 0.
-    there, back = SCALES[scale]
-    if scale != "identity":
-        lowest = max(lowest, 0.0)
-    with np.errstate(divide="ignore"):
-        bounds = np.sort(there(np.array([lowest, highest], dtype=np.float64)))
-        moved, rest = there(full), there(without)
-    estimate, _ = jackknife_deviations(moved, rest, counts)
-    low, high = jackknife_interval(moved, rest, counts)
-    # an estimate beyond what is possible is moved to the end, and its interval with it
-    inside = np.clip(estimate, *bounds)
-    low, high = (np.clip(each + (inside - estimate), *bounds) for each in (low, high))
-    if scale == "reciprocal":
-        low, high = high, low
-    known = np.isfinite(moved) & np.isfinite(rest).all(axis=0)
-    with np.errstate(divide="ignore", over="ignore"):
-        found = [np.where(known, back(each), np.nan) for each in (inside, low, high)]
-    return found[0], found[1], found[2]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        bounds = np.sort(scale.there(np.array([scale.lowest, scale.highest])))
+        moved = scale.there(full)
+        estimate, deviations = jackknife_deviations(moved, scale.there(without), counts)
+        half = t.ppf(0.975, len(counts) - 1) * np.sqrt((deviations**2).sum(axis=0))
+        # an estimate beyond what is possible is moved to the end, and its interval with it
+        centre = np.clip(estimate if scale.corrected else moved, *bounds)
+        ends = scale.back(np.clip([centre - half, centre + half], *bounds))
+        low, high = np.where(np.isfinite(half), np.sort(ends, axis=0), np.nan)
+        if not scale.corrected:
+            value = scale.back(moved)
+            return np.stack([value, value, low, high])
+        return np.stack([full, np.where(np.isfinite(half), scale.back(centre), np.nan), low, high])

@@ -7,11 +7,11 @@ import warnings
 import numpy as np
 
 from dimlab.kernels.correlation import dead_dimensions
-from dimlab.kernels.jackknife import corrected_interval
+from dimlab.kernels.jackknife import Estimates, Scale
 from dimlab.kernels.rounding import eigenvalue_floor
 from dimlab.kernels.spectra import DEFINITIONS, discriminant_rank, entropy_rank
 from dimlab.moments import Moments
-from dimlab.probes._moments import caution_of_rank, refuse_few
+from dimlab.probes._moments import Deal, caution_of_rank, estimates, refuse_few
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
@@ -212,25 +212,17 @@ def _lidar(
     )
 
 
-def lidar_with_interval(
-    views: np.ndarray, n_blocks: int, seed: int, ids: np.ndarray | None
-) -> tuple[float, float, float, float] | None:
+def lidar_with_interval(views: np.ndarray, deal: Deal, ids: np.ndarray | None) -> Estimates | None:
     """LiDAR, its corrected value and the interval of that; None where samples do not differ."""
-    between, within = _view_moments(views, n_blocks, seed, ids)
+    between, within = _view_moments(views, deal.n_blocks, deal.seed, ids)
+    blocks = iter(np.flatnonzero(between.counts))
     total = within.sum(axis=0)
-    full = _lidar(between.whole(), total, len(views), _LIDAR_DELTA, _LIDAR_ADDED)
-    if full is None:
-        return None
-    occupied = np.flatnonzero(between.counts)
-    counts = between.counts[occupied]
-    if len(counts) < 2 or between.n - counts.max() < 3:
-        return full, np.nan, *UNKNOWN
-    without = []
-    for block, mean in zip(occupied, between.without_each(), strict=True):
-        value = _lidar(mean, total - within[block], len(views), _LIDAR_DELTA, _LIDAR_ADDED)
-        without.append(np.nan if value is None else value)
-    corrected, low, high = corrected_interval(
-        np.array([full]), np.array(without)[:, None], counts, lowest=1.0,
-        highest=between.n_dimensions,
-    )  # fmt: skip
-    return full, float(corrected[0]), float(low[0]), float(high[0])
+
+    def number(mean: Moments) -> np.ndarray:
+        rest = total if mean.n == between.n else total - within[next(blocks)]
+        value = _lidar(mean, rest, len(views), _LIDAR_DELTA, _LIDAR_ADDED)
+        return np.array([np.nan if value is None else value])
+
+    scale = Scale(lowest=1.0, highest=float(between.n_dimensions))
+    found = estimates(between, number, [scale])
+    return None if np.isnan(found.value[0]) else found

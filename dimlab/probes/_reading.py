@@ -7,7 +7,7 @@ import json
 import re
 import textwrap
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -73,7 +73,7 @@ SHARED = {
 }
 
 
-def documented(function: Function) -> Function:
+def documented(function: Function, shared: Mapping[str, str] = SHARED) -> Function:
     """Insert what shared arguments mean into a docstring that leaves them out, in their order."""
     text = inspect.cleandoc(function.__doc__ or "")
     head, mark, rest = text.partition("Parameters\n----------\n")
@@ -84,8 +84,8 @@ def documented(function: Function) -> Function:
     for name, parameter in inspect.signature(function).parameters.items():
         if name in entries:
             found.append(entries[name])
-        elif name in SHARED:
-            kind, _, meaning = SHARED[name].partition("\n")
+        elif name in shared:
+            kind, _, meaning = shared[name].partition("\n")
             if parameter.default not in (None, inspect.Parameter.empty):
                 kind += f", default={json.dumps(parameter.default)}"
             found.append(f"{name} : {kind}\n{meaning}")

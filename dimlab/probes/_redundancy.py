@@ -7,29 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.kernels.collinearity import (
-    correlation_noise,
-    group_ids,
-    groups_of,
-    inflation_by_chance,
-    largest_r_squared_by_chance,
-    pairs_by_chance,
-    pivot_order,
-    relative_size,
-    variance_inflation,
-)
-from dimlab.kernels.correlation import (
-    chances_of,
-    correlation_of,
-    effective_samples,
-    independent_correlations,
-    permuted_correlations,
-)
-from dimlab.kernels.reliability import block_kurtosis, is_heavy
+from dimlab.kernels import collinearity, correlation
+from dimlab.kernels.reliability import is_heavy
 from dimlab.kernels.rounding import eigenvalue_floor
 from dimlab.moments import Moments
+from dimlab.probes._moments import Rows
 from dimlab.readers.base import Progress
-from dimlab.representation import Representation
 
 _COPY = 1e-6  # distance of |correlation| from 1 up to which dimensions are affine copies
 _N_HALVINGS = 10
@@ -39,81 +22,69 @@ _LEVEL = 0.95
 _PERMUTED = 1e11  # products up to which rows are permuted: some 10 seconds
 
 
-def explained(
-    moments: Moments,
-    matrix: np.ndarray,
-    live: np.ndarray,
-    known: Representation | None,
-    ids: np.ndarray | None,
-) -> dict[str, Any]:
+def explained(rows: Rows, matrix: np.ndarray) -> dict[str, Any]:
     """Say what the others explain of every dimension; NaN where rows are too few."""
     names = ("variance_inflation_factor", "r_squared", "adjusted_r_squared")
     factor, share, adjusted = (np.full(len(matrix), np.nan) for _ in names)
-    n_live, n_rows = len(live), np.full(len(live), float(moments.n))
-    if known is not None and ids is not None:
-        n_rows = 1 + 1 / chances_of(live, effective_samples((known.features,), ids))
-    if moments.n > n_live:
-        alive = matrix[np.ix_(live, live)]
-        factor[live] = variance_inflation(alive, correlation_noise(moments, live))
+    live, n_live = rows.live, len(rows.live)
+    n_rows = np.full(n_live, float(rows.moments.n))
+    if isinstance(rows.n_effective, np.ndarray):
+        n_rows = 1 + 1 / correlation.chances_of(live, rows.n_effective)
+    if rows.moments.n > n_live:
+        noise = collinearity.correlation_noise(rows.moments, live)
+        factor[live] = collinearity.variance_inflation(matrix[np.ix_(live, live)], noise)
         share[live] = 1 - 1 / factor[live]
         free = np.where(n_rows > n_live, n_rows - n_live, np.nan)
         adjusted[live] = 1 - (1 - share[live]) * (n_rows - 1) / free
-    typical = float(np.median(n_rows))
+    null = collinearity.inflation_by_chance(float(np.median(n_rows)), n_live)
     found = dict(zip(names, (factor, share, adjusted), strict=True))
-    return {**found, "variance_inflation_null": inflation_by_chance(typical, n_live)}
+    return {**found, "variance_inflation_null": null}
 
 
-def by_chance(
-    moments: Moments,
-    live: np.ndarray,
-    known: Representation | None,
-    ids: np.ndarray | None,
-    cut: float,
-    seed: int,
-) -> dict[str, Any]:
+def by_chance(rows: Rows, cut: float, seed: int) -> dict[str, Any]:
     """Say what R^2 and groups would be of independent dimensions, where rows are few."""
-    n, d = moments.n, len(live)
-    few = n < _AMPLE * d if ids is None else True
-    if d < 2 or not few:
+    n, d, ids = rows.moments.n, len(rows.live), rows.ids
+    if d < 2 or (ids is None and n >= _AMPLE * d):
         return {"r_squared_null": np.nan, "shared_null": np.nan, "null_law": ""}
     rng = np.random.default_rng(seed)
-    kurtosis = block_kurtosis(moments)
-    odd = ids is not None or is_heavy(kurtosis, n)
+    odd = ids is not None or is_heavy(rows.kurtosis, n)
     draws: Iterable[np.ndarray] = ()
-    r_squared = largest_r_squared_by_chance(n, d)
+    r_squared = collinearity.largest_r_squared_by_chance(n, d)
     law = "the Beta distribution of R^2 of independent Gaussian dimensions"
-    if known is not None and odd and 2.0 * _N_NULL * n * d**2 <= _PERMUTED:
-        draws = permuted_correlations((known.features[:, live],), _N_NULL, rng, ids)
+    if rows.arrays and odd and 2.0 * _N_NULL * n * d**2 <= _PERMUTED:
+        features = rows.arrays[0][:, rows.live]
+        draws = correlation.permuted_correlations((features,), _N_NULL, rng, ids)
         law = f"{_N_NULL} independent permutations of every column"
         law += ", whole clusters at a time" if ids is not None else ""
-    elif pairs_by_chance(n, d, cut) > 1 - _LEVEL:
-        draws = independent_correlations(n, d, _N_NULL, rng)
+    elif collinearity.pairs_by_chance(n, d, cut) > 1 - _LEVEL:
+        draws = correlation.independent_correlations(n, d, _N_NULL, rng)
     found, shared = [], [0.0]
     for matrix in draws:
-        groups = np.bincount(group_ids(matrix, cut))
+        groups = np.bincount(collinearity.group_ids(matrix, cut))
         shared.append(float(groups[groups > 1].sum()))
         if odd and n > d:
-            found.append(float((1 - 1 / variance_inflation(matrix)).max()))
+            found.append(float((1 - 1 / collinearity.variance_inflation(matrix)).max()))
     if found:
         r_squared = max(found)
     return {"r_squared_null": r_squared, "shared_null": max(shared), "null_law": law}
 
 
 def copies(
-    matrix: np.ndarray, live: np.ndarray, moments: Moments
+    rows: Rows, matrix: np.ndarray
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...], np.ndarray]:
     """Find groups of affine copies, and chains of them with the least correlation within."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import connected_components
 
+    live = rows.live
     size = np.abs(matrix[np.ix_(live, live)])
     # Rounding to the storage precision adds up to eps^2 / 12 of a column's mean square to its
     # variance, which takes half as much off the correlation of two copies.
-    noise = moments.eps**2 / 12 * relative_size(moments, live)
+    noise = rows.moments.eps**2 / 12 * collinearity.relative_size(rows.moments, live)
     same = size >= 1 - np.maximum(_COPY, noise[:, None] + noise)
     ids = connected_components(csr_array(same), directed=False)[1]
     copies, chains, weakest = [], [], []
-    for members in (each for each in groups_of(ids) if len(each) > 1):
+    for members in (each for each in collinearity.groups_of(ids) if len(each) > 1):
         inside = np.ix_(members, members)
         if same[inside].all():
             copies.append(live[members])
@@ -125,31 +96,27 @@ def copies(
     return tuple(copies), tuple(chains), np.array(weakest)
 
 
-def pivots(moments: Moments, live: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def pivots(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Pivot order of all dimensions, dead ones last, and the variance explained so far."""
+    moments, live = rows.moments, rows.live
     covariance = moments.covariance[np.ix_(live, live)]
     size = float((np.diagonal(covariance) + moments.mean[0, live] ** 2).max())
     floor = eigenvalue_floor(0.0, size, moments.n, len(live), moments.eps)
-    order, share = pivot_order(covariance, floor)
-    dead = np.setdiff1d(np.arange(moments.n_dimensions), live)
+    order, share = collinearity.pivot_order(covariance, floor)
+    dead = np.flatnonzero(rows.dead)
     return np.concatenate([live[order], dead]), np.concatenate([share, np.ones(len(dead))])
 
 
 def stability(
-    moments: Moments,
-    dead: np.ndarray,
-    group: np.ndarray,
-    cut: float,
-    seed: int,
-    progress: Progress | None,
+    rows: Rows, group: np.ndarray, cut: float, seed: int, progress: Progress | None
 ) -> tuple[float, np.ndarray]:
     """Agreement of the groups with those of random halves of the samples, in all and by group."""
     from sklearn.metrics import adjusted_rand_score
 
-    members = groups_of(group)
+    members = collinearity.groups_of(group)
     overlaps, scores = np.zeros(len(members)), []
-    for done, half in enumerate(_halves(moments, seed)):
-        other = group_ids(correlation_of(half, dead), cut)
+    for done, half in enumerate(_halves(rows.moments, seed)):
+        other = collinearity.group_ids(correlation.correlation_of(half, rows.dead), cut)
         scores.append(adjusted_rand_score(group, other))
         overlaps += [_best_overlap(each, other) for each in members]
         if progress is not None:

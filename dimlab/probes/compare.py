@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.clusters import cluster_ids
 from dimlab.devices import hold
-from dimlab.kernels.correlation import (
-    permutation_of,
-)
+from dimlab.kernels.correlation import permutation_of
 from dimlab.kernels.rounding import spread_floor
 from dimlab.kernels.similarity import (
     centred_products,
@@ -23,9 +22,8 @@ from dimlab.kernels.similarity import (
 from dimlab.moments import N_BLOCKS
 from dimlab.pairing import BY_NAME, BY_ORDER, pair
 from dimlab.probes._differences import COLUMNS, STATISTICS, differences, sampled
-from dimlab.probes._moments import caution_of_rank, ids_of, in_blocks
+from dimlab.probes._moments import RANKS, Deal, caution_of_rank, documented_of_rows, in_blocks
 from dimlab.probes._reading import basis_of
-from dimlab.probes.decompose import SCALES
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
@@ -41,10 +39,6 @@ _LEVEL = 0.95
 class Comparison(Result):
     """S representations side by side in M statistics; differences are to the reference.
 
-    References
-    ----------
-    Those of `compare`, which measures it.
-
     Examples
     --------
     >>> features = np.random.default_rng(0).normal(size=(300, 2))
@@ -59,6 +53,7 @@ class Comparison(Result):
     """
 
     ROWS = "representation and statistic"
+    TABLES = (("similarities", "similarities"), ("matches", "matches"))
 
     names: tuple[str, ...] = detail("Names of the representations.")
     reference: str = scalar("The one that the others are compared with.")
@@ -152,10 +147,10 @@ class Comparison(Result):
             "paired": np.repeat(self.paired, m),
         }
 
-    @entry
-    def representations(self) -> dict[str, Any]:
-        """By name: sizes, statistics with intervals, similarities with the reference, matches."""
-        return {name: self._of(row, name) for row, name in enumerate(self.names)}
+    representations = entry(
+        lambda self: {name: self._of(row, name) for row, name in enumerate(self.names)},
+        doc="By name: sizes, statistics with intervals, similarities with the reference, matches.",
+    )
 
     @entry
     def intervals(self) -> str:
@@ -170,7 +165,7 @@ class Comparison(Result):
         base = self.names.index(self.reference)
         numbers, bounds = dict(zip(self.statistics, self.values[row], strict=True)), {}
         for place, statistic in enumerate(self.statistics):
-            key = f"{statistic}_corrected" if statistic in SCALES else statistic
+            key = f"{statistic}_corrected" if statistic in RANKS else statistic
             numbers[key] = self.corrected[row, place]
             pair = [float(x[row, place]) for x in (self.corrected_low, self.corrected_high)]
             bounds[f"{key}_interval"] = pair if np.isfinite(pair).all() else None
@@ -193,16 +188,6 @@ class Comparison(Result):
             "doubtful": np.array(self.statistics)[self.doubtful[row]],
             **beyond,
         }
-
-    def tables(self) -> dict[str, Any]:
-        """Return what stands beside the frame, by name.
-
-        Returns
-        -------
-        dict of str to pandas.DataFrame
-            ``similarities`` and ``matches``.
-        """
-        return {"similarities": self.similarities(), "matches": self.matches()}
 
     def similarities(self) -> Any:
         """Return one row a pair of representations.
@@ -247,6 +232,7 @@ class Comparison(Result):
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
 
+@documented_of_rows
 def compare(
     representations: Mapping[str, Representation],
     *,
@@ -266,18 +252,10 @@ def compare(
         the checkpoints of one run.
     reference : str, optional
         What the others are compared with; the first by default.
-    n_blocks : int, default=20
-        Blocks of the jackknife, >= 2.
     clusters : str or ndarray of shape (N,), optional
         Which rows belong together (name of a factor, or one value a row of the reference, which
         then stands for the same row of all): blocks are made of whole clusters, and the null of
         matching permutes them. By default rows are independent.
-    seed : int, default=0
-        Deals samples to blocks, permutes them for the null of matching.
-    device : str, default="cpu"
-        Where moments are taken.
-    progress : callable, optional
-        Called as ``progress(done, total)`` over representations and pairs.
 
     Returns
     -------
@@ -349,10 +327,10 @@ def compare(
         if progress is not None:
             progress(done, n_steps)
 
-    ids = [ids_of(split, clusters) for split in splits]
+    ids = [cluster_ids(split, clusters) for split in splits]
     measured = []
-    for split, own_ids in zip(splits, ids, strict=True):
-        measured.append(sampled(split, own_ids, n_blocks, seed, device))
+    for split in splits:
+        measured.append(sampled(split, Deal(n_blocks, clusters, seed, device)))
         step()
     same = _same(splits, by_name)
     return Comparison(

@@ -8,36 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.devices import hold
+from dimlab.kernels import correlation as kernel
 from dimlab.kernels.collinearity import leaf_order
-from dimlab.kernels.correlation import (
-    chance_of,
-    correlation_of,
-    dead_dimensions,
-    effective_samples,
-    gaussian_correlations,
-    independent_correlations,
-    largest_singular_value,
-    off_diagonal_rms,
-    permuted_correlations,
-    redundancy_of,
-    replicate_of,
-    rooted,
-)
-from dimlab.kernels.jackknife import jackknife_interval
-from dimlab.kernels.reliability import block_kurtosis, caution_of_tails
+from dimlab.kernels.reliability import caution_of_tails
 from dimlab.moments import N_BLOCKS, Moments
-from dimlab.probes._moments import (
-    ALL_CONSTANT,
-    OfRows,
-    ids_of,
-    in_blocks,
-    moments_of,
-    n_units,
-    refuse_few,
-    replicates,
-    said_of,
-)
+from dimlab.probes import _moments
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
@@ -51,12 +26,8 @@ _PERMUTED = 3e13  # products up to which rows are permuted: some 5 minutes on tw
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Correlation(OfRows):
+class Correlation(_moments.OfRows):
     """Correlation matrix of D dimensions, and what it says of each and of all.
-
-    References
-    ----------
-    Those of `correlate`, which measures it.
 
     Examples
     --------
@@ -70,29 +41,21 @@ class Correlation(OfRows):
     ('within-view', ['top-pairs'])
     """
 
+    TABLES = (("top-pairs", "_hundred_pairs"),)
+
     kind: str = scalar(
         "`cross-view`: dimensions of one view with those of another; `within-view`: of the "
         "features with each other."
     )
     n_samples: int = scalar("N, the number of samples.")
-
-    @entry
-    def n_dimensions(self) -> int:
-        """D, the number of dimensions."""
-        return len(self)
-
+    n_dimensions = entry(len, doc="D, the number of dimensions.")
     matrix: np.ndarray = per(
         "dimension",
         "Pearson correlations; cross-view: rows are the first view's dimensions. NaN in the rows "
         "and columns of dead dimensions.",
         shape="(D, D)",
     )
-
-    @column
-    def dimension(self) -> np.ndarray:
-        """Index of each dimension, (D,)."""
-        return np.arange(len(self))
-
+    dimension = column(lambda self: np.arange(len(self)), doc="Index of each dimension.")
     diagonal: np.ndarray = per(
         "dimension", "How well each dimension agrees between views (1 within)."
     )
@@ -137,16 +100,10 @@ class Correlation(OfRows):
     off_diagonal_rms_plain: float = scalar(
         "Root of mean C_jk^2 itself, which is 1 / sqrt(N - 1) without dependence."
     )
-
-    @entry
-    def mean_redundancy(self) -> float:
-        """Mean redundancy of the dimensions that vary."""
-        return float(self.redundancy[~self.dead].mean())
-
-    @entry
-    def largest_singular_value(self) -> float:
-        """Largest singular value of the matrix."""
-        return float(self.singular_values[0])
+    mean_redundancy = entry(
+        lambda self: self.redundancy[~self.dead].mean(), doc="Of the dimensions that vary."
+    )
+    largest_singular_value = entry(lambda self: self.singular_values[0], doc="Of the matrix.")
 
     @entry
     def largest_entry(self) -> float:
@@ -157,7 +114,7 @@ class Correlation(OfRows):
     @entry
     def mean_diagonal(self) -> Any:
         """Mean agreement between views of the dimensions that vary."""
-        return float(self.diagonal[~self.dead].mean()) if self.kind == CROSS else ABSENT
+        return self.diagonal[~self.dead].mean() if self.kind == CROSS else ABSENT
 
     singular_values: np.ndarray = per(
         "n", "Of the matrix of the n dimensions that are not dead, descending.", shape="(n,)"
@@ -171,28 +128,17 @@ class Correlation(OfRows):
     marchenko_pastur_edge: float | None = scalar(
         "Within-view: (1 + sqrt(D / (N - 1)))^2, the edge for independent dimensions without end."
     )
-
-    @entry
-    def n_dead(self) -> int:
-        """Number of dead dimensions."""
-        return int(self.dead.sum())
-
-    @entry
-    def dead_dimensions(self) -> list[int]:
-        """Dead dimensions."""
-        return np.flatnonzero(self.dead).tolist()
+    n_dead = entry(lambda self: self.dead.sum(), doc="Number of dead dimensions.")
+    dead_dimensions = entry(lambda self: np.flatnonzero(self.dead), doc="Which ones.")
 
     @entries
-    def pairs(self) -> dict[str, Any]:
-        """The ten pairs that correlate most, each with its correlation, as ``top_pairs``."""
-        columns = (each.tolist() for _, each in self.top_pairs(10).items())
-        return {"top_pairs": [list(each) for each in zip(*columns, strict=True)]}
+    def ten_pairs(self) -> dict[str, Any]:
+        """The ten pairs that correlate most, each with its correlation."""
+        return {"top_pairs": list(self.top_pairs(10).itertuples(index=False, name=None))}
 
-    @entry
-    def intervals(self) -> str:
-        """What the intervals are over."""
-        return f"{in_blocks(self.clustered)}."
-
+    intervals = entry(
+        lambda self: f"{_moments.in_blocks(self.clustered)}.", doc="What the intervals are over."
+    )
     n_draws: int = detail("Draws of the null.")
 
     def __len__(self) -> int:
@@ -246,17 +192,12 @@ class Correlation(OfRows):
             {"first": first, "second": second, "correlation": self.matrix[first, second]}
         )
 
-    def tables(self) -> dict[str, Any]:
-        """Return what stands beside the frame, by name.
-
-        Returns
-        -------
-        dict of str to pandas.DataFrame
-            ``top-pairs``: the 100 strongest.
-        """
-        return {"top-pairs": self.top_pairs(100)}
+    def _hundred_pairs(self) -> Any:
+        """Return the 100 pairs that correlate most."""
+        return self.top_pairs(100)
 
 
+@_moments.documented_of_rows
 def correlate(
     representation: Representation | Moments,
     *,
@@ -279,17 +220,6 @@ def correlate(
         Correlate the features with themselves even where there are views.
     n_draws : int, default=200
         Draws of the null, >= 0; each costs a product of all rows.
-    n_blocks : int, default=20
-        Blocks of the jackknife, >= 2; ignored for moments, which have theirs.
-    clusters : str or ndarray of shape (N,), optional
-        Which rows belong together (name of a factor, or one value a row): blocks are made of whole
-        clusters, and the null permutes whole clusters. By default rows are independent.
-    seed : int, default=0
-        Deals samples to blocks and draws the null.
-    device : str, default="cpu"
-        Where the moments are taken.
-    progress : callable, optional
-        Called as ``progress(done, total)`` over the draws.
 
     Returns
     -------
@@ -344,49 +274,30 @@ def correlate(
     """
     if n_draws < 0:
         raise Refusal(f"n_draws must be >= 0; got {n_draws}.")
-    if n_blocks < 2:
-        raise Refusal(f"n_blocks must be >= 2; got {n_blocks}.")
-    rows: tuple[np.ndarray, ...] = ()
-    if not isinstance(representation, Moments):
-        rows = rows_of(representation, within)
-        refuse_few(len(rows[0]), 3, "correlate")
-        matrices = 17 * n_blocks * rows[0].shape[1] ** 2
-        hold(matrices, "correlate", f"{n_blocks} blocks of moments", "Pass fewer (--blocks).")
-    elif within and representation.has_views:
-        raise Refusal(
-            "within must be left out for moments of pairs of views; got True. Accumulate one view."
-        )
-    ids = ids_of(representation, clusters)
-    moments = moments_of(
-        representation, n_blocks=n_blocks, seed=seed, ids=ids, device=device, rows=rows
+    deal = _moments.Deal(n_blocks, clusters, seed, device)
+    rows = _moments.Rows.of(
+        representation, "correlate", deal, matrices=17, pairs=not within, least=3
     )
-    refuse_few(moments.n, 3, "correlate")
-    dead = dead_dimensions(moments)
-    live = np.flatnonzero(~dead)
-    if len(live) == 0:
-        raise Refusal(ALL_CONSTANT)
+    moments, live, dead = rows.moments, rows.live, rows.dead
     if dead.any():
         warnings.warn(
             f"{dead.sum()} of {len(dead)} dimensions do not vary and are left out.",
             UserWarning,
             stacklevel=2,
         )
-    matrix = correlation_of(moments, dead)
+    matrix, redundancy, beyond, _ = rows.dependence(moments)
     alive = matrix[np.ix_(live, live)]
     kind = CROSS if moments.has_views else WITHIN
-    n_effective = moments.n if ids is None else effective_samples(rows, ids)
-    rms, chance = off_diagonal_rms(alive), chance_of(live, n_effective)
-    band, law = _null(rows, moments, live, n_draws, seed, progress, ids, chance)
+    band, law = _null(rows, n_draws, seed, progress)
     edge = float((1 + np.sqrt(len(live) / (moments.n - 1))) ** 2)
-    units, clustered = n_units(moments, ids), ids is not None
     return Correlation(
         kind=kind,
         matrix=matrix,
         diagonal=np.diagonal(matrix).copy(),
-        redundancy=redundancy_of(matrix, live, n_effective),
-        **_with_intervals(moments, dead, live, n_effective),
-        off_diagonal_rms=rooted(rms**2 - chance),
-        off_diagonal_rms_plain=rms,
+        redundancy=redundancy,
+        **_intervals(rows),
+        off_diagonal_rms=float(kernel.rooted(beyond)),
+        off_diagonal_rms_plain=kernel.off_diagonal_rms(alive),
         singular_values=np.linalg.svd(alive, compute_uv=False),
         null_band=band,
         marchenko_pastur_edge=edge if kind == WITHIN else None,
@@ -395,93 +306,69 @@ def correlate(
         n_samples=moments.n,
         n_draws=n_draws if band else 0,
         null_law=law,
-        caution=caution_of_tails(block_kurtosis(moments), units, clustered),
-        **said_of(representation, ids),
+        caution=caution_of_tails(rows.kurtosis, rows.n_units, rows.ids is not None),
+        **rows.said,
     )
 
 
-def rows_of(representation: Representation, within: bool) -> tuple[np.ndarray, ...]:
-    """Rows to correlate: the first two views, or the features alone."""
-    views = representation.views
-    if within or views is None or len(views) < 2:
-        return (representation.features,)
-    return views[0], views[1]
-
-
-def _with_intervals(
-    moments: Moments, dead: np.ndarray, live: np.ndarray, n_effective: float | np.ndarray
-) -> dict[str, Any]:
+def _intervals(rows: _moments.Rows) -> dict[str, Any]:
     """Jackknife intervals of each dimension's numbers and of the root mean square."""
-    n_dimensions = len(dead)
+    n = len(rows.dead)
 
     def numbers(each: Moments) -> np.ndarray:
-        matrix, gone = replicate_of(each, dead)
-        left = n_effective * (each.n / moments.n)
-        beyond = off_diagonal_rms(matrix[np.ix_(live, live)]) ** 2 - chance_of(live, left)
-        redundancy = redundancy_of(matrix, live, left)
-        redundancy[gone] = np.nan  # a dimension that some block alone moves has no interval
-        # Fisher's scale, on which the spread does not depend on the value
-        fisher = np.arctanh(np.clip(np.diagonal(matrix), -1 + 1e-15, 1 - 1e-15))
-        fisher[gone] = np.nan
-        return np.concatenate([fisher, redundancy, [beyond]])
+        matrix, redundancy, beyond, gone = rows.dependence(each)
+        found = np.concatenate([np.diagonal(matrix), redundancy, [beyond]])
+        found[:-1][np.tile(gone, 2)] = np.nan  # what some block alone moves has no interval
+        return found
 
-    counts, full, without = replicates(moments, numbers)
-    # chance is taken off already, so the estimates are the plain values
-    low, high = jackknife_interval(full, without, counts, corrected=False)
-    fisher, redundancy = slice(n_dimensions), slice(n_dimensions, 2 * n_dimensions)
-    same = full[fisher] >= np.arctanh(1 - 1e-12)
+    scales = [_moments.FISHER] * n + [_moments.PLAIN] * n + [_moments.ROOT]
+    value, _, low, high = _moments.estimates(rows.moments, numbers, scales)
+    same = value[:n] >= 1 - 1e-12
     return {
-        "diagonal_low": np.where(same, 1.0, np.tanh(low[fisher])),
-        "diagonal_high": np.where(same, 1.0, np.tanh(high[fisher])),
-        "redundancy_low": low[redundancy],
-        "redundancy_high": high[redundancy],
-        "off_diagonal_rms_interval": (rooted(low[-1]), rooted(high[-1])),
+        "diagonal_low": np.where(same, 1.0, low[:n]),
+        "diagonal_high": np.where(same, 1.0, high[:n]),
+        "redundancy_low": low[n:-1],
+        "redundancy_high": high[n:-1],
+        "off_diagonal_rms_interval": (float(low[-1]), float(high[-1])),
     }
 
 
 def _null(
-    rows: tuple[np.ndarray, ...],
-    moments: Moments,
-    live: np.ndarray,
-    n_draws: int,
-    seed: int,
-    progress: Progress | None,
-    ids: np.ndarray | None,
-    chance: float,
+    rows: _moments.Rows, n_draws: int, seed: int, progress: Progress | None
 ) -> tuple[dict[str, tuple[float, float]], str]:
     """Band of three numbers under independence, and how it was drawn."""
+    moments, live, ids = rows.moments, rows.live, rows.ids
     if n_draws == 0:
         return {}, "none drawn: n_draws is 0"
     if len(live) < 2:
         return {}, "none drawn: there is one dimension"
-    rng = np.random.default_rng(seed)
+    rng, chance = np.random.default_rng(seed), kernel.chance_of(live, rows.n_effective)
+    whole = len(live) == moments.n_dimensions  # then no copy of what may be a whole file
+    views = tuple(each if whole else each[:, live] for each in rows.arrays)
     long = ids is None and 2.0 * n_draws * moments.n * len(live) ** 2 > _PERMUTED
-    if rows and not long:
-        whole = len(live) == rows[0].shape[1]  # then no copy of what may be a whole file
-        views = tuple(each if whole else each[:, live] for each in rows)
-        draws = permuted_correlations(views, n_draws, rng, ids)
+    if views and not long:
+        draws = kernel.permuted_correlations(views, n_draws, rng, ids)
         law = (
             f"{n_draws} permutations of the rows of one view"
-            if len(rows) == 2
+            if moments.has_views
             else f"{n_draws} independent permutations of every column"
         ) + (", whole clusters at a time" if ids is not None else "")
     elif not moments.has_views:
-        draws = independent_correlations(moments.n, len(live), n_draws, rng)
+        draws = kernel.independent_correlations(moments.n, len(live), n_draws, rng)
         law = f"{n_draws} draws of independent Gaussian columns, the law of permutations at large N"
-    elif rows:
-        none = ~np.isin(np.arange(moments.n_dimensions), live)
-        within = (Moments.of(each, n_blocks=1) for each in rows)
-        a, b = (correlation_of(each, none)[np.ix_(live, live)] for each in within)
-        draws = gaussian_correlations((a, b), moments.n, n_draws, rng)
+    elif views:
+        none = np.zeros(len(live), dtype=bool)
+        a, b = (kernel.correlation_of(Moments.of(each, n_blocks=1), none) for each in views)
+        draws = kernel.gaussian_correlations((a, b), moments.n, n_draws, rng)
         law = f"{n_draws} draws of independent Gaussian views, the law of permutations at large N"
     else:
         return {}, "none drawn: moments of pairs hold no rows to permute"
     found = np.empty((n_draws, 3))
     for draw, matrix in enumerate(draws):
-        rms = rooted(off_diagonal_rms(matrix) ** 2 - chance)
-        singular = largest_singular_value(matrix)
+        rms = kernel.rooted(kernel.off_diagonal_rms(matrix) ** 2 - chance)
+        singular = kernel.largest_singular_value(matrix)
         np.fill_diagonal(matrix, 0.0)
-        found[draw] = rms, singular, max(float(matrix.max()), -float(matrix.min()))
+        found[draw] = rms, singular, np.abs(matrix).max()
         if progress is not None:
             progress(draw + 1, n_draws)
     tail = (1 - _LEVEL) / 2

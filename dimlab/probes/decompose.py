@@ -9,37 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.devices import hold
-from dimlab.kernels.jackknife import corrected_interval
-from dimlab.kernels.reliability import AMPLE, block_kurtosis, caution_of_tails, doubtful_statistics
-from dimlab.kernels.spectra import (
-    condition_number,
-    entropy_rank,
-    participation_ratio,
-    power_law,
-    stable_rank,
-)
+from dimlab.kernels import spectra
+from dimlab.kernels.jackknife import Scale
+from dimlab.kernels.reliability import AMPLE, caution_of_tails, doubtful_statistics
 from dimlab.moments import N_BLOCKS, Moments
-from dimlab.probes._moments import (
-    OfRows,
-    caution_of_rank,
-    ids_of,
-    moments_of,
-    n_units,
-    refuse_few,
-    refuse_pairs,
-    replicates,
-    said_of,
-)
-from dimlab.probes._ranks import (
-    ALIKE,
-    UNKNOWN,
-    lidar_with_interval,
-    singular_values_of,
-    singular_values_of_rows,
-)
+from dimlab.probes import _moments, _ranks
 from dimlab.readers.base import Progress
-from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
 
@@ -48,24 +23,21 @@ _COLLAPSED = 0.1  # effective rank as a share of the dimensions
 _FITTED = (11, 100)  # ranks of the power law, where there are as many
 _FEWEST_FITTED = 5
 _DIRECT = 4e9  # N D min(N, D) up to which the singular values come from the rows themselves
-_SAMPLED = (
-    "effective_rank",
-    "participation_ratio",
-    "stable_rank",
-    "condition_number",
-    "power_law_exponent",
+_SCALES = {
+    **_moments.RANKS,
+    "condition_number": Scale(lowest=1.0),
+    "power_law_exponent": Scale(),
+}
+_NUMBERS = (
+    *("effective_rank", "entropy", "participation_ratio", "stable_rank"),
+    *("numerical_rank", "condition_number", "power_law_exponent", "lidar"),
 )
-# Where the bias falls as 1 / N, so that the jackknife corrects it.
-SCALES = {"effective_rank": "log", "participation_ratio": "reciprocal", "stable_rank": "reciprocal"}
+_UNKNOWN = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Spectrum(OfRows):
+class Spectrum(_moments.OfRows):
     """Singular values of N samples in D dimensions, and what is read off them.
-
-    References
-    ----------
-    Those of `decompose`, which measures it.
 
     Examples
     --------
@@ -81,15 +53,14 @@ class Spectrum(OfRows):
     [0.67, 0.83, 1.0]
     """
 
+    TABLES = (("statistics", "statistics"),)
+
     n_samples: int = scalar("N, the number of samples.")
     n_dimensions: int = scalar("D, the number of dimensions.")
     centred: bool = scalar("Whether each dimension's mean was subtracted first.")
-
-    @column
-    def component(self) -> np.ndarray:
-        """Number of each component, from 1, (R,)."""
-        return np.arange(1, len(self.singular_values) + 1)
-
+    component = column(
+        lambda self: np.arange(1, len(self.singular_values) + 1), doc="Number of each, from 1."
+    )
     singular_values: np.ndarray = per(
         "component",
         "Singular values, descending; exactly 0 where rounding hides the value.",
@@ -103,11 +74,9 @@ class Spectrum(OfRows):
         energy = (self.singular_values / self.singular_values[0]) ** 2
         return energy / energy.sum()
 
-    @column
-    def cumulative_share(self) -> np.ndarray:
-        """Share of the summed squares in the first 1, 2, ... components, (R,)."""
-        return np.cumsum(self.variance_share)
-
+    cumulative_share = column(
+        lambda self: np.cumsum(self.variance_share), doc="Of the first 1, 2, ... components."
+    )
     effective_rank: float = detail(
         "Exponential of the entropy of the normalised singular values (Roy and Vetterli)."
     )
@@ -151,15 +120,13 @@ class Spectrum(OfRows):
         kind = "centred" if self.centred else "uncentred"
         return f"effective rank: exponential of the entropy of {kind} singular values."
 
-    @entry
-    def intervals(self) -> str:
-        """What the intervals are over."""
-        return (
-            f"95 %, jackknife over {self.n_blocks} blocks of "
-            f"{'clusters' if self.clustered else 'samples'}, of the "
-            "corrected values: without the bias that falls as 1/N."
-        )
-
+    intervals = entry(
+        lambda self: (
+            f"{_moments.in_blocks(self.clustered, self.n_blocks)}, of the corrected values: "
+            "without the bias that falls as 1/N."
+        ),
+        doc="What the intervals are over.",
+    )
     kurtosis: float = scalar(
         "Mean kurtosis of the dimensions, as far as it shows between blocks: 3 for Gaussian rows. "
         "NaN for a single block."
@@ -171,10 +138,7 @@ class Spectrum(OfRows):
 
     def _statistics(self) -> Iterator[tuple[str, float, float, tuple[float, float] | None]]:
         """Give name, value, corrected value and the interval of that, of each statistic."""
-        for name in (
-            *("effective_rank", "entropy", "participation_ratio", "stable_rank"),
-            *("numerical_rank", "condition_number", "power_law_exponent", "lidar"),
-        ):
+        for name in _NUMBERS:
             value = getattr(self, name)
             if value is not None:
                 bounds = self.corrected_intervals.get(name)
@@ -192,21 +156,11 @@ class Spectrum(OfRows):
         import pandas as pd
 
         rows = [
-            (name, float(value), corrected, *(bounds or UNKNOWN), name in self.doubtful)
+            (name, float(value), corrected, *(bounds or _UNKNOWN), name in self.doubtful)
             for name, value, corrected, bounds in self._statistics()
         ]
         columns = ["statistic", "value", "corrected", "corrected_low", "corrected_high", "doubtful"]
         return pd.DataFrame(rows, columns=columns)
-
-    def tables(self) -> dict[str, Any]:
-        """Return what stands beside the frame, by name.
-
-        Returns
-        -------
-        dict of str to pandas.DataFrame
-            ``statistics``.
-        """
-        return {"statistics": self.statistics()}
 
 
 def verdict(spectrum: Spectrum) -> Verdict:
@@ -230,6 +184,7 @@ def verdict(spectrum: Spectrum) -> Verdict:
     )
 
 
+@_moments.documented_of_rows
 def decompose(
     representation: Representation | Moments,
     *,
@@ -255,15 +210,6 @@ def decompose(
         there are.
     n_blocks : int, default=20
         Blocks of the jackknife, >= 1; 1: no intervals. Ignored for moments, which have theirs.
-    clusters : str or ndarray of shape (N,), optional
-        Which rows belong together (name of a factor, or one value a row): blocks are made of whole
-        clusters. By default rows are independent.
-    seed : int, default=0
-        Deals samples to blocks.
-    device : str, default="cpu"
-        Where products are taken.
-    progress : callable, optional
-        Called as ``progress(done, total)``.
 
     Returns
     -------
@@ -317,38 +263,29 @@ def decompose(
     >>> round(spectrum.effective_rank, 2), spectrum.numerical_rank
     (3.69, 6)
     """
-    if n_blocks < 1:
-        raise Refusal(f"n_blocks must be >= 1; got {n_blocks}.")
-    known = None if isinstance(representation, Moments) else representation
-    refuse_pairs(representation, " for a spectrum")
-    views = None
-    if known is not None:
-        refuse_few(len(known), 2, "decompose")
-        views = known.views if known.views is not None and len(known.views) > 1 else None
-        matrices = 40 * n_blocks * known.n_dimensions**2
-        hold(matrices, "decompose", f"{n_blocks} blocks of moments", "Pass fewer (--blocks).")
-    ids = ids_of(representation, clusters)
-    moments = moments_of(
-        representation, n_blocks=n_blocks, seed=seed, ids=ids, device=device, progress=progress
-    )
+    deal = _moments.Deal(n_blocks, clusters, seed, device, progress)
+    rows = _moments.Rows.of(representation, "decompose", deal, matrices=40, fewest_blocks=1)
+    moments, views, found = rows.moments, None, None
     n, n_dimensions = moments.n, moments.n_dimensions
-    refuse_few(n, 2, "decompose")
-    if known is not None and known.features.size * min(known.features.shape) <= _DIRECT:
-        values = singular_values_of_rows(known.features, centred, known.eps)
+    if isinstance(representation, Representation):
+        views = representation.views
+    if rows.arrays and rows.arrays[0].size * min(rows.arrays[0].shape) <= _DIRECT:
+        values = _ranks.singular_values_of_rows(rows.arrays[0], centred, moments.eps)
     else:
-        values = singular_values_of(moments, centred)
+        values = _ranks.singular_values_of(moments, centred)
     ranks = _fitted_ranks(values, fit_range)
     numbers, exponent_fit = _statistics(values, ranks)
     corrected, intervals = _corrected(moments, centred, ranks)
-    found = None if views is None else lidar_with_interval(views, n_blocks, seed, ids)
-    if found is not None:
-        corrected["lidar"], intervals["lidar"] = found[1], found[2:]
-    elif views is not None:
-        warnings.warn(f"LiDAR is left out: {ALIKE}", UserWarning, stacklevel=2)
-    caution = caution_of_rank(n, n_dimensions)
+    if views is not None and len(views) > 1:
+        found = _ranks.lidar_with_interval(views, deal, rows.ids)
+        if found is None:
+            warnings.warn(f"LiDAR is left out: {_ranks.ALIKE}", UserWarning, stacklevel=2)
+        else:
+            corrected["lidar"] = float(found.corrected[0])
+            intervals["lidar"] = float(found.low[0]), float(found.high[0])
+    caution = _moments.caution_of_rank(n, n_dimensions)
     if caution:
         warnings.warn(caution, UserWarning, stacklevel=2)
-    kurtosis, units = block_kurtosis(moments), n_units(moments, ids)
     return Spectrum(
         singular_values=values,
         centred=centred,
@@ -357,37 +294,41 @@ def decompose(
         numerical_rank=int((values > 0).sum()),
         power_law_r_squared=exponent_fit,
         power_law_range=ranks or (0, 0),
-        lidar=None if found is None else found[0],
+        lidar=None if found is None else float(found.value[0]),
         corrected=corrected,
         corrected_intervals=intervals,
         n_samples=n,
         n_dimensions=n_dimensions,
         n_blocks=int((moments.counts > 0).sum()),
-        kurtosis=kurtosis,
+        kurtosis=rows.kurtosis,
         doubtful=doubtful_statistics(
-            values, n_rows=units, n_dimensions=n_dimensions, kurtosis=kurtosis, fitted=ranks
+            values,
+            n_rows=rows.n_units,
+            n_dimensions=n_dimensions,
+            kurtosis=rows.kurtosis,
+            fitted=ranks,
         ),
-        caution=caution or _caution_of_intervals(units, n_dimensions, kurtosis, ids is not None),
-        **said_of(representation, ids),
+        caution=caution or _caution_of_intervals(rows),
+        **rows.said,
     )
 
 
-def _caution_of_intervals(units: int, n_dimensions: int, kurtosis: float, clustered: bool) -> str:
+def _caution_of_intervals(rows: _moments.Rows) -> str:
     """Say why intervals of ranks may cover less than 95 %; empty where they are known to hold."""
-    few = ""
-    if units < AMPLE * n_dimensions:
+    few, clustered = "", rows.ids is not None
+    if rows.n_units < AMPLE * rows.moments.n_dimensions:
         few = (
-            f"{units} {'clusters' if clustered else 'samples'} are less than {AMPLE} D: ranks are "
-            "biased downwards, and the intervals may cover less than 95 %."
+            f"{rows.n_units} {'clusters' if clustered else 'samples'} are less than {AMPLE} D: "
+            "ranks are biased downwards, and the intervals may cover less than 95 %."
         )
-    return " ".join(filter(None, [few, caution_of_tails(kurtosis, units, clustered)]))
+    return " ".join(filter(None, [few, caution_of_tails(rows.kurtosis, rows.n_units, clustered)]))
 
 
 def _fitted_ranks(values: np.ndarray, fit_range: tuple[int, int] | None) -> tuple[int, int] | None:
     """Ranks of the power law; None where there are too few."""
     n_positive = int((values > 0).sum())
     if fit_range is not None:
-        power_law(values, fit_range)  # says what is wrong
+        spectra.power_law(values, fit_range)  # says what is wrong
         return fit_range
     first, last = _FITTED[0], min(_FITTED[1], n_positive)
     if last - first + 1 < _FEWEST_FITTED:
@@ -399,12 +340,12 @@ def _statistics(values: np.ndarray, ranks: tuple[int, int] | None) -> tuple[dict
     """Return the statistics by name, and R^2 of the power law's fit."""
     exponent, r_squared = np.nan, np.nan
     if ranks is not None and values[ranks[1] - 1] > 0:
-        exponent, r_squared = power_law(values, ranks)
+        exponent, r_squared = spectra.power_law(values, ranks)
     numbers: dict[str, Any] = {
-        "effective_rank": entropy_rank(values),
-        "participation_ratio": participation_ratio(values),
-        "stable_rank": stable_rank(values),
-        "condition_number": condition_number(values),
+        "effective_rank": spectra.entropy_rank(values),
+        "participation_ratio": spectra.participation_ratio(values),
+        "stable_rank": spectra.stable_rank(values),
+        "condition_number": spectra.condition_number(values),
         "power_law_exponent": exponent,
     }
     return numbers, r_squared
@@ -414,27 +355,21 @@ def _corrected(
     moments: Moments, centred: bool, ranks: tuple[int, int] | None
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
     """Jackknife of every statistic, on the moments alone, so that all come from one formula."""
-    counts, full, without = replicates(
-        moments, lambda each: _resampled(singular_values_of(each, centred), ranks)
-    )
-    values, intervals = {}, {}
-    for place, name in enumerate(_SAMPLED):
-        value, low, high = corrected_interval(
-            full[place : place + 1],
-            without[:, place : place + 1],
-            counts,
-            scale=SCALES.get(name, "identity"),
-            lowest=-np.inf if name == "power_law_exponent" else 1.0,
-            highest=moments.n_dimensions if name in SCALES else np.inf,
-        )
-        values[name], intervals[name] = float(value[0]), (float(low[0]), float(high[0]))
+
+    def numbers(each: Moments) -> np.ndarray:
+        found, _ = _statistics(_ranks.singular_values_of(each, centred), ranks)
+        return np.array([found[name] for name in _SCALES])
+
+    d = moments.n_dimensions
+    scales = [
+        _moments.bounded(scale, d) if name in _moments.RANKS else scale
+        for name, scale in _SCALES.items()
+    ]
+    _, corrected, low, high = _moments.estimates(moments, numbers, scales)
+    values = dict(zip(_SCALES, corrected.tolist(), strict=True))
+    intervals = dict(zip(_SCALES, zip(low.tolist(), high.tolist(), strict=True), strict=True))
     # one scale for both, and one bound
     values["entropy"] = float(np.log(values["effective_rank"]))
     bounds = np.log(intervals["effective_rank"])
     intervals["entropy"] = (float(bounds[0]), float(bounds[1]))
     return values, intervals
-
-
-def _resampled(values: np.ndarray, ranks: tuple[int, int] | None) -> np.ndarray:
-    numbers = _statistics(values, ranks)[0]
-    return np.array([numbers[name] for name in _SAMPLED])

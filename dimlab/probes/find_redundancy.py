@@ -9,17 +9,10 @@ from typing import Any
 import numpy as np
 
 from dimlab.cuts import held_out
-from dimlab.devices import hold
-from dimlab.kernels.collinearity import (
-    group_ids,
-    groups_of,
-)
-from dimlab.kernels.correlation import (
-    correlation_of,
-    dead_dimensions,
-)
+from dimlab.kernels import collinearity
+from dimlab.kernels.correlation import correlation_of
 from dimlab.moments import N_BLOCKS, Moments
-from dimlab.probes._moments import ALL_CONSTANT, OfRows, ids_of, moments_of, refuse_pairs, said_of
+from dimlab.probes._moments import Deal, OfRows, Rows, documented_of_rows
 from dimlab.probes._reading import ReaderLike
 from dimlab.probes._redundancy import by_chance, copies, explained, pivots, stability
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
@@ -38,10 +31,6 @@ _SHOWN = 12  # dimensions in a sentence
 class Redundancy(OfRows):
     """What each of D dimensions repeats of the others.
 
-    References
-    ----------
-    Those of `find_redundancy`, which finds it.
-
     Examples
     --------
     >>> features = np.random.default_rng(0).normal(size=(200, 4))
@@ -56,17 +45,8 @@ class Redundancy(OfRows):
     """
 
     n_samples: int = scalar("N, the number of samples.")
-
-    @entry
-    def n_dimensions(self) -> int:
-        """D, the number of dimensions."""
-        return len(self)
-
-    @column
-    def dimension(self) -> np.ndarray:
-        """Index of each dimension, (D,)."""
-        return np.arange(len(self))
-
+    n_dimensions = entry(len, doc="D, the number of dimensions.")
+    dimension = column(lambda self: np.arange(len(self)), doc="Index of each dimension.")
     variance_inflation_factor: np.ndarray = per(
         "dimension",
         "1 / (1 - R^2); infinite where the dimension is a sum of others, NaN where it is dead.",
@@ -93,16 +73,13 @@ class Redundancy(OfRows):
 
     @column
     def of_group(self) -> dict[str, np.ndarray]:
-        """Columns ``group_size`` and ``group_stability``."""
+        """Size and stability of each dimension's group, and what the dimension is."""
         return {
             "group_size": np.bincount(self.group)[self.group],
             "group_stability": self.group_stability[self.group],
+            "redundant": self.is_redundant,
+            "duplicate": self.is_duplicate,
         }
-
-    @column
-    def marks(self) -> dict[str, np.ndarray]:
-        """Columns ``redundant`` and ``duplicate``."""
-        return {"redundant": self.is_redundant, "duplicate": self.is_duplicate}
 
     dead: np.ndarray = per("dimension", "Whether the dimension does not vary.")
     mean: np.ndarray = per("dimension", "Mean of each dimension: the constant, for a dead one.")
@@ -197,11 +174,7 @@ class Redundancy(OfRows):
         kept = "variance" if not self.reader else f"accuracy of a {self.reader} reader"
         return f"{self.keep:g} of the {kept}"
 
-    @entry
-    def n_subset(self) -> int:
-        """Dimensions in the subset."""
-        return len(self.subset)
-
+    n_subset = entry(lambda self: len(self.subset), doc="Dimensions in the subset.")
     subset: np.ndarray = scalar("The shortest beginning of `order` that keeps it, shape (n,).")
     keep: float = detail(
         "Share of the variance (or of the reader's full accuracy) that `subset` keeps."
@@ -214,7 +187,7 @@ class Redundancy(OfRows):
     @property
     def groups(self) -> tuple[np.ndarray, ...]:
         """Dimensions of each group, each of shape (n,), int, as `ablate` takes them."""
-        return tuple(groups_of(self.group))
+        return tuple(collinearity.groups_of(self.group))
 
     @property
     def is_duplicate(self) -> np.ndarray:
@@ -270,6 +243,7 @@ def _listed(dimensions: np.ndarray) -> str:
     return shown if len(dimensions) <= _SHOWN else f"{shown} and {len(dimensions) - _SHOWN} more"
 
 
+@documented_of_rows
 def find_redundancy(
     representation: Representation | Moments,
     *,
@@ -295,18 +269,6 @@ def find_redundancy(
         Share of the variance, or of the reader's accuracy, that the subset keeps, in (0, 1].
     reader : str or object, optional
         Keep the accuracy of this reader, as `ablate` takes it, instead of variance; needs labels.
-    n_blocks : int, default=20
-        Blocks of samples that halves are made of, >= 2; ignored for moments, which have theirs.
-    clusters : str or ndarray of shape (N,), optional
-        Which rows belong together (name of a factor, or one value a row): halves and the null are
-        made of whole clusters, and R^2 is adjusted for as many rows as they are worth. By default
-        rows are independent.
-    seed : int, default=0
-        Deals samples and draws halves.
-    device : str, default="cpu"
-        Where the moments are taken.
-    progress : callable, optional
-        Called as ``progress(done, total)`` over the halves.
 
     Returns
     -------
@@ -365,26 +327,15 @@ def find_redundancy(
     for name, value in (("cut", cut), ("keep", keep)):
         if not 0 < value <= 1:
             raise Refusal(f"{name} must lie in (0, 1]; got {value:g}.")
-    if n_blocks < 2:
-        raise Refusal(f"n_blocks must be >= 2; got {n_blocks}.")
-    known = None if isinstance(representation, Moments) else representation
-    if reader is not None and (known is None or known.labels is None):
-        raise Refusal(
-            "reader must come with a Representation that has labels; got "
-            + ("moments." if known is None else "no labels.")
-        )
-    if known is not None:
-        matrices = 22 * n_blocks * known.n_dimensions**2
-        hold(matrices, "find_redundancy", f"{n_blocks} blocks of moments", "Pass fewer (--blocks).")
-    ids = ids_of(representation, clusters)
-    refuse_pairs(representation)
-    moments = moments_of(representation, n_blocks=n_blocks, seed=seed, ids=ids, device=device)
-    dead = dead_dimensions(moments)
-    live = np.flatnonzero(~dead)
-    if len(live) == 0:
-        raise Refusal(ALL_CONSTANT)
+    rows = Rows.of(
+        representation, "find_redundancy", Deal(n_blocks, clusters, seed, device), matrices=22
+    )
+    labels = representation.labels if isinstance(representation, Representation) else None
+    if reader is not None and labels is None:
+        what = "no labels" if rows.arrays else "moments"
+        raise Refusal(f"reader must come with a Representation that has labels; got {what}.")
+    moments, live, dead = rows.moments, rows.live, rows.dead
     matrix = correlation_of(moments, dead)
-    shares = explained(moments, matrix, live, known, ids)
     caution = ""
     if moments.n <= len(live):
         caution = (
@@ -392,16 +343,16 @@ def find_redundancy(
             "R^2 would be 1, so redundancy is judged by groups alone. Use more samples."
         )
         warnings.warn(caution, UserWarning, stacklevel=2)
-    group = group_ids(matrix, cut)
-    agreement, of_groups = stability(moments, dead, group, cut, seed, progress)
-    duplicates, chains, weakest = copies(matrix, live, moments)
-    order, kept_variance = pivots(moments, live)
+    group = collinearity.group_ids(matrix, cut)
+    agreement, of_groups = stability(rows, group, cut, seed, progress)
+    duplicates, chains, weakest = copies(rows, matrix)
+    order, kept_variance = pivots(rows)
     accuracy = None
-    if known is not None and known.labels is not None and reader is not None:
-        accuracy = _accuracies(known, known.labels, order, reader, seed, ids)
+    if isinstance(representation, Representation) and labels is not None and reader is not None:
+        accuracy = _accuracies(representation, labels, order, reader, seed, rows.ids)
     return Redundancy(
-        **shares,
-        **by_chance(moments, live, known, ids, cut, seed),
+        **explained(rows, matrix),
+        **by_chance(rows, cut, seed),
         group=group,
         cut=cut,
         group_stability=of_groups,
@@ -419,7 +370,7 @@ def find_redundancy(
         reader="" if reader is None else name_of(reader),
         n_samples=moments.n,
         caution=caution,
-        **said_of(representation, ids),
+        **rows.said,
     )
 
 

@@ -17,7 +17,7 @@ from dimlab.kernels.correlation import (
     off_diagonal_rms,
     permuted_correlations,
 )
-from dimlab.kernels.jackknife import jackknife_interval
+from dimlab.kernels.jackknife import Scale, jackknife
 from dimlab.kernels.moments import deal
 from dimlab.moments import Moments
 from dimlab.probes.correlate import correlate
@@ -430,7 +430,7 @@ def test_bad_arguments_are_refused_in_one_sentence():
         correlate(representation.take([0, 1]))
     with pytest.raises(ValueError, match=r"^representation must vary in some dimension"):
         correlate(Representation(np.ones((9, 2))))
-    with pytest.raises(ValueError, match=r"^within must be left out for moments of pairs"):
+    with pytest.raises(ValueError, match=r"^representation must be moments of single rows"):
         correlate(Moments.of(tuple(representation.views)), within=True)
     with pytest.raises(ValueError, match=r"^n must be >= 1; got 0\.$"):
         correlate(representation, n_draws=0).top_pairs(0)
@@ -474,9 +474,8 @@ def test_chance_is_that_of_the_rows_left_in_every_replicate():
         return ((matrix**2).sum() - 4) / 12 - 1 / (len(x) - 1)
 
     without = np.array([[beyond(rows[block != b])] for b in range(5)])
-    low, high = jackknife_interval(
-        np.array([beyond(rows)]), without, np.bincount(block), corrected=False
-    )
+    full, scale = np.array([beyond(rows)]), Scale(corrected=False)
+    *_, low, high = jackknife(full, without, np.bincount(block), scale)
     found = correlate(Representation(rows), n_draws=0, n_blocks=5)
     expected = np.sqrt(np.maximum([low[0], high[0]], 0))
     np.testing.assert_allclose(found.off_diagonal_rms_interval, expected)
