@@ -248,7 +248,7 @@ _of(
 )
 _of(
     "probes/ablate.py", "probes/test_ablate.py",
-    ("_hidden", " * len(groups)",
+    ("_needed_together", " * len(groups)",
      "", "test_among_many_groups_of_copies_of_noise_none_is_said_to_hide"),
 )
 _of(
@@ -261,14 +261,11 @@ _of(
      "test_dispensable_is_what_stays_within_the_margin_until_the_first_failure"),
     ("_rows_needed", "np.ceil(effect * high)", "np.ceil(high)",
      "test_the_samples_needed_are_the_fewest_that_show_a_loss_of_that_kind"),
-    ("ablate_cumulatively", "paired_interval(lost, rows.test)", "paired_interval(lost)",
+    ("ablate_cumulatively", "paired_interval(lost, clusters)", "paired_interval(lost)",
      "test_copies_of_rows_widen_intervals_only_where_clusters_are_named"),
-)
-_of(
-    "probes/_orders.py", "probes/test_ablate_cumulatively.py",
-    ("_importance_on_train", "for rows in (~judged, judged)",
-     "for rows in (~judged, ~judged)", "test_dimensions_are_ranked_on_rows_that_the_reader_was_not_fitted_on"),
-    ("_importance_on_train", ", clusters=clusters", "",
+    ("_importance_on_train", "train.take(~judged), train.take(judged)",
+     "train.take(~judged), train.take(~judged)", "test_dimensions_are_ranked_on_rows_that_the_reader_was_not_fitted_on"),
+    ("_importance_on_train", ", clusters=train.clusters", "",
      "test_rows_that_rank_dimensions_are_whole_clusters_of_train"),
 )
 _of(
@@ -288,8 +285,8 @@ _of(
      "test_copies_confirm_nothing_where_clusters_are_named"),
     ("_samples_needed", "n * 2 * on_a_side", "n * on_a_side",
      "test_the_samples_needed_are_those_at_which_mending_all_is_confirmed"),
-    ("confirm_harmful", "right[:, None].astype(np.int8) - 1, *halves",
-     "np.int8(0) * right[:, None].astype(np.int8) - 1, *halves",
+    ("confirm_harmful", "right[:, None].astype(np.int8) - 1",
+     "np.int8(0) * right[:, None].astype(np.int8) - 1",
      "test_too_few_misread_samples_leave_it_undecided_and_say_how_many_are_needed"),
 )
 _of(
@@ -305,9 +302,9 @@ _of(
 )
 _of(
     "probes/evaluate.py", "probes/test_evaluate.py",
-    ("evaluate", "right.astype(np.int8) - right[:, without]", "right[:, without] - right.astype(np.int8)",
+    ("evaluate", "right.astype(np.int8) - right[:, :, :1]", "right[:, :, :1] - right.astype(np.int8)",
      "test_a_mask_is_compared_with_none_on_the_same_samples"),
-    ("evaluate", "proportion_interval(right, split_rows.test)", "proportion_interval(right)",
+    ("evaluate", "proportion_interval(columns, task.test.clusters)", "proportion_interval(columns)",
      "test_copies_are_no_further_samples_where_clusters_are_named"),
 )
 _of(

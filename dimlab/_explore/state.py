@@ -58,7 +58,7 @@ class Explorer:
         KNN(k, temperature)  # refuses a temperature
         self.train, self.test = train, test
         self.k, self.temperature, self.penalty = k, temperature, penalty
-        run = Run(precision=self._bank.precision)
+        run = Run(precision=train.precision)
         self._ridge = Ridge(penalty, run=run).fit(self._bank.features, self._bank.codes)
         refuse_ill_conditioned(self._ridge.system, penalty)
         self._columns = self._ridge.standardise(test.features)

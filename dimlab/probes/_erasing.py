@@ -19,8 +19,8 @@ from dimlab.kernels.erasure import (
 from dimlab.kernels.means import bootstrap_sums
 from dimlab.kernels.paired import cluster_quantile, paired_interval
 from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, kind_of
-from dimlab.probes._reading import Reading
-from dimlab.readers.base import Split, classify
+from dimlab.probes._reading import Task
+from dimlab.readers.base import running
 from dimlab.readers.ridge import Ridge
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
@@ -158,13 +158,12 @@ class Readings:
 
     def __init__(
         self,
-        train: tuple[np.ndarray, np.ndarray, np.ndarray],
+        task: Task,
+        targets: np.ndarray,
         judged: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
-        reading: Reading,
         penalty: float,
-        precision: str,
     ) -> None:
-        features, codes, targets = train
+        features, codes, precision = task.train.features, task.train.codes, task.run.precision
         self.n_dimensions = features.shape[1]
         self._n_targets = targets.shape[1]
         onehot = np.eye(int(codes.max()) + 1)[codes]
@@ -186,10 +185,11 @@ class Readings:
             self._judged.append(
                 (centred, without_class_means(rows, own), truth, values, within, spread)
             )
-        task = reading.reader
-        self.in_closed_form = isinstance(task, Ridge) and task.penalty == penalty
-        self._train = Split(features, codes, precision)
-        self._reading = reading if self.in_closed_form else reading.chosen(self._train)
+        reader = task.reader
+        self.in_closed_form = isinstance(reader, Ridge) and reader.penalty == penalty
+        if not self.in_closed_form and hasattr(reader, "chosen"):  # its settings, once for all maps
+            reader = running(reader, task.run).chosen(features, codes)
+        self._task = replace(task, reader=reader)
 
     def eraser(self, *, given_label: bool) -> Removal:
         """Map that LEACE gives on train."""
@@ -203,11 +203,12 @@ class Readings:
         self._own.append(self._within.weights_behind(map_, self._penalty))
         if self.in_closed_form:
             return
-        mapped = self._train._replace(features=self._mapped(self._train.features, map_))
-        fitted = self._reading.fit(mapped)
+        train = self._task.train
+        mapped = train._replace(features=self._mapped(train.features, map_))
+        fitted = self._task.aside(mapped, mapped).fit()
         self._predicted.append(
             [
-                classify(fitted, self._mapped(each[0] + self._joint.mean, map_))
+                fitted.classify(self._mapped(each[0] + self._joint.mean, map_))
                 for each in self._judged
             ]
         )

@@ -23,11 +23,11 @@ from dimlab.kernels.correlation import (
 from dimlab.kernels.jackknife import Estimates, Scale, jackknife
 from dimlab.kernels.reliability import block_kurtosis
 from dimlab.moments import Moments
-from dimlab.probes._reading import Function, basis_of, documented, sample_of
+from dimlab.probes._reading import Function, OfSample, basis_of, documented, sample_of
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
-from dimlab.result import Result, detail, scalar
+from dimlab.result import detail
 
 PLAIN = Scale(corrected=False)  # chance is taken off already
 ROOT = Scale(back=rooted, corrected=False)
@@ -58,18 +58,9 @@ def documented_of_rows(function: Function) -> Function:
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class OfRows(Result):
+class OfRows(OfSample):
     """What every result of one representation says of its rows."""
 
-    basis: str = scalar("Basis of the dimensions.", default="axes")
-    sample: str = scalar(
-        "Which part of the split was used; empty: all of it.", optional=True, default=""
-    )
-    caution: str = scalar(
-        "Why numbers are biased, missing or their intervals too short, where they are; else empty.",
-        optional=True,
-        default="",
-    )
     clustered: bool = detail(
         "Whether rows were taken to be independent between clusters only.", default=False
     )

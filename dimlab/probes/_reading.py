@@ -1,4 +1,4 @@
-"""What every probe that reads is asked for, and what its results say: one place for all of them."""
+"""What every probe of readers is asked, checked once: a reader, labelled rows, how to compute."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 
@@ -25,23 +25,21 @@ from dimlab.readers.base import (
     as_reader,
     check_classes,
     class_codes,
-    filled_scores,
-    name_of,
     running,
 )
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
-from dimlab.result import Result, scalar
+from dimlab.result import Result, detail, entry, scalar
 
 FILLS = ("mean", "zero")
 AXES = "axes"
-_DEFAULTS = {"k": 5, "temperature": 1.0, "penalty": 1e-3}
+SETTINGS = {"k": 5, "temperature": 1.0, "penalty": 1e-3}
 
 GroupsLike = Sequence[Sequence[int] | np.ndarray] | np.ndarray
 ReaderLike = Any  # a name, an object of dimlab.readers, or a scikit-learn classifier
 Function = TypeVar("Function", bound=Callable[..., Any])
 
-# What the arguments that several probes share mean, in the order of their signatures.
+# What the arguments that several probes share mean.
 SHARED = {
     "train": """Representation
     Labelled rows that the reader is fitted on.""",
@@ -51,7 +49,8 @@ SHARED = {
     A probe classifier: ``"knn"`` (votes of the k nearest train rows by cosine similarity),
     ``"ridge"`` (regression of one-hot classes) or ``"logistic"`` (multinomial logistic regression;
     both standardise the features on train), an object of `dimlab.readers`, or a scikit-learn
-    classifier, which is cloned, really fitted again on the features as they are, and slow.""",
+    classifier, which is cloned, really fitted again on the features as they are, and slow. Where
+    its ``random_state`` is None, the clones get ``seed``.""",
     "groups": """sequence of index arrays, or ndarray of shape (D,) of int, optional
     Dimensions removed together, or one group id a dimension; by default each dimension alone.""",
     "k": """int
@@ -63,14 +62,38 @@ SHARED = {
     "clusters": """str, ndarray of shape (N_test,), or pair of ndarray, optional
     Rows that belong together: a factor's name that both splits have, one value a test row, or
     values of train and of test. By default rows are independent.""",
+    "seed": """int
+    Draws all that is drawn, and the rows that the logistic reader holds out.""",
     "device": """str
     Where kNN searches.""",
     "memory": """float, optional
     GB that the probe may take beside its inputs: kNN's search is blocked to what its outcomes
-    leave. It changes the time, not the result.""",
+    leave, and what does not fit is refused. It changes the time, not the result.""",
     "progress": """callable, optional
     Called as ``progress(done, total)`` during the long part.""",
 }
+
+
+class How(TypedDict, total=False):
+    """Arguments that every probe of readers takes; their defaults are those of `Task.of`."""
+
+    k: int
+    temperature: float
+    penalty: float
+    clusters: ClustersLike
+    seed: int
+    device: str
+    memory: float | None
+    progress: Progress | None
+
+
+def reads(function: Function) -> Function:
+    """Show the arguments of `How` in a function's signature, and document them."""
+    given, shared = inspect.signature(function), inspect.signature(Task.of).parameters
+    own = [each for each in given.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    whole = given.replace(parameters=[*own, *(shared[name] for name in How.__annotations__)])
+    vars(function)["__signature__"] = whole
+    return documented(function)
 
 
 def documented(function: Function, shared: Mapping[str, str] = SHARED) -> Function:
@@ -94,107 +117,135 @@ def documented(function: Function, shared: Mapping[str, str] = SHARED) -> Functi
     return function
 
 
-@dataclass(frozen=True)
-class Reading:
-    """A reader that is not fitted, and what becomes of a group: `Reading.of` checks both."""
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A reader that is not fitted yet, the rows and groups that it reads, and how it computes."""
 
-    reader: Any
-    name: str
-    refit: bool
-    fill: str | None
+    probe: str
+    train: Split
+    test: Split
+    classes: np.ndarray
+    groups: list[np.ndarray]
+    of_rows: dict[str, Any]  # what results say of the rows
+    settings: dict[str, Any]  # of readers that are named
+    run: Run
+    reader: Any = None
+    refit: bool = True
+    fill: str | None = None
 
     @classmethod
     def of(
         cls,
+        probe: str,
+        train: Representation,
+        test: Representation,
         reader: ReaderLike,
         *,
         refit: bool | None = None,
         fill: str | None = None,
+        groups: GroupsLike | None = None,
         k: int = 5,
         temperature: float = 1.0,
         penalty: float = 1e-3,
+        clusters: ClustersLike = None,
         seed: int = 0,
         device: str = "cpu",
         memory: float | None = None,
-    ) -> Reading:
-        """Check the settings as far as that can be done without data."""
-        settings = {"k": k, "temperature": temperature, "penalty": penalty}
-        if not isinstance(reader, str):  # its own settings stand; others beside it are refused
-            settings = {name: each for name, each in settings.items() if each != _DEFAULTS[name]}
+        progress: Progress | None = None,
+    ) -> Task:
+        """Check what a probe was given, and warn of what keeps scores from their usual meaning."""
         check_budget(memory)
         check_device(device)
-        run = Run(device=device, memory=memory, seed=seed)
-        made = as_reader(reader, run=run, **settings)
-        name = name_of(made)
+        classes, fit, judge = coded(train, test, probe)
+        removed = checked_groups(groups, train.n_dimensions)
+        train_ids, test_ids = cluster_ids_of_pair(train, test, clusters)
+        caution = caution_of(test, test_ids)
+        of_rows = {
+            "basis": basis_of(train),
+            "sample": sample_of(test),
+            "clusters": counted(test_ids),
+            "caution": caution,
+            "n_train": len(train),
+            "n_test": len(test),
+            "n_dimensions": train.n_dimensions,
+        }
+        task = cls(
+            probe, fit._replace(clusters=train_ids), judge._replace(clusters=test_ids), classes,
+            removed, of_rows, {"k": k, "temperature": temperature, "penalty": penalty},
+            Run(device, memory, seed, train.precision, progress),
+        ).read_by(reader, refit, fill)  # fmt: skip
+        if caution:
+            warnings.warn(caution, UserWarning, stacklevel=3)
+        return task
+
+    def read_by(
+        self, reader: ReaderLike, refit: bool | None = None, fill: str | None = None
+    ) -> Task:
+        """Return the task with another reader, and with what becomes of it without a group."""
+        settings = self.settings
+        if not isinstance(reader, str):  # its own settings stand; others beside it are refused
+            settings = {name: each for name, each in settings.items() if each != SETTINGS[name]}
+        made = as_reader(reader, run=self.run, **settings)
         if fill is not None:
             check_choice("fill", fill, FILLS)
-        if refit is False and not getattr(made, "FREEZES", True):
+        if refit is False and not made.FREEZES:
             raise Refusal(
-                f"refit must be True for reader {name!r}, which has no weights; got False."
+                f"refit must be True for reader {made.name!r}, which has no weights; got False."
             )
-        refit = getattr(made, "REFITS", True) if refit is None else bool(refit)
+        refit = made.REFITS if refit is None else bool(refit)
         if refit and fill is not None:
             raise Refusal(
                 "fill must be left out where the reader is refitted (pass refit=False to freeze "
                 f"it); got {fill!r}."
             )
-        return cls(made, name, refit, None if refit else fill or "mean")
+        return replace(self, reader=made, refit=refit, fill=None if refit else fill or "mean")
 
-    def within(self, probe: str, train: Representation, n_bytes: float) -> Reading:
+    @property
+    def said(self) -> dict[str, Any]:
+        """The fields of `Reads`."""
+        return {"reader": self.reader.name, **self.of_rows}
+
+    def holding(self, n_bytes: float) -> Task:
         """Refuse ``n_bytes`` of outcomes that do not fit; the reader may take what is left."""
-        held = n_bytes + getattr(self.reader, "BYTES", 8) * train.features.size
-        sizes = f"{len(train)} train rows of {train.n_dimensions} dimensions"
+        held = n_bytes + self.reader.BYTES * self.train.features.size
+        sizes = "{n_train} train rows of {n_dimensions} dimensions".format(**self.of_rows)
         remedy = "Pass fewer rows (--max-queries, --max-train)."
-        run = getattr(self.reader, "run", Run())
-        left = hold(held, probe, sizes, remedy, memory=run.memory)
-        return replace(self, reader=running(self.reader, replace(run, memory=left)))
+        left = hold(held, self.probe, sizes, remedy, memory=self.run.memory)
+        run = replace(self.run, memory=left)
+        return replace(self, run=run, reader=running(self.reader, run))
 
-    def fit(self, train: Split) -> Any:
-        """Fit a copy of the reader."""
-        return self._running(train).fit(train.features, train.codes)
+    def fit(self) -> Any:
+        """Fit a copy of the reader on train."""
+        return running(self.reader, self.run).fit(self.train.features, self.train.codes)
 
-    def chosen(self, train: Split) -> Reading:
-        """Return the reading whose reader has the settings that it would choose on train."""
-        if not hasattr(self.reader, "chosen"):
-            return self
-        reader = self._running(train).chosen(train.features, train.codes)
-        return replace(self, reader=reader)
-
-    def _running(self, train: Split) -> Any:
-        """Return a copy of the reader that knows what the train features were rounded to."""
-        run = getattr(self.reader, "run", Run())
-        return running(self.reader, replace(run, precision=train.precision))
-
-    def outcomes(
-        self,
-        train: Split,
-        test: Split,
-        groups: Sequence[np.ndarray],
-        progress: Progress | None = None,
-        *,
-        fitted: Any = None,
-    ) -> Outcomes:
-        """Read ``test`` with everything and without each group, by a reader fitted on ``train``."""
-        fitted = self.fit(train) if fitted is None else fitted
-        fitted = running(fitted, replace(getattr(fitted, "run", Run()), progress=progress))
-        features, codes = test.features, test.codes
+    def outcomes(self, groups: list[np.ndarray] | None = None, *, fitted: Any = None) -> Outcomes:
+        """Read test with everything and without each group, by default those of the call."""
+        groups = self.groups if groups is None else groups
+        fitted = running(self.fit() if fitted is None else fitted, self.run)
+        given, truth = self.test.features, self.test.codes
+        found: Outcomes
         if self.fill is None:
-            found: Outcomes = fitted.predict_without(features, groups, target=codes)
-        elif hasattr(fitted, "predict_filled"):
-            found = fitted.predict_filled(features, groups, fill=self.fill, target=codes)
+            found = fitted.predict_without(given, groups, target=truth)
         else:
-            means = train.features.mean(axis=0)
-            values = means if self.fill == "mean" else np.zeros_like(means)
-            without = filled_scores(fitted, features, groups, values)
-            scores = np.asarray(fitted.predict(features))
-            found = Outcomes.of_scores(scores, without, codes, len(groups))
+            found = fitted.predict_filled(given, groups, fill=self.fill, target=truth)
         return found
+
+    def aside(self, train: Split, test: Split) -> Task:
+        """Return the task on other rows or columns, without a word on its progress."""
+        return replace(self, train=train, test=test, run=replace(self.run, progress=None))
 
 
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse a name that is not among those allowed."""
     if value not in allowed:
         raise Refusal(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
+
+
+def check_least(least: int, **counts: int | None) -> None:
+    """Refuse the first count that is given and too low."""
+    for name, count in counts.items():
+        if count is not None and count < least:
+            raise Refusal(f"{name} must be >= {least}; got {count}.")
 
 
 def labelled(
@@ -225,73 +276,50 @@ def coded(
     check_classes("train", train_labels)
     classes, codes = np.unique(train_labels, return_inverse=True)
     truth = class_codes(test_labels, classes)
-    return (
-        classes,
-        Split(train.features, codes, train.precision),
-        Split(test.features, truth, test.precision),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """Clusters of the rows of two splits, ids from 0 or None; build it with ``Rows.of``."""
-
-    train: np.ndarray | None
-    test: np.ndarray | None
-    said: dict[str, Any]
-
-    @classmethod
-    def of(cls, train: Representation, test: Representation, clusters: ClustersLike) -> Rows:
-        """Resolve clusters, count them, and warn of what keeps scores from meaning what they do."""
-        train_ids, test_ids = cluster_ids_of_pair(train, test, clusters)
-        sizes = None if test_ids is None else np.bincount(test_ids)
-        counted = None if sizes is None else {"n_clusters": len(sizes), "largest": int(sizes.max())}
-        caution = caution_of(test, test_ids)
-        if caution:
-            warnings.warn(caution, UserWarning, stacklevel=3)
-        said = {
-            "basis": basis_of(train),
-            "sample": sample_of(test),
-            "clusters": counted,
-            "caution": caution,
-            "n_train": len(train),
-            "n_test": len(test),
-            "n_dimensions": train.n_dimensions,
-        }
-        return cls(train_ids, test_ids, said)
+    return classes, Split(train.features, codes), Split(test.features, truth)
 
 
 def caution_of(test: Representation, clusters: np.ndarray | None) -> str:
     """Say what keeps the accuracy on test from meaning what it usually does; empty if nothing."""
-    found = [] if (copies := warning_of_copies(test, clusters)) is None else [copies]
+    found = [warning_of_copies(test, clusters) or ""]
     if test.labels is not None and (test.labels == test.labels[0]).all():
         found.append(
             f"All test samples are of class {test.labels[0]}: a reader that always answers it has "
             "accuracy 1, so no score here shows what the features tell. Test on several classes."
         )
-    return " ".join(found)
+    return " ".join(filter(None, found))
+
+
+def counted(clusters: np.ndarray | None) -> dict[str, int] | None:
+    """Count clusters as results say it; None where rows are independent."""
+    sizes = None if clusters is None else np.bincount(clusters)
+    return None if sizes is None else {"n_clusters": len(sizes), "largest": int(sizes.max())}
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Reads(Result):
+class OfSample(Result):
+    """What every result of features says of them."""
+
+    basis: str = scalar("Basis of the dimensions; `axes` where none was fitted.", default=AXES)
+    sample: str = scalar(
+        "Which part of the split was used; empty: all of it.", optional=True, default=""
+    )
+    caution: str = scalar(
+        "Why numbers may be biased, missing or mean something else than usual; empty: nothing.",
+        optional=True,
+        default="",
+    )
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Reads(OfSample):
     """What every result of a reader says: which reader, of which rows."""
 
     reader: str = scalar("Name of the reader, a probe classifier.")
-    basis: str = scalar(
-        "Basis that the dimensions belong to; `axes` where none was fitted.", default="axes"
-    )
-    sample: str = scalar(
-        "Which part of the test split was used; empty: all of it.", optional=True, default=""
-    )
     clusters: dict[str, int] | None = scalar(
         "`n_clusters` and the size of the `largest`, of test rows; None: rows are independent.",
         optional=True,
         default=None,
-    )
-    caution: str = scalar(
-        "What keeps the scores from meaning what they usually do; empty: nothing.",
-        optional=True,
-        default="",
     )
     n_train: int = scalar("Train rows.")
     n_test: int = scalar("Test rows.")
@@ -300,6 +328,27 @@ class Reads(Result):
         optional=True,
         default=0,
     )
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ReadsGroups(Reads):
+    """What results say that have one entry a group of dimensions."""
+
+    groups: tuple[np.ndarray, ...] = detail(
+        "Dimensions of each of the G groups, each an array of shape (n,)."
+    )
+
+    @entry
+    def n_groups(self) -> int:
+        """G, the number of groups."""
+        return len(self.groups)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def _named(self) -> list[str]:
+        """Name the dimensions of each group, separated by spaces."""
+        return [" ".join(map(str, group.tolist())) for group in self.groups]
 
 
 def basis_of(representation: Representation | Moments) -> str:

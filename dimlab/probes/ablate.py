@@ -4,34 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from dimlab.clusters import ClustersLike
 from dimlab.kernels.collinearity import redundant_groups
 from dimlab.kernels.means import FEW_DIFFERENCES, FEWEST_DRAWS, LARGEST_SKEWNESS, RESOLVED
 from dimlab.kernels.paired import paired_test
-from dimlab.probes._importance import (
-    N_BLOCKS,
-    SIGNIFICANT,
-    alone_scores,
-    changes,
-    measure,
-    spread_over_train,
-)
+from dimlab.probes._importance import N_BLOCKS, SIGNIFICANT, alone_scores, changes, measure
 from dimlab.probes._reading import (
     GroupsLike,
+    How,
     ReaderLike,
-    Reading,
-    Reads,
-    Rows,
+    ReadsGroups,
+    Task,
     check_choice,
-    checked_groups,
-    coded,
-    documented,
+    check_least,
+    reads,
 )
-from dimlab.readers.base import Outcomes, Progress, Split
 from dimlab.readers.linear import Linear, Standardiser
 from dimlab.readers.ridge import Ridge
 from dimlab.refusals import Refusal
@@ -47,7 +37,7 @@ _DECIMALS = 10  # of what is put in order: equal ones stay in the order of the c
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Ablation(Reads):
+class Ablation(ReadsGroups):
     """What a reader of the features loses without each dimension, or each group of dimensions.
 
     References
@@ -74,25 +64,15 @@ class Ablation(Reads):
     fill: str | None = scalar("What replaced the group in a frozen reader: mean or zero.")
     score: str = scalar("What the reader was scored by.")
 
-    @entry
-    def n_groups(self) -> int:
-        """G, the number of groups."""
-        return len(self)
-
     full_score: float = scalar("Score with all dimensions: an accuracy in [0, 1], or nats.")
-    groups: tuple[np.ndarray, ...] = detail(
-        "Dimensions of each of the G groups, each an array of shape (n,)."
-    )
 
     @column
     def group(self) -> dict[str, Any]:
         """Columns ``group`` and ``dimension``; ``dimensions`` where some group has several."""
         if all(len(group) == 1 for group in self.groups):
-            named: dict[str, Any] = {
-                "dimension": np.array([int(group[0]) for group in self.groups])
-            }
+            named: dict[str, Any] = {"dimension": np.concatenate(self.groups)}
         else:
-            named = {"dimensions": [" ".join(map(str, group.tolist())) for group in self.groups]}
+            named = {"dimensions": self._named()}
         return {"group": np.arange(len(self)), **named}
 
     scores: np.ndarray = per("group", "Score without each group.", column="score")
@@ -244,32 +224,31 @@ class Ablation(Reads):
             "none of their dimensions is. Ablate groups."
         )
 
-    def __len__(self) -> int:
-        return len(self.scores)
-
     @property
     def needed(self) -> np.ndarray:
         """Groups with q <= 0.05 and positive importance, most important first; (n,) int."""
-        order = np.argsort(-self.importance.round(_DECIMALS), kind="stable")
-        return order[(self.q_value[order] <= SIGNIFICANT) & (self.importance[order] > 0)]
+        return self._in_order(-1, (self.q_value <= SIGNIFICANT) & (self.importance > 0))
 
     @property
     def harmful(self) -> np.ndarray:
         """Groups with q <= 0.05 and negative importance, most harmful first; (n,) int."""
-        order = np.argsort(self.importance.round(_DECIMALS), kind="stable")
-        return order[(self.q_value[order] <= SIGNIFICANT) & (self.importance[order] < 0)]
+        return self._in_order(1, (self.q_value <= SIGNIFICANT) & (self.importance < 0))
 
     @property
     def undecided(self) -> np.ndarray:
         """Groups with q > 0.05, by importance, lowest first; (n,) int."""
-        order = np.argsort(self.importance.round(_DECIMALS), kind="stable")
-        return order[self.q_value[order] > SIGNIFICANT]
+        return self._in_order(1, self.q_value > SIGNIFICANT)
+
+    def _in_order(self, sign: int, chosen: np.ndarray) -> np.ndarray:
+        """Return chosen groups by rising importance, or by falling one where the sign is -1."""
+        order = np.argsort(sign * self.importance.round(_DECIMALS), kind="stable")
+        return order[chosen[order]]
 
     def _dimensions_of(self, groups: Iterable[int]) -> list[list[int]]:
         return [self.groups[group].tolist() for group in list(groups)[:_N_NAMED]]
 
 
-@documented
+@reads
 def ablate(
     train: Representation,
     test: Representation,
@@ -279,17 +258,10 @@ def ablate(
     fill: str | None = None,
     score: str = "accuracy",
     groups: GroupsLike | None = None,
-    k: int = 5,
-    temperature: float = 1.0,
-    penalty: float = 1e-3,
     resample: str = "test",
-    clusters: ClustersLike = None,
     alone: bool = False,
     n_bootstrap: int = 1000,
-    seed: int = 0,
-    device: str = "cpu",
-    memory: float | None = None,
-    progress: Progress | None = None,
+    **how: Unpack[How],
 ) -> Ablation:
     """Score a reader of ``train`` on ``test`` without each dimension, or each group of them.
 
@@ -312,9 +284,6 @@ def ablate(
         Also score a reader of each group alone (``alone_score``): one fit a group.
     n_bootstrap : int, default=1000
         Bootstrap samples for the log-loss, >= 1; fewer than 199 leave Student's t.
-    seed : int, default=0
-        Draws bootstrap samples, sign flips, blocks of train and the logistic reader's held-out
-        rows.
 
     Returns
     -------
@@ -378,119 +347,61 @@ def ablate(
     (1.0, [0.5, 0.0])
     """
     check_choice("score", score, SCORES)
-    reading = Reading.of(
-        reader,
-        refit=refit,
-        fill=fill,
-        k=k,
-        temperature=temperature,
-        penalty=penalty,
-        seed=seed,
-        device=device,
-        memory=memory,
-    )
-    _check_resample(resample, reading, score)
-    classes, bank, queries = coded(train, test, "ablate")
-    removed = checked_groups(groups, train.n_dimensions)
-    if n_bootstrap < 1:
-        raise Refusal(f"n_bootstrap must be >= 1; got {n_bootstrap}.")
-    rows = Rows.of(train, test, clusters)
-    n_bytes = (92 if resample == "train" else 68) * len(test) * len(removed)
-    reading = reading.within("ablate", train, n_bytes)
-    together = _worth_a_look(train, reading) if groups is None else []
-    found, of_some = _read(reading, bank, queries, removed, together, rows, seed, progress)
-
-    def over_train() -> tuple[np.ndarray, np.ndarray, int]:
-        return spread_over_train(reading, bank, queries, removed, rows, seed, progress)
-
-    measured = measure(
-        found,
-        queries.codes,
-        len(classes),
-        score,
-        n_bootstrap=n_bootstrap,
-        seed=seed,
-        clusters=rows.test,
-        over_train=over_train if resample == "train" else None,
-    )
-    return Ablation(
-        reader=reading.name,
-        refit=reading.refit,
-        fill=reading.fill,
-        score=score,
-        **measured,
-        groups=tuple(removed),
-        classes=classes,
-        constant=Standardiser.fit(train.features, train.precision).constant,
-        hidden_groups=_hidden(*of_some, together, measured) if together else (),
-        certified_share=found.certified_share,
-        alone_score=alone_scores(reading, bank, queries, removed, score) if alone else None,
-        resample=resample,
-        n_clusters=0 if rows.test is None else len(np.unique(rows.test)),
-        n_bootstrap=n_bootstrap,
-        **rows.said,
-    )
-
-
-def _check_resample(resample: str, reading: Reading, score: str) -> None:
-    """Refuse to vary train where the readers fitted without a block would not be exact and fast."""
     check_choice("resample", resample, RESAMPLES)
-    ridge = isinstance(reading.reader, Ridge)
-    if resample == "train" and (not ridge or score == "balanced_accuracy"):
+    task = Task.of("ablate", train, test, reader, refit=refit, fill=fill, groups=groups, **how)
+    if resample == "train" and (
+        not isinstance(task.reader, Ridge) or score == "balanced_accuracy"
+    ):  # the readers fitted without a block would not be exact and fast
         raise Refusal(
             "resample must be 'test' unless reader is 'ridge' and score is 'accuracy' or "
-            f"'log_loss'; got 'train' with reader {reading.name!r} and score {score!r}."
+            f"'log_loss'; got 'train' with reader {task.reader.name!r} and score {score!r}."
         )
+    check_least(1, n_bootstrap=n_bootstrap)
+    n_bytes = 92 if resample == "train" else 68
+    task = task.holding(n_bytes * len(test) * len(task.groups))
+    fitted = task.fit()
+    found = task.outcomes(fitted=fitted)
+    together = [] if groups is not None else _needed_together(task, fitted, train)
+    del fitted  # and what it holds, before what it found is tested
+    measured = measure(task, found, score, n_bootstrap=n_bootstrap, resample=resample)
+    needed = (measured["q_value"] <= SIGNIFICANT) & (measured["importance"] > 0)
+    return Ablation(
+        **task.said,
+        refit=task.refit,
+        fill=task.fill,
+        score=score,
+        **measured,
+        groups=tuple(task.groups),
+        classes=task.classes,
+        constant=Standardiser.fit(train.features, train.precision).constant,
+        hidden_groups=tuple(group for group in together if not needed[group].any()),
+        certified_share=found.certified_share,
+        alone_score=alone_scores(task, score) if alone else None,
+        resample=resample,
+        n_clusters=0 if task.test.clusters is None else int(task.test.clusters.max()) + 1,
+        n_bootstrap=n_bootstrap,
+    )
 
 
-def _worth_a_look(train: Representation, reading: Reading) -> list[np.ndarray]:
-    """Find the groups whose members may stand in for each other, each taken alone."""
-    if reading.refit and getattr(reading.reader, "SLOW", False):
+def _needed_together(task: Task, fitted: Any, train: Representation) -> list[np.ndarray]:
+    """Find the groups of redundant dimensions without which accuracy falls, among them all."""
+    if task.refit and task.reader.SLOW:
         return []
+    found = redundant_groups(train.features, precision=train.precision)
+    groups = [group for group in found if len(group) > 1]
+    if not groups:
+        return []
+    test = task.test
+    if not isinstance(fitted, Linear) and len(test.codes) > _N_LOOKED_AT:
+        # a linear reader reads all rows in no time; of other readers a sample will do
+        rng = np.random.default_rng(task.run.seed)
+        test = test.take(rng.choice(len(test.codes), _N_LOOKED_AT, replace=False))
+    outcomes = task.aside(task.train, test).outcomes(groups, fitted=fitted)
+    change = changes(outcomes, test.codes)
+    p_value = paired_test(change, test.clusters) * len(groups)
+    lost = change.sum(axis=0)
     return [
         group
-        for group in redundant_groups(train.features, precision=train.precision)
-        if len(group) > 1
+        for group, p, each in zip(groups, p_value, lost, strict=True)
+        if p <= SIGNIFICANT and each > 0
     ]
-
-
-def _read(
-    reading: Reading,
-    bank: Split,
-    queries: Split,
-    removed: list[np.ndarray],
-    together: list[np.ndarray],
-    rows: Rows,
-    seed: int,
-    progress: Progress | None,
-) -> tuple[Outcomes, tuple[Outcomes, np.ndarray, np.ndarray | None]]:
-    """Read test without each group, and some rows of it without each of the redundant groups."""
-    # A linear reader reads all rows in no time; of other readers a sample will do. The fitted
-    # reader and what it holds are gone when this returns.
-    fitted = reading.fit(bank)
-    found = reading.outcomes(bank, queries, removed, progress, fitted=fitted)
-    some, clusters = queries, rows.test
-    if not isinstance(fitted, Linear) and len(queries.codes) > _N_LOOKED_AT:
-        chosen = np.random.default_rng(seed).choice(len(queries.codes), _N_LOOKED_AT, replace=False)
-        some = Split(queries.features[chosen], queries.codes[chosen])
-        clusters = None if clusters is None else clusters[chosen]
-    looked = reading.outcomes(bank, some, together, fitted=fitted) if together else found
-    return found, (looked, some.codes, clusters)
-
-
-def _hidden(
-    outcomes: Outcomes,
-    truth: np.ndarray,
-    clusters: np.ndarray | None,
-    groups: list[np.ndarray],
-    measured: dict[str, Any],
-) -> tuple[np.ndarray, ...]:
-    """Find the groups that are needed although none of their dimensions is, each taken alone."""
-    change = changes(outcomes, truth)
-    p_value = paired_test(change, clusters) * len(groups)
-    needed = (measured["q_value"] <= SIGNIFICANT) & (measured["importance"] > 0)
-    return tuple(
-        group
-        for group, p, gain in zip(groups, p_value, change.sum(axis=0), strict=True)
-        if p <= SIGNIFICANT and gain > 0 and not needed[group].any()
-    )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import numpy as np
 
-from dimlab.clusters import ClustersLike
+from dimlab.cuts import held_out, n_classes_kept
 from dimlab.kernels.paired import (
     design_effect,
     normal_quantile,
@@ -15,29 +16,31 @@ from dimlab.kernels.paired import (
     proportion_interval,
     tango_upper_bound,
 )
-from dimlab.probes._orders import orders_of_removal
 from dimlab.probes._reading import (
     GroupsLike,
+    How,
     ReaderLike,
-    Reading,
-    Reads,
-    Rows,
-    checked_groups,
-    coded,
-    documented,
+    ReadsGroups,
+    Task,
+    check_least,
+    reads,
 )
-from dimlab.readers.base import Progress, Split
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import column, detail, entries, entry, per, scalar
 
 NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
+ORDERS = ("worst-first", "best-first", "random", "greedy-backward", "greedy-forward")
+_HELD_OUT = 0.2
+_MOST_HELD_OUT = 10_000
+_DECIMALS = 10  # of what is put in order
+_NAMED = 8  # entries of a wrong order that are shown
 _LEVEL = 0.95
 _N_POINTS = 33
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class CumulativeAblation(Reads):
+class CumulativeAblation(ReadsGroups):
     """Accuracy of a reader after 0, 1, 2, ... groups have been removed, one after the other.
 
     References
@@ -65,15 +68,6 @@ class CumulativeAblation(Reads):
     order: np.ndarray = detail(
         "Groups in the order of their removal, shape (G,); of the first of several random orders."
     )
-    groups: tuple[np.ndarray, ...] = detail(
-        "Dimensions of each of the G groups, each an array of shape (n,)."
-    )
-
-    @entry
-    def n_groups(self) -> int:
-        """G, the number of groups."""
-        return len(self.groups)
-
     n_orders: int = scalar("Orders that the scores are averaged over.")
     n_removed: np.ndarray = per("point", "Groups that are gone at each point.")
 
@@ -174,7 +168,7 @@ class CumulativeAblation(Reads):
         return said
 
 
-@documented
+@reads
 def ablate_cumulatively(
     train: Representation,
     test: Representation,
@@ -182,17 +176,10 @@ def ablate_cumulatively(
     order: str | Sequence[int] | np.ndarray,
     reader: ReaderLike = "ridge",
     groups: GroupsLike | None = None,
-    k: int = 5,
-    temperature: float = 1.0,
-    penalty: float = 1e-3,
-    clusters: ClustersLike = None,
     margin: float = 0.01,
     n_points: int | None = None,
     n_random: int = 20,
-    seed: int = 0,
-    device: str = "cpu",
-    memory: float | None = None,
-    progress: Progress | None = None,
+    **how: Unpack[How],
 ) -> CumulativeAblation:
     """Remove dimensions one after the other, fit the reader again each time, and score it.
 
@@ -210,8 +197,6 @@ def ablate_cumulatively(
         ridge, at most 33 for readers that have no closed form here.
     n_random : int, default=20
         Random orders to average over, >= 1; ridge only, other readers take one.
-    seed : int, default=0
-        Draws random orders and the rows held out.
 
     Returns
     -------
@@ -255,37 +240,35 @@ def ablate_cumulatively(
     >>> ablate_cumulatively(split, split, order=[1, 0]).scores.tolist()
     [1.0, 1.0, 0.5]
     """
-    reading = Reading.of(
-        reader, refit=True, k=k, temperature=temperature, penalty=penalty, seed=seed,
-        device=device, memory=memory,
-    )  # fmt: skip
-    _, bank, queries = coded(train, test, "ablate_cumulatively")
-    chosen = _disjoint(checked_groups(groups, train.n_dimensions))
-    for name, value, least in (("n_random", n_random, 1), ("n_points", n_points, 2)):
-        if value is not None and value < least:
-            raise Refusal(f"{name} must be >= {least}; got {value}.")
+    task = Task.of("ablate_cumulatively", train, test, reader, refit=True, groups=groups, **how)
+    dimensions, counts = np.unique(np.concatenate(task.groups), return_counts=True)
+    if counts.max() > 1:
+        raise Refusal(
+            f"groups must not share dimensions when they are removed in turn; got dimension "
+            f"{dimensions[counts > 1][0]} twice."
+        )
+    check_least(1, n_random=n_random)
+    check_least(2, n_points=n_points)
     if not 0 < margin < 1:
         raise Refusal(f"margin must lie in (0, 1); got {margin:g}.")
-    rows = Rows.of(train, test, clusters)
-    rng = np.random.default_rng(seed)
-    name = order if isinstance(order, str) else "given"
-    in_turn = hasattr(reading.reader, "predict_in_turn")
-    points = _points(len(chosen), n_points, None if in_turn else _N_POINTS)
-    n_orders = n_random if in_turn else 1
-    n_bytes = (2 * n_orders if in_turn else 25) * len(test) * len(points)
-    reading = reading.within("ablate_cumulatively", train, n_bytes)
-    orders, n_kept = orders_of_removal(order, bank, chosen, reading, n_orders, rng, rows.train)
-    right = _right(reading, bank, queries, chosen, orders, points, progress)  # (O, N, P)
-    scores = right.mean(axis=1)
+    in_turn = hasattr(task.reader, "predict_in_turn")
+    n_groups = len(task.groups)
+    most = n_groups + 1 if in_turn else _N_POINTS
+    n_shown = min(n_groups + 1, n_points or most)
+    points = np.unique(np.rint(np.linspace(0, n_groups, n_shown)).astype(np.int64))
+    task = task.holding((2 * n_random if in_turn else 25) * len(test) * len(points))
+    orders, n_kept = _orders(order, task, n_random if in_turn else 1)
+    right = _right(task, orders, points, in_turn)  # (O, N, P)
+    clusters, scores = task.test.clusters, right.mean(axis=1)
     if len(orders) > 1:
         low, high = np.quantile(scores, [0.025, 0.975], axis=0)
     else:
-        low, high = proportion_interval(right[0], rows.test)
+        low, high = proportion_interval(right[0], clusters)
     lost = right[0][:, :1].astype(np.int8) - right[0]
-    loss_low, loss_high = paired_interval(lost, rows.test)
+    loss_low, loss_high = paired_interval(lost, clusters)
     return CumulativeAblation(
-        reader=reading.name,
-        order_name=name,
+        **task.said,
+        order_name=order if isinstance(order, str) else "given",
         order=orders[0],
         n_removed=points,
         scores=scores.mean(axis=0),
@@ -295,11 +278,10 @@ def ablate_cumulatively(
         loss_low=loss_low,
         loss_high=loss_high,
         margin=margin,
-        n_test_needed=_rows_needed(lost[:, 1], rows.test, margin),
-        groups=tuple(chosen),
+        n_test_needed=_rows_needed(lost[:, 1], clusters, margin),
+        groups=tuple(task.groups),
         n_orders=len(orders),
         n_classes_kept=n_kept,
-        **rows.said,
     )
 
 
@@ -324,43 +306,71 @@ def _rows_needed(lost: np.ndarray, clusters: np.ndarray | None, margin: float) -
     return int(np.ceil(effect * high))
 
 
-def _disjoint(groups: list[np.ndarray]) -> list[np.ndarray]:
-    dimensions, counts = np.unique(np.concatenate(groups), return_counts=True)
-    if counts.max() > 1:
-        twice = dimensions[counts > 1][0]
-        raise Refusal(
-            f"groups must not share dimensions when they are removed in turn; got dimension "
-            f"{twice} twice."
-        )
-    return groups
-
-
-def _points(n_groups: int, n_points: int | None, most: int | None) -> np.ndarray:
-    count = min(n_groups + 1, n_points or most or n_groups + 1)
-    return np.unique(np.rint(np.linspace(0, n_groups, count)).astype(np.int64))
-
-
-def _right(
-    reading: Reading,
-    bank: Split,
-    queries: Split,
-    groups: list[np.ndarray],
-    orders: list[np.ndarray],
-    points: np.ndarray,
-    progress: Progress | None,
-) -> np.ndarray:
+def _right(task: Task, orders: list[np.ndarray], points: np.ndarray, in_turn: bool) -> np.ndarray:
     """Whether each test sample is read rightly, (orders, N, points) bool."""
-    right = np.empty((len(orders), len(queries.codes), len(points)), dtype=bool)
-    fitted, truth = reading.fit(bank), queries.codes[:, None]
+    features, truth = task.test.features, task.test.codes
+    right = np.empty((len(orders), len(truth), len(points)), dtype=bool)
+    fitted = task.fit()
     for index, order in enumerate(orders):
-        ordered = [groups[group] for group in order]
-        if hasattr(fitted, "predict_in_turn"):
-            right[index] = fitted.predict_in_turn(queries.features, ordered, points) == truth
-            if progress is not None:
-                progress(index + 1, len(orders))
+        ordered = [task.groups[group] for group in order]
+        if in_turn:
+            right[index] = fitted.predict_in_turn(features, ordered, points) == truth[:, None]
+            if task.run.progress is not None:
+                task.run.progress(index + 1, len(orders))
             continue
         gone = [np.sort(np.concatenate(ordered[:count])) for count in points if count > 0]
-        outcomes = reading.outcomes(bank, queries, gone, progress, fitted=fitted)
-        right[index, :, 0] = outcomes.full == queries.codes
-        right[index, :, 1:] = outcomes.ablated == truth
+        outcomes = task.outcomes(gone, fitted=fitted)
+        right[index] = np.column_stack([outcomes.full, outcomes.ablated]) == truth[:, None]
     return right
+
+
+def _orders(
+    order: str | Sequence[int] | np.ndarray, task: Task, n_random: int
+) -> tuple[list[np.ndarray], int]:
+    """Permutations of the groups, first removed first; classes too small to rank them by."""
+    n_groups = len(task.groups)
+    if not isinstance(order, str):
+        given = np.asarray(order)
+        if given.shape != (n_groups,) or not np.array_equal(np.sort(given), np.arange(n_groups)):
+            shown = ", ".join(map(str, np.ravel(given)[:_NAMED].tolist()))
+            raise Refusal(
+                f"order must be a permutation of the {n_groups} groups; got "
+                f"[{shown}{', ...' if given.size > _NAMED else ''}]."
+            )
+        return [given.astype(np.int64)], 0
+    if order not in ORDERS:
+        raise Refusal(
+            f"order must be one of {', '.join(map(repr, ORDERS))}, or an array; got {order!r}."
+        )
+    rng = np.random.default_rng(task.run.seed)
+    if order == "random":
+        return [rng.permutation(n_groups) for _ in range(n_random)], 0
+    if order.startswith("greedy"):
+        if not hasattr(task.reader, "greedy_order") or any(len(group) > 1 for group in task.groups):
+            raise Refusal(
+                f"order={order!r} must go with reader='ridge' and single dimensions; got reader="
+                f"{task.reader.name!r} and {n_groups} groups."
+            )
+        found = task.fit().greedy_order(backward=order == "greedy-backward")
+        found = found if order == "greedy-backward" else found[::-1]
+        place = {int(group[0]): index for index, group in enumerate(task.groups)}
+        return [np.array([place[d] for d in found.tolist() if d in place])], 0
+    importance, n_kept = _importance_on_train(task, rng)
+    importance = importance.round(_DECIMALS)  # copies are equal, whatever the rounding
+    ranked = np.argsort(importance if order == "worst-first" else -importance, kind="stable")
+    return [ranked], n_kept
+
+
+def _importance_on_train(task: Task, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """Log-loss that each group saves on rows held out of train: a finer ranking than accuracy's."""
+    train, n = task.train, len(task.train.codes)
+    share = min(_HELD_OUT, _MOST_HELD_OUT / n)
+    judged = held_out(train.codes, share, rng.permutation(n), clusters=train.clusters)
+    if not judged.any():
+        raise Refusal(
+            "train must have classes of at least 2 rows, or clusters, to rank dimensions; got "
+            "none. Pass an array as order."
+        )
+    outcomes = task.aside(train.take(~judged), train.take(judged)).outcomes()
+    lost = outcomes.ablated_loss - outcomes.full_loss[:, None]
+    return lost.mean(axis=0), n_classes_kept(train.codes, judged)

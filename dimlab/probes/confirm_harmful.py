@@ -3,36 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from dimlab.clusters import ClustersLike
 from dimlab.cuts import random_half
 from dimlab.kernels.paired import aggregate_p_values, mcnemar_one_sided, paired_test_one_sided
+from dimlab.probes._importance import SIGNIFICANT, changes
 from dimlab.probes._reading import (
     GroupsLike,
+    How,
     ReaderLike,
-    Reading,
-    Reads,
-    Rows,
-    checked_groups,
-    coded,
-    documented,
+    ReadsGroups,
+    Task,
+    check_least,
+    reads,
 )
-from dimlab.readers.base import Progress
-from dimlab.refusals import Refusal
 from dimlab.representation import Representation
-from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
+from dimlab.result import Verdict, column, entries, entry, per, scalar
 
 NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
 _CHOSEN = 0.05  # one-sided p on the half that chooses
-_SIGNIFICANT = 0.05
 _N_NAMED = 12
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class HarmfulDimensions(Reads):
+class HarmfulDimensions(ReadsGroups):
     """Dimensions without which a reader does better, on samples that did not choose them.
 
     References
@@ -58,22 +54,13 @@ class HarmfulDimensions(Reads):
 
     refit: bool = scalar("Whether the reader was fitted again without each group.")
 
-    @entry
-    def n_groups(self) -> int:
-        """G, the number of groups."""
-        return len(self)
-
     n_splits: int = scalar("Halvings of test; every one is used both ways.")
     full_score: float = scalar("Accuracy with all dimensions, on all test samples.")
-    groups: tuple[np.ndarray, ...] = detail(
-        "Dimensions of each of the G groups, each an array of shape (n,)."
-    )
 
     @column
     def group(self) -> dict[str, Any]:
         """Columns ``group`` and ``dimensions``, which are separated by spaces."""
-        named = [" ".join(map(str, group.tolist())) for group in self.groups]
-        return {"group": np.arange(len(self)), "dimensions": named}
+        return {"group": np.arange(len(self)), "dimensions": self._named()}
 
     importance: np.ndarray = per(
         "group",
@@ -91,7 +78,7 @@ class HarmfulDimensions(Reads):
     @column
     def mark(self) -> dict[str, np.ndarray]:
         """Column ``confirmed``."""
-        return {"confirmed": self.q_aggregated <= _SIGNIFICANT}
+        return {"confirmed": self.q_aggregated <= SIGNIFICANT}
 
     @entries
     def found(self) -> dict[str, Any]:
@@ -110,7 +97,7 @@ class HarmfulDimensions(Reads):
         """Whether groups are confirmed, in words."""
         if len(self.confirmed):
             count = len(self.confirmed)
-            return f"{count} of {len(self)} confirmed as harmful (q <= {_SIGNIFICANT})."
+            return f"{count} of {len(self)} confirmed as harmful (q <= {SIGNIFICANT})."
         if self.n_test_needed:
             return (
                 f"undecided: at least {self.n_test_needed} samples are needed. Of the "
@@ -119,14 +106,11 @@ class HarmfulDimensions(Reads):
             )
         return f"None of {len(self)} is confirmed as harmful: that does not show that none is."
 
-    def __len__(self) -> int:
-        return len(self.q_aggregated)
-
     @property
     def confirmed(self) -> np.ndarray:
         """Groups with q <= 0.05, smallest q first; (n,) int."""
         order = np.lexsort((self.importance, self.q_aggregated))
-        return order[self.q_aggregated[order] <= _SIGNIFICANT]
+        return order[self.q_aggregated[order] <= SIGNIFICANT]
 
 
 def verdict(harmful: HarmfulDimensions) -> Verdict:
@@ -148,7 +132,7 @@ def verdict(harmful: HarmfulDimensions) -> Verdict:
     )
 
 
-@documented
+@reads
 def confirm_harmful(
     train: Representation,
     test: Representation,
@@ -156,15 +140,8 @@ def confirm_harmful(
     reader: ReaderLike = "knn",
     groups: GroupsLike | None = None,
     refit: bool | None = None,
-    k: int = 5,
-    temperature: float = 1.0,
-    penalty: float = 1e-3,
-    clusters: ClustersLike = None,
     n_splits: int = 20,
-    seed: int = 0,
-    device: str = "cpu",
-    memory: float | None = None,
-    progress: Progress | None = None,
+    **how: Unpack[How],
 ) -> HarmfulDimensions:
     """Find dimensions that hurt a reader, and confirm them on samples that did not choose them.
 
@@ -174,8 +151,6 @@ def confirm_harmful(
         As in `ablate`.
     n_splits : int, default=20
         Stratified random halvings of ``test``, >= 1.
-    seed : int, default=0
-        Draws the halves and the logistic reader's held-out rows.
 
     Returns
     -------
@@ -219,35 +194,29 @@ def confirm_harmful(
     >>> confirm_harmful(split(), split(), groups=[[0, 1], [2, 3, 4, 5]]).confirmed.tolist()
     [1]
     """
-    reading = Reading.of(
-        reader, refit=refit, k=k, temperature=temperature, penalty=penalty, seed=seed,
-        device=device, memory=memory,
-    )  # fmt: skip
-    if n_splits < 1:
-        raise Refusal(f"n_splits must be >= 1; got {n_splits}.")
-    _, bank, queries = coded(train, test, "confirm_harmful")
-    chosen = checked_groups(groups, train.n_dimensions)
-    reading = reading.within("confirm_harmful", train, 36 * len(test) * len(chosen))
-    rows = Rows.of(train, test, clusters)
-    outcomes = reading.outcomes(bank, queries, chosen, progress)
-    right = outcomes.full == queries[1]
-    change = right[:, None].astype(np.int8) - (outcomes.ablated == queries[1][:, None])
-    halves = (queries[1], np.random.default_rng(seed), n_splits, rows.test)
-    q_aggregated, share = split_and_confirm(change, *halves)
-    # the same halves, and a removal after which nothing is misread
-    halves = (queries[1], np.random.default_rng(seed), n_splits, rows.test)
-    best, _ = split_and_confirm(right[:, None].astype(np.int8) - 1, *halves)
+    check_least(1, n_splits=n_splits)
+    task = Task.of("confirm_harmful", train, test, reader, refit=refit, groups=groups, **how)
+    task = task.holding(36 * len(test) * len(task.groups))
+    outcomes, judged = task.outcomes(), task.test
+    right, change = outcomes.full == judged.codes, changes(outcomes, judged.codes)
+
+    def confirmed(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(task.run.seed)  # the same halves each time
+        return split_and_confirm(change, judged.codes, rng, n_splits, judged.clusters)
+
+    q_aggregated, share = confirmed(change)
+    mended = right[:, None].astype(np.int8) - 1  # by a removal after which nothing is misread
+    undecided = confirmed(mended)[0][0] > SIGNIFICANT
     return HarmfulDimensions(
-        reader=reading.name,
-        refit=reading.refit,
+        **task.said,
+        refit=task.refit,
         full_score=float(right.mean()),
         importance=change.mean(axis=0),
         selected_share=share,
         q_aggregated=q_aggregated,
-        groups=tuple(chosen),
+        groups=tuple(task.groups),
         n_splits=n_splits,
-        n_test_needed=0 if best[0] <= _SIGNIFICANT else _samples_needed(~right, rows.test),
-        **rows.said,
+        n_test_needed=_samples_needed(~right, judged.clusters) if undecided else 0,
     )
 
 
@@ -258,7 +227,7 @@ def _samples_needed(misread: np.ndarray, clusters: np.ndarray | None) -> int:
     # on each side so many that McNemar's p of mending them all, aggregated over runs, is small
     on_a_side = next(
         count for count in range(1, 64)
-        if aggregate_p_values(np.full((2, 1), 0.5**count))[0] <= _SIGNIFICANT
+        if aggregate_p_values(np.full((2, 1), 0.5**count))[0] <= SIGNIFICANT
     )  # fmt: skip
     return max(n + 1, int(np.ceil(n * 2 * on_a_side / max(1, n_misread))))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from dimlab.basis import KINDS, fit_basis
-from dimlab.clusters import ClustersLike, cluster_ids
+from dimlab.clusters import cluster_ids
 from dimlab.kernels.erasure import Removal
 from dimlab.probes._erasing import (
     DIMENSIONS,
@@ -26,16 +26,17 @@ from dimlab.probes._erasing import (
 )
 from dimlab.probes._reading import (
     AXES,
+    SETTINGS,
+    How,
     ReaderLike,
-    Reading,
     Reads,
-    Rows,
+    Task,
     basis_of,
     check_choice,
+    check_least,
     coded,
-    documented,
+    reads,
 )
-from dimlab.readers.base import Progress
 from dimlab.readers.linear import check_penalty
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
@@ -219,7 +220,7 @@ def verdict(erasure: Erasure) -> Verdict:
     )
 
 
-@documented
+@reads
 def erase(
     train: Representation,
     test: Representation,
@@ -229,15 +230,9 @@ def erase(
     n_removed: int | None = None,
     basis: str = "pca",
     reader: ReaderLike = "ridge",
-    k: int = 5,
-    temperature: float = 1.0,
-    penalty: float = 1e-3,
-    clusters: ClustersLike = None,
     n_random: int = 20,
     n_bootstrap: int = 1000,
-    seed: int = 0,
-    device: str = "cpu",
-    progress: Progress | None = None,
+    **how: Unpack[How],
 ) -> Erasure:
     """Take a factor out of the features in three ways and measure what is lost, and what gained.
 
@@ -268,8 +263,6 @@ def erase(
         Draws of as many random dimensions and directions, >= 1.
     n_bootstrap : int, default=1000
         Samples of the bootstrap, >= 1.
-    seed : int, default=0
-        Deals folds; draws dimensions, directions and bootstrap samples.
 
     Returns
     -------
@@ -317,17 +310,19 @@ def erase(
     >>> bool(result.factor_lost[1, 0, 0] > 0.8)
     True
     """
+    penalty, clusters = how.get("penalty", SETTINGS["penalty"]), how.get("clusters")
     check_penalty(penalty)
-    of_task = penalty if isinstance(reader, str) else 1e-3  # an object has its own
-    reading = Reading.of(
-        reader, k=k, temperature=temperature, penalty=of_task, seed=seed, device=device
-    )
+    if not isinstance(reader, str):  # an object has its own
+        how["penalty"] = SETTINGS["penalty"]
     check_choice("basis", basis, KINDS)
-    _check_counts(n_removed, train.n_dimensions, n_random, n_bootstrap, seed)
-    reading = reading.within("erase", train, 33 * train.features.size + 26 * test.features.size)
+    check_least(1, n_random=n_random, n_bootstrap=n_bootstrap)
+    check_least(0, seed=how.get("seed"))
+    if n_removed is not None and not 1 <= n_removed < train.n_dimensions:
+        raise Refusal(
+            f"n_removed must lie in 1..{train.n_dimensions - 1}, to leave a dimension; got "
+            f"{n_removed}."
+        )
     judged = {"test": test}
-    rows = Rows.of(train, test, clusters)
-    ids = [rows.test]
     if in_distribution is not None:
         if not (clusters is None or isinstance(clusters, str)):
             raise Refusal(
@@ -335,25 +330,29 @@ def erase(
                 "arrays. Add them to factors= of each Representation."
             )
         judged["in distribution"] = in_distribution
-        ids.append(cluster_ids(in_distribution, clusters))
+    task = Task.of("erase", train, test, reader, **how)
+    task = task.holding(33 * train.features.size + 26 * test.features.size)
     train, judged = in_common_units(train, judged)
     kind, targets = targets_of({"train": train, **judged}, factor)
-    coded_splits = [coded(train, split, "erase") for split in judged.values()]
-    codes = coded_splits[0][1][1]
+    sides = [coded(train, split, "erase")[2] for split in judged.values()]
+    ids = [task.test.clusters]
+    if in_distribution is not None:
+        ids.append(cluster_ids(in_distribution, clusters if isinstance(clusters, str) else None))
+    seed = task.run.seed
     rng = np.random.default_rng(seed)
-    orders = {DIMENSIONS: by_effect(train, factor, n_removed, rows.train, rng)}
+    in_train = task.train.clusters
+    orders = {DIMENSIONS: by_effect(train, factor, n_removed, in_train, rng)}
     space = fit_basis(train, basis, seed=seed) if basis_of(train) == AXES else None
     if space is not None:
-        orders[DIRECTIONS] = by_effect(space.apply(train), factor, n_removed, rows.train, rng)
+        orders[DIRECTIONS] = by_effect(space.apply(train), factor, n_removed, in_train, rng)
+    task = task.aside(task.train._replace(features=train.features), sides[0])
     readings = Readings(
-        (train.features, codes, targets["train"]),
+        task, targets["train"],
         [
-            (split.features, truth, targets[name])
-            for (name, split), (_, _, (_, truth, _)) in zip(
-                judged.items(), coded_splits, strict=True
-            )
+            (side.features, side.codes, targets[name])
+            for name, side in zip(judged, sides, strict=True)
         ],
-        reading, penalty, train.precision,
+        penalty,
     )  # fmt: skip
     jobs = jobs_of(orders, space, train.n_dimensions, n_random, readings.in_closed_form, rng)
     back = np.zeros((0, 0)) if space is None else np.linalg.pinv(space.directions)
@@ -362,12 +361,13 @@ def erase(
         map_ = job.map_of(readings, space, back)
         readings.fit_behind(map_)
         taken.append(map_.rank if isinstance(map_, Removal) else len(job.chosen))
-        if progress is not None:
+        if (progress := how.get("progress")) is not None:
             progress(done + 1, len(jobs))
     done_jobs = list(zip(jobs, taken, readings.read(), strict=True))
     none = np.array([], dtype=np.int64)
     named = basis if space is not None else basis_of(train)
     return Erasure(
+        **{**task.said, "basis": named, "n_test": tuple(map(len, judged.values()))},
         factor=factor,
         kind=kind,
         dimensions=orders[DIMENSIONS].chosen,
@@ -375,21 +375,5 @@ def erase(
         splits=tuple(judged),
         **of_heads([each for each in done_jobs if not each[0].of_sweep], ids, n_bootstrap, rng),
         sweep=of_sweep([each for each in done_jobs if each[0].of_sweep], list(judged)),
-        reader=reading.name,
         n_random=n_random,
-        **{**rows.said, "basis": named, "n_test": tuple(map(len, judged.values()))},
     )
-
-
-def _check_counts(
-    n_removed: int | None, n_dimensions: int, n_random: int, n_bootstrap: int, seed: int
-) -> None:
-    """Refuse counts out of their range."""
-    settings = (("n_random", n_random, 1), ("n_bootstrap", n_bootstrap, 1), ("seed", seed, 0))
-    for name, value, least in settings:
-        if value < least:
-            raise Refusal(f"{name} must be >= {least}; got {value}.")
-    if n_removed is not None and not 1 <= n_removed < n_dimensions:
-        raise Refusal(
-            f"n_removed must lie in 1..{n_dimensions - 1}, to leave a dimension; got {n_removed}."
-        )

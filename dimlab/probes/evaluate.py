@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from dimlab.clusters import ClustersLike
 from dimlab.kernels.paired import paired_interval, proportion_interval, wilson_interval
 from dimlab.kernels.similarity import sentence_of_gallery
 from dimlab.mask import DimensionMask
-from dimlab.probes._reading import (
-    ReaderLike,
-    Reading,
-    Reads,
-    Rows,
-    coded,
-    documented,
-)
+from dimlab.probes._reading import How, ReaderLike, Reads, Task, reads
 from dimlab.readers import KNN
 from dimlab.readers import __all__ as NAMED
-from dimlab.readers.base import Progress, Run, Split, classify
+from dimlab.readers.base import Run, running
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import column, detail, entries, entry, per
@@ -118,20 +110,14 @@ class Evaluation(Reads):
         return self.n_correct / self.n_test
 
 
-@documented
+@reads
 def evaluate(
     train: Representation,
     test: Representation,
     *,
     mask: DimensionMask | None = None,
     readers: Sequence[ReaderLike] = READERS,
-    k: int = 5,
-    temperature: float = 1.0,
-    penalty: float = 1e-3,
-    clusters: ClustersLike = None,
-    seed: int = 0,
-    device: str = "cpu",
-    progress: Progress | None = None,
+    **how: Unpack[How],
 ) -> Evaluation:
     """Read the classes of ``test`` with readers fitted on ``train``, under a mask and its controls.
 
@@ -146,8 +132,6 @@ def evaluate(
     readers : sequence of str or object
         At least one of ``"knn"``, ``"ridge"`` and ``"logistic"``, objects of `dimlab.readers` and
         scikit-learn classifiers, which read the features as they are.
-    seed : int, default=0
-        Draws the permuted mask and the logistic reader's held-out rows.
 
     Returns
     -------
@@ -183,86 +167,55 @@ def evaluate(
     >>> evaluate(split, split, readers=["knn"], k=1).accuracy
     array([1.])
     """
-    _check_readers(readers)
-    readings = [
-        Reading.of(reader, k=k, temperature=temperature, penalty=penalty, seed=seed, device=device)
-        for reader in readers
-    ]
-    _, bank, queries = coded(train, test, "evaluate")
-    split_rows = Rows.of(train, test, clusters)
-    copies = 10 * train.features.size if mask is not None else 0
-    readings = [reading.within("evaluate", train, copies) for reading in readings]
-    masks = _masks(mask, seed)
-    has_views = test.views is not None and len(test.views) >= 2 and len(test) >= 2
-    rows: list[tuple[str, Reading | None]] = [*zip(_names(readings), readings, strict=True)]
-    rows += [(VIEW_RETRIEVAL, None)] if has_views else []
-    names = [(reader, name) for reader, _ in rows for name in masks]
-    right = np.empty((len(test), len(names)), dtype=bool)
-    for done, (reading, name) in enumerate((each, name) for _, each in rows for name in masks):
-        fit, judge = _masked(train, masks[name]), _masked(test, masks[name])
-        if reading is None:
-            right[:, done] = _retrieved(judge, device)
-        else:
-            fitted = reading.fit(Split(fit.features, bank.codes))
-            right[:, done] = classify(fitted, judge.features) == queries.codes
-        if progress is not None:
-            progress(done + 1, len(names))
-    changes = None
-    if mask is not None:
-        without = np.arange(len(names)) // len(masks) * len(masks)
-        change = right.astype(np.int8) - right[:, without]
-        changes = np.stack([change.mean(axis=0), *paired_interval(change, split_rows.test)], axis=1)
-        changes[without] = np.nan
-    return Evaluation(
-        reader=tuple(reader for reader, _ in names),
-        mask=tuple(name for _, name in names),
-        n_correct=right.sum(axis=0),
-        intervals=np.stack(proportion_interval(right, split_rows.test), axis=1),
-        changes=changes,
-        **split_rows.said,
-    )
-
-
-def _masks(mask: DimensionMask | None, seed: int) -> dict[str, DimensionMask | None]:
-    """Return the mask with its controls, behind no mask at all."""
-    if mask is None:
-        return {"none": None}
-    return {
-        "none": None,
-        "learned": mask,
-        "constant": mask.constant(),
-        "permuted": mask.permuted(np.random.default_rng(seed)),
-        "inverted": mask.inverted(),
-    }
-
-
-def _check_readers(readers: Sequence[ReaderLike]) -> None:
-    """Refuse readers that are not a list of some, or of unknown names."""
     known = [name.lower() for name in NAMED]
     unknown = [each for each in readers if isinstance(each, str) and each not in known]
     if unknown or isinstance(readers, str) or len(readers) == 0:
         listed = ", ".join(map(repr, known))
         raise Refusal(f"readers must be some of {listed}; got {readers!r}.")
-
-
-def _names(readings: Sequence[Reading]) -> list[str]:
-    """Name each reader; readers of the same name are told apart by their settings."""
-    names = [reading.name for reading in readings]
-    return [
-        repr(reading.reader) if names.count(name) > 1 else name
-        for name, reading in zip(names, readings, strict=True)
+    task = Task.of("evaluate", train, test, readers[0], **how)
+    copies = 0 if mask is None else 10 * train.features.size
+    tasks = [task.read_by(reader).holding(copies) for reader in readers]
+    kinds = [task.reader.name for task in tasks]
+    names = [  # readers of the same name are told apart by their settings
+        repr(task.reader) if kinds.count(kind) > 1 else kind
+        for kind, task in zip(kinds, tasks, strict=True)
     ]
+    if test.views is not None and len(test.views) >= 2 and len(test) >= 2:
+        names.append(VIEW_RETRIEVAL)
+    masks: dict[str, DimensionMask | None] = {"none": None}
+    if mask is not None:
+        rng = np.random.default_rng(task.run.seed)
+        masks |= {"learned": mask, "constant": mask.constant()}
+        masks |= {"permuted": mask.permuted(rng), "inverted": mask.inverted()}
+    right = np.empty((len(test), len(names), len(masks)), dtype=bool)
+    for place, weights in enumerate(masks.values()):
+        fit, judge = (each if weights is None else each.masked(weights) for each in (train, test))
+        for row, name in enumerate(names):
+            if name == VIEW_RETRIEVAL and judge.views is not None:
+                right[:, row, place] = _retrieved(judge.views, task.run)
+            else:
+                fitted = running(tasks[row].reader, tasks[row].run)
+                fitted = fitted.fit(fit.features, task.train.codes)
+                right[:, row, place] = fitted.classify(judge.features) == task.test.codes
+            if task.run.progress is not None:
+                task.run.progress(place * len(names) + row + 1, len(names) * len(masks))
+    changes = None
+    if mask is not None:
+        change = (right.astype(np.int8) - right[:, :, :1]).reshape(len(test), -1)
+        bounds = paired_interval(change, task.test.clusters)
+        changes = np.stack([change.mean(axis=0), *bounds], axis=1)
+        changes[:: len(masks)] = np.nan
+    columns = right.reshape(len(test), -1)
+    return Evaluation(
+        **{**task.said, "reader": tuple(np.repeat(names, len(masks)).tolist())},
+        mask=tuple(masks) * len(names),
+        n_correct=columns.sum(axis=0),
+        intervals=np.stack(proportion_interval(columns, task.test.clusters), axis=1),
+        changes=changes,
+    )
 
 
-def _masked(representation: Representation, mask: DimensionMask | None) -> Representation:
-    """Return the representation behind a mask."""
-    return representation if mask is None else representation.masked(mask)
-
-
-def _retrieved(test: Representation, device: str) -> np.ndarray:
+def _retrieved(views: np.ndarray, run: Run) -> np.ndarray:
     """Whether each second view finds the first view of its sample, nearest by cosine; (N,) bool."""
-    views, identity = test.views, np.arange(len(test))
-    if views is None:
-        return np.zeros(len(test), dtype=bool)
-    reader = KNN(1, run=Run(device=device)).fit(views[0], identity)
-    return reader.classify(views[1]) == identity
+    identity = np.arange(views.shape[1])
+    return KNN(1, run=run).fit(views[0], identity).classify(views[1]) == identity

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
-from dimlab.clusters import ClustersLike
 from dimlab.cuts import random_half
 from dimlab.kernels.paired import cluster_sums, paired_interval, paired_test_one_sided
-from dimlab.probes._reading import (
-    ReaderLike,
-    Reading,
-    Reads,
-    Rows,
-    coded,
-    documented,
-)
-from dimlab.readers.base import Progress
+from dimlab.probes._reading import How, ReaderLike, Reads, Task, check_least, reads
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import column, entries, entry, per, scalar
@@ -129,7 +120,7 @@ class MaskedScores(Reads):
         )
 
 
-@documented
+@reads
 def random_masks(
     train: Representation,
     test: Representation,
@@ -137,14 +128,7 @@ def random_masks(
     reader: ReaderLike = "ridge",
     drop: Sequence[float] = (0.1, 0.25, 0.5, 0.75),
     n_masks: int = 500,
-    k: int = 5,
-    temperature: float = 1.0,
-    penalty: float = 1e-3,
-    clusters: ClustersLike = None,
-    seed: int = 0,
-    device: str = "cpu",
-    memory: float | None = None,
-    progress: Progress | None = None,
+    **how: Unpack[How],
 ) -> MaskedScores:
     """Score a reader under random masks; judge the best on samples that did not choose it.
 
@@ -154,8 +138,6 @@ def random_masks(
         Shares of the dimensions to remove, in (0, 1); each rounded to a whole number from 1 to D-1.
     n_masks : int, default=500
         M, masks a rate, >= 2.
-    seed : int, default=0
-        Draws masks, halves and the null.
 
     Returns
     -------
@@ -193,44 +175,40 @@ def random_masks(
     >>> random_masks(split, split, drop=[0.5], n_masks=6).n_dropped.tolist()
     [2]
     """
-    reading = Reading.of(
-        reader, refit=True, k=k, temperature=temperature, penalty=penalty, seed=seed,
-        device=device, memory=memory,
-    )  # fmt: skip
     from scipy.stats import false_discovery_control
 
-    rates = _checked_rates(drop)
+    rates = np.atleast_1d(np.asarray(drop, dtype=np.float64))
+    if rates.ndim != 1 or len(rates) == 0 or not ((rates > 0) & (rates < 1)).all():
+        raise Refusal(f"drop must hold shares in (0, 1); got {np.ravel(rates).tolist()}.")
+    check_least(2, n_masks=n_masks)
     n_dimensions = train.n_dimensions
-    if n_masks < 2:
-        raise Refusal(f"n_masks must be >= 2; got {n_masks}.")
     if n_dimensions < 2 or len(test) < 2:
         raise Refusal(
             "random_masks needs at least 2 dimensions and 2 test samples; got "
             f"{n_dimensions} and {len(test)}."
         )
-    _, bank, queries = coded(train, test, "random_masks")
-    rows = Rows.of(train, test, clusters)
-    reading = reading.within("random_masks", train, 25 * len(test) * n_masks * len(rates))
-    truth, rng = queries[1], np.random.default_rng(seed)
+    task = Task.of("random_masks", train, test, reader, refit=True, **how)
+    task = task.holding(25 * len(test) * n_masks * len(rates))
+    rng, clusters = np.random.default_rng(task.run.seed), task.test.clusters
     n_dropped = np.clip(np.rint(rates * n_dimensions), 1, n_dimensions - 1).astype(np.int64)
     removed = [rng.permutation(n_dimensions)[:count] for count in n_dropped for _ in range(n_masks)]
-    outcomes = reading.outcomes(bank, queries, removed, progress)
-    full, right = outcomes.full == truth, outcomes.ablated == truth[:, None]
     masks = np.ones((len(removed), n_dimensions), dtype=bool)
     for mask, group in zip(masks, removed, strict=True):
         mask[group] = False
-    half = random_half(truth, rng, clusters=rows.test)
+    outcomes, truth = task.outcomes(removed), task.test.codes
+    full, right = outcomes.full == truth, outcomes.ablated == truth[:, None]
+    half = random_half(truth, rng, clusters=clusters)
     if half.all() or not half.any():  # classes with one sample or cluster fall to either side
-        half[0 if rows.test is None else rows.test == rows.test[0]] ^= True
+        half[0 if clusters is None else clusters == clusters[0]] ^= True
     judged = [
-        _judge(right[:, part : part + n_masks], full, half, rows.test, rng)
+        _judge(right[:, part : part + n_masks], full, half, clusters, rng)
         for part in range(0, len(removed), n_masks)
     ]
     columns: dict[str, Any] = {
         name: np.array([each[name] for each in judged]) for name in judged[0]
     }
     return MaskedScores(
-        reader=reading.name,
+        **task.said,
         drop=rates,
         n_dropped=n_dropped,
         masks=masks.reshape(len(rates), n_masks, n_dimensions),
@@ -238,15 +216,7 @@ def random_masks(
         scores=right.mean(axis=0).reshape(len(rates), n_masks),
         **columns,
         q_value=false_discovery_control(columns["p_value"]),
-        **rows.said,
     )
-
-
-def _checked_rates(drop: Sequence[float]) -> np.ndarray:
-    rates = np.atleast_1d(np.asarray(drop, dtype=np.float64))
-    if rates.ndim != 1 or len(rates) == 0 or not ((rates > 0) & (rates < 1)).all():
-        raise Refusal(f"drop must hold shares in (0, 1); got {np.ravel(rates).tolist()}.")
-    return rates
 
 
 def _judge(

@@ -14,7 +14,7 @@ the same answer:
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -27,11 +27,20 @@ Progress = Callable[[int, int], None]
 
 
 class Split(NamedTuple):
-    """Features (N, D), class indices (N,), and what the features were rounded to (their dtype)."""
+    """Features (N, D), class indices (N,), and cluster ids (N,) unless rows are independent."""
 
     features: np.ndarray
     codes: np.ndarray
-    precision: str | None = None
+    clusters: np.ndarray | None = None
+
+    def take(self, rows: np.ndarray) -> Split:
+        """Return some rows, by index or as a mask."""
+        clusters = None if self.clusters is None else self.clusters[rows]
+        return Split(self.features[rows], self.codes[rows], clusters)
+
+    def columns(self, dimensions: np.ndarray) -> Split:
+        """Return some dimensions."""
+        return self._replace(features=np.ascontiguousarray(self.features[:, dimensions]))
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,7 @@ class Named:
 def as_reader(reader: Any, *, run: Run | None = None, **settings: Any) -> Any:
     """Turn a name or object into a reader not fitted yet, which takes the settings it knows."""
     import dimlab.readers as package
-    from dimlab.readers.estimator import Refitted
+    from dimlab.readers.estimator import AnyReader
 
     run = run or Run()
     if isinstance(reader, str):
@@ -171,15 +180,11 @@ def as_reader(reader: Any, *, run: Run | None = None, **settings: Any) -> Any:
     if settings:
         given = ", ".join(f"{name}={value:g}" for name, value in settings.items())
         raise Refusal(f"{given} must be set on the reader itself; got {name_of(reader)} beside.")
-    if hasattr(reader, "predict_without"):
-        return running(reader, run)
-    return Refitted(reader, run)
+    return running(reader, run) if isinstance(reader, Named) else AnyReader(reader, run)
 
 
 def running(reader: Any, run: Run) -> Any:
-    """Return a copy of a reader that computes as a run says, if it can be told."""
-    if not isinstance(getattr(reader, "run", None), Run):
-        return copy.deepcopy(reader)
+    """Return a copy of a reader that computes as a run says."""
     copied = copy.copy(reader)
     copied.run = run
     return copied
@@ -196,23 +201,6 @@ def name_of(reader: Any) -> str:
     if isinstance(steps, list):
         return " + ".join(type(step).__name__ for _, step in steps)
     return type(reader).__name__
-
-
-def classify(reader: Any, features: np.ndarray) -> np.ndarray:
-    """Return the place (N,) of each row's class among the classes of a fitted reader."""
-    if isinstance(reader, Named):
-        return reader._places(features)
-    return first_largest(np.asarray(reader.predict(features)).T)
-
-
-def filled_scores(
-    reader: Any, features: np.ndarray, groups: Sequence[np.ndarray], values: np.ndarray
-) -> Iterator[np.ndarray]:
-    """Give a fitted reader's scores (N, K) of rows with ``values`` (D,) in place of each group."""
-    for group in groups:
-        filled = features.copy()
-        filled[:, group] = values[group]
-        yield np.asarray(reader.predict(filled))
 
 
 def check_classes(name: str, labels: np.ndarray) -> None:

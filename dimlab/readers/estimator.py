@@ -1,6 +1,6 @@
-"""Any reader, and any scikit-learn classifier, really fitted again without each group.
+"""Readers that are not of this package, and scikit-learn classifiers: copies are really fitted.
 
-Slow and right: the fast paths are tested against it.
+Slow and right: the fast paths are tested against them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.readers.base import Outcomes, Run, class_codes, filled_scores, name_of
+from dimlab.kernels.downdate import first_largest
+from dimlab.readers.base import Outcomes, Run, class_codes, name_of
 from dimlab.refusals import WrongType
 
 _WORTH_PROCESSES = 5.0  # seconds of refits from which on they are shared among processes
@@ -27,19 +28,24 @@ class Estimator:
     # from `predict_proba`, else a softmax of `decision_function`, else the predicted classes alone,
     # smoothed after Laplace, which is said
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, seed: int) -> None:
+        from sklearn.base import clone, is_classifier
 
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        return name_of(self.model)
+        self.name = name_of(model)
+        if not is_classifier(model):
+            raise WrongType(f"reader must be a classifier; got {self.name}.")
+        self.model = clone(model)
+        # of a pipeline's steps too: the same classifier each time, whatever was drawn before
+        unset = [name for name, value in self.model.get_params().items() if value is None]
+        states = [name for name in unset if name.split("__")[-1] == "random_state"]
+        self.model.set_params(**dict.fromkeys(states, seed))
 
     def fit(self, features: np.ndarray, target: np.ndarray) -> Estimator:
         """Fit a clone on features (N, D), as they are, and class ids (N,)."""
         from sklearn.base import clone
 
-        fitted = Estimator(clone(self.model).fit(features, target))
+        fitted = copy.copy(self)
+        fitted.model = clone(self.model).fit(features, target)
         if not any(hasattr(fitted.model, each) for each in ("predict_proba", "decision_function")):
             warnings.warn(
                 f"{self.name} has neither predict_proba nor decision_function: log-losses are of "
@@ -61,37 +67,28 @@ class Estimator:
         return np.log((named + 1.0) / (1 + named.shape[1]))
 
 
-class Refitted:
-    """A reader that knows no fast way: a copy of it is fitted without each group."""
+class AnyReader:
+    """A reader of anybody's, of which copies are fitted; what it cannot do fast is done slowly."""
 
     BYTES = 16  # for each entry of train: the model's own copies
-    SLOW = True
+    REFITS = FREEZES = True
 
     classes: np.ndarray
     _train: tuple[np.ndarray, np.ndarray]
-    _means: np.ndarray
     _fitted: Any
     _seconds: float  # that one fit took
 
     def __init__(self, reader: Any, run: Run) -> None:
-        self.reader = Estimator(reader) if hasattr(reader, "get_params") else reader
+        self.reader = Estimator(reader, run.seed) if hasattr(reader, "get_params") else reader
+        self.name = name_of(reader)
         self.run = run
-        if hasattr(reader, "get_params"):
-            from sklearn.base import is_classifier
+        self.SLOW = not hasattr(reader, "predict_without")
 
-            if not is_classifier(reader):
-                raise WrongType(f"reader must be a classifier; got {name_of(reader)}.")
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-        return name_of(self.reader)
-
-    def fit(self, features: np.ndarray, target: np.ndarray) -> Refitted:
+    def fit(self, features: np.ndarray, target: np.ndarray) -> AnyReader:
         """Fit a copy on features (N, D) and class ids (N,), and remember how long it took."""
         fitted = copy.copy(self)
         fitted.classes, codes = np.unique(target, return_inverse=True)
-        fitted._train, fitted._means = (features, codes), features.mean(axis=0)
+        fitted._train = features, codes
         began = time.perf_counter()
         fitted._fitted = _fitted(self.reader, features, codes)
         fitted._seconds = time.perf_counter() - began
@@ -101,29 +98,46 @@ class Refitted:
         """Return the scores (N, K) that the copy gives."""
         return np.asarray(self._fitted.predict(features))
 
+    def classify(self, features: np.ndarray) -> np.ndarray:
+        """Return the predicted class id (N,) of features (N, D)."""
+        return self.classes[first_largest(self.predict(features).T)]
+
     def predict_without(
         self, features: np.ndarray, groups: Sequence[np.ndarray], *, target: np.ndarray
     ) -> Outcomes:
-        """Read features (N, D) by copies fitted without each group; classes (N,) for the losses."""
-        without = refit_each(
-            self.name,
-            groups,
-            _Refit(self.reader, self._train, features),
-            lambda: self._seconds,
-            self.run,
-            together=True,
-        )
+        """Read features (N, D) of known classes (N,) without each group, in its own way if any."""
         truth = class_codes(target, self.classes)
+        if hasattr(self._fitted, "predict_without"):
+            found: Outcomes = self._fitted.predict_without(features, groups, target=truth)
+            return found
+        refit = _Refit(self.reader, self._train, features)
+        without = refit_each(
+            self.name, groups, refit, lambda: self._seconds, self.run, together=True
+        )
         return Outcomes.of_scores(self.predict(features), without, truth, len(groups))
 
     def predict_filled(
         self, features: np.ndarray, groups: Sequence[np.ndarray], *, fill: str, target: np.ndarray
     ) -> Outcomes:
-        """Read features (N, D) with the train mean or zeros in place of each group."""
-        values = self._means if fill == "mean" else np.zeros_like(self._means)
-        truth = class_codes(target, self.classes)
-        without = filled_scores(self._fitted, features, groups, values)
+        """Read them with the train mean or zeros in place of each group, in its own way if any."""
+        truth, means = class_codes(target, self.classes), self._train[0].mean(axis=0)
+        if hasattr(self._fitted, "predict_filled"):
+            found: Outcomes = self._fitted.predict_filled(features, groups, fill=fill, target=truth)
+            return found
+
+        def filled(group: np.ndarray) -> np.ndarray:
+            changed = features.copy()
+            changed[:, group] = means[group] if fill == "mean" else 0.0
+            return self.predict(changed)
+
+        without = map(filled, groups)
         return Outcomes.of_scores(self.predict(features), without, truth, len(groups))
+
+    def __getattr__(self, name: str) -> Any:
+        """Find the other methods that the reader, or its fitted copy, may have."""
+        if name.startswith("_") or name == "reader":  # asked for while a copy is made
+            raise AttributeError(name)
+        return getattr(vars(self).get("_fitted", self.reader), name)
 
 
 class _Refit:

@@ -16,6 +16,7 @@ from dimlab.basis import fit_basis
 from dimlab.kernels.paired import mcnemar, paired_test, tango_interval
 from dimlab.probes._importance import train_blocks
 from dimlab.probes.ablate import Ablation, ablate
+from dimlab.readers.base import Split
 from dimlab.representation import Representation
 from tests import references, worlds
 from tests.reading import fit_knn, fit_logistic, fit_ridge
@@ -859,7 +860,7 @@ def test_rough_log_losses_are_said_beside_the_number():
 
 def jackknifed(train, test, ids, score):
     """Delete-block jackknife by hand, over the blocks that ablate draws."""
-    blocks = train_blocks(np.unique(train.labels, return_inverse=True)[1], ids, 0)
+    blocks = train_blocks(Split(train.features, train.labels, ids), 0)
     kept = [train.take(blocks != block) for block in range(blocks.max() + 1)]
     if score == "log_loss":
         options = {"reader": "ridge", "score": score, "n_bootstrap": 1}
@@ -904,12 +905,12 @@ def test_variation_of_train_adds_a_jackknife_to_that_of_test(splits, score, clus
 def test_blocks_of_train_share_classes_and_keep_clusters_whole():
     rng = np.random.default_rng(25)
     codes = rng.permutation(np.repeat([0, 1, 2], [100, 50, 1]))
-    blocks = train_blocks(codes, None, 0)
+    blocks = train_blocks(Split(codes, codes), 0)
     assert np.bincount(blocks[codes == 0]).tolist() == [5] * 20
     assert set(np.bincount(blocks[codes == 1], minlength=20).tolist()) == {2, 3}
-    assert (blocks != train_blocks(codes, None, 1)).any()
+    assert (blocks != train_blocks(Split(codes, codes), 1)).any()
     clusters = rng.integers(0, 40, size=151)
-    of_clusters = train_blocks(codes, clusters, 0)
+    of_clusters = train_blocks(Split(codes, codes, clusters), 0)
     assert all(len(np.unique(of_clusters[clusters == c])) == 1 for c in np.unique(clusters))
     assert np.ptp(np.bincount(of_clusters)) < 8
 

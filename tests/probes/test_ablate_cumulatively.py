@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from dimlab.kernels.paired import tango_interval
-from dimlab.probes._orders import ORDERS
-from dimlab.probes.ablate_cumulatively import _rows_needed, ablate_cumulatively
+from dimlab.probes.ablate_cumulatively import ORDERS, _rows_needed, ablate_cumulatively
 from dimlab.representation import Representation
 from tests.reading import fit_knn, fit_logistic, fit_ridge
 
