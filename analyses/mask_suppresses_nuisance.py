@@ -33,6 +33,7 @@ METAMASKS = ("first-order", "exact", "lookahead")
 CONTROLS = ("joint", "random mask", "frozen mask")
 SMALL = Study.small("digits+hue:0.8")
 MEDIUM = Study.medium("fashion-mnist+hue:0.8")
+NATURAL = Study.natural("+orientation:0.8")
 PAPER = Study.paper("cifar10+orientation:0.8")  # colour images take no hue
 
 
@@ -112,4 +113,4 @@ def judge(table):
 
 
 if __name__ == "__main__":
-    main(CLAIM, run, judge, SMALL, MEDIUM, PAPER)
+    main(CLAIM, run, judge, SMALL, MEDIUM, NATURAL, PAPER)

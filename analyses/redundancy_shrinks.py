@@ -35,7 +35,8 @@ CLAIM = "Adding the redundancy-reduction loss lowers the squared correlation bet
 SMALLEST = 0.02
 UNIT = "mean squared correlation"
 TENTH = 0.1  # the official code weighs the two losses 10 to 1, at width 2048
-SMALL, MEDIUM, PAPER = Study.small(), Study.medium(), Study.paper()
+SMALL, MEDIUM = Study.small(), Study.medium()
+NATURAL, PAPER = Study.natural(), Study.paper()
 
 
 def measure(checkpoint, images, device):
@@ -134,4 +135,4 @@ def judge(table):
 
 
 if __name__ == "__main__":
-    main(CLAIM, run, judge, SMALL, MEDIUM, PAPER)
+    main(CLAIM, run, judge, SMALL, MEDIUM, NATURAL, PAPER)

@@ -39,7 +39,8 @@ UNIT = "Kendall's tau"
 NEGATIVES = 256
 METAMASKS = ("first-order", "exact", "lookahead")
 CONTROL = ("random mask",)
-SMALL, MEDIUM, PAPER = Study.small(), Study.medium(), Study.paper()
+SMALL, MEDIUM = Study.small(), Study.medium()
+NATURAL, PAPER = Study.natural(), Study.paper()
 
 
 def measure(checkpoint, images, device):
@@ -138,4 +139,4 @@ def judge(table):
 
 
 if __name__ == "__main__":
-    main(CLAIM, run, judge, SMALL, MEDIUM, PAPER)
+    main(CLAIM, run, judge, SMALL, MEDIUM, NATURAL, PAPER)

@@ -42,7 +42,8 @@ SMALLEST = 0.005
 NOTICED = 0.1
 PIECES = 10
 WAYS = ("exact", "first_order", "finite_difference", "own choice")
-SMALL, MEDIUM, PAPER = Study.small(), Study.medium(), Study.paper()
+SMALL, MEDIUM = Study.small(), Study.medium()
+NATURAL, PAPER = Study.natural(), Study.paper()
 
 
 def measure(checkpoint, images, device):
@@ -138,4 +139,4 @@ def judge(table):
 
 
 if __name__ == "__main__":
-    main(CLAIM, run, judge, SMALL, MEDIUM, PAPER)
+    main(CLAIM, run, judge, SMALL, MEDIUM, NATURAL, PAPER)

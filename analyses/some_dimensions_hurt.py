@@ -42,7 +42,8 @@ DROP = (0.1, 0.25, 0.5)
 N_MASKS = {"ridge": 200, "knn": 50}  # a rate
 FAMILIES = ("simclr", "barlow-twins", "both")
 BASES = {"axes": "dimensions", "pca": "principal directions"}
-SMALL, MEDIUM, PAPER = Study.small(), Study.medium(), Study.paper()
+SMALL, MEDIUM = Study.small(), Study.medium()
+NATURAL, PAPER = Study.natural(), Study.paper()
 
 
 def measure(checkpoint, images, device):
@@ -69,12 +70,19 @@ def measure(checkpoint, images, device):
                     # over the whole, as the naive gain; the probe's is over the mean of the masks
                     "null_gain": found.null_gain[place] + found.scores[place].mean()
                     - found.full_score,
+                    "histogram": histogram(found.scores[place]),
                     "full_score": found.full_score, "n_harmful": len(harmful.confirmed),
                     "harmful_importance": harmful.importance[harmful.confirmed].sum(),
                 }
                 for place, rate in enumerate(DROP)
             ]  # fmt: skip
     return rows
+
+
+def histogram(scores):
+    """Count accuracies in bins of 0.001: the first bin's number, then the counts."""
+    bins = np.floor(1000 * scores + 1e-6).astype(int)  # 0.123 lies in bin 123
+    return [int(bins.min()), *np.bincount(bins - bins.min()).tolist()]
 
 
 def run(study):
@@ -138,4 +146,4 @@ def judge(table):
 
 
 if __name__ == "__main__":
-    main(CLAIM, run, judge, SMALL, MEDIUM, PAPER)
+    main(CLAIM, run, judge, SMALL, MEDIUM, NATURAL, PAPER)

@@ -18,7 +18,9 @@ Control: the same difference to the narrowest, which shows whether width matters
 
 Departures from the paper: Fashion-MNIST and a small convnet (D = 128), 1,000 steps of 128 images.
 The loss is a sum over projection dimensions, so its weight is divided by the width: the diagonal
-part pulls equally hard at every width. The learning rate is the one the search chose at width 256.
+part pulls equally hard at every width. The learning rate is the one the search chose at width
+256. Hidden layers have 256 units, so wider outputs cannot all be decorrelated; with `--natural`
+they are as wide as the output, as in the code of Barlow Twins.
 """
 
 from dimlab import encode, evaluate
@@ -27,8 +29,12 @@ from study import Study, check_whole, judged, main, paired
 CLAIM = "The best projector of Barlow Twins is narrower than the widest, and better than it."
 SMALLEST = 0.01
 UNIT = "kNN accuracy"
-WIDTHS = {"small": (8, 32, 128), "medium": (16, 64, 256, 1024), "paper": (128, 512, 2048, 8192)}
-SMALL, MEDIUM, PAPER = Study.small(), Study.medium(), Study.paper()
+WIDTHS = {
+    "small": (8, 32, 128), "medium": (16, 64, 256, 1024),
+    "natural": (16, 64, 256, 1024, 2048, 4096), "paper": (128, 512, 2048, 8192),
+}  # fmt: skip
+SMALL, MEDIUM = Study.small(), Study.medium()
+NATURAL, PAPER = Study.natural(), Study.paper()
 
 
 def measure(checkpoint, images, device):
@@ -50,6 +56,8 @@ def run(study):
     for width in WIDTHS[study.size]:
         weight = start.redundancy_weight * start.redundancy_width / width
         changes = {"redundancy_width": width, "redundancy_weight": weight}
+        if study.size == "natural":
+            changes["hidden"] = width
         runs += study.runs("barlow-twins", labels={"width": width}, **changes)
     return study.table(runs, measure)
 
@@ -82,4 +90,4 @@ def judge(table):
 
 
 if __name__ == "__main__":
-    main(CLAIM, run, judge, SMALL, MEDIUM, PAPER)
+    main(CLAIM, run, judge, SMALL, MEDIUM, NATURAL, PAPER)

@@ -22,14 +22,23 @@ from dimlab.training.distributed import current_world, joined
 from study.compare import alike, disagreements
 from study.families import FAMILIES
 from study.judgement import Judgement
-from study.search import VARIED, read_search, search, vary, write_search, write_varied
+from study.search import (
+    VARIED,
+    read_search,
+    search,
+    vary,
+    with_rows,
+    write_search,
+    write_varied,
+)
 from study.sweep import AUGMENTATION, TRAINING, OutOfTime, Study
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 EXPECTED, RESULTS, SEARCH = "expected", "results", "search.json"
-SIZES = ("small", "medium", "paper")
+ROWS = "natural/rows.jsonl"  # finished runs of the natural size
+SIZES = ("small", "medium", "natural", "paper")
 _CHUNK = 45.0  # minutes
 
 
@@ -39,7 +48,7 @@ class Analysis:
 
     ``script`` lies in a folder with ``expected/`` and ``results/``. ``run(study)`` returns a table
     of one row a run, nothing aggregated; ``judge(table)`` returns a `Judgement`. ``sizes`` has
-    the studies ``small``, ``medium`` and ``paper``.
+    the studies ``small``, ``medium``, ``natural`` and ``paper``.
     """
 
     script: Path
@@ -61,8 +70,10 @@ class Analysis:
         return self.script.parent / RESULTS / SEARCH
 
     def of_size(self, size: str) -> Study:
-        """Return the study of a size, with what the search chose for the medium one."""
+        """Return the study of a size, with what the search chose where there is one."""
         study = self.sizes[size]
+        if size == "natural":
+            return with_rows(study, self.script.parent / RESULTS / ROWS)
         return study.with_search(self.search) if size == "medium" else study
 
     def judged(self, table: DataFrame, size: str) -> Judgement:
@@ -102,6 +113,7 @@ def main(
     judge: Callable[[DataFrame], Judgement],
     small: Study,
     medium: Study,
+    natural: Study,
     paper: Study,
     *,
     arguments: Sequence[str] | None = None,
@@ -112,7 +124,7 @@ def main(
     written; 2 the command line or its input is wrong; 3 the kept numbers are not reproduced.
     """
     script = Path(str(sys.modules[run.__module__].__file__)).resolve()
-    sizes = dict(zip(SIZES, (small, medium, paper), strict=True))
+    sizes = dict(zip(SIZES, (small, medium, natural, paper), strict=True))
     analysis = Analysis(script, claim, run, judge, sizes)
     make_streams_readable()
     asked = _parser(analysis).parse_args(arguments)
@@ -188,6 +200,11 @@ def _asked_for(study: Study, asked: argparse.Namespace) -> Study:
         raise ValueError(
             f"{what} must come without {changed}, as other runs rely on what it writes; "
             f"got {changed}."
+        )
+    if study.rows is not None and (asked.data or asked.encoder):
+        raise ValueError(
+            "natural must come without --data and --encoder, as it trains nothing; got "
+            f"{asked.data or asked.encoder}."
         )
     together = current_world().size > 1  # torchrun's processes share every run
     changes = {name: value for name, value in changes.items() if value is not None}

@@ -1,10 +1,15 @@
-"""The search: eight configurations a family, on the validation split, once."""
+"""The search: a choice for each family, on the validation split, once.
+
+At the medium size eight configurations a family are trained to the end, in one seed. At the natural
+size `N_FIRST` of them are trained for a quarter of the steps, and the best two of these to the end
+in two seeds, whatever the family. The better mean is the choice.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +20,11 @@ from dimlab._encode import encode
 from dimlab.io.files import replacing
 from dimlab.probes.evaluate import evaluate
 from dimlab.training.checkpoint import Checkpoint
+from dimlab.training.config import TrainConfig
 from dimlab.training.step import Record
 from study.families import FAMILIES, FIELDS, Family, tried_configurations
-from study.sweep import AUGMENTATION, Images, Run, Study, one_thread
+from study.rows import read_rows
+from study.sweep import AUGMENTATION, Images, OutOfTime, Run, Study, one_thread
 
 SEED = 1000  # of the search's runs; no study uses it
 # what `--vary` changes, after the search: the values, and the families that have the knob
@@ -25,6 +32,9 @@ VARIED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "trial_step": (("plain", "optimiser"), ("first-order", "exact")),
 }
 VARIED_SEEDS = (1000, 1001, 1002)
+N_FIRST, N_BEST, FIRST_SHARE = 6, 2, 4  # of the natural size: tried, kept on, the share's inverse
+BEST_SEEDS = (1000, 1001)
+TIMED = "seconds-per-step"  # key of the line that has them, among finished runs
 _ROUNDS, _TIMED = 5, 12  # of the timing: alternating rounds, steps in each
 
 
@@ -69,9 +79,84 @@ def search(study: Study, families: Sequence[str]) -> dict[str, Any]:
             "chosen": chosen, "accuracy": best["accuracy"], "mask_spread": best["mask_spread"],
             "tried": tried,
         }  # fmt: skip
-    for family, seconds in _seconds_per_step(study, found).items():
+    for family, seconds in seconds_per_step(
+        study, {name: each["chosen"] for name, each in found.items()}
+    ).items():
         found[family]["seconds_per_step"] = seconds
     return found
+
+
+def halving(study: Study, family: str) -> tuple[list[Run], dict[str, Any] | None]:
+    """Return the runs of a family's search at the natural size, and its result when all are there.
+
+    The runs are those that the finished ones in ``study.rows`` lead to: first six for a quarter of
+    the steps, then those of the best two. The result is as `search` gives it, and has ``again``:
+    for each of the two what was drawn, and the mean over seeds.
+    """
+    known = FAMILIES[family]
+    tried = tried_configurations(known, study.config)[:N_FIRST]
+    tried = [replace(each, keep_checkpoints=False) for each in tried]
+    few = study.config.steps // FIRST_SHARE
+    first = [
+        _searched(study, family, place, replace(each, steps=few, seed=SEED))
+        for place, each in enumerate(tried)
+    ]
+    measured = _measured(study, first)
+    if measured is None:
+        return first, None
+    order = sorted(range(N_FIRST), key=lambda place: -measured[place]["accuracy"])  # stable
+    best = sorted(order[:N_BEST])
+    runs = [
+        _searched(study, family, place, replace(tried[place], seed=seed))
+        for seed in BEST_SEEDS
+        for place in best
+    ]
+    again = _measured(study, runs)
+    if again is None:
+        return [*first, *runs], None
+    means = [
+        _drawn(known, runs[number])
+        | {name: float(np.mean([each[name] for each in again[number::N_BEST]]))
+           for name in ("accuracy", "ridge", "mask_spread")}
+        for number in range(N_BEST)
+    ]  # fmt: skip
+    winner = max(means, key=lambda each: each["accuracy"])
+    return [*first, *runs], {
+        "chosen": {name: winner[name] for name in _drawn(known, first[0])},
+        "accuracy": winner["accuracy"], "mask_spread": winner["mask_spread"],
+        "tried": [_drawn(known, run) | each for run, each in zip(first, measured, strict=True)],
+        "again": means,
+    }  # fmt: skip
+
+
+def _searched(study: Study, family: str, place: int, config: TrainConfig) -> Run:
+    labels = {"family": family, "place": place, "seed": config.seed}
+    return Run(config, study.data_name, labels)
+
+
+def _measured(study: Study, runs: Sequence[Run]) -> list[dict[str, float]] | None:
+    """Return what the finished runs' validation gave; None as long as one is missing."""
+    try:
+        table = study.table(runs, validated)
+    except OutOfTime:
+        return None
+    names = ["accuracy", "ridge", "mask_spread"]
+    return [{name: float(row[name]) for name in names} for row in table[names].to_dict("records")]
+
+
+def with_rows(study: Study, path: Path) -> Study:
+    """Return the study of finished runs, with the choice of each family whose search is there."""
+    # what is planted is not searched: one choice for all
+    study = replace(study, rows=path)
+    plain = replace(study, called=study.data_name.partition("+")[0])
+    seconds = read_rows(path).get(TIMED, {}).get("seconds_per_step", {})
+    chosen = {}
+    for family, known in FAMILIES.items():
+        found = halving(plain, family)[1] if known.knobs else None
+        if found is not None:
+            timed = {"seconds_per_step": seconds[family]} if family in seconds else {}
+            chosen[family] = {**found["chosen"], "mask_spread": found["mask_spread"], **timed}
+    return replace(study, chosen=chosen)
 
 
 def vary(study: Study, knob: str) -> dict[str, Any]:
@@ -108,21 +193,27 @@ def _drawn(family: Family, run: Run) -> dict[str, Any]:
     return {name: getattr(run.config, name) for name in names}
 
 
-def _seconds_per_step(study: Study, found: dict[str, Any]) -> dict[str, float]:
-    """Median seconds of a step, families alternating so that all feel the machine the same."""
+def seconds_per_step(study: Study, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return the median seconds of a step (CPU time on a CPU), families alternating."""
     from dimlab.training.loop import train
 
     images = study.images("train")
-    taken: dict[str, list[float]] = {family: [] for family in found}
+    taken: dict[str, list[float]] = {family: [] for family in chosen}
+    clock = time.process_time if study.device == "cpu" else time.perf_counter
     with one_thread(study.device):
         for _ in range(_ROUNDS):
-            for family, each in found.items():
+            for family, each in chosen.items():
+                drawn = {n: v for n, v in each.items() if n in TrainConfig.__annotations__}
                 config = replace(
-                    study.config, **{**each["chosen"], **FAMILIES[family].fixed, "steps": _TIMED}
+                    study.config, **{**drawn, **FAMILIES[family].fixed, "steps": _TIMED}
                 )
-                records: list[Record] = []
-                train(config, images, device=study.device, sink=records.append)
-                taken[family] += [record["seconds"] for record in records[2:]]
+                ends: list[float] = []
+
+                def note(_: Record, ends: list[float] = ends) -> None:
+                    ends.append(clock())
+
+                train(config, images, device=study.device, sink=note)
+                taken[family] += np.diff(ends[1:]).tolist()
     return {family: float(np.median(seconds)) for family, seconds in taken.items()}
 
 

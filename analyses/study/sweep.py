@@ -26,6 +26,7 @@ from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import current_world, wait_for_all
 from dimlab.training.step import VERSION as TRAINING
 from study.families import FAMILIES
+from study.rows import measure_name, read_rows
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -36,6 +37,7 @@ Row = dict[str, Any]
 Measure = Callable[[Any, Images, str], "Row | list[Row]"]
 Trainer = Callable[..., Checkpoint]
 
+EQUAL = 0.1  # seconds a step that differ by no more than this share are taken to be the same
 SECONDS = ("train_seconds", "measure_seconds")
 _TRAINERS: WeakKeyDictionary[Trainer, str] = WeakKeyDictionary()  # names that live with them
 
@@ -73,7 +75,9 @@ class Study:
     family. ``folder`` keeps every run, for every script that asks for the same one. Each of the
     ``n_jobs`` processes trains with one thread; no run begins after ``time.monotonic()`` passes
     ``until``. ``trainer`` stands in the place of `dimlab.train`; another process does not find what
-    it trained.
+    it trained. ``called`` names the data in keys and results, where the name that loads it does not
+    say what it is. With ``rows``, a file of finished runs (see `study.rows`), tables are made of it
+    and nothing is trained.
     """
 
     data: Data
@@ -88,6 +92,8 @@ class Study:
     data_dir: Path | None = None
     trainer: Trainer | None = None
     quiet: bool = True
+    called: str = ""
+    rows: Path | None = None
 
     @classmethod
     def small(cls, data: str = "digits", **changes: Any) -> Study:
@@ -104,6 +110,21 @@ class Study:
         return cls(data, replace(config, **changes), tuple(range(5)), "medium", n_jobs=2)
 
     @classmethod
+    def natural(cls, planted: str = "", **changes: Any) -> Study:
+        """Return the study on natural images: CIFAR-10, the convnet with D = 256, 4,000 steps.
+
+        ``planted`` is a factor to plant, as `load_images` takes it behind the data set's name.
+        """
+        config = replace(
+            TrainConfig.medium(), n_dimensions=256, steps=4000, batch_size=128,
+            checkpoint_every=400, keep_checkpoints=True, trace_every=40,
+        )  # fmt: skip
+        return cls(
+            f"npz{planted}", replace(config, **changes), tuple(range(5)), "natural",
+            called=f"cifar10-jpeg{planted}",
+        )  # fmt: skip
+
+    @classmethod
     def paper(cls, data: str = "cifar10", **changes: Any) -> Study:
         """Return the study at the paper's size, for GPUs: ResNet-18, 800 epochs, five seeds."""
         # validation is read by what measures, not along training
@@ -113,10 +134,10 @@ class Study:
     @cached_property
     def data_name(self) -> str:
         """Return the name of the data set; one made of their content for images of one's own."""
-        if isinstance(self.data, str):
-            return self.data
+        if self.called or isinstance(self.data, str):
+            return self.called or str(self.data)
         splits = {split: self.images(split) for split in SPLITS}
-        return f"given-{_hash({name: _content(each) for name, each in splits.items()})[:12]}"
+        return f"given-{_hash({name: content_hash(each) for name, each in splits.items()})[:12]}"
 
     @cached_property
     def n_steps(self) -> int:
@@ -156,13 +177,18 @@ class Study:
         ]  # fmt: skip
 
     def steps_at_equal_seconds(self, family: str, *, reference: str = "both") -> int | None:
-        """Return how many steps of a family take the reference's seconds; None without a search."""
+        """Return how many steps of a family take the reference's seconds; None without a search.
+
+        Where that is within a tenth of the study's own steps, it is these: no timing is better.
+        """
         own, other = (
             self.chosen.get(FAMILIES[each].like or each, {}).get("seconds_per_step")
             for each in (family, reference)
         )
         if own is None or other is None:
             return None
+        if abs(other / own - 1) <= EQUAL:
+            return self.n_steps
         return max(1, round(self.n_steps * other / own))
 
     def table(self, runs: Sequence[Run], measure: Measure, *, along: bool = False) -> DataFrame:
@@ -177,11 +203,12 @@ class Study:
         ``train_seconds`` and ``measure_seconds`` (each row's share; 0 where an earlier row is of
         the same run), then what was measured. ``attrs["environments"]`` lists where runs were made.
         """
-        import pandas as pd
         from joblib import Parallel, delayed
 
         from dimlab.terminal import progress
 
+        if self.rows is not None:
+            return self._of_finished(runs, measure_name(measure))
         written_in = "".join(inspect.findsource(measure)[0])
         name = f"{measure.__name__}-{_hash(written_in)[:8]}.json"
         place = self._place()
@@ -215,30 +242,58 @@ class Study:
                 f"{n_runs - len(jobs) + done} of {n_runs} runs are done and kept in "
                 f"{self.folder}; the same command goes on."
             )
-        rows: list[dict[str, Any]] = []
-        environments: list[dict[str, Any]] = []
-        for number, (run, folder) in enumerate(zip(runs, folders, strict=True)):
-            kept = _kept(folder / name) or {"rows": [], "environment": {}}
-            again = dict.fromkeys(SECONDS, 0.0) if folder in folders[:number] else {}
-            rows += [{**run.labels, **row, **again} for row in kept["rows"]]
-            if kept["environment"] not in environments:
-                environments.append(kept["environment"])
-        table = pd.DataFrame(rows)
-        table.attrs["environments"] = environments
-        return table
+        return _table(runs, folders, [
+            _kept(folder / name) or {"rows": [], "environment": {}} for folder in folders
+        ])  # fmt: skip
+
+    def _of_finished(self, runs: Sequence[Run], measured: str) -> DataFrame:
+        """Return the table of runs that are finished and measured in ``rows``."""
+        assert self.rows is not None
+        finished = read_rows(self.rows)
+        keys = [run.key for run in runs]
+        kept = [finished.get(key, {"measures": {}}) for key in keys]
+        missing = {
+            key for key, each in zip(keys, kept, strict=True) if measured not in each["measures"]
+        }
+        if missing:
+            raise OutOfTime(
+                f"{len(set(keys) - missing)} of {len(set(keys))} runs are finished in {self.rows}; "
+                "python -m study.natural, in analyses/, makes the others."
+            )
+        return _table(
+            runs, keys,
+            [{"rows": each["measures"][measured], "environment": each["environment"]}
+             for each in kept],
+        )  # fmt: skip
 
     def _place(self) -> tuple[str, ...]:
         """Return what is not the default of a machine, as a part of the names of runs."""
         place = [self.device.partition(":")[0]] if self.device != "cpu" else []
         if self.data_dir is not None and isinstance(self.data, str):
             # what lies there may change, in any split: validation chooses
-            place += [_content(self.images(split)) for split in SPLITS]
+            place += [content_hash(self.images(split)) for split in SPLITS]
         if self.trainer is not None:
             place.append(_TRAINERS.setdefault(self.trainer, uuid.uuid4().hex))
         return tuple(place)
 
     def _folder(self, run: Run, place: tuple[str, ...]) -> Path:
         return self.folder / (_hash([run.key, *place]) if place else run.key)
+
+
+def _table(runs: Sequence[Run], same: Sequence[Any], kept: Sequence[dict[str, Any]]) -> DataFrame:
+    """Put the rows of runs together; of two that are the same, the second took no time."""
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    environments: list[dict[str, Any]] = []
+    for number, (run, each) in enumerate(zip(runs, kept, strict=True)):
+        again = dict.fromkeys(SECONDS, 0.0) if same[number] in same[:number] else {}
+        rows += [{**run.labels, **row, **again} for row in each["rows"]]
+        if each["environment"] not in environments:
+            environments.append(each["environment"])
+    table = pd.DataFrame(rows)
+    table.attrs["environments"] = environments
+    return table
 
 
 def _kept(path: Path) -> dict[str, Any] | None:
@@ -252,7 +307,7 @@ def _trained_and_measured(
     world, folder = current_world(), study._folder(run, place)
     with one_thread(study.device):
         images = _images_of(study, place)
-        checkpoint = _trained(study, run, folder, images)
+        checkpoint = trained(study, run, folder, images)
         given: Any = checkpoint
         if along:
             given = [load_checkpoint(path) for path in sorted(folder.glob("checkpoint-*.pt"))]
@@ -270,19 +325,25 @@ def _write(path: Path, checkpoint: Checkpoint, measured: Row | list[Row], second
 
     taken = [record["seconds"] for record in checkpoint.metrics]
     step = float(np.median(taken)) if taken else 0.0
-    rows = measured if isinstance(measured, list) else [measured]
-    times = {
-        "step_seconds": step,
-        "train_seconds": step * checkpoint.step / max(len(rows), 1),
-        "measure_seconds": seconds / max(len(rows), 1),
-    }
+    rows = timed_rows(measured, step, step * checkpoint.step, seconds)
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {"environment": environment(), "rows": [{**times, **each} for each in rows]}
+    kept = {"environment": environment(), "rows": rows}
     with replacing(path) as whole:
         whole.write_text(json.dumps(kept, default=float), encoding="utf-8")
 
 
-def _trained(study: Study, run: Run, folder: Path, images: Images) -> Checkpoint:
+def timed_rows(measured: Row | list[Row], step: float, train: float, measure: float) -> list[Row]:
+    """Put seconds before what was measured: of a step, and each row's share of the rest."""
+    rows = measured if isinstance(measured, list) else [measured]
+    share = max(len(rows), 1)
+    times = {
+        "step_seconds": step, "train_seconds": train / share, "measure_seconds": measure / share
+    }  # fmt: skip
+    return [{**times, **each} for each in rows]
+
+
+def trained(study: Study, run: Run, folder: Path, images: Images) -> Checkpoint:
+    """Return the checkpoint at the end of a run, which is trained from where it stands."""
     from dimlab.training.loop import train, untrained
 
     path = folder / "checkpoint.pt"
@@ -311,7 +372,7 @@ def _images_of(study: Study, place: tuple[str, ...]) -> Images:
     return lambda split: _loaded(data, split, folder, place)
 
 
-def _content(images: ImageSet) -> str:
+def content_hash(images: ImageSet) -> str:
     """Return a hash of everything of a split that a training or a measurement can see."""
     digest = hashlib.sha256()
     parts = {"images": images.images, "labels": images.labels, **images.factors}

@@ -63,9 +63,9 @@ def test_a_script_says_what_it_claims_and_what_would_refute_it(name):
     for words in ("Claim:", "Effect:", "Refuted by:", "stated\nbeforehand", "Departures from"):
         assert words.replace("\n", " ") in " ".join(analysis.__doc__.split()), words
     assert f"beforehand: {analysis.SMALLEST:g}" in " ".join(analysis.__doc__.split())
-    sizes = analysis.SMALL, analysis.MEDIUM, analysis.PAPER
-    assert [each.size for each in sizes] == ["small", "medium", "paper"]
-    assert [len(each.seeds) for each in sizes] == [3, 5, 5]
+    sizes = [getattr(analysis, size.upper()) for size in SIZES]
+    assert [each.size for each in sizes] == ["small", "medium", "natural", "paper"]
+    assert [len(each.seeds) for each in sizes] == [3, 5, 5, 5]
     assert analysis.PAPER.config.encoder == "resnet18"
 
 
@@ -319,6 +319,7 @@ def test_a_text_without_marks_is_refused():
         (["--small", "--minutes", "0"], 2, "error: minutes must be > 0; got 0."),
         (["--small", "--minutes", "nan"], 2, "error: minutes must be > 0; got nan."),
         (["--small", "--device", "nosuch"], 2, "error: device must be cpu, cuda or cuda:N"),
+        (["--natural", "--data", "digits"], 2, "error: natural must come without --data and"),
         (["--search"], 2, "error: search must be done once; got "),
         (["--search", "--data", "digits"], 2, "error: search must come without --data, as other"),
         (["--small", "--keep", "--seeds", "1"], 2, "error: keep must come without --seeds, as"),
@@ -327,7 +328,7 @@ def test_a_text_without_marks_is_refused():
 def test_the_command_line_says_what_is_wrong(arguments, code, said, capsys, tmp_path):
     from analyses import redundancy_shrinks as analysis
 
-    sizes = analysis.SMALL, analysis.MEDIUM, analysis.PAPER
+    sizes = [getattr(analysis, size.upper()) for size in SIZES]
     asked = [*arguments, "--out", str(tmp_path)]
     with pytest.raises(SystemExit) as stopped:
         main(analysis.CLAIM, analysis.run, analysis.judge, *sizes, arguments=asked)
@@ -341,7 +342,7 @@ def test_out_that_is_a_file_is_refused(tmp_path, capsys):
     from analyses import redundancy_shrinks as analysis
 
     (tmp_path / "a").write_text("")
-    sizes = analysis.SMALL, analysis.MEDIUM, analysis.PAPER
+    sizes = [getattr(analysis, size.upper()) for size in SIZES]
     with pytest.raises(SystemExit) as stopped:
         main(
             analysis.CLAIM, analysis.run, analysis.judge, *sizes,
@@ -530,7 +531,7 @@ def test_what_is_not_reproduced_is_named_with_exit_code_3(tmp_path, capsys, monk
         return judged("x > 0", table["x"], smallest_effect=0.01, unit="x")
 
     def code(*arguments):
-        sizes = Study.small(), Study.medium(), Study.paper()
+        sizes = Study.small(), Study.medium(), Study.natural(), Study.paper()
         asked = [*arguments, "--out", str(tmp_path / "o")]
         with pytest.raises(SystemExit) as stopped:
             main("x > 0", run, judge, *sizes, arguments=asked)
