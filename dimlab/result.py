@@ -22,10 +22,11 @@ import importlib
 import inspect
 import io
 import json
+import math
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -34,7 +35,6 @@ import numpy as np
 
 from dimlab.io.files import DAMAGED, json_of, read_npz, replacing
 from dimlab.refusals import Refusal, WrongType
-from dimlab.text import plain
 
 FORMAT = "dimlab-result-1"
 SUFFIX = ".result.npz"
@@ -120,6 +120,8 @@ class Result:
     NAME: ClassVar[str] = ""  # in a report; empty: that of the class, in lower case
     HEADLINE: ClassVar[tuple[str, ...]] = ()  # entries of the one-line repr; empty: the first ones
     TABLES: ClassVar[tuple[tuple[str, str], ...]] = ()  # names of further tables, their methods
+    # columns of a report's table of all dimensions: name there, name here, title; None: all of them
+    DIMENSIONS: ClassVar[tuple[tuple[str, str, str], ...] | None] = None
     _parts: ClassVar[tuple[tuple[str, Any], ...]] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -160,16 +162,20 @@ class Result:
             An entry for each number or text of the result that is not an array; numbers that are
             not finite are None.
         """
+        return _plain(self._numbers())
+
+    def _numbers(self) -> dict[str, Any]:
+        """Return the entries of the summary as they are."""
         found: dict[str, Any] = {}
         for name, part, value in self._values():
             if isinstance(part, entry):
                 if value is not ABSENT:
-                    found[name] = _plain(value)
+                    found[name] = value
             elif isinstance(part, entries):
-                found |= _plain(value)
+                found |= value
             elif isinstance(part, Field) and "key" in part.metadata:
                 if not (part.metadata["optional"] and _is_empty(value)):
-                    found[part.metadata["key"] or name] = _plain(value)
+                    found[part.metadata["key"] or name] = value
         return found
 
     def to_frame(self) -> Any:
@@ -182,14 +188,13 @@ class Result:
         """
         import pandas as pd
 
-        rows = self.ROWS
+        rows = axis_of(self)
         columns: dict[str, Any] = {}
         for name, part, value in self._values():
             if isinstance(part, column):
                 if value is not ABSENT:
                     columns |= value if isinstance(value, Mapping) else {name: value}
             elif isinstance(part, Field) and "axis" in part.metadata and value is not None:
-                rows = rows or part.metadata["axis"]
                 named = part.metadata["column"]
                 if part.metadata["axis"] == rows and named and np.ndim(value) == 1:
                     columns[name if named is True else named] = value
@@ -308,6 +313,27 @@ def name_of(kind: type) -> str:
     return getattr(kind, "NAME", "") or in_lower_case(kind)
 
 
+def axis_of(result: Result) -> str:
+    """Return what the rows of a result's table are."""
+    axes = (
+        part.metadata["axis"]
+        for _, part, value in result._values()
+        if isinstance(part, Field) and "axis" in part.metadata and value is not None
+    )
+    return result.ROWS or next(axes, "")
+
+
+def titles_of(kind: type[Result]) -> dict[str, str]:
+    """Return the first clause of what is declared of each column of a result's table."""
+    return {
+        name if each.metadata["column"] is True else each.metadata["column"]: re.split(
+            r"[.:;] ", each.metadata["text"]
+        )[0].rstrip(".")
+        for name, each in kind._parts
+        if isinstance(each, Field) and each.metadata.get("column")
+    }
+
+
 def _documented(cls: type[Result]) -> str:
     """Put the declared fields, and where the sources are, behind the summary of a docstring."""
     text = inspect.cleandoc(vars(cls).get("__doc__") or "")
@@ -339,15 +365,21 @@ def _is_empty(value: Any) -> bool:
     return value is None or (not isinstance(value, (int, float)) and len(value) == 0) or value == 0
 
 
-def _plain(value: Any) -> Any:
-    """Replace arrays by lists and numbers that are not finite by None."""
+def numbers_of(result: Any) -> dict[str, Any]:
+    """Return a result's summary in which infinite numbers stay: gates compare with them."""
+    declared = isinstance(result, Result) and type(result).summary is Result.summary
+    return _plain(result._numbers(), is_known=lambda x: x == x) if declared else result.summary()
+
+
+def _plain(value: Any, is_known: Callable[[float], bool] = math.isfinite) -> Any:
+    """Replace arrays by lists and numbers that are not known, or not finite, by None."""
     if isinstance(value, (np.ndarray, np.generic)):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: _plain(each, is_known) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return plain(value) if isinstance(value, float) else value
+        return [_plain(each, is_known) for each in value]
+    return None if isinstance(value, float) and not is_known(value) else value
 
 
 def save_result(path: str | os.PathLike[str], result: Any) -> Path:

@@ -7,9 +7,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -71,27 +69,9 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_ERRORS, _in_ascii)
 
 
-_RAW: ContextVar[bool] = ContextVar("raw numbers", default=False)
-
-
-@contextmanager
-def raw_numbers() -> Iterator[None]:
-    """Let summaries keep infinite numbers while the block runs: gates compare with them."""
-    token = _RAW.set(True)
-    try:
-        yield
-    finally:
-        _RAW.reset(token)
-
-
-def plain(value: Any) -> Any:
-    """Replace NaN and infinity by None, as JSON wants; within `raw_numbers` infinities stay."""
-    if isinstance(value, list):
-        return [plain(each) for each in value]
-    if value is None or isinstance(value, int):
-        return value
-    known = not np.isnan(value) if _RAW.get() else np.isfinite(value)
-    return float(value) if known else None
+def plain(value: Any) -> float | None:
+    """Replace a number that is not finite by None, as JSON wants."""
+    return float(value) if np.isfinite(value) else None
 
 
 def json_text(value: Any) -> str:

@@ -6,6 +6,7 @@ import sys
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from dimlab import examine as examined
@@ -149,6 +150,9 @@ def test_a_probe_of_another_package_is_examined_reported_and_judged(tmp_path):
     assert [each.question for each in verdicts_of(results)][-1] == "Is it tight?"
     page = write_report(tmp_path / "report", results).read_text()
     assert "Is it tight?" in page
+    table = pd.read_csv(tmp_path / "report" / "dimensions.csv")
+    np.testing.assert_allclose(table["spread"], results["cohesion"].spread)
+    assert "<dt>spread</dt><dd>Standard deviation of each dimension</dd>" in page
     assert (tmp_path / "report" / "cohesion.csv").read_text().startswith("spread\n")
     unlabelled = quietly(split(labels=False), split(seed=1, labels=False))
     assert unlabelled.not_measured["cohere"] == "cohere needs labels of both splits."

@@ -3,13 +3,15 @@
 import io
 import json
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from rich.console import Console
 
 from dimlab import terminal
-from dimlab.text import fitted, json_text, make_streams_readable, raw_numbers, visible
+from dimlab.result import Result, numbers_of, scalar
+from dimlab.text import fitted, json_text, make_streams_readable, visible
 
 HOSTILE = (
     "$x_$", "cost_$", "_site", "[bold]b[/bold]", "[/]", ":cat:", "<i>&\"q'", " ", "=1+1", "^_^",
@@ -87,12 +89,15 @@ def test_json_is_strict_whatever_it_holds():
 
 
 def test_infinities_are_raw_only_where_that_is_asked_for():
-    from dimlab.text import plain
+    @dataclass(frozen=True, eq=False, repr=False)
+    class Numbers(Result):
+        """Numbers."""
 
-    values = [np.inf, -np.inf, np.nan, 1, 0.5, None]
-    with raw_numbers():
-        assert plain(values) == [np.inf, -np.inf, None, 1, 0.5, None]
-    assert plain(values) == [None, None, None, 1, 0.5, None]
+        values: list = scalar("Values.")
+
+    numbers = Numbers([np.inf, -np.inf, np.nan, 1, 0.5, None])
+    assert numbers_of(numbers) == {"values": [np.inf, -np.inf, None, 1, 0.5, None]}
+    assert numbers.summary() == {"values": [None, None, None, 1, 0.5, None]}
 
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE if "\ud83d" not in name])

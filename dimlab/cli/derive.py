@@ -6,10 +6,12 @@ that no command line can give (arrays, results, callables) are left out by their
 
 from __future__ import annotations
 
-import importlib
+import ast
+import importlib.util
 import inspect
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+import dimlab
 from dimlab.refusals import Refusal
 
 INPUT, MEASURE, OUTPUT, ADVANCED = "Input", "What to measure", "Output", "Advanced"
@@ -203,13 +206,26 @@ def described(function: Callable[..., Any], name: str) -> tuple[str, str]:
     type_text, text = _arguments_of(function).get(name, ("", ""))
     other = re.match(r"As in `(\w+)`", text)
     if other:
-        home = importlib.import_module(function.__module__)
-        there = getattr(home, other[1], None) or getattr(
-            importlib.import_module("dimlab"), other[1]
-        )
+        home = sys.modules.get(function.__module__)
+        there = getattr(home, other[1], None) or getattr(dimlab, other[1])
         type_there, text = _arguments_of(there).get(name, ("", ""))
         type_text = type_there or type_text
     return type_text, text
+
+
+def heading_of(target: str) -> Callable[..., Any]:
+    """Return a function that has the signature and docstring of another, whose module stays out."""
+    module, _, name = target.partition(":")
+    found = importlib.util.find_spec(module)
+    tree = ast.parse(Path(str(found and found.origin)).read_text(encoding="utf-8"))
+    (function,) = (
+        each for each in tree.body if isinstance(each, ast.FunctionDef) and each.name == name
+    )
+    alone = ast.Module([*ast.parse("from __future__ import annotations").body, function], [])
+    function.body = function.body[:1]  # the docstring
+    names: dict[str, Any] = {"__name__": module}
+    exec(compile(alone, module, "exec"), names)
+    return names[name]
 
 
 def _arguments_of(function: Callable[..., Any]) -> dict[str, tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dimlab.cli import showing
-from dimlab.cli.derive import INPUT, Option, TyperCommand, command_of, numbers_in
+from dimlab.cli.derive import INPUT, Option, TyperCommand, command_of, heading_of, numbers_in
 from dimlab.cli.inputs import Inputs, reading, said_on_stderr
 from dimlab.cli.options import (
     FAIL_IF,
@@ -40,22 +40,21 @@ _WEIGHTS = (
 
 def _about_weights() -> list[Option]:
     """Return the options by which files of other tools are read, as they come."""
-    from dimlab.io.weights import load_encoder
-
-    found = {each.name: each for each in measured_by(load_encoder)}
+    load = heading_of("dimlab.io.weights:load_encoder")  # help costs no torch
+    found = {each.name: each for each in measured_by(load)}
     return [replace(found[each], panel=INPUT, read=None) for each in _WEIGHTS]
 
 
 def encode(name: str, text: str) -> TyperCommand:
     """Make ``dimlab encode``."""
-    from dimlab._encode import encode as function
-
     split = Option("split", "--split", list[str], "Split: train, validation or test; repeatable. "
                    "Train and test by default.", None, INPUT,
                    read=lambda names: [known_split(each) for each in names])  # fmt: skip
     moments = Option("moments", "--moments", bool, "Store moments only (of two views with "
                      "--views 2).", False)  # fmt: skip
-    own = measured_by(function, {"n_views": {"name": "views"}}, {"batch_size"})
+    own = measured_by(
+        heading_of("dimlab._encode:encode"), {"n_views": {"name": "views"}}, {"batch_size"}
+    )
     options = (
         FILE, *_about_weights(), INPUTS["data"], INPUTS["data_dir"], split, *own, moments,
         replace(OUT, default=Path("."), help="Folder for the .safetensors files."), QUIET,
@@ -73,15 +72,13 @@ def inspect(name: str, text: str) -> TyperCommand:
 
 def locate(name: str, text: str) -> TyperCommand:
     """Make ``dimlab locate``."""
-    from dimlab._locate import locate as function
-
     dimensions = Option("dimensions", "--dimensions", str, "Dimensions, separated by commas; by "
                         "default the six that vary most.", read=_dimensions)  # fmt: skip
     looked_at = replace(
         INPUTS["max_queries"], help="Images to look among, the first ones; all by default."
     )
     inputs = (INPUTS["data"], INPUTS["data_dir"], INPUTS["split"], looked_at)
-    own = measured_by(function, leave_out={"batch_size"})
+    own = measured_by(heading_of("dimlab._locate:locate"), leave_out={"batch_size"})
     return command_of(name, _locate, (CHECKPOINT, *inputs, dimensions, *own, *OUTPUTS), text)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dimlab.result import numbers_of
 from dimlab.terminal import print_summary
-from dimlab.text import raw_numbers, visible
+from dimlab.text import visible
 
 
 def present(
@@ -35,8 +36,7 @@ def present(
     as_json = values["as_json"]
     if not as_json:
         show(result)
-    with raw_numbers():
-        summary = result.summary()
+    summary = numbers_of(result)
     if files and not as_json:
         print(visible(" ".join(map(str, ("wrote", *files.values())))))
     left = summary if as_json else {k: each for k, each in summary.items() if k not in shown}

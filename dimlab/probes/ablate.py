@@ -59,6 +59,14 @@ class Ablation(ReadsGroups):
     """
 
     HEADLINE = ("reader", "score", "full_score", "n_groups", "n_needed", "n_harmful")
+    DIMENSIONS = (
+        ("importance", "importance", "accuracy lost without it"),
+        ("importance_low", "ci_low", "95 % interval, low"),
+        ("importance_high", "ci_high", "95 % interval, high"),
+        ("importance_fcr_low", "fcr_low", "interval allowing for selection, low"),
+        ("importance_fcr_high", "fcr_high", "interval allowing for selection, high"),
+        ("importance_q", "q_value", "q-value of the importance"),
+    )
 
     refit: bool = scalar("Whether the reader was fitted again without each group.")
     fill: str | None = scalar("What replaced the group in a frozen reader: mean or zero.")

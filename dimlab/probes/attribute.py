@@ -71,6 +71,18 @@ class Attribution(Judged, Result):
     1
     """
 
+    DIMENSIONS = (
+        ("carries", "leading_factor", "factor of the largest effect"),
+        ("nuisance_score", "nuisance_score", "largest effect of a factor, given label"),
+        ("nuisance_q", "q_value", "q-value of that factor"),
+        ("partial_effect", "partial_effect", "its effect, given all other factors too"),
+        ("partial_q", "partial_q_value", "q-value of the partial effect"),
+        ("label_effect", "label_effect", "effect of the label, given factors"),
+        ("view_invariance", "view_invariance", "correlation of two views"),
+        ("gradient_share", "gradient_share", "share of the contrastive gradient"),
+        ("verdict", "verdict", "nuisance, mixed, label, undecided, neither or dead"),
+    )
+
     n_samples: int = scalar("N of test.", key="n_test")
     n_clusters: int = scalar(
         "Clusters of test that inference rests on; N where rows are independent."

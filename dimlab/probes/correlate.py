@@ -42,6 +42,7 @@ class Correlation(_moments.OfRows):
     """
 
     TABLES = (("top-pairs", "_hundred_pairs"),)
+    DIMENSIONS = ()  # others say of each dimension what it repeats, and how far its views agree
 
     kind: str = scalar(
         "`cross-view`: dimensions of one view with those of another; `within-view`: of the "

@@ -44,6 +44,14 @@ class Redundancy(OfRows):
     ([1.0, 0.0, 0.0, 1.0], 3)
     """
 
+    DIMENSIONS = (
+        ("r_squared", "r_squared", "R² on the other dimensions"),
+        ("adjusted_r_squared", "adjusted_r_squared", "the same, adjusted for chance"),
+        ("group", "group", "redundant group"),
+        ("group_size", "group_size", "dimensions in the group"),
+        ("dead", "dead", "does not vary"),
+    )
+
     n_samples: int = scalar("N, the number of samples.")
     n_dimensions = entry(len, doc="D, the number of dimensions.")
     dimension = column(lambda self: np.arange(len(self)), doc="Index of each dimension.")

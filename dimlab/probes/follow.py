@@ -49,6 +49,7 @@ class MaskEvolution(Result):
     """
 
     ROWS = "dimension"
+    DIMENSIONS = (("mask_weight", "last_weight", "final mask weight"),)
 
     @entry
     def n_steps(self) -> int:

@@ -19,8 +19,16 @@ from dimlab.probes import verdict_of
 from dimlab.refusals import Refusal
 from dimlab.report.dimensions import dimensions_of
 from dimlab.report.provenance import RECORD, WRITTEN
-from dimlab.result import OURS, SUFFIX, Verdict, in_lower_case, load_result, result_bytes
-from dimlab.text import json_text, raw_numbers, visible
+from dimlab.result import (
+    OURS,
+    SUFFIX,
+    Verdict,
+    in_lower_case,
+    load_result,
+    numbers_of,
+    result_bytes,
+)
+from dimlab.text import json_text, visible
 
 __all__ = ["in_words", "redraw_report", "write_report", "write_result"]
 
@@ -359,8 +367,7 @@ def _section(name: str, result: Any, files: Mapping[str, tuple[str, bytes]]) -> 
         for stem, each in shown.items()
         for what, plot in plots_of(each).items()
     ]
-    with raw_numbers():
-        summary = result.summary()
+    summary = numbers_of(result)
     nested = {key: value for key, value in summary.items() if isinstance(value, Mapping)}
     return {
         "name": name.replace("_", " ").replace("-", " "),
