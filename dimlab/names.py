@@ -22,6 +22,11 @@ NAMES = (
     "sampleid", "sampleids", "samplename", "uid", "uuid",
 )  # fmt: skip
 COUNTS = (ROW, "index", "idx", "unnamed0")
+FEATURES = (
+    "features", "feature", "feats", "feat", "embeddings", "embedding", "emb", "representations",
+    "representation", "latents", "latent", "activations", "hidden", "x", "h", "z",
+)  # fmt: skip
+LABELS = ("labels", "label", "targets", "target", "y", "classes", "class", "class_id")
 SPLIT_WORDS = dict.fromkeys(("train", "training"), "train")
 SPLIT_WORDS |= dict.fromkeys(("val", "valid", "validation", "eval", "evaluation"), "validation")
 SPLIT_WORDS |= dict.fromkeys(("test", "testing"), "test")

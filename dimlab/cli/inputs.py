@@ -118,7 +118,7 @@ class Inputs:
 
         if path not in self.opened:
             with reading(), said_on_stderr(), _flags_are_of_encode(path, self.has_flags):
-                self.opened[path] = open_source(path, **how)
+                self.opened[path] = open_source(path, as_features=self.array is not None, **how)
         return self.opened[path]
 
     def table(self, path: Path, read: Callable[..., Any]) -> Any:
@@ -280,7 +280,12 @@ class Inputs:
         return found.masked(loaded.mask)
 
     def check_data(self, paths: Sequence[Path]) -> None:
-        """Refuse a data set where every file holds features or moments: nothing is encoded."""
+        """Refuse a data set where every file holds features or moments; remark on lone shards."""
+        from dimlab.io.arrays import remark_on_shards
+
+        remark = remark_on_shards(paths[0]) if len(paths) == 1 else None
+        if remark is not None and self.is_own(paths[0]) is False:
+            say(f"note: {remark}")
         if self.data is None:
             return
         if all(self.source(each).kind in ("features", "moments") for each in paths):

@@ -2,33 +2,42 @@
 
 from __future__ import annotations
 
+import glob
+import mmap
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from dimlab.columns import NOT_THERE, check_numbers_in_text, values_of
-from dimlab.io.files import read_npy, read_npz, read_safetensors
+from dimlab.columns import check_numbers_in_text
+from dimlab.io.files import (
+    DAMAGED,
+    as_arrays,
+    check_fits,
+    mapped,
+    open_tensors,
+    read_npy,
+    read_npz,
+    reason_of,
+    safetensors_metadata,
+)
+from dimlab.io.gathering import columns_of, gathered
 from dimlab.io.tables import ENDINGS as TABLES
 from dimlab.io.tables import ending_of, read_table
-from dimlab.names import SPLIT_WORDS, split_of, splits_of_rows
+from dimlab.names import FEATURES, SPLIT_WORDS, split_of, splits_of_rows
 from dimlab.refusals import Refusal
 
 TORCH = (".pt", ".pth", ".ckpt", ".bin", ".tar")
-ENDINGS = (".safetensors", ".npz", ".npy", *TABLES, *TORCH)
-FEATURES = (
-    "features", "feature", "feats", "feat", "embeddings", "embedding", "emb", "representations",
-    "representation", "latents", "latent", "activations", "hidden", "x", "h", "z",
-)  # fmt: skip
+HDF = (".h5", ".hdf5", ".h5ad")
+ENDINGS = (".safetensors", ".npz", ".npy", *TABLES, *HDF, *TORCH)
 _WORDS = "|".join(sorted(SPLIT_WORDS, key=len, reverse=True))
 _SPLIT = re.compile(
     rf"^(?:(?P<before>{_WORDS})[_.\-/](?P<rest>.+)|(?P<start>.+)[_.\-/](?P<after>{_WORDS}))$",
     re.IGNORECASE,
 )
-_NUMBERED = re.compile(r"^(.*?)[_.\-\[ ]?(\d{1,9})\]?$")
-_FEWEST = 2  # numbered columns that make a matrix
+_SHARD = re.compile(r"^(.*[-_.])\d+((?:-of-\d+)?)$")
 _PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 
 
@@ -39,62 +48,228 @@ class Arrays(dict[str, np.ndarray]):
         self,
         arrays: Mapping[str, np.ndarray],
         unusable: Mapping[str, str] | None = None,
-        broken: Mapping[str, tuple[int, str]] | None = None,
-        aside: Mapping[str, str] | None = None,
+        broken: Mapping[str, str] | None = None,
+        assumed: str = "",
     ) -> None:
         super().__init__(arrays)
-        self.aside = dict(aside or {})
         self.unusable = dict(unusable or {})
-        self.broken = dict(broken or {})
+        self.broken = dict(broken or {})  # numbered columns that make no matrix
+        self.assumed = assumed  # what the file does not say itself
 
     def check(self, name: str) -> None:
         """Refuse to use what cannot be used."""
-        if name in self:
-            return
-        if name in self.broken:
-            raise Refusal(self.broken[name][1])
-        if name in self.unusable:
-            raise Refusal(self.unusable[name])
-
-    def without(self, word: str) -> Arrays:
-        """Leave out what is called so, in letters of any size."""
-        kept = {name: array for name, array in self.items() if name.lower() != word}
-        unusable = {name: each for name, each in self.unusable.items() if name.lower() != word}
-        return Arrays(kept, unusable, self.broken, self.aside)
+        sentence = self.broken.get(name) or self.unusable.get(name)
+        if name not in self and sentence:
+            raise Refusal(sentence)
 
     def like(self, arrays: Mapping[str, np.ndarray]) -> Arrays:
         """Return other arrays of the same file."""
-        return Arrays(arrays, self.unusable, self.broken, self.aside)
+        return Arrays(arrays, self.unusable, self.broken, self.assumed)
+
+    def without(self, word: str) -> Arrays:
+        """Leave out what is called so, in letters of any size."""
+        kept = self.like({name: array for name, array in self.items() if name.lower() != word})
+        kept.unusable = {n: each for n, each in self.unusable.items() if n.lower() != word}
+        return kept
 
 
-def read_arrays(path: Path, file: BinaryIO | None = None) -> Arrays:
-    """Read the arrays of a file under the names that they have there."""
-    ending = ending_of(path)
-    if ending in _PACKED and ending_of(path.with_suffix("")) in TABLES:
+def files_of(path: Path) -> dict[Path, str]:
+    """Return the files that a name means, with the split that each is of: one, or its shards."""
+    if ending_of(path) in _PACKED and ending_of(path.with_suffix("")) in TABLES:
         raise Refusal(f"features must be a file that is not packed; got {path.name}. Unpack it.")
-    if ending not in ENDINGS:
+    if path.is_dir():
+        return _of_folder(path)
+    if not path.is_file() and glob.has_magic(str(path)):
+        found = [Path(each) for each in sorted(glob.glob(str(path)), key=_by_number)]
+        if not found:
+            raise FileNotFoundError(f"features must be files; got {path}, which none is called.")
+        if len({ending_of(each) for each in found}) > 1:
+            raise Refusal(f"shards must be files of one kind; got {_listed(found)}.")
+    else:
+        found = [path]
+    if ending_of(found[0]) not in ENDINGS:
         raise Refusal(f"features must be a file of {', '.join(ENDINGS)}; got {path.name!r}.")
-    if not path.is_file():
-        what = "a folder" if path.is_dir() else "nothing there"
-        raise FileNotFoundError(f"features must be a file; got {path}, {what}.")
+    if not found[0].is_file():
+        raise FileNotFoundError(f"features must be a file; got {path}, nothing there.")
+    return dict.fromkeys(found, "")
+
+
+def _of_folder(path: Path) -> dict[Path, str]:
+    """Return the Arrow files of a data set of Hugging Face, as its save_to_disk writes them."""
+    folders = {"": path} | {split_of(each.name): each for each in path.iterdir() if each.is_dir()}
+    found = {
+        file: split
+        for split, folder in folders.items()
+        for file in sorted(folder.glob("data-*.arrow"), key=_by_number)
+    }
+    if not found:
+        there = [each.name for each in sorted(path.iterdir())]
+        raise Refusal(
+            f"features must be a file, or a folder that save_to_disk of datasets wrote; got "
+            f"{path}, a folder of {_listed(there) or 'nothing'}. Name one of its files, or a "
+            f"pattern such as '{path}/*.npy'."
+        )
+    return found
+
+
+def _by_number(name: str | Path) -> list[Any]:
+    """Sort 2 before 10."""
+    parts = re.split(r"(\d+)", str(name))
+    return [int(each) if place % 2 else each for place, each in enumerate(parts)]
+
+
+def _listed(names: Sequence[Any]) -> str:
+    said = ", ".join(str(getattr(each, "name", each)) for each in names[:3])
+    return said + (f", ... ({len(names)} in all)" if len(names) > 3 else "")
+
+
+def remark_on_shards(path: Path) -> str | None:
+    """Say of a file that it looks like one shard of several."""
+    match = _SHARD.match(path.stem)
+    if match is None or not path.is_file():
+        return None
+    pattern = f"{glob.escape(match[1])}*{match[2]}{path.suffix}"
+    alike = [each for each in path.parent.glob(pattern) if _SHARD.match(each.stem)]
+    if len(alike) < 2:
+        return None
+    return (
+        f"{path.name} is one of {len(alike)} files that are numbered alike, and is read alone. "
+        f"'{path.with_name(pattern)}' names them all."
+    )
+
+
+def read_arrays(path: Path) -> tuple[Arrays, list[mmap.mmap | bytes]]:
+    """Read the arrays of a file, or of its shards; also their bytes, for a hash."""
+    parts, content = [], []
+    files = files_of(path)
+    for each, split in files.items():
+        if each != path and "format" in safetensors_metadata(each):
+            raise Refusal(
+                f"shards must be files of other tools; got {each.name}, which dimlab wrote. Name "
+                "such files one by one."
+            )
+        with each.open("rb") as file:
+            parts.append((split, read_file(each, file)))
+            content.append(mapped(file))
+    return together(path, parts), content
+
+
+def read_file(path: Path, file: BinaryIO) -> Arrays:
+    """Read the arrays of one open file."""
+    ending = ending_of(path)
     if ending == ".npz":
         return Arrays(read_npz(path, file))
     if ending == ".npy":
         return Arrays({"": read_npy(path, file)})
     if ending == ".safetensors":
-        return Arrays(read_safetensors(path)[0])
+        return Arrays(as_arrays(path, open_tensors(path)[0]))
+    if ending in HDF:
+        return _in_hdf(path, file)
     if ending in TABLES:
-        return gathered(read_rows(path, file))
-    from dimlab.io.unpickle import read_torch, read_torch_file
+        return in_table(read_rows(path, file))
+    from dimlab.io.nested import arrays_in
+    from dimlab.io.unpickle import read_torch
 
-    return arrays_in(read_torch_file(path) if file is None else read_torch(path, file))
+    return arrays_in(path, read_torch(path, file))
 
 
-def arrays_in(payload: Any) -> Arrays:
-    """Name the tensors, and lists of numbers or text, in nested containers."""
-    leaves = dict(_leaves(_put_together(payload)))
-    arrays = {name: each for name, each in leaves.items() if not isinstance(each, str)}
-    return Arrays(arrays, {name: each for name, each in leaves.items() if isinstance(each, str)})
+def together(path: Path, parts: Sequence[tuple[str, Arrays]]) -> Arrays:
+    """Put shards one behind the other; arrays of a split are called by its name."""
+    splits: dict[str, list[Arrays]] = {}
+    for split, arrays in parts:
+        splits.setdefault(split, []).append(arrays)
+    whole = Arrays({}, parts[0][1].unusable, parts[0][1].broken, parts[0][1].assumed)
+    for split, shards in splits.items():
+        for name in dict.fromkeys(name for shard in shards for name in shard):
+            called = f"{split}.{name}" if split else name
+            there = [shard[name] for shard in shards if name in shard]
+            if len(shards) == 1:
+                whole[called] = there[0]
+                continue
+            shapes = {each.shape[1:] if each.ndim else None for each in there}
+            if len(there) < len(shards) or len(shapes) > 1 or None in shapes:
+                raise Refusal(
+                    f"shards of {path.name} must hold the same arrays, in rows; got another for "
+                    f"{name!r}."
+                )
+            whole[called] = np.concatenate(there)
+    return whole
+
+
+def read_rows(path: Path, file: BinaryIO | None = None) -> Any:
+    """Read a table with at least one row as a DataFrame; of parquet with the index of pandas."""
+    frame = read_table(path, file, index=True)
+    if len(frame) == 0:
+        raise Refusal(f"{path.name} must have at least one row; got none.")
+    return frame
+
+
+def in_table(frame: Any, *, apart: bool = False) -> Arrays:
+    """Columns of a table; numbered ones are together one array (N, D), or each ``apart``."""
+    families, broken = ({}, {}) if apart else gathered(frame)
+    members = {column for family, _ in families.values() for column in family}
+    columns, unusable = columns_of(frame, [each for each in frame.columns if each not in members])
+    found = {name: matrix for name, (_, matrix) in families.items()}
+    return Arrays({**found, **columns}, unusable, broken)
+
+
+def _in_hdf(path: Path, file: BinaryIO) -> Arrays:
+    """Read the datasets of an HDF5 file; of an AnnData file X, obsm and obs."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise Refusal(
+            f'{path.name} needs h5py to be read; got none. Run pip install "dimlab[h5]", or save a '
+            ".npz."
+        ) from error
+    found = Arrays({})
+    try:
+        with h5py.File(file, "r") as tree:
+            names: list[str] = []
+            tree.visit(names.append)  # which follows no links out of the file
+            datasets = {name: tree[name] for name in names if isinstance(tree[name], h5py.Dataset)}
+            if ending_of(path) == ".h5ad":
+                datasets = {n: each for n, each in datasets.items() if _is_of_samples(n)}
+            check_fits(path, sum(each.size * each.dtype.itemsize for each in datasets.values()))
+            for name, each in datasets.items():
+                dotted = name.replace("/", ".")
+                if each.external or each.is_virtual:
+                    found.unusable[dotted] = f"{dotted!r} must stand in the file; got a reference."
+                elif h5py.check_string_dtype(each.dtype):
+                    found[dotted] = np.asarray(each.asstr()[()], dtype=np.str_)
+                elif each.dtype.kind in "OV":
+                    found.unusable[dotted] = f"{dotted!r} must hold numbers or text."
+                else:
+                    found[dotted] = each[()]
+    except DAMAGED as error:
+        if isinstance(error, Refusal):
+            raise
+        raise Refusal(
+            f"{path.name} must be a complete HDF5 file; got a damaged one ({reason_of(error)})."
+        ) from error
+    return found.like(_of_anndata(found)) if ending_of(path) == ".h5ad" else found
+
+
+def _is_of_samples(name: str) -> bool:
+    return name == "X" or name.startswith(("obsm/", "obs/"))
+
+
+def _of_anndata(found: Arrays) -> dict[str, np.ndarray]:
+    """Name categories, the index, and X, which holds no features where obsm does."""
+    arrays: dict[str, np.ndarray] = {}
+    for name, array in found.items():
+        base, _, part = name.rpartition(".")
+        codes = found.get(f"{base}.codes")
+        if part == "categories" and codes is not None:
+            if codes.size and (codes.min() < 0 or codes.max() >= len(array)):
+                found.unusable[base] = f"{base!r} must be there for every row; got a gap."
+            else:
+                arrays[base] = array[codes]
+        elif part != "codes" or f"{base}.categories" not in found:
+            arrays["obs.id" if name == "obs._index" else name] = array
+    if "X" in arrays and any(name.startswith("obsm.") for name in arrays):
+        arrays["X.matrix"] = arrays.pop("X")
+    return arrays
 
 
 def numbers_and_text_in(path: Path, read: Arrays) -> Arrays:
@@ -122,16 +297,10 @@ def by_split(
     """Tell the arrays of each split apart, by a column ``split`` or by their names."""
     column = split_column(arrays)
     if column is not None:
-        parts = column[1]
-        rest = {name: array for name, array in arrays.items() if name != column[0]}
+        name, parts = column
+        rest = {n: each for n, each in arrays.items() if n != name and len(each) == len(parts)}
         return {
-            str(part): arrays.like(
-                {
-                    name: array[parts == part]
-                    for name, array in rest.items()
-                    if len(array) == len(parts)
-                }
-            )
+            str(part): arrays.like({n: each[parts == part] for n, each in rest.items()})
             for part in dict.fromkeys(parts.tolist())
         }
     found: dict[str, Arrays] = {}
@@ -148,12 +317,35 @@ def by_split(
                 f"{known[0]}, one of them {name!r}. Rename one."
             )
         part[known[1]] = array
-    if vectors:
-        sizes = {len(each) for part in found.values() for each in part.values()}
-        return _with_whole(found, whole, sizes) or {"": arrays}
-    if features in whole:
+    if not vectors:
+        found = {split: part for split, part in found.items() if _matrices_in(part)}
+    if not found or features in whole:
         return {"": arrays}
-    return _of_matrices(arrays, found, whole)
+    if not vectors:
+        named = [name for part in found.values() for name in _matrices_in(part) if is_usual(name)]
+        others = _matrices_in(whole)
+        beside = [name for name in others if is_usual(name)]
+        if not named and (beside or (others and len(found) == 1)):
+            return {"": arrays}  # as features beside logits_val
+        if named and beside:
+            raise Refusal(
+                f"features must all name their split, or none; got {named[0]!r} of "
+                f"{next(iter(found))} beside {beside[0]!r}. Rename {beside[0]!r} or take it out."
+            )
+    sizes = {len(each) for part in found.values() for each in part.values()}
+    for name, array in whole.items():
+        for part in found.values() if len(array) in sizes else ():
+            if len(found) == 1:
+                part.setdefault(name, array)
+            else:
+                part.unusable[f"{name} of no split"] = (
+                    f"{name!r} must name its split, as other arrays do; got none."
+                )
+    return found
+
+
+def _matrices_in(arrays: Mapping[str, np.ndarray]) -> list[str]:
+    return [name for name, array in arrays.items() if array.ndim == 2]
 
 
 def of_split(name: str) -> tuple[str, str] | None:
@@ -165,58 +357,13 @@ def of_split(name: str) -> tuple[str, str] | None:
     return split, match["rest"] or match["start"]
 
 
-def _of_matrices(
-    arrays: Arrays, found: dict[str, Arrays], whole: dict[str, np.ndarray]
-) -> dict[str, Arrays]:
-    """Parts of a file of features; what names no split is of the one split there is, or of none."""
-    named = {
-        split: [name for name, array in part.items() if array.ndim == 2]
-        for split, part in found.items()
-    }
-    matrices = [name for names in named.values() for name in names]
-    others = [name for name, array in whole.items() if array.ndim == 2]
-    usual = [name for name in matrices if plain(name) in FEATURES]
-    beside = [name for name in others if plain(name) in FEATURES]
-    several = sum(map(bool, named.values())) > 1
-    if not matrices or (others and not usual and (beside or not several)):
-        return {"": arrays}  # as features beside logits_val
-    if beside and not several:
-        raise Refusal(
-            f"features must all name their split, or none; got {usual[0]!r} of "
-            f"{next(iter(found))} beside {beside[0]!r}. Rename {beside[0]!r} or take it out."
-        )
-    found = {split: part for split, part in found.items() if named[split]}
-    sizes = {len(part[name]) for part in found.values() for name in part if part[name].ndim == 2}
-    return _with_whole(found, whole, sizes)
-
-
-def _with_whole(
-    found: dict[str, Arrays], whole: Mapping[str, np.ndarray], sizes: set[int]
-) -> dict[str, Arrays]:
-    """Add what names no split to the one there is, and note it aside in several."""
-    for name, array in whole.items():
-        if len(array) not in sizes:
-            continue  # nothing of samples
-        for part in found.values():
-            if len(found) == 1:
-                part.setdefault(name, array)
-            else:
-                part.aside[name] = f"{name!r} must name its split, as other arrays do; got none."
-    return found
-
-
 def split_column(arrays: Arrays) -> tuple[str, np.ndarray] | None:
     """Find the column that says of each row which split it is of."""
-    for each, sentence in arrays.unusable.items():
-        if each.lower() == "split":
-            raise Refusal(sentence)
-    name = next((each for each in arrays if each.lower() == "split"), None)
-    if name is None:
-        return None
-    column = text_of(arrays[name])
-    if column.ndim == 2 and column.shape[1] == 1:
-        column = column[:, 0]
-    return name, splits_of_rows(column, name)
+    for name in (*arrays.unusable, *arrays):
+        if name.lower() == "split":
+            arrays.check(name)
+            return name, splits_of_rows(flat_text(arrays[name]), name)
+    return None
 
 
 def plain(name: str) -> str:
@@ -224,187 +371,22 @@ def plain(name: str) -> str:
     return name.rsplit(".", 1)[-1].lower()
 
 
+def is_usual(name: str) -> bool:
+    """Whether an array is called as features are."""
+    return plain(name) in FEATURES or name.startswith("obsm.")
+
+
 def text_of(array: np.ndarray) -> np.ndarray:
     """Return text as text, bytes decoded; other arrays as they are."""
     return np.char.decode(array, "utf-8", "replace") if array.dtype.kind == "S" else array
 
 
-def read_rows(path: Path, file: BinaryIO | None = None) -> Any:
-    """Read a table with at least one row as a DataFrame; of parquet with the index of pandas."""
-    frame = read_table(path, file, index=True)
-    if len(frame) == 0:
-        raise Refusal(f"{path.name} must have at least one row; got none.")
-    return frame
+def flat_text(array: np.ndarray) -> np.ndarray:
+    """Return text as text, and a single column as a vector."""
+    return text_of(array.reshape(-1) if array.ndim == 2 and array.shape[1] == 1 else array)
 
 
-def gathered(frame: Any) -> Arrays:
-    """Columns of a table, numbered ones together as one array (N, D)."""
-    found = Arrays({})
-    members: set[str] = set()
-    for name, family in _families(frame).items():
-        short = name.rstrip("_.-[ ")
-        try:
-            found[short] = _matrix(frame, name, family)
-            members |= {column for _, column in family}
-        except ValueError as error:
-            found.broken[short] = len(family), str(error)
-    rest = columns_of(frame, [each for each in frame.columns if each not in members])
-    return Arrays({**found, **rest}, rest.unusable, found.broken)
-
-
-def columns_of(frame: Any, names: Sequence[str]) -> Arrays:
-    """Columns of a table as arrays, each by itself."""
-    found = Arrays({})
-    for name, kind in frame.attrs.get("unread", {}).items():
-        found.unusable[name] = f"column {name!r} must hold numbers or text; got {kind[:40]}."
-    for name in names:
-        try:
-            found[name] = _column(frame[name])
-        except ValueError as error:
-            found.unusable[name] = str(error)
-    return found
-
-
-def _families(frame: Any) -> dict[str, list[tuple[int, str]]]:
-    """Numbered columns by their common name: numbers, or what is called as features are."""
-    families: dict[str, list[tuple[int, str]]] = {}
-    for column in frame.columns:
-        found = _NUMBERED.match(column)
-        if found:
-            families.setdefault(found[1], []).append((int(found[2]), column))
-    return {
-        name: family
-        for name, family in families.items()
-        if len(family) >= _FEWEST
-        and (
-            plain(name).rstrip("_.-[ ") in FEATURES
-            or any(_is_number(frame[column]) for _, column in family)
-        )
-    }
-
-
-def _is_number(column: Any) -> bool:
-    return column.dtype.kind in "fiu"
-
-
-def _matrix(frame: Any, name: str, family: list[tuple[int, str]]) -> np.ndarray:
-    """One array (N, D) of numbered columns, from 0 or 1 without gaps."""
-    known = dict(family)
-    if len(known) < len(family):
-        number = next(each for each, column in family if known[each] != column)
-        first = next(column for each, column in family if each == number)
-        raise Refusal(f"columns must be numbered once each; got {first!r} and {known[number]!r}.")
-    numbers = sorted(known)
-    if numbers[0] > 1:
-        raise Refusal(f"columns must be numbered from 0 or 1; got {name!r} from {numbers[0]} on.")
-    gap = next((n + 1 for n in numbers[:-1] if n + 1 not in known), None)
-    if gap is not None:
-        raise Refusal(
-            f"columns must be numbered without gaps; got {len(numbers)} of {name!r}, and none for "
-            f"{name}_{gap}."
-        )
-    columns = [known[number] for number in numbers]
-    if all(frame[each].dtype.kind == "b" for each in columns):
-        return np.asarray(frame[columns].to_numpy(dtype=bool))
-    read = {each: frame[each] for each in columns}
-    odd = [each for each in columns if not isinstance(read[each].dtype, np.dtype)]
-    odd += [each for each in columns if each not in odd and not _is_number(read[each])]
-    if not odd:
-        return np.asarray(frame[columns].to_numpy())
-    for each in odd:
-        read[each] = _numeric(read[each])
-    return np.stack([np.asarray(read[each]) for each in columns], axis=1)
-
-
-def _numeric(column: Any) -> np.ndarray:
-    """Numbers of a column of pandas' own types, or of Python's; what is none is named."""
-    import pandas as pd
-
-    if _is_number(column):  # nullable
-        whole = column.dtype.kind != "f" and not column.isna().any()
-        kind = np.int64 if whole and column.dtype.kind == "i" else np.uint64 if whole else None
-        narrow = (
-            np.float32 if column.dtype.itemsize == 4 and column.dtype.kind == "f" else np.float64
-        )
-        return np.asarray(
-            column.to_numpy(dtype=kind) if whole else column.to_numpy(dtype=narrow, na_value=np.nan)
-        )
-    numbers = pd.to_numeric(column, errors="coerce")
-    wrong = numbers.isna().to_numpy() | (column.dtype.kind in "bM")
-    if not wrong.any():
-        return np.asarray(numbers.to_numpy(dtype=np.float64))
-    row = int(np.flatnonzero(wrong)[0])
-    value = column.iloc[row]
-    said = f"got {str(value)[:40]!r} in column {column.name!r}, row {row}"
-    if column.isna().iloc[row] or str(value).strip().lower() in NOT_THERE:
-        raise Refusal(f"features must be finite; {said}.")
-    points = " Write them as 1000.5." if re.fullmatch(r"[-+\d., ]+", str(value)) else ""
-    raise Refusal(f"features must be numbers; {said}.{points}")
-
-
-def _column(column: Any) -> np.ndarray:
-    """Values of a column; one of lists is a matrix."""
-    if not isinstance(column.dtype, np.dtype) and _is_number(column):
-        return _numeric(column)
-    first = column.iloc[0] if len(column) else None
-    if isinstance(first, (list, tuple, np.ndarray)) and column.notna().all():
-        return _stacked(column.to_numpy(), column.name)
-    return values_of(column)
-
-
-def _stacked(values: np.ndarray, name: Any) -> np.ndarray:
-    """Stack lists of numbers of one length."""
-    lengths = {len(each) if isinstance(each, (list, tuple, np.ndarray)) else -1 for each in values}
-    if len(lengths) != 1:
-        raise Refusal(f"column {name!r} must hold lists of one length; got {len(lengths)} lengths.")
-    try:
-        return np.stack([np.asarray(each, dtype=np.float64) for each in values])
-    except (ValueError, TypeError) as error:
-        raise Refusal(f"column {name!r} must hold lists of numbers.") from error
-
-
-def _put_together(tree: Any) -> Any:
-    """Make one tensor of a list of batches (N_i, D), as a loop over a loader leaves it."""
-    import torch
-
-    if not isinstance(tree, list) or len(tree) < _FEWEST:
-        return tree
-    if not all(isinstance(each, torch.Tensor) and each.ndim == 2 for each in tree):
-        return tree
-    if any(each.layout is not torch.strided or each.is_quantized for each in tree):
-        return tree
-    if len({(each.dtype, each.shape[1], each.is_meta) for each in tree}) > 1:
-        return tree
-    return torch.cat([each.detach().cpu() for each in tree])
-
-
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, np.ndarray | str]]:
-    """Tensors, and lists of numbers or text, of nested containers by their dotted names."""
-    import torch
-
-    def under(name: Any) -> str:
-        return f"{prefix}.{name}" if prefix else str(name)
-
-    if isinstance(tree, torch.Tensor):
-        if tree.layout is not torch.strided or tree.is_quantized or tree.is_meta:
-            kind = "quantised" if tree.is_quantized else "meta" if tree.is_meta else "sparse"
-            yield prefix, f"{prefix!r} must be a tensor of plain values; got a {kind} one."
-            return
-        plain = tree.detach()
-        narrow = plain.is_floating_point() and plain.dtype not in (torch.float32, torch.float64)
-        yield prefix, (plain.float() if narrow else plain).resolve_conj().cpu().numpy()
-    elif isinstance(tree, Mapping):
-        for name, value in tree.items():
-            yield from _leaves(value, under(name))
-    elif isinstance(tree, (list, tuple)):
-        if tree and all(isinstance(each, (str, int, float)) for each in tree):
-            yield prefix, np.asarray(tree)
-            return
-        for name, value in enumerate(tree):
-            yield from _leaves(value, under(name))
-
-
-def shapes_of(arrays: Mapping[str, np.ndarray], names: Sequence[str] | None = None) -> str:
+def shapes_of(arrays: Mapping[str, np.ndarray], names: Iterable[str] | None = None) -> str:
     """Write names and shapes of arrays for a sentence."""
     chosen = list(arrays if names is None else names)
     listed = ", ".join(f"{name!r} {np.shape(arrays[name])}" for name in chosen[:8])

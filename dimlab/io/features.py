@@ -13,20 +13,22 @@ import numpy as np
 
 from dimlab.columns import factor_of
 from dimlab.io.arrays import (
-    FEATURES,
     Arrays,
     by_split,
+    files_of,
+    is_usual,
     numbers_and_text_in,
     of_split,
     plain,
     read_arrays,
+    remark_on_shards,
     shapes_of,
     text_of,
 )
 from dimlab.io.files import Misnamed, naming, read_safetensors
-from dimlab.io.labels import LABELS, class_ids, is_file_of_labels, with_labels
+from dimlab.io.labels import class_ids, is_file_of_labels, usual_labels, with_labels
 from dimlab.io.tables import ending_of
-from dimlab.names import FILES, SPLIT_WORDS, word_of
+from dimlab.names import FILES, LABELS, SPLIT_WORDS, word_of
 from dimlab.refusals import Refusal
 from dimlab.representation import FORMAT, Representation, representation_in
 
@@ -70,8 +72,9 @@ def load_features(
     Parameters
     ----------
     path : path
-        ``.npz``, ``.npy``, ``.safetensors``, ``.csv``, ``.tsv``, ``.jsonl``, ``.parquet`` or a
-        torch file of tensors in plain containers.
+        ``.npz``, ``.npy``, ``.safetensors``, ``.csv``, ``.tsv``, ``.jsonl``, ``.parquet``, ``.h5``,
+        ``.h5ad`` or a torch file of tensors and arrays in plain containers; a folder that
+        ``save_to_disk`` of datasets wrote; or a pattern of shards, such as ``features-*.npy``.
     split : {"train", "validation", "test"}, optional
         Which split of a file that holds several (``train_features``, ``X_test``, nested
         containers, or a column ``split`` of a table).
@@ -110,7 +113,8 @@ def load_features(
     Warns
     -----
     UserWarning
-        If arrays of the file are left out, because they do not fit the features or cannot be read.
+        If arrays of the file are left out, because they do not fit the features or cannot be read,
+        if the file is one of several shards, or if what its arrays are is assumed.
 
     Notes
     -----
@@ -133,6 +137,9 @@ def load_features(
         raise Refusal(
             f"on and by_order must come with labels of another file; got labels={labels!r}."
         )
+    remark = remark_on_shards(path)
+    if remark is not None:
+        _warn(remark)
     file = FeatureFile.read(path)
     found = file.part(split, features=features, labels=labels, on=on, by_order=by_order)
     if split is not None and found.meta.get("split", split) != split:
@@ -151,10 +158,10 @@ class FeatureFile:
     @classmethod
     def read(cls, path: Path) -> FeatureFile:
         """Read a file of any of the formats."""
-        if ending_of(path) == ".safetensors" and path.is_file():
+        if list(files_of(path)) == [path] and ending_of(path) == ".safetensors":
             arrays, metadata = read_safetensors(path)
             return cls.of(path, Arrays(arrays), metadata)
-        return cls.of(path, read_arrays(path))
+        return cls.of(path, read_arrays(path)[0])
 
     @classmethod
     def of(
@@ -185,22 +192,21 @@ class FeatureFile:
         read: Callable[[Path], Arrays] | None = None,
     ) -> Representation:
         """Return a split, or all of a file that holds one split only; ``read`` as `with_labels`."""
-        path, other_file = self.path, is_file_of_labels(labels)
-        if self.own is not None:
+        other_file = os.fspath(labels) if labels and is_file_of_labels(labels) else None
+        own_labels = None if labels is None or other_file else os.fspath(labels)
+        if self.own is None:
+            with naming(self.path):
+                found = self._chosen(split, features, own_labels)
+        elif features is None and own_labels is None:
             found = self.own
-            if features is not None or (labels is not None and not other_file):
-                raise Refusal(
-                    f"features and labels must be left out for {path.name}, which dimlab wrote; "
-                    "got a name of an array."
-                )
         else:
-            with naming(path):
-                own_labels = None if other_file else labels
-                found = _chosen(path, self.arrays, split, features, own_labels)
-        if labels is None or not other_file:
+            raise Refusal(
+                f"features and labels must be left out for {self.path.name}, which dimlab wrote; "
+                "got a name of an array."
+            )
+        if other_file is None:
             return found
-        where = os.fspath(labels)
-        return with_labels(found, where, path.name, on=on, by_order=by_order, read=read)
+        return with_labels(found, other_file, self.path.name, on=on, by_order=by_order, read=read)
 
     def layouts(self) -> tuple[FeatureLayout, ...]:
         """Say what each split holds; nothing where it is not plain."""
@@ -208,54 +214,45 @@ class FeatureFile:
         with naming(self.path):
             if any(_usual_name(part) is None for part in parts.values()):
                 return ()
-            return tuple(
-                _layout(self.path, split, part, None, None) for split, part in parts.items()
+            return tuple(_layout(self.path, *each, None, None) for each in parts.items())
+
+    def _chosen(
+        self, split: str | None, features: str | None, labels: str | None
+    ) -> Representation:
+        """Return the representation of a split."""
+        path, parts = self.path, by_split(self.arrays, features=features)
+        whole = None if features is None else of_split(features)
+        if whole is not None and split is None and whole[0] in parts:
+            split = whole[0]
+        name = next(iter(parts)) if len(parts) == 1 else split
+        if name is None or name not in parts:
+            raise Refusal(
+                f"split must be one of {', '.join(parts)} for {path.name}; got {split or 'none'}."
             )
+        part = parts[name]
+        if whole is not None and whole[0] == name and features not in part:
+            features = whole[1]  # the file calls it so
+        layout = _layout(path, name, part, features, labels)
+        _say_what_is_left_out(path, part, layout)
+        meta: dict[str, Any] = {"source": path.name}
+        meta |= {"split": layout.split} if layout.split else {}
+        classes = None
+        if layout.labels is not None:
+            # names of all splits together: a class that test lacks keeps its id
+            every = [each[layout.labels] for each in parts.values() if layout.labels in each]
+            classes, class_names = class_ids(part[layout.labels], every, layout.labels)
+            meta |= {"class_names": class_names} if class_names is not None else {}
+        return Representation(
+            _floating(part[layout.features]),
+            labels=classes,
+            factors={name: _factor(name, part[array]) for name, array in layout.factors.items()},
+            views=None if layout.views is None else _views(part[layout.views], layout.shape),
+            meta=meta,
+        )
 
 
 def _under(name: str | None) -> str:
     return f" under {name!r}" if name else ""
-
-
-def _chosen(
-    path: Path,
-    arrays: Arrays,
-    split: str | None,
-    features: str | None,
-    labels: str | os.PathLike[str] | None,
-) -> Representation:
-    """Return the representation of a split."""
-    parts = by_split(arrays, features=features)
-    whole = None if features is None else of_split(features)
-    if whole is not None and split is None and whole[0] in parts:
-        split = whole[0]
-    if len(parts) == 1:
-        name, part = next(iter(parts.items()))
-    elif split not in parts:
-        raise Refusal(
-            f"split must be one of {', '.join(parts)} for {path.name}; got {split or 'none'}."
-        )
-    else:
-        name, part = split, parts[split]
-    if whole is not None and whole[0] == name and features not in part:  # as the file calls it
-        features = whole[1]
-    layout = _layout(path, name, part, features, None if labels is None else os.fspath(labels))
-    _say_what_is_left_out(path, part, layout)
-    meta: dict[str, Any] = {"source": path.name}
-    meta |= {"split": layout.split} if layout.split else {}
-    classes = None
-    if layout.labels is not None:
-        # names of all splits together: a class that test lacks keeps its id
-        every = [each[layout.labels] for each in parts.values() if layout.labels in each]
-        classes, class_names = class_ids(part[layout.labels], every, layout.labels)
-        meta |= {"class_names": class_names} if class_names is not None else {}
-    return Representation(
-        _matrix(part[layout.features], layout.features),
-        labels=classes,
-        factors={name: _factor(name, part[array]) for name, array in layout.factors.items()},
-        views=None if layout.views is None else _views(part[layout.views], layout.shape),
-        meta=meta,
-    )
 
 
 def _factor(name: str, array: np.ndarray) -> np.ndarray:
@@ -274,7 +271,8 @@ def _say_what_is_left_out(path: Path, part: Arrays, layout: FeatureLayout) -> No
     said = [f"they do not fit {n_samples} samples: {shapes_of(part, other)}."] if other else []
     said += [f"{name!r} must be finite; got NaN or infinity." for name in gaps]
     said += [part.unusable[name] for name in layout.left_out if name not in part]
-    said += part.aside.values()
+    if part.assumed:
+        _warn(f"{path.name}: assumed: {part.assumed}.")
     for sentence in said[:_SAID]:
         _warn(f"{path.name}: left out, as {sentence}")
     if len(said) > _SAID:
@@ -290,27 +288,24 @@ def _layout(
 ) -> FeatureLayout:
     """Tell which array is what."""
     chosen = _features_name(path, arrays, features)
-    n_samples, n_dimensions = arrays[chosen].shape
+    n_samples, n_dimensions = shape = arrays[chosen].shape
     others = [name for name in arrays if name != chosen]
     labelled = _labels_name(arrays, others, chosen, labels)
     views, factors, left_out = None, {}, []
     for name in others:
-        array, word = arrays[name], plain(name)
+        array = arrays[name]
         if name == labelled:
             continue
-        if word == "views" and _fits(array, (n_samples, n_dimensions)):
+        turned = array.ndim == 3 and shape in (array.shape[1:], (array.shape[0], array.shape[2]))
+        if plain(name) == "views" and turned:
             views = name
-        elif array.shape != (n_samples,) or not _is_whole(array):
-            left_out.append(name)
-        else:
+        elif array.shape == (n_samples,) and (array.dtype.kind != "f" or np.isfinite(array).all()):
             factors[name.rsplit(".", 1)[-1]] = name
+        else:
+            left_out.append(name)
     left_out += [name for name in arrays.unusable if name not in arrays]
-    shape = int(n_samples), int(n_dimensions)
-    return FeatureLayout(split, chosen, shape, labelled, views, factors, tuple(left_out))
-
-
-def _is_whole(array: np.ndarray) -> bool:
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+    size = int(n_samples), int(n_dimensions)
+    return FeatureLayout(split, chosen, size, labelled, views, factors, tuple(left_out))
 
 
 def _labels_name(arrays: Arrays, others: list[str], chosen: str, labels: str | None) -> str | None:
@@ -322,17 +317,16 @@ def _labels_name(arrays: Arrays, others: list[str], chosen: str, labels: str | N
                 f"labels must be a file, or one of {shapes_of(arrays, others)}; got {labels!r}."
             )
         return labels
-    n_samples = len(arrays[chosen])
-    for word in LABELS:
-        for name in (*others, *arrays.unusable):
-            if plain(name) == word and (name not in arrays or len(arrays[name]) == n_samples):
-                arrays.check(name)
-                return name
+    rest = arrays.like({name: arrays[name] for name in others})
+    usual = usual_labels(rest, len(arrays[chosen]))
     second = {"0": "1", "arr_0": "arr_1"}.get(chosen, "")  # (features, labels), without names
-    return second if second in others and arrays[second].dtype.kind in "iuUS" else None
+    if usual is None and second in others and arrays[second].dtype.kind in "iuUS":
+        return second
+    return usual
 
 
 def _features_name(path: Path, arrays: Arrays, features: str | None) -> str:
+    """Name of the array of features: as it was said, or the one that is plain."""
     matrices = _matrices(arrays)
     if features is not None:
         arrays.check(features)
@@ -353,7 +347,7 @@ def _features_name(path: Path, arrays: Arrays, features: str | None) -> str:
         )
     raise Refusal(
         f"features must name one of the arrays of {path.name}, {shapes_of(arrays, matrices)}; got "
-        "nothing."
+        "nothing. Pass features=NAME (--features NAME)."
     )
 
 
@@ -365,46 +359,30 @@ def _matrices(arrays: Arrays) -> list[str]:
     ]
 
 
-def _is_labels(name: str) -> bool:
-    return plain(name) in LABELS
-
-
 def _usual_name(arrays: Arrays) -> str | None:
     """Return the name of the one array that is called as features are, or is the only one."""
     # one-hot labels, or labels in a column of their own, are no features
-    matrices = [name for name in _matrices(arrays) if not _is_labels(name)]
-    meant = [*matrices, *arrays.broken, *arrays.unusable]
-    named = [name for word in FEATURES for name in meant if plain(name) == word]
+    matrices = [name for name in _matrices(arrays) if plain(name) not in LABELS]
+    named = [name for name in (*matrices, *arrays.broken, *arrays.unusable) if is_usual(name)]
     if named:
         arrays.check(named[0])
-        return named[0]
+        return named[0] if len(named) == 1 else None
     for name, array in arrays.items() if not matrices else ():
-        if plain(name) in FEATURES and array.ndim > 2 and array.dtype.kind in "fiub":
+        if is_usual(name) and array.ndim > 2 and array.dtype.kind in "fiub":
             raise Refusal(
                 f"features must have shape (N, D); got {name!r} of shape {array.shape}. Pool or "
                 "flatten them first."
             )
-    widest = max((arrays[name].shape[1] for name in matrices), default=0)
-    for name, (n_columns, _) in arrays.broken.items():
-        if n_columns > widest:
-            arrays.check(name)
+    for name in arrays.broken:
+        arrays.check(name)
     return matrices[0] if len(matrices) == 1 else None
-
-
-def _fits(array: np.ndarray, shape: tuple[int, int]) -> bool:
-    return array.ndim == 3 and (
-        array.shape[1:] == shape or (array.shape[0], array.shape[2]) == shape
-    )
 
 
 def _views(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """(V, N, D), of that or of (N, V, D)."""
-    array = array if array.shape[1:] == shape else np.moveaxis(array, 1, 0)
-    return array if array.dtype.kind == "f" else array.astype(np.float32)
+    return _floating(array if array.shape[1:] == shape else np.moveaxis(array, 1, 0))
 
 
-def _matrix(array: np.ndarray, name: str) -> np.ndarray:
-    if array.dtype.kind == "f":
-        return array
+def _floating(array: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
-        return array.astype(np.float32)
+        return array if array.dtype.kind == "f" else array.astype(np.float32)

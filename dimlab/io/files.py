@@ -12,6 +12,7 @@ import glob
 import hashlib
 import json
 import math
+import mmap
 import os
 import pickle
 import re
@@ -158,6 +159,12 @@ def reason_of(error: BaseException) -> str:
     """Return what a library says in one short line without a full stop."""
     said = " ".join(str(error).split())[:150]
     return said.rstrip(".") or type(error).__name__
+
+
+def mapped(file: BinaryIO) -> mmap.mmap | bytes:
+    """Map an open file, so that its hash is that of what was read."""
+    file.seek(0, 2)
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.tell() else b""
 
 
 def json_of(text: str | bytes) -> Any:
@@ -342,6 +349,8 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
     """Return the text that stands beside the tensors of a safetensors file."""
     from safetensors import safe_open
 
+    if path.suffix.lower() != ".safetensors":
+        return {}
     with _refusing_damage(path, "safetensors file"), safe_open(path, framework="numpy") as file:
         return dict(file.metadata() or {})
 

@@ -15,10 +15,11 @@ from dimlab.io.arrays import (
     TABLES,
     Arrays,
     by_split,
-    columns_of,
+    flat_text,
+    in_table,
     numbers_and_text_in,
     plain,
-    read_arrays,
+    read_file,
     read_rows,
     shapes_of,
     split_column,
@@ -26,11 +27,10 @@ from dimlab.io.arrays import (
 )
 from dimlab.io.files import Misnamed, naming
 from dimlab.io.tables import KEYS, ending_of, join
-from dimlab.names import COUNTS, FILES, NAMES, ROW, one_spelling, spelled, word_of
+from dimlab.names import COUNTS, FILES, LABELS, NAMES, ROW, one_spelling, spelled, word_of
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
-LABELS = ("labels", "label", "targets", "target", "y", "classes", "class", "class_id")
 _NO_CLASSES = ("split", *FILES, *NAMES, *COUNTS)  # what names rows, or splits
 
 
@@ -51,19 +51,18 @@ def with_labels(
     if not path.is_file():
         raise FileNotFoundError(
             f"labels must be a file, or the name of an array of {source}; got {path}, which is "
-            "not there."
+            f"{'a folder' if path.is_dir() else 'not there'}."
         )
     with naming(path):
-        arrays = (read or read_labels)(path)
-        arrays = _of_split(arrays, str(found.meta.get("split", "")), path, source)
+        arrays = _of_split((read or read_labels)(path), found, path, source)
         name = _labels_name(arrays, column, on, path)
-        table = {each: _flat(array) for each, array in arrays.items()}
-        table = {each: array for each, array in table.items() if array.shape == (len(table[name]),)}
+        columns = {each: flat_text(array) for each, array in arrays.items()}
+        shape = (len(columns[name]),)
+        table = {each: array for each, array in columns.items() if array.shape == shape}
         alone = on is None and not arrays.unusable and set(arrays) == {name}
-        if not by_order and not alone:
-            for each in (on,) if on is not None else (*KEYS, ROW):
-                if each == ROW or each in found.factors:
-                    arrays.check(str(each))
+        keys = {on} if on is not None else {ROW, *KEYS} & {ROW, *found.factors}
+        for each in keys if not (by_order or alone) else ():
+            arrays.check(each)
         rows = join(found, table, on=on, by_order=by_order or alone, name=path.name)
         classes, class_names = class_ids(arrays[name][rows], [arrays[name]], name)
     meta = {key: value for key, value in found.meta.items() if key != "class_names"}
@@ -73,42 +72,39 @@ def with_labels(
 
 def read_labels(path: Path, file: BinaryIO | None = None) -> Arrays:
     """Read a file of labels (open as ``file``); numbered columns of a table stay columns."""
-    if ending_of(path) not in TABLES:
-        return numbers_and_text_in(path, read_arrays(path, file))
-    frame = read_rows(path, file)
-    return columns_of(frame, list(frame.columns))
+    if file is None:
+        with path.open("rb") as file:
+            return read_labels(path, file)
+    if ending_of(path) in TABLES:
+        return in_table(read_rows(path, file), apart=True)
+    if ending_of(path) not in ENDINGS:
+        raise Refusal(f"labels must be a file of {', '.join(ENDINGS)}; got {path.name!r}.")
+    return numbers_and_text_in(path, read_file(path, file))
 
 
-def _flat(array: np.ndarray) -> np.ndarray:
-    """Return text as text, and a single column as a vector."""
-    return text_of(array.reshape(-1) if array.ndim == 2 and array.shape[1] == 1 else array)
-
-
-def _of_split(arrays: Arrays, split: str, path: Path, source: str) -> Arrays:
+def _of_split(arrays: Arrays, found: Representation, path: Path, source: str) -> Arrays:
     """Return the rows of the features' own split, where the file tells splits apart."""
+    split = str(found.meta.get("split", ""))
     try:
         by_column = split_column(arrays) is not None
-    except ValueError:
+    except Refusal:
         if split:
             raise
         # numbers, as of folds: of no matter where the features name no split
-        arrays = arrays.without("split")
-        by_column = False
+        arrays, by_column = arrays.without("split"), False
     parts = by_split(arrays, vectors=ending_of(path) not in TABLES)
-    labelled = any(plain(name) in LABELS for part in parts.values() for name in part)
-    if "" in parts or not (by_column or labelled):
+    if split in parts or "" in parts:
+        return parts[split] if split in parts else parts[""]
+    of_none = by_column or any(plain(name) in LABELS for name in arrays)
+    of_splits = by_column or any(plain(name) in LABELS for each in parts.values() for name in each)
+    if not of_splits or (not split and of_none):
         return arrays
-    if split in parts:
-        return parts[split]
-    whole = any(plain(name) in LABELS for name in arrays)  # besides those of a split
-    if not split and (by_column or whole):
-        return arrays
-    if split or len(parts) > 1:
-        raise Refusal(
-            f"{path.name} must hold labels of the split of {source}, {split or 'which names none'}"
-            f"; got {', '.join(parts)}."
-        )
-    return next(iter(parts.values()))
+    if not split and len(parts) == 1:
+        return next(iter(parts.values()))
+    raise Refusal(
+        f"{path.name} must hold labels of the split of {source}, {split or 'which names none'}; "
+        f"got {', '.join(parts)}."
+    )
 
 
 def _labels_name(arrays: Arrays, column: str | None, on: str | None, path: Path) -> str:
@@ -119,27 +115,32 @@ def _labels_name(arrays: Arrays, column: str | None, on: str | None, path: Path)
             known = ", ".join(each for each in arrays if word_of(each) != "split") or "none"
             raise Misnamed(f"columns of {path.name} must be among {known}; got {column!r}.")
         return column
-    for word in LABELS:
-        for name in (*arrays, *arrays.unusable):
-            if plain(name) == word:
-                arrays.check(name)
-                return name
+    usual = usual_labels(arrays)
+    if usual is not None:
+        return usual
     values = [name for name in arrays if word_of(name) not in _NO_CLASSES and name != on]
-    if len(values) == 1:
-        return values[0]
-    if len(arrays) == 1:
-        return next(iter(arrays))
+    if len(values) == 1 or len(arrays) == 1:
+        return [*values, *arrays][0]
     for name in arrays.unusable if not values else ():
         arrays.check(name)
+    what, listed = "an array", shapes_of(arrays, values)
     if ending_of(path) in TABLES:
-        raise Misnamed(
-            f"labels must name a column of {path.name}, one of {', '.join(values) or 'none'}; "
-            f"got nothing. Write {path.name}:COLUMN."
-        )
+        what, listed = "a column", ", ".join(values) or "none"
     raise Misnamed(
-        f"labels must name an array of {path.name}, one of {shapes_of(arrays, values)}; got "
-        f"nothing. Write {path.name}:NAME."
+        f"labels must name {what} of {path.name}, one of {listed}; got nothing. Write "
+        f"{path.name}:NAME."
     )
+
+
+def usual_labels(arrays: Arrays, n_samples: int | None = None) -> str | None:
+    """Return what is called as labels are, of ``n_samples``; what cannot be used is refused."""
+    for word in LABELS:
+        for name in (*arrays, *arrays.unusable):
+            fits = n_samples is None or name not in arrays or len(arrays[name]) == n_samples
+            if plain(name) == word and fits:
+                arrays.check(name)
+                return name
+    return None
 
 
 def aligned(*splits: Representation) -> list[Representation]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import mmap
 from collections.abc import Callable
@@ -10,12 +11,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-import numpy as np
-
-from dimlab.io.arrays import FEATURES, TABLES, Arrays, arrays_in, plain, read_arrays
+from dimlab.io.arrays import (
+    ENDINGS,
+    TABLES,
+    TORCH,
+    Arrays,
+    is_usual,
+    plain,
+    read_arrays,
+)
 from dimlab.io.blueprints import TIMM
 from dimlab.io.features import FeatureFile
-from dimlab.io.files import as_arrays
+from dimlab.io.files import as_arrays, mapped
+from dimlab.io.nested import arrays_in
 from dimlab.io.tables import ending_of
 from dimlab.io.unpickle import (
     Opened,
@@ -32,6 +40,7 @@ from dimlab.training.checkpoint import checkpoint_in, has_format
 
 Kind = Literal["checkpoint", "features", "moments", "table", "trace", "weights"]
 Content = tuple[Kind, Any]
+ARRAYS = {*ENDINGS} - {".safetensors", *TORCH}  # endings of files that hold no weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,33 +50,37 @@ class Source:
     path: Path
     kind: Kind
     value: Any  # Checkpoint, FeatureFile, Moments, MaskTrace or Opened; None: timm fetches it
-    content: mmap.mmap | bytes = field(default=b"", repr=False)
+    content: tuple[mmap.mmap | bytes, ...] = field(default=(), repr=False)
 
     @cached_property
     def digest(self) -> str | None:
         """SHA-256 of the bytes that were read, hexadecimal; None for what is no file."""
-        return None if self.value is None else hashlib.sha256(self.content).hexdigest()
+        found = hashlib.sha256()
+        for each in self.content:
+            found.update(each)
+        return None if self.value is None else found.hexdigest()
 
 
 def open_source(
-    path: Path, *, trust_pickle: bool = False, own: bool = True, as_weights: bool = False
+    path: Path,
+    *,
+    trust_pickle: bool = False,
+    own: bool = True,
+    as_weights: bool = False,
+    as_features: bool = False,
 ) -> Source:
     """Open a file and tell what it is."""
-    # own=False takes checkpoints of dimlab as named tensors, as_weights whatever there is
+    # own=False takes checkpoints of dimlab as named tensors, as_weights and as_features whatever
+    # there is
     if str(path).startswith(TIMM):
         return Source(path, "weights", None)
-    ending = ending_of(path)
-    is_table = ending in TABLES or ending_of(path.with_suffix("")) in TABLES  # perhaps packed
-    if not as_weights and (is_table or ending in (".npz", ".npy")):
-        if not path.is_file():
-            what = "a folder" if path.is_dir() else "nothing there"
-            raise FileNotFoundError(f"features must be a file; got {path}, {what}.")
-        with path.open("rb") as file:
-            kind, value = _in_arrays(path, read_arrays(path, file))
-            return Source(path, kind, value, _content(file))
+    if not as_weights and _holds_arrays(path):
+        arrays, content = read_arrays(path)
+        return Source(path, *_in_arrays(path, arrays), tuple(content))
     check_file(path)
     with path.open("rb") as file:
-        if ending == ".safetensors" or is_safetensors(file):
+        kind: Kind
+        if ending_of(path) == ".safetensors" or is_safetensors(file):
             found = open_safetensors(path)
             kind, value = ("weights", found) if as_weights else _in_safetensors(path, found)
         else:
@@ -77,8 +90,17 @@ def open_source(
             elif own and has_format(payload):
                 kind, value = "checkpoint", checkpoint_in(path, file, payload)
             else:
-                kind, value = _in_torch(path, payload)
-        return Source(path, kind, value, _content(file))
+                kind, value = _in_torch(path, payload, as_features)
+        return Source(path, kind, value, (mapped(file),))
+
+
+def _holds_arrays(path: Path) -> bool:
+    """Whether a name is of arrays that are no weights: by its ending, or as it means shards."""
+    if path.is_dir():
+        return any(any(path.glob(f"{folder}data-*.arrow")) for folder in ("", "*/"))
+    endings = {ending_of(path), ending_of(path.with_suffix(""))}  # perhaps packed
+    is_pattern = not path.is_file() and glob.has_magic(str(path))
+    return is_pattern or ending_of(path) in ARRAYS or bool(endings & set(TABLES))
 
 
 def open_table(path: Path, read: Callable[[Path, BinaryIO], Any]) -> Source:
@@ -86,13 +108,7 @@ def open_table(path: Path, read: Callable[[Path, BinaryIO], Any]) -> Source:
     if not path.is_file():
         raise FileNotFoundError(f"factors must be a table; got {path}, which is not there.")
     with path.open("rb") as file:
-        return Source(path, "table", read(path, file), _content(file))
-
-
-def _content(file: BinaryIO) -> mmap.mmap | bytes:
-    """Map an open file, so that its hash is that of what was read."""
-    file.seek(0, 2)
-    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.tell() else b""
+        return Source(path, "table", read(path, file), (mapped(file),))
 
 
 def _in_arrays(path: Path, arrays: Arrays) -> Content:
@@ -106,17 +122,19 @@ def _in_safetensors(path: Path, found: Opened) -> Content:
     """Tell moments, weights and features apart."""
     if any(plain(name) in ("weight", "bias") for name in found.tensors):
         return "weights", found
-    arrays: dict[str, np.ndarray] = as_arrays(path, found.tensors)
+    arrays = as_arrays(path, found.tensors)
     if found.values.get("format") == MOMENTS:
         return "moments", moments_in(path, arrays, found.values)
     return "features", FeatureFile.of(path, Arrays(arrays), found.values)
 
 
-def _in_torch(path: Path, payload: Any) -> Content:
+def _in_torch(path: Path, payload: Any, as_features: bool) -> Content:
     """Tell features from weights: names of weights, names of features, or a plain matrix."""
-    arrays = arrays_in(payload)
+    arrays = arrays_in(path, payload)
+    if as_features:
+        return "features", FeatureFile.of(path, arrays)
     if not has_format(payload) and not any(plain(name) in ("weight", "bias") for name in arrays):
-        named = any(plain(name) in FEATURES for name in (*arrays, *arrays.unusable))
+        named = any(is_usual(name) for name in (*arrays, *arrays.unusable))
         if named or _are_features(path, arrays):
             return "features", FeatureFile.of(path, arrays)
     return "weights", opened(path, payload)

@@ -17,12 +17,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dimlab.columns import NUMBER, factor_of, numbers_of, values_of
-from dimlab.io.files import DAMAGED, Misnamed, check_fits, naming, reason_of
+from dimlab.io.files import DAMAGED, Misnamed, check_fits, json_of, naming, reason_of
 from dimlab.names import ROW, SPLIT, places_among, spelled, split_of, splits_of_rows
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
-ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".arrow")
 KEYS = ("filename", "file", "image_id")
 _SEPARATORS = {".csv": ",;\t", ".tsv": "\t,;"}  # the ending's own first
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -53,8 +53,8 @@ def read_table(path: Path, file: BinaryIO | None = None, *, index: bool = False)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # columns of mixed types, rows of other lengths
-            if ending_of(path) == ".parquet":
-                frame = _read_parquet(path, file, index)
+            if ending_of(path) in (".parquet", ".arrow"):
+                frame = _read_arrow(path, file, index)
             elif ending_of(path) in (".jsonl", ".ndjson"):
                 frame = _read_json_lines(file)
             else:
@@ -149,20 +149,31 @@ def _check_names(path: Path, names: list[str]) -> None:
     )
 
 
-def _read_parquet(path: Path, file: BinaryIO, index: bool) -> Any:
-    """Read a table; what its columns take is known before they are unpacked."""
+def _read_arrow(path: Path, file: BinaryIO, index: bool) -> Any:
+    """Read parquet or Arrow; what the columns take is known before they are unpacked."""
     import pandas as pd
-    from pyarrow import ArrowException, parquet
+    from pyarrow import ArrowException, ipc, parquet
 
     try:
-        found = parquet.read_metadata(file)
-        groups = [found.row_group(number) for number in range(found.num_row_groups)]
-        unpacked = sum(max(group.total_byte_size, 0) for group in groups)
-        check_fits(path, max(unpacked, 8 * found.num_rows * found.num_columns))
-        schema = parquet.read_schema(file)
+        if ending_of(path) == ".parquet":
+            found = parquet.read_metadata(file)
+            groups = [found.row_group(number) for number in range(found.num_row_groups)]
+            unpacked = sum(max(group.total_byte_size, 0) for group in groups)
+            check_fits(path, max(unpacked, 8 * found.num_rows * found.num_columns))
+            schema = parquet.read_schema(file)
+        else:
+            is_file = file.read(6) == b"ARROW1"
+            file.seek(0)
+            batches = ipc.open_file(file) if is_file else ipc.open_stream(file)
+            schema = batches.schema
         unread = {each.name: str(each.type) for each in schema if not _is_plain(each.type)}
-        columns = [name for name in schema.names if name not in unread] if unread else None
-        frame = pd.read_parquet(file, columns=columns)
+        columns = [name for name in schema.names if name not in unread]
+        if ending_of(path) == ".parquet":
+            table = parquet.read_table(file, columns=columns if unread else None)
+        else:
+            table = batches.read_all().select(columns)
+            table.validate(full=True)  # offsets of a damaged file may point anywhere
+        frame = table.to_pandas()
     except ArrowException as error:  # not all of them are ValueErrors
         raise Refusal(reason_of(error)) from error
     names = [each for each in frame.index.names if each is not None]
@@ -171,6 +182,19 @@ def _read_parquet(path: Path, file: BinaryIO, index: bool) -> Any:
     kept = len(names) == frame.index.nlevels or (index and not counts)
     frame = frame.reset_index(drop=bool(clash) or not kept)
     frame.attrs["unread"] = unread
+    return _with_class_names(frame, schema)
+
+
+def _with_class_names(frame: Any, schema: Any) -> Any:
+    """Write out the classes of columns that datasets of Hugging Face store as numbers."""
+    recorded = json_of((schema.metadata or {}).get(b"huggingface", b"{}"))
+    for name, kind in recorded.get("info", {}).get("features", {}).items():
+        names = kind.get("names") if isinstance(kind, dict) else None
+        if not names or name not in frame or frame[name].dtype.kind not in "iu":
+            continue
+        codes = frame[name].to_numpy()
+        if codes.size and codes.min() >= 0 and codes.max() < len(names):  # -1 is no class
+            frame[name] = np.array(names, dtype=object)[codes]
     return frame
 
 

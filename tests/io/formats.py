@@ -238,10 +238,31 @@ def features(ending):
             ".csv": lambda: table.to_csv(path, index=False),
             ".tsv": lambda: table.to_csv(path, sep="\t", index=False),
             ".parquet": lambda: table.to_parquet(path),
+            ".arrow": lambda: write_arrow(path, table),
+            ".h5": lambda: write_hdf(path, {"features": FEATURES, "labels": LABELS}),
+            ".records.pt": lambda: torch.save(
+                [{"id": name, "embedding": each} for name, each in enumerate(FEATURES)], path
+            ),
         }[ending]()
         return path
 
     return Format(make, lambda path: representation_is_sane(load_features(path)))
+
+
+def write_arrow(path, frame):
+    import pyarrow as pa
+
+    table = pa.Table.from_pandas(frame)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+
+
+def write_hdf(path, arrays):
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, compression="gzip")
 
 
 FORMATS = {
@@ -308,7 +329,7 @@ FORMATS = {
         called=("groups",),
     ),
     **{f"features{ending}": features(ending) for ending in (".npz", ".npy", ".pt", ".safetensors")},
-    **{f"features{ending}": features(ending) for ending in (".csv", ".tsv")},
+    **{f"features{ending}": features(ending) for ending in (".csv", ".tsv", ".records.pt")},
 }
 
 
@@ -335,7 +356,11 @@ if importlib.util.find_spec("dimlab.io.weights"):
 
 if importlib.util.find_spec("pyarrow"):
     FORMATS["features.parquet"] = features(".parquet")
+    FORMATS["features.arrow"] = features(".arrow")
     FORMATS["factors.parquet"] = Format(
         lambda folder: (TABLE.to_parquet(folder / "t.parquet"), folder / "t.parquet")[1],
         read_table,
     )
+
+if importlib.util.find_spec("h5py"):
+    FORMATS["features.h5"] = features(".h5")

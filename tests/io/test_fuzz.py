@@ -53,6 +53,7 @@ def outcome(form, path, file):
             # What was read in another way than it may have been meant is said, and no loss.
             for said in (
                 "left out, ",
+                "assumed: ",
                 "holds numbers as text, ",
                 "are taken as one.",
                 "are taken as two. ",

@@ -136,9 +136,9 @@ def test_the_ending_does_not_matter_but_the_content_does(small, tmp_path):
     assert load_encoder(tmp_path / "b.weights", encoder="convnet").n_dimensions == 16
     torch.save(small.state_dict(), tmp_path / "c.pth", _use_new_zipfile_serialization=False)
     assert load_encoder(tmp_path / "c.pth", encoder="convnet").n_dimensions == 16
-    (tmp_path / "d.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
-    with pytest.raises(ValueError, match=r"d\.h5 must be a torch or safetensors file"):
-        inspect_file(tmp_path / "d.h5")
+    (tmp_path / "d.mat").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(64))
+    with pytest.raises(ValueError, match=r"d\.mat must be a torch or safetensors file"):
+        inspect_file(tmp_path / "d.mat")
 
 
 def test_the_command_exits_as_it_should(small, dimlab, tmp_path):

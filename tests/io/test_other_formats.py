@@ -1,0 +1,265 @@
+"""Feature files as people save them: HDF5, AnnData, Arrow folders, shards, lists, named vectors."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dimlab.io.features import load_features
+from dimlab.io.source import open_source
+from dimlab.representation import Representation
+
+N, D = 12, 3
+FEATURES = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
+NAMES = np.array([f"img{row}.png" for row in range(N)])
+CLASSES = np.array(["cat", "dog", "owl"])[np.arange(N) % 3]
+LABELS = np.arange(N) % 3
+
+
+def assert_same(found, *, names="filename"):
+    np.testing.assert_allclose(found.features, FEATURES, rtol=1e-6)
+    assert found.meta["class_names"] == ["cat", "dog", "owl"]
+    np.testing.assert_array_equal(found.labels, LABELS)
+    if names:
+        assert found.factors[names].tolist() == NAMES.tolist()
+
+
+def objects(values):
+    array = np.empty(len(values), dtype=object)
+    array[:] = list(values)
+    return array
+
+
+def records(in_arrays):
+    vectors = torch.from_numpy(FEATURES).unbind() if in_arrays else FEATURES.tolist()
+    rows = zip(NAMES.tolist(), vectors, CLASSES.tolist(), strict=True)
+    return [{"filename": name, "embedding": vector, "label": kind} for name, vector, kind in rows]
+
+
+def batches():
+    return [
+        {"filename": NAMES[rows].tolist(), "embedding": torch.from_numpy(FEATURES[rows]),
+         "label": CLASSES[rows].tolist()}
+        for rows in (slice(0, 5), slice(5, 10), slice(10, 12))
+    ]  # fmt: skip
+
+
+def in_torch():
+    """What scripts hand to torch.save, beside tensors by usual names."""
+    text = {"filename": objects(NAMES), "label": objects(CLASSES)}
+    return {
+        "arrays": {"embeddings": FEATURES, **text},
+        "turned": {"embeddings": np.asfortranarray(FEATURES.astype(">f8")), **text},
+        "vectors in an array": {"embeddings": objects(FEATURES), **text},
+        "vectors in a list": {"embeddings": list(FEATURES), **text},
+        "records": records(True),
+        "batches": batches(),
+        "under splits": {"test": {"embeddings": FEATURES, **text}},
+    }
+
+
+@pytest.mark.parametrize("what", in_torch())
+def test_torch_files_of_arrays_and_records(what, tmp_path):
+    torch.save(in_torch()[what], tmp_path / "a.pt")
+    assert_same(load_features(tmp_path / "a.pt"))
+    assert open_source(tmp_path / "a.pt").kind == "features"
+
+
+def test_a_mapping_of_names_to_vectors_is_said_to_be_one(tmp_path, dimlab):
+    vectors = dict(zip(NAMES.tolist(), torch.from_numpy(FEATURES).unbind(), strict=True))
+    torch.save(vectors, tmp_path / "a.pt")
+    with pytest.warns(UserWarning, match=r"a.pt: assumed: each of its 12 vectors is a sample"):
+        found = load_features(tmp_path / "a.pt")
+    np.testing.assert_array_equal(found.features, FEATURES)
+    assert found.factors["file"].tolist() == NAMES.tolist()
+    pd.DataFrame({"file": NAMES[::-1], "label": CLASSES[::-1]}).to_csv("y.csv", index=False)
+    code, _, err = dimlab("ablate", "a.pt", "--labels", "y.csv", "--reader", "ridge", "--json")
+    assert (code, "assumed: each of its 12 vectors" in err) == (0, True), err
+    torch.save({"train": vectors, "test": vectors}, tmp_path / "b.pt")
+    with pytest.warns(UserWarning, match="assumed"):
+        np.testing.assert_array_equal(load_features("b.pt", split="test").features, FEATURES)
+    scores = {"scores": torch.ones(N), "labels": torch.ones(N)}  # no samples under these names
+    torch.save(scores, tmp_path / "c.pt")
+    with pytest.raises(ValueError, match=r"c.pt must hold features \(N, D\); got 'scores'"):
+        load_features(tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("style", [str, lambda row: str(np.array(row)), json.dumps])
+def test_lists_that_a_csv_holds_as_text(style, tmp_path):
+    rows = [style(row) for row in FEATURES.tolist()]
+    frame = pd.DataFrame({"filename": NAMES, "embedding": rows, "label": CLASSES})
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    found = load_features(tmp_path / "a.csv")
+    np.testing.assert_allclose(found.features, FEATURES, rtol=1e-6, atol=1e-7)
+    assert_same(found)
+    frame.assign(embedding=["[0.1 0.2 ... 0.3]"] * N).to_csv(tmp_path / "b.csv", index=False)
+    with pytest.raises(ValueError, match=r"must hold whole lists; got some that were cut short"):
+        load_features(tmp_path / "b.csv")
+
+
+def test_lines_of_json_with_vectors(tmp_path):
+    lines = [json.dumps(each) for each in records(False)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    assert_same(load_features(tmp_path / "a.jsonl"))
+    lines = [json.dumps(each) for each in FEATURES.tolist()]
+    (tmp_path / "b.jsonl").write_text("\n".join(lines))
+    np.testing.assert_allclose(load_features(tmp_path / "b.jsonl").features, FEATURES, rtol=1e-6)
+
+
+def hdf(path, arrays, **attributes):
+    h5py = pytest.importorskip("h5py", reason="the extra h5 is not installed")
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            text = array.dtype.kind == "U"
+            file.create_dataset(name, data=array.astype(object) if text else array)
+        file.attrs.update(attributes)
+    return path
+
+
+@pytest.mark.parametrize("group", ["", "test/"])
+def test_hdf5(group, tmp_path, dimlab):
+    arrays = {"features": FEATURES, "labels": CLASSES, "filename": NAMES}
+    path = hdf(tmp_path / "a.h5", {f"{group}{name}": each for name, each in arrays.items()})
+    assert_same(load_features(path))
+    code, out, err = dimlab("inspect", "a.h5", "--json")
+    assert (code, json.loads(out)["kind"]) == (0, "features"), err
+
+
+def anndata(path, *, obsm=True):
+    """As AnnData writes them: categories by their codes, an index called _index."""
+    arrays = {
+        "X": np.ones((N, 7), np.float32) if obsm else FEATURES,
+        "obs/_index": np.array([f"cell{row}" for row in range(N)]),
+        "obs/label/codes": LABELS.astype(np.int8),
+        "obs/label/categories": np.array(["cat", "dog", "owl"]),
+        "obs/filename": NAMES,
+        "var/_index": np.array([f"gene{row}" for row in range(7)]),
+    }
+    return hdf(path, arrays | ({"obsm/X_model": FEATURES} if obsm else {}))
+
+
+def test_anndata(tmp_path):
+    found = load_features(anndata(tmp_path / "a.h5ad", obsm=False))
+    assert_same(found)
+    assert found.factors["id"].tolist()[:2] == ["cell0", "cell1"]
+    with pytest.warns(UserWarning, match=r"left out.* 'X.matrix' \(12, 7\)"):
+        assert_same(load_features(anndata(tmp_path / "b.h5ad")))
+    path = anndata(tmp_path / "c.h5ad")
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        file["obsm/X_pca"] = FEATURES[:, :2]
+    with pytest.raises(ValueError, match=r"'obsm.X_model' \(12, 3\).*--features NAME"):
+        load_features(path)
+    with pytest.warns(UserWarning, match="left out"):
+        assert_same(load_features(path, features="obsm.X_model"))
+
+
+def test_hdf5_says_what_it_needs_and_follows_no_link(tmp_path, monkeypatch):
+    path = hdf(tmp_path / "a.h5", {"features": FEATURES})
+    import h5py
+
+    secret = hdf(tmp_path / "secret.h5", {"labels": LABELS})
+    with h5py.File(path, "a") as file:
+        file["labels"] = h5py.ExternalLink(str(secret), "labels")
+        file.create_dataset("site", (8,), "u1", external=[(str(secret), 0, 8)])
+    with pytest.warns(UserWarning, match="left out, as 'site' must stand in the file; got a ref"):
+        assert load_features(path).labels is None
+    with h5py.File(path, "w") as file:
+        file.create_dataset("features", (10**7, 10**7), "f4", chunks=(100, 100))
+    with pytest.raises(ValueError, match=r"a.h5 must fit into memory"):
+        load_features(path)
+    monkeypatch.setitem(__import__("sys").modules, "h5py", None)
+    with pytest.raises(ValueError, match=r'needs h5py .* Run pip install "dimlab\[h5\]"'):
+        load_features(path)
+
+
+def saved_to_disk(folder, rows, shards):
+    """As datasets.Dataset.save_to_disk writes a data set: streams of Arrow, and their names."""
+    pa = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
+    folder.mkdir(parents=True)
+    kinds = {"label": {"names": ["cat", "dog", "owl"], "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": kinds}})}
+    vectors = pa.FixedSizeListArray.from_arrays(FEATURES[rows].reshape(-1), D)
+    columns = {"embedding": vectors, "label": LABELS[rows], "filename": NAMES[rows]}
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    size = -(-len(table) // shards)
+    for shard in range(shards):
+        name = f"data-{shard:05d}-of-{shards:05d}.arrow"
+        with pa.OSFile(str(folder / name), "wb") as file:
+            with pa.ipc.new_stream(file, table.schema) as writer:
+                writer.write_table(table.slice(shard * size, size))
+    (folder / "state.json").write_text("{}")
+    return folder
+
+
+def test_a_folder_that_datasets_wrote(tmp_path, dimlab):
+    assert_same(load_features(saved_to_disk(tmp_path / "a", slice(None), 2)))
+    for split, rows in (("train", slice(0, 6)), ("test", slice(6, 12))):
+        saved_to_disk(tmp_path / "b" / split, rows, 1)
+    found = load_features(tmp_path / "b", split="test")
+    np.testing.assert_array_equal(found.features, FEATURES[6:])
+    np.testing.assert_array_equal(found.labels, LABELS[6:])
+    code, out, err = dimlab("ablate", "b", "--reader", "ridge", "--json", "--out", "o")
+    assert (code, json.loads(out)["n_train"]) == (0, 6), err
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "part.npy").touch()
+    with pytest.raises(ValueError, match=r"got .*c, a folder of part.npy. Name one of its files"):
+        load_features(tmp_path / "c")
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz", "pt", "csv"])
+def test_shards_are_read_by_a_pattern_and_one_alone_is_remarked_on(ending, tmp_path, dimlab):
+    parts = [slice(start, start + 1) for start in range(N)]
+    for number, rows in enumerate(parts):  # 10 comes behind 9
+        path = tmp_path / f"features-{number}.{ending}"
+        if ending == "npy":
+            np.save(path, FEATURES[rows])
+        elif ending == "npz":
+            np.savez(path, features=FEATURES[rows], label=CLASSES[rows])
+        elif ending == "pt":
+            torch.save({"features": FEATURES[rows], "label": CLASSES[rows].tolist()}, path)
+        else:
+            frame = pd.DataFrame(FEATURES[rows]).add_prefix("f_").assign(label=CLASSES[rows])
+            frame.to_csv(path, index=False)
+    pattern = tmp_path / f"features-*.{ending}"
+    found = load_features(pattern)
+    np.testing.assert_allclose(found.features, FEATURES, rtol=1e-6)
+    assert ending == "npy" or found.labels.tolist() == LABELS.tolist()
+    sentence = "features-3.* is one of 12 files that are numbered alike, and is read alone"
+    with pytest.warns(UserWarning, match=sentence):
+        assert len(load_features(tmp_path / f"features-3.{ending}")) == 1
+    code, out, err = dimlab("decompose", f"features-*.{ending}", "--json")
+    assert (code, json.loads(out)["n_samples"]) == (0, N), err
+    code, _, err = dimlab("redundancy", f"features-3.{ending}")
+    assert "is one of 12 files that are numbered alike" in err
+    every = [f"features-{number}.{ending}" for number in range(N)]
+    assert "numbered alike" not in dimlab("decompose", *every, "--json")[2]
+
+
+def test_shards_that_do_not_fit_are_refused(tmp_path):
+    np.save(tmp_path / "f-0.npy", FEATURES)
+    np.save(tmp_path / "f-1.npy", FEATURES[:, :2])
+    with pytest.raises(ValueError, match=r"shards of f-\*.npy must hold the same arrays"):
+        load_features(tmp_path / "f-*.npy")
+    with pytest.raises(FileNotFoundError, match=r"g-\*\.npy, which none is called"):
+        load_features(tmp_path / "g-*.npy")
+    Representation(FEATURES).save(tmp_path / "own-0.safetensors")
+    with pytest.raises(ValueError, match=r"own-0.safetensors.* dimlab wrote.* one by one"):
+        load_features(tmp_path / "own-*.safetensors")
+
+
+def test_a_distributed_checkpoint_is_called_one(tmp_path, dimlab):
+    (tmp_path / "step-10").mkdir()
+    for name in (".metadata", "__0_0.distcp"):
+        (tmp_path / "step-10" / name).touch()
+    for command in (("inspect",), ("ablate",), ("encode", "--data", "digits")):
+        code, _, err = dimlab(*command, "step-10")
+        assert code == 1
+        assert "got step-10, a torch distributed checkpoint (DCP)" in err
+        assert "torch.distributed.checkpoint.format_utils.dcp_to_torch_save('step-10', " in err
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    assert callable(dcp_to_torch_save)
