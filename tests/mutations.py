@@ -72,7 +72,7 @@ _of(
 )
 _of(
     "kernels/downdate.py", "kernels/test_downdate.py",
-    ("solve_ridge", "+= penalty * len(standardised)\n",
+    ("solve_ridge", "+= penalty * n_rows\n",
      "+= penalty\n", "test_each_dimension_and_group_equals_an_honest_solve"),
     ("removed_weights", "system.inverse[:, group] @ np.linalg.solve",
      "system.matrix[:, group] @ np.linalg.solve", "test_each_dimension_and_group_equals_an_honest_solve"),

@@ -32,7 +32,7 @@ BLOCKS = {
     "dimlab.kernels.rounding": ("_BLOCK", "_FIRST"),
     "dimlab.kernels.rows": ("_ELEMENTS",),
     "dimlab.kernels.similarity": ("_ELEMENTS",),
-    "dimlab.readers.ridge": ("_ROWS",),
+    "dimlab.readers.linear": ("ROWS", "_ELEMENTS"),
     "dimlab.probes._ranks": ("_CHUNK",),
     "dimlab.probes._erasing": ("_ELEMENTS",),
     "dimlab.probes._links": ("_ELEMENTS",),

@@ -8,7 +8,7 @@ frozen.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,21 +39,22 @@ class RidgeSystem:
     moments: np.ndarray  # (D, K) ``Z'Y``
 
 
-def solve_ridge(standardised: np.ndarray, targets: np.ndarray, *, penalty: float) -> RidgeSystem:
-    """Solve ``(Z'Z + penalty N I) W = Z'Y`` for Z (N, D) and centred Y (N, K)."""
-    gram = standardised.T @ standardised
-    gram[np.diag_indices_from(gram)] += penalty * len(standardised)
-    eigenvalues, vectors = np.linalg.eigh(gram)
-    smallest = max(eigenvalues[0], penalty * len(standardised) * 0.5)
+def solve_ridge(
+    gram: np.ndarray, moments: np.ndarray, n_rows: int, *, penalty: float
+) -> RidgeSystem:
+    """Solve ``(Z'Z + penalty N I) W = Z'Y``, given Z'Z (D, D) and Z'Y (D, K) of centred Y."""
+    zero = gram.diagonal() == 0
+    matrix = gram.copy()
+    matrix[np.diag_indices_from(matrix)] += penalty * n_rows
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    smallest = max(eigenvalues[0], penalty * n_rows * 0.5)
     inverse = (vectors / np.maximum(eigenvalues, smallest)) @ vectors.T
-    zero = ~standardised.any(axis=0)
-    moments = standardised.T @ targets
     weights = inverse @ moments
     weights[zero] = 0.0
     inverse[zero] = inverse[:, zero] = 0.0
-    inverse[zero, zero] = 1.0 / (penalty * len(standardised))
+    inverse[zero, zero] = 1.0 / (penalty * n_rows)
     condition = float(eigenvalues[-1] / smallest)
-    return RidgeSystem(inverse, weights, condition, gram, moments)
+    return RidgeSystem(inverse, weights, condition, matrix, moments)
 
 
 def refuse_ill_conditioned(system: RidgeSystem, penalty: float) -> None:
@@ -72,18 +73,6 @@ def removed_weights(system: RidgeSystem, group: np.ndarray) -> np.ndarray:
     change = system.inverse[:, group] @ np.linalg.solve(block, system.weights[group])
     change[group] = system.weights[group]
     return change
-
-
-def resolved_group_logits(
-    logits: np.ndarray, columns: np.ndarray, system: RidgeSystem, groups: list[np.ndarray]
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield blocks of groups, and logits (K, N, b) of a ridge solved again without each."""
-    n_samples, n_classes = logits.shape
-    for part in blocks(len(groups), _ELEMENTS // (n_samples * n_classes)):
-        changes = np.stack([removed_weights(system, group) for group in groups[part]], axis=2)
-        change = columns @ changes.reshape(columns.shape[1], -1)  # (N, K b)
-        change = change.reshape(n_samples, n_classes, -1).transpose(1, 0, 2)
-        yield part, logits.T[:, :, None] - change
 
 
 def nested_logits(
@@ -126,17 +115,9 @@ def greedy_order(system: RidgeSystem, *, backward: bool) -> np.ndarray:
     return order
 
 
-def single_removal_factors(columns: np.ndarray, system: RidgeSystem) -> np.ndarray:
+def single_removal_factors(system: RidgeSystem, columns: np.ndarray) -> np.ndarray:
     """Return u (N_test, D) for each single column: v is then the row of weights."""
     return (columns @ system.inverse) / np.diagonal(system.inverse)
-
-
-def group_logits(
-    logits: np.ndarray, factors: Iterable[tuple[np.ndarray, np.ndarray]]
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield each group and the logits (K, N, 1) without it, from its factors u and v."""
-    for group, (u, v) in enumerate(factors):
-        yield slice(group, group + 1), (logits - u @ v).T[:, :, None]
 
 
 def leave_out_predictions(logits: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -38,6 +38,8 @@ _ELEMENTS = 1 << 22
 _CACHED = 1 << 18  # elements of arrays that a processor's cache holds
 _N_CANDIDATES = 32
 _MOST = 1 << 19  # candidates: score and position share the 53 bits of a float64
+_TEMPORARY = 64  # bytes of temporary arrays for each of _ELEMENTS, where no budget is given
+_COPIES = 1.65  # what the allocator takes for the normalised rows, over their own size
 _FEW = 1024  # rows that may have to be scored again before a search of its own is cheaper
 
 
@@ -62,10 +64,11 @@ def find_neighbours(
     k: int,
     n_candidates: int | None = None,
     block: int | None = None,
+    memory: float | None = None,
 ) -> Iterator[NeighbourBlock]:
     """Find the k nearest train rows of every test row without each group, in blocks."""
     for (found,) in find_neighbours_without(
-        train, test, [groups], k=k, n_candidates=n_candidates, block=block
+        train, test, [groups], k=k, n_candidates=n_candidates, block=block, memory=memory
     ):
         yield found
 
@@ -78,16 +81,14 @@ def find_neighbours_without(
     k: int,
     n_candidates: int | None = None,
     block: int | None = None,
+    memory: float | None = None,
 ) -> Iterator[tuple[NeighbourBlock, ...]]:
     """Find neighbours without each group of several sets of groups, from one search."""
-    # n_candidates and block change the time and the memory, never the result
+    # n_candidates, block and memory (in GB) change the time and the space, never the result
     if not 1 <= k <= min(len(train), _MOST):
         raise Refusal(f"k must lie in 1..{min(len(train), _MOST)}; got {k}.")
     m = min(len(train), _MOST, max(k, n_candidates or max(4 * k, _N_CANDIDATES)))
-    widest = max(train.n_dimensions, *(len(groups) for groups in parts))
-    if block is None:
-        block = min(256, 4 * _ELEMENTS // len(train), _ELEMENTS // (m * widest))
-    block = max(1, block)
+    block = block or _rows_at_once(train, max(map(len, parts)), k, m, memory)
     reaches = [Reach.of(train, groups) if m < len(train) else None for groups in parts]
     for start in range(0, len(test), block):
         query = torch.arange(start, min(start + block, len(test)), device=train.device)
@@ -98,11 +99,19 @@ def find_neighbours_without(
         )
 
 
-def bytes_of_search(n_train: int, n_dimensions: int, n_groups: int, k: int) -> tuple[int, int]:
-    """Bytes that a search holds beside the features, for good and for each test row of a block."""
-    m = min(n_train, max(4 * k, _N_CANDIDATES))
-    fixed = n_train * (2 * 4 * n_dimensions + 24)
-    return fixed, 8 * n_train + 40 * m * max(n_dimensions, n_groups) + 16 * k * n_groups
+def _rows_at_once(train: Rows, n_groups: int, k: int, m: int, memory: float | None) -> int:
+    """How many test rows to search for together, with m candidates each, within GB of memory."""
+    n_train, n_dimensions = len(train), train.n_dimensions
+    each = 8 * n_train + 40 * m * max(n_dimensions, n_groups) + 16 * k * n_groups
+    if memory is None:
+        return min(256, max(1, _TEMPORARY * _ELEMENTS // each))
+    fixed = _COPIES * n_train * (8 * n_dimensions + 24)
+    if fixed + each > memory * 1e9:
+        raise Refusal(
+            f"memory must be at least {(fixed + each) / 1e9:.2g} GB for {n_train} train rows "
+            f"of {n_dimensions} dimensions; got {memory:g}. Read fewer train rows."
+        )
+    return min(256, int((memory * 1e9 - fixed) // each))
 
 
 def _find_block(
@@ -291,11 +300,18 @@ class _Others:
 
 
 def total_votes(
-    train: Rows, test: Rows, classes: Tensor, *, k: int, n_classes: int, temperature: float
+    train: Rows,
+    test: Rows,
+    classes: Tensor,
+    *,
+    k: int,
+    n_classes: int,
+    temperature: float,
+    memory: float | None = None,
 ) -> Iterator[Tensor]:
     """Give the votes (B, K) of the nearest train rows, of classes (N,), for blocks of test rows."""
     nothing = Groups.of([np.array([], dtype=np.int64)], train.n_dimensions, train.device)
-    for found in find_neighbours(train, test, nothing, k=k):
+    for found in find_neighbours(train, test, nothing, k=k, memory=memory):
         yield count_votes(
             classes[found.rows[:, 0]],
             found.similarities[:, 0],

@@ -117,8 +117,8 @@ class Groups:
 
     @classmethod
     def of(cls, groups: list[np.ndarray] | None, n_dimensions: int, device: torch.device) -> Groups:
-        """Prepare groups given as index arrays."""
-        if groups is None:
+        """Prepare groups given as index arrays; None: each dimension by itself."""
+        if groups is None or list(map(list, groups)) == [[d] for d in range(n_dimensions)]:
             return cls(None, n_dimensions, device)
         indices = [torch.as_tensor(np.unique(g).astype(np.int64), device=device) for g in groups]
         return cls(indices, n_dimensions, device)

@@ -68,7 +68,8 @@ SHARED = {
     Where kNN searches.""",
     "memory": """float, optional
     GB that the probe may take beside its inputs: kNN's search is blocked to what its outcomes
-    leave, and what does not fit is refused. It changes the time, not the result.""",
+    leave, ridge reads blocks of rows, and what cannot be blocked and does not fit is refused. It
+    changes the time, not the result.""",
     "progress": """callable, optional
     Called as ``progress(done, total)`` during the long part.""",
 }
@@ -207,8 +208,10 @@ class Task:
 
     def holding(self, n_bytes: float) -> Task:
         """Refuse ``n_bytes`` of outcomes that do not fit; the reader may take what is left."""
-        held = n_bytes + self.reader.BYTES * self.train.features.size
-        sizes = "{n_train} train rows of {n_dimensions} dimensions".format(**self.of_rows)
+        n_rows, n_dimensions = self.train.features.shape
+        of_entry, of_square = self.reader.HOLDS
+        held = n_bytes + (of_entry * n_rows + of_square * n_dimensions) * n_dimensions
+        sizes = f"{n_rows} train rows of {n_dimensions} dimensions"
         remedy = "Pass fewer rows (--max-queries, --max-train)."
         left = hold(held, self.probe, sizes, remedy, memory=self.run.memory)
         run = replace(self.run, memory=left)

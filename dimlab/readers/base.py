@@ -102,7 +102,7 @@ class Named:
     """What the readers of this package share: rows are checked, and class ids become places."""
 
     SETTINGS: ClassVar[tuple[str, ...]] = ()  # arguments of probes that it takes
-    BYTES: ClassVar[int] = 0  # that it holds for each entry of train
+    HOLDS: ClassVar[tuple[int, int]] = 0, 0  # bytes for each entry of train, and of D x D
     REFITS: ClassVar[bool] = True  # without a group, unless it is asked to be frozen
     FREEZES: ClassVar[bool] = True
     SLOW: ClassVar[bool] = False  # without a group it is really fitted again

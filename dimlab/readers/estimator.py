@@ -70,7 +70,7 @@ class Estimator:
 class AnyReader:
     """A reader of anybody's, of which copies are fitted; what it cannot do fast is done slowly."""
 
-    BYTES = 16  # for each entry of train: the model's own copies
+    HOLDS = 16, 0  # the model's own copies
     REFITS = FREEZES = True
 
     classes: np.ndarray

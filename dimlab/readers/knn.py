@@ -13,7 +13,6 @@ import numpy as np
 from dimlab.readers.base import Named, Outcomes
 from dimlab.refusals import Refusal
 
-_COPIES = 1.65  # what the allocator takes for the normalised rows, over their own size
 _LONG = 10.0  # seconds from which on the time of a search is foretold
 
 
@@ -84,12 +83,6 @@ class KNN(Named):
         smoothed: np.ndarray = np.log((shares * self.k + 1) / (self.k + len(self.classes)))
         return smoothed
 
-    def _places(self, features: np.ndarray) -> np.ndarray:
-        """Return the place (N,) of the class that wins each vote."""
-        from dimlab.kernels.neighbours import decide
-
-        return np.concatenate([decide(each).cpu().numpy() for each in self._totals(features)])
-
     def _without(
         self, features: np.ndarray, groups: list[np.ndarray], truth: np.ndarray
     ) -> Outcomes:
@@ -100,25 +93,21 @@ class KNN(Named):
         from dimlab.kernels.rows import Groups, Rows
 
         bank, queries = self._bank, Rows.of(features, self.run.device)
-        n_classes = len(self.classes)
+        n_rows, n_groups, n_classes = len(queries), len(groups), len(self.classes)
         codes = torch.from_numpy(self._train[1]).to(bank.device)
         own = torch.from_numpy(truth).to(bank.device)
-        chosen = None if _are_all(groups, bank.n_dimensions) else groups
-        nothing = Groups.of([np.array([], dtype=np.int64)], bank.n_dimensions, bank.device)
-        parts = [nothing, Groups.of(chosen, bank.n_dimensions, bank.device)]
-        if len(groups) == 0:
-            parts = parts[:1]
-        predicted = [np.empty((len(queries), len(each)), dtype=np.int64) for each in parts]
-        losses = [np.empty(each.shape) for each in predicted]
-        n_certified = 0
-        began = time.perf_counter()
-        block = self._block(len(groups))
-        for blocks in find_neighbours_without(bank, queries, parts, k=self.k, block=block):
+        sets = [[np.array([], dtype=np.int64)], *([groups] if groups else [])]
+        parts = [Groups.of(each, bank.n_dimensions, bank.device) for each in sets]
+        predicted = np.empty((n_rows, 1 + n_groups), dtype=np.int64)
+        loss = np.empty(predicted.shape)
+        n_certified, began = 0, time.perf_counter()
+        search = find_neighbours_without(bank, queries, parts, k=self.k, memory=self.run.memory)
+        for blocks in search:
             rows = slice(blocks[0].start, blocks[0].stop)
             if 0 < rows.start == rows.stop - rows.start:  # the first block prepares the bank too
-                self._foretell(time.perf_counter() - began, rows.start, len(queries), len(groups))
+                self._foretell(time.perf_counter() - began, rows.start, n_rows, n_groups)
             began = time.perf_counter() if rows.start == 0 else began
-            for place, found in enumerate(blocks):
+            for place, found in zip((slice(0, 1), slice(1, None)), blocks, strict=False):
                 winners, share = vote(
                     codes[found.rows],
                     found.similarities,
@@ -126,17 +115,14 @@ class KNN(Named):
                     n_classes=n_classes,
                     temperature=self.temperature,
                 )
-                predicted[place][rows] = winners.cpu().numpy()
+                predicted[rows, place] = winners.cpu().numpy()
                 share_of_k = share.cpu().numpy() * self.k
-                losses[place][rows] = -np.log((share_of_k + 1) / (self.k + n_classes))
+                loss[rows, place] = -np.log((share_of_k + 1) / (self.k + n_classes))
             n_certified += blocks[-1].n_certified
             if self.run.progress is not None:
-                self.run.progress(rows.stop, len(queries))
-        full, full_loss = predicted[0][:, 0], losses[0][:, 0]
-        if len(groups) == 0:
-            return Outcomes(full, predicted[0][:, 1:], full_loss, losses[0][:, 1:])
-        share_certified = float(n_certified / predicted[1].size)
-        return Outcomes(full, predicted[1], full_loss, losses[1], share_certified)
+                self.run.progress(rows.stop, n_rows)
+        certified = float(n_certified / (n_rows * n_groups)) if groups else None
+        return Outcomes(predicted[:, 0], predicted[:, 1:], loss[:, 0], loss[:, 1:], certified)
 
     def _totals(self, features: np.ndarray) -> Iterator[Any]:
         """Give the summed votes (B, K) of blocks of rows, a tensor."""
@@ -152,23 +138,8 @@ class KNN(Named):
             k=self.k,
             n_classes=len(self.classes),
             temperature=self.temperature,
+            memory=self.run.memory,
         )
-
-    def _block(self, n_groups: int) -> int | None:
-        """Return how many rows to read together to stay within the memory allowed."""
-        from dimlab.kernels.neighbours import bytes_of_search
-
-        if self.run.memory is None:
-            return None
-        n_train, n_dimensions = len(self._bank), self._bank.n_dimensions
-        rows, each = bytes_of_search(n_train, n_dimensions, max(1, n_groups), self.k)
-        fixed = _COPIES * rows
-        if fixed + each > self.run.memory * 1e9:
-            raise Refusal(
-                f"memory must be at least {(fixed + each) / 1e9:.2g} GB for {n_train} train rows "
-                f"of {n_dimensions} dimensions; got {self.run.memory:g}. Read fewer train rows."
-            )
-        return min(256, int((self.run.memory * 1e9 - fixed) // each))
 
     def _foretell(self, seconds: float, n_done: int, n_rows: int, n_groups: int) -> None:
         """Say on stderr what a long search will take, judged by its second block."""
@@ -185,10 +156,3 @@ def check_k(k: int, n_rows: int) -> None:
     """Refuse a number of neighbours outside 1 .. n_rows."""
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or not 1 <= k <= n_rows:
         raise Refusal(f"k must be an integer in 1..{n_rows}, the number of train rows; got {k}.")
-
-
-def _are_all(groups: list[np.ndarray], n_dimensions: int) -> bool:
-    """Whether the groups are all dimensions, each alone and in order."""
-    return len(groups) == n_dimensions and all(
-        len(group) == 1 and group[0] == d for d, group in enumerate(groups)
-    )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from dimlab.kernels.blocks import blocks
 from dimlab.kernels.downdate import (
     first_largest,
-    group_logits,
     leave_out_losses,
     leave_out_predictions,
     log_losses,
@@ -19,7 +19,8 @@ from dimlab.kernels.rounding import eps_of, spread_floor
 from dimlab.readers.base import Named, Outcomes, class_codes
 from dimlab.refusals import Refusal
 
-_TINY = 1e-140  # a spread whose square float64 does not hold well
+ROWS = 4096  # that are standardised together: no second copy of the features is held
+_ELEMENTS = 1 << 22  # of weights and logits without a block of groups
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,19 +33,17 @@ class Standardiser:
     @classmethod
     def fit(cls, features: np.ndarray, precision: str | None = None) -> Standardiser:
         """Measure the columns of features (N, D), stored in a precision: by default their own."""
-        eps = eps_of(precision or np.asarray(features).dtype.name)
-        features = np.asarray(features, dtype=np.float64)
-        mean = features.mean(axis=0)
-        scale = features.std(axis=0)
-        low, high = features.min(axis=0), features.max(axis=0)
+        eps = eps_of(precision or features.dtype.name)
+        mean = features.mean(axis=0, dtype=np.float64)
+        low, high = (each.astype(np.float64) for each in (features.min(0), features.max(0)))
+        # squares in units of a power of two near the largest deviation stay within float64
+        spread = np.maximum(high - mean, mean - low)
+        unit = np.exp2(np.floor(np.log2(np.where(spread > 0, spread, 1.0))))
+        squares = np.zeros(len(mean))
+        for rows in blocks(len(features), ROWS):
+            squares += (((features[rows] - mean) / unit) ** 2).sum(axis=0)
+        scale = unit * np.sqrt(squares / len(features))
         size = np.maximum(np.abs(low), np.abs(high))
-        tiny = np.flatnonzero(scale < _TINY)
-        if len(tiny):  # their squares are lost, unless what varies is made larger first
-            centred = features[:, tiny] - mean[tiny]
-            largest = np.abs(centred).max(axis=0)
-            varies = (largest > 0) & (features[:, tiny].max(axis=0) > features[:, tiny].min(axis=0))
-            tiny, centred, largest = tiny[varies], centred[:, varies], largest[varies]
-            scale[tiny] = largest * np.sqrt(np.mean((centred / largest) ** 2, axis=0))
         scale[(low == high) | (scale <= spread_floor(size, eps))] = 0.0
         return cls(mean, scale)
 
@@ -67,7 +66,10 @@ class Linear(Named):
     intercept: np.ndarray
 
     def _scores(self, features: np.ndarray) -> np.ndarray:
-        return self.standardise(features) @ self.weights + self.intercept
+        scores = np.empty((len(features), self.weights.shape[1]))
+        for rows in blocks(len(features), ROWS):
+            scores[rows] = self.standardise(features[rows]) @ self.weights + self.intercept
+        return scores
 
     def predict_filled(
         self,
@@ -78,17 +80,61 @@ class Linear(Named):
         target: np.ndarray,
     ) -> Outcomes:
         """Read rows (N, D) of known classes (N,) with the train mean or zero for each group."""
-        logits, columns = self.predict(features), self.standardise(features)
-        if fill == "zero":
-            columns -= self.standardise(np.zeros((1, columns.shape[1])))
-        truth, temperature = class_codes(target, self.classes), self._temperature()
-        alone = alone_in(groups)
-        if alone is not None:
-            return collect_singles(
-                logits, columns[:, alone], self.weights[alone], truth, temperature
-            )
-        factors = ((columns[:, group], self.weights[group]) for group in groups)
-        return collect(logits, group_logits(logits, factors), truth, len(groups), temperature)
+
+        def lost(group: np.ndarray) -> np.ndarray:
+            weights = np.zeros_like(self.weights)
+            weights[group] = self.weights[group]
+            return weights
+
+        zero = np.zeros((1, len(self.weights)))
+        shift = self.standardise(zero) if fill == "zero" else zero
+        truth = class_codes(target, self.classes)
+        return self._less(features, groups, truth, lambda columns: columns, lost, shift)
+
+    def _less(
+        self,
+        features: np.ndarray,
+        groups: Sequence[np.ndarray],
+        truth: np.ndarray,
+        factors: Callable[[np.ndarray], np.ndarray],
+        lost: Callable[[np.ndarray], np.ndarray],
+        shift: np.ndarray | float = 0.0,
+    ) -> Outcomes:
+        """Read rows with what each group adds to the logits taken off them, in blocks of rows."""
+        # Of standardised columns Z less the shift: a dimension d takes off the product of column d
+        # of factors(Z) (N, D) and its weights, a group g takes off Z @ lost(g), (D, K). Everything
+        # is read as without a group of nothing, so what changes nothing differs by exactly 0.
+        n_rows, (n_dimensions, n_classes) = len(features), self.weights.shape
+        temperature = self._temperature()
+        predicted = np.empty((n_rows, 1 + len(groups)), dtype=np.int64)
+        loss = np.empty(predicted.shape)
+        singles = len(groups) > 0 and all(len(group) == 1 for group in groups)
+        alone = np.concatenate(groups) if singles else None
+        groups = [np.array([], dtype=np.int64), *groups]
+        size = (
+            len(groups) if alone is not None else _ELEMENTS // (max(n_dimensions, ROWS) * n_classes)
+        )
+        for part in blocks(len(groups), size):
+            if alone is not None:
+                taken = np.vstack([np.zeros((1, n_classes)), self.weights[alone]])
+            else:
+                taken = np.stack([lost(group) for group in groups[part]], axis=2)
+            for rows in blocks(n_rows, ROWS):
+                columns = self.standardise(features[rows])
+                logits = columns @ self.weights + self.intercept
+                columns -= shift
+                if alone is not None:
+                    u = np.column_stack([np.zeros(len(columns)), factors(columns)[:, alone]])
+                    predicted[rows] = leave_out_predictions(logits, u, taken)
+                    given = logits / temperature, u, taken / temperature
+                    loss[rows] = leave_out_losses(*given, truth[rows])
+                    continue
+                less = columns @ taken.reshape(n_dimensions, -1)
+                less = less.reshape(len(columns), n_classes, -1).transpose(1, 0, 2)
+                without = logits.T[:, :, None] - less
+                predicted[rows, part] = first_largest(without, tied_within(logits)[:, None])
+                loss[rows, part] = log_losses(without / temperature, truth[rows])
+        return Outcomes(predicted[:, 0], predicted[:, 1:], loss[:, 0], loss[:, 1:])
 
     def _temperature(self) -> float:
         """Return what the scores are divided by to be a probability's logarithm."""
@@ -99,46 +145,3 @@ def check_penalty(penalty: float) -> None:
     """Refuse a penalty that is not positive."""
     if not (np.isfinite(penalty) and penalty > 0):
         raise Refusal(f"penalty must be > 0; got {penalty:g}.")
-
-
-def alone_in(groups: Sequence[np.ndarray]) -> np.ndarray | slice | None:
-    """Return the dimensions (G,) that are removed one by one, or None where groups are larger."""
-    if len(groups) == 0 or any(len(group) != 1 for group in groups):
-        return None
-    dimensions = np.concatenate(groups)
-    in_order = np.array_equal(dimensions, np.arange(len(groups)))
-    return slice(0, len(groups)) if in_order else dimensions  # a slice copies nothing
-
-
-def collect(
-    logits: np.ndarray,
-    parts: Iterable[tuple[slice, np.ndarray]],
-    truth: np.ndarray,
-    n_groups: int,
-    temperature: float,
-) -> Outcomes:
-    """Collect outcomes from logits (N, K), and those (K, N, b) without blocks of groups."""
-    ablated = np.empty((len(logits), n_groups), dtype=np.int64)
-    loss, slack = np.empty(ablated.shape), tied_within(logits)
-    for part, without in parts:
-        ablated[:, part] = first_largest(without, slack[:, None])
-        loss[:, part] = log_losses(without / temperature, truth)
-    full_loss = log_losses(logits.T / temperature, truth)
-    return Outcomes(first_largest(logits.T, slack), ablated, full_loss, loss)
-
-
-def collect_singles(
-    logits: np.ndarray, u: np.ndarray, v: np.ndarray, truth: np.ndarray, temperature: float
-) -> Outcomes:
-    """Collect outcomes of the logits ``logits - u_d v_d`` for each dimension d."""
-    calibrated, weights = logits / temperature, v / temperature
-    # by the same arithmetic as the rest: what changes nothing has a difference of exactly 0
-    full_loss = leave_out_losses(
-        calibrated, np.zeros((len(u), 1)), np.zeros((1, v.shape[1])), truth
-    )
-    return Outcomes(
-        first_largest(logits.T, tied_within(logits)),
-        leave_out_predictions(logits, u, v),
-        full_loss[:, 0],
-        leave_out_losses(calibrated, u, weights, truth),
-    )

@@ -13,7 +13,7 @@ from dimlab.cuts import held_out
 from dimlab.kernels.downdate import log_losses
 from dimlab.readers.base import Outcomes, checked_rows
 from dimlab.readers.estimator import refit_each
-from dimlab.readers.linear import Linear, Standardiser, check_penalty, collect
+from dimlab.readers.linear import Linear, Standardiser, check_penalty
 
 _INVERSE_PENALTIES = 10.0 ** np.arange(-4, 3)
 _HELD_OUT = 0.2
@@ -73,7 +73,7 @@ class Logistic(Linear):
     1.0
     """
 
-    BYTES: ClassVar = 28  # three standardised copies
+    HOLDS: ClassVar = 28, 0  # three standardised copies
     REFITS: ClassVar = False
     SLOW: ClassVar = True
     name: ClassVar = "logistic"
@@ -146,8 +146,7 @@ class Logistic(Linear):
             return self._refitted(group, features, logits)
 
         without = refit_each(self.name, groups, refitted, once, self.run)
-        parts = ((slice(g, g + 1), each.T[:, :, None]) for g, each in enumerate(without))
-        return collect(logits, parts, truth, len(groups), 1.0)
+        return Outcomes.of_scores(logits, without, truth, len(groups))
 
     def _refitted(self, group: np.ndarray, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Return the logits (N, K) of a reader fitted without a group."""

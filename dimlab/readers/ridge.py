@@ -4,35 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar
 
 import numpy as np
 
+from dimlab.kernels.blocks import blocks
 from dimlab.kernels.downdate import (
-    RidgeSystem,
     first_largest,
     greedy_order,
     log_losses,
     nested_logits,
     refuse_ill_conditioned,
-    resolved_group_logits,
+    removed_weights,
     single_removal_factors,
     solve_ridge,
     tied_within,
 )
 from dimlab.readers.base import Outcomes
-from dimlab.readers.linear import (
-    Linear,
-    Standardiser,
-    alone_in,
-    check_penalty,
-    collect,
-    collect_singles,
-)
+from dimlab.readers.linear import ROWS, Linear, Standardiser, check_penalty
 
 _CALIBRATED = 10_000  # train rows, at most, that the temperature is fitted on
-_ROWS = 4096  # read together behind every number of removals
 
 
 @dataclass(eq=False)
@@ -82,7 +74,7 @@ class Ridge(Linear):
     """
 
     SETTINGS: ClassVar = ("penalty",)
-    BYTES: ClassVar = 20  # two standardised copies
+    HOLDS: ClassVar = 0, 48  # six square matrices, no copy of the features
     name: ClassVar = "ridge"
 
     penalty: float = 1e-3
@@ -93,11 +85,15 @@ class Ridge(Linear):
     def _fit(self, features: np.ndarray, codes: np.ndarray) -> None:
         """Solve the normal equations."""
         self.standardise = Standardiser.fit(features, self.run.precision)
-        targets = np.eye(len(self.classes))[codes]
-        self.intercept = targets.mean(axis=0)
-        self.system: RidgeSystem = solve_ridge(
-            self.standardise(features), targets - self.intercept, penalty=self.penalty
-        )
+        self.intercept = np.bincount(codes) / len(codes)
+        targets = np.eye(len(self.classes)) - self.intercept
+        gram = np.zeros((features.shape[1],) * 2)
+        moments = np.zeros((features.shape[1], len(self.classes)))
+        for rows in blocks(len(features), ROWS):
+            columns = self.standardise(features[rows])
+            gram += columns.T @ columns
+            moments += columns.T @ targets[codes[rows]]
+        self.system = solve_ridge(gram, moments, len(features), penalty=self.penalty)
         self.weights = self.system.weights
         vars(self).pop("_calibrated", None)
 
@@ -105,15 +101,11 @@ class Ridge(Linear):
         self, features: np.ndarray, groups: list[np.ndarray], truth: np.ndarray
     ) -> Outcomes:
         """Solve again without each group, in closed form."""
-        logits, columns = self._scores(features), self.standardise(features)
-        temperature = self._temperature()
         refuse_ill_conditioned(self.system, self.penalty)
-        alone = alone_in(groups)
-        if alone is not None:
-            u = single_removal_factors(columns, self.system)[:, alone]
-            return collect_singles(logits, u, self.weights[alone], truth, temperature)
-        parts = resolved_group_logits(logits, columns, self.system, groups)
-        return collect(logits, parts, truth, len(groups), temperature)
+        factors, lost = (
+            partial(each, self.system) for each in (single_removal_factors, removed_weights)
+        )
+        return self._less(features, groups, truth, factors, lost)
 
     def predict_in_turn(
         self, features: np.ndarray, groups: Sequence[np.ndarray], counts: np.ndarray
@@ -145,10 +137,9 @@ class Ridge(Linear):
         n_gone = np.concatenate([[0], np.cumsum([len(group) for group in groups])])[counts]
         wanted = {int(len(kept_order) - gone): place for place, gone in enumerate(n_gone)}
         predicted = np.empty((len(features), len(counts)), dtype=np.int64)
-        for start in range(0, len(features), _ROWS):
-            rows = slice(start, start + _ROWS)
+        for rows in blocks(len(features), ROWS):
             columns = self.standardise(features[rows])
-            slack = tied_within(self.predict(features[rows]))
+            slack = tied_within(columns @ self.weights + self.intercept)
             for n_kept, logits in enumerate(nested_logits(columns, self.system, kept_order)):
                 if n_kept in wanted:
                     scores = (logits + self.intercept).T
