@@ -14,6 +14,7 @@ from dimlab.names import FILES, word_of
 from dimlab.probes import all_probes, needs_of
 from dimlab.probes._factors import notes_of, usable
 from dimlab.probes.erase import erase
+from dimlab.readers.base import name_of as name_of_reader
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import name_of
@@ -67,7 +68,7 @@ def examine(
     mask : DimensionMask, optional
         The learned mask.
     reader : {"ridge", "knn", "logistic"}, default="ridge"
-        Reader for ablation and confirmed harm.
+        Reader for ablation and confirmed harm; evaluated beside kNN and ridge.
     n_permutations : int, default=1000
         Permutations of factors.
     seed : int, default=0
@@ -119,8 +120,9 @@ def examine(
     views = test.views is not None and len(test.views) > 1
     rows = test.per_view() if views and test.view_factors else test
     there = _what_is_there(train, test, rows, trace)
+    readers = {"knn": "knn", "ridge": "ridge"} | {name_of_reader(reader): reader}
     settings: dict[str, dict[str, Any]] = {
-        "evaluate": {"readers": ("knn", "ridge")},
+        "evaluate": {"readers": list(readers.values())},
         "correlate": {"n_draws": 50},
         "attribute": {"erased": None, "n_permutations": n_permutations},
     }

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.linalg import sqrtm
 from scipy.special import log_softmax
+from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression, Perceptron, RidgeClassifier
@@ -23,7 +25,7 @@ import dimlab
 from dimlab import examine, readers
 from dimlab.probes.ablate import ablate
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
-from dimlab.probes.confirm_harmful import confirm_harmful
+from dimlab.probes.confirm_harmful import confirm_harmful, split_and_confirm
 from dimlab.probes.erase import erase
 from dimlab.probes.evaluate import evaluate
 from dimlab.probes.random_masks import random_masks
@@ -89,7 +91,10 @@ def test_every_probe_takes_anybodys_reader(probe, reader, splits):
 @pytest.mark.parametrize("reader", [Nearest(), Quick(), KNN(k=3), RidgeClassifier()])
 def test_a_report_is_measured_with_it(reader, splits):
     results = examine(*splits, reader=reader, n_permutations=99)
-    assert results["ablation"].reader == results["harmful"].reader != "ridge"
+    name = results["ablation"].reader
+    assert name == results["harmful"].reader != "ridge"
+    usual = ["knn", "ridge"]
+    assert list(results["evaluation"].reader) == usual + [name] * (name not in usual)
 
 
 def test_a_fast_way_is_taken_and_answers_as_refits_do(splits):
@@ -260,6 +265,58 @@ def test_a_class_and_its_name_in_the_list_are_a_reader(splits, monkeypatch):
     with pytest.raises(ValueError, match=r"'logistic', 'nearby'; got 'tree'"):
         ablate(*splits, reader="tree")
     assert dimlab.readers is readers
+
+
+def test_a_classifier_without_a_seed_gets_that_of_the_probe(splits):
+    """A stratified dummy's predictions are drawn: by the seed, not by NumPy's global generator."""
+    model, options = DummyClassifier(strategy="stratified"), {"groups": [[0]]}
+    for reader in (model, make_pipeline(StandardScaler(), model)):
+        found = [
+            ablate(*splits, reader=reader, seed=each, **options).full_score for each in range(4)
+        ]
+        for seed, score in enumerate(found):
+            given = clone(model).set_params(random_state=seed)
+            assert ablate(*splits, reader=given, **options).full_score == score
+        assert len(set(found)) > 1
+    assert model.random_state is None
+
+
+PIPELINE = make_pipeline(StandardScaler(), LogisticRegression(C=0.5))
+
+
+def test_confirmed_harm_is_that_of_a_loop_over_refits(splits):
+    train, test = splits
+    right = [
+        clone(PIPELINE).fit(np.delete(train.features, d, 1), train.labels)
+        .predict(np.delete(test.features, d, 1)) == test.labels
+        for d in range(5)
+    ]  # fmt: skip
+    full = clone(PIPELINE).fit(train.features, train.labels).predict(test.features) == test.labels
+    change = full[:, None].astype(np.int8) - np.array(right).T
+    draws = np.random.default_rng(5)
+    q, share = split_and_confirm(change, (test.labels - 2) // 3, draws, 6)
+    found = confirm_harmful(*splits, reader=PIPELINE, n_splits=6, seed=5)
+    np.testing.assert_array_equal(found.q_aggregated, q)
+    np.testing.assert_array_equal(found.selected_share, share)
+    np.testing.assert_allclose(found.importance, change.mean(axis=0))
+
+
+def test_the_task_behind_an_erasure_is_that_of_a_refit(splits):
+    """Dimensions are set to their train mean; LEACE takes off what covaries with the factor."""
+    train, test = splits
+    found = erase(*splits, factor="f", n_removed=2, n_random=1, n_bootstrap=1, reader=PIPELINE)
+    mean = train.features.mean(axis=0)
+    x, factor = train.features - mean, train.factors["f"] - train.factors["f"].mean()
+    whiten = np.linalg.inv(np.real(sqrtm(x.T @ x / 90)))
+    direction = whiten @ (x.T @ factor)
+    direction /= np.linalg.norm(direction)
+    leace = np.eye(5) - np.linalg.inv(whiten) @ np.outer(direction, direction) @ whiten
+    zero = np.eye(5)
+    zero[found.dimensions] = 0
+    for way, map_ in (("nothing", np.eye(5)), ("dimensions", zero), ("LEACE", leace)):
+        rows = [(each.features - mean) @ map_.T + mean for each in (train, test)]
+        expected = clone(PIPELINE).fit(rows[0], train.labels).score(rows[1], test.labels)
+        assert found.accuracy[found.ways.index(way), 0] == expected, way
 
 
 def test_copies_of_readers_do_not_warn(splits):
