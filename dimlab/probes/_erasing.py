@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dimlab.basis import Basis
+from dimlab.kernels.blocks import blocks
 from dimlab.kernels.effects import f_statistics, without_class_means
 from dimlab.kernels.erasure import (
     Removal,
@@ -20,7 +21,7 @@ from dimlab.kernels.means import bootstrap_sums
 from dimlab.kernels.paired import cluster_quantile, paired_interval
 from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, kind_of
 from dimlab.probes._reading import Task
-from dimlab.readers.base import running
+from dimlab.readers.base import Split, running
 from dimlab.readers.ridge import Ridge
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
@@ -39,63 +40,48 @@ _DECIMALS = 10  # of effects that are put in order
 _OF_SWEEP = 5  # draws of the random ways at each size of the sweep
 
 
-@dataclass(frozen=True, eq=False)
-class Order:
-    """Dimensions by falling effect on train, of which the first ``count`` are named."""
+Map = Removal | np.ndarray | None  # a linear map, the dimensions that are kept, or all of them
+
+
+class Order(NamedTuple):
+    """Dimensions by falling effect on train, of which the first are named."""
 
     order: np.ndarray
-    count: int
-
-    @property
-    def chosen(self) -> np.ndarray:
-        return self.order[: self.count]
+    chosen: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class Job:
+class Job(NamedTuple):
     """One removal: of dimensions, of directions, or by LEACE."""
 
     way: str
     chosen: np.ndarray
     of_sweep: bool = False
 
-    def map_of(
-        self, readings: Readings, space: Basis | None, back: np.ndarray
-    ) -> Removal | np.ndarray | None:
-        if self.way == NOTHING:
-            return None
-        if self.way in (LEACE, LEACE_GIVEN_LABEL):
-            return readings.eraser(given_label=self.way == LEACE_GIVEN_LABEL)
-        if self.way in (DIMENSIONS, RANDOM_DIMENSIONS) or space is None:
-            return np.setdiff1d(np.arange(readings.n_dimensions), self.chosen)
-        return without_directions(space.directions, back, self.chosen)
-
 
 def jobs_of(
     orders: Mapping[str, Order],
-    space: Basis | None,
-    n_dimensions: int,
+    pools: Mapping[str, int],
     n_random: int,
     sweeps: bool,
     rng: np.random.Generator,
 ) -> list[Job]:
-    """List all removals, those of the sweep last."""
+    """List all removals of so many of the pools, those of the sweep last."""
     nothing = np.array([], dtype=np.int64)
     heads, rest = [Job(NOTHING, nothing)], [Job(NOTHING, nothing, of_sweep=True)]
-    for way, order in orders.items():
-        pool = n_dimensions if way == DIMENSIONS or space is None else space.directions.shape[1]
-        if order.count:
-            heads.append(Job(way, order.chosen))
-            heads += [
-                Job(f"random {way}", rng.permutation(pool)[: order.count]) for _ in range(n_random)
-            ]
+
+    def removed(way: str, chosen: np.ndarray, n_draws: int, of_sweep: bool) -> list[Job]:
+        drawn = [rng.permutation(pools[way])[: len(chosen)] for _ in range(n_draws)]
+        return [
+            Job(way, chosen, of_sweep),
+            *(Job(f"random {way}", each, of_sweep) for each in drawn),
+        ]
+
+    for way, (order, chosen) in orders.items():
+        if len(chosen):
+            heads += removed(way, chosen, n_random, of_sweep=False)
         size = 1
-        while sweeps and size < pool:
-            rest.append(Job(way, order.order[:size], of_sweep=True))
-            rest += [
-                Job(f"random {way}", rng.permutation(pool)[:size], of_sweep=True)
-                for _ in range(min(n_random, _OF_SWEEP))
-            ]
+        while sweeps and size < pools[way]:
+            rest += removed(way, order[:size], min(n_random, _OF_SWEEP), of_sweep=True)
             size *= 2
     heads += [Job(LEACE, nothing), Job(LEACE_GIVEN_LABEL, nothing)]
     return heads + (rest if sweeps else [])
@@ -125,7 +111,7 @@ def by_effect(
     effect, label_effect = np.nan_to_num(found.given_label[:, 0]), np.nan_to_num(found.of_label)
     order = np.argsort(-effect.round(_DECIMALS), kind="stable")
     if n_removed is not None:
-        return Order(order, min(n_removed, len(order) - 1))
+        return Order(order, order[: min(n_removed, len(order) - 1)])
     p_value = np.ones(len(order))
     for level in factors.levels(within):  # at most one: rows, or clusters, that a factor is told by
         columns = level.columns[level.tested[0]]
@@ -136,21 +122,31 @@ def by_effect(
     carries = (q_value <= _SIGNIFICANT) & (effect >= IDENTIFIABLE) & (effect >= label_effect)
     # those that carry more of the label may stand between: they come later
     order = np.concatenate([order[carries[order]], order[~carries[order]]])
-    return Order(order, min(int(carries.sum()), len(order) - 1))
+    return Order(order, order[: min(int(carries.sum()), len(order) - 1)])
 
 
-class Read:
+class Read(NamedTuple):
     """What readers make of one split behind one map."""
 
-    def __init__(self, errors: np.ndarray, spread: np.ndarray, right: np.ndarray) -> None:
-        self.errors = errors  # (N, 2): squared errors of the factor, plain and given the label
-        self.spread = spread  # (N, 2): squared deviations of the targets
-        self.right = right  # (N,) bool: task samples read correctly
+    errors: np.ndarray  # (N, 2): squared errors of the factor, plain and given the label
+    spread: np.ndarray  # (N, 2): squared deviations of the targets
+    right: np.ndarray  # (N,) bool: task samples read correctly
 
     @property
     def r_squared(self) -> np.ndarray:
         """Plain and given the label, (2,)."""
         return _r_squared(self.errors.sum(axis=0), self.spread.sum(axis=0))
+
+
+class Judged(NamedTuple):
+    """Rows of one split that are read, and what is to be read."""
+
+    centred: np.ndarray  # (N, D) less the means of train
+    within: np.ndarray  # (N, D) less the means of each class
+    truth: np.ndarray
+    targets: np.ndarray  # (N, T)
+    targets_within: np.ndarray
+    spread: np.ndarray  # as of `Read`
 
 
 class Readings:
@@ -160,89 +156,92 @@ class Readings:
         self,
         task: Task,
         targets: np.ndarray,
-        judged: list[tuple[np.ndarray, np.ndarray, np.ndarray]],
+        judged: list[tuple[Split, np.ndarray]],
+        space: Basis | None,
         penalty: float,
     ) -> None:
         features, codes, precision = task.train.features, task.train.codes, task.run.precision
-        self.n_dimensions = features.shape[1]
         self._n_targets = targets.shape[1]
-        onehot = np.eye(int(codes.max()) + 1)[codes]
+        onehot = np.eye(len(task.classes))[codes]
         self._joint = RidgeMoments.of(features, np.hstack([targets, onehot]), precision)
         self._within = RidgeMoments.of(
             without_class_means(features, codes), without_class_means(targets, codes), precision
         )
         self._penalty = penalty
+        self._space = space
+        self._back = None if space is None else np.linalg.pinv(space.directions)
         self._weights: list[np.ndarray] = []
         self._own: list[np.ndarray] = []
         self._predicted: list[list[np.ndarray]] = []  # of readers other than ridge
-        self._judged = []
-        for rows, truth, values in judged:
-            own = np.unique(truth, return_inverse=True)[1]
-            within = without_class_means(values, own)
-            deviation = values - values.mean(axis=0)
-            spread = np.column_stack([(deviation**2).sum(axis=1), (within**2).sum(axis=1)])
-            centred = rows.astype(np.float64) - self._joint.mean
-            self._judged.append(
-                (centred, without_class_means(rows, own), truth, values, within, spread)
-            )
+        self._judged = [self._prepared(side, values) for side, values in judged]
         reader = task.reader
         self.in_closed_form = isinstance(reader, Ridge) and reader.penalty == penalty
         if not self.in_closed_form and hasattr(reader, "chosen"):  # its settings, once for all maps
             reader = running(reader, task.run).chosen(features, codes)
         self._task = replace(task, reader=reader)
 
-    def eraser(self, *, given_label: bool) -> Removal:
-        """Map that LEACE gives on train."""
-        moments = self._within if given_label else self._joint
-        cross = moments.cross[:, : self._n_targets]
-        return least_squares_eraser(moments.gram / moments.n_samples, cross / moments.n_samples)
+    def _prepared(self, side: Split, values: np.ndarray) -> Judged:
+        codes = np.unique(side.codes, return_inverse=True)[1]
+        within, deviation = without_class_means(values, codes), values - values.mean(axis=0)
+        spread = np.column_stack([(deviation**2).sum(axis=1), (within**2).sum(axis=1)])
+        centred = side.features.astype(np.float64) - self._joint.mean
+        rows_within = without_class_means(side.features, codes)
+        return Judged(centred, rows_within, side.codes, values, within, spread)
 
-    def fit_behind(self, map_: Removal | np.ndarray | None) -> None:
-        """Fit all readers behind one more map."""
+    def map_of(self, job: Job) -> Map:
+        """Return the map that takes off what a job removes, as train has it."""
+        if job.way == NOTHING:
+            return None
+        if job.way in (LEACE, LEACE_GIVEN_LABEL):
+            moments = self._within if job.way == LEACE_GIVEN_LABEL else self._joint
+            cross = moments.cross[:, : self._n_targets] / moments.n_samples
+            return least_squares_eraser(moments.gram / moments.n_samples, cross)
+        if job.way in (DIMENSIONS, RANDOM_DIMENSIONS) or self._space is None or self._back is None:
+            return np.setdiff1d(np.arange(len(self._joint.mean)), job.chosen)
+        return without_directions(self._space.directions, self._back, job.chosen)
+
+    def fit_behind(self, job: Job) -> int:
+        """Fit all readers behind one more map; return how many directions it takes off."""
+        map_ = self.map_of(job)
         self._weights.append(self._joint.weights_behind(map_, self._penalty))
         self._own.append(self._within.weights_behind(map_, self._penalty))
-        if self.in_closed_form:
-            return
-        train = self._task.train
-        mapped = train._replace(features=self._mapped(train.features, map_))
-        fitted = self._task.aside(mapped, mapped).fit()
-        self._predicted.append(
-            [
-                fitted.classify(self._mapped(each[0] + self._joint.mean, map_))
-                for each in self._judged
-            ]
-        )
+        if not self.in_closed_form:
+            train, mean = self._task.train, self._joint.mean
+            mapped = train._replace(features=self._mapped(train.features, map_))
+            fitted = self._task.aside(mapped, mapped).fit()
+            seen = (self._mapped(each.centred + mean, map_) for each in self._judged)
+            self._predicted.append([fitted.classify(each) for each in seen])
+        return map_.rank if isinstance(map_, Removal) else len(job.chosen)
 
     def read(self) -> list[list[Read]]:
-        """Read every split behind every map, all maps at once in blocks of rows."""
-        n_maps, n_targets = len(self._weights), self._n_targets
-        weights, own = np.hstack(self._weights), np.hstack(self._own)
-        found: list[list[Read]] = [[] for _ in range(n_maps)]
-        for place, (centred, within, truth, values, values_within, spread) in enumerate(
-            self._judged
-        ):
-            errors = np.empty((n_maps, len(truth), 2))
-            right = np.empty((n_maps, len(truth)), dtype=bool)
-            step = max(1, _ELEMENTS // (weights.shape[1] + own.shape[1]))
-            for start in range(0, len(truth), step):
-                rows = slice(start, start + step)
-                logits = (centred[rows] @ weights).reshape(-1, n_maps, weights.shape[1] // n_maps)
-                logits += self._joint.target_mean
-                gap = values[rows, None] - logits[..., :n_targets]
-                errors[:, rows, 0] = (gap**2).sum(axis=2).T
-                gap = values_within[rows, None] - (within[rows] @ own).reshape(
-                    -1, n_maps, n_targets
-                )
-                errors[:, rows, 1] = (gap**2).sum(axis=2).T
-                task = logits[..., n_targets:]
-                first = (task >= task.max(axis=2, keepdims=True) - _TIED).argmax(axis=2)
-                right[:, rows] = first.T == truth[rows]
-            for each in range(n_maps):
-                correct = self._predicted[each][place] == truth if self._predicted else right[each]
-                found[each].append(Read(errors[each], spread, correct))
-        return found
+        """Read every split behind every map: one list a map, one entry a split."""
+        of_splits = [self._read(place, judged) for place, judged in enumerate(self._judged)]
+        return [list(each) for each in zip(*of_splits, strict=True)]
 
-    def _mapped(self, features: np.ndarray, map_: Removal | np.ndarray | None) -> np.ndarray:
+    def _read(self, place: int, judged: Judged) -> list[Read]:
+        """Read one split behind all maps at once, in blocks of rows."""
+        n_maps, n_targets, n_rows = len(self._weights), self._n_targets, len(judged.truth)
+        weights, own = np.hstack(self._weights), np.hstack(self._own)
+        errors = np.empty((n_maps, n_rows, 2))
+        right = np.empty((n_maps, n_rows), dtype=bool)
+        for rows in blocks(n_rows, _ELEMENTS // (weights.shape[1] + own.shape[1])):
+            logits = (judged.centred[rows] @ weights).reshape(
+                -1, n_maps, weights.shape[1] // n_maps
+            )
+            logits += self._joint.target_mean
+            within = (judged.within[rows] @ own).reshape(-1, n_maps, n_targets)
+            for each, (values, found) in enumerate(
+                ((judged.targets, logits[..., :n_targets]), (judged.targets_within, within))
+            ):
+                errors[:, rows, each] = ((values[rows, None] - found) ** 2).sum(axis=2).T
+            task = logits[..., n_targets:]
+            first = (task >= task.max(axis=2, keepdims=True) - _TIED).argmax(axis=2)
+            right[:, rows] = first.T == judged.truth[rows]
+        if self._predicted:
+            right = np.array([each[place] == judged.truth for each in self._predicted])
+        return [Read(errors[m], judged.spread, right[m]) for m in range(n_maps)]
+
+    def _mapped(self, features: np.ndarray, map_: Map) -> np.ndarray:
         if map_ is None:
             return features
         if isinstance(map_, np.ndarray):
@@ -276,6 +275,7 @@ def targets_of(
     splits: Mapping[str, Representation], factor: str
 ) -> tuple[str, dict[str, np.ndarray]]:
     """Columns of the factor that a reader is to tell, of every split: (N, T)."""
+    kind = ""
     for name, split in splits.items():
         if factor not in split.factors:
             known = ", ".join(map(repr, split.factors)) or "none"
@@ -287,51 +287,35 @@ def targets_of(
                 f"{name} must have one row a sample, or intervals would be too narrow; got stacked "
                 "views. Pass the representation that per_view() was called on."
             )
-    kinds = {name: kind_of(split, factor) for name, split in splits.items()}
-    kind = kinds["train"]
-    for name, other in kinds.items():
+        other = kind_of(split, factor)
+        kind = kind or other
         if other != kind:
             raise Refusal(f"{name} must have {factor!r} as a {kind} factor; got {other}.")
-    for name, split in splits.items():
         values = split.factors[factor]
-        if (
-            values.min() == values.max()
-            if values.dtype.kind in "fiu"
-            else len(np.unique(values)) == 1
-        ):
+        if (values == values[0]).all():
             raise Refusal(
                 f"{name} must vary in {factor!r}, or there is nothing to read; got one value."
             )
-    if kind == "categorical":
-        known_values = np.unique(splits["train"].factors[factor])
-        for name, split in splits.items():
-            unknown = [
-                each for each in np.unique(split.factors[factor]) if each not in known_values
-            ]
-            if unknown:
+        if kind == "categorical":
+            unknown = np.setdiff1d(values, splits["train"].factors[factor])
+            if len(unknown):
                 raise Refusal(
                     f"{name} must have the categories of {factor!r} that train has; got "
                     f"{unknown[0]!s}."
                 )
-        return kind, {
-            name: (split.factors[factor][:, None] == known_values).astype(np.float64)
-            for name, split in splits.items()
-        }
-    own = splits["train"].factors[factor]
-    if kind == "continuous":
+    own, periods = splits["train"].factors[factor], splits["train"].periods
+
+    def columns(values: np.ndarray) -> np.ndarray:
+        if kind == "categorical":
+            return (values[:, None] == np.unique(own)).astype(np.float64)
+        if kind == "periodic":
+            angle = 2 * np.pi * values / periods[factor]
+            return np.stack([np.cos(angle), np.sin(angle)], axis=1)
         size = float(np.abs(own).max())
         centre, spread = float((own / size).mean() * size), float((own / size).std() * size)
-        return kind, {
-            name: ((split.factors[factor] - centre) / spread)[:, None]
-            for name, split in splits.items()
-        }
-    period = splits["train"].periods[factor]
-    return kind, {
-        name: np.stack(
-            [f(2 * np.pi * split.factors[factor] / period) for f in (np.cos, np.sin)], axis=1
-        )
-        for name, split in splits.items()
-    }
+        return ((values - centre) / spread)[:, None]
+
+    return kind, {name: columns(split.factors[factor]) for name, split in splits.items()}
 
 
 def _r_squared(errors: np.ndarray, spread: np.ndarray) -> np.ndarray:

@@ -10,7 +10,6 @@ import numpy as np
 
 from dimlab.basis import KINDS, fit_basis
 from dimlab.clusters import cluster_ids
-from dimlab.kernels.erasure import Removal
 from dimlab.probes._erasing import (
     DIMENSIONS,
     DIRECTIONS,
@@ -346,21 +345,16 @@ def erase(
     if space is not None:
         orders[DIRECTIONS] = by_effect(space.apply(train), factor, n_removed, in_train, rng)
     task = task.aside(task.train._replace(features=train.features), sides[0])
-    readings = Readings(
-        task, targets["train"],
-        [
-            (side.features, side.codes, targets[name])
-            for name, side in zip(judged, sides, strict=True)
-        ],
-        penalty,
-    )  # fmt: skip
-    jobs = jobs_of(orders, space, train.n_dimensions, n_random, readings.in_closed_form, rng)
-    back = np.zeros((0, 0)) if space is None else np.linalg.pinv(space.directions)
+    sampled = [(side, targets[name]) for name, side in zip(judged, sides, strict=True)]
+    readings = Readings(task, targets["train"], sampled, space, penalty)
+    pools = {
+        DIMENSIONS: train.n_dimensions,
+        DIRECTIONS: 0 if space is None else space.directions.shape[1],
+    }
+    jobs = jobs_of(orders, pools, n_random, readings.in_closed_form, rng)
     taken = []
     for done, job in enumerate(jobs):
-        map_ = job.map_of(readings, space, back)
-        readings.fit_behind(map_)
-        taken.append(map_.rank if isinstance(map_, Removal) else len(job.chosen))
+        taken.append(readings.fit_behind(job))
         if (progress := how.get("progress")) is not None:
             progress(done + 1, len(jobs))
     done_jobs = list(zip(jobs, taken, readings.read(), strict=True))
