@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dimlab.images import ImageSet
-    from dimlab.mask import DimensionMask
     from dimlab.representation import Representation
     from dimlab.training.checkpoint import Checkpoint
 
@@ -179,47 +179,34 @@ def evaluate_baselines(
         raise Refusal("checkpoints must hold at least one checkpoint; got none.")
     if len({replace(checkpoint.config, seed=0) for checkpoint in checkpoints}) > 1:
         raise Refusal("checkpoints must differ only in their seed; got other configurations.")
-    total, done = 1 + 2 * len(checkpoints), 0
-    rows: list[tuple[str, int, Evaluation]] = []
-
-    def add(
-        source: str,
-        run_seed: int,
-        represent: Callable[[ImageSet, int], Representation],
-        mask: DimensionMask | None,
-    ) -> None:
-        nonlocal done
+    runs: list[tuple[str, Checkpoint | None]] = [
+        ("raw pixels", None),
+        *(("untrained", each) for each in checkpoints),
+        *(("trained", each) for each in checkpoints),
+    ]
+    found = []
+    for done, (source, checkpoint) in enumerate(runs):
+        represent: Callable[..., Representation]
+        run_seed, mask = 0, None
+        if checkpoint is None:
+            represent = partial(encode_pixels, config=checkpoints[0].config, seed=seed)
+        else:
+            run_seed, encoder = checkpoint.config.seed, checkpoint
+            if source == "untrained":
+                encoder = untrained(checkpoint.config, train_images)
+            elif checkpoint.has_mask:
+                mask = checkpoint.mask
+            represent = partial(encode, encoder, seed=seed, device=device)
         evaluation = evaluate(
-            represent(train_images, 0),
-            represent(test_images, 2),
+            represent(images=train_images, n_views=0),
+            represent(images=test_images, n_views=2),
             mask=mask,
             readers=tuple(readers),
             k=k,
             seed=seed,
             device=device,
         )
-        rows.append((source, run_seed, evaluation))
-        done += 1
+        found.append((source, run_seed, evaluation))
         if progress is not None:
-            progress(done, total)
-
-    def encoded(checkpoint: Checkpoint) -> Callable[[ImageSet, int], Representation]:
-        return lambda images, n_views: encode(
-            checkpoint, images, n_views=n_views, seed=seed, device=device
-        )
-
-    config = checkpoints[0].config
-    add(
-        "raw pixels", 0, lambda images, n: encode_pixels(images, config, n_views=n, seed=seed), None
-    )
-    for checkpoint in checkpoints:
-        add(
-            "untrained",
-            checkpoint.config.seed,
-            encoded(untrained(checkpoint.config, train_images)),
-            None,
-        )
-    for checkpoint in checkpoints:
-        mask = checkpoint.mask if checkpoint.has_mask else None
-        add("trained", checkpoint.config.seed, encoded(checkpoint), mask)
-    return BaselineComparison(evaluations=tuple(rows))
+            progress(done + 1, len(runs))
+    return BaselineComparison(evaluations=tuple(found))

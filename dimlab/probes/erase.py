@@ -78,7 +78,7 @@ class Erasure(Reads):
     factor: str = scalar("The factor.")
     kind: str = scalar("`continuous`, `periodic` or `categorical`.")
     basis: str = scalar("Basis of the directions.", key="directions_of")
-    n_test: tuple[int, ...] = scalar("Samples of each split.")  # type: ignore[assignment]
+    n_test: tuple[int, ...] = scalar("Samples of each split.")  # type: ignore[assignment] # of each split
     n_random: int = scalar("Draws of the random ways.")
     dimensions: np.ndarray = scalar(
         "Dimensions that were named, of largest effect on train first, shape (n,)."

@@ -46,7 +46,7 @@ class Evaluation(Reads):
 
     ROWS = "row"
 
-    reader: tuple[str, ...] = per(  # type: ignore[assignment]
+    reader: tuple[str, ...] = per(  # type: ignore[assignment] # one a row
         "row", "Name of a reader, or `view-retrieval`."
     )
     mask: tuple[str, ...] = per("row", "`none`, `learned`, `constant`, `permuted` or `inverted`.")

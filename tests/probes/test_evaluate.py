@@ -172,6 +172,13 @@ def test_progress_is_reported_to_the_end(splits, mask):
     assert seen == [(i, 5) for i in range(1, 6)]
 
 
+def test_a_budget_changes_the_blocks_and_not_the_answer(splits):
+    plain, blocked = (evaluate(*splits, memory=memory) for memory in (None, 0.004))
+    np.testing.assert_array_equal(plain.n_correct, blocked.n_correct)
+    with pytest.raises(ValueError, match=r"^memory must be at least .* GB for 300 train rows of 6"):
+        evaluate(*splits, readers=["knn"], memory=1e-5)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
