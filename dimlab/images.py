@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.checks import factors_of, labels_of, periods_of, rows_of
+from dimlab.decoding import decode
 from dimlab.refusals import Refusal, WrongType
 
 SPLITS = ("train", "validation", "test")
@@ -66,6 +67,7 @@ class Recipe:
     crop: str | None = None  # one of `CROPS`
     interpolation: str | None = None  # one of `INTERPOLATIONS`
     normalisation: str | None = None  # as `means_of` reads it
+    fixed: bool = False  # whether the encoder takes no other size
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)  # of each, in words
 
     def __post_init__(self) -> None:
@@ -103,7 +105,7 @@ class Recipe:
 
     def over(self, other: Recipe) -> Recipe:
         """Return this recipe, completed by another one where it says nothing."""
-        names = [each.name for each in fields(self) if each.name != "sources"]
+        names = [each.name for each in fields(self) if each.name not in ("sources", "fixed")]
         values = {name: getattr(self, name) for name in names}
         missing = [name for name in names if values[name] is None]
         values |= {name: getattr(other, name) for name in missing}
@@ -111,8 +113,8 @@ class Recipe:
             values["resize"] = self.size * other.resize // other.size  # the same share is cropped
         elif "size" in missing and self.resize is not None and other.size is not None:
             values["size"] = min(other.size, self.resize)
-        sources = {name: (other if name in missing else self).sources.get(name) for name in names}
-        return Recipe(**values, sources={name: each for name, each in sources.items() if each})
+        sources = {**other.sources, **self.sources}
+        return Recipe(**values, fixed=self.fixed or other.fixed, sources=sources)
 
     def in_words(self) -> str:
         """Say what is done, and behind each change of the source where that is from."""
@@ -152,16 +154,103 @@ class Recipe:
         return image.crop((left, top, left + size, top + size))
 
 
+OWN = Recipe.of_own("usual for dimlab's own encoders")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """Images that are decoded when they are asked for: an array (N, 3, H, W) never held whole.
+
+    It is a map-style data set for torch too. An encoder completes the recipe where nobody has said
+    what to do (`dimlab.encode`).
+    """
+
+    contents: Any  # contents[row]: a path, bytes, a Pillow image or an array
+    names: np.ndarray  # (N,) text: how messages call the images
+    recipe: Recipe = Recipe()  # what the user said
+    workers: int | None = None  # processes that decode; None: by the number of images and of cores
+    skip_bad: bool = False  # leave out what cannot be read
+    rows: np.ndarray | None = None  # of the contents; None: all
+
+    dtype, ndim = np.dtype(np.uint8), 4
+
+    @classmethod
+    def of(
+        cls,
+        contents: Any,
+        names: np.ndarray,
+        *,
+        image_size: int | None,
+        resize: int | None,
+        crop: str | None,
+        workers: int | None,
+        skip_bad: bool,
+    ) -> ImageFiles:
+        """Return files that are read as a user says."""
+        if workers is not None and workers < 0:
+            raise Refusal(f"workers must be >= 0; got {workers}.")
+        recipe = Recipe.of("as asked", size=image_size, resize=resize, crop=crop)
+        return cls(contents, names, recipe, workers, skip_bad)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape (N, 3, H, W) of the array."""
+        size = self.recipe.over(OWN).size or 0
+        return len(self), 3, size, size
+
+    def _content(self, row: int) -> Any:
+        return self.contents[row if self.rows is None else int(self.rows[row])]
+
+    def read(self, row: int) -> np.ndarray:
+        """Return the pixels (3, H, W) of one image; ValueError names a file that is damaged."""
+        return decode(self._content(row), str(self.names[row]), self.recipe.over(OWN))
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Return pixels as an array does: of one row, or (B, 3, H, W) of several."""
+        if isinstance(rows, (int, np.integer)):
+            return self.read(range(len(self))[rows])
+        found = np.empty((len(chosen := np.arange(len(self))[rows]), *self.shape[1:]), np.uint8)
+        for place, row in enumerate(chosen.tolist()):
+            found[place] = self.read(row)
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return all pixels, as ``np.asarray`` asks for them."""
+        return np.asarray(self[:], dtype)
+
+    def take(self, rows: np.ndarray) -> ImageFiles:
+        """Return these images only."""
+        index = rows if self.rows is None else self.rows[rows]
+        return replace(self, names=self.names[rows], rows=index)
+
+    def digest(self) -> str:
+        """Return a hash of the files' contents, whatever the recipe."""
+        whole = hashlib.sha256()
+        for row in range(len(self)):
+            content = self._content(row)
+            if isinstance(content, str):
+                with open(content, "rb") as file:
+                    content = file.read()
+            elif not isinstance(content, bytes):
+                content = np.ascontiguousarray(content).tobytes()
+            whole.update(hashlib.sha256(content).digest())
+        return whole.hexdigest()
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
     """Images of one split, with their labels and whatever else is known of them.
 
     Parameters
     ----------
-    images : ndarray of shape (N, C, H, W), uint8
-        Pixels, 0..255. N >= 1; C is 1 (grey) or 3 (RGB).
-    labels : ndarray of shape (N,), integer
-        Class ids >= 0, stored as int64.
+    images : ndarray of shape (N, C, H, W), uint8, or ImageFiles
+        Pixels, 0..255. N >= 1; C is 1 (grey) or 3 (RGB). Files are decoded when they are needed:
+        ``np.asarray(images.images)`` holds all of them.
+    labels : ndarray of shape (N,), integer, optional
+        Class ids >= 0, stored as int64; None where nobody knows them.
     factors : mapping of str to ndarray of shape (N,), optional
         What else is known of each image. Floating: continuous; integer, bool or str: categorical.
     periods : mapping of str to float, optional
@@ -174,6 +263,8 @@ class ImageSet:
         What to pass as ``data_dir`` to read the same files again; "" where there are none.
     class_names : sequence of str
         One name a class, or empty.
+    reading : mapping
+        What else to pass to read the same files again, such as ``{"depth": 2}``.
 
     Raises
     ------
@@ -193,8 +284,8 @@ class ImageSet:
     True
     """
 
-    images: np.ndarray
-    labels: np.ndarray
+    images: np.ndarray | ImageFiles
+    labels: np.ndarray | None = None
     _: KW_ONLY
     factors: Mapping[str, np.ndarray] = field(default_factory=dict)
     periods: Mapping[str, float] = field(default_factory=dict)
@@ -202,15 +293,18 @@ class ImageSet:
     split: str = ""
     folder: str = ""
     class_names: Sequence[str] = ()
+    reading: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        images = np.asarray(self.images)
+        images = self.images
+        if not isinstance(images, ImageFiles):
+            images = np.asarray(images)
         if images.dtype != np.uint8:
             raise WrongType(
                 f"images must be uint8; got {images.dtype}. Scale [0, 1] with "
                 "np.round(255 * images).astype(np.uint8)."
             )
-        if images.ndim != 4 or images.size == 0 or images.shape[1] not in (1, 3):
+        if images.ndim != 4 or 0 in images.shape or images.shape[1] not in (1, 3):
             raise Refusal(
                 f"images must have shape (N, C, H, W) with N >= 1 and C 1 or 3; got {images.shape}."
             )
@@ -218,13 +312,15 @@ class ImageSet:
             raise Refusal(f"split must be train, validation, test or ''; got {self.split!r}.")
         put = object.__setattr__
         put(self, "images", images)
-        put(self, "labels", labels_of(self.labels, len(images), of="images"))
+        if self.labels is not None:
+            put(self, "labels", labels_of(self.labels, len(images), of="images"))
         put(self, "factors", factors_of(self.factors, (len(images),), of="images"))
         put(self, "periods", periods_of(self.periods, [self.factors]))
         put(self, "class_names", tuple(str(name) for name in self.class_names))
-        if self.class_names and len(self.class_names) <= self.labels.max():
+        n_classes = 0 if self.labels is None else int(self.labels.max()) + 1
+        if self.class_names and len(self.class_names) < n_classes:
             raise Refusal(
-                f"class_names must name {self.labels.max() + 1} classes to match labels; "
+                f"class_names must name {n_classes} classes to match labels; "
                 f"got {len(self.class_names)}."
             )
 
@@ -234,27 +330,54 @@ class ImageSet:
     def __repr__(self) -> str:
         shape = " x ".join(map(str, self.images.shape[1:]))
         split = f"{self.split}, " if self.split else ""
-        count = f"{len(self)} images of {shape}, {self.n_classes} classes"
+        classes = "no labels" if self.labels is None else f"{self.n_classes} classes"
+        count = f"{len(self)} images of {shape}, {classes}"
         return f"ImageSet({self.name!r}, {split}{count})"
 
     @property
     def n_classes(self) -> int:
-        """K, the number of classes: of ``class_names``, else the largest label plus 1."""
+        """K: the number of ``class_names``, else the largest label plus 1; 0 without labels."""
+        if self.labels is None:
+            return 0
         return len(self.class_names) or int(self.labels.max()) + 1
 
     @property
     def labels_hash(self) -> str:
         """SHA-256 (hexadecimal) of N and the labels, by which a checkpoint knows its data again."""
-        counted = np.concatenate([[len(self)], self.labels]).astype("<i8")
+        labels = np.array([]) if self.labels is None else self.labels
+        counted = np.concatenate([[len(self)], labels]).astype("<i8")
         return hashlib.sha256(counted.tobytes()).hexdigest()
 
     @cached_property
     def images_hash(self) -> str:
-        """SHA-256 (hexadecimal) of the shape and the pixels, read a few rows at a time."""
+        """SHA-256 (hexadecimal) of the shape and the pixels, or of the files as they are."""
+        if isinstance(self.images, ImageFiles):
+            return self.images.digest()
         digest = hashlib.sha256(np.asarray(self.images.shape, "<i8").tobytes())
         for start in range(0, len(self), _ROWS):
             digest.update(np.ascontiguousarray(self.images[start : start + _ROWS]).data)
         return digest.hexdigest()
+
+    @property
+    def recipe(self) -> Recipe:
+        """What the user said of how the files become pixels; nothing where there are no files."""
+        return self.images.recipe if isinstance(self.images, ImageFiles) else Recipe()
+
+    def fitted(self, recipe: Recipe) -> ImageSet:
+        """Return the images as a recipe says: files when they are decoded, arrays resized now."""
+        images = self.images
+        if isinstance(images, ImageFiles):
+            return replace(self, images=replace(images, recipe=recipe))
+        if recipe.size is None or images.shape[2:] == (recipe.size, recipe.size):
+            return replace(self, images=np.ascontiguousarray(images))
+        from PIL import Image
+
+        pixels = np.empty((*images.shape[:2], recipe.size, recipe.size), np.uint8)
+        for row, image in enumerate(images):
+            for channel, plane in enumerate(image):
+                plane = Image.fromarray(np.ascontiguousarray(plane))
+                pixels[row, channel] = np.asarray(recipe.apply(plane))
+        return replace(self, images=pixels)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> ImageSet:
         """Return these images only, in this order.
@@ -280,10 +403,10 @@ class ImageSet:
         >>> blank.take(blank.labels == 1)
         ImageSet('blank', 2 images of 1 x 8 x 8, 2 classes)
         """
-        index = rows_of(rows, len(self))
+        index, images = rows_of(rows, len(self)), self.images
         return replace(
             self,
-            images=self.images[index],
-            labels=self.labels[index],
+            images=images.take(index) if isinstance(images, ImageFiles) else images[index],
+            labels=None if self.labels is None else self.labels[index],
             factors={name: values[index] for name, values in self.factors.items()},
         )

@@ -39,7 +39,7 @@ LAYERS = [  # from the floor up; a room imports only from rooms below its own, o
         "kernels",
         "columns",
     }
-    | {"cuts", "images", "planted", "datasets"},
+    | {"cuts", "decoding", "images", "planted", "datasets"},
     {"probes", "training"},
     {"figures", "_encode", "_locate", "io"},
     {"factor_table"},

@@ -20,17 +20,38 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+import numpy as np
+
+from dimlab.datasets.arrow import huggingface
+from dimlab.datasets.folders import image_folder
 from dimlab.datasets.official import cifar10, cifar100, digits, fashion_mnist, stl10
-from dimlab.datasets.own import image_folder, npz
+from dimlab.datasets.own import npz
 from dimlab.datasets.splits import official_part, resized
+from dimlab.datasets.tables import table
 from dimlab.images import SPLITS, ImageSet  # noqa: F401
 from dimlab.planted import check_plants, plant
 from dimlab.refusals import Refusal, WrongType
 
-__all__ = ["cifar10", "cifar100", "digits", "fashion_mnist", "image_folder", "npz", "stl10"]
+__all__ = [
+    "cifar10",
+    "cifar100",
+    "digits",
+    "fashion_mnist",
+    "huggingface",
+    "image_folder",
+    "npz",
+    "stl10",
+    "table",
+]
 
 GROUP = "dimlab.datasets"  # of entry points
-NAMES = tuple(name.replace("_", "-") for name in __all__)
+_BY_NAME = {name.replace("_", "-"): name for name in __all__ if name != "table"} | {"csv": "table"}
+NAMES = tuple(sorted(_BY_NAME))
+_READ = {  # what says how files are read, beside the size
+    "image-folder": {"depth", "workers", "skip_bad"},
+    "huggingface": {"image_column", "label_column", "workers", "skip_bad"},
+    "csv": {"image_column", "label_column", "workers", "skip_bad"},
+}
 
 
 def load_images(
@@ -39,16 +60,26 @@ def load_images(
     *,
     data_dir: str | os.PathLike[str] | None = None,  # None or "": the usual places
     image_size: int | None = None,  # None: the data set's own
+    **reading: Any,  # how files are read; None is the usual way
 ) -> ImageSet:
     """Load a split of the data set of that name; ``+hue:0.8`` behind the name plants a factor."""
     known, planted = check_name(name)
     folder = data_dir or None
+    given = {key: each for key, each in reading.items() if each not in (None, False)}
+    unknown = sorted(given.keys() - _READ.get(known, set()) - {"workers"})
+    if unknown:
+        has = ", ".join(each for each in _READ if unknown[0] in _READ[each])
+        raise Refusal(f"{unknown[0]} must be left out for {name}; it is of {has or 'no data'}.")
     if known in NAMES:
+        given = {key: each for key, each in given.items() if known in _READ}
         size = {} if image_size is None else {"image_size": image_size}
-        images: ImageSet = globals()[known.replace("-", "_")](split, data_dir=folder, **size)
+        load = globals()[_BY_NAME[known]]
+        images: ImageSet = load(split, data_dir=folder, **size, **given)
     else:
         images = resized(_from_outside(known, split, folder), image_size)
-    return plant(images, planted) if planted else images
+    if planted:  # into pixels, all of them
+        images = plant(replace(images, images=np.asarray(images.images)), planted)
+    return images
 
 
 def check_name(name: str) -> tuple[str, str]:

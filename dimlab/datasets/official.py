@@ -14,7 +14,7 @@ import numpy as np
 from dimlab.datasets import download
 from dimlab.datasets.download import RemoteFile, folders_of
 from dimlab.datasets.formats import read_idx, read_members, read_pickle
-from dimlab.datasets.splits import official_part, resized, rows_of
+from dimlab.datasets.splits import official_part, part_of, resized
 from dimlab.images import ImageSet
 from dimlab.io.files import naming
 from dimlab.refusals import Refusal
@@ -62,7 +62,7 @@ def digits(
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)[:, None]
     names = tuple("0123456789")
     whole = ImageSet(images, bunch.target, name="digits", split=split, class_names=names)
-    return resized(whole.take(rows_of(whole.labels, split)), image_size)
+    return resized(part_of(whole, split), image_size)
 
 
 _ZALANDO = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -152,7 +152,7 @@ def fashion_mnist(
         folder=str(paths[0].parent),
         class_names=_FASHION_CLASSES,
     )
-    return resized(whole.take(rows_of(whole.labels, split, part)), image_size)
+    return resized(part_of(whole, split, part), image_size)
 
 
 @dataclass(frozen=True)
@@ -307,7 +307,7 @@ def _cifar(kind: _Cifar, split: str, data_dir: str | os.PathLike[str] | None) ->
             folder=str(folder),
             class_names=class_names,
         )
-    return whole.take(rows_of(whole.labels, split, part))
+    return part_of(whole, split, part)
 
 
 def _cifar_pixels(name: str, batch: Mapping[str, Any], keys: Sequence[str]) -> np.ndarray:
@@ -393,7 +393,7 @@ def stl10(
             folder=str(folder),
             class_names=contents[names[2]].decode("utf-8", "replace").split(),
         )
-    return resized(whole.take(rows_of(whole.labels, split, part)), image_size)
+    return resized(part_of(whole, split, part), image_size)
 
 
 def _archived(

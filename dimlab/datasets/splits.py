@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from dimlab.cuts import held_out, n_classes_kept
-from dimlab.images import SPLITS, ImageSet
+from dimlab.images import SPLITS, ImageSet, Recipe
+from dimlab.names import splits_of_rows
 from dimlab.refusals import Refusal
 
 
@@ -19,19 +20,40 @@ def official_part(split: str) -> str:
     return "test" if split == "test" else "train"
 
 
+def part_of(images: ImageSet, split: str, parts: np.ndarray | str | None = None) -> ImageSet:
+    """Return the images of a split, as `rows_of` says."""
+    labels = np.zeros(len(images), np.int64) if images.labels is None else images.labels
+    return replace(images.take(rows_of(labels, split, parts)), split=split)
+
+
 def rows_of(labels: np.ndarray, split: str, parts: np.ndarray | str | None = None) -> np.ndarray:
     """Return the rows of a split; ``parts`` says which are officially train, validation or test."""
-    part_of = np.full(len(labels), "train" if parts is None else parts, dtype="U10")
+    if parts is not None and not isinstance(parts, str):
+        parts = _with_a_test(parts)
+    part = np.full(len(labels), "train" if parts is None else parts, dtype="U10")
     if parts is None:
-        part_of[_held_out(labels, 0.2, 1, "test" if split == "test" else "")] = "test"
-    if "validation" not in part_of:
-        train = np.flatnonzero(part_of == "train")
+        part[_held_out(labels, 0.2, 1, "test" if split == "test" else "")] = "test"
+    if "validation" not in part:
+        train = np.flatnonzero(part == "train")
         named = "validation" if split == "validation" else ""
-        part_of[train[_held_out(labels[train], 0.1, 0, named)]] = "validation"
-    rows = np.flatnonzero(part_of == split)
+        part[train[_held_out(labels[train], 0.1, 0, named)]] = "validation"
+    rows = np.flatnonzero(part == split)
     if len(rows) == 0:
         raise Refusal(f"{split} must hold at least one image; got none of {len(labels)}.")
     return rows
+
+
+def _with_a_test(parts: np.ndarray) -> np.ndarray:
+    """Let validation stand for test where there is none, and say so."""
+    if "test" in parts or "validation" not in parts:
+        return parts
+    warnings.warn(
+        "assumed: the validation images are the test split, as there is no other; validation is "
+        "cut from train.",
+        UserWarning,
+        stacklevel=4,
+    )
+    return np.where(parts == "validation", "test", parts)
 
 
 def _held_out(labels: np.ndarray, share: float, seed: int, split: str) -> np.ndarray:
@@ -49,26 +71,17 @@ def _held_out(labels: np.ndarray, share: float, seed: int, split: str) -> np.nda
     return held
 
 
-def check_size(image_size: int) -> None:
-    """Refuse a size below one pixel."""
-    if image_size < 1:
-        raise Refusal(f"image_size must be >= 1; got {image_size}.")
+def checked_parts(parts: np.ndarray, n_images: int) -> np.ndarray:
+    """Return the split of each image in one vocabulary, and refuse other words."""
+    if parts.shape != (n_images,):
+        raise Refusal(f"split must have shape ({n_images},) to match images; got {parts.shape}.")
+    parts = splits_of_rows(parts, "split")
+    unknown = [part for part in np.unique(parts).tolist() if part not in SPLITS]
+    if unknown:
+        raise Refusal(f"split must hold train, validation or test; got {unknown[0]!r}.")
+    return parts
 
 
 def resized(images: ImageSet, image_size: int | None) -> ImageSet:
     """Resize images on the short side (bilinearly) and crop their centre to a square."""
-    from PIL import Image, ImageOps
-
-    if image_size is None or images.images.shape[2:] == (image_size, image_size):
-        return replace(images, images=np.ascontiguousarray(images.images))
-    check_size(image_size)
-    pixels = np.empty((*images.images.shape[:2], image_size, image_size), np.uint8)
-    for row, image in enumerate(images.images):
-        for channel, plane in enumerate(image):
-            fitted = ImageOps.fit(
-                Image.fromarray(np.ascontiguousarray(plane)),
-                (image_size, image_size),
-                Image.Resampling.BILINEAR,
-            )
-            pixels[row, channel] = np.asarray(fitted)
-    return replace(images, images=pixels)
+    return images.fitted(Recipe() if image_size is None else Recipe.of_own("", image_size))

@@ -1,0 +1,108 @@
+"""Data sets that a program holds: Hugging Face's, torch's, and loaders of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dimlab.images import ImageFiles, ImageSet
+from dimlab.refusals import Refusal, WrongType
+
+INPUTS = (
+    *("image", "images", "img", "pixel_values", "inputs", "input", "x", "data"),
+    *("views", "crops", "pixels"),
+)
+TARGETS = ("label", "labels", "target", "targets", "fine_label", "y", "class", "classes")
+
+
+def parts_of(item: Any) -> tuple[Any, Any]:
+    """Take the image and the label, or None, out of an item or batch of any usual shape."""
+    if isinstance(item, Mapping):
+        image = next((item[name] for name in INPUTS if name in item), None)
+        label = next((item[name] for name in TARGETS if name in item), None)
+        if image is None:
+            raise Refusal(
+                f"items must have one of the keys {', '.join(INPUTS)}; got "
+                f"{', '.join(map(str, item))}. Rename one, or yield pairs of image and label."
+            )
+        return image, label
+    if isinstance(item, (tuple, list)):
+        return (item[0] if item else None), (item[1] if len(item) > 1 else None)
+    return item, None
+
+
+@dataclass
+class _Items:
+    """The images of a data set's items."""
+
+    dataset: Any
+
+    def __getitem__(self, row: int) -> Any:
+        image = parts_of(self.dataset[row])[0]
+        if isinstance(image, Mapping):  # Hugging Face's, not decoded
+            return image.get("bytes") or image.get("path")
+        return image
+
+
+def as_images(given: Any, *, split: str = "") -> ImageSet:
+    """Return images as an `ImageSet`: Hugging Face's and torch's data sets, and their loaders.
+
+    Labels of torch's data sets come from ``targets``, else every item is read once for them.
+    """
+    if isinstance(given, ImageSet):
+        return given
+    if isinstance(given, ImageFiles):
+        return ImageSet(given, name="files", split=split)
+    if hasattr(given, "batch_sampler") and hasattr(given, "dataset"):
+        given = given.dataset
+    if not (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
+        raise WrongType(
+            "images must be an ImageSet, or a data set of Hugging Face or torch with a length; got "
+            f"{type(given).__name__}. Pass a loader of tensors to encode_loader."
+        )
+    name = type(given).__name__
+    class_names: Sequence[str] = ()
+    if hasattr(given, "features") and hasattr(given, "cast_column"):
+        given, labels, class_names = _of_hugging_face(given)
+    else:
+        labels = _targets_of(given)
+        class_names = tuple(map(str, getattr(given, "classes", ())))
+    if labels is not None and len(class_names) <= labels.max(initial=-1):
+        class_names = ()
+    names = np.array([f"image {row}" for row in range(len(given))])
+    files = ImageFiles(_Items(given), names)
+    return ImageSet(files, labels, name=name, split=split, class_names=class_names)
+
+
+def _of_hugging_face(given: Any) -> tuple[Any, np.ndarray | None, Sequence[str]]:
+    """Return a data set of image and label that gives files as they are, and its labels."""
+    kinds = {name: type(each).__name__ for name, each in given.features.items()}
+    image = [name for name, kind in kinds.items() if kind == "Image"]
+    label = [name for name, kind in kinds.items() if kind == "ClassLabel"]
+    if not label:
+        label = [name for name in kinds if name in TARGETS][:1]
+    if len(image) != 1 or len(label) > 1:
+        raise Refusal(
+            "images must have one column of images and at most one ClassLabel; got "
+            f"{', '.join(kinds)}. Call .select_columns first."
+        )
+    feature = given.features[image[0]]
+    plain = given.with_format(None).cast_column(image[0], type(feature)(decode=False))
+    plain = plain.rename_column(image[0], "image") if image[0] != "image" else plain
+    labels = np.asarray(plain[label[0]]) if label else None
+    names = getattr(given.features[label[0]], "names", ()) if label else ()
+    return plain.select_columns(["image"]), labels, names
+
+
+def _targets_of(dataset: Any) -> np.ndarray | None:
+    known = getattr(dataset, "targets", None)
+    if known is not None and len(known) == len(dataset):
+        return np.asarray(known).astype(np.int64)
+    first = parts_of(dataset[0])[1]
+    if first is None:
+        return None
+    labels = [parts_of(dataset[row])[1] for row in range(len(dataset))]
+    return np.asarray([int(each) for each in labels])
