@@ -31,7 +31,7 @@ _HOME = {
     "Inspection": "dimlab.io.inspecting",
     "train": "dimlab.training.loop",
     "encode": "dimlab._encode",
-    "encode_loader": "dimlab._encode",
+    "encode_loader": "dimlab._loaders",
     "encode_moments": "dimlab._encode",
     "encode_pixels": "dimlab._encode",
     "Basis": "dimlab.basis",

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from contextlib import contextmanager
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dimlab._loaders import encode_loader, evaluating, features_of, is_loader, recorded_of
+from dimlab._scratch import Store
+from dimlab.datasets.objects import as_images
+from dimlab.decoding import SKIP, Slices, batches
 from dimlab.devices import check_device, hold
+from dimlab.images import ImageFiles, ImageSet, Recipe
 from dimlab.moments import N_BLOCKS, Moments
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.training.augment import Augmentation, derived_seed, normalised
 from dimlab.training.config import TrainConfig
-from dimlab.training.distributed import all_gather, current_world
+from dimlab.training.distributed import current_world
 
 if TYPE_CHECKING:
-    from dimlab.images import ImageSet
     from dimlab.io.weights import LoadedEncoder
     from dimlab.training.checkpoint import Checkpoint
 
 LAYERS = ("encoder", "projector-contrastive", "projector-redundancy")
 _ENCODED_VIEWS = 3  # a stream of randomness apart from those of training
+_MOST, _FEWEST, _LARGE = 512, 16, 64  # images at a time; the side in pixels from which fewer
 
 Progress = Callable[[int, int], None]
 Transform = Callable[..., Tensor]  # of images, and of the rows that they are
@@ -33,14 +43,18 @@ Transform = Callable[..., Tensor]  # of images, and of the rows that they are
 
 def encode(
     checkpoint: Checkpoint | LoadedEncoder | nn.Module,
-    images: ImageSet,
+    images: Any,
     *,
     layer: str = "encoder",
     n_views: int = 0,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     seed: int = 0,
     device: str = "cpu",
+    image_size: int | None = None,
+    resize: int | None = None,
+    crop: str | None = None,
     normalisation: str | None = None,
+    scratch: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Representation:
     """Encode images, and augmented views of them, with a checkpoint's network in evaluation mode.
@@ -50,41 +64,63 @@ def encode(
     checkpoint : Checkpoint, LoadedEncoder or nn.Module
         A trained or untrained network; what `load_encoder` made of another tool's; or any module
         that maps images (B, C, H, W) to features (B, D).
-    images : ImageSet
-        N images of the size that the network was trained on.
+    images : ImageSet, or a data set of Hugging Face or torch
+        N images. Files are decoded as the encoder's recipe says. A torch ``DataLoader`` goes to
+        `encode_loader`, and its tensors go in as they are.
     layer : {"encoder", "projector-contrastive", "projector-redundancy"}, default="encoder"
         Features before the projector, or one projector's output (of masked features, as in
         training).
     n_views : int, default=0
         V, augmented views of every image, drawn as in training; for what is no checkpoint as
         `TrainConfig` draws them by default.
-    batch_size : int, default=512
-        Images at a time. The result does not depend on it beyond rounding.
+    batch_size : int, optional
+        Images at a time; by default 512 up to 64 px, and fewer of larger ones. The result does not
+        depend on it beyond rounding.
     seed : int, default=0
         Seed of the views: the same views for every checkpoint with the same augmentation.
     device : str, default="cpu"
         Where to encode.
-    normalisation : {"none", "imagenet"}, optional
-        What pixels in [0, 1] go through first. dimlab's checkpoints record it; for others name what
-        the encoder was trained with, else it is ``none``.
+    image_size : int, optional
+        Side in pixels of the square that the encoder takes. By default what the checkpoint or the
+        files beside it record, else what is usual for the encoder: 224 behind an ImageNet stem and
+        for a vision transformer, 32 for dimlab's own. Images in memory stay as they are.
+    resize : int, optional
+        Length in pixels of the short side before the centre is cropped; by default as recorded,
+        else 256 for 224.
+    crop : {"centre", "squash"}, optional
+        How an image becomes a square: its centre is cut out, or both sides are resized.
+    normalisation : str, optional
+        What pixels in [0, 1] go through first: none, imagenet, clip, half, or means and deviations
+        as 0.5,0.5,0.5/0.2,0.2,0.2. dimlab's checkpoints and many others record it; else it is
+        ``none``.
+    scratch : path, optional
+        Folder in which features are collected, instead of in memory. Another call with the same
+        inputs goes on there at the last 4,096 rows that are whole. Remove it when the result is
+        saved.
     progress : callable, optional
-        Called with (batches done, batches in all).
+        Called with (images done, images in all).
 
     Returns
     -------
     Representation
         *Unmasked* encoder features, float32, with labels, factors, views and the views'
-        augmentation parameters; the mask stands in ``meta["mask"]``.
+        augmentation parameters; the mask stands in ``meta["mask"]``, what became of image files in
+        ``meta["transform"]``, rows that could not be read in ``meta["left_out"]``.
 
     Raises
     ------
     ValueError
         If the layer is unknown or not there, n_views is negative, batch_size < 1, the images have
-        another shape, the normalisation is unknown or not the one recorded, the features are no
-        matrix, or the checkpoint's weights do not fit its configuration, or the device is not
-        there.
+        another shape, an image cannot be read, the normalisation is unknown or not the one
+        recorded, the features are no matrix, or the checkpoint's weights do not fit its
+        configuration, or the device is not there.
     MemoryError
         If what must be held does not fit into the memory that is free.
+
+    Warns
+    -----
+    UserWarning
+        If images that cannot be read were left out, as asked.
 
     Notes
     -----
@@ -101,163 +137,70 @@ def encode(
     >>> sorted(split.view_factors)
     ['brightness', 'contrast', 'crop_scale', 'crop_x', 'crop_y', 'flip']
     """
-    recorded, meta = _recorded(checkpoint)
+    is_own = not (isinstance(checkpoint, nn.Module) or hasattr(checkpoint, "inspection"))
+    if not is_own and layer != "encoder":
+        raise Refusal(f"layer must be 'encoder' for what is no checkpoint; got {layer!r}.")
+    if is_loader(images):
+        module = cast("Checkpoint", checkpoint).encoder() if is_own else checkpoint
+        return encode_loader(module, images, device=device, progress=progress)
+    recorded, meta = recorded_of(checkpoint)
     if recorded is not None and normalisation not in (None, recorded):
         raise Refusal(
             f"normalisation must be {recorded!r}, which the checkpoint records; got "
             f"{normalisation!r}."
         )
-    if isinstance(checkpoint, nn.Module) or hasattr(checkpoint, "inspection"):
-        if layer != "encoder":
-            raise Refusal(f"layer must be 'encoder' for what is no checkpoint; got {layer!r}.")
-        config = TrainConfig(normalisation=recorded or normalisation or "none")
-        with _evaluating(cast("nn.Module | LoadedEncoder", checkpoint), device) as module:
-            return _represent(
-                lambda batch: _pooled(module, normalised(batch, config.normalisation)), config,
-                images, n_views, batch_size, seed, device, progress, meta,
-            )  # fmt: skip
-    embed, meta = embedding(checkpoint, images, layer, device)
-    return _represent(
-        embed, checkpoint.config, images, n_views, batch_size, seed, device, progress, meta
+    asked = Recipe.of(
+        "as asked", size=image_size, resize=resize, crop=crop, normalisation=normalisation
     )
+    images, recipe = fitted(as_images(images), checkpoint, asked)
+    folder = None if scratch is None else Path(scratch)
+    how = _How(n_views, batch_size, seed, device, progress, folder)
+    if isinstance(images.images, ImageFiles) or recipe.over(asked) != recipe:
+        meta["transform"] = recipe.in_words()
+    if is_own:
+        own = cast("Checkpoint", checkpoint)
+        embed, own_meta = embedding(own, images, layer, device)
+        return _represent(embed, own.config, images, how, {**meta, **own_meta}, own.network)
+    known = recorded or recipe.normalisation or "none"
+    with evaluating(cast("nn.Module | LoadedEncoder", checkpoint), device) as module:
+        return _represent(
+            lambda batch: features_of(module(normalised(batch, known))), TrainConfig(), images,
+            how, meta, module.state_dict(),
+        )  # fmt: skip
 
 
-def encode_loader(
-    module: nn.Module | LoadedEncoder,
-    loader: Iterable[Any],
-    *,
-    device: str = "cpu",
-    progress: Progress | None = None,
-) -> Representation:
-    """Encode what any data loader yields with any module: no image set, no checkpoint.
+def fitted(images: ImageSet, network: Any, asked: Recipe | None = None) -> tuple[ImageSet, Recipe]:
+    """Return images as a network takes them, and the recipe that says so.
 
-    Parameters
-    ----------
-    module : nn.Module or LoadedEncoder
-        Maps a batch (B, ...) to features (B, D); put into evaluation mode, and back.
-    loader : iterable
-        Yields batches: inputs alone, ``(inputs, labels, ...)``, or mappings with ``image`` (or
-        ``images, inputs, pixel_values, x``) and perhaps ``label`` (``labels, target, targets, y``).
-    device : str, default="cpu"
-        Where to encode.
-    progress : callable, optional
-        Called with (batches done, batches in all; 0 where the loader does not know).
-
-    Returns
-    -------
-    Representation
-        Rows in the order of the loader: do not shuffle it.
-
-    Raises
-    ------
-    ValueError
-        If the loader yields nothing, a batch has no inputs, only some have labels, labels are no
-        class ids, or the features have not two dimensions, or the device is not there.
-
-    Examples
-    --------
-    >>> batches = [(torch.eye(2), torch.tensor([0, 1])), (torch.ones(1, 2), torch.tensor([1]))]
-    >>> split = encode_loader(nn.Linear(2, 3), batches)
-    >>> split.features.shape, split.labels.tolist()
-    ((3, 3), [0, 1, 1])
+    What is asked for comes first, then what the images' own recipe says, the checkpoint's record,
+    and what is usual. Images in memory are resized only where that is asked for.
     """
-    n_batches = len(loader) if isinstance(loader, Sized) else 0
-    blocks: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    with _evaluating(module, device) as evaluated, torch.inference_mode():
-        for batch in loader:
-            inputs, ids = _parts_of(batch)
-            blocks.append(_pooled(evaluated, inputs.to(device)).float().cpu().numpy())
-            if ids is not None:
-                labels.append(_class_ids(ids, len(inputs)))
-            if progress is not None:
-                progress(len(blocks), n_batches)
-    if not blocks:
-        raise Refusal("loader must yield at least one batch; got none.")
-    if len(labels) not in (0, len(blocks)):
+    asked = Recipe() if asked is None else asked
+    wanted = asked.over(images.recipe).over(_recipe_of(network))
+    if isinstance(images.images, ImageFiles) or asked.size or asked.resize:
+        return images.fitted(wanted), wanted
+    size = images.images.shape[2:]
+    if wanted.fixed and size != (wanted.size, wanted.size):
         raise Refusal(
-            f"loader must yield labels in each batch or in none; got them in {len(labels)} of "
-            f"{len(blocks)}."
+            f"images must be of {wanted.size} x {wanted.size} pixels, as the encoder takes no "
+            f"others; got {size[0]} x {size[1]}. Pass image_size={wanted.size} (--image-size "
+            f"{wanted.size})."
         )
-    return Representation(
-        np.concatenate(blocks),
-        labels=np.concatenate(labels) if labels else None,
-        meta=_recorded(module)[1],
+    return images, Recipe(normalisation=wanted.normalisation, sources=wanted.sources)
+
+
+def _recipe_of(network: Any) -> Recipe:
+    """Return what is known of the images that a network takes, and what is usual for it."""
+    if isinstance(network, nn.Module):
+        return Recipe.of_torchvision("usual for a module that does not say")
+    if hasattr(network, "inspection"):
+        known: Recipe = getattr(network, "recipe", Recipe())
+        return known.over(Recipe.of_torchvision("usual for ImageNet encoders"))
+    side = network.data["shape"][1]
+    recorded = network.data.get("recipe") or {"size": side, "resize": side, "crop": "centre"}
+    return Recipe.of(
+        "the checkpoint's record", **recorded, normalisation=network.config.normalisation
     )
-
-
-def _class_ids(found: Any, n_samples: int) -> np.ndarray:
-    try:
-        ids = torch.as_tensor(found).cpu().numpy()
-    except (TypeError, ValueError, RuntimeError) as error:  # names of classes, or of files
-        raise Refusal(
-            f"loader must yield class ids (B,) as labels; got {type(found).__name__}: {error}."
-        ) from error
-    if ids.shape != (n_samples,) or (ids != ids.astype(np.int64)).any():
-        raise Refusal(f"loader must yield class ids (B,) as labels; got {ids.dtype} {ids.shape}.")
-    return ids.astype(np.int64)
-
-
-def _recorded(checkpoint: Any) -> tuple[str | None, dict[str, Any]]:
-    """Return the normalisation that is recorded, and where features come from."""
-    if isinstance(checkpoint, nn.Module):
-        return None, {"source": type(checkpoint).__name__, "layer": "encoder"}
-    if not hasattr(checkpoint, "inspection"):
-        return checkpoint.config.normalisation, {}
-    facts = checkpoint.inspection.facts
-    meta = {"source": checkpoint.inspection.name, "layer": "encoder", "encoder": facts["encoder"]}
-    meta |= {name: facts[name] for name in ("layout", "prefix", "branch") if name in facts}
-    if checkpoint.mask is not None:
-        meta["mask"] = [float(weight) for weight in checkpoint.mask.weights]
-    return facts.get("normalisation"), meta
-
-
-_INPUTS = ("image", "images", "inputs", "pixel_values", "x")
-_TARGETS = ("label", "labels", "target", "targets", "y")
-
-
-def _parts_of(batch: Any) -> tuple[Tensor, Any]:
-    """Take inputs and labels out of a loader's batch."""
-    if isinstance(batch, Mapping):
-        inputs = next((batch[name] for name in _INPUTS if name in batch), None)
-        ids = next((batch[name] for name in _TARGETS if name in batch), None)
-    elif isinstance(batch, (list, tuple)):
-        inputs, ids = batch[0] if batch else None, batch[1] if len(batch) > 1 else None
-    else:
-        inputs, ids = batch, None
-    if not isinstance(inputs, Tensor):
-        raise Refusal(
-            f"loader must yield tensors, tuples or mappings with {', '.join(_INPUTS)}; got "
-            f"{type(batch).__name__}."
-        )
-    return inputs, ids
-
-
-@contextmanager
-def _evaluating(given: nn.Module | LoadedEncoder, device: str) -> Iterator[nn.Module]:
-    """Put a module into evaluation mode on a device, and every part of it back afterwards."""
-    check_device(device)
-    module = given if isinstance(given, nn.Module) else given.module
-    modes = [(each, each.training) for each in module.modules()]
-    home = next((each.device for each in module.parameters()), None)
-    try:
-        yield module.to(device).eval()
-    finally:
-        for each, mode in modes:
-            each.training = mode
-        if home is not None:
-            module.to(home)
-
-
-def _pooled(module: nn.Module, batch: Tensor) -> Tensor:
-    features = module(batch)
-    if not isinstance(features, Tensor) or features.ndim != 2:
-        shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise Refusal(
-            f"module must give features of shape (B, D); got {shape}. Pool them, as by "
-            "features.mean((2, 3))."
-        )
-    return features
 
 
 def encode_moments(
@@ -267,7 +210,7 @@ def encode_moments(
     layer: str = "encoder",
     views: bool = False,
     n_blocks: int = N_BLOCKS,
-    batch_size: int = 512,
+    batch_size: int | None = None,
     seed: int = 0,
     device: str = "cpu",
     progress: Progress | None = None,
@@ -308,13 +251,14 @@ def encode_moments(
     >>> moments.n, np.allclose(moments.mean[0], features.mean(axis=0), atol=1e-5)
     (30, True)
     """
-    _check_sizes(0, batch_size)
+    how = _How(0, batch_size, seed, device, progress)
+    images, _ = fitted(images, checkpoint)
     embed, _ = embedding(checkpoint, images, layer, device)
     transforms = [_unchanged]
     if views:
         transforms = [apply for apply, _ in _drawn_views(checkpoint.config, images, 2, seed)]
-    blocks = _encoded(embed, images, transforms, batch_size, device, progress)
-    batches = (tuple(each.cpu().numpy() for each in block) for block in blocks)
+    encoded = _encoded(embed, images, transforms, how)
+    batches = (tuple(each.cpu().numpy() for each in block) for _, block in encoded if block)
     first_row = current_world().rows(len(images)).start
     own = Moments.of(batches, n_blocks=n_blocks, seed=seed, first_row=first_row, device=device)
     return own.over_ranks()
@@ -329,9 +273,11 @@ def embedding(
         raise Refusal(f"layer must be one of {', '.join(LAYERS)}; got {layer!r}.")
     shape = tuple(checkpoint.data["shape"])
     if images.images.shape[1:] != shape:
+        square = shape[1] == shape[2] and images.images.shape[1] == shape[0]
+        resized = f" Pass image_size={shape[1]} (--image-size {shape[1]})." if square else ""
         raise Refusal(
             f"images must have shape (N, {shape[0]}, {shape[1]}, {shape[2]}), that of training; "
-            f"got {images.images.shape}."
+            f"got {images.images.shape}.{resized}"
         )
     network = checkpoint.build_network().to(device).eval()
     mask = torch.tensor(checkpoint.mask.weights, dtype=torch.float32).to(device)
@@ -355,12 +301,32 @@ def embedding(
     return embed, meta
 
 
-def _check_sizes(n_views: int, batch_size: int) -> None:
-    if n_views < 0 or batch_size < 1:
-        raise Refusal(f"n_views must be >= 0 and batch_size >= 1; got {n_views} and {batch_size}.")
+@dataclass(frozen=True)
+class _How:
+    """How images are encoded; what is out of range is refused."""
+
+    n_views: int
+    batch_size: int | None
+    seed: int
+    device: str
+    progress: Progress | None
+    scratch: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+        if self.n_views < 0 or (self.batch_size is not None and self.batch_size < 1):
+            raise Refusal(
+                f"n_views must be >= 0 and batch_size >= 1; got {self.n_views} and "
+                f"{self.batch_size}."
+            )
+
+    def batch_for(self, shape: Sequence[int]) -> int:
+        """Return images at a time: fewer of large ones, whose activations take more memory."""
+        pixels = shape[-1] * shape[-2]
+        return self.batch_size or max(_FEWEST, min(_MOST, _MOST * _LARGE**2 // pixels))
 
 
-def _unchanged(images: Tensor, *, rows: slice) -> Tensor:
+def _unchanged(images: Tensor, *, rows: Tensor) -> Tensor:
     return images
 
 
@@ -383,7 +349,12 @@ def pixels_of(images: ImageSet, rows: slice, device: str) -> Tensor:
 
 
 def encode_pixels(
-    images: ImageSet, config: TrainConfig, *, n_views: int = 0, batch_size: int = 512, seed: int = 0
+    images: ImageSet,
+    config: TrainConfig,
+    *,
+    n_views: int = 0,
+    batch_size: int | None = None,
+    seed: int = 0,
 ) -> Representation:
     """Take the raw pixels in [0, 1] as features: the baseline that needs no training.
 
@@ -395,8 +366,8 @@ def encode_pixels(
         Its augmentation makes the views.
     n_views : int, default=0
         V, augmented views of every image.
-    batch_size : int, default=512
-        Images at a time.
+    batch_size : int, optional
+        Images at a time, as in `encode`.
     seed : int, default=0
         Seed of the views: the same as those that `encode` draws.
 
@@ -420,72 +391,104 @@ def encode_pixels(
            [0.2, 0.4]], dtype=float32)
     """
     meta = {"source": "raw pixels", "layer": "pixels"}
-    return _represent(
-        lambda batch: batch.flatten(1), config, images, n_views, batch_size, seed, "cpu", None, meta
-    )
+    how = _How(n_views, batch_size, seed, "cpu", None)
+    return _represent(lambda batch: batch.flatten(1), config, images, how, meta, {})
 
 
 def _encoded(
     embed: Callable[[Tensor], Tensor],
     images: ImageSet,
     transforms: Sequence[Transform],
-    batch_size: int,
-    device: str,
-    progress: Progress | None,
-) -> Iterator[list[Tensor]]:
-    """Yield the (B, D) features of each transform of a batch, over this rank's rows in order."""
+    how: _How,
+    *,
+    done: int = 0,
+) -> Iterator[tuple[np.ndarray, list[Tensor]]]:
+    """Yield which rows of a batch could be read, and (b, D) features of these by transform."""
+    # of this rank's rows, in order, behind those that are done
     mine = current_world().rows(len(images))
-    starts = range(mine.start, mine.stop, batch_size)
-    for done, start in enumerate(starts, start=1):
-        rows = slice(start, min(start + batch_size, mine.stop))
-        batch = pixels_of(images, rows, device)
-        with torch.inference_mode():
-            block = [embed(transform(batch, rows=rows)).float() for transform in transforms]
-        yield block
-        if progress is not None:
-            progress(done, len(starts))
+    rows_at = Slices(mine.start + done, mine.stop, how.batch_for(images.images.shape))
+    first, n_left_out = "", 0
+    for rows, pixels, faults in batches(images.images, rows_at, range(len(rows_at))):
+        kept = np.ones(len(rows), dtype=bool)
+        kept[list(faults)] = False
+        if faults and not getattr(images.images, "skip_bad", False):
+            raise Refusal(f"{next(iter(faults.values()))} {SKIP}")
+        first, n_left_out = first or next(iter(faults.values()), ""), n_left_out + len(faults)
+        block: list[Tensor] = []
+        if kept.any():
+            batch = pixels[torch.from_numpy(kept)].to(how.device).float() / 255
+            chosen = torch.from_numpy(rows[kept])
+            with torch.inference_mode():
+                block = [embed(transform(batch, rows=chosen)).float() for transform in transforms]
+        yield kept, block
+        done += len(rows)
+        if how.progress is not None:
+            how.progress(done, mine.stop - mine.start)
+    if n_left_out:
+        warnings.warn(
+            f"{n_left_out} of {len(images)} images could not be read and were left out. {first}",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _represent(
     embed: Callable[[Tensor], Tensor],
     config: TrainConfig,
     images: ImageSet,
-    n_views: int,
-    batch_size: int,
-    seed: int,
-    device: str,
-    progress: Progress | None,
+    how: _How,
     meta: dict[str, Any],
+    weights: Mapping[str, Tensor],
 ) -> Representation:
-    _check_sizes(n_views, batch_size)
     n_samples, world = len(images), current_world()
-    drawn = _drawn_views(config, images, n_views, seed)
+    drawn = _drawn_views(config, images, how.n_views, how.seed)
     transforms = [_unchanged, *(apply for apply, _ in drawn)]
-    blocks: list[list[Tensor]] = []
-    for block in _encoded(embed, images, transforms, batch_size, device, progress):
-        if not blocks:  # one batch says how wide the features are
-            width = block[0].shape[1]
-            needed = 4 * max(2, 1 + 2 * n_views) * n_samples * width
-            hold(needed, "encode", f"{n_samples:,} x {width:,} values", "Pass fewer --views.")
-        blocks.append(block if world.size > 1 else [each.cpu() for each in block])
-    features, *views = (
-        all_gather(torch.cat(each), n_samples, world).cpu().numpy()
-        for each in zip(*blocks, strict=True)
-    )
+    meta = {
+        **meta,
+        "data": images.name,
+        "split": images.split,
+        "labels_hash": images.labels_hash,
+    }
+    key = "" if how.scratch is None else _fingerprint(images, weights, meta, how)
+    store = Store(how.scratch, key, len(transforms), n_samples, world)
+
+    def check(width: int) -> None:
+        needed = 4 * max(2, len(transforms)) * n_samples * width
+        hold(needed, "encode", f"{n_samples:,} x {width:,} values", "Pass fewer --views.")
+
+    for kept, block in _encoded(embed, images, transforms, how, done=store.done):
+        store.put(kept, block, check)
+    features, kept = store.whole(how.device)
+    if features is None or not kept.any():
+        raise Refusal("images must hold at least one that can be read; got none.")
     factors = [each for _, each in drawn]
+    if not kept.all():
+        meta["left_out"] = np.flatnonzero(~kept).tolist()
+        images, features = images.take(kept), features[:, kept]
+        factors = [{name: each[kept] for name, each in view.items()} for view in factors]
     return Representation(
-        features,
+        features[0],
         labels=images.labels,
         factors=images.factors,
         periods=images.periods,
-        views=np.stack(views) if views else None,
+        views=features[1:] if factors else None,
         view_factors={
             name: np.stack([each[name] for each in factors]) for name in (factors or [{}])[0]
         },
-        meta={
-            **meta,
-            "data": images.name,
-            "split": images.split,
-            "labels_hash": images.labels_hash,
-        },
+        meta=meta,
     )
+
+
+def _fingerprint(
+    images: ImageSet, weights: Mapping[str, Tensor], meta: Mapping[str, Any], how: _How
+) -> str:
+    """Return a hash of what decides the features, and of how the rows are divided."""
+    digest = hashlib.sha256(json.dumps(meta, default=str).encode())
+    digest.update(f"{how.n_views} {how.seed} {len(images)} {current_world().size}".encode())
+    digest.update(repr(images.recipe).encode())
+    for name, each in weights.items():
+        digest.update(name.encode())
+        digest.update(each.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    known = getattr(images.images, "names", None)
+    digest.update(images.images_hash.encode() if known is None else "\n".join(known).encode())
+    return digest.hexdigest()

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dimlab._encode import Progress, embedding, encode, pixels_of
+from dimlab._encode import Progress, embedding, encode, fitted, pixels_of
+from dimlab.kernels.blocks import blocks
 from dimlab.kernels.rounding import spread_floor
 from dimlab.refusals import Refusal
 from dimlab.result import Result
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dimlab.training.checkpoint import Checkpoint
 
 FILLS = ("mean", "zero")
+_ROWS = 512  # images summed at a time
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -246,7 +248,7 @@ def locate(
     device : str, default="cpu"
         Where to encode.
     progress : callable, optional
-        Called with (done, total): batches encoded, then maps.
+        Called with (done, total): images encoded, then maps.
 
     Returns
     -------
@@ -285,25 +287,26 @@ def locate(
     >>> result.occlusion.shape, result.patch, result.stride
     ((2, 2, 28, 28), 4, 2)
     """
+    images, _ = fitted(images, checkpoint)
     embed, _ = embedding(checkpoint, images, "encoder", device)
     asked = _checked_dimensions(dimensions, len(checkpoint.mask_logits))
     height, width = images.images.shape[2:]
     patch, stride = _checked_sizes(n_images, len(images), patch, stride, min(height, width))
     if fill not in FILLS:
         raise Refusal(f"fill must be one of {', '.join(FILLS)}; got {fill!r}.")
-    n_maps, n_batches = len(asked) * n_images, 0
+    total = len(images) + len(asked) * n_images
 
-    def encoded(done: int, total: int) -> None:
-        nonlocal n_batches
-        n_batches = total
+    def encoded(done: int, _: int) -> None:
         if progress is not None:
-            progress(done, total + n_maps)
+            progress(done, total)
 
     def mapped(done: int) -> None:
         if progress is not None:
-            progress(n_batches + done, n_batches + n_maps)
+            progress(len(images) + done, total)
 
     represented = encode(checkpoint, images, batch_size=batch_size, device=device, progress=encoded)
+    if "left_out" in represented.meta:  # they could not be read
+        images = images.take(np.delete(np.arange(len(images)), represented.meta["left_out"]))
     features = represented.features[:, asked].astype(np.float64)
     rows = np.argsort(-features, axis=0, kind="stable")[:n_images].T
     covers = _covers(height, patch, stride), _covers(width, patch, stride)
@@ -317,8 +320,8 @@ def locate(
         occlusion=occlusion,
         gradient=gradient,
         agreement=_agreement(np.abs(occlusion), gradient),
-        images=images.images[rows],
-        labels=images.labels[rows],
+        images=images.images[rows.ravel()].reshape(*rows.shape, *images.images.shape[1:]),
+        labels=np.zeros_like(rows) if images.labels is None else images.labels[rows],
         class_names=tuple(images.class_names),
         mean_activation=features.mean(axis=0),
         std_activation=np.where(spread > spread_floor(size, represented.eps), spread, 0.0),
@@ -376,7 +379,10 @@ def _covers(side: int, patch: int, stride: int) -> np.ndarray:
 
 def _covering(images: ImageSet, fill: str, device: str) -> Tensor:
     """Pixel that covers, (C, 1, 1), in [0, 1]."""
-    mean = images.images.mean(axis=(0, 2, 3), dtype=np.float64) / 255
+    pixels = images.images
+    mean = sum(
+        pixels[part].sum(axis=(0, 2, 3), dtype=np.float64) for part in blocks(len(images), _ROWS)
+    ) / (255 * len(images) * np.prod(pixels.shape[2:]))
     pixel = mean if fill == "mean" else np.zeros_like(mean)
     return torch.tensor(pixel, dtype=torch.float32, device=device).view(-1, 1, 1)
 

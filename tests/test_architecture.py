@@ -41,7 +41,7 @@ LAYERS = [  # from the floor up; a room imports only from rooms below its own, o
     }
     | {"cuts", "decoding", "images", "planted", "datasets"},
     {"probes", "training"},
-    {"figures", "_encode", "_locate", "io"},
+    {"figures", "_encode", "_loaders", "_scratch", "_locate", "io"},
     {"factor_table"},
     {"report", "_explore", "baselines", "_examine", "terminal"},
     {"demo"},

@@ -119,7 +119,7 @@ def test_moments_without_storing_features_are_those_of_the_features(
     stored = encode(checkpoint, images, layer=layer, n_views=2, seed=3)
     expected = Moments.of(tuple(stored.views) if views else stored.features, seed=0)
     assert found.has_views == views
-    assert seen[-1] == (6, 6)
+    assert seen[-1] == (40, 40)
     np.testing.assert_allclose(found.whole().scatters, expected.whole().scatters, atol=1e-4)
     np.testing.assert_allclose(found.mean, expected.mean, atol=1e-5)
     with pytest.raises(ValueError, match=r"^layer must be one of"):
@@ -162,6 +162,6 @@ def test_a_loader_s_labels_are_class_ids_or_refused(checkpoint):
             encode_loader(module, [(pixels, labels)])
     conv = torch.nn.Identity()
     with pytest.raises(
-        ValueError, match=r"features of shape \(B, D\); got \(2, 1, 28, 28\)\. Pool"
+        ValueError, match=r"features of shape \(B, D\); got \(2, 1, 28, 28\)\. Pass pool='mean'"
     ):
         encode_loader(conv, [pixels])

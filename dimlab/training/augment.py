@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dimlab.images import means_of
 from dimlab.refusals import Refusal
 from dimlab.training.config import TrainConfig
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # means, deviations of R, G, B
 _WHOLE_BATCH = ("forward_input_shape", "order")  # parameters without a row a sample
 # parts of the jitter, in kornia's order, and the factors that change nothing
 _JITTER = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
@@ -41,20 +41,22 @@ def derived_seed(seed: int, *path: int) -> int:
 
 
 def check_normalisation(normalisation: str, n_channels: int) -> None:
-    """Refuse ImageNet's means and deviations, which are of R, G and B, for other channels."""
-    if normalisation == "imagenet" and n_channels != 3:
+    """Refuse means and deviations of R, G and B for images of other channels."""
+    if len((means_of(normalisation) or [()])[0]) == 3 != n_channels:
         raise Refusal(
-            "normalisation must be 'none' for images without three channels; got 'imagenet' for "
-            f"C = {n_channels}. Use dataclasses.replace(config, normalisation='none')."
+            f"normalisation must be 'none' for images without three channels; got "
+            f"{normalisation!r} for C = {n_channels}. Use dataclasses.replace(config, "
+            "normalisation='none')."
         )
 
 
 def normalised(images: Tensor, normalisation: str) -> Tensor:
     """Return images (B, C, H, W) in [0, 1] as the network takes them."""
     check_normalisation(normalisation, images.shape[1])
-    if normalisation == "none":
+    known = means_of(normalisation)
+    if known is None:
         return images
-    mean, deviation = (images.new_tensor(each).view(3, 1, 1) for each in _IMAGENET)
+    mean, deviation = (images.new_tensor(each).view(-1, 1, 1) for each in known)
     return (images - mean) / deviation
 
 

@@ -69,7 +69,7 @@ def representation_is_sane(found):
 
 
 def images_are_sane(found):
-    assert found.images.dtype == np.uint8
+    assert np.asarray(found.images).dtype == np.uint8
     assert len(found.images) == len(found.labels) > 0
     assert 0 <= found.labels.min() <= found.labels.max() < found.n_classes
 

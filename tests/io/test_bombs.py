@@ -231,7 +231,7 @@ def postscript(folder):
 
 
 def read_pictures(folder):
-    datasets.image_folder("train", data_dir=folder, image_size=4)
+    np.asarray(datasets.image_folder("train", data_dir=folder, image_size=4).images)
 
 
 def many_rows(folder):

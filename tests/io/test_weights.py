@@ -366,7 +366,7 @@ def test_any_module_and_any_loader():
     assert encode_loader(source, [pixels]).labels is None
     for module, loader, sentence in (
         (source, [], "at least one batch"),
-        (source, [{"a": 1}], "must yield tensors, tuples or mappings"),
+        (source, [{"a": 1}], "items must have one of the keys image, images, .*; got a"),
         (torch.nn.Identity(), [pixels], r"module must give features of shape \(B, D\); got \(5, 3"),
         (source, [pixels, (pixels, [0] * 5)], "labels in each batch or in none"),
     ):
