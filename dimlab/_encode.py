@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from dimlab._loaders import encode_loader, evaluating, features_of, is_loader, recorded_of
 from dimlab._scratch import Store
 from dimlab.datasets.objects import as_images
-from dimlab.decoding import SKIP, Slices, batches
+from dimlab.decoding import Slices, batches
 from dimlab.devices import check_device, hold
-from dimlab.images import ImageFiles, ImageSet, Recipe
+from dimlab.images import ImageFiles, ImageSet, Recipe, asked_of, fit
 from dimlab.moments import N_BLOCKS, Moments
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
@@ -176,9 +176,9 @@ def fitted(images: ImageSet, network: Any, asked: Recipe | None = None) -> tuple
     and what is usual. Images in memory are resized only where that is asked for.
     """
     asked = Recipe() if asked is None else asked
-    wanted = asked.over(images.recipe).over(_recipe_of(network))
+    wanted = asked.over(asked_of(images)).over(_recipe_of(network))
     if isinstance(images.images, ImageFiles) or asked.size or asked.resize:
-        return images.fitted(wanted), wanted
+        return fit(images, wanted), wanted
     size = images.images.shape[2:]
     if wanted.fixed and size != (wanted.size, wanted.size):
         raise Refusal(
@@ -411,8 +411,6 @@ def _encoded(
     for rows, pixels, faults in batches(images.images, rows_at, range(len(rows_at))):
         kept = np.ones(len(rows), dtype=bool)
         kept[list(faults)] = False
-        if faults and not getattr(images.images, "skip_bad", False):
-            raise Refusal(f"{next(iter(faults.values()))} {SKIP}")
         first, n_left_out = first or next(iter(faults.values()), ""), n_left_out + len(faults)
         block: list[Tensor] = []
         if kept.any():
@@ -485,7 +483,7 @@ def _fingerprint(
     """Return a hash of what decides the features, and of how the rows are divided."""
     digest = hashlib.sha256(json.dumps(meta, default=str).encode())
     digest.update(f"{how.n_views} {how.seed} {len(images)} {current_world().size}".encode())
-    digest.update(repr(images.recipe).encode())
+    digest.update(repr(asked_of(images)).encode())
     for name, each in weights.items():
         digest.update(name.encode())
         digest.update(each.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

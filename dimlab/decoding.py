@@ -93,21 +93,27 @@ def _opened(content: Any, name: str) -> Any:
 class _Batches:
     """A map-style data set whose items are batches of rows, for torch's DataLoader."""
 
-    def __init__(self, files: ImageFiles, rows_at: Callable[[int], np.ndarray]) -> None:
-        self.files, self.rows_at = files, rows_at
+    def __init__(
+        self, files: ImageFiles, rows_at: Callable[[int], np.ndarray], replace_bad: bool
+    ) -> None:
+        self.files, self.rows_at, self.replace_bad = files, rows_at, replace_bad
 
     def __getitem__(self, number: int) -> Batch:
         """Decode a batch; what cannot be read is told, not raised: a worker would add its trace."""
         import torch
 
-        rows = self.rows_at(number)
+        rows = self.rows_at(number).copy()
         pixels = np.zeros((len(rows), *self.files.shape[1:]), np.uint8)
-        faults = {}
+        faults: dict[int, str] = {}
         for place, row in enumerate(rows.tolist()):
-            try:
-                pixels[place] = self.files.read(row)
-            except ValueError as error:
-                faults[place] = str(error)
+            others = range(row, row + len(self.files) if self.replace_bad else row + 1)
+            for other in others:
+                rows[place] = other % len(self.files)
+                try:
+                    pixels[place] = self.files.read(rows[place])
+                    break
+                except Refusal as error:
+                    faults.setdefault(place, str(error))
         return rows, torch.from_numpy(pixels), faults
 
 
@@ -127,9 +133,16 @@ class Slices:
 
 
 def batches(
-    images: np.ndarray | ImageFiles, rows_at: Callable[[int], np.ndarray], numbers: Sequence[int]
+    images: np.ndarray | ImageFiles,
+    rows_at: Callable[[int], np.ndarray],
+    numbers: Sequence[int],
+    *,
+    replace_bad: bool = False,
 ) -> Iterator[Batch]:
-    """Yield batches of images in order; files are decoded ahead by worker processes."""
+    """Yield batches of images in order; files are decoded ahead by worker processes.
+
+    With ``replace_bad`` the next image that can be read stands in for one that cannot.
+    """
     import torch
 
     if isinstance(images, np.ndarray):
@@ -139,12 +152,16 @@ def batches(
         return
     from torch.utils.data import DataLoader
 
+    source: Any = _Batches(images, rows_at, replace_bad)
     loader: Any = DataLoader(
-        _Batches(images, rows_at),
+        source,
         batch_size=None, sampler=numbers, num_workers=_n_workers(images),
         generator=torch.Generator(),  # the global one is left alone
     )  # fmt: skip
-    yield from loader
+    for rows, pixels, faults in loader:
+        if faults and not images.skip_bad:
+            raise Refusal(f"{next(iter(faults.values()))} {SKIP}")
+        yield rows, pixels, faults
 
 
 def _n_workers(files: ImageFiles) -> int:

@@ -116,6 +116,10 @@ class Recipe:
         sources = {**other.sources, **self.sources}
         return Recipe(**values, fixed=self.fixed or other.fixed, sources=sources)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is done to the pixels of files, ready for JSON."""
+        return {name: getattr(self, name) for name in ("size", "resize", "crop", "interpolation")}
+
     def in_words(self) -> str:
         """Say what is done, and behind each change of the source where that is from."""
         crop = {"centre": "centre crop", "squash": "squashed to a square"}
@@ -358,27 +362,6 @@ class ImageSet:
             digest.update(np.ascontiguousarray(self.images[start : start + _ROWS]).data)
         return digest.hexdigest()
 
-    @property
-    def recipe(self) -> Recipe:
-        """What the user said of how the files become pixels; nothing where there are no files."""
-        return self.images.recipe if isinstance(self.images, ImageFiles) else Recipe()
-
-    def fitted(self, recipe: Recipe) -> ImageSet:
-        """Return the images as a recipe says: files when they are decoded, arrays resized now."""
-        images = self.images
-        if isinstance(images, ImageFiles):
-            return replace(self, images=replace(images, recipe=recipe))
-        if recipe.size is None or images.shape[2:] == (recipe.size, recipe.size):
-            return replace(self, images=np.ascontiguousarray(images))
-        from PIL import Image
-
-        pixels = np.empty((*images.shape[:2], recipe.size, recipe.size), np.uint8)
-        for row, image in enumerate(images):
-            for channel, plane in enumerate(image):
-                plane = Image.fromarray(np.ascontiguousarray(plane))
-                pixels[row, channel] = np.asarray(recipe.apply(plane))
-        return replace(self, images=pixels)
-
     def take(self, rows: Sequence[int] | np.ndarray) -> ImageSet:
         """Return these images only, in this order.
 
@@ -410,3 +393,33 @@ class ImageSet:
             labels=None if self.labels is None else self.labels[index],
             factors={name: values[index] for name, values in self.factors.items()},
         )
+
+
+def asked_of(images: ImageSet) -> Recipe:
+    """Return what the user said of how files become pixels; nothing for arrays."""
+    return images.images.recipe if isinstance(images.images, ImageFiles) else Recipe()
+
+
+def fit(images: ImageSet, recipe: Recipe) -> ImageSet:
+    """Return images as a recipe says: files when they are decoded, arrays resized now."""
+    pixels = images.images
+    if isinstance(pixels, ImageFiles):
+        return replace(images, images=replace(pixels, recipe=recipe))
+    size = recipe.size
+    if size is None or pixels.shape[2:] == (size, size):
+        return replace(images, images=np.ascontiguousarray(pixels))
+    from PIL import Image
+
+    resized = np.empty((*pixels.shape[:2], size, size), np.uint8)
+    for row, image in enumerate(pixels):
+        for channel, plane in enumerate(image):
+            made = recipe.apply(Image.fromarray(np.ascontiguousarray(plane)))
+            resized[row, channel] = np.asarray(made)
+    return replace(images, images=resized)
+
+
+def labels_in(images: ImageSet, purpose: str) -> np.ndarray:
+    """Return the labels, which a purpose needs."""
+    if images.labels is None:
+        raise Refusal(f"images must have labels {purpose}; got none.")
+    return images.labels

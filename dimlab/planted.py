@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from dimlab.images import SPLITS, ImageSet
+from dimlab.images import SPLITS, ImageSet, labels_in
 from dimlab.refusals import Refusal
 
 _SHADE = 0.7  # of a coloured background, 1: white
@@ -63,7 +64,7 @@ def coloured(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet
             f"images must be grey-scale, (N, 1, H, W), to be coloured; got {images.images.shape}."
         )
     rng = _generator(images, correlation, seed, "hue")
-    own = 2 * np.pi * images.labels / images.n_classes
+    own = 2 * np.pi * _labels(images) / images.n_classes
     hue = (own + _around_zero(len(images), correlation, rng)) % (2 * np.pi)
     # three cosines a third of a turn apart: no hue is brighter than another
     turns = 2 * np.pi / 3 * np.arange(3)
@@ -108,7 +109,7 @@ def textured(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet
     (0.5, True)
     """
     rng = _generator(images, correlation, seed, "orientation")
-    own = np.pi * images.labels / images.n_classes
+    own = np.pi * _labels(images) / images.n_classes
     orientation = (own + _around_zero(len(images), correlation, rng) / 2) % np.pi
     height, width = images.images.shape[2:]
     y, x = np.mgrid[:height, :width] + 0.5
@@ -157,12 +158,12 @@ def patched(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet:
     ([1, 0], [[0, 255], [255, 0]])
     """
     rng = _generator(images, correlation, seed, "corner")
-    own = images.labels % _CORNERS
+    own = _labels(images) % _CORNERS
     follows = rng.random(len(images)) < correlation
     corner = np.where(follows, own, rng.integers(0, _CORNERS, len(images)))
     height, width = images.images.shape[2:]
     side = max(1, min(height, width) // 7)
-    patched_images = images.images.copy()
+    patched_images = np.array(images.images)
     for each in range(_CORNERS):
         rows = slice(0, side) if each < 2 else slice(height - side, height)
         columns = slice(0, side) if each % 2 == 0 else slice(width - side, width)
@@ -229,9 +230,13 @@ def _around_zero(n: int, correlation: float, rng: np.random.Generator) -> np.nda
     return rng.vonmises(0.0, concentration, size=n)
 
 
-def _behind(images: np.ndarray, background: np.ndarray) -> np.ndarray:
+def _labels(images: ImageSet) -> np.ndarray:
+    return labels_in(images, "for a factor to follow")
+
+
+def _behind(images: Any, background: np.ndarray) -> np.ndarray:
     """Blend a background in [0, 1] into images, as far as each pixel is dark."""
-    pixels = images / np.float32(255)
+    pixels = np.asarray(images) / np.float32(255)
     blended = pixels + (1 - pixels) * background.astype(np.float32)
     return np.round(255 * blended).astype(np.uint8)
 

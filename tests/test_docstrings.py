@@ -23,7 +23,7 @@ from dimlab.training import losses
 
 PYPROJECT = Path(__file__).parent.parent / "pyproject.toml"
 ORDER = ["Parameters", "Returns", "Yields", "Raises", "Warns", "Notes", "References", "Examples"]
-OF_YOUR_OWN = {"image_folder", "npz"}  # data sets that nobody published
+OF_YOUR_OWN = {"huggingface", "image_folder", "npz", "table"}  # data sets that nobody published
 SHAPE = re.compile(r"\(\w+,[^)]*\)|of shape \(\)|of any shape")
 
 

@@ -308,10 +308,11 @@ class Exploration:
         values = self.explorer.test.features[:, self.dimension.value]
         rows = np.argsort(-values, kind="stable")[:_N_IMAGES]
         self.tiles.value = tiles_of(self._images.images[rows])
-        labels = [
-            str(self._images.class_names[label] if self._images.class_names else label)
-            for label in self._images.labels[rows]
-        ]
+        known, names = self._images.labels, self._images.class_names
+        ids = [] if known is None else known[rows].tolist()
+        labels = [str(names[label] if names else label) for label in ids] or ["no label"] * len(
+            rows
+        )
         listed = ", ".join(
             f"{label} ({value:.3g})" for label, value in zip(labels, values[rows], strict=True)
         )

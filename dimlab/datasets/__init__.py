@@ -20,8 +20,6 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-import numpy as np
-
 from dimlab.datasets.arrow import huggingface
 from dimlab.datasets.folders import image_folder
 from dimlab.datasets.official import cifar10, cifar100, digits, fashion_mnist, stl10
@@ -77,9 +75,7 @@ def load_images(
         images: ImageSet = load(split, data_dir=folder, **size, **given)
     else:
         images = resized(_from_outside(known, split, folder), image_size)
-    if planted:  # into pixels, all of them
-        images = plant(replace(images, images=np.asarray(images.images)), planted)
-    return images
+    return plant(images, planted) if planted else images
 
 
 def check_name(name: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.images import ImageFiles, ImageSet
-from dimlab.refusals import Refusal, WrongType
+from dimlab.refusals import Refusal
 
 INPUTS = (
     *("image", "images", "img", "pixel_values", "inputs", "input", "x", "data"),
@@ -59,7 +59,7 @@ def as_images(given: Any, *, split: str = "") -> ImageSet:
     if hasattr(given, "batch_sampler") and hasattr(given, "dataset"):
         given = given.dataset
     if not (hasattr(given, "__len__") and hasattr(given, "__getitem__")):
-        raise WrongType(
+        raise Refusal(
             "images must be an ImageSet, or a data set of Hugging Face or torch with a length; got "
             f"{type(given).__name__}. Pass a loader of tensors to encode_loader."
         )

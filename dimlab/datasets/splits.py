@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from dimlab.cuts import held_out, n_classes_kept
-from dimlab.images import SPLITS, ImageSet, Recipe
+from dimlab.images import SPLITS, ImageSet, Recipe, fit
 from dimlab.names import splits_of_rows
 from dimlab.refusals import Refusal
 
@@ -84,4 +84,4 @@ def checked_parts(parts: np.ndarray, n_images: int) -> np.ndarray:
 
 def resized(images: ImageSet, image_size: int | None) -> ImageSet:
     """Resize images on the short side (bilinearly) and crop their centre to a square."""
-    return images.fitted(Recipe() if image_size is None else Recipe.of_own("", image_size))
+    return fit(images, Recipe() if image_size is None else Recipe.of_own("", image_size))

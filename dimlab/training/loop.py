@@ -9,9 +9,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dimlab.datasets.objects import as_images
 from dimlab.devices import check_device
+from dimlab.images import ImageSet, asked_of, fit
 from dimlab.io.files import locked
 from dimlab.refusals import Refusal
 from dimlab.training.augment import check_normalisation
@@ -20,11 +22,8 @@ from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import World, current_world
 from dimlab.training.hypergradient import Trial
 from dimlab.training.monitor import Monitor
-from dimlab.training.run import Run
+from dimlab.training.run import Run, fit_for
 from dimlab.training.step import Record
-
-if TYPE_CHECKING:
-    from dimlab.images import ImageSet
 
 METRICS = "metrics.jsonl"
 _LOCK = "training"
@@ -36,9 +35,9 @@ class TrainingStopped(InterruptedError):
 
 def train(
     config: TrainConfig,
-    images: ImageSet,
+    images: Any,
     *,
-    validation: ImageSet | None = None,
+    validation: Any = None,
     out: str | os.PathLike[str] | None = None,
     resume: Checkpoint | None = None,
     sink: Callable[[Record], None] | None = None,
@@ -50,10 +49,11 @@ def train(
     ----------
     config : TrainConfig
         All settings of the run.
-    images : ImageSet
-        Training images; their labels are not used, only the hash of the labels is recorded.
-    validation : ImageSet, optional
-        Held-out images for ``config.validate_every``; never the test split.
+    images : ImageSet, or a data set or loader of Hugging Face or torch
+        Training images; their labels are not used, only the hash of the labels is recorded. Files
+        are decoded when they are needed. Of a loader its data set is taken.
+    validation : the same, optional
+        Held-out images, labelled, for ``config.validate_every``; never the test split.
     out : path, optional
         Folder for ``metrics.jsonl`` (one line a traced step) and ``checkpoint.pt``; made if
         missing.
@@ -114,6 +114,9 @@ def train(
     True
     """
     check_device(device)
+    images = fit_for(config, as_images(images, split="train"), resume)
+    if validation is not None:
+        validation = fit(as_images(validation, split="validation"), asked_of(images))
     _check(config, images, validation, resume)
     world = current_world()
     run = Run(config, images, device, resume, world)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from dimlab.cuts import keep_every_class
+from dimlab.decoding import Slices, batches
+from dimlab.images import ImageSet, labels_in
 from dimlab.kernels.spectra import entropy_rank
 from dimlab.readers import KNN
 from dimlab.refusals import Refusal
 from dimlab.training.augment import derived_seed, normalised
 from dimlab.training.config import TrainConfig
-
-if TYPE_CHECKING:
-    from dimlab.images import ImageSet
 
 _BANK = 4  # a stream of randomness
 _NEIGHBOURS = 5
@@ -35,9 +34,11 @@ class Monitor:
             )
         rng = np.random.default_rng(derived_seed(config.seed, _BANK))
         order, size = rng.permutation(len(images)), config.validation_bank or len(images)
-        chosen = keep_every_class(images.labels, order[:size], order[size:])
+        labels = labels_in(images, "for validate_every")
+        self._labels = labels_in(validation, "for validate_every")
+        chosen = keep_every_class(labels, order[:size], order[size:])
         self._config, self._validation = config, validation
-        self._bank = images.take(np.sort(chosen))
+        self._bank, self._bank_labels = images.take(np.sort(chosen)), labels[np.sort(chosen)]
         self._n_steps = config.n_steps(len(images))
         self._every = config.validate_every * (len(images) // config.batch_size)
 
@@ -51,27 +52,32 @@ class Monitor:
         encoder = network["encoder"]
         encoder.eval()
         try:
-            bank, queries = (self._encode(encoder, each) for each in (self._bank, self._validation))
+            bank, rows_of_bank = self._encode(encoder, self._bank)
+            queries, rows = self._encode(encoder, self._validation)
         finally:
             encoder.train()
         record = {}
         for name, mask in (("knn_accuracy", None), ("knn_accuracy_masked", weights)):
             kept = [each if mask is None else each * mask for each in (bank, queries)]
-            reader = KNN(min(_NEIGHBOURS, len(bank))).fit(kept[0], self._bank.labels)
-            record[name] = float((reader.classify(kept[1]) == self._validation.labels).mean())
+            reader = KNN(min(_NEIGHBOURS, len(bank))).fit(kept[0], self._bank_labels[rows_of_bank])
+            record[name] = float((reader.classify(kept[1]) == self._labels[rows]).mean())
         values = np.linalg.svd(queries.astype(np.float64), compute_uv=False)  # not centred
         if values.any():
             record["effective_rank"] = entropy_rank(values)
         record["validation_seconds"] = time.perf_counter() - started
         return record
 
-    def _encode(self, encoder: nn.Module, images: ImageSet) -> np.ndarray:
+    def _encode(self, encoder: nn.Module, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+        """Return features and the rows that they are of: those that could be read."""
         parameter = next(encoder.parameters())
-        blocks = []
-        for start in range(0, len(images), _BATCH):
-            pixels = torch.from_numpy(np.array(images.images[start : start + _BATCH]))
+        blocks, read = [], []
+        rows_at = Slices(0, len(images), _BATCH)
+        for rows, pixels, _ in batches(
+            images.images, rows_at, range(len(rows_at)), replace_bad=True
+        ):
             batch = pixels.to(parameter.device, parameter.dtype) / 255
             with torch.inference_mode():
                 features = encoder(normalised(batch, self._config.normalisation))
             blocks.append(features.float().cpu().numpy())
-        return np.concatenate(blocks)
+            read.append(rows)
+        return np.concatenate(blocks), np.concatenate(read)

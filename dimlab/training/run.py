@@ -7,13 +7,16 @@ import math
 import platform
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dimlab.decoding import Batch, batches
+from dimlab.images import ImageFiles, ImageSet, Recipe, asked_of, fit
 from dimlab.mask import MaskTrace
 from dimlab.refusals import Refusal
 from dimlab.training.augment import VERSION, Augmentation, derived_seed, normalised
@@ -25,11 +28,9 @@ from dimlab.training.hypergradient import Trial
 from dimlab.training.monitor import Monitor
 from dimlab.training.step import Record, Stepper, Views
 
-if TYPE_CHECKING:
-    from dimlab.images import ImageSet
-
 # streams of randomness derived from the run's seed
 _WEIGHTS, _ORDER, _VIEWS = 0, 1, 2
+_AHEAD = 1 << 40  # batches that may follow one
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 # step, mask weights (D,), norms of the two parts of the hypergradient, gradient share (D,)
 _Traced = tuple[int, np.ndarray, float, float, np.ndarray]
@@ -57,8 +58,10 @@ class Run:
     ) -> None:
         self.config, self.device, self.world = config, torch.device(device), world
         self.dtype = _DTYPES[config.precision]
-        self.pixels = torch.from_numpy(np.array(images.images)).to(device)
-        n_channels, *size = images.images.shape[1:]
+        images = fit_for(config, images, resume)
+        self.n_images, n_channels, *size = images.images.shape
+        self.order = _Order(config, self.n_images, world.rows(config.batch_size))
+        self.pixels = _Pixels(images.images, self.order, self.device)
         self.augmentation = Augmentation(config, n_channels, (size[0], size[1]))
         self.data, self.n_steps = _described(images), config.n_steps(len(images))
         with torch.random.fork_rng(devices=[]):
@@ -79,7 +82,6 @@ class Run:
         self.metrics: list[Record] = []
         nothing = np.zeros(encoder.n_dimensions, dtype=np.float32)
         self.trace: list[_Traced] = [(0, self._mask_now(), 0.0, 0.0, nothing)]
-        self.order: tuple[int, Tensor] = (-1, torch.empty(0))
         self.log: TextIO | None = None
         self.saved = "none yet"
         if resume is not None:
@@ -176,7 +178,7 @@ class Run:
 
     def _scale(self, step: int) -> float:
         config = self.config
-        per_epoch = len(self.pixels) // config.batch_size
+        per_epoch = self.n_images // config.batch_size
         position, end = step, self.n_steps
         if config.schedule == "epoch":
             position, end = step // per_epoch, -(-self.n_steps // per_epoch)
@@ -186,14 +188,7 @@ class Run:
     def _views(self, step: int) -> Views:
         """Return two views of this rank's part of batch number ``step``."""
         config = self.config
-        per_epoch = len(self.pixels) // config.batch_size
-        epoch, position = divmod(step, per_epoch)
-        if self.order[0] != epoch:
-            rng = np.random.default_rng(derived_seed(config.seed, _ORDER, epoch))
-            self.order = (epoch, torch.from_numpy(rng.permutation(len(self.pixels))))
-        rows = self.order[1][position * config.batch_size : (position + 1) * config.batch_size]
-        part = self.world.rows(config.batch_size)
-        batch = self.pixels[rows[part].to(self.device)].to(self.dtype) / 255
+        part, batch = self.order.part, self.pixels.at(step).to(self.dtype) / 255
         views = []
         for view in range(2):
             drawn = self.augmentation.draw(
@@ -255,8 +250,71 @@ class Run:
         return mask_weights(self.mask_logits, self.config.mask).float().cpu().numpy().copy()
 
 
+class _Order:
+    """Rows of this rank's part of each batch, in an order that the seed and the epoch decide."""
+
+    def __init__(self, config: TrainConfig, n_images: int, part: slice) -> None:
+        self.seed, self.size, self.n_images, self.part = (
+            config.seed, config.batch_size, n_images, part,
+        )  # fmt: skip
+        self._drawn: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+    def __call__(self, step: int) -> np.ndarray:
+        """Return the rows of batch number ``step``."""
+        epoch, position = divmod(step, self.n_images // self.size)
+        if self._drawn[0] != epoch:
+            rng = np.random.default_rng(derived_seed(self.seed, _ORDER, epoch))
+            self._drawn = (epoch, rng.permutation(self.n_images))
+        rows = self._drawn[1][position * self.size : (position + 1) * self.size]
+        return rows[self.part]
+
+
+class _Pixels:
+    """Pixels (b, C, H, W) uint8 of each batch: on the device, or decoded ahead of the run."""
+
+    def __init__(self, images: Any, order: _Order, device: torch.device) -> None:
+        self.files, self.order, self.device = images, order, device
+        self.whole: Tensor | None = None
+        if not isinstance(images, ImageFiles):
+            self.whole = torch.from_numpy(np.array(images)).to(device)
+        self.read: dict[int, Tensor] = {}  # the last two batches: a step looks at the next one
+        self.stream: Iterator[Batch] = iter(())
+        self.next = -1
+
+    def at(self, step: int) -> Tensor:
+        """Return the pixels of batch number ``step``."""
+        if self.whole is not None:
+            return self.whole[torch.from_numpy(self.order(step)).to(self.device)]
+        if step not in self.read:
+            if step != self.next:
+                steps = range(step, step + _AHEAD)
+                self.stream = batches(self.files, self.order, steps, replace_bad=True)
+            _, pixels, faults = next(self.stream)
+            for each in faults.values():
+                warnings.warn(f"{each} Another image takes its place.", UserWarning, stacklevel=2)
+            self.read = {number: self.read[number] for number in self.read if number == step - 1}
+            self.read[step], self.next = pixels.to(self.device), step + 1
+        return self.read[step]
+
+
+def fit_for(config: TrainConfig, images: ImageSet, resume: Checkpoint | None) -> ImageSet:
+    """Return images as they are trained on: as asked, as in a resumed run, else as is usual."""
+    if not isinstance(images.images, ImageFiles):
+        return images
+    usual = Recipe.of_own("usual for dimlab's own encoders")
+    if config.stem == "imagenet" and config.encoder != "convnet":
+        usual = Recipe.of_torchvision("ImageNet stem")
+    recorded = (resume.data.get("recipe") or {}) if resume is not None else {}
+    before = Recipe.of("the resumed run", **recorded)
+    return fit(images, asked_of(images).over(before).over(usual))
+
+
 def _described(images: ImageSet) -> dict[str, Any]:
+    files: dict[str, Any] = {}
+    if isinstance(images.images, ImageFiles):
+        files = {"recipe": asked_of(images).to_dict(), "reading": dict(images.reading)}
     return {
+        **files,
         "name": images.name,
         "folder": images.folder,
         "split": images.split,
