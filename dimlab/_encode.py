@@ -176,7 +176,7 @@ def fitted(images: ImageSet, network: Any, asked: Recipe | None = None) -> tuple
     and what is usual. Images in memory are resized only where that is asked for.
     """
     asked = Recipe() if asked is None else asked
-    wanted = asked.over(asked_of(images)).over(_recipe_of(network))
+    wanted = asked.over(asked_of(images)).over(recipe_of(network))
     if isinstance(images.images, ImageFiles) or asked.size or asked.resize:
         return fit(images, wanted), wanted
     size = images.images.shape[2:]
@@ -189,7 +189,7 @@ def fitted(images: ImageSet, network: Any, asked: Recipe | None = None) -> tuple
     return images, Recipe(normalisation=wanted.normalisation, sources=wanted.sources)
 
 
-def _recipe_of(network: Any) -> Recipe:
+def recipe_of(network: Any) -> Recipe:
     """Return what is known of the images that a network takes, and what is usual for it."""
     if isinstance(network, nn.Module):
         return Recipe.of_torchvision("usual for a module that does not say")

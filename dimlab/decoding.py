@@ -155,13 +155,17 @@ def batches(
     source: Any = _Batches(images, rows_at, replace_bad)
     loader: Any = DataLoader(
         source,
-        batch_size=None, sampler=numbers, num_workers=_n_workers(images),
+        batch_size=None, collate_fn=_as_it_is, sampler=numbers, num_workers=_n_workers(images),
         generator=torch.Generator(),  # the global one is left alone
     )  # fmt: skip
     for rows, pixels, faults in loader:
         if faults and not images.skip_bad:
             raise Refusal(f"{next(iter(faults.values()))} {SKIP}")
         yield rows, pixels, faults
+
+
+def _as_it_is(batch: Batch) -> Batch:
+    return batch
 
 
 def _n_workers(files: ImageFiles) -> int:

@@ -395,6 +395,11 @@ class ImageSet:
         )
 
 
+def is_lazy(images: ImageSet) -> bool:
+    """Whether the images are files, which are decoded when they are needed."""
+    return isinstance(images.images, ImageFiles)
+
+
 def asked_of(images: ImageSet) -> Recipe:
     """Return what the user said of how files become pixels; nothing for arrays."""
     return images.images.recipe if isinstance(images.images, ImageFiles) else Recipe()

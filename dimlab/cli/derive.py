@@ -30,6 +30,7 @@ RARE = {
     *("device", "seed", "memory", "quiet", "temperature", "penalty", "fill", "fit_range"),
     *("n_blocks", "n_folds", "n_bootstrap", "n_permuted", "n_random", "save_moments", "array"),
     *("figure_format", "max_train", "layout", "branch", "allow_partial", "trust_pickle"),
+    *("resize", "crop", "depth", "image_column", "label_column", "workers", "skip_bad"),
 }
 LONG = {"n_masks", "n_splits", "n_points"}  # their options keep the n_ of their names
 _TYPES: dict[str, Any] = {

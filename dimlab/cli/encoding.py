@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+import shutil
+from contextlib import ExitStack, redirect_stderr
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +15,10 @@ from dimlab.cli import showing
 from dimlab.cli.derive import INPUT, Option, TyperCommand, command_of, heading_of, numbers_in
 from dimlab.cli.inputs import Inputs, reading, said_on_stderr
 from dimlab.cli.options import (
+    DATA,
     FAIL_IF,
     FILE,
+    IMAGES,
     INPUTS,
     JSON,
     OUT,
@@ -53,10 +58,11 @@ def encode(name: str, text: str) -> TyperCommand:
     moments = Option("moments", "--moments", bool, "Store moments only (of two views with "
                      "--views 2).", False)  # fmt: skip
     own = measured_by(
-        heading_of("dimlab._encode:encode"), {"n_views": {"name": "views"}}, {"batch_size"}
-    )
+        heading_of("dimlab._encode:encode"), {"n_views": {"name": "views"}},
+        {"batch_size", "scratch", *IMAGES},
+    )  # fmt: skip
     options = (
-        FILE, *_about_weights(), INPUTS["data"], INPUTS["data_dir"], split, *own, moments,
+        FILE, *_about_weights(), *(INPUTS[each] for each in DATA.split()), split, *own, moments,
         replace(OUT, default=Path("."), help="Folder for the .safetensors files."), QUIET,
     )  # fmt: skip
     return command_of(name, _encode, options, text, task="What to encode")
@@ -77,7 +83,7 @@ def locate(name: str, text: str) -> TyperCommand:
     looked_at = replace(
         INPUTS["max_queries"], help="Images to look among, the first ones; all by default."
     )
-    inputs = (INPUTS["data"], INPUTS["data_dir"], INPUTS["split"], looked_at)
+    inputs = (*(INPUTS[each] for each in DATA.split()), INPUTS["split"], looked_at)
     own = measured_by(heading_of("dimlab._locate:locate"), leave_out={"batch_size"})
     return command_of(name, _locate, (CHECKPOINT, *inputs, dimensions, *own, *OUTPUTS), text)
 
@@ -94,55 +100,56 @@ def _encode(values: dict[str, Any]) -> None:
     if values["moments"] and values["views"] not in (0, 2):
         raise Refusal(f"views must be 0 or 2 with --moments; got {values['views']}.")
     kind = inputs.source(source, trust_pickle=values["trust_pickle"]).kind
-    if kind == "checkpoint":
-        return _encode_own(inputs, values)
-    if kind != "weights":
+    if kind not in ("checkpoint", "weights"):
         raise Refusal(f"checkpoint must hold an encoder; got {kind}, {source.name}.")
-    _check_of_others(source.name, values)
-    _encode_others(inputs, values)
+    if kind == "weights":
+        _check_of_others(source.name, values)
+    _encode_splits(inputs, values, is_own=kind == "checkpoint")
 
 
-def _encode_own(inputs: Inputs, values: dict[str, Any]) -> None:
-    """Encode with a checkpoint of dimlab's, in one process or several."""
-    from dimlab._encode import encode as encode_images
+def _encode_splits(inputs: Inputs, values: dict[str, Any], *, is_own: bool) -> None:
+    """Encode splits, in one process or several; a killed command goes on where it was."""
     from dimlab._encode import encode_moments
-    from dimlab.training.distributed import joined
+    from dimlab.images import is_lazy
+    from dimlab.training.distributed import joined, wait_for_all
 
-    source, views = values["source"], values["views"]
-    checkpoint = inputs.checkpoint(source)
-    values["out"].mkdir(parents=True, exist_ok=True)
-    with joined(values["device"]) as (world, place):
+    source, out, chosen = values["source"], values["out"], values["normalisation"]
+    out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        world, place = stack.enter_context(joined(values["device"]))
+        if world.rank > 0:  # the first process speaks for all
+            stack.enter_context(redirect_stderr(stack.enter_context(open(os.devnull, "w"))))
+        mine = replace(inputs, device=place, quiet=inputs.quiet or world.rank > 0)
+        network: Any = (
+            mine.checkpoint(source)
+            if is_own
+            else mine.encoder(source, normalisation=chosen, **_weights_in(values))
+        )
         for name in values["split"] or ["train", "test"]:
-            inputs.encoded.clear()  # a record is of one split
-            images = inputs.images(checkpoint, name)
-            quiet = values["quiet"] or world.rank > 0
-            with progress(f"encoding {name}", quiet=quiet) as advance:
-                settings: dict[str, Any] = {"layer": values["layer"], "seed": values["seed"]}
-                settings |= {"device": place, "progress": advance}
-                encoded: Any = (
-                    encode_moments(checkpoint, images, views=views > 0, **settings)
-                    if values["moments"]
-                    else encode_images(checkpoint, images, n_views=views, **settings)
-                )
+            mine.encoded.clear()  # a record is of one split
+            images = mine.images(network, name, normalisation=None if is_own else chosen)
+            scratch = out / f".{name}.encoding" if is_lazy(images) else None
+            if values["moments"]:
+                with progress(f"encoding {name}", quiet=mine.quiet, unit="images") as advance:
+                    encoded: Any = encode_moments(
+                        network, images, views=values["views"] > 0, layer=values["layer"],
+                        seed=values["seed"], device=place, progress=advance,
+                    )  # fmt: skip
+            else:
+                encoded = mine.encode(
+                    network, images, views=values["views"], layer=values["layer"],
+                    normalisation=chosen, scratch=scratch,
+                )  # fmt: skip
             if world.rank == 0:
-                _keep(encoded, values["out"], name, inputs, source)
+                _keep(encoded, out, name, mine, source)
+            if scratch is not None:
+                wait_for_all(world)
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _inputs(values: dict[str, Any]) -> Inputs:
-    known = ("data", "data_dir", "device", "seed", "quiet")
+    known = {each.name for each in fields(Inputs)} - {"labels"}
     return Inputs(**{each: values[each] for each in known if each in values}, has_flags=True)
-
-
-def _encode_others(inputs: Inputs, values: dict[str, Any]) -> None:
-    """Encode with another tool's encoder."""
-    source, normalisation = values["source"], values["normalisation"]
-    loaded = inputs.encoder(source, normalisation=normalisation, **_weights_in(values))
-    values["out"].mkdir(parents=True, exist_ok=True)
-    for name in values["split"] or ["train", "test"]:
-        inputs.encoded.clear()  # a record is of one split
-        images = inputs.images_for_others(name)
-        found = inputs.encode(loaded, images, views=values["views"], normalisation=normalisation)
-        _keep(found, values["out"], name, inputs, source)
 
 
 def _weights_in(values: dict[str, Any]) -> dict[str, Any]:

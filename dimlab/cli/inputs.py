@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from dimlab.refusals import Refusal
 from dimlab.text import say
 
 if TYPE_CHECKING:
-    from dimlab.images import ImageSet
+    from dimlab.images import ImageSet, Recipe
     from dimlab.io.source import Source
     from dimlab.io.weights import LoadedEncoder
     from dimlab.mask import DimensionMask
@@ -80,6 +80,14 @@ class Inputs:
 
     data: str | None = None  # data set to encode; None: the checkpoint's own
     data_dir: Path | None = None
+    image_size: int | None = None  # how image files become pixels; None: as the encoder's recipe
+    resize: int | None = None
+    crop: str | None = None
+    depth: int | None = None  # how they are found; None: as recorded, else as is usual
+    image_column: str | None = None
+    label_column: str | None = None
+    workers: int | None = None
+    skip_bad: bool = False
     masked: bool = False  # multiply features by the checkpoint's mask
     basis: str | None = None  # which train fits, and everything is expressed in
     train: Path | None = None  # train features, where the other files hold features
@@ -100,6 +108,7 @@ class Inputs:
     encoded: dict[tuple[str, str], ImageSet] = field(
         default_factory=dict, compare=False, repr=False
     )
+    said: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -183,41 +192,68 @@ class Inputs:
 
     # Images ---------------------------------------------------------------------------------------
 
-    def data_set(self, name: str, split: str, folder: Path | None) -> ImageSet:
+    def asked(self, normalisation: str | None = None) -> Recipe:
+        """Return what options say of the pixels."""
+        from dimlab.images import Recipe
+
+        flags = {"size": self.image_size, "resize": self.resize, "crop": self.crop}
+        return Recipe.of("as asked", **flags, normalisation=normalisation)
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What options say of how image files are found and read."""
+        names = ("depth", "image_column", "label_column", "workers", "skip_bad")
+        found = {name: getattr(self, name) for name in names}
+        return {name: each for name, each in found.items() if each not in (None, False)}
+
+    def data_set(
+        self, name: str, split: str, folder: Path | None, recorded: Mapping[str, Any] | None = None
+    ) -> ImageSet:
         """Load a split of a data set, once; a name or split that nobody knows is a misuse."""
         from dimlab import datasets
         from dimlab.images import SPLITS
 
         key = name, split, str(folder or "")
         if key not in self.loaded:
-            datasets.check_name(name)
+            datasets.check_name(name, self.reading)
             if split not in SPLITS:
                 raise Refusal(f"split must be train, validation or test; got {split!r}.")
-            with reading():
-                self.loaded[key] = datasets.load_images(name, split, data_dir=folder)
+            how = {**(recorded or {}), **self.reading}
+            with reading(), said_on_stderr():
+                self.loaded[key] = datasets.load_images(name, split, data_dir=folder, **how)
         return self.loaded[key]
 
-    def images(self, checkpoint: Checkpoint, split: str) -> ImageSet:
-        """Load a split of ``--data``, or of the checkpoint's own data, known by its labels."""
-        recorded = checkpoint.data
-        own = Path(recorded["folder"]) if recorded["folder"] and not self.data else None
+    def images(
+        self,
+        network: Checkpoint | LoadedEncoder,
+        split: str,
+        *,
+        normalisation: str | None = None,
+    ) -> ImageSet:
+        """Load a split of ``--data``, or of a checkpoint's own data, as the network takes it."""
+        from dimlab._encode import fitted
+        from dimlab.training.checkpoint import Checkpoint
+
+        recorded = network.data if isinstance(network, Checkpoint) else {}
+        own = Path(recorded["folder"]) if recorded.get("folder") and not self.data else None
         folder, name = self.data_dir or own, self.data or recorded["name"]
-        images = self.data_set(name, split, folder)
+        how = recorded.get("reading") if self.data is None else None
+        images = self.data_set(name, split, folder, how)
         if self.data is None:
-            same = self.data_set(name, recorded["split"], folder)
+            same = self.data_set(name, recorded["split"], folder, how)
             if same.labels_hash != recorded["labels_hash"]:
                 raise Unreadable(
                     f"{name} must be the data that the checkpoint was trained on; got labels with "
                     "another hash. Point --data-dir to that copy, or pass --data."
                 )
         self.encoded[name, split] = images
-        return images
-
-    def images_for_others(self, split: str) -> ImageSet:
-        """Load a split of the data of ``--data``, for another tool's encoder."""
-        images = self.data_set(str(self.data), split, self.data_dir)
-        self.encoded[str(self.data), split] = images
-        return images
+        made, recipe = fitted(images, network, self.asked(normalisation))
+        if made is not images:
+            sentence = f"assumed: {recipe.in_words()}"
+            if sentence not in self.said and not self.quiet:
+                say(sentence)
+            self.said.add(sentence)
+        return made
 
     def encode(
         self,
@@ -225,7 +261,7 @@ class Inputs:
         images: ImageSet,
         *,
         views: int = 0,
-        normalisation: str | None = None,
+        **more: Any,
     ) -> Representation:
         """Encode images; grey ones are given to another tool's three channels alike."""
         from dimlab._encode import encode
@@ -241,10 +277,11 @@ class Inputs:
                     f"data must have images of {channels} channels, as the encoder has; got "
                     f"{images.images.shape[1]}."
                 )
-        with progress(f"encoding {images.split or images.name}", quiet=self.quiet) as advance:
+        text = f"encoding {images.split or images.name}"
+        with said_on_stderr(), progress(text, quiet=self.quiet, unit="images") as advance:
             return encode(
                 network, images, n_views=views, seed=self.seed, device=self.device,
-                normalisation=normalisation, progress=advance,
+                progress=advance, **more,
             )  # fmt: skip
 
     # Representations ------------------------------------------------------------------------------
@@ -272,7 +309,7 @@ class Inputs:
         if source.kind != "weights":
             raise Unreadable(f"{path.name} must hold features or weights; got {source.kind}.")
         loaded = self.encoder(path)
-        found = self.encode(loaded, self.images_for_others(split), views=views)
+        found = self.encode(loaded, self.images(loaded, split), views=views)
         if not self.masked:
             return found
         if loaded.mask is None:
@@ -457,7 +494,10 @@ class Inputs:
 
 def normalisation_note(loaded: LoadedEncoder, path: Path, chosen: str | None) -> str | None:
     """Say that nobody said how an encoder's pixels are normalised, where nobody did."""
-    known = chosen is not None or loaded.inspection.facts.get("normalisation") is not None
+    from dimlab._encode import recipe_of
+
+    recorded = loaded.inspection.facts.get("normalisation") or recipe_of(loaded).normalisation
+    known = chosen is not None or recorded is not None
     if known or _channels(loaded) != 3:
         return None
     return (

@@ -207,6 +207,18 @@ _INPUTS = (
     _input("--data", str, "Data set to encode; the checkpoint's own by default.",
            read=_known_data),
     _input("--data-dir", Path, "Folder (or file) of the data set."),
+    _input("--image-size", int, "Side in pixels of the square that the encoder takes; by default "
+           "its own.", read=_at_least(1, "image-size")),
+    _input("--resize", int, "Length in pixels of the short side before the centre is cropped; by "
+           "default the encoder's own.", read=_at_least(1, "resize")),
+    _input("--crop", str, "How an image becomes a square: centre or squash."),
+    _input("--depth", int, "Levels of folders that name a class: 1, or 2 for group/class; 0 for no "
+           "labels.", read=_at_least(0, "depth")),
+    _input("--image-column", str, "Column of the images in tables, where it is unusual."),
+    _input("--label-column", str, "Column of the labels in tables, where it is unusual."),
+    _input("--workers", int, "Processes that decode images; by default one a core.",
+           read=_at_least(0, "workers")),
+    _input("--skip-bad", bool, "Leave out images that cannot be read, and count them.", False),
     _input("--split", str, "Split of the checkpoint's data to measure.", "test",
            read=known_split),
     _input("--views", int, "Augmented views of every image to encode.", 0,
@@ -230,6 +242,11 @@ _INPUTS = (
            "them later."),
 )  # fmt: skip
 INPUTS = {each.name: each for each in _INPUTS}
+IMAGES = (  # how image files are found, and become pixels
+    *("image_size", "resize", "crop"),
+    *("depth", "image_column", "label_column", "workers", "skip_bad"),
+)
+DATA = f"data data_dir {' '.join(IMAGES)}"  # names of all that says what is encoded
 # what many probes take, in the same words for all; the rest is said by the probe's own docstring
 COMMON = {
     "reader": "Probe classifier that reads the features: knn, ridge or logistic.",

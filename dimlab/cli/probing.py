@@ -16,6 +16,7 @@ from dimlab.cli.factors import asked_in
 from dimlab.cli.gates import check_keys
 from dimlab.cli.inputs import Inputs
 from dimlab.cli.options import (
+    DATA,
     DEVICE,
     FILE,
     INPUTS,
@@ -35,7 +36,7 @@ from dimlab.text import say
 
 Measured = tuple[Any, Mapping[str, Any]]  # a result, and the representations that it is of
 FEATURES = "array labels on by_order"  # names of options of the panel Input
-SAMPLES = f"train {FEATURES} data data_dir max_queries max_train"
+SAMPLES = f"train {FEATURES} {DATA} max_queries max_train"
 TABLE = "table continuous period"
 
 
@@ -157,11 +158,11 @@ def _kind(function: Callable[..., Any], leading: list[str]) -> tuple[Callable[..
     if leading == ["train", "test"]:
         return _pair, f"{SAMPLES} basis masked {TABLE}"
     if leading == ["representations"]:
-        return _several, f"{FEATURES} split views basis masked data data_dir"
+        return _several, f"{FEATURES} split views basis masked {DATA}"
     if leading == ["trace"]:
-        return _trace, "data data_dir"
+        return _trace, DATA
     if leading == ["representation"]:
-        parts = f"{FEATURES} split views basis train masked data data_dir"
+        parts = f"{FEATURES} split views basis train masked {DATA}"
         if "Moments" in str(inspect.signature(function).parameters[leading[0]]):
             return measure_parts, f"{parts} save_moments"
         return _one, f"{parts} max_queries"

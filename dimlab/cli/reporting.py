@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of
 from dimlab.cli.gates import GateMet
 from dimlab.cli.inputs import Inputs, mask_of, reading
-from dimlab.cli.options import FORMAT, INPUTS, JSON, OUT, PARTS, QUIET, measured_by
+from dimlab.cli.options import FORMAT, IMAGES, INPUTS, JSON, OUT, PARTS, QUIET, measured_by
 from dimlab.cli.probing import cautions, inputs_of
 from dimlab.cli.recording import names_of, recording, stems_of
 from dimlab.refusals import Refusal
@@ -32,7 +32,7 @@ def report(name: str, text: str) -> TyperCommand:
 
     inputs = (
         *("train", "array", "labels", "on", "by_order"),
-        *("data", "data_dir", "max_queries", "max_train"),
+        *("data", "data_dir", *IMAGES, "max_queries", "max_train"),
     )
     files = replace(
         PARTS, help="Checkpoints, test features, or the folder of a report to be drawn again (or "

@@ -14,7 +14,7 @@ from dimlab.cli import showing
 from dimlab.cli.derive import Option
 from dimlab.cli.factors import Asked, asked_in
 from dimlab.cli.inputs import mask_of
-from dimlab.cli.options import known_reader
+from dimlab.cli.options import DATA, known_reader
 from dimlab.cli.probing import FEATURES, SAMPLES, TABLE, Call, Measured, Special, measure_parts
 from dimlab.cli.samples import drawn, sampled, sampled_train
 from dimlab.cli.traces import read_trace
@@ -226,7 +226,7 @@ SPECIAL = {
     "compare": Special(working="comparing", show=showing.comparison),
     "attribute": Special(
         inputs=f"train array labels on by_order in_distribution views {TABLE} basis "
-        "max_queries data data_dir",
+        f"max_queries {DATA}",
         leave_out=("erased",),
         changes={"factors": {"flag": "--factor", "help": "Factors to look at; repeatable. All by "
                              "default."}},
@@ -252,7 +252,7 @@ SPECIAL = {
         working="erasing", measure=_erase, show=showing.erasure, shown=("splits", "in_words"),
     ),
     "follow": Special(
-        inputs="data data_dir", many=True, measure=_follow,
+        inputs=DATA, many=True, measure=_follow,
         more=(
             Option("key", "--key", str, "Where the mask stands in torch files of other programs."),
             Option("sigmoid", "--sigmoid", bool, "The mask there is kept as logits.", False),
@@ -262,7 +262,7 @@ SPECIAL = {
         working="following", show=showing.evolution, shown=("links", "verdicts"),
     ),
     "bound": Special(
-        inputs=f"{FEATURES} split max_queries data data_dir",
+        inputs=f"{FEATURES} split max_queries {DATA}",
         changes={"temperature": {"help": "Inner products are divided by this number."}},
         working="bounding", measure=_bound, show=showing.bound,
         shown=("terms", "risk", "held", "verdict"),

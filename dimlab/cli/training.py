@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of
 from dimlab.cli.inputs import Inputs, reading
-from dimlab.cli.options import DEVICE, INPUTS, JSON, OUT, QUIET, SEED
+from dimlab.cli.options import DEVICE, IMAGES, INPUTS, JSON, OUT, QUIET, SEED
 from dimlab.refusals import Refusal
 from dimlab.terminal import console, print_summary, progress, training_progress
 
@@ -37,6 +37,7 @@ _OPTIONS = (
     replace(INPUTS["data"], help="Data set to train on; digits by default, or that of a resumed "
             "run."),
     INPUTS["data_dir"],
+    *(INPUTS[each] for each in IMAGES),
     *FIELDS,
     Option("fields", "--set", list[str], "Any other field of TrainConfig, as name=value; "
            "repeatable.", metavar="FIELD=VALUE"),
@@ -66,8 +67,10 @@ def demo(name: str, text: str) -> TyperCommand:
 
 
 def _train(values: dict[str, Any]) -> None:
+    from dimlab.images import asked_of, fit, is_lazy
     from dimlab.training.distributed import joined
     from dimlab.training.loop import train as train_run
+    from dimlab.training.run import fit_for
 
     chosen = {each.name: values[each.name] for each in FIELDS} | _fields(values["fields"] or [])
     chosen = {name: value for name, value in chosen.items() if value is not None}
@@ -79,22 +82,27 @@ def _train(values: dict[str, Any]) -> None:
     run = f"{known}-{settings.encoder}-{settings.method}-seed{settings.seed}"
     folder = _run_folder(values["out"], run, values["overwrite"] or values["resume"])
     before = folder / "checkpoint.pt"
-    inputs = Inputs(quiet=quiet)
+    inputs = Inputs(quiet=quiet, **{each: values[each] for each in IMAGES})
     earlier = inputs.checkpoint(before) if values["resume"] and before.exists() else None
     if earlier is not None:
         settings = _changed(start if values["preset"] else earlier.config, chosen)
         if values["data"] is None:
             known, recorded = earlier.data["name"], earlier.data["folder"]
             data_dir = data_dir or (Path(recorded) if recorded else None)
-    images = inputs.data_set(known, "train", data_dir)
+    how = earlier.data.get("reading") if earlier is not None and values["data"] is None else None
+    images = inputs.data_set(known, "train", data_dir, how)
+    images = fit_for(settings, fit(images, inputs.asked()), earlier)
+    assumed = (asked_of(images) if is_lazy(images) else inputs.asked()).in_words()
     settings, note = _for_channels(settings, images.images.shape[1], chosen)
     validation = None
     if settings.validate_every:
-        validation = inputs.data_set(known, "validation", data_dir)
+        validation = inputs.data_set(known, "validation", data_dir, how)
+        validation = fit(validation, asked_of(images) if is_lazy(images) else inputs.asked())
     with joined(values["device"]) as (world, place), ExitStack() as stack:
         quiet = quiet or world.rank > 0
-        if note and not quiet:
-            print(note, file=sys.stderr)
+        for each in (assumed and f"assumed: {assumed}", note):
+            if each and not quiet:
+                print(each, file=sys.stderr)
         n_steps = settings.n_steps(len(images))
         bar = training_progress(n_steps, settings.batch_size, quiet=quiet)
         sinks = [stack.enter_context(bar)]

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -61,15 +62,11 @@ def load_images(
     **reading: Any,  # how files are read; None is the usual way
 ) -> ImageSet:
     """Load a split of the data set of that name; ``+hue:0.8`` behind the name plants a factor."""
-    known, planted = check_name(name)
+    known, planted = check_name(name, reading)
     folder = data_dir or None
     given = {key: each for key, each in reading.items() if each not in (None, False)}
-    unknown = sorted(given.keys() - _READ.get(known, set()) - {"workers"})
-    if unknown:
-        has = ", ".join(each for each in _READ if unknown[0] in _READ[each])
-        raise Refusal(f"{unknown[0]} must be left out for {name}; it is of {has or 'no data'}.")
     if known in NAMES:
-        given = {key: each for key, each in given.items() if known in _READ}
+        given = {key: each for key, each in given.items() if key in _READ.get(known, ())}
         size = {} if image_size is None else {"image_size": image_size}
         load = globals()[_BY_NAME[known]]
         images: ImageSet = load(split, data_dir=folder, **size, **given)
@@ -78,8 +75,8 @@ def load_images(
     return plant(images, planted) if planted else images
 
 
-def check_name(name: str) -> tuple[str, str]:
-    """Split a data set's name, with hyphens, from the factors to plant in it; check both."""
+def check_name(name: str, reading: Mapping[str, Any] | None = None) -> tuple[str, str]:
+    """Split a data set's name, with hyphens, from the factors to plant in it; check all."""
     known, plus, planted = name.partition("+")
     known = known.replace("_", "-")
     if known not in NAMES:
@@ -88,6 +85,10 @@ def check_name(name: str) -> tuple[str, str]:
             close = difflib.get_close_matches(known, everything, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise Refusal(f"data must be one of {', '.join(everything)}; got {name!r}.{hint}")
+    given = {key for key, each in (reading or {}).items() if each not in (None, False, "")}
+    for key in sorted(given - {"workers", "skip_bad"} - _READ.get(known, set())):
+        has = ", ".join(each for each in _READ if key in _READ[each])
+        raise Refusal(f"{key} must be left out for {known}; it is of {has or 'no data set'}.")
     if plus:
         check_plants(planted)
     return known, planted
