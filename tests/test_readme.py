@@ -1,31 +1,29 @@
-"""The README's promises: its set-up lines, its Python, its tour with pictures, its numbers."""
+"""What the README and the pages promise: set-up lines, Python, pictures, numbers, definitions."""
 
 import ast
-import importlib.util
 import inspect
 import json
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import dimlab
 from dimlab.result import load_result
+from tests.pages import ASSETS, PYTHON, ROOT, TEXT, make
 
-ROOT = Path(__file__).parent.parent
-ASSETS = ROOT / ".assets"
-README = (ROOT / "README.md").read_text()
-WORDS = " ".join(README.split())
-
-_spec = importlib.util.spec_from_file_location("readme_pictures", ASSETS / "make.py")
-pictures = importlib.util.module_from_spec(_spec)
-sys.modules["readme_pictures"] = pictures  # a dataclass looks its module up
-_spec.loader.exec_module(pictures)
-TOUR, LONG = pictures.RUNS
+README = TEXT["README.md"]
+WORDS = {page: " ".join(text.split()) for page, text in TEXT.items()}
+SHORT = """
+import dataclasses, dimlab, json, sys
+few = dataclasses.replace(dimlab.TrainConfig.small(), steps=20, trace_every=2)
+dimlab.TrainConfig.small = classmethod(lambda cls: few)
+for page, blocks in json.load(sys.stdin).items():
+    exec(compile("\\n".join(blocks), page, "exec"), {})
+"""
 
 
 def test_the_two_set_up_commands_stand_on_lines_of_their_own():
@@ -36,103 +34,92 @@ def test_the_two_set_up_commands_stand_on_lines_of_their_own():
     assert lines[first - 1] == "python3 -m venv .venv && . .venv/bin/activate"
 
 
-def test_its_python_uses_public_names_and_its_commands_exist():
-    from dimlab.cli import COMMANDS
+def test_the_readme_is_one_page_and_begins_with_your_own_features():
+    assert len(README.split()) <= 900
+    assert README.count("![") == 1
+    assert README.index("## Your own features") < README.index("## A checkpoint")
+    assert len(re.findall(r"^\| .*\?.* \| `dimlab ", README, re.M)) == 10
 
-    for block in python_blocks():
+
+def test_links_between_pages_lead_somewhere():
+    texts = {**TEXT, ".github/CONTRIBUTING.md": (ROOT / ".github/CONTRIBUTING.md").read_text()}
+    made = {".docs/examples/index", ".docs/notebooks"}  # when the site is built
+    for page, text in texts.items():
+        for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+            target = (ROOT / page).parent / link
+            if not link.startswith("https://") and not any(
+                target.resolve().is_relative_to(ROOT / each) for each in made
+            ):
+                assert target.exists(), f"{page}: {link}"
+
+
+@pytest.mark.parametrize("page", [page for page in TEXT if PYTHON[page]])
+def test_python_uses_public_names(page):
+    public = {"dimlab.datasets", "dimlab.readers", "dimlab.training.losses"}
+    for block in PYTHON[page]:
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "dimlab":
-                assert node.module == "dimlab"
-                assert {alias.name for alias in node.names} <= set(dimlab.__all__)
-    shell = "".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
-    used = set(re.findall(r"\bdimlab ([a-z-]+)", shell))
-    assert {"demo", "train", "ablate"} <= used <= set(COMMANDS)
-
-
-def python_blocks():
-    return re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+                names = {alias.name for alias in node.names}
+                assert names <= set(dimlab.__all__) or node.module in public, names
 
 
 @pytest.mark.slow
-def test_its_python_runs_as_it_stands_block_after_block(tmp_path):
-    """Later blocks use what earlier ones made; the encoders are trained for 20 steps only."""
-    short = (
-        "import dataclasses, dimlab\n"
-        "_few = dataclasses.replace(dimlab.TrainConfig.small(), steps=20, trace_every=2)\n"
-        "dimlab.TrainConfig.small = classmethod(lambda cls: _few)\n"
-    )
-    (tmp_path / "tour").mkdir()
-    (tmp_path / "readme.py").write_text("\n".join([short, *python_blocks()]))
+def test_python_runs_as_it_stands_page_after_page(tmp_path):
+    """Each page by itself; the encoders are trained for 20 steps only."""
     done = subprocess.run(
-        [sys.executable, "readme.py"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+        [sys.executable, "-c", SHORT], cwd=tmp_path, input=json.dumps(PYTHON), text=True,
+        capture_output=True, check=False, env={**os.environ, "MPLBACKEND": "agg"},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("\n") > 20  # what it prints
+    assert done.stdout.count("\n") > 60  # what it prints
 
 
 # Pictures and the commands that made them ------------------------------------------------------
 
 
 def test_pictures_are_what_dimlab_draws_from_their_results_and_made_by_these_commands():
-    assert list(pictures.stale(README)) == []
+    assert list(make.stale(TEXT)) == []
 
 
-def test_pictures_are_light_and_three_to_six_belong_to_the_tour():
-    shown = pictures.pictures_of(TOUR, README)
-    assert 3 <= len(shown) <= 6
-    for path in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
-        assert (ROOT / path).stat().st_size < 150_000, path
-
-
-def test_the_tour_is_read_off_the_readme_in_order():
-    steps = pictures.steps_of(TOUR, README)
-    assert steps[0].startswith("dimlab train --data digits")
-    assert all(step.startswith(("dimlab ", "#!python\n")) for step in steps)
-    assert not any("#" in step for step in steps if step.startswith("dimlab"))
-    assert [step.split()[1] for step in pictures.steps_of(LONG, README)] == [
-        "train", "attribute", "erase", "erase",
-    ]  # fmt: skip
+def test_pictures_are_light():
+    for path in ASSETS.rglob("*.[sp][vn]g"):
+        assert path.stat().st_size < 150_000, path
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "sentences"),
+    ("page", "old", "new", "sentences"),
     [
         (
-            "dimlab train --data digits+hue:0.8", "dimlab train --data digits+hue:0.9",
-            {"tour was made by other commands than the README's."},
+            ".docs/tour.md", "--data digits+hue:0.8", "--data digits+hue:0.9",
+            ["tour was made by other commands than those of .docs/tour.md."],
         ),
         (
-            "features[:1200]", "features[:1100]",
-            {"tour was made by other commands than the README's."},
+            "README.md", '"train.npz", features=features[:1200]', '"train.npz", features=features',
+            ["report was made by other commands than those of README.md."],
         ),
         (
-            "dimlab erase runs/hue/checkpoint.pt", "dimlab erase runs/hue/checkpoint.pt --remove 3",
-            {"hue was made by other commands than the README's."},
+            ".docs/guide/confounded.md", "--factor hue --out", "--factor hue --remove 3 --out",
+            ["hue was made by other commands than those of .docs/guide/confounded.md."],
         ),
-        ("# no colour jitter", "# another remark", set()),
+        (".docs/tour.md", "# no colour jitter", "# another remark", []),
         (
-            "(.assets/tour/report.png)", "(.assets/x.svg)",
-            {".assets/x.svg is made by no run.", "tour/report.png is shown nowhere."},
-        ),
-        (
-            "(.assets/tour/report.png)", "(.assets/tour/report.png) ![b](.assets/tour/b.svg)",
-            {"tour/b.svg is not there."},
+            ".docs/tour.md", "(../.assets/tour/report.png)", "(../.assets/tour/x.svg)",
+            ["tour/report.png is shown nowhere.", "tour/x.svg is not there."],
         ),
     ],
 )  # fmt: skip
-def test_other_commands_and_other_pictures_are_stale(old, new, sentences):
-    assert old in README
-    assert set(pictures.stale_commands(README.replace(old, new))) == sentences
+def test_other_commands_and_other_pictures_are_stale(page, old, new, sentences):
+    assert old in TEXT[page]
+    changed = {**TEXT, page: TEXT[page].replace(old, new)}
+    assert list(make.stale_commands(changed)) == sentences
 
 
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
         (lambda ax: ax.set_xlabel("other words"), "text: "),
-        (lambda ax: ax.collections[0].set_color("#123456"), "style: "),
-        (lambda ax: ax.set_ylim(-1, 1), "text: "),
-        (lambda ax: ax.collections[0].remove(), "style: "),
-        (lambda ax: ax.set_position([0.2, 0.2, 0.7, 0.7]), "places: moved by up to "),
+        (lambda ax: ax.collections[0].set_color("#123456"), "colour: "),
+        (lambda ax: ax.set_position([0.2, 0.2, 0.7, 0.7]), "drawing: "),
     ],
 )
 def test_another_drawing_makes_its_pictures_stale(monkeypatch, changed, sentence):
@@ -146,24 +133,21 @@ def test_another_drawing_makes_its_pictures_stale(monkeypatch, changed, sentence
 
     otherwise.__doc__ = drawn.__doc__
     monkeypatch.setattr(figures, "plot_attribution", otherwise)
-    found = list(pictures.stale_drawings(README))
-    assert found
+    found = list(make.stale_drawings(TEXT))
+    assert any(each.startswith(f"tour/attribute.svg: {sentence}") for each in found)
     assert all(each.startswith("tour/attribute.svg: ") for each in found)
-    assert any(sentence in each for each in found)
 
 
 def test_without_the_same_matplotlib_texts_and_colours_are_still_compared():
     svg = (ASSETS / "tour" / "attribute.svg").read_text()
     shifted = svg.replace('transform="translate(', 'transform="translate(1', 1)
-    assert list(pictures.differences(svg, svg)) == []
-    assert any("places" in each for each in pictures.differences(svg, shifted))
-    assert list(pictures.differences(svg, shifted, measured=False)) == []
-    other = svg.replace("carries most of", "carries")
-    assert any("text" in each for each in pictures.differences(svg, other, measured=False))
-    other = svg.replace("#0072b2", "#0072b3")
-    assert any("style" in each for each in pictures.differences(svg, other, measured=False))
-    record = {"made_with": {"matplotlib": "0.1.2"}}
-    assert not pictures.comparable(svg, svg, record)
+    assert list(make.difference(svg, svg, True)) == []
+    assert [each[:7] for each in make.difference(svg, shifted, True)] == ["drawing"]
+    assert list(make.difference(svg, shifted, False)) == []
+    for old, new in (("carries", "has"), ("#0072b2", "#0072b3")):
+        assert list(make.difference(svg, svg.replace(old, new), False))
+    path = ASSETS / "tour" / "attribute.svg"
+    assert not make.same_fonts({"made_with": {"matplotlib": "0.1.2"}}, path)
 
 
 # The numbers in the tour -----------------------------------------------------------------------
@@ -178,7 +162,7 @@ def results_in(folder):
 
 @pytest.fixture(scope="module")
 def kept():
-    return results_in(ASSETS / "tour")
+    return results_in(ASSETS / "tour") | {"pixels": results_in(ASSETS)["report"]}
 
 
 def read(results, reader, *sources):
@@ -215,7 +199,7 @@ def repeated(verdicts):
     return [int(number) for number in re.match(pattern, words).groups()]
 
 
-# what the README says; the numbers in it; how far they may lie from that on another machine, whose
+# what the pages say; the numbers in it; how far they may lie from that on another machine, whose
 # training differs in its last bits and so in all that follows
 CLAIMS = [
     (
@@ -236,7 +220,7 @@ CLAIMS = [
         lambda r: [np.ceil(crops(r["attribute"]))], 15,
     ),
     (
-        "Without {} principal directions (orange) R² of hue falls from {:.2f} to {:.2f}",
+        "Without {} principal directions (orange) the R² of the hue falls from {:.2f} to {:.2f}",
         lambda r: [
             len(r["attribute"].erasure.directions), erased(r, "nothing", "factor_r_squared"),
             erased(r, "directions", "factor_r_squared"),
@@ -247,14 +231,14 @@ CLAIMS = [
         lambda r: erased(r, "directions", "accuracy_change"), 0.08,
     ),
     (
-        "Without the {} dimensions (blue) R² is still {:.2f}, and accuracy falls by {:.2f}.",
+        "Without the {} dimensions (blue) the R² is still {:.2f}, and accuracy falls by {:.2f}.",
         lambda r: [
             len(r["attribute"].erasure.dimensions), erased(r, "dimensions", "factor_r_squared"),
             -erased(r, "dimensions", "accuracy_change")[0],
         ], [8, 0.6, 0.15],
     ),
     (
-        "Of {} directions {} are needed and {} harmful at q ≤ 0.05; the three worst, "
+        "Of {} directions {} are needed and {} are harmful at q ≤ 0.05; the three worst, "
         "{}, {} and {},",
         lambda r: [
             len(r["ablate"].importance), len(r["ablate"].needed), len(r["ablate"].harmful),
@@ -262,7 +246,7 @@ CLAIMS = [
         ], [0, 8, 4, 64, 64, 64],
     ),
     (
-        "look at `off_diagonal_rms`, {:.2f}, where independent ones would give at most {:.2f}",
+        "`off_diagonal_rms` is {:.2f}, where independent ones would give at most {:.2f}",
         lambda r: [
             r["correlate"].off_diagonal_rms, r["correlate"].null_band["off_diagonal_rms"][1],
         ], 0.1,
@@ -275,7 +259,7 @@ CLAIMS = [
     ("no visible link ({:+.2f} [{:+.2f}, {:+.2f}])", lambda r: interval(r, "importance"), 0.35),
     ("but barely ({:+.2f} [{:+.2f}, {:+.2f}])", lambda r: interval(r, "nuisance"), 0.45),
     (
-        "{} of the {} pixels that vary repeat others, {} are dead, none is confirmed as harmful.",
+        "{} of the {} dimensions that vary repeat others, that {} are dead, and that none is",
         lambda r: repeated(r["pixels"]), 0,
     ),
 ]  # fmt: skip
@@ -284,7 +268,7 @@ CLAIMS = [
 @pytest.mark.parametrize("claim", CLAIMS, ids=[claim[0][:40] for claim in CLAIMS])
 def test_numbers_in_the_tour_are_those_of_its_results(kept, claim):
     text, numbers, _ = claim
-    assert text.format(*numbers(kept)) in WORDS
+    assert text.format(*numbers(kept)) in WORDS["README.md"] + WORDS[".docs/tour.md"]
 
 
 def test_what_the_tour_says_follows_from_its_results(kept):
@@ -323,6 +307,7 @@ def check_what_the_tour_says(results):
 
 def test_the_table_of_the_coloured_fashion_images_is_that_of_its_results():
     """With the kNN column, from ``erase --reader knn``, and what stands before the table."""
+    page, words = (each[".docs/guide/confounded.md"] for each in (TEXT, WORDS))
     ridge = load_result(ASSETS / "hue" / "erase.result.npz")
     knn = load_result(ASSETS / "hue" / "knn" / "erase.result.npz")
     named = {
@@ -344,43 +329,46 @@ def test_the_table_of_the_coloured_fashion_images_is_that_of_its_results():
                 cells.append(f"{change[0]:+.3f}")
             else:
                 cells.append("{:+.3f} [{:+.3f}, {:+.3f}]".format(*change))
-        assert f"| {' | '.join(cells)} |" in README.replace("**", "")
+        assert f"| {' | '.join(cells)} |" in page.replace("**", "")
     found = load_result(ASSETS / "hue" / "attribute.result.npz")
     hue = found.effect[:, found.factors.index("hue")]
     crop = [name.startswith("crop") for name in found.factors]
-    assert f"hue explains {hue.max():.2f} of one dimension's error given the label" in WORDS
+    assert f"hue explains {hue.max():.2f} of one dimension's variance given the label" in " ".join(
+        page.split()
+    )
     assert (hue > found.effect[:, crop].max(axis=1)).all()  # "than any crop parameter in every ..."
-    assert f"a reader finds it with R² {ridge.factor_r_squared[0, 0]:.3f}" in WORDS
+    assert f"a reader finds it with R² {ridge.factor_r_squared[0, 0]:.3f}" in words
     first, second = np.argsort(-found.nuisance_score)[:2]
-    assert f"--dimensions {first},{second}" in README
+    assert f"--dimensions {first},{second}" in page
 
 
 @pytest.mark.slow
-def test_the_tour_runs_and_says_the_same_again(tmp_path):
-    seconds = pictures.execute(pictures.steps_of(TOUR, README), tmp_path)
-    assert sum(seconds) < 300
-    results = results_in(tmp_path / "tour")
+def test_the_tour_and_the_readme_run_and_say_the_same_again(tmp_path):
+    own, tour, _ = make.RUNS
+    make.execute(make.steps_of_run(own, TEXT), tmp_path)
+    assert sum(make.execute(make.steps_of_run(tour, TEXT), tmp_path)) < 300
+    results = results_in(tmp_path / "tour") | {"pixels": results_in(tmp_path)["report"]}
     check_what_the_tour_says(results)
+    said = results_in(ASSETS / "tour") | {"pixels": results_in(ASSETS)["report"]}
     for text, numbers, tolerance in CLAIMS:
-        said = numbers(results_in(ASSETS / "tour"))
-        distance = np.abs(np.subtract(numbers(results), said))
+        distance = np.abs(np.subtract(numbers(results), numbers(said)))
         assert (distance <= np.broadcast_to(tolerance, distance.shape)).all(), text
-    record = json.loads((ASSETS / "tour" / pictures.RECORD).read_text())
-    if record["made_with"] != pictures.surroundings():
+    record = json.loads((ASSETS / "tour" / "record.json").read_text())
+    if record["made_with"] != make.surroundings()["made_with"]:
         return  # training is the same to the bit on one machine with one set of versions only
-    for name in pictures.pictures_of(TOUR, README):
+    for name in make.pictures_of(tour, TEXT):
         if name.endswith(".svg"):
             new, old = (folder / name for folder in (tmp_path, ASSETS))
-            assert list(pictures.differences(old.read_text(), new.read_text())) == [], name
+            assert list(make.difference(old.read_text(), new.read_text(), True)) == [], name
 
 
 def test_a_failing_command_of_the_tour_is_named(tmp_path):
     with pytest.raises(RuntimeError, match=r"dimlab ablate none.pt\nexit code 2\ndimlab ablate: "):
-        pictures.execute(["dimlab ablate none.pt"], tmp_path)
+        make.execute(["dimlab ablate none.pt"], tmp_path)
 
 
 @pytest.mark.slow
-def test_pictures_dot_py_is_a_command_with_an_exit_code(tmp_path):
+def test_make_is_a_command_with_an_exit_code(tmp_path):
     def call(*arguments):
         return subprocess.run(
             [sys.executable, ASSETS / "make.py", *arguments], capture_output=True, text=True,
@@ -396,8 +384,8 @@ def test_pictures_dot_py_is_a_command_with_an_exit_code(tmp_path):
 
 
 def definitions():
-    table = README.partition("## What each number is\n")[2].partition("\n## ")[0]
-    rows = [line.strip("|").split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    lines = TEXT[".docs/glossary.md"].splitlines()
+    rows = [line.strip("|").split(" | ") for line in lines if line.startswith("| `")]
     return [[cell.strip() for cell in row] for row in rows]
 
 

@@ -1,8 +1,7 @@
-"""Every command of the README: accepted as it stands, and run on small files of the same kinds.
+"""Every command of the README and the pages: accepted as it stands, and run on small files.
 
-The set-up lines are run by ``.ci/run``, those of the tour and of the coloured images by
-``.assets/make.py`` (the tour in tests/test_readme.py); the rest is run here. Images of digits stand
-in the place of Fashion-MNIST and CIFAR-10, and trainings take two steps.
+The set-up lines are run by ``.ci/run`` and the tour by tests/test_readme.py; the rest is run here.
+Images of digits stand in the place of Fashion-MNIST and CIFAR-10, and trainings take two steps.
 """
 
 import glob
@@ -22,8 +21,8 @@ from PIL import Image
 
 from dimlab import Representation, cli, coloured, datasets
 from dimlab.training.encoders import build_encoder
+from tests.pages import SHELL
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
 SMALL = {"steps": 2, "batch_size": 16, "trace_every": 1, "n_dimensions": 48}
 SMALL |= {"hidden": 32, "redundancy_width": 32}
 FEW = [each for name, value in SMALL.items() for each in ("--set", f"{name}={value}")]
@@ -39,19 +38,8 @@ datasets.fashion_mnist = fashion_mnist
 """
 
 
-def commands(*, of=README):
-    """Each line of shell without its comment, by the title of its section."""
-    found = {}
-    for section in re.split(r"^##+ ", of, flags=re.M)[1:]:
-        title = section.partition("\n")[0]
-        for block in re.findall(r"^```sh\n(.*?)^```", section, re.M | re.S):
-            for line in block.replace("\\\n", " ").splitlines():
-                found.setdefault(title, []).append(re.split(r"\s#", line)[0].strip())
-    return {title: [line for line in lines if line] for title, lines in found.items()}
-
-
-def ours():
-    return [line for lines in commands().values() for line in lines if "dimlab " in line]
+EVERY = list(dict.fromkeys(line for lines in SHELL.values() for line in lines))
+OURS = [line for line in EVERY if line.startswith(("dimlab ", TORCHRUN))]
 
 
 def arguments_of(line):
@@ -60,17 +48,16 @@ def arguments_of(line):
 
 
 def test_no_line_of_shell_is_forgotten():
-    every = [line for lines in commands().values() for line in lines]
-    assert len(every) > 40
-    others = [line for line in every if not line.startswith(("dimlab ", TORCHRUN))]
-    assert others == [
+    assert len(OURS) > 40
+    assert [line for line in EVERY if line not in OURS] == [
         "python3 -m venv .venv && . .venv/bin/activate",
         "pip install -e . && dimlab demo",
         'pip install -e ".[dev]" && pytest',
+        'pip install -e ".[docs]" && sphinx-build -W .docs .docs/_build',
     ]
 
 
-@pytest.mark.parametrize("line", [line for line in ours() if not line.startswith("pip ")])
+@pytest.mark.parametrize("line", OURS)
 def test_a_command_is_accepted_as_it_stands(line):
     """Its name, its options and the types of their values."""
     name, *arguments = arguments_of(line)
@@ -85,7 +72,7 @@ def test_an_option_that_there_is_not_would_be_noticed():
 
 @pytest.fixture
 def world(tmp_path, monkeypatch):
-    """Stand-ins for the data sets, and the files that the README's commands read."""
+    """Stand-ins for the data sets, and the files that the commands read."""
     kinds = {
         "fashion_mnist": lambda split: datasets.digits(split),
         "cifar10": lambda split: coloured(datasets.digits(split, image_size=32), correlation=0.0),
@@ -105,6 +92,7 @@ def world(tmp_path, monkeypatch):
         features = rng.normal(size=(n, 6)) + labels[:, None]
         whole = Representation(features, labels=labels)
         whole.save(f"features/{name}.safetensors")
+        np.savez(f"{name}.npz", features=features, labels=labels)
         columns = {f"embedding_{d}": features[:, d] for d in range(6)}
         table = pd.DataFrame({**columns, "label": labels, "scanner": rng.normal(size=n)})
         table.to_parquet("features.parquet" if name == "test" else "train.parquet")
@@ -132,29 +120,25 @@ def world(tmp_path, monkeypatch):
                 Image.fromarray(pixels).save(f"photos/{split}/{kind}/{i}.png")
 
 
-MADE_ELSEWHERE = ("A five-minute tour", "From features that you have", "Set-up")
+@pytest.mark.slow
+def test_commands_run_in_their_order(dimlab, world):
+    """Training first: other pages use its checkpoints."""
+    pages = sorted(SHELL, key=lambda page: page != ".docs/training.md")
+    lines = dict.fromkeys(line for page in pages for line in SHELL[page])
+    for line in lines:
+        if line not in OURS or line in SHELL[".docs/tour.md"] or line.startswith(TORCHRUN):
+            continue  # the tour: in test_readme; several processes: below
+        arguments = [
+            each
+            for argument in arguments_of(line)
+            for each in (sorted(glob.glob(argument)) or [argument])
+        ]
+        code, _, err = dimlab(*arguments, *(FEW if arguments[0] == "train" else []))
+        assert code == 0, f"{line}\n{err}"
 
 
 @pytest.mark.slow
-def test_its_commands_run_in_their_order(dimlab, world):
-    """Training first: the page shows what its checkpoints are good for before."""
-    sections = commands()
-    titles = ["Training", *(title for title in sections if title != "Training")]
-    for title in titles:
-        for line in sections[title] if title not in MADE_ELSEWHERE else []:
-            if line.startswith(TORCHRUN):
-                continue  # below, in processes of its own
-            arguments = [
-                each
-                for argument in arguments_of(line)
-                for each in (sorted(glob.glob(argument)) or [argument])
-            ]
-            code, _, err = dimlab(*arguments, *(FEW if arguments[0] == "train" else []))
-            assert code == 0, f"{line}\n{err}"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("line", [line for line in ours() if line.startswith(TORCHRUN)])
+@pytest.mark.parametrize("line", [line for line in OURS if line.startswith(TORCHRUN)])
 def test_its_commands_run_in_several_processes(line, world, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(STAND_IN)
     paths = [str(tmp_path), str(Path(datasets.__file__).parents[1])]

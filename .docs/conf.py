@@ -1,0 +1,87 @@
+"""Configuration of the documentation: ``sphinx-build -W .docs .docs/_build``.
+
+``-t gallery`` also runs the examples of the gallery and the notebooks, which takes some minutes.
+Nothing in the built pages is loaded from elsewhere, so that they can be read from a folder.
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+import dimlab
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+shutil.copytree(ROOT / "notebooks", HERE / "notebooks", dirs_exist_ok=True)
+EXECUTE = tags.has("gallery")  # noqa: F821 - Sphinx defines tags
+
+project = "dimlab"
+author = "The dimlab authors"
+version = release = dimlab.__version__
+
+extensions = [
+    "myst_nb",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = [
+    "_build",
+    "capabilities.md",
+    "gallery",
+    "examples/*.ipynb",
+    "**/sg_execution_times.rst",
+]
+suppress_warnings = ["myst.header"]  # analyses/README.md goes from the first to the third level
+source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".rst": "restructuredtext"}
+
+myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence"]
+nb_execution_mode = "cache" if EXECUTE else "off"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+
+autosummary_generate = True
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"dimlab {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "navbar_align": "left",
+    "secondary_sidebar_items": ["page-toc"],
+    "show_prev_next": True,
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+copybutton_prompt_text = "$ "
+
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "examples",
+    "filename_pattern": r"/plot_" if EXECUTE else r"^$",
+    "plot_gallery": EXECUTE,
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "within_subsection_order": "FileNameSortKey",
+    "min_reported_time": 1,
+}
+
+
+def setup(app):
+    """Show analyses/README.md as a page; its links are relative to another folder."""
+
+    def read(app, name, source):
+        if name == "evidence":
+            text = (ROOT / "analyses" / "README.md").read_text(encoding="utf-8")
+            source[0] = re.sub(r"\]\((?!https?:|#)", "](../analyses/", text)
+
+    app.connect("source-read", read)
