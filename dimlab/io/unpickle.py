@@ -171,20 +171,23 @@ def _load_trusted(path: Path, file: BinaryIO, asked: str) -> Any:
         stacklevel=5,
     )
     try:
-        return _loaded(path, file, weights_only=False)
+        payload = _loaded(path, file, weights_only=False)
+        if callable(getattr(payload, "state_dict", None)):
+            payload = payload.state_dict()
+        for _ in walk(path, payload):  # classes of the file run code when they are asked, too
+            pass
+        return payload
+    except Refusal:
+        raise
     except ImportError as error:
         raise Refusal(
             f"{path.name} needs the package {error.name!r}, which its pickle asks for. Install it."
         ) from error
     except Exception as error:  # code of the file may raise anything
-        raise _failing(path, error) from error
-
-
-def _failing(path: Path, error: BaseException) -> Refusal:
-    return Refusal(
-        f"{path.name} must be a complete torch file; got one whose pickle fails "
-        f"({reason_of(error)})."
-    )
+        raise Refusal(
+            f"{path.name} must be a complete torch file; got one whose pickle fails "
+            f"({reason_of(error)})."
+        ) from error
 
 
 def _asked_for(file: BinaryIO) -> str:
@@ -255,15 +258,8 @@ def _refuse_bytearrays(file: BinaryIO) -> None:
 
 
 def opened(path: Path, payload: Any) -> Opened:
-    """Name the tensors and values in nested mappings, lists and (trusted) modules."""
-    try:
-        if hasattr(payload, "state_dict") and callable(payload.state_dict):
-            payload = payload.state_dict()  # a whole module, trusted
-        nodes = list(walk(path, payload))
-    except Refusal:
-        raise
-    except Exception as error:  # code of the file, or of a class that has changed since
-        raise _failing(path, error) from error
+    """Name the tensors and values in nested mappings, lists and trusted modules."""
+    nodes = list(walk(path, payload))
     if not isinstance(payload, (Mapping, list, tuple)):
         raise Refusal(
             f"{path.name} must hold a mapping of names to tensors; got {type(payload).__name__}."

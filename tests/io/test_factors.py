@@ -112,7 +112,7 @@ def test_bad_requests_are_refused_in_one_sentence(representation, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"^factors must be a table; got"):
         join_factors(representation, tmp_path / "no.csv")
     with pytest.raises(
-        ValueError, match=r"^factors must be one of \.csv, .* \.parquet; got 't\.txt'"
+        ValueError, match=r"^factors must be one of \.csv, .* \.arrow; got 't\.txt'\.$"
     ):
         join_factors(representation, write(tmp_path, "row", "t.txt"))
 
