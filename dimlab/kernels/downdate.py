@@ -10,19 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dimlab.kernels.blocks import blocks
 from dimlab.refusals import Refusal
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-_ELEMENTS = 1 << 22
-_CACHED = 1 << 17  # elements of arrays that a processor's cache holds
-_SAFE_EXPONENT = 300.0  # exponentials of these neither overflow nor vanish together
 # Rounding times the condition number stays below 1e-8.
 _LARGEST_CONDITION = 1e-8 / np.finfo(np.float64).eps
 _TIED = 1e-9  # share of a sample's largest logit below which a lead is rounding
@@ -118,58 +110,6 @@ def greedy_order(system: RidgeSystem, *, backward: bool) -> np.ndarray:
 def single_removal_factors(system: RidgeSystem, columns: np.ndarray) -> np.ndarray:
     """Return u (N_test, D) for each single column: v is then the row of weights."""
     return (columns @ system.inverse) / np.diagonal(system.inverse)
-
-
-def leave_out_predictions(logits: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Predictions (N, D) of the logits ``logits[:, k] - u[:, d] v[d, k]`` of every d."""
-    # A sample whose largest logit leads by more than |u_d| (max_k v_dk - min_k v_dk) keeps its
-    # prediction; only the others' logits are formed.
-    n_samples, n_groups = u.shape
-    slack = tied_within(logits)
-    full = first_largest(logits.T, slack)
-    predicted = np.repeat(full[:, None], n_groups, axis=1)
-    if logits.shape[1] == 1:
-        return predicted
-    ranked = np.partition(logits, -2, axis=1)[:, -2:]
-    lead = ranked[:, 1] - ranked[:, 0] - slack
-    spread = (v.max(axis=1) - v.min(axis=1)) * (1 + 1e-12)
-    for part in blocks(n_samples, _CACHED // n_groups):
-        row, dimension = np.nonzero(np.abs(u[part]) * spread >= lead[part, None])
-        for some in blocks(len(row), _ELEMENTS // logits.shape[1]):
-            n, d = row[some] + part.start, dimension[some]
-            without = (logits[n] - u[n, d][:, None] * v[d]).T
-            predicted[n, d] = first_largest(without, slack[n])
-    return predicted
-
-
-def leave_out_losses(
-    logits: np.ndarray, u: np.ndarray, v: np.ndarray, truth: np.ndarray
-) -> np.ndarray:
-    """Log-losses (N, D) of the logits ``logits[:, k] - u[:, d] v[d, k]`` of every d."""
-    import torch
-
-    (n_samples, n_classes), n_groups = logits.shape, u.shape[1]
-    loss = np.empty((n_samples, n_groups))
-    shifted = torch.from_numpy(logits - logits.max(axis=1, keepdims=True))
-    weights = torch.from_numpy(np.ascontiguousarray(v.T))
-    own = torch.from_numpy(truth)
-    for part in blocks(n_samples, _CACHED // n_groups):
-        full, columns = shifted[part], torch.from_numpy(np.ascontiguousarray(u[part]))
-
-        def without(k: int, full: Tensor = full, columns: Tensor = columns) -> Tensor:
-            return torch.addcmul(full[:, k : k + 1], columns, weights[k], value=-1)
-
-        largest = torch.zeros(())
-        if float(columns.abs().max()) * float(weights.abs().max()) > _SAFE_EXPONENT:
-            largest = without(0)
-            for k in range(1, n_classes):
-                largest = torch.maximum(largest, without(k))
-        total = without(0).sub_(largest).exp_()
-        for k in range(1, n_classes):
-            total += without(k).sub_(largest).exp_()
-        mine = torch.addcmul(full.gather(1, own[part, None]), columns, weights[own[part]], value=-1)
-        loss[part] = total.log_().add_(largest).sub_(mine).numpy()
-    return loss
 
 
 def tied_within(logits: np.ndarray) -> np.ndarray:

@@ -8,13 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from dimlab.kernels.blocks import blocks
-from dimlab.kernels.downdate import (
-    first_largest,
-    leave_out_losses,
-    leave_out_predictions,
-    log_losses,
-    tied_within,
-)
+from dimlab.kernels.downdate import first_largest, log_losses, tied_within
+from dimlab.kernels.rank_one import leave_out_losses, leave_out_predictions
 from dimlab.kernels.rounding import eps_of, spread_floor
 from dimlab.readers.base import Named, Outcomes, class_codes
 from dimlab.refusals import Refusal

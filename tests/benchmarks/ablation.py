@@ -21,8 +21,8 @@ from sklearn.linear_model import LogisticRegression
 import dimlab.kernels.neighbours as search
 from dimlab import Representation
 from dimlab.kernels.balanced import balanced_interval, balanced_test
-from dimlab.kernels.downdate import leave_out_predictions
 from dimlab.kernels.means import StudentisedMeans
+from dimlab.kernels.rank_one import leave_out_predictions
 from dimlab.probes.ablate import ablate
 from dimlab.readers import Ridge
 from dimlab.readers.linear import Standardiser

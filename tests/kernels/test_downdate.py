@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 from dimlab.kernels.downdate import (
     first_largest,
     greedy_order,
-    leave_out_losses,
-    leave_out_predictions,
     log_losses,
     nested_logits,
     refuse_ill_conditioned,
@@ -153,32 +151,6 @@ def test_an_ill_conditioned_system_is_refused():
         refuse_ill_conditioned(barely, 20 / 3e9)
 
 
-@pytest.mark.parametrize("cached", [1, 50, 1 << 17])
-@pytest.mark.parametrize("tied", [True, False])
-def test_scores_without_each_dimension_are_those_of_its_logits(monkeypatch, cached, tied):
-    rng = np.random.default_rng(3)
-    logits, u, v = (rng.normal(size=size) for size in ((7, 3), (7, 10), (10, 3)))
-    if tied:  # small integers: many equal logits
-        logits, u, v = (np.rint(each) for each in (logits, u, v))
-    truth = rng.integers(0, 3, 7)
-    monkeypatch.setattr("dimlab.kernels.downdate._CACHED", cached)
-    monkeypatch.setattr("dimlab.kernels.downdate._ELEMENTS", cached)
-    predicted = leave_out_predictions(logits, u, v)
-    loss = leave_out_losses(logits / 0.7, u, v / 0.7, truth)
-    for d in range(10):
-        without = (logits - np.outer(u[:, d], v[d])).T
-        np.testing.assert_array_equal(predicted[:, d], first_largest(without))
-        np.testing.assert_allclose(loss[:, d], log_losses(without / 0.7, truth), atol=1e-12)
-
-
-def test_a_lead_is_lost_to_the_whole_change_of_the_difference_and_ties_go_to_the_lower_class():
-    """The logits 1 and 0 lose 0.6 and gain 0.6; 0 and 1 both become 0.5."""
-    logits = np.array([[1.0, 0.0], [0.0, 1.0]])
-    weights = np.array([[0.6, -0.6], [-0.5, 0.5]])
-    predicted = leave_out_predictions(logits, np.ones((2, 2)), weights)
-    np.testing.assert_array_equal(predicted, [[1, 0], [1, 0]])
-
-
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), n_classes=st.integers(1, 6))
 def test_first_largest_is_argmax_with_ties_to_the_lower_class(seed, n_classes):
@@ -191,10 +163,3 @@ def test_log_loss_by_hand_and_without_overflow():
     scores = np.array([[0.0, 0.0], [np.log(3), np.log(3)]])
     np.testing.assert_allclose(log_losses(scores, np.array([0, 1])), [np.log(4), np.log(4 / 3)])
     np.testing.assert_allclose(log_losses(np.array([[1e4], [0.0]]), np.array([1])), [1e4])
-
-
-def test_losses_of_huge_logits_do_not_overflow():
-    logits, u, v = np.array([[0.0, 5.0]]), np.array([[2e4, 1.0]]), np.array([[-1.0, 1.0], [0, 0]])
-    # without dimension 0 the logits are 20,000 and -19,995
-    loss = leave_out_losses(logits, u, v, np.array([1]))
-    np.testing.assert_allclose(loss, [[39_995.0, np.log1p(np.exp(-5))]])
