@@ -142,7 +142,7 @@ def _folder_parts(root: Path) -> dict[str, Path]:
     named = [path for path in named if split_of(path.name) in SPLITS]
     parts = [split_of(path.name) for path in named]
     plain = [split_of(each.name) for each in named if each.name.lower() in _PLAIN]
-    complete = {"train", "test"} <= set(parts) or {"train", "validation"} <= set(plain)
+    complete = {"train", "test"} <= set(parts) or ("train" in plain and "validation" in parts)
     if (plain and not complete) or (complete and len(set(parts)) < len(parts)):
         raise Refusal(
             f"{root} must hold train and test, or train and val, and one of validation and val at "
