@@ -36,7 +36,7 @@ exclude_patterns = [
     "**/sg_execution_times.rst",
 ]
 suppress_warnings = ["myst.header"]  # analyses/README.md goes from the first to the third level
-source_suffix = {".md": "myst-nb", ".ipynb": "myst-nb", ".rst": "restructuredtext"}
+source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
 
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
@@ -55,7 +55,10 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
+html_context = {"default_mode": "auto"}
+html_sidebars = {"index": [], "getting-started": [], "tour": []}
 html_theme_options = {
+    "header_links_before_dropdown": 8,
     "navbar_align": "left",
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": True,

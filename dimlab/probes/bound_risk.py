@@ -422,14 +422,14 @@ def bound_risk(
 
     CE_p is a cross-entropy with priors p_k less their entropy, so it may be negative.
 
-    Inferred [1]_, with V = E |f - mu_y|^2, M negatives drawn from all f_j for each anchor, with
+    Inferred [1]_, with ``V = E |f - mu_y|^2``, M negatives drawn from all f_j for each anchor, with
     replacement (a smaller M takes the first of them), and the O(M^-1/2) term dropped::
 
         L_NCE(M) = -E f.f+ + E log sum_m exp(f.f_m),   L_CE = -E f.mu_y + E log sum_k exp(f.mu_k)
         L_NCE(M) - |f| sqrt(V) - |f|^2 V/2  <=  L_CE + log(M/K)  <=  L_NCE(M) + |f| sqrt(V)
 
-    where |f| is 1 over the root of the temperature: at 1 it is the form of [1]_. This is not the
-    paper's [2]_ verbatim theorem, which was not available. It may fail on a sample; that is
+    where ``|f|`` is 1 over the root of the temperature: at 1 it is the form of [1]_. This is not
+    the paper's [2]_ verbatim theorem, which was not available. It may fail on a sample; that is
     reported, never raised. It assumes equally likely classes, and labels that both views share.
     Masked and unmasked bounds bound different risks: look at ``cross_entropy`` too.
 

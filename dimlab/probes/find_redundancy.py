@@ -70,7 +70,7 @@ class Redundancy(OfRows):
     )
     group: np.ndarray = per(
         "dimension",
-        "Group of each dimension: average linkage of |correlation|, cut at `cut`. Groups are "
+        "Group of each dimension: average linkage of correlations, cut at `cut`. Groups are "
         "numbered in order of their lowest dimension; a dead dimension is alone.",
     )
     group_stability: np.ndarray = per(
@@ -136,7 +136,7 @@ class Redundancy(OfRows):
     )
     null_law: str = scalar("How both quantiles were found; empty where they were not.", default="")
     duplicates: tuple[np.ndarray, ...] = detail(
-        "Groups of affine copies, each of shape (n,): every |correlation| within is at least "
+        "Groups of affine copies, each of shape (n,): absolute correlations within are at least "
         "1 - 1e-6, or as near to 1 as rounding to the precision of storage leaves copies. Of a "
         "chain, whose ends are no copies of each other, its pairs."
     )
@@ -144,7 +144,7 @@ class Redundancy(OfRows):
         "Groups of dimensions, each of shape (n,), that are linked by copies although not all of "
         "them are copies."
     )
-    weakest: np.ndarray = per("chain", "For each of the C chains, the least |correlation| within.")
+    weakest: np.ndarray = per("chain", "For each of the C chains, the least absolute correlation.")
 
     @entries
     def counts(self) -> dict[str, Any]:
@@ -173,7 +173,7 @@ class Redundancy(OfRows):
             "shared_groups": sorted(found, key=len, reverse=True),
         }
 
-    cut: float = scalar("Mean |correlation| down to which groups were merged.")
+    cut: float = scalar("Mean absolute correlation down to which groups were merged.")
     stability: float = scalar("Mean adjusted Rand index of all groups with those of random halves.")
 
     @entry
@@ -272,7 +272,7 @@ def find_redundancy(
         N samples of D dimensions. Where N is not above the number of dimensions that vary, every
         R^2 would be 1: it is NaN then, and redundancy is judged by groups alone.
     cut : float, default=0.5
-        Groups are merged while the mean |correlation| between them is at least this, in (0, 1].
+        Groups are merged while their mean absolute correlation is at least this, in (0, 1].
     keep : float, default=0.99
         Share of the variance, or of the reader's accuracy, that the subset keeps, in (0, 1].
     reader : str or object, optional
@@ -308,7 +308,7 @@ def find_redundancy(
     the quantile at 1 - 0.05 / D is taken; where tails are heavy, or rows come in clusters, it is
     the largest R^2 of 19 permutations of every column.
 
-    Groups: average linkage on 1 - |correlation|. Their stability [2]_ is that of random halves of
+    Groups: average linkage on ``1 - |r|``. Their stability [2]_ is that of random halves of
     the samples: with half the samples, groups that only just merged fall apart.
 
     Subset: pivots of a QR factorisation [3]_ of the centred features, a greedy choice: a smaller

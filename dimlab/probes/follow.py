@@ -111,7 +111,7 @@ class MaskEvolution(Result):
         "either are all equal.",
     )
     entropy: np.ndarray = per(
-        "T", "Entropy of the shares |w| / sum |w|, in nats; NaN where all weights are 0."
+        "T", "Entropy of the shares ``|w| / sum |w|``, in nats; NaN where all weights are 0."
     )
     direct_norm: np.ndarray | None = per(
         "T", "Norm of the direct part of the hypergradient, where recorded.", default=None
