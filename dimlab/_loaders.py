@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,15 +15,13 @@ from dimlab.devices import check_device
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
-if TYPE_CHECKING:
-    pass
-
 _POOLS = {  # of tokens (B, T, D), then of maps (B, C, H, W)
     "cls": "the first token",
     "mean": "the mean of all tokens, or of a map (B, C, H, W) over its pixels",
     "patches": "the mean of all tokens but the first",
     "mean-last": "the mean of a map (B, H, W, C) over its pixels",
 }
+_SAID = ("layout", "prefix", "branch", "pool", "assumed")  # of an encoder, kept in the meta
 _ROUNDED = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -248,7 +246,7 @@ def recorded_of(checkpoint: Any) -> tuple[str | None, dict[str, Any]]:
         return None, {"source": name, "layer": "encoder"}
     facts = checkpoint.inspection.facts
     meta = {"source": checkpoint.inspection.name, "layer": "encoder", "encoder": facts["encoder"]}
-    meta |= {name: facts[name] for name in ("layout", "prefix", "branch") if name in facts}
+    meta |= {name: facts[name] for name in _SAID if name in facts}
     if checkpoint.mask is not None:
         meta["mask"] = [float(weight) for weight in checkpoint.mask.weights]
     return facts.get("normalisation"), meta

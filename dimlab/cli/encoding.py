@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT = replace(FILE, help="A checkpoint of dimlab train.", metavar="CHECKPOINT")
 _WEIGHTS = (
-    *("encoder", "stem", "layout", "branch"),
+    *("encoder", "stem", "layout", "branch", "pool", "encoder_option"),
     *("allow_partial", "allow_untrained", "trust_pickle"),
 )
 
@@ -92,11 +92,16 @@ def _dimensions(text: str) -> list[int]:
     return numbers_in("dimensions", text, "int")
 
 
-def _encode(values: dict[str, Any]) -> None:
-    from dimlab.io.matching import check_names
+def _check_names(values: dict[str, Any]) -> None:
+    """Refuse names that fit no file: a misuse, not a failure of the file."""
+    from dimlab.io.weights import wanted_of
 
+    wanted_of(values).check()
+
+
+def _encode(values: dict[str, Any]) -> None:
     source, inputs = values["source"], _inputs(values)
-    check_names(values["encoder"], values["stem"], values["layout"])  # misuses, not failures
+    _check_names(values)
     if values["moments"] and values["views"] not in (0, 2):
         raise Refusal(f"views must be 0 or 2 with --moments; got {values['views']}.")
     kind = inputs.source(source, trust_pickle=values["trust_pickle"]).kind
@@ -153,9 +158,8 @@ def _inputs(values: dict[str, Any]) -> Inputs:
 
 
 def _weights_in(values: dict[str, Any]) -> dict[str, Any]:
-    return {each: values[each] for each in _WEIGHTS} | {
-        "allow_partial": values["allow_partial"] or []
-    }
+    lists = ("encoder_option", "allow_partial")
+    return {each: values[each] for each in _WEIGHTS} | {e: values[e] or [] for e in lists}
 
 
 def _check_of_others(name: str, values: dict[str, Any]) -> None:
@@ -193,9 +197,8 @@ def _keep(
 
 def _inspect(values: dict[str, Any]) -> None:
     from dimlab.io.inspecting import inspect_file
-    from dimlab.io.matching import check_names
 
-    check_names(values["encoder"], values["stem"], values["layout"])  # misuses, not failures
+    _check_names(values)
     with reading(), said_on_stderr():
         found = inspect_file(values["source"], **_weights_in(values))
     if values["tensors"] and values["as_json"]:

@@ -50,7 +50,8 @@ def said_on_stderr() -> Iterator[None]:
         warnings.simplefilter("always", UserWarning)
         yield
     for each in caught:
-        say(f"note: {each.message}")
+        text = str(each.message)
+        say(text if text.startswith("assumed: ") else f"note: {text}")
 
 
 @contextmanager

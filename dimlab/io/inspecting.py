@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dimlab.images import Recipe
+from dimlab.io.folders import EncoderFolder, FolderTower, folder_at, tower_of
 from dimlab.io.layouts import MASKS, role_of
-from dimlab.io.matching import Match, find_encoder
+from dimlab.io.matching import Match, Wanted
+from dimlab.io.refusing import check_partial, refusal, refusal_of_tower, trained
 from dimlab.io.source import Source, open_source
-from dimlab.io.unpickle import Opened, fault_of
-from dimlab.io.weights import check_partial, refusal, trained
+from dimlab.io.unpickle import Opened, fault_of, open_weights
+from dimlab.io.weights import match_of, wanted_of
 from dimlab.mask import DimensionMask
 from dimlab.refusals import Refusal
 
@@ -102,6 +105,8 @@ def inspect_file(
     stem: str | None = None,
     layout: str | None = None,
     branch: str | None = None,
+    pool: str | None = None,
+    encoder_option: Sequence[str] | Mapping[str, Any] = (),
     allow_partial: Sequence[str] = (),
     allow_untrained: bool = False,
     trust_pickle: bool = False,
@@ -111,10 +116,10 @@ def inspect_file(
     Parameters
     ----------
     path : path
-        Any file that dimlab reads, or the folder of a report or a run.
-    encoder, stem, layout, branch : str, optional
+        Any file that dimlab reads, or the folder of an encoder, a report or a run.
+    encoder, stem, layout, branch, pool : str, optional
         As in `load_encoder`.
-    allow_partial, allow_untrained, trust_pickle
+    encoder_option, allow_partial, allow_untrained, trust_pickle
         As in `load_encoder`.
 
     Returns
@@ -144,7 +149,7 @@ def inspect_file(
     ('ddp', 'module.', 0, 'no')
     """
     path = Path(path)
-    folder = _of_folder(path) if path.is_dir() else None
+    folder = _of_folder(path) if path.is_dir() and folder_at(path) is None else None
     if folder is not None:
         return folder
     if path.is_file() and path.name.endswith(_RESULT):
@@ -155,18 +160,29 @@ def inspect_file(
         return _of_features(source)
     if source.kind != "weights":
         return _of_own(source)
-    opened = source.value
+    known: dict[str, Any] = {
+        "encoder": encoder, "stem": stem, "layout": layout, "branch": branch, "pool": pool,
+        "encoder_option": encoder_option,
+    }  # fmt: skip
+    opened, wanted = source.value, wanted_of(known)
+    recipe = Recipe()
+    if isinstance(opened, EncoderFolder):
+        if opened.package == "transformers":
+            tower = tower_of(opened, wanted, None)
+            return of_tower(tower, loads=refusal_of_tower(tower, allow_untrained) or "yes")
+        path, recipe, wanted = opened.weights[0], opened.recipe(), opened.wanted(wanted)
+        opened = open_weights(path, trust_pickle=trust_pickle)
     try:
-        match = find_encoder(opened, encoder=encoder, stem=stem, layout=layout, branch=branch)
+        match = match_of(path.name, opened, wanted)
     except ValueError as error:
-        if encoder or stem or layout or branch:
+        if wanted != Wanted():
             raise
         facts = {"container": opened.kind, "n_tensors": len(opened.tensors), "why": str(error)}
         rows = tuple(_row(key, each, role_of(key)) for key, each in opened.tensors.items())
         return Inspection(path.name, "tensors", facts, rows)
-    check_partial(match, opened, allow_partial)
-    reason = refusal(path.name, opened, match, allow_partial, allow_untrained)
-    return of_match(path, opened, match, loads=reason or "yes")
+    check_partial(match, allow_partial)
+    reason = refusal(path.name, match, allow_partial, allow_untrained)
+    return of_match(path, match, loads=reason or "yes", recipe=recipe)
 
 
 def _of_folder(path: Path) -> Inspection | None:
@@ -190,8 +206,38 @@ def _of_own(source: Source) -> Inspection:
     return Inspection(name, "moments", facts | {"has_views": bool(value.has_views)})
 
 
-def of_match(path: Path, opened: Opened, match: Match, *, loads: str) -> Inspection:
+def of_tower(tower: FolderTower, *, loads: str) -> Inspection:
+    """Describe the folder of an encoder of transformers; ``loads`` is as in `of_match`."""
+    module, folder = tower.module.module, tower.folder
+    state = module.state_dict()
+    facts: dict[str, Any] = {
+        "loads": loads,
+        "bytes": sum(each.stat().st_size for each in folder.weights),
+        "container": ", ".join(each.name for each in folder.weights),
+        "encoder": f"{type(module).__name__} of transformers",
+        "layout": "huggingface",
+        "why": f"config.json says that it is a {folder.config['model_type']}.",
+        "pool": tower.module.pool,
+        "n_dimensions": tower.n_dimensions,
+        "recipe": tower.recipe.in_words(),
+        "assumed": list(tower.assumed),
+        "n_matched": len(state) - len(tower.missing),
+        "n_missing": len(tower.missing),
+        "n_unexpected": len(tower.unexpected),
+        "missing": list(tower.missing[:8]),
+        "unexpected": list(tower.unexpected[:8]),
+        "left_out": list(tower.beside[:8]),
+        "trained": trained(state),
+        "normalisation": tower.recipe.normalisation,
+        "versions": {"transformers": str(folder.config.get("transformers_version", ""))},
+    }
+    rows = tuple(_row(key, each, "encoder", key) for key, each in state.items())
+    return Inspection(tower.name, "checkpoint", facts, rows)
+
+
+def of_match(path: Path, match: Match, *, loads: str, recipe: Recipe) -> Inspection:
     """Describe a checkpoint whose encoder is found; ``loads`` is yes, or why it is refused."""
+    opened = match.opened
     place, mask = match.place, find_mask(opened)
     by_name = {name: key for key, name in place.found.items()}
     wrong = {name: key for key, name in place.mismatched.items()}
@@ -215,6 +261,8 @@ def of_match(path: Path, opened: Opened, match: Match, *, loads: str) -> Inspect
         "prefix": match.prefix,
         "branch": place.branch,
         "why": match.why,
+        "assumed": list(match.assumed),
+        "recipe": recipe.in_words(),
         "n_tensors": len(opened.tensors),
         "n_matched": len(place.found),
         "n_missing": len(place.missing),
@@ -228,7 +276,7 @@ def of_match(path: Path, opened: Opened, match: Match, *, loads: str) -> Inspect
         "copies_not_taken": list(match.copies),
         "trained": trained({key: opened.tensors[name] for key, name in place.found.items()}),
         "mask": None if mask is None else mask.summary(),
-        "normalisation": _recorded(opened, "normalisation"),
+        "normalisation": _recorded(opened, "normalisation") or recipe.normalisation,
         "method": _recorded(opened, "method"),
         "step": opened.values.get("step", opened.values.get("global_step")),
         "epoch": opened.values.get("epoch"),

@@ -81,6 +81,7 @@ class Layout:
     # from the file's keys and shapes, an encoder that dimlab does not know, or None: it maps images
     # (B, C, H, W) to features (B, D), and has an attribute n_dimensions
     build: Callable[[Mapping[str, Shape]], nn.Module | None] | None = None
+    first: str | None = None  # the branch that its authors evaluate, where `RULE` names another
 
 
 _CONTAINERS = (
@@ -100,6 +101,10 @@ _TABLE = (
     Layout("vissl", "VISSL keeps the trunk under classy_state_dict.base_model.model.trunk.",
            r"(_feature_blocks\.|base_model\._feature_blocks\.)?",
            ("classy_state_dict.base_model.model.trunk", "base_model.model.trunk"), (), (OWN,)),
+    Layout("ijepa", "I-JEPA keeps an encoder, a predictor, and the moving average of the encoder, "
+           "which its authors evaluate.", r"(module\.)?", ("target_encoder", "encoder"),
+           ("predictor.module.predictor_pos_embed", "predictor.predictor_pos_embed"), (OWN,),
+           first="momentum"),
     Layout("moco", "MoCo keeps the trained encoder under encoder_q and its moving average under "
            "encoder_k; others call them online and target.",
            rf"(module\.)?(model\.)?(encoder_[qk]|base_encoder|(momentum|online|target)_\w+)\.{_PART}*",
@@ -219,13 +224,24 @@ REMEDY = (
     "Encode with the package that built it and encode_loader(module, loader), or name a model of "
     "timm's with these keys: --encoder timm:NAME."
 )
+REMEDIES = {
+    "a CLIP": (
+        "Name it, as --encoder open_clip:ViT-B-32, or open_clip:ViT-B-32-quickgelu for OpenAI's: "
+        "no weights show the activation."
+    ),
+    "a vision transformer of transformers": "Name its folder: config.json must lie beside it.",
+    "a ResNet of transformers": "Name its folder: config.json must lie beside it.",
+}
 _FAMILIES = (
-    ("a CLIP, or a tower of one", r"(transformer\.resblocks\.\d+\.|attnpool\.\w+_proj\.)"),
+    ("a CLIP", r"(transformer\.resblocks\.\d+\.|attnpool\.\w+_proj\.)"),
     ("a ConvNeXt", r"stages\.\d+\.(blocks\.\d+\.conv_dw|\d+\.dwconv)\."),
     ("a ConvNeXt", r"features\.\d+\.\d+\.layer_scale$"),
     ("a Swin transformer", r"relative_position_bias_table$"),
     ("a Swin transformer", r"layers\.\d+\.blocks\.\d+\.norm1\."),
-    ("a vision transformer of transformers", r"embeddings\.patch_embeddings\.projection\."),
+    (
+        "a vision transformer of transformers",
+        r"embeddings\.(patch_embeddings\.(projection\.)?|patch_embedding\.)(weight|bias)$",
+    ),
     ("a ResNet of transformers", r"embedder\.embedder\.convolution\."),
     ("a vision transformer of torchvision", r"encoder\.layers\.encoder_layer_\d+\."),
     ("a DenseNet", r"denseblock\d+\.denselayer\d+\."),
@@ -237,6 +253,11 @@ _FAMILIES = (
     ("a VGG or AlexNet", r"features\.0\.weight$"),
 )
 _INNER = re.compile(r"^(.*\.)?\d+\.0\.conv2\.weight$|^(.*\.)?layer1\.0\.conv2\.weight$")
+
+
+def remedy_of(family: str) -> str:
+    """Say what to do with a network of a family that `looks_like` names."""
+    return next((each for name, each in REMEDIES.items() if family.startswith(name)), REMEDY)
 
 
 def looks_like(shapes: Mapping[str, Shape]) -> str | None:

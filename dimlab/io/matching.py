@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from dimlab.io.blueprints import (
     NEEDS_TIMM,
+    OPEN_CLIP,
+    POOLS,
     TIMM,
     Blueprint,
     blueprint_at,
-    check_timm,
+    check_name,
     full_name,
     has_timm,
+    in_timm_s_names,
     vit_at,
     vit_prefixes,
 )
@@ -24,7 +30,6 @@ from dimlab.io.layouts import (
     BRANCHES,
     OPTIONAL,
     OWN,
-    REMEDY,
     RULE,
     Layout,
     Shape,
@@ -34,6 +39,7 @@ from dimlab.io.layouts import (
     layout_of,
     layouts,
     looks_like,
+    remedy_of,
     unwrapped,
 )
 from dimlab.io.unpickle import Opened, fault_of
@@ -43,18 +49,30 @@ from dimlab.training.encoders import BUILT, STEMS
 
 _RIVAL = 0.5  # a copy of the encoder has at least this share of its keys
 _FEWEST = 0.25  # share of an encoder's keys without which a file is not said to hold it
-_SOLO_LEARN = ("backbone.", "encoder.", "momentum_backbone.", "momentum_encoder.")
 
 
-def check_names(encoder: str | None, stem: str | None, layout: str | None) -> None:
-    """Refuse names that fit no file."""
-    if encoder is not None:
-        check_timm(full_name(encoder))
-    if stem is not None and stem not in STEMS:
-        raise Refusal(f"stem must be one of {', '.join(STEMS)}; got {stem!r}.")
-    known = list(dict.fromkeys(each.name for each in layouts()))
-    if layout is not None and layout not in known:
-        raise Refusal(f"layout must be one of {', '.join(known)}; got {layout!r}.")
+@dataclass(frozen=True)
+class Wanted:
+    """What a person says of the encoder in a file; None is what nobody has said."""
+
+    encoder: str | None = None
+    stem: str | None = None
+    layout: str | None = None
+    branch: str | None = None
+    pool: str | None = None
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def check(self) -> None:
+        """Refuse names that fit no file."""
+        if self.encoder is not None:
+            check_name(full_name(self.encoder))
+        if self.stem is not None and self.stem not in STEMS:
+            raise Refusal(f"stem must be one of {', '.join(STEMS)}; got {self.stem!r}.")
+        known = list(dict.fromkeys(each.name for each in layouts()))
+        if self.layout is not None and self.layout not in known:
+            raise Refusal(f"layout must be one of {', '.join(known)}; got {self.layout!r}.")
+        if self.pool is not None and self.pool not in POOLS:
+            raise Refusal(f"pool must be one of {', '.join(POOLS)}; got {self.pool!r}.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,25 +121,29 @@ class Place:
 class Match:
     """The place that was taken, and why."""
 
+    opened: Opened  # in the names of the encoder's package, where the file has its authors'
     place: Place
     layout: Layout
     container: str
     prefix: str  # within the container
-    why: str
-    aliases: dict[str, str] = field(
-        default_factory=dict
-    )  # names with equal tensors, and their keys
+    why: str = ""
+    equals: tuple[Place, ...] = ()  # places with the same numbers
     copies: tuple[str, ...] = ()  # prefixes of other copies, which were not taken
     unexpected: tuple[str, ...] = ()  # names that are neither the encoder's nor known beside it
     whole: str | None = None  # prefix of another copy that has every key, where this one has not
     doubt: str | None = None  # a sentence that asks for what no weights show
     choices: tuple[str, ...] = ()  # encoders that fit equally well, with their counts
-    guess: str | None = None  # a sentence about what was taken for granted
+    assumed: tuple[str, ...] = ()  # what was taken for granted, with the flag that changes it
 
     @property
     def blueprint(self) -> Blueprint:
         """The encoder."""
         return self.place.blueprint
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Names of equal tensors elsewhere, and their keys."""
+        return {name: key for each in self.equals for key, name in each.found.items()}
 
 
 Shapes = dict[str, Shape]  # of the file, by unwrapped names
@@ -141,6 +163,24 @@ class _File:
         for name in opened.tensors:
             plain.setdefault(unwrapped(name), name)
         return cls(opened, plain, {k: tuple(opened.tensors[n].shape) for k, n in plain.items()})
+
+    def under(self, prefix: str) -> dict[str, Tensor]:
+        """Return the tensors whose plain names begin with a prefix, by what follows it."""
+        return {
+            key[len(prefix) :]: self.opened.tensors[name]
+            for key, name in self.plain.items()
+            if key.startswith(prefix)
+        }
+
+    def renamed(self, prefix: str, inner: Mapping[str, Tensor]) -> _File:
+        """Return the file with other tensors under a prefix."""
+        beside = {
+            name: each
+            for name, each in self.opened.tensors.items()
+            if not unwrapped(name).startswith(prefix)
+        }
+        within = {f"{prefix}{key}": each for key, each in inner.items()}
+        return _File.of(replace(self.opened, tensors=within | beside))
 
     def places(self, rough: Blueprint, spellings: Sequence[Spelling]) -> list[Place]:
         """Find every place with keys of an encoder; a prefix is what stands before such a key."""
@@ -162,8 +202,7 @@ class _File:
         return [
             self.placed(rough, prefix, named[name], place)
             for (prefix, name), place in found.items()
-            if 2 * len(place)
-            >= most  # with fewer keys it is no copy of the encoder's: save the time
+            if 2 * len(place) >= most  # with fewer keys it is no copy of the encoder
         ]
 
     def placed(
@@ -204,21 +243,20 @@ class _File:
         return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
 
 
-def find_encoder(
-    opened: Opened,
-    *,
-    encoder: str | None = None,
-    stem: str | None = None,
-    layout: str | None = None,
-    branch: str | None = None,
-) -> Match:
+def find_encoder(opened: Opened, wanted: Wanted | None = None) -> Match:
     """Find the best place of an encoder in a file; it need not be whole, and may be in doubt."""
-    check_names(encoder, stem, layout)
-    file = _File.of(opened)
-    name = None if encoder is None else full_name(encoder)
-    places = sorted(_places(file, name, stem), key=lambda e: (-e.score, len(e.prefix), e.prefix))
+    wanted = wanted or Wanted()
+    wanted.check()
+    name = None if wanted.encoder is None else full_name(wanted.encoder)
+    if wanted.options and not (name or TIMM).startswith((TIMM, OPEN_CLIP)):
+        raise Misnamed(
+            f"encoder_option must be left out for {name}, which dimlab builds; got "
+            f"{wanted.options[0][0]}. Pass --encoder timm:{name}."
+        )
+    file, places = _read(opened, name, wanted)
     if not places:
         raise Refusal(_nothing(file.shapes, name))
+    places = sorted(places, key=lambda e: (-e.score, len(e.prefix), e.prefix))
     marks = opened.marks
 
     def row_of(place: Place) -> Layout:
@@ -226,20 +264,19 @@ def find_encoder(
         return layout_of(container, prefix, place.spelling, marks, place.blueprint.layout)
 
     asked = places
-    if layout is not None:
-        asked = [each for each in places if row_of(each).name == layout]
+    if wanted.layout is not None:
+        asked = [each for each in places if row_of(each).name == wanted.layout]
         if not asked:
             best = row_of(places[0]).name
-            raise Refusal(f"layout must be {best!r} for this file; got {layout!r}.")
-    asked = _of_branch(asked, branch)
-    chosen, equals, doubt, choices = _chosen(file, asked)
+            raise Refusal(f"layout must be {best!r} for this file; got {wanted.layout!r}.")
+    asked = _of_branch(asked, wanted.branch)
+    chosen, equals, doubt, choices = _chosen(file, asked, row_of(asked[0]).first)
     container, prefix = _split(chosen.prefix, opened.containers)
-    match = _described(
-        file, Match(chosen, row_of(chosen), container, prefix, ""), equals, places, branch
-    )
+    match = Match(file.opened, chosen, row_of(chosen), container, prefix, equals=tuple(equals))
+    match = _described(file, match, places, wanted.branch)
     if doubt is not None:
         return replace(match, doubt=doubt, choices=choices)
-    return _built(match, opened, name, stem)
+    return match
 
 
 def _split(prefix: str, containers: Sequence[str]) -> tuple[str, str]:
@@ -255,7 +292,7 @@ def _nothing(shapes: Shapes, name: str | None) -> str:
     if family is not None and name is None:
         return (
             f"checkpoint must hold an encoder that dimlab builds; got what looks like {family}. "
-            f"{REMEDY}"
+            f"{remedy_of(family)}"
         )
     wanted = name or "an encoder that dimlab knows"
     if not shapes:
@@ -266,39 +303,59 @@ def _nothing(shapes: Shapes, name: str | None) -> str:
     )
 
 
-def _places(file: _File, name: str | None, stem: str | None) -> Iterator[Place]:
-    """Every encoder at every place that has keys of it."""
-    own = _own(file.opened) if name is None else None
+# Every encoder at every place that has keys of it ------------------------------------------------
+
+
+def _read(opened: Opened, name: str | None, wanted: Wanted) -> tuple[_File, list[Place]]:
+    """Return a file in the names of the encoder's package, and the places in it."""
+    file = _File.of(opened)
+    own = _own(opened) if name is None else None
     if own is not None:
-        yield from file.places(own, [OWN])
-        return
-    for row in layouts() if name is None else ():
-        module = None
-        if row.build is not None:
-            with torch.random.fork_rng(devices=[]):
-                module = row.build(file.shapes)
+        return file, file.places(own, [OWN])
+    recorded = f"{TIMM}{opened.values.get('arch')}"  # by timm's training script
+    if name is None and recorded.removeprefix(TIMM) not in BUILT and has_timm():
+        try:
+            check_name(recorded)
+            found = _read(opened, recorded, wanted)
+        except ValueError:
+            found = file, []
+        if any(each.is_whole for each in found[1]):
+            return found
+    if name is not None:
+        if name.startswith((TIMM, OPEN_CLIP)):
+            return _of_package(file, name, wanted)
+        return file, list(_built_here(file, name, wanted.stem, is_named=True))
+    for prefix in vit_prefixes(file.shapes):
+        inner = in_timm_s_names(file.under(prefix))
+        file = file if inner is None else file.renamed(prefix, inner)
+    places: list[Place] = []
+    for row in layouts():
+        with torch.random.fork_rng(devices=[]):
+            module = row.build(file.shapes) if row.build is not None else None
         if module is not None:
-            yield from file.places(Blueprint(row.name, module=module, layout=row), row.spellings)
-    for prefix in vit_prefixes(file.shapes) if name is None else ():
-        vit = vit_at(prefix, file.shapes)
+            places += file.places(Blueprint(row.name, module=module, layout=row), row.spellings)
+    for prefix in vit_prefixes(file.shapes):
+        vit = vit_at(prefix, file.shapes, wanted.pool, dict(wanted.options))
         if not has_timm():
             raise Refusal(f"checkpoint holds a vision transformer ({vit.name}), which "
                              f"{NEEDS_TIMM}.")  # fmt: skip
-        yield from (each for each in file.places(vit, [OWN]) if each.prefix == prefix)
-    for each in BUILT if name is None else (name,):
-        if each.startswith(TIMM):
-            yield from _of_timm_at(file, each)
-            continue
-        spellings = {e.name: e for row in layouts() if row.build is None for e in row.spellings}
-        for rough in file.places(Blueprint(each), [OWN, *spellings.values()]):
-            at = {k: unwrapped(n) for k, n in (rough.found | rough.mismatched).items()}
-            exact = replace(
-                blueprint_at(each, file.shapes, at, stem), stem_relu=rough.spelling.stem_relu
-            )
-            if not rough.spelling.pools and exact.stem == "imagenet":
-                continue  # one child fewer than torchvision's: its ReLU, or its max-pooling
-            if name is None and not _may_be(exact, at, file.shapes):
-                continue
+        places += [each for each in file.places(vit, [OWN]) if each.prefix == prefix]
+    for each in BUILT:
+        places += _built_here(file, each, wanted.stem, is_named=False)
+    return file, places
+
+
+def _built_here(file: _File, name: str, stem: str | None, *, is_named: bool) -> Iterator[Place]:
+    """Places of an encoder that dimlab builds."""
+    spellings = {e.name: e for row in layouts() if row.build is None for e in row.spellings}
+    for rough in file.places(Blueprint(name), [OWN, *spellings.values()]):
+        at = {k: unwrapped(n) for k, n in (rough.found | rough.mismatched).items()}
+        exact = replace(
+            blueprint_at(name, file.shapes, at, stem), stem_relu=rough.spelling.stem_relu
+        )
+        if not rough.spelling.pools and exact.stem == "imagenet":
+            continue  # one child fewer than torchvision's: its ReLU, or its max-pooling
+        if is_named or _may_be(exact, at, file.shapes):
             yield file.placed(exact, rough.prefix, rough.spelling, at)
 
 
@@ -316,17 +373,61 @@ def _may_be(blueprint: Blueprint, at: Mapping[str, str], shapes: Shapes) -> bool
     return len(kernels) > 1 and len(widths) == 1
 
 
-def _of_timm_at(file: _File, name: str) -> Iterator[Place]:
-    """Places of a model of timm's, with the channels and the image size that the shapes show."""
-    wanted = Blueprint(name).shapes()
-    first = next((key for key, shape in wanted.items() if len(shape) == 4 and min(shape) >= 1), "")
-    for rough in file.places(Blueprint(name), [OWN]):
-        at = {k: unwrapped(n) for k, n in (rough.found | rough.mismatched).items()}
-        shape = file.shapes.get(at.get(first, ""), ())
-        exact = Blueprint(name, in_channels=shape[1] if len(shape) == 4 and shape[1] else 3)
-        if "pos_embed" in rough.mismatched and rough.prefix in vit_prefixes(file.shapes):
-            exact = replace(exact, image_size=vit_at(rough.prefix, file.shapes).image_size)
-        yield file.placed(exact, rough.prefix, OWN, at)
+def _of_package(file: _File, name: str, wanted: Wanted) -> tuple[_File, list[Place]]:
+    """Places of a model of timm's or open_clip's, in its own names or in its authors'."""
+    options = dict(wanted.options)
+    if name.startswith(TIMM) and wanted.pool in ("cls", "mean"):
+        options["global_pool"] = "token" if wanted.pool == "cls" else "avg"
+        options |= {"fc_norm": False} if "vit_" in name or "deit" in name else {}
+    blueprint = Blueprint(name, options=tuple(options.items()))
+    shapes = blueprint.shapes()
+    first = next((key for key, shape in shapes.items() if len(shape) == 4 and min(shape)), "")
+
+    def found_in(file: _File) -> Iterator[Place]:
+        for rough in file.places(blueprint, [OWN]):
+            at = {k: unwrapped(n) for k, n in (rough.found | rough.mismatched).items()}
+            shape, exact = file.shapes.get(at.get(first, ""), ()), blueprint
+            if name.startswith(TIMM) and len(shape) == 4 and shape[1]:
+                exact = replace(exact, in_channels=shape[1])
+            if "pos_embed" in rough.mismatched and rough.prefix in vit_prefixes(file.shapes):
+                size = dict(vit_at(rough.prefix, file.shapes).options).get("img_size")
+                if size is not None and "img_size" not in options:
+                    exact = replace(exact, options=(*exact.options, ("img_size", size)))
+            yield file.placed(exact, rough.prefix, OWN, at)
+
+    places = list(found_in(file))
+    if name.startswith(TIMM) and not any(each.is_whole for each in places):
+        prefixes = [*dict.fromkeys(each.prefix for each in places), *_containers(file.opened)]
+        for prefix in prefixes:
+            inner = _converted(blueprint, file.under(prefix))
+            if inner is not None:
+                converted = file.renamed(prefix, inner)
+                return converted, list(found_in(converted))
+    return file, places
+
+
+def _containers(opened: Opened) -> list[str]:
+    return [f"{each}." if each else "" for each in opened.containers]
+
+
+def _converted(blueprint: Blueprint, inner: dict[str, Tensor]) -> dict[str, Tensor] | None:
+    """Convert an official file's tensors as timm itself does; None where they do not fit then."""
+    module = blueprint.build()
+    convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
+    try:
+        found = convert(dict(inner), module) if convert is not None else {}
+    except Exception:  # the tensors are in no format that timm converts: they are refused as named
+        return None
+    wanted = blueprint.shapes()
+    for key, shape in wanted.items():
+        if key.endswith(OPTIONAL):
+            continue
+        if not isinstance(found.get(key), Tensor) or tuple(found[key].shape) != shape:
+            return None
+        before = inner.get(key)  # timm resamples what is of another size: that is another network
+        if before is not None and sum(before.shape) - sum(shape) not in (0, 1):
+            return None
+    return {key: each for key, each in found.items() if isinstance(each, Tensor)}
 
 
 def _own(opened: Opened) -> Blueprint | None:
@@ -342,6 +443,9 @@ def _own(opened: Opened) -> Blueprint | None:
         return own
     except (KeyError, TypeError, ValueError, IndexError):
         return None
+
+
+# Which of them is meant ---------------------------------------------------------------------------
 
 
 def _of_branch(places: list[Place], branch: str | None) -> list[Place]:
@@ -362,12 +466,13 @@ def _of_branch(places: list[Place], branch: str | None) -> list[Place]:
 
 
 def _chosen(
-    file: _File, places: list[Place]
+    file: _File, places: list[Place], evaluated: str | None
 ) -> tuple[Place, list[Place], str | None, tuple[str, ...]]:
     """Take the first branch and its best place; its equal places, and what makes it doubtful."""
     rivals = [each for each in places if each.score >= min(_RIVAL, places[0].score)]
     branches = {each.branch for each in rivals}
-    first = next(name for name in BRANCHES if name in branches)
+    order = [evaluated, *BRANCHES]
+    first = next(name for name in order if name in branches)
     rivals = [each for each in rivals if each.branch == first]
     chosen = rivals[0]  # the best, and of the best the shortest prefix
     equals: list[Place] = []
@@ -401,40 +506,28 @@ def _chosen(
     return chosen, equals, doubts[0] if doubts else None, choices
 
 
-def _is_twin(file: _File, place: Place, name: str) -> bool:
-    """Whether a name stands for a key that another name, with other wrappers, has already."""
-    key = unwrapped(name)
-    return file.plain[key] != name and key.startswith(place.prefix)
-
-
-def _described(
-    file: _File, match: Match, equals: list[Place], places: list[Place], branch: str | None
-) -> Match:
-    """Say why this place, which other names hold the same numbers, and which copies were left."""
-    place = match.place
+def _described(file: _File, match: Match, places: list[Place], branch: str | None) -> Match:
+    """Say why this place, and which copies were left."""
+    place, equals = match.place, match.equals
     near = [each for each in places if each.score >= min(_RIVAL, place.score)]
-    copies: dict[str, None] = {}
-    aliases: dict[str, str] = {}
-    whole = None
-    for each in near:
-        if each.prefix == place.prefix or each.blueprint.name != place.blueprint.name:
-            continue
-        if each not in equals:
-            copies[each.prefix] = None
-            whole = whole or (each.prefix if each.is_whole and not place.is_whole else None)
-        for key, name in each.found.items():
-            if key.endswith(OPTIONAL) and each not in equals:
-                continue  # counts of batches agree without meaning anything
-            if key in place.found and name != place.found[key]:
-                if file.equal(name, place.found[key]):
-                    aliases[name] = key
+    others = [
+        each for each in near
+        if each.prefix != place.prefix and each not in equals
+        and each.blueprint.name == place.blueprint.name
+    ]  # fmt: skip
+    copies = tuple(dict.fromkeys(each.prefix for each in others))
+    whole = next((each.prefix for each in others if each.is_whole), None)
     inner = tuple(each.prefix for each in near if len(each.prefix) > len(place.prefix))
-    unexpected = tuple(
+    unexpected = [
         name
         for name in (*place.inside, *place.beside)
         if not is_known_beside(unwrapped(name)[len(place.prefix) :])
         and not unwrapped(name).startswith(inner)
-    ) + tuple(name for name in file.opened.tensors if _is_twin(file, place, name))
+    ]
+    twins = [  # names for a key that another name, with other wrappers, has already
+        name for name in file.opened.tensors
+        if file.plain[unwrapped(name)] != name and unwrapped(name).startswith(place.prefix)
+    ]  # fmt: skip
     said = [match.layout.why] if match.layout is not layouts()[-1] or place.prefix else []
     said.append(
         f"{len(place.found)} of {place.n_wanted} keys of {place.blueprint.name} stand "
@@ -449,47 +542,6 @@ def _described(
         rule = "as asked for" if branch is not None else f"by the rule: {RULE}"
         said.append(f"The {place.branch} branch was taken, not {names}, {rule}.")
     return replace(
-        match, why=" ".join(said), aliases=aliases, copies=tuple(copies), unexpected=unexpected,
-        whole=whole,
+        match, why=" ".join(said), copies=copies, unexpected=(*unexpected, *twins),
+        whole=None if place.is_whole else whole,
     )  # fmt: skip
-
-
-def _built(match: Match, opened: Opened, name: str | None, stem: str | None) -> Match:
-    """Settle, or ask for, what no weights show of how the encoder is built."""
-    place, blueprint = match.place, match.blueprint
-    if blueprint.name == "convnet":
-        beside = place.prefix.removesuffix("encoder.")
-        projectors = tuple(f"{beside}{each}." for each in ("contrastive", "redundancy"))
-        is_own = any(each.startswith(projectors) for each in opened.tensors)
-        if name is not None or is_own or match.layout.name == "dimlab":
-            return match
-        return replace(match, doubt=(
-            "encoder must be named, as these are the shapes of dimlab's convnet and of many other "
-            "small networks, whose strides and pooling no weights show; got none. Pass "
-            "encoder='convnet' (--encoder convnet) if dimlab built it, else encode with "
-            "encode_loader(module, loader)."
-        ))  # fmt: skip
-    head = opened.tensors.get("state_dict.classifier.weight")
-    # Lightning keeps a torchvision ResNet and a linear classifier as solo-learn does
-    may_be_solo_learn = (
-        blueprint.stem == "cifar"
-        and match.layout.name == "lightning"
-        and place.spelling is OWN
-        and match.prefix in _SOLO_LEARN
-        and head is not None
-        and tuple(head.shape[1:]) == list(blueprint.shapes().values())[-2]  # the last variances
-    )
-    if stem is not None or not may_be_solo_learn:
-        return match
-    if not any(key.startswith("state_dict.projector.") for key in opened.tensors):
-        return replace(match, doubt=(
-            "stem must be named, as an encoder beside a classifier in a Lightning file may be "
-            "solo-learn's, whose 3 x 3 stem pads by 2, and no weights show it; got none. Pass "
-            "stem='solo-learn' or stem='cifar' (--stem solo-learn, --stem cifar: pads by 1)."
-        ))  # fmt: skip
-    guess = (
-        "Taken for solo-learn's, by the projector and the classifier beside it: the 3 x 3 stem "
-        "pads by 2, where others pad by 1 (--stem cifar)."
-    )
-    built = replace(place, blueprint=replace(blueprint, stem="solo-learn"))
-    return replace(match, place=built, guess=guess, why=f"{match.why} {guess}")

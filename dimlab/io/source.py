@@ -23,6 +23,7 @@ from dimlab.io.arrays import (
 from dimlab.io.blueprints import TIMM
 from dimlab.io.features import FeatureFile
 from dimlab.io.files import as_arrays, mapped
+from dimlab.io.folders import folder_at
 from dimlab.io.nested import arrays_in
 from dimlab.io.tables import ending_of
 from dimlab.io.unpickle import (
@@ -49,7 +50,7 @@ class Source:
 
     path: Path
     kind: Kind
-    value: Any  # Checkpoint, FeatureFile, Moments, MaskTrace or Opened; None: timm fetches it
+    value: Any  # Checkpoint, FeatureFile, Moments, MaskTrace, Opened, EncoderFolder; None: fetched
     content: tuple[mmap.mmap | bytes, ...] = field(default=(), repr=False)
 
     @cached_property
@@ -74,6 +75,9 @@ def open_source(
     # there is
     if str(path).startswith(TIMM):
         return Source(path, "weights", None)
+    folder = None if as_features else folder_at(path)
+    if folder is not None:
+        return Source(path, "weights", folder, folder.content)
     if not as_weights and _holds_arrays(path):
         arrays, content = read_arrays(path)
         return Source(path, *_in_arrays(path, arrays), tuple(content))

@@ -24,10 +24,12 @@ _BASIC = ("resnet18", "resnet34")
 BUILT = ("convnet", *_LAYERS)  # all that can be built, for weights that others trained
 NAMES = BUILT[:4]  # those that dimlab trains
 STEMS = {  # kernel, stride and padding of the first convolution
-    "cifar": (3, 1, 1),  # no max-pooling behind it
-    "imagenet": (7, 2, 3),  # max-pooling behind it
+    "cifar": (3, 1, 1),
+    "cifar-maxpool": (3, 1, 1),
+    "imagenet": (7, 2, 3),
     "solo-learn": (3, 1, 2),  # solo-learn's for CIFAR
 }
+POOLED = ("cifar-maxpool", "imagenet")  # stems with a max-pooling behind them
 
 
 class Encoder(nn.Module):
@@ -158,7 +160,7 @@ class resnet(Encoder):
         self.conv1 = nn.Conv2d(in_channels, 64, *STEMS[stem], bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True) if stem_relu else nn.Identity()
-        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if stem in POOLED else nn.Identity()
         n_in, self.layers = 64, list[nn.Module]()  # a plain list: the keys are layer1 to layer4
         for number, depth in enumerate(_LAYERS[name], start=1):
             width, blocks = 32 * 2**number, []

@@ -5,12 +5,13 @@ import re
 import pytest
 import torch
 
+from dimlab.io.assumptions import settled
 from dimlab.io.blueprints import Blueprint, blueprint_at, vit_at, vit_prefixes
 from dimlab.io.inspecting import find_mask
 from dimlab.io.layouts import BRANCHES, ROLES, SPELLINGS, branch_of, layouts, role_of
-from dimlab.io.matching import find_encoder
+from dimlab.io.matching import Wanted, find_encoder
+from dimlab.io.refusing import trained
 from dimlab.io.unpickle import Opened
-from dimlab.io.weights import trained
 from dimlab.training.encoders import BUILT
 
 RESNET18 = Blueprint("resnet18", stem="imagenet")
@@ -26,7 +27,8 @@ def weights(blueprint=RESNET18, prefix="", value=1.0, spelling=SPELLINGS[0]):
 
 
 def found_in(tensors, *containers, **options):
-    return find_encoder(Opened("torch", tensors, {}, ("", *containers)), **options)
+    wanted = Wanted(**options)
+    return settled(find_encoder(Opened("torch", tensors, {}, ("", *containers)), wanted), wanted)
 
 
 def test_every_row_of_the_table_says_why():
@@ -185,7 +187,9 @@ def test_vision_transformers_are_told_by_their_shapes():
     }  # fmt: skip
     assert vit_prefixes(shapes) == ["t."]
     vit = vit_at("t.", shapes)
-    assert (vit.name, vit.image_size) == ("timm:vit_small_patch14_dinov2", 518)
+    assert vit.name == "timm:vit_small_patch14_dinov2"
+    options = dict(vit.options)
+    assert (options["img_size"], options["num_heads"], options["depth"]) == (518, 6, 1)
     assert vit_prefixes({"x.patch_embed.proj.weight": (1, 1, 1, 1)}) == []
 
 

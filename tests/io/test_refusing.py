@@ -2,18 +2,21 @@
 
 import json
 import math
+import re
 from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 
+from dimlab.io.assumptions import settled
 from dimlab.io.blueprints import Blueprint
 from dimlab.io.inspecting import inspect_file
-from dimlab.io.layouts import OPTIONAL, looks_like
-from dimlab.io.matching import find_encoder
+from dimlab.io.layouts import OPTIONAL, REMEDIES, looks_like, remedy_of
+from dimlab.io.matching import Wanted, find_encoder
+from dimlab.io.refusing import refusal
 from dimlab.io.unpickle import Opened
-from dimlab.io.weights import load_encoder, refusal
+from dimlab.io.weights import load_encoder
 from dimlab.training.encoders import build_encoder
 
 CIFAR = Blueprint("resnet18", stem="cifar")
@@ -30,9 +33,13 @@ def weights(blueprint, prefix="", value=1.5):
 
 
 def verdict(tensors, *containers, allow_partial=(), allow_untrained=False, **options):
-    opened = Opened("torch", tensors, {}, ("", *containers))
-    match = find_encoder(opened, **options)
-    return refusal("a.pth", opened, match, allow_partial, allow_untrained)
+    match = matched(Opened("torch", tensors, {}, ("", *containers)), **options)
+    return refusal("a.pth", match, allow_partial, allow_untrained)
+
+
+def matched(opened, **options):
+    wanted = Wanted(**options)
+    return settled(find_encoder(opened, wanted), wanted)
 
 
 def said(payload, path, **options):
@@ -319,7 +326,7 @@ PROJECTOR = {"projector.0.weight": torch.ones(4, 512)}
 @pytest.mark.parametrize(
     ("tensors", "options", "stem"),
     [
-        (stepped(**PROJECTOR), {}, "solo-learn"),
+        (stepped(**PROJECTOR), {}, None),
         (stepped(**PROJECTOR), {"stem": "cifar"}, "cifar"),
         (stepped(), {"stem": "solo-learn"}, "solo-learn"),
         (stepped(), {}, None),
@@ -330,14 +337,14 @@ PROJECTOR = {"projector.0.weight": torch.ones(4, 512)}
 )
 def test_solo_learn_s_stem_is_told_or_asked_for(tensors, options, stem):
     opened = Opened("torch", tensors, LIGHTNING, ("", "state_dict"))
-    match = find_encoder(opened, **options)
+    match = matched(opened, **options)
     if stem is None:
         assert "stem must be named" in match.doubt
-        assert "--stem solo-learn, --stem cifar" in refusal("a.pth", opened, match)
+        assert "--stem solo-learn, --stem cifar" in refusal("a.pth", match)
         return
     assert (match.blueprint.stem, match.doubt) == (stem, None)
-    assert (match.guess is not None) == (stem == "solo-learn" and not options)
-    assert refusal("a.pth", opened, match) is None
+    assert any("pads by 1" in each for each in match.assumed) == ("stem" not in options)
+    assert refusal("a.pth", match) is None
 
 
 def test_solo_learn_s_features_are_its_own(module, tmp_path):
@@ -345,10 +352,11 @@ def test_solo_learn_s_features_are_its_own(module, tmp_path):
     state = {f"backbone.{key}": each for key, each in module.state_dict().items()}
     state |= PROJECTOR | {"classifier.weight": torch.ones(10, 512)}
     torch.save({"state_dict": state, **LIGHTNING}, tmp_path / "a.ckpt")
-    with pytest.warns(UserWarning, match=r"Taken for solo-learn's, by the projector and the cl"):
-        loaded = load_encoder(tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"Pass stem='solo-learn' or stem='cifar'"):
+        load_encoder(tmp_path / "a.ckpt")
+    loaded = load_encoder(tmp_path / "a.ckpt", stem="solo-learn")
     assert loaded.inspection.facts["encoder"] == "resnet18 (solo-learn stem, 3 channels)"
-    assert "pads by 2, where others pad by 1" in loaded.inspection.facts["why"]
+    assert not any("pads by" in each for each in loaded.assumed)
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         x = nn.functional.conv2d(images, module.conv1.weight, padding=2)
@@ -378,7 +386,9 @@ def test_solo_learn_s_features_are_its_own(module, tmp_path):
 def test_families_that_are_not_built_are_said_by_name(tensors, words, tmp_path):
     payload = {key: torch.ones(shape) for key, shape in tensors.items()}
     torch.save(payload, tmp_path / "a.pth")
-    sentence = rf"got what looks like {words}.*encode_loader\(module, loader\).* timm:NAME"
+    remedy = remedy_of(words)
+    sentence = rf"got what looks like {words}.*{re.escape(remedy)}"
+    assert ("encode_loader" in remedy) != (words in REMEDIES)
     with pytest.raises(ValueError, match=sentence):
         load_encoder(tmp_path / "a.pth")
     assert words in inspect_file(tmp_path / "a.pth").facts["why"]
@@ -442,7 +452,10 @@ def test_a_checkpoint_in_parts_says_how_it_becomes_one(dimlab, tmp_path):
     ("options", "sentence"),
     [
         (("--encoder", "foo"), "encoder must be one of convnet, resnet18"),
-        (("--stem", "foo"), "stem must be one of cifar, imagenet, solo-learn; got 'foo'"),
+        (
+            ("--stem", "foo"),
+            "stem must be one of cifar, cifar-maxpool, imagenet, solo-learn; got 'foo'",
+        ),
         (("--layout", "foo"), "layout must be one of dimlab"),
         (("--branch", "teacher"), "branch must be one of online (no prefix); got 'teacher'"),
         (("--allow-partial", "nosuch"), "allow_partial must name keys of convnet, or what they"),
