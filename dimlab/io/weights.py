@@ -58,6 +58,8 @@ class LoadedEncoder:
     (512, 'container', None)
     >>> loaded.recipe.in_words()
     'image size 32 (CIFAR stem), resize 32, centre crop, bilinear'
+    >>> print(loaded.assumed[1].partition(" (")[0])
+    the 3 x 3 stem pads by 1 and has no max-pooling behind it
     """
 
     module: nn.Module
@@ -176,8 +178,6 @@ def load_encoder(
     ...     loaded = load_encoder(f"{folder}/moco.pth.tar")
     >>> torch.equal(loaded.module(images), source.eval()(images))
     True
-    >>> print(loaded.assumed[1].partition(" (")[0])
-    the 3 x 3 stem pads by 1 and has no max-pooling behind it
     """
     known: dict[str, Any] = {
         "encoder": encoder, "stem": stem, "layout": layout, "branch": branch, "pool": pool,
@@ -278,9 +278,7 @@ def width_of(module: nn.Module, blueprint: Blueprint, recipe: Recipe) -> int:
     if isinstance(known, int):
         return known
     if not blueprint.is_foreign:
-        raise Refusal(
-            f"encoder must have an attribute n_dimensions; got {type(module).__name__}."
-        )
+        raise Refusal(f"encoder must have an attribute n_dimensions; got {type(module).__name__}.")
     size = recipe.size or 224
     with torch.inference_mode():
         return int(module(torch.zeros(1, blueprint.in_channels, size, size)).shape[1])

@@ -69,7 +69,7 @@ def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=f"encoder must be one of {', '.join(BUILT)}; got 'vgg'"):
         build_encoder("vgg")
     with pytest.raises(
-        ValueError, match="stem must be one of cifar, imagenet, solo-learn; got 'x'"
+        ValueError, match="stem must be one of cifar, cifar-maxpool, imagenet, solo-learn; got 'x'"
     ):
         build_encoder("resnet18", stem="x")
     with pytest.raises(ValueError, match="n_dimensions must be a positive multiple of 4; got 6"):
