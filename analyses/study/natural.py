@@ -162,8 +162,13 @@ def plan(base: Study, path: Path) -> list[Planned]:
             asked += [(run, portrait, False) for run in runs]
             asked += [(run, curve, True) for run in runs]
         add(rank, study, asked)
-    seeds = {key: each.run.config.seed for key, each in found.items()}
-    return sorted(found.values(), key=lambda each: (each.rank, seeds[each.run.key]))  # stable
+
+    def turn(each: Planned) -> tuple[int, bool, int]:
+        config = each.run.config
+        # a search tries every family for a few steps before it trains any to the end
+        return each.rank, each.study.config.steps == config.steps, config.seed
+
+    return sorted(found.values(), key=turn)  # stable
 
 
 def _ready(study: Study) -> frozenset[str]:

@@ -211,6 +211,8 @@ def test_every_row_is_measured_by_every_script_that_asks_for_its_run(searched):
 def test_what_is_most_informative_comes_first(searched, tmp_path):
     ranks = [each.rank for each in plan(Study.natural(), searched)]
     assert ranks == sorted(ranks)
+    steps = [each.run.config.steps for each in plan(Study.natural(), searched) if each.rank == 0]
+    assert steps == [1000] * 18 + [4000] * 12  # every family is tried before one is trained long
     before = plan(Study.natural(), tmp_path / "none.jsonl")
     assert len(before) == 7 * 6  # of a family that has no choice yet nothing else can be named
     assert {each.run.config.steps for each in before} == {1000}
