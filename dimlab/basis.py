@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.given import RepresentationLike, as_representation
 from dimlab.kernels.rounding import coarser, eigenvalue_floor, eps_of
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
@@ -82,12 +83,12 @@ class Basis:
         """Directions that two halves of train agree on: stability of at least 0.9; (R,) bool."""
         return self.stability >= _STABLE
 
-    def apply(self, representation: Representation) -> Representation:
+    def apply(self, representation: RepresentationLike) -> Representation:
         """Express a representation in this basis.
 
         Parameters
         ----------
-        representation : Representation
+        representation : Representation or array
             Of the D dimensions that the basis was fitted on.
 
         Returns
@@ -102,6 +103,7 @@ class Basis:
         ValueError
             If the representation has other dimensions, or is in another basis already.
         """
+        representation = as_representation(representation)
         if representation.n_dimensions != len(self.directions):
             raise Refusal(
                 f"representation must have the {len(self.directions)} dimensions that the basis "
@@ -157,13 +159,13 @@ class Basis:
 
 
 def fit_basis(
-    train: Representation, kind: str, *, n_directions: int | None = None, seed: int = 0
+    train: RepresentationLike, kind: str, *, n_directions: int | None = None, seed: int = 0
 ) -> Basis:
     """Find directions of feature space in which to ablate, on the train split.
 
     Parameters
     ----------
-    train : Representation
+    train : Representation or array
         N >= 4 samples of D dimensions, in the axes' own basis.
     kind : {"pca", "whiten", "varimax", "ica"}
         ``pca``: eigenvectors of the covariance, largest variance first. ``whiten``: the same,
@@ -214,6 +216,7 @@ def fit_basis(
     >>> basis.directions.T.round(1).tolist()  # the wide source first
     [[0.6, 0.8], [0.8, -0.6]]
     """
+    train = as_representation(train, "train")
     if kind not in KINDS:
         raise Refusal(f"kind must be one of {', '.join(map(repr, KINDS))}; got {kind!r}.")
     _refuse_other_basis(train)

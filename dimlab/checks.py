@@ -9,14 +9,23 @@ import numpy as np
 
 from dimlab.kernels.blocks import blocks
 from dimlab.kernels.rounding import PRECISIONS, stored_precision
+from dimlab.names import one_spelling
 from dimlab.refusals import Refusal, WrongType
 
 _BLOCK = 1 << 22  # elements looked at together: memory-mapped features are never copied whole
 
 
+def array_of(value: Any) -> np.ndarray:
+    """Return the array that a tensor, a table of numbers or anything like them holds."""
+    if not hasattr(value, "detach"):
+        return np.asanyarray(value)
+    tensor = value.detach().cpu()
+    return np.asarray(tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor)
+
+
 def floating(name: str, value: Any, *, ndim: int) -> np.ndarray:
     """Return a floating array of 2 or 3 dimensions as float32 or float64; integers are refused."""
-    array = np.asanyarray(value)
+    array = array_of(value)
     if array.ndim != ndim:
         shape = "(N, D)" if ndim == 2 else "(V, N, D)"
         raise Refusal(f"{name} must have shape {shape}; got {array.shape}.")
@@ -60,13 +69,26 @@ def refuse_non_finite(name: str, array: np.ndarray) -> None:
             )
 
 
+def named_classes(labels: Any) -> tuple[Any, list[str] | None]:
+    """Return class ids and, of text, the names of the classes in alphabetical order."""
+    array = array_of(labels)
+    if array.dtype.kind == "O" and all(isinstance(each, str) for each in array.ravel()):
+        array = array.astype(np.str_)
+    if array.dtype.kind == "b":
+        return array.astype(np.int64), None
+    if array.dtype.kind != "U" or array.ndim != 1:
+        return array, None
+    names, ids = np.unique(one_spelling(array, "labels"), return_inverse=True)
+    return ids, names.tolist()
+
+
 def labels_of(labels: Any, n_samples: int, *, of: str = "features") -> np.ndarray:
     """Return class ids (N,) as int64; they must be integers >= 0."""
     array = np.asarray(labels)
     if array.shape != (n_samples,):
         raise Refusal(f"labels must have shape ({n_samples},) to match {of}; got {array.shape}.")
     if array.dtype.kind not in "iu":
-        raise WrongType(f"labels must be integers (class ids); got {array.dtype}.")
+        raise WrongType(f"labels must be integers (class ids) or class names; got {array.dtype}.")
     if array.min() < 0:
         raise Refusal(f"labels must be >= 0; got {array.min()}.")
     if array.max() > np.iinfo(np.int64).max:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dimlab.checks import (
+    array_of,
     factors_of,
     floating,
     labels_of,
+    named_classes,
     periods_of,
     refuse_non_finite,
     rows_of,
@@ -45,10 +47,12 @@ class Representation:
 
     Parameters
     ----------
-    features : ndarray of shape (N, D), float32 or float64
-        One row a sample. Other floating types are cast to float32; integers are refused.
-    labels : ndarray of shape (N,), integer, optional
-        Class ids >= 0.
+    features : ndarray, tensor or DataFrame of shape (N, D), floating
+        One row a sample, kept as a float32 or float64 array. Other floating types are cast to
+        float32; integers are refused.
+    labels : array of shape (N,), optional
+        Class ids >= 0, or class names: these become ids in alphabetical order, and
+        ``meta["class_names"]`` keeps them.
     factors : mapping of str to ndarray of shape (N,), optional
         What else is known of each sample. Floating: continuous; integer, bool or str: categorical.
     periods : mapping of str to float, optional
@@ -97,15 +101,20 @@ class Representation:
     meta: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
-        given = np.asanyarray(self.features)
+        if not isinstance(self.meta or {}, Mapping):
+            raise WrongType(f"meta must be a mapping; got {type(self.meta).__name__}.")
+        given = array_of(self.features)
         features = floating("features", given, ndim=2)
         if features.size == 0:
             raise Refusal(f"features must have shape (N, D), both >= 1; got {features.shape}.")
         refuse_non_finite("features", features)
         put = object.__setattr__
         put(self, "features", features)
+        meta = self.meta or {}
         if self.labels is not None:
-            put(self, "labels", labels_of(self.labels, len(features)))
+            ids, names = named_classes(self.labels)
+            put(self, "labels", labels_of(ids, len(features)))
+            meta = {**meta, "class_names": names} if names is not None else meta
         put(self, "factors", factors_of(self.factors, (len(features),), "factors"))
         put(self, "periods", periods_of(self.periods, [self.factors, self.view_factors or {}]))
         if self.views is not None:
@@ -122,9 +131,7 @@ class Representation:
         if self.views is not None:
             shape = self.views.shape[:2]
             put(self, "view_factors", factors_of(self.view_factors, shape, "view_factors"))
-        if not isinstance(self.meta or {}, Mapping):
-            raise WrongType(f"meta must be a mapping; got {type(self.meta).__name__}.")
-        put(self, "meta", with_precision(dict(self.meta or {}), given, features))
+        put(self, "meta", with_precision(dict(meta), given, features))
 
     def _trusted(self, **changed: Any) -> Representation:
         """Replace parts by what was made of them: it fits, and nothing is checked again."""

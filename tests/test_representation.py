@@ -157,7 +157,11 @@ GOOD = np.ones((3, 2), np.float32)
             "features must be finite; got nan in dimension 1, row 1",
         ),
         ({"labels": np.zeros(4, int)}, ValueError, r"labels must have shape \(3,\) to match"),
-        ({"labels": np.zeros(3)}, TypeError, r"labels must be integers \(class ids\)"),
+        (
+            {"labels": np.zeros(3)},
+            TypeError,
+            r"labels must be integers .* or class names;",
+        ),
         ({"labels": np.array([0, -1, 0])}, ValueError, "labels must be >= 0; got -1"),
         ({"factors": {"a": np.zeros(2)}}, ValueError, r"factors\['a'\] must have shape \(3,\)"),
         ({"factors": {"a": np.array([None] * 3)}}, TypeError, r"factors\['a'\] must be floating"),

@@ -9,20 +9,20 @@ import numpy as np
 
 from dimlab._explore.state import Explorer, MaskState
 from dimlab._explore.widget import Exploration, Scores, load_ipywidgets
+from dimlab.given import RepresentationLike, as_representations
 from dimlab.images import ImageSet
 from dimlab.mask import DimensionMask
 from dimlab.probes.ablate import Ablation, ablate
 from dimlab.probes.attribute import Attribution
 from dimlab.probes.find_redundancy import Redundancy, find_redundancy
 from dimlab.refusals import Refusal
-from dimlab.representation import Representation
 
 __all__ = ["Exploration", "Explorer", "MaskState", "explore"]
 
 
 def explore(
-    train: Representation,
-    test: Representation,
+    train: RepresentationLike,
+    test: RepresentationLike,
     *,
     images: ImageSet | None = None,
     ablation: Ablation | None = None,
@@ -39,7 +39,7 @@ def explore(
 
     Parameters
     ----------
-    train, test : Representation
+    train, test : Representation, or pair of features and labels
         Labelled splits of the same D dimensions.
     images : ImageSet, optional
         Images of the test rows, in their order: those of the largest activations are shown.
@@ -96,6 +96,7 @@ def explore(
     >>> view.close()
     """
     load_ipywidgets()
+    train, test = as_representations(train=train, test=test)
     explorer = Explorer(train, test, k=k, temperature=temperature, penalty=penalty, seed=seed)
     if images is not None and len(images) != len(test):
         raise Refusal(f"images must have {len(test)} images to match test; got {len(images)}.")

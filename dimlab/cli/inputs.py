@@ -345,7 +345,7 @@ class Inputs:
         """Load train and test, in the basis and with the samples asked for."""
         # A file that names no split is cut in halves, class by class. `joined(role, split)` adds
         # what another file says of all samples of `train`, `test` or the `whole`.
-        from dimlab.io.labels import aligned
+        from dimlab.given import aligned
 
         check_drawn("max-queries", max_queries)  # before anything long
         check_drawn("max-train", max_train)

@@ -143,33 +143,6 @@ def usual_labels(arrays: Arrays, n_samples: int | None = None) -> str | None:
     return None
 
 
-def aligned(*splits: Representation) -> list[Representation]:
-    """Give the same class the same id in each split, where classes have names."""
-    named = [each.meta.get("class_names") for each in splits if each.labels is not None]
-    if all(names is None for names in named) or all(names == named[0] for names in named):
-        return list(splits)
-    known = [names for names in named if names is not None]
-    if len(known) < len(named):
-        raise Refusal(
-            "labels must be class names in all files, or class ids in all; got both kinds."
-        )
-    every = np.array([name for each in known for name in each])
-    whole = np.unique(
-        one_spelling(np.tile(every, 2), "class_names")
-    )  # categories, not names of rows
-    names = [str(each) for each in whole]
-    return [
-        each
-        if each.labels is None
-        else replace(
-            each,
-            labels=np.searchsorted(whole, spelled(np.array(each.meta["class_names"])))[each.labels],
-            meta={**each.meta, "class_names": names},
-        )
-        for each in splits
-    ]
-
-
 def is_file_of_labels(labels: str | os.PathLike[str] | None) -> bool:
     """Say whether labels name another file, rather than an array."""
     if labels is None:

@@ -41,9 +41,10 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 # What the arguments that several probes share mean.
 SHARED = {
-    "train": """Representation
-    Labelled rows that the reader is fitted on.""",
-    "test": """Representation
+    "train": """Representation, or pair of features and labels
+    Labelled rows that the reader is fitted on: features (N_train, D) of any array type, labels
+    (N_train,) of class ids or class names.""",
+    "test": """Representation, or pair of features and labels
     Labelled rows of the same D dimensions, that it is scored on.""",
     "reader": """str or object
     A probe classifier: ``"knn"`` (votes of the k nearest train rows by cosine similarity),

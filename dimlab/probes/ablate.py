@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from dimlab.given import RepresentationLike, as_representations
 from dimlab.kernels.collinearity import redundant_groups
 from dimlab.kernels.means import FEW_DIFFERENCES, FEWEST_DRAWS, LARGEST_SKEWNESS, RESOLVED
 from dimlab.kernels.paired import paired_test
@@ -258,8 +259,8 @@ class Ablation(ReadsGroups):
 
 @reads
 def ablate(
-    train: Representation,
-    test: Representation,
+    train: RepresentationLike,
+    test: RepresentationLike,
     *,
     reader: ReaderLike = "knn",
     refit: bool | None = None,
@@ -354,6 +355,7 @@ def ablate(
     >>> ablation.full_score, ablation.importance.tolist()
     (1.0, [0.5, 0.0])
     """
+    train, test = as_representations(train=train, test=test)
     check_choice("score", score, SCORES)
     check_choice("resample", resample, RESAMPLES)
     task = Task.of("ablate", train, test, reader, refit=refit, fill=fill, groups=groups, **how)

@@ -9,6 +9,7 @@ from typing import Unpack
 import numpy as np
 
 from dimlab.cuts import held_out, n_classes_kept
+from dimlab.given import RepresentationLike, as_representations
 from dimlab.kernels.paired import (
     design_effect,
     normal_quantile,
@@ -26,7 +27,6 @@ from dimlab.probes._reading import (
     reads,
 )
 from dimlab.refusals import Refusal
-from dimlab.representation import Representation
 from dimlab.result import column, detail, entries, entry, per, scalar
 
 NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
@@ -170,8 +170,8 @@ class CumulativeAblation(ReadsGroups):
 
 @reads
 def ablate_cumulatively(
-    train: Representation,
-    test: Representation,
+    train: RepresentationLike,
+    test: RepresentationLike,
     *,
     order: str | Sequence[int] | np.ndarray,
     reader: ReaderLike = "ridge",
@@ -240,6 +240,7 @@ def ablate_cumulatively(
     >>> ablate_cumulatively(split, split, order=[1, 0]).scores.tolist()
     [1.0, 1.0, 0.5]
     """
+    train, test = as_representations(train=train, test=test)
     task = Task.of("ablate_cumulatively", train, test, reader, refit=True, groups=groups, **how)
     dimensions, counts = np.unique(np.concatenate(task.groups), return_counts=True)
     if counts.max() > 1:

@@ -10,6 +10,7 @@ import numpy as np
 
 from dimlab.clusters import ClustersLike, warning_of_copies
 from dimlab.devices import hold
+from dimlab.given import RepresentationLike, as_representations
 from dimlab.mask import MaskTrace
 from dimlab.probes._effects import (
     DECIMALS,
@@ -31,7 +32,6 @@ from dimlab.probes.ablate import Ablation
 from dimlab.probes.erase import Erasure, erase
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
-from dimlab.representation import Representation
 from dimlab.result import Result, Verdict, column, detail, entries, entry, per, scalar
 
 NEEDS: tuple[set[str], ...] = ({"labels", "factors", "train"},)
@@ -318,14 +318,14 @@ def verdict(attribution: Attribution) -> Verdict:
 
 
 def attribute(
-    train: Representation,
-    test: Representation,
+    train: RepresentationLike,
+    test: RepresentationLike,
     *,
     factors: Sequence[str] | None = None,
     n_folds: int = 5,
     n_permutations: int = 1000,
     erased: str | None = LEADING,
-    in_distribution: Representation | None = None,
+    in_distribution: RepresentationLike | None = None,
     ablation: Ablation | None = None,
     trace: MaskTrace | None = None,
     clusters: ClustersLike = None,
@@ -336,7 +336,7 @@ def attribute(
 
     Parameters
     ----------
-    train, test : Representation
+    train, test : Representation, or columns of a data set
         Labelled splits of the same D dimensions. Effects are estimated on ``test``, whose factors
         count: pass ``per_view()`` of encoded views to have augmentation parameters among them.
         ``train`` is what erasers and their readers are fitted on.
@@ -428,6 +428,10 @@ def attribute(
     >>> attribute(split, split, n_permutations=99).verdicts()
     ['nuisance', 'label', 'neither']
     """
+    train, test, *others = as_representations(
+        train=train, test=test, in_distribution=in_distribution
+    )
+    in_distribution = others[0] if others else None
     _, labels = labelled(train, test, "attribute")
     if basis_of(train) != basis_of(test):
         raise Refusal(

@@ -10,6 +10,7 @@ import numpy as np
 
 from dimlab.clusters import cluster_ids, warning_of_copies
 from dimlab.devices import hold
+from dimlab.given import RepresentationLike, as_representation
 from dimlab.mask import DimensionMask
 from dimlab.probes._reading import basis_of, sample_of
 from dimlab.probes._risk import (
@@ -33,7 +34,6 @@ from dimlab.probes._risk import (
 from dimlab.probes._risk_words import INFERRED, INTERVALS, sentences_of
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
-from dimlab.representation import Representation
 from dimlab.result import Result, Verdict, column, detail, entries, entry, per, scalar
 
 NEEDS: tuple[set[str], ...] = ({"labels", "views"},)
@@ -352,7 +352,7 @@ def verdict(bound: RiskBound) -> Verdict | None:
 
 
 def bound_risk(
-    representation: Representation,
+    representation: RepresentationLike,
     *,
     mask: DimensionMask | None = None,
     n_negatives: int | Sequence[int] = (16, 64, 256, 1024, 4096),
@@ -456,6 +456,7 @@ def bound_risk(
     >>> bound.of("width").tolist(), bound.of("cross_entropy").round(4).tolist()
     ([0.0], [-0.3799])
     """
+    representation = as_representation(representation)
     numbers = checked_numbers(n_negatives)
     check_settings(temperature, n_bootstrap, seed)
     if n_permuted < 1:

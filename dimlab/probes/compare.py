@@ -11,6 +11,7 @@ import numpy as np
 
 from dimlab.clusters import cluster_ids
 from dimlab.devices import hold
+from dimlab.given import RepresentationLike, as_representation
 from dimlab.kernels.correlation import permutation_of
 from dimlab.kernels.rounding import spread_floor
 from dimlab.kernels.similarity import (
@@ -234,7 +235,7 @@ class Comparison(Result):
 
 @documented_of_rows
 def compare(
-    representations: Mapping[str, Representation],
+    representations: Mapping[str, RepresentationLike],
     *,
     reference: str | None = None,
     n_blocks: int = N_BLOCKS,
@@ -247,7 +248,7 @@ def compare(
 
     Parameters
     ----------
-    representations : mapping of str to Representation
+    representations : mapping of str to Representation or array
         Two or more, of the same samples where they are to be paired: several seeds or methods, or
         the checkpoints of one run.
     reference : str, optional
@@ -310,6 +311,10 @@ def compare(
     >>> comparison.partner["b"].tolist(), comparison.cka.round(6).tolist()
     ([2, 0, 3, 1], [[1.0, 1.0], [1.0, 1.0]])
     """
+    representations = {
+        name: as_representation(each, f"representations[{name!r}]")
+        for name, each in representations.items()
+    }
     names, base = _checked(representations, reference, n_blocks)
     splits, by_name = _paired(list(representations.values()), names, base)
     largest = max(splits, key=lambda split: split.n_dimensions)

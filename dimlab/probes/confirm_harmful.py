@@ -8,6 +8,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from dimlab.cuts import random_half
+from dimlab.given import RepresentationLike, as_representations
 from dimlab.kernels.paired import aggregate_p_values, mcnemar_one_sided, paired_test_one_sided
 from dimlab.probes._importance import SIGNIFICANT, changes
 from dimlab.probes._reading import (
@@ -19,7 +20,6 @@ from dimlab.probes._reading import (
     check_least,
     reads,
 )
-from dimlab.representation import Representation
 from dimlab.result import Verdict, column, entries, entry, per, scalar
 
 NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
@@ -134,8 +134,8 @@ def verdict(harmful: HarmfulDimensions) -> Verdict:
 
 @reads
 def confirm_harmful(
-    train: Representation,
-    test: Representation,
+    train: RepresentationLike,
+    test: RepresentationLike,
     *,
     reader: ReaderLike = "knn",
     groups: GroupsLike | None = None,
@@ -194,6 +194,7 @@ def confirm_harmful(
     >>> confirm_harmful(split(), split(), groups=[[0, 1], [2, 3, 4, 5]]).confirmed.tolist()
     [1]
     """
+    train, test = as_representations(train=train, test=test)
     check_least(1, n_splits=n_splits)
     task = Task.of("confirm_harmful", train, test, reader, refit=refit, groups=groups, **how)
     task = task.holding(36 * len(test) * len(task.groups))

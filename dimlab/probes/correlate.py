@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.given import RepresentationLike, as_rows
 from dimlab.kernels import correlation as kernel
 from dimlab.kernels.collinearity import leaf_order
 from dimlab.kernels.reliability import caution_of_tails
@@ -15,7 +16,6 @@ from dimlab.moments import N_BLOCKS, Moments
 from dimlab.probes import _moments
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
-from dimlab.representation import Representation
 from dimlab.result import ABSENT, column, detail, entries, entry, per, scalar
 
 NEEDS: tuple[set[str], ...] = (set(),)
@@ -200,7 +200,7 @@ class Correlation(_moments.OfRows):
 
 @_moments.documented_of_rows
 def correlate(
-    representation: Representation | Moments,
+    representation: RepresentationLike,
     *,
     within: bool = False,
     n_draws: int = 200,
@@ -214,7 +214,7 @@ def correlate(
 
     Parameters
     ----------
-    representation : Representation or Moments
+    representation : Representation, array or Moments
         N >= 3 samples. With two views or more, the first two are correlated; moments of pairs
         likewise. Without, the features with themselves.
     within : bool, default=False
@@ -273,6 +273,7 @@ def correlate(
     >>> correlation.redundancy.round(2).tolist()
     [0.5, -0.0, 0.5]
     """
+    representation = as_rows(representation)
     if n_draws < 0:
         raise Refusal(f"n_draws must be >= 0; got {n_draws}.")
     deal = _moments.Deal(n_blocks, clusters, seed, device)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.given import RepresentationLike, as_rows
 from dimlab.kernels import spectra
 from dimlab.kernels.jackknife import Scale
 from dimlab.kernels.reliability import AMPLE, caution_of_tails, doubtful_statistics
@@ -186,7 +187,7 @@ def verdict(spectrum: Spectrum) -> Verdict:
 
 @_moments.documented_of_rows
 def decompose(
-    representation: Representation | Moments,
+    representation: RepresentationLike,
     *,
     centred: bool = False,
     fit_range: tuple[int, int] | None = None,
@@ -200,7 +201,7 @@ def decompose(
 
     Parameters
     ----------
-    representation : Representation or Moments
+    representation : Representation, array or Moments
         N >= 2 samples of D dimensions, or their moments, from however many files or processes.
     centred : bool, default=False
         Subtract each dimension's mean first. Without it the mean is a direction like others, as in
@@ -263,6 +264,7 @@ def decompose(
     >>> round(spectrum.effective_rank, 2), spectrum.numerical_rank
     (3.69, 6)
     """
+    representation = as_rows(representation)
     deal = _moments.Deal(n_blocks, clusters, seed, device, progress)
     rows = _moments.Rows.of(representation, "decompose", deal, matrices=40, fewest_blocks=1)
     moments, views, found = rows.moments, None, None

@@ -10,6 +10,7 @@ import numpy as np
 
 from dimlab.basis import KINDS, fit_basis
 from dimlab.clusters import cluster_ids
+from dimlab.given import RepresentationLike, as_representations
 from dimlab.probes._erasing import (
     DIMENSIONS,
     DIRECTIONS,
@@ -38,7 +39,6 @@ from dimlab.probes._reading import (
 )
 from dimlab.readers.linear import check_penalty
 from dimlab.refusals import Refusal
-from dimlab.representation import Representation
 from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
 
 NEEDS: tuple[set[str], ...] = ({"labels", "train", "factors"},)
@@ -221,11 +221,11 @@ def verdict(erasure: Erasure) -> Verdict:
 
 @reads
 def erase(
-    train: Representation,
-    test: Representation,
+    train: RepresentationLike,
+    test: RepresentationLike,
     *,
     factor: str,
-    in_distribution: Representation | None = None,
+    in_distribution: RepresentationLike | None = None,
     n_removed: int | None = None,
     basis: str = "pca",
     reader: ReaderLike = "ridge",
@@ -309,6 +309,10 @@ def erase(
     >>> bool(result.factor_lost[1, 0, 0] > 0.8)
     True
     """
+    train, test, *others = as_representations(
+        train=train, test=test, in_distribution=in_distribution
+    )
+    in_distribution = others[0] if others else None
     penalty, clusters = how.get("penalty", SETTINGS["penalty"]), how.get("clusters")
     check_penalty(penalty)
     if not isinstance(reader, str):  # an object has its own

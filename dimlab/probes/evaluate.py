@@ -8,6 +8,7 @@ from typing import Any, Unpack
 
 import numpy as np
 
+from dimlab.given import RepresentationLike, as_representations
 from dimlab.kernels.paired import paired_interval, proportion_interval, wilson_interval
 from dimlab.kernels.similarity import sentence_of_gallery
 from dimlab.mask import DimensionMask
@@ -16,7 +17,6 @@ from dimlab.readers import KNN
 from dimlab.readers import __all__ as NAMED
 from dimlab.readers.base import Run, running
 from dimlab.refusals import Refusal
-from dimlab.representation import Representation
 from dimlab.result import column, detail, entries, entry, per
 
 NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
@@ -112,8 +112,8 @@ class Evaluation(Reads):
 
 @reads
 def evaluate(
-    train: Representation,
-    test: Representation,
+    train: RepresentationLike,
+    test: RepresentationLike,
     *,
     mask: DimensionMask | None = None,
     readers: Sequence[ReaderLike] = READERS,
@@ -123,7 +123,7 @@ def evaluate(
 
     Parameters
     ----------
-    test : Representation
+    test : Representation, or pair of features and labels
         Labelled rows of the same D dimensions. With two or more views, it is also asked whether the
         nearest first view of each second view is that of the same sample, if there are two samples.
     mask : DimensionMask, optional
@@ -167,6 +167,7 @@ def evaluate(
     >>> evaluate(split, split, readers=["knn"], k=1).accuracy
     array([1.])
     """
+    train, test = as_representations(train=train, test=test)
     known = [name.lower() for name in NAMED]
     unknown = [each for each in readers if isinstance(each, str) and each not in known]
     if unknown or isinstance(readers, str) or len(readers) == 0:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from dimlab.cuts import held_out
+from dimlab.given import RepresentationLike, as_rows
 from dimlab.kernels import collinearity
 from dimlab.kernels.correlation import correlation_of
-from dimlab.moments import N_BLOCKS, Moments
+from dimlab.moments import N_BLOCKS
 from dimlab.probes._moments import Deal, OfRows, Rows, documented_of_rows
 from dimlab.probes._reading import ReaderLike
 from dimlab.probes._redundancy import by_chance, copies, explained, pivots, stability
@@ -253,7 +254,7 @@ def _listed(dimensions: np.ndarray) -> str:
 
 @documented_of_rows
 def find_redundancy(
-    representation: Representation | Moments,
+    representation: RepresentationLike,
     *,
     cut: float = 0.5,
     keep: float = 0.99,
@@ -268,7 +269,7 @@ def find_redundancy(
 
     Parameters
     ----------
-    representation : Representation or Moments
+    representation : Representation, array or Moments
         N samples of D dimensions. Where N is not above the number of dimensions that vary, every
         R^2 would be 1: it is NaN then, and redundancy is judged by groups alone.
     cut : float, default=0.5
@@ -332,6 +333,7 @@ def find_redundancy(
     >>> len(found.subset)
     3
     """
+    representation = as_rows(representation)
     for name, value in (("cut", cut), ("keep", keep)):
         if not 0 < value <= 1:
             raise Refusal(f"{name} must lie in (0, 1]; got {value:g}.")

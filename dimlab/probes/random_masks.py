@@ -9,10 +9,10 @@ from typing import Any, Unpack
 import numpy as np
 
 from dimlab.cuts import random_half
+from dimlab.given import RepresentationLike, as_representations
 from dimlab.kernels.paired import cluster_sums, paired_interval, paired_test_one_sided
 from dimlab.probes._reading import How, ReaderLike, Reads, Task, check_least, reads
 from dimlab.refusals import Refusal
-from dimlab.representation import Representation
 from dimlab.result import column, entries, entry, per, scalar
 
 NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
@@ -122,8 +122,8 @@ class MaskedScores(Reads):
 
 @reads
 def random_masks(
-    train: Representation,
-    test: Representation,
+    train: RepresentationLike,
+    test: RepresentationLike,
     *,
     reader: ReaderLike = "ridge",
     drop: Sequence[float] = (0.1, 0.25, 0.5, 0.75),
@@ -175,6 +175,7 @@ def random_masks(
     >>> random_masks(split, split, drop=[0.5], n_masks=6).n_dropped.tolist()
     [2]
     """
+    train, test = as_representations(train=train, test=test)
     from scipy.stats import false_discovery_control
 
     rates = np.atleast_1d(np.asarray(drop, dtype=np.float64))

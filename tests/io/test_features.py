@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from dimlab.given import aligned
 from dimlab.io.features import FeatureFile, load_features
-from dimlab.io.labels import aligned
 from dimlab.io.source import open_source
 from dimlab.representation import Representation
 
@@ -203,7 +203,7 @@ def test_a_class_that_one_split_lacks_keeps_its_id():
     train = Representation(np.eye(3), labels=[0, 1, 2], meta={"class_names": ["a", "b", "c"]})
     test = Representation(np.eye(2), labels=[0, 1], meta={"class_names": ["a", "c"]})
     assert aligned(train, test)[1].labels.tolist() == [0, 2]
-    with pytest.raises(ValueError, match="class names in all files, or class ids in all"):
+    with pytest.raises(ValueError, match="class names in all splits, or class ids in all"):
         aligned(train, Representation(np.eye(2), labels=[0, 1]))
 
 
