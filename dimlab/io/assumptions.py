@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
-from dimlab.io.blueprints import OPEN_CLIP, TIMM, usual_heads
+from dimlab.io.blueprints import NORM_EPS, TIMM, Blueprint, usual_heads
 from dimlab.io.files import Misnamed
 from dimlab.io.layouts import OWN
 from dimlab.io.matching import Match, Wanted
@@ -19,28 +19,57 @@ _MOCO_V3 = {384: 12, 768: 12, 1024: 16, 1280: 16}  # heads of its ViTs, by width
 def settled(match: Match, wanted: Wanted) -> Match:
     """Settle what no weights show of how an encoder is built, or say what must be named."""
     blueprint = match.blueprint
-    if match.doubt is not None or blueprint.module is not None or match.layout.name == "dimlab":
-        found = match
-    elif blueprint.name == "convnet":
-        found = replace(match, doubt=None if wanted.encoder else _of_convnet(match))
-    elif blueprint.name in BUILT:
-        found = _of_resnet(match, wanted)
-    elif "embed_dim" in dict(blueprint.options) and wanted.encoder is None:
-        found = _of_vit(match, wanted)
-    elif blueprint.name.startswith(OPEN_CLIP):
-        found = _assuming(match, "features are the tower's output, as encode_image gives it")
-    else:
-        found = match
-    if wanted.pool is not None and not blueprint.name.startswith(TIMM) and found.doubt is None:
+    is_vit = "embed_dim" in dict(blueprint.options) and wanted.encoder is None
+    if match.doubt is not None:
+        return match
+    _check_options(blueprint, wanted)
+    if not blueprint.is_foreign and wanted.options:
+        match = _built_with(match, wanted.options)
+    if blueprint.module is not None or match.layout.name == "dimlab":
+        return match
+    if blueprint.name == "convnet":
+        return replace(match, doubt=None if wanted.encoder else _of_convnet(match))
+    if blueprint.name in BUILT:
+        return _of_resnet(match, wanted)
+    return _of_vit(match, wanted) if is_vit else _of_named(match, wanted)
+
+
+def _check_options(blueprint: Blueprint, wanted: Wanted) -> None:
+    """Refuse what an encoder that dimlab builds cannot be asked for."""
+    name = blueprint.name
+    if wanted.pool is not None and not name.startswith(TIMM):
         raise Misnamed(
-            f"pool must be left out for {blueprint.name}, which pools in one way; got "
-            f"{wanted.pool!r}."
+            f"pool must be left out for {name}, which pools in one way; got {wanted.pool!r}."
         )
-    return found
+    others = [each for each, _ in wanted.options if each != NORM_EPS]
+    if not blueprint.is_foreign and others:
+        raise Misnamed(
+            f"encoder_option must be {NORM_EPS} for {name}, which dimlab builds; got {others[0]}. "
+            f"Pass --encoder timm:{name}."
+        )
+
+
+def _built_with(match: Match, options: tuple[tuple[str, Any], ...]) -> Match:
+    """Build the encoder with other arguments, which no weights show."""
+    blueprint = replace(match.blueprint, options=options)
+    return replace(match, place=replace(match.place, blueprint=blueprint))
 
 
 def _assuming(match: Match, *sentences: str) -> Match:
     return replace(match, assumed=sentences)
+
+
+def _of_named(match: Match, wanted: Wanted) -> Match:
+    """Say that a package's own arguments are taken, where no folder records the right ones."""
+    name = match.blueprint.name
+    if wanted.is_recorded:
+        return match
+    if name.startswith(TIMM):
+        return _assuming(match, f"{name} is built with timm's own arguments for this name: heads, "
+                         "activation, strides, pooling (--encoder-option NAME=VALUE)")  # fmt: skip
+    return _assuming(match, f"{name} is built with open_clip's own arguments for this name; "
+                     "features are the tower's output, as encode_image gives it; names that end "
+                     "in -quickgelu have another activation (--encoder NAME)")  # fmt: skip
 
 
 def _of_convnet(match: Match) -> str | None:
@@ -77,23 +106,25 @@ def _of_resnet(match: Match, wanted: Wanted) -> Match:
             "solo-learn's, whose 3 x 3 stem pads by 2, and no weights show it; got none. Pass "
             "stem='solo-learn' or stem='cifar' (--stem solo-learn, --stem cifar: pads by 1)."
         ))  # fmt: skip
+    eps = "" if wanted.options else f", BatchNorm with eps 1e-05 (--encoder-option {NORM_EPS}=1e-3)"
     whole = (
         f"{blueprint.name} as torchvision builds it: ReLU, strides in the 3 x 3 convolutions, no "
-        f"dilation, no blur pooling (--encoder timm:{blueprint.name} --encoder-option "
-        "output_stride=16, or aa_layer=blur)"
+        f"dilation, no blur pooling, features that are the mean of all pixels{eps}; --encoder "
+        f"timm:{blueprint.name} has --encoder-option output_stride=16, act_layer=silu, "
+        "global_pool=max"
     )
     if not is_small:
         return _assuming(match, whole)
     pools = " and has no max-pooling behind it" if place.spelling.pools else ""
     more = ", --stem cifar-maxpool has the pooling" if pools else ""
-    stem = f"the 3 x 3 stem pads by 1{pools} (--stem solo-learn pads by 2{more})"
+    stem = f"the 3 x 3 stem has stride 1, pads by 1{pools} (--stem solo-learn pads by 2{more})"
     return _assuming(match, whole, stem)
 
 
 def _of_vit(match: Match, wanted: Wanted) -> Match:
     """Ask for the heads of a ViT where projects differ, or say how many it is taken to have."""
     options: dict[str, Any] = dict(match.blueprint.options)
-    width, assumed = options["embed_dim"], []
+    width, assumed = options["embed_dim"], [_blocks(options, dict(wanted.options))]
     if options["pre_norm"]:
         return replace(match, doubt=(
             "encoder must be named, as these are the shapes of CLIP's vision transformers, whose "
@@ -114,14 +145,24 @@ def _of_vit(match: Match, wanted: Wanted) -> Match:
         who = "MoCo v3's" if is_moco_v3 else "most ViTs"
         assumed.append(f"{heads} heads, as {who} of width {width} have (--encoder-option "
                        "num_heads=N)")  # fmt: skip
-        changed = tuple((options | {"num_heads": heads}).items())
-        blueprint = replace(match.blueprint, options=changed)
-        match = replace(match, place=replace(match.place, blueprint=blueprint))
+        match = _built_with(match, tuple((options | {"num_heads": heads}).items()))
     if wanted.pool is None and not options["class_token"]:
         assumed.append("features are the mean of the patches, as there is no class token")
     elif wanted.pool is None and not options["fc_norm"]:
         assumed.append("features are the class token (--pool mean: the mean of the patches)")
     return _assuming(match, *assumed)
+
+
+def _blocks(options: dict[str, Any], given: dict[str, Any]) -> str:
+    """Say what the blocks of a ViT are taken to be, but for what a person says of them."""
+    is_gated = "mlp_layer" in options
+    words = {"act_layer": "SwiGLU" if is_gated else "GELU", NORM_EPS: "LayerNorm with eps 1e-06"}
+    flags = {"act_layer": "act_layer=quick_gelu", NORM_EPS: f"{NORM_EPS}=1e-5"}
+    said = [each for name, each in words.items() if name not in given]
+    changed = [each for name, each in flags.items() if name not in given]
+    remedy = f" (--encoder-option {', '.join(changed)})" if changed else ""
+    return ", ".join(["a ViT as timm builds it: pre-norm blocks", *said,
+                      f"patches that do not overlap{remedy}"])  # fmt: skip
 
 
 def _has_fixed_positions(match: Match) -> bool:

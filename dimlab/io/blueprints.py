@@ -24,6 +24,7 @@ from dimlab.refusals import Refusal
 from dimlab.training.encoders import BUILT, build_encoder
 
 TIMM, OPEN_CLIP = "timm:", "open_clip:"
+NORM_EPS = "norm_eps"  # an option of every encoder: that of its normalisation layers
 POOLS = ("cls", "mean", "pooler", "projection")
 EXTRAS = {"timm": "timm", "open_clip": "open-clip", "transformers": "hf"}  # of each package
 NEEDS_TIMM = 'needs the package timm: pip install "dimlab[timm]"'
@@ -57,19 +58,27 @@ class Blueprint:
         """Build it in evaluation mode, without a draw from the global generator."""
         if self.module is not None:
             return self.module.eval()
+        options = dict(self.options)
+        eps = options.pop(NORM_EPS, None)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             if self.name.startswith(TIMM):
-                return build_timm(self.name, in_chans=self.in_channels, **dict(self.options)).eval()
-            if self.name.startswith(OPEN_CLIP):
-                return _build_open_clip(self.name, **dict(self.options)).eval()
-            return build_encoder(
-                self.name,
-                in_channels=self.in_channels,
-                stem=self.stem or "imagenet",
-                stem_relu=self.stem_relu,
-                n_dimensions=self.width,
-            ).eval()
+                module = build_timm(self.name, in_chans=self.in_channels, **options)
+            elif self.name.startswith(OPEN_CLIP):
+                module = _build_open_clip(self.name, **options)
+            else:
+                module = build_encoder(
+                    self.name,
+                    in_channels=self.in_channels,
+                    stem=self.stem or "imagenet",
+                    stem_relu=self.stem_relu,
+                    n_dimensions=self.width,
+                )
+        if eps is not None:
+            for each in module.modules():
+                if isinstance(getattr(each, "eps", None), float):
+                    each.eps = eps
+        return module.eval()
 
     @property
     def is_foreign(self) -> bool:
@@ -307,10 +316,8 @@ def silenced(logger: str) -> Iterator[None]:
 
 def options_in(given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
     """Read options NAME=VALUE of a package's constructor; values are JSON, or else text."""
-    if isinstance(given, Mapping):
-        return dict(given)
-    found: dict[str, Any] = {}
-    for each in given:
+    found: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {}
+    for each in () if found else given:
         name, equals, text = each.partition("=")
         if not name.isidentifier() or not equals:
             raise Refusal(f"encoder_option must be NAME=VALUE; got {each!r}.")
@@ -318,6 +325,9 @@ def options_in(given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
             found[name] = json.loads(text.lower() if text in ("True", "False") else text)
         except json.JSONDecodeError:
             found[name] = text
+    eps = found.get(NORM_EPS, 1.0)
+    if not isinstance(eps, float) or not 0 < eps < math.inf:
+        raise Refusal(f"encoder_option {NORM_EPS} must be a number > 0, as 1e-6; got {eps}.")
     return found
 
 
@@ -326,7 +336,9 @@ def recipe_of(blueprint: Blueprint, module: nn.Module) -> Recipe:
     options = dict(blueprint.options)
     size = Recipe()
     if "img_size" in options:
-        size = Recipe.of("position embedding", size=options["img_size"])
+        side = options["img_size"]
+        side = side if isinstance(side, int) else side[0]
+        size = Recipe.of("position embedding", size=side)
     if "embed_dim" in options:  # told by its shapes, whatever timm's namesake was trained with
         return size.over(Recipe.of_torchvision("vision transformer", size.size or 224))
     if blueprint.name.startswith(TIMM):

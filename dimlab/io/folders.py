@@ -61,7 +61,8 @@ class EncoderFolder:
     def wanted(self, asked: Wanted) -> Wanted:
         """Return what a person asks for, completed by what the folder records."""
         encoder = asked.encoder or self.encoder
-        return replace(asked, encoder=encoder, options=tuple(self._options(asked).items()))
+        options = tuple(self._options(asked).items())
+        return replace(asked, encoder=encoder, options=options, is_recorded=not asked.encoder)
 
     def _options(self, wanted: Wanted) -> dict[str, Any]:
         """Return the options of the constructor: recorded ones, and those of a person over them."""
@@ -308,7 +309,9 @@ def tower_of(folder: EncoderFolder, wanted: Wanted, image_size: int | None) -> F
     own = {key.split(".")[0] for key, _ in model.named_children()}
     before = f"{model.base_model_prefix}."
     beyond = [key.removeprefix(before) for key in sorted(info["unexpected_keys"])]
-    within = tuple(key for key in beyond if key.split(".")[0] in own)
+    within = tuple(
+        key for key in beyond if key.split(".")[0] in own and not key.endswith("mask_token")
+    )
     missing = tuple(
         key for key in sorted(info["missing_keys"])
         if not (module.pool in ("cls", "mean") and key.startswith(_HEADS))

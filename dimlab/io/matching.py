@@ -61,6 +61,7 @@ class Wanted:
     branch: str | None = None
     pool: str | None = None
     options: tuple[tuple[str, Any], ...] = ()
+    is_recorded: bool = False  # whether a folder says how the encoder is built
 
     def check(self) -> None:
         """Refuse names that fit no file."""
@@ -248,11 +249,6 @@ def find_encoder(opened: Opened, wanted: Wanted | None = None) -> Match:
     wanted = wanted or Wanted()
     wanted.check()
     name = None if wanted.encoder is None else full_name(wanted.encoder)
-    if wanted.options and not (name or TIMM).startswith((TIMM, OPEN_CLIP)):
-        raise Misnamed(
-            f"encoder_option must be left out for {name}, which dimlab builds; got "
-            f"{wanted.options[0][0]}. Pass --encoder timm:{name}."
-        )
     file, places = _read(opened, name, wanted)
     if not places:
         raise Refusal(_nothing(file.shapes, name))

@@ -198,7 +198,8 @@ def wanted_of(known: Mapping[str, Any]) -> Wanted:
     """Return what a person says of the encoder in a file, out of arguments of `load_encoder`."""
     names = ("encoder", "stem", "layout", "branch", "pool")
     options = options_in(known.get("encoder_option") or ())
-    return Wanted(**{each: known.get(each) for each in names}, options=tuple(options.items()))
+    named: dict[str, Any] = {each: known.get(each) for each in names}
+    return Wanted(**named, options=tuple(options.items()))
 
 
 def encoder_of(

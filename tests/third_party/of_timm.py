@@ -1,0 +1,390 @@
+"""Files and folders of timm, and official files with its names."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tests.third_party.cases import AS_TORCHVISION, CASES, SIZE, Case, Made, moved, saved
+
+OWN_ARGUMENTS = "built with timm's own arguments"
+HEADS, TOKEN = "heads, as most ViTs of width", "features are the class token"
+AS_TIMM = "pre-norm blocks, GELU, LayerNorm with eps 1e-06"
+PATCHES = "features are the mean of the patches, as there is no class token"
+
+
+def of_timm(
+    name: str,
+    case_name: str,
+    options: dict | None = None,
+    size: int = SIZE,
+    wrap: Callable[[dict], Any] = dict,
+    **how: Any,
+) -> None:
+    """A torch file of a model of timm's, whose features are its own without its classifier."""
+
+    def make(path: Path) -> Made:
+        import timm
+
+        given = dict(options or {})
+        if "norm_layer" in given:
+            given["norm_layer"] = partial(nn.LayerNorm, eps=0.01)
+        if "block_fn" in given:
+            given["block_fn"] = getattr(timm.models.vision_transformer, given["block_fn"])
+        made = moved(timm.create_model(name, num_classes=0, **given))
+        path.mkdir(exist_ok=True)
+        return Made(saved(made, path / "a.pth", wrap), made, size)
+
+    CASES.append(Case(case_name, "timm", make, **how))
+
+
+_TINY = {"img_size": SIZE, "depth": 2}
+of_timm("resnet18", "file of resnet18", assumes=(AS_TORCHVISION,))
+of_timm(
+    "resnet18",
+    "file of resnet18, named",
+    flags={"encoder": "timm:resnet18"},
+    assumes=(OWN_ARGUMENTS,),
+)
+of_timm(
+    "resnet50",
+    "file of resnet50 with dilation",
+    {"output_stride": 16},
+    wrong=True,
+    assumes=("no dilation",),
+)
+of_timm(
+    "resnet50",
+    "file of resnet50 with dilation, said",
+    {"output_stride": 16},
+    flags={"encoder": "timm:resnet50", "encoder_option": ["output_stride=16"]},
+    assumes=(OWN_ARGUMENTS,),
+)
+of_timm("resnetblur50", "file of resnetblur50", wrong=True, assumes=("no blur pooling",))
+of_timm(
+    "resnetblur50",
+    "file of resnetblur50, named",
+    flags={"encoder": "timm:resnetblur50"},
+    assumes=(OWN_ARGUMENTS,),
+)
+of_timm(
+    "resnet18",
+    "file of resnet18 with SiLU",
+    {"act_layer": "silu"},
+    wrong=True,
+    assumes=(AS_TORCHVISION,),
+)
+of_timm(
+    "resnet18",
+    "file of resnet18 with SiLU, said",
+    {"act_layer": "silu"},
+    flags={"encoder": "timm:resnet18", "encoder_option": ["act_layer=silu"]},
+    assumes=(OWN_ARGUMENTS,),
+)
+of_timm(
+    "resnet18",
+    "file of resnet18 with max pooling",
+    {"global_pool": "max"},
+    wrong=True,
+    assumes=("features that are the mean of all pixels",),
+)
+of_timm("vit_tiny_patch16_224", "file of a ViT", _TINY, assumes=(AS_TIMM, HEADS, TOKEN))
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a ViT with 6 heads",
+    _TINY | {"num_heads": 6},
+    wrong=True,
+    assumes=(AS_TIMM, "3 heads", TOKEN),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a ViT with 6 heads, said",
+    _TINY | {"num_heads": 6},
+    flags={"encoder_option": ["num_heads=6"]},
+    assumes=(AS_TIMM, TOKEN),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a ViT with QuickGELU",
+    _TINY | {"act_layer": "quick_gelu"},
+    wrong=True,
+    assumes=(AS_TIMM, HEADS, TOKEN),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a ViT with QuickGELU, said",
+    _TINY | {"act_layer": "quick_gelu"},
+    flags={"encoder_option": ["act_layer=quick_gelu"]},
+    assumes=("pre-norm blocks, LayerNorm", HEADS, TOKEN),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a ViT with another epsilon",
+    _TINY | {"norm_layer": "eps"},
+    wrong=True,
+    assumes=(AS_TIMM, HEADS, TOKEN),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a ViT with another epsilon, said",
+    _TINY | {"norm_layer": "eps"},
+    flags={"encoder_option": ["norm_eps=0.01"]},
+    assumes=("pre-norm blocks, GELU, patches", HEADS, TOKEN),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a ViT with post-norm blocks",
+    _TINY | {"block_fn": "ResPostBlock"},
+    wrong=True,
+    assumes=(AS_TIMM, HEADS, TOKEN),
+)
+of_timm(
+    "vit_base_patch16_siglip_224",
+    "file of a ViT with attention pooling",
+    _TINY,
+    refuses="must hold every weight",
+)
+of_timm(
+    "vit_base_patch16_clip_224",
+    "file of CLIP's ViT",
+    _TINY,
+    refuses="activation .GELU or QuickGELU.",
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a mean-pooled ViT",
+    _TINY | {"global_pool": "avg"},
+    assumes=(AS_TIMM, HEADS),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a mean-pooled ViT without fc_norm",
+    _TINY | {"global_pool": "avg", "fc_norm": False},
+    wrong=True,
+    assumes=(AS_TIMM, HEADS, TOKEN),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a mean-pooled ViT without fc_norm, said",
+    _TINY | {"global_pool": "avg", "fc_norm": False},
+    flags={"pool": "mean"},
+    assumes=(AS_TIMM, HEADS),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a ViT without class token",
+    _TINY | {"class_token": False, "global_pool": "avg", "fc_norm": False},
+    assumes=(AS_TIMM, HEADS, PATCHES),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a ViT with registers",
+    _TINY | {"reg_tokens": 4},
+    assumes=(AS_TIMM, HEADS, TOKEN),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a ViT with registers, mean",
+    _TINY | {"reg_tokens": 4, "global_pool": "avg", "fc_norm": False},
+    flags={"pool": "mean"},
+    assumes=(AS_TIMM, HEADS),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a ViT with LayerScale",
+    _TINY | {"init_values": 0.1},
+    assumes=(AS_TIMM, HEADS, TOKEN),
+)
+of_timm("deit3_small_patch16_224", "file of DeiT III", _TINY, assumes=(AS_TIMM, HEADS, TOKEN))
+of_timm(
+    "deit_tiny_distilled_patch16_224",
+    "file of a distilled DeiT, named",
+    size=224,
+    flags={"encoder": "timm:deit_tiny_distilled_patch16_224"},
+    assumes=(OWN_ARGUMENTS,),
+)
+of_timm(
+    "convnext_atto",
+    "file of a ConvNeXt, named",
+    flags={"encoder": "timm:convnext_atto"},
+    assumes=(OWN_ARGUMENTS,),
+)
+of_timm("convnext_atto", "file of a ConvNeXt", refuses="looks like a ConvNeXt")
+of_timm(
+    "swin_tiny_patch4_window7_224",
+    "file of a Swin, named",
+    size=224,
+    flags={"encoder": "timm:swin_tiny_patch4_window7_224"},
+    assumes=(OWN_ARGUMENTS,),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a ViT of another size, named",
+    {"img_size": SIZE},
+    flags={"encoder": "timm:vit_tiny_patch16_224"},
+    assumes=(OWN_ARGUMENTS,),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of timm's training script",
+    {"img_size": SIZE},
+    wrap=lambda state: {"arch": "vit_tiny_patch16_224", "state_dict": state, "epoch": 3},
+    assumes=(OWN_ARGUMENTS,),
+)
+of_timm(
+    "efficientnet_lite0",
+    "file of an EfficientNet, named",
+    flags={"encoder": "timm:efficientnet_lite0"},
+    assumes=(OWN_ARGUMENTS,),
+)
+
+
+def folder_of_timm(
+    name: str, case_name: str, options: dict | None = None, size: int = SIZE, **how: Any
+) -> None:
+    """A folder of `save_for_hf`, whose config.json keeps the constructor's arguments."""
+
+    def make(path: Path) -> Made:
+        import timm
+        from timm.models import save_for_hf
+
+        made = moved(timm.create_model(name, num_classes=7, **(options or {})))
+        save_for_hf(made, path, model_args=options)
+        made.reset_classifier(
+            0,
+            **(
+                {"global_pool": options["global_pool"]}
+                if options and "global_pool" in options
+                else {}
+            ),
+        )
+        return Made(path, made, size)
+
+    CASES.append(Case(case_name, "timm", make, **how))
+
+
+folder_of_timm("resnet18", "folder of resnet18")
+folder_of_timm(
+    "vit_tiny_patch16_224",
+    "folder of a ViT with arguments",
+    _TINY | {"num_heads": 6, "act_layer": "quick_gelu", "reg_tokens": 4},
+)
+folder_of_timm(
+    "vit_tiny_patch16_224", "folder of a mean-pooled ViT", _TINY | {"global_pool": "avg"}
+)
+
+
+# Official files, in their authors' names ----------------------------------------------------------
+
+
+def official(
+    case_name: str, model: str, options: dict, wrap: Callable[[dict], Any], **how: Any
+) -> None:
+    """A ViT of timm's whose weights are kept as the authors of a method keep them."""
+    of_timm(model, case_name, options, wrap=wrap, **how)
+
+
+def _dinov2(state: dict) -> dict:
+    found = copy.copy(state)
+    if "reg_token" in found:
+        found["register_tokens"] = found.pop("reg_token")
+        zero = torch.zeros_like(found["cls_token"])
+        found["pos_embed"] = torch.cat([zero, found["pos_embed"]], 1)
+    return found | {"mask_token": torch.ones(1, found["cls_token"].shape[-1])}
+
+
+def _fixed(position: torch.Tensor) -> torch.Tensor:
+    position[:, 0] = 0  # of the module too
+    return position
+
+
+def _moco_v3(state: dict) -> dict:
+    state = state | {"head.0.weight": torch.ones(4, 384)}
+    state["pos_embed"] = _fixed(state["pos_embed"])
+    return {
+        "arch": "vit_small",
+        "state_dict": {
+            **{f"module.base_encoder.{k}": v for k, v in state.items()},
+            **{f"module.momentum_encoder.{k}": v + 1 for k, v in state.items()},
+            "module.predictor.0.weight": torch.ones(4, 4),
+        },
+    }
+
+
+def _ijepa(state: dict) -> dict:
+    state = {f"module.{key}": each for key, each in state.items()}
+    return {
+        "encoder": {key: each + 1 for key, each in state.items()},
+        "target_encoder": state,
+        "predictor": {"module.predictor_pos_embed": torch.ones(1, 16, 8)},
+        "epoch": 1,
+    }
+
+
+official(
+    "DINO: teacher and student",
+    "vit_small_patch16_224",
+    _TINY,
+    lambda state: {
+        "student": {f"module.backbone.{k}": v + 1 for k, v in state.items()},
+        "teacher": {f"backbone.{k}": v for k, v in state.items()},
+        "epoch": 1,
+    },
+    assumes=(AS_TIMM, HEADS, TOKEN),
+)
+official(
+    "DINOv2",
+    "vit_small_patch14_dinov2",
+    {"img_size": 56, "depth": 2},
+    _dinov2,
+    size=56,
+    assumes=(AS_TIMM, HEADS, TOKEN),
+)
+official(
+    "DINOv2 with registers",
+    "vit_small_patch14_reg4_dinov2",
+    {"img_size": 56, "depth": 2},
+    _dinov2,
+    size=56,
+    assumes=(AS_TIMM, HEADS, TOKEN),
+)
+official(
+    "MoCo v3",
+    "vit_small_patch16_224",
+    _TINY | {"num_heads": 12},
+    _moco_v3,
+    assumes=(AS_TIMM, "12 heads, as MoCo v3's", TOKEN),
+)
+official(
+    "MoCo v3 without its prefix",
+    "vit_small_patch16_224",
+    _TINY | {"num_heads": 12},
+    lambda state: state | {"pos_embed": _fixed(state["pos_embed"])},
+    refuses="12 in MoCo v3 and 6 elsewhere",
+)
+official(
+    "MoCo v3 without its prefix, said",
+    "vit_small_patch16_224",
+    _TINY | {"num_heads": 12},
+    lambda state: state | {"pos_embed": _fixed(state["pos_embed"])},
+    flags={"encoder_option": ["num_heads=12"]},
+    assumes=(AS_TIMM, TOKEN),
+)
+official(
+    "MAE",
+    "vit_tiny_patch16_224",
+    _TINY,
+    lambda state: {"model": state | {"mask_token": torch.ones(1, 1, 8)}},
+    assumes=(AS_TIMM, HEADS, TOKEN),
+)
+official(
+    "I-JEPA",
+    "vit_tiny_patch16_224",
+    _TINY | {"class_token": False, "global_pool": "avg", "fc_norm": False},
+    _ijepa,
+    assumes=(AS_TIMM, HEADS, PATCHES),
+)

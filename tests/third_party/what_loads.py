@@ -1,0 +1,98 @@
+"""Write the table of what loads, is assumed or refused, from files that other packages make now.
+
+Run ``pip install -r tests/third_party/requirements.txt``, then this file: it writes
+``.docs/what-loads.md``.
+"""
+
+import os
+import re
+import sys
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from dimlab import load_encoder  # noqa: E402
+from tests.third_party import of_timm, of_torchvision, of_transformers  # noqa: E402, F401
+from tests.third_party.cases import CASES, Case  # noqa: E402
+
+PAGE = ROOT / ".docs" / "what-loads.md"
+HEAD = """# What loads, what is assumed, what is refused
+
+Each row is a file or folder that the package in the second column wrote, with the flags that
+`dimlab encode` was given. The features of what loads are those of the package itself to 1e-5. Where
+weights do not show how a network is built, dimlab prints a line `assumed: ...` with the flag that
+changes it. Rows marked *other network* are built otherwise than assumed: only that line tells.
+`tests/third_party/what_loads.py` makes all of these files again and writes this page.
+
+| file | written by | flags | what happens |
+|---|---|---|---|
+"""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What became of a case."""
+
+    assumed: list[str]
+    refused: str = ""
+    difference: float = float("nan")  # the largest, from the package's own features
+
+
+def seen(case: Case, folder: Path) -> Seen:
+    """Let a package write a case's file, load it, and compare features with its own."""
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(0)
+        made = case.make(folder / "x")
+        images = torch.randn(2, made.channels, made.size, made.size)
+        try:
+            loaded = load_encoder(made.path, **case.flags)
+        except ValueError as error:
+            return Seen([], str(error))
+        with torch.no_grad():
+            found, expected = loaded.module(images), made.features(images).flatten(1)
+    return Seen(loaded.assumed, "", float((found - expected).abs().max()))
+
+
+def flags_of(flags: dict[str, Any]) -> str:
+    """Return flags as the command line spells them."""
+    words = []
+    for name, value in flags.items():
+        for each in value if isinstance(value, list) else [value]:
+            words.append(f"`--{name.replace('_', '-')} {each}`")
+    return " ".join(words)
+
+
+def row(case: Case, found: Seen) -> str:
+    """Return a case's row of the table."""
+    said = [re.sub(r" ?\([^()]*\)", "", each).partition(";")[0] for each in found.assumed]
+    if found.refused:
+        what = f"refused: {found.refused}"
+    elif case.wrong:
+        what = "*other network*; assumed: " + "; ".join(said)
+    else:
+        what = "loads" + (f"; assumed: {'; '.join(said)}" if said else "")
+    what = what.replace("|", "\\|")
+    return f"| {case.name} | {case.versions} | {flags_of(case.flags)} | {what} |"
+
+
+def main() -> None:
+    """Write the page."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    lines = []
+    for case in CASES:
+        with tempfile.TemporaryDirectory() as folder:
+            lines.append(row(case, seen(case, Path(folder))))
+        print(lines[-1], flush=True)
+    PAGE.write_text(HEAD + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
