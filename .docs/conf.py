@@ -6,12 +6,14 @@ Nothing in the built pages is loaded from elsewhere, so that they can be read fr
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import dimlab
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+sys.path.insert(0, str(HERE))  # for drawing.py
 shutil.copytree(ROOT / "notebooks", HERE / "notebooks", dirs_exist_ok=True)
 EXECUTE = tags.has("gallery")  # noqa: F821 - Sphinx defines tags
 
@@ -30,10 +32,11 @@ extensions = [
 ]
 exclude_patterns = [
     "_build",
+    ".jupyter_cache",
     "capabilities.md",
+    "examples/**.ipynb",
     "gallery",
-    "examples/*.ipynb",
-    "**/sg_execution_times.rst",
+    "jupyter_execute",
 ]
 suppress_warnings = ["myst.header"]  # analyses/README.md goes from the first to the third level
 source_suffix = {".rst": "restructuredtext", ".md": "myst-nb", ".ipynb": "myst-nb"}
@@ -74,8 +77,12 @@ sphinx_gallery_conf = {
     "plot_gallery": EXECUTE,
     "download_all_examples": False,
     "remove_config_comments": True,
+    "reset_modules": ("drawing.reset",),
+    "image_srcset": ["2x"],
+    "ignore_repr_types": r"matplotlib\.(axes|legend|text)",
     "within_subsection_order": "FileNameSortKey",
-    "min_reported_time": 1,
+    "write_computation_times": False,
+    "show_signature": False,
 }
 
 

@@ -1,0 +1,31 @@
+"""
+The best of many random masks
+=============================
+
+Try 200 random subsets of dimensions, and the best of them beats the full set. This is selection:
+the best of many noisy scores is high by chance. Here the test samples are split in two. Masks are
+selected on one half and judged on the other.
+"""
+
+from sklearn.datasets import load_digits
+
+import dimlab
+
+features, labels = load_digits(return_X_y=True)
+train = dimlab.Representation(features[:1200], labels=labels[:1200])
+test = dimlab.Representation(features[1200:], labels=labels[1200:])
+scored = dimlab.random_masks(train, test, n_masks=200)
+
+# %%
+# Each column is a share of removed dimensions, and each grey point a mask. The vertical axis is the
+# accuracy that is gained on all dimensions. The orange point is the mask that was best on one half
+# of the test samples, scored on the other half. If its interval includes zero, the mask has not
+# been shown to be better than no mask. The green line is what the best of as many masks reaches by
+# chance.
+
+scored.plot()
+
+# %%
+# The same comparison in numbers.
+
+scored.summary()
