@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import cached_property
@@ -17,6 +18,7 @@ from dimlab.refusals import Refusal, WrongType
 SPLITS = ("train", "validation", "test")
 _ROWS = 4096  # hashed at a time
 CROPS = ("centre", "squash")
+_FACTS = ("sources", "fixed", "rounds_down")  # of a recipe, which nobody asks for
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's ids
 NORMALISATIONS = {  # means and deviations of R, G and B in [0, 1]
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -68,6 +70,7 @@ class Recipe:
     interpolation: str | None = None  # one of `INTERPOLATIONS`
     normalisation: str | None = None  # as `means_of` reads it
     fixed: bool = False  # whether the encoder takes no other size
+    rounds_down: bool = False  # half a pixel beside the crop, as in transformers; else to even
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)  # of each, in words
 
     def __post_init__(self) -> None:
@@ -105,7 +108,7 @@ class Recipe:
 
     def over(self, other: Recipe) -> Recipe:
         """Return this recipe, completed by another one where it says nothing."""
-        names = [each.name for each in fields(self) if each.name not in ("sources", "fixed")]
+        names = [each.name for each in fields(self) if each.name not in _FACTS]
         values = {name: getattr(self, name) for name in names}
         missing = [name for name in names if values[name] is None]
         values |= {name: getattr(other, name) for name in missing}
@@ -114,7 +117,8 @@ class Recipe:
         elif "size" in missing and self.resize is not None and other.size is not None:
             values["size"] = min(other.size, self.resize)
         sources = {**other.sources, **self.sources}
-        return Recipe(**values, fixed=self.fixed or other.fixed, sources=sources)
+        facts = {name: getattr(self, name) or getattr(other, name) for name in _FACTS[1:]}
+        return Recipe(**values, **facts, sources=sources)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is done to the pixels of files, ready for JSON."""
@@ -154,7 +158,8 @@ class Recipe:
                 image = image.resize(wanted, Image.Resampling[method])
         if size is None or image.size == (size, size):
             return image
-        left, top = (round((side - size) / 2) for side in image.size)
+        beside = ((side - size) / 2 for side in image.size)
+        left, top = (math.floor(each) if self.rounds_down else round(each) for each in beside)
         return image.crop((left, top, left + size, top + size))
 
 

@@ -631,6 +631,20 @@ _of(
     ("_examples", "names[:_EXAMPLES]", "names", "test_a_near_miss_shows_five_examples_and_the_flag"),
 )
 _of(
+    "io/folders.py", "io/test_folders.py",
+    ("recipe_of_transformers", "int(short / share)",
+     "int(short * share)", "test_processors_of_transformers"),
+    ("recipe_of_transformers", "is_square = short >= 384",
+     "is_square = short > 384", "test_processors_of_transformers"),
+    ("_normalisation", "deviations = [each / scale for each in deviations]",
+     "deviations = [each * scale for each in deviations]", "test_processors_of_transformers"),
+)
+_of(
+    "images.py", "io/test_folders.py",
+    ("Recipe.apply", "math.floor(each) if self.rounds_down",
+     "math.ceil(each) if self.rounds_down", "test_transformers_crops_half_a_pixel_lower_than_torchvision"),
+)
+_of(
     "io/files.py", "io/test_files.py",
     ("write_files", "*others, manifest = contents", "manifest, *others = contents",
      "test_nothing_is_replaced_before_all_is_written_and_the_manifest_comes_last"),

@@ -77,7 +77,7 @@ class Blueprint:
         if eps is not None:
             for each in module.modules():
                 if isinstance(getattr(each, "eps", None), float):
-                    each.eps = eps
+                    each.eps = float(eps)
         return module.eval()
 
     @property
@@ -326,7 +326,7 @@ def options_in(given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             found[name] = text
     eps = found.get(NORM_EPS, 1.0)
-    if not isinstance(eps, float) or not 0 < eps < math.inf:
+    if type(eps) not in (int, float) or not 0 < eps < math.inf:
         raise Refusal(f"encoder_option {NORM_EPS} must be a number > 0, as 1e-6; got {eps}.")
     return found
 

@@ -378,11 +378,12 @@ def recipe_of_transformers(processor: Mapping[str, Any], source: str) -> Recipe:
     is_square = isinstance(size, int) and not does_crop
     is_square |= isinstance(size, dict) and "height" in size
     resize = short if processor.get("do_resize", True) else None
-    final = _short_side(crop) if does_crop else short
+    final = _short_side(crop) if does_crop else resize
     if share is not None and short is not None and processor.get("do_resize", True):
         is_square = short >= 384  # ConvNeXt's: squashed, or resized and cropped
         resize = short if is_square else int(short / share)
-    values: dict[str, Any] = {"size": final, "resize": resize}
+        final = short
+    values: dict[str, Any] = {"size": final, "resize": resize, "rounds_down": True}
     if resize is not None and final is not None and resize < final:
         raise Refusal(
             f"{source} must resize to at least what it crops; got {resize} and {final}, which pads."
