@@ -79,6 +79,7 @@ ORDER = (
     GROUPS[0],  # its search, then its runs
     "some_dimensions_hurt",
     "redundancy_shrinks",
+    "figures.networks",  # 64 dimensions, as wide as the supervised ones
     GROUPS[1],
     "risk_bound_orders",  # every family as it was chosen
     "second_order_matters",
