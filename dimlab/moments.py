@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.io.files import read_safetensors, replacing, safetensors_metadata, write_safetensors
+from dimlab.io.files import read_safetensors, replacing, write_safetensors
 from dimlab.kernels import moments as kernel
 from dimlab.kernels.rounding import PRECISIONS, coarser, eps_of
 from dimlab.refusals import Refusal
@@ -65,8 +65,8 @@ class Moments:
     ([[3.0, 1.0]], [[2.67, 0.67], [0.67, 0.67]])
     >>> sum(moments.n - rest.n for rest in moments.without_each())  # each row is left out once
     3
-    >>> moments.whole().n_blocks, moments.of_blocks([0, 1, 2]).n, moments.over_ranks() is moments
-    (1, 3, True)
+    >>> moments.whole().n_blocks, moments[[0, 1]].n, moments.over_ranks() is moments
+    (1, 2, True)
     >>> first, second = Moments.of(rows[:2]), Moments.of(rows[2:])
     >>> Moments.empty(20, 1, 2).merge(first, second).mean.tolist()
     [[3.0, 1.0]]
@@ -212,17 +212,12 @@ class Moments:
         return self.means.shape[1] == 2
 
     def whole(self) -> Moments:
-        """Merge the blocks into one.
+        """Merge the blocks into one; refuse where there are no rows, whose mean is undefined.
 
         Returns
         -------
         Moments
             With B = 1.
-
-        Raises
-        ------
-        ValueError
-            If there are no rows: their mean is undefined.
         """
         return self._whole
 
@@ -238,27 +233,10 @@ class Moments:
     def _arrays(self) -> kernel.Arrays:
         return self.counts, self.means, self.squares, self.scatters
 
-    def of_blocks(self, blocks: Sequence[int] | np.ndarray) -> Moments:
-        """Merge some of the blocks into one.
-
-        Parameters
-        ----------
-        blocks : sequence of int
-            Which ones, in [0, B), at least one.
-
-        Returns
-        -------
-        Moments
-            With B = 1.
-
-        Raises
-        ------
-        ValueError
-            If there are no rows in them.
-        """
-        index = np.asarray(blocks)
-        counts, means, squares, scatters = (each[index] for each in self._arrays)
-        return Moments(counts, means, squares, scatters, precision=self.precision).whole()
+    def __getitem__(self, blocks: Sequence[int] | np.ndarray) -> Moments:
+        """Return the moments of some of the blocks."""
+        arrays = (each[np.asarray(blocks)] for each in self._arrays)
+        return Moments(*arrays, self.meta, self.precision)
 
     def without_each(self) -> Iterator[Moments]:
         """Give the moments without the first block, without the second, and so on.
@@ -393,8 +371,8 @@ class Moments:
         >>> moments = Moments.of(np.array([[1.0], [2.0]]))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = moments.save(Path(folder) / "moments.safetensors")
-        ...     Moments.is_state(path), Moments.load(path).mean.tolist()
-        (True, [[1.5]])
+        ...     Moments.load(path).mean.tolist()
+        [[1.5]]
         """
         path = Path(path)
         if path.suffix != ".safetensors":
@@ -404,25 +382,6 @@ class Moments:
             known = {**self.meta, "format": FORMAT, "precision": self.precision}
             write_safetensors(temporary, tensors, known)
         return path
-
-    @staticmethod
-    def is_state(path: str | os.PathLike[str]) -> bool:
-        """Say whether a file is a state that ``save`` wrote, by its header alone.
-
-        Parameters
-        ----------
-        path : path
-            Any file.
-
-        Returns
-        -------
-        bool
-            False too for what is no safetensors file.
-        """
-        try:
-            return safetensors_metadata(Path(path)).get("format") == FORMAT
-        except (ValueError, OSError):
-            return False
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Moments:

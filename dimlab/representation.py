@@ -137,8 +137,8 @@ class Representation:
         """Replace parts by what was made of them: it fits, and nothing is checked again."""
         made = object.__new__(Representation)
         made.__dict__.update(self.__dict__, **changed)
-        meta = with_precision(dict(made.meta), made.features, made.features)
-        object.__setattr__(made, "meta", meta)
+        meta = {**made.meta, "precision": self.precision}
+        object.__setattr__(made, "meta", with_precision(meta, made.features, made.features))
         return made
 
     def __len__(self) -> int:

@@ -318,3 +318,17 @@ def test_factors_of_the_user_s_keep_their_names_and_values_beside_those_of_views
         np.testing.assert_array_equal(stacked.factors[view], [0, 0, 0, 1, 1, 1])
         np.testing.assert_array_equal(stacked.factors[sample], [0, 1, 2, 0, 1, 2])
     assert representation.view_columns == ()
+
+
+def test_what_is_made_of_a_representation_carries_its_precision_unread(monkeypatch):
+    rows = np.random.default_rng(0).normal(size=(6, 3))
+    views = np.stack([rows, rows])
+    stored = [Representation(rows.astype(kind), views=views) for kind in ("f2", "f4", "f8")]
+
+    def read(features):
+        raise AssertionError("the features were read again")
+
+    monkeypatch.setattr("dimlab.checks.stored_precision", read)
+    for split in stored:
+        made = (split[:2], split.select([1]), split.masked(DimensionMask(np.ones(3))))
+        assert {each.precision for each in made} == {split.precision}

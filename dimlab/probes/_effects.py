@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,32 +16,87 @@ from dimlab.probes.ablate import Ablation
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
-
-if TYPE_CHECKING:
-    from dimlab.probes.attribute import Attribution
+from dimlab.result import Result, detail, per
 
 SIGNIFICANT = 0.05
 FLOOR = 0.01  # effect of a factor, or of the label, that a dimension is said to carry
 UNDECIDED = "undecided"
+MEASURED = (
+    *("effect", "p_value", "q_value"),
+    *("partial_effect", "partial_p_value", "partial_q_value"),
+)
 DECIMALS = 10  # of effects that are put in order
 N_INFORMATIVE, INFORMATIVE_ROWS = 10, 5000  # pairs of a factor, and samples, for mutual information
 _LAST_RECORDS = 10  # of a trace, whose gradient shares are averaged
 
 
-class Judged:
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Judged(Result):
     """What (D, F) effects, given the label and given all other factors, say of dimensions."""
 
-    factors: tuple[str, ...]
-    effect: np.ndarray
-    q_value: np.ndarray
-    partial_effect: np.ndarray
-    partial_q_value: np.ndarray
     label_effect: np.ndarray
-    identifiable: np.ndarray
-    separate: np.ndarray
-    shared: np.ndarray
-    n_columns: np.ndarray
-    dead: np.ndarray
+    factors: tuple[str, ...] = detail("Names of the factors.")
+    kinds: tuple[str, ...] = detail("`continuous`, `periodic` or `categorical`, for each factor.")
+    effect: np.ndarray = per(
+        "dimension",
+        "Share of a dimension's squared error, given the label, that the factor takes off out of "
+        "fold; in [0, 1]. NaN where the factor is not identifiable or the dimension does not vary "
+        "within classes.",
+        shape="(D, F)",
+    )
+    partial_effect: np.ndarray = per(
+        "dimension",
+        "The same given the label and all other identifiable factors; NaN too where the factor is "
+        "not identifiable beside them.",
+        shape="(D, F)",
+    )
+    p_value: np.ndarray = per("dimension", "Within-class permutation p-values.", shape="(D, F)")
+    q_value: np.ndarray = per(
+        "dimension",
+        "q-values over all of them (Benjamini-Hochberg), in which a pair without an effect out of "
+        "fold counts as p = 1.",
+        shape="(D, F)",
+    )
+    partial_p_value: np.ndarray = per(
+        "dimension", "p-values of the partial effects (Freedman and Lane).", shape="(D, F)"
+    )
+    partial_q_value: np.ndarray = per("dimension", "q-values over all of these.", shape="(D, F)")
+    nuisance_score: np.ndarray = per(
+        "dimension", "Largest effect of any factor; NaN where there is none.", column=False
+    )
+    identifiable: np.ndarray = per(
+        "factor", "Whether the factor varies by itself, given the label."
+    )
+    separate: np.ndarray = per("factor", "The same given the label and the other factors.")
+    left_given_label: np.ndarray = per(
+        "factor", "Share of the factor's variance that the label leaves."
+    )
+    left_given_others: np.ndarray = per(
+        "factor", "Share that the label and all other identifiable factors leave."
+    )
+    shared: np.ndarray = per(
+        "factor",
+        "Share of each factor's variance within classes that another one explains.",
+        shape="(F, F)",
+    )
+    n_columns: np.ndarray = per(
+        "factor",
+        "Columns of each factor: 4 of a continuous one with at least 5 different values.",
+    )
+    dead: np.ndarray = per("dimension", "Dimensions that do not vary within classes.", column=False)
+    smallest_p_value: np.ndarray = per(
+        "factor",
+        "What the p-values of the factor's effects cannot fall below, however large the effect: it "
+        "is large where few units can change places.",
+    )
+    mutual_information: np.ndarray = per(
+        "dimension",
+        "Nats between dimension and factor, *not* given the label, by nearest neighbours among at "
+        "most 5,000 samples (an angle cut open at 0); only for the ten dimensions of the largest "
+        "effect of each factor, NaN for the rest.",
+        shape="(D, F)",
+    )
+    n_clusters: int
 
     @property
     def found(self) -> np.ndarray:
@@ -125,28 +181,30 @@ class Judged:
         return words
 
 
-def said_of_factor(attribution: Attribution, f: int, words: np.ndarray) -> dict[str, Any]:
+def said_of_factor(attribution: Judged, f: int, words: np.ndarray) -> dict[str, Any]:
     """Return what the summary says of one factor, whose (D,) words are given."""
     through = [word[8:] for word in words if word.startswith("through ")]
+
+    def of(*names: str) -> dict[str, Any]:
+        return {name: getattr(attribution, name)[f] for name in names}
+
     return {
         "kind": attribution.kinds[f],
-        "n_columns": attribution.n_columns[f],
-        "identifiable": attribution.identifiable[f],
-        "separate": attribution.separate[f],
+        **of("n_columns", "identifiable", "separate"),
         "reason": _reason(attribution, f),
-        "left_given_label": attribution.left_given_label[f],
-        "left_given_others": attribution.left_given_others[f],
+        **of("left_given_label", "left_given_others"),
         "n_flagged": int(attribution.own[:, f].sum()),
         "n_through": {other: through.count(other) for other in dict.fromkeys(through)},
         "n_undecided": int((words == UNDECIDED).sum()),
-        "largest_effect": largest(attribution.effect[:, f]),
-        "largest_partial_effect": largest(attribution.partial_effect[:, f]),
-        "largest_mutual_information": largest(attribution.mutual_information[:, f]),
-        "smallest_p_value": attribution.smallest_p_value[f],
+        **{
+            f"largest_{name}": largest(getattr(attribution, name)[:, f])
+            for name in ("effect", "partial_effect", "mutual_information")
+        },
+        **of("smallest_p_value"),
     }
 
 
-def _reason(attribution: Attribution, f: int) -> str:
+def _reason(attribution: Judged, f: int) -> str:
     """Say why a factor has no effects, or can have none with q <= 0.05; empty: it can."""
     if attribution.n_columns[f] == 0:
         return "it does not vary."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -36,6 +36,15 @@ class MaskLink:
     n_dimensions: int  # for which the measurement exists
     expected_sign: int  # 1 or -1, which the claim of the paper asks of the learned mask
     reason: str = ""  # why the correlation is undefined
+
+    COLUMNS: ClassVar = (
+        *("link", "mask", "correlation", "ci_low", "ci_high", "p_value", "n_dimensions"),
+        *("expected_sign", "verdict", "reason"),
+    )
+
+    def row(self) -> dict[str, Any]:
+        """Return the numbers and the verdict by name."""
+        return {name: getattr(self, name) for name in self.COLUMNS}
 
     @property
     def verdict(self) -> str:

@@ -135,7 +135,7 @@ def _halves(moments: Moments, seed: int) -> Iterator[Moments]:
     for _ in range(_N_HALVINGS):
         shuffled = rng.permutation(occupied)
         for chosen in np.array_split(shuffled, 2):
-            yield moments.of_blocks(chosen)
+            yield moments[chosen].whole()
 
 
 def _best_overlap(members: np.ndarray, other: np.ndarray) -> float:

@@ -263,20 +263,16 @@ def intervals_of(
     for row, each in enumerate(left_out):
         ids = None if clusters is None else np.unique(clusters[each.kept], return_inverse=True)[1]
         low[row, agreement], high[row, agreement] = proportion_interval(each.agree[each.kept], ids)
-    to_none = columns - columns[:1]
-    arrays = {
-        "values": np.clip(columns[:, :, 0], lowest, highest),
-        "ci_low": low,
-        "ci_high": high,
-        "difference": to_none[:, :, 0],
-    }
-    arrays["difference_low"], arrays["difference_high"] = _moved_quantiles(to_none)
-    of_learned = (
-        columns[learned] - columns if learned is not None else np.full_like(columns, np.nan)
-    )
-    arrays["learned_difference"] = of_learned[:, :, 0]
-    arrays["learned_low"], arrays["learned_high"] = _moved_quantiles(of_learned)
-    return arrays
+    found = {"values": np.clip(columns[:, :, 0], lowest, highest), "ci_low": low, "ci_high": high}
+    unknown = np.full_like(columns, np.nan)
+    for name, apart in {
+        "difference": columns - columns[:1],
+        "learned": unknown if learned is None else columns[learned] - columns,
+    }.items():
+        found[name] = apart[:, :, 0]
+        found[f"{name}_low"], found[f"{name}_high"] = _moved_quantiles(apart)
+    found["learned_difference"] = found.pop("learned")
+    return found
 
 
 def _moved_quantiles(columns: np.ndarray) -> np.ndarray:

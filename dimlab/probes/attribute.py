@@ -15,6 +15,7 @@ from dimlab.mask import MaskTrace
 from dimlab.probes._effects import (
     DECIMALS,
     INFORMATIVE_ROWS,
+    MEASURED,
     N_INFORMATIVE,
     UNDECIDED,
     Judged,
@@ -32,23 +33,16 @@ from dimlab.probes.ablate import Ablation
 from dimlab.probes.erase import Erasure, erase
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
-from dimlab.result import Result, Verdict, column, detail, entries, entry, per, scalar
+from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
 
 NEEDS: tuple[set[str], ...] = ({"labels", "factors", "train"},)
 LEADING = "leading"
 _N_NAMED = 10
-_GIVEN_LABEL = ("effect", "p_value", "q_value")
-_MEASURED = (*_GIVEN_LABEL, *(f"partial_{name}" for name in _GIVEN_LABEL))
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Attribution(Judged, Result):
+class Attribution(Judged):
     """Effects of F factors and of the label on D dimensions.
-
-    References
-    ----------
-    Kraskov, Stoegbauer and Grassberger, "Estimating mutual information", Physical Review E 69,
-    2004; those of `attribute`, which measures it.
 
     Examples
     --------
@@ -82,17 +76,13 @@ class Attribution(Judged, Result):
         ("gradient_share", "gradient_share", "share of the contrastive gradient"),
         ("verdict", "verdict", "nuisance, mixed, label, undecided, neither or dead"),
     )
+    TABLES = (("effects", "_every_effect"),)
 
     n_samples: int = scalar("N of test.", key="n_test")
     n_clusters: int = scalar(
         "Clusters of test that inference rests on; N where rows are independent."
     )
-
-    @entry
-    def n_dimensions(self) -> int:
-        """D, the number of dimensions."""
-        return len(self)
-
+    n_dimensions = entry(len, doc="D, the number of dimensions.")
     basis: str = scalar("Basis of the dimensions.", default="axes")
     sample: str = scalar(
         "Which part of the test split was used; empty: all of it.", optional=True, default=""
@@ -105,9 +95,6 @@ class Attribution(Judged, Result):
         total = np.where(self.own, self.effect, 0.0).sum(axis=0)
         return self.factors[int(total.round(DECIMALS).argmax())] if total.any() else None
 
-    factors: tuple[str, ...] = detail("Names of the factors.")
-    kinds: tuple[str, ...] = detail("`continuous`, `periodic` or `categorical`, for each factor.")
-
     @column
     def of_leading(self) -> dict[str, Any]:
         """Dimension, its leading factor (empty: none), and the numbers of that factor."""
@@ -119,71 +106,12 @@ class Attribution(Judged, Result):
             "nuisance_score": self.nuisance_score,
             **{
                 name: np.column_stack([getattr(self, name), beside])[rows, leading]
-                for name in _MEASURED
+                for name in MEASURED
             },
         }
 
-    effect: np.ndarray = per(
-        "dimension",
-        "Share of a dimension's squared error, given the label, that the factor takes off out of "
-        "fold; in [0, 1]. NaN where the factor is not identifiable or the dimension does not vary "
-        "within classes.",
-        shape="(D, F)",
-    )
-    partial_effect: np.ndarray = per(
-        "dimension",
-        "The same given the label and all other identifiable factors; NaN too where the factor is "
-        "not identifiable beside them.",
-        shape="(D, F)",
-    )
     label_effect: np.ndarray = per(
         "dimension", "The same of the label, given all factors that are identifiable."
-    )
-    p_value: np.ndarray = per("dimension", "Within-class permutation p-values.", shape="(D, F)")
-    q_value: np.ndarray = per(
-        "dimension",
-        "q-values over all of them (Benjamini-Hochberg), in which a pair without an effect out of "
-        "fold counts as p = 1.",
-        shape="(D, F)",
-    )
-    partial_p_value: np.ndarray = per(
-        "dimension", "p-values of the partial effects (Freedman and Lane).", shape="(D, F)"
-    )
-    partial_q_value: np.ndarray = per("dimension", "q-values over all of these.", shape="(D, F)")
-    nuisance_score: np.ndarray = per(
-        "dimension", "Largest effect of any factor; NaN where there is none.", column=False
-    )
-    identifiable: np.ndarray = per(
-        "factor", "Whether the factor varies by itself, given the label."
-    )
-    separate: np.ndarray = per("factor", "The same given the label and the other factors.")
-    left_given_label: np.ndarray = per(
-        "factor", "Share of the factor's variance that the label leaves."
-    )
-    left_given_others: np.ndarray = per(
-        "factor", "Share that the label and all other identifiable factors leave."
-    )
-    shared: np.ndarray = per(
-        "factor",
-        "Share of each factor's variance within classes that another one explains.",
-        shape="(F, F)",
-    )
-    n_columns: np.ndarray = per(
-        "factor",
-        "Columns of each factor: 4 of a continuous one with at least 5 different values.",
-    )
-    smallest_p_value: np.ndarray = per(
-        "factor",
-        "What the p-values of the factor's effects cannot fall below, however large the effect: it "
-        "is large where few units can change places.",
-    )
-    dead: np.ndarray = per("dimension", "Dimensions that do not vary within classes.", column=False)
-    mutual_information: np.ndarray = per(
-        "dimension",
-        "Nats between dimension and factor, *not* given the label, by nearest neighbours among at "
-        "most 5,000 samples (an angle cut open at 0); only for the ten dimensions of the largest "
-        "effect of each factor, NaN for the rest.",
-        shape="(D, F)",
     )
     view_invariance: np.ndarray | None = per(
         "dimension", "Correlation of the first two views of a sample.", default=None
@@ -199,10 +127,7 @@ class Attribution(Judged, Result):
     )
     mask_weight: np.ndarray | None = per("dimension", "The learned mask.", default=None)
 
-    @column
-    def verdict(self) -> list[str]:
-        """What each dimension carries, in a word."""
-        return self.verdicts()
+    verdict = column(lambda self: self.verdicts(), doc="What each dimension carries, in a word.")
 
     @entries
     def of_factors(self) -> dict[str, Any]:
@@ -246,39 +171,19 @@ class Attribution(Judged, Result):
     def __len__(self) -> int:
         return len(self.label_effect)
 
-    def tables(self) -> dict[str, Any]:
-        """Return what stands beside the frame, by name.
-
-        Returns
-        -------
-        dict of str to pandas.DataFrame
-            ``effects``: one row a dimension and factor, with ``effect, p_value, q_value,
-            partial_effect, partial_p_value, partial_q_value, mutual_information`` (nats, not given
-            the label) and ``word``, see `words`.
-        """
+    def _every_effect(self) -> Any:
+        """Frame of one row a dimension and factor."""
         import pandas as pd
 
-        n_factors = len(self.factors)
-        frame = pd.DataFrame(
+        places = np.indices(self.effect.shape).reshape(2, -1)
+        return pd.DataFrame(
             {
-                "dimension": np.repeat(np.arange(len(self)), n_factors),
-                "factor": np.tile(self.factors, len(self)) if n_factors else [],
-                **{name: getattr(self, name).ravel() for name in _MEASURED},
-                "mutual_information": self.mutual_information.ravel(),
+                "dimension": places[0],
+                "factor": np.array(self.factors)[places[1]],
+                **{name: getattr(self, name).ravel() for name in (*MEASURED, "mutual_information")},
                 "word": self.words().ravel(),
             }
         )
-        return {"effects": frame}
-
-    def parts(self) -> dict[str, Any]:
-        """Return the results within this one, by name.
-
-        Returns
-        -------
-        dict of str to Erasure
-            ``erasure``, where a factor was taken out.
-        """
-        return {} if self.erasure is None else {"erasure": self.erasure}
 
 
 def verdict(attribution: Attribution) -> Verdict:

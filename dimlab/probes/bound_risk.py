@@ -45,10 +45,6 @@ _BALANCED = 0.1  # relative distance of a class share from 1 / K
 class RiskBound(Result):
     """Terms of a risk bound under a mask and its controls: R masks, T terms, M numbers.
 
-    References
-    ----------
-    Those of `bound_risk`, which measures it.
-
     Examples
     --------
     >>> rows = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
@@ -65,6 +61,7 @@ class RiskBound(Result):
     """
 
     ROWS = "mask and number of negatives"
+    TABLES = (("terms", "_terms"), ("dimensions", "_dimensions"), ("controls", "_controls"))
 
     masks: tuple[str, ...] = detail(
         "`none` and, where a mask is given, `learned`, `constant`, `permuted` and `inverted`."
@@ -75,17 +72,10 @@ class RiskBound(Result):
         "Rows that estimates are means over, which leave out a class that one row, or one cluster, "
         "is all of."
     )
-
-    @entry
-    def n_dimensions(self) -> int:
-        """D, the number of dimensions."""
-        return self.dimension_variance.shape[1]
-
-    @entry
-    def n_classes(self) -> int:
-        """K, the number of classes."""
-        return len(self.class_shares)
-
+    n_dimensions = entry(
+        lambda self: self.dimension_variance.shape[1], doc="D, the number of dimensions."
+    )
+    n_classes = entry(lambda self: len(self.class_shares), doc="K, the number of classes.")
     n_views: int = scalar("Views of each sample, of which the first two are used.")
     temperature: float = scalar("What inner products are divided by.")
     n_bootstrap: int = scalar("Draws of samples.")
@@ -142,16 +132,15 @@ class RiskBound(Result):
     @column
     def rows(self) -> dict[str, Any]:
         """One row a (mask, n_negatives): the inferred form, not the paper's own theorem."""
-        n_masks, n_numbers = len(self.masks), len(self.n_negatives)
+        shape = (len(self.masks), len(self.n_negatives))
         columns: dict[str, Any] = {
-            "mask": np.repeat(self.masks, n_numbers),
-            "n_negatives": np.tile(self.n_negatives, n_masks),
+            "mask": np.repeat(self.masks, shape[1]),
+            "n_negatives": np.tile(self.n_negatives, shape[0]),
         }
         for term in (*SWEPT, "width"):
-            for ending in ("", "_ci_low", "_ci_high"):
-                found = self.of(term, getattr(self, ending[1:] or "values"))
-                repeated = np.repeat(found, n_numbers) if found.ndim == 1 else found.ravel()
-                columns[term + ending] = repeated
+            for ending, values in (("", "values"), ("_ci_low", "ci_low"), ("_ci_high", "ci_high")):
+                found = self.of(term, getattr(self, values)).reshape(shape[0], -1)
+                columns[term + ending] = np.broadcast_to(found, shape).ravel()
         return {**columns, "held": self.held.ravel()}
 
     @entries
@@ -198,10 +187,7 @@ class RiskBound(Result):
         default="",
     )
 
-    @entry
-    def verdict(self) -> list[str]:
-        """Sentences that say whether anything got smaller under the mask, and next to what."""
-        return sentences_of(self)
+    verdict = entry(sentences_of, doc="Whether anything got smaller under the mask.")
 
     def of(self, term: str, values: np.ndarray | None = None) -> np.ndarray:
         """Return a term by its name.
@@ -271,51 +257,50 @@ class RiskBound(Result):
         apart = np.abs(self.class_shares * len(self.class_shares) - 1)
         return bool(apart.max() <= _BALANCED + 1e-9)
 
-    def tables(self) -> dict[str, Any]:
-        """Return what stands beside the frame, by name.
-
-        Returns
-        -------
-        dict of str to pandas.DataFrame
-            ``terms``, one row a mask and term: ``mask, term, n_negatives, inferred, value, ci_low,
-            ci_high, difference, difference_low, difference_high, in_sample``, where ``inferred``
-            marks terms of the form that is not the paper's own theorem; ``dimensions``, one row a
-            mask and dimension: ``mask, dimension, class_variance``; with a mask ``controls``, the
-            learned mask less each other: ``mask, term, n_negatives, difference, difference_low,
-            difference_high``.
-        """
+    def _by_term(self, **columns: np.ndarray) -> Any:
+        """Frame of one row a mask and term; terms without a number of negatives have NA there."""
         import pandas as pd
 
-        n_masks, n_dimensions = self.dimension_variance.shape
-        numbers = pd.array(self.term_negatives, dtype="Int64")
-        numbers[self.term_negatives == 0] = pd.NA
-        keys: dict[str, Any] = {
-            "mask": np.repeat(self.masks, len(self.terms)),
-            "term": np.tile(self.terms, n_masks),
-            "n_negatives": pd.concat([pd.Series(numbers)] * n_masks, ignore_index=True),
-        }
-        kinds = (
-            "ci_low", "ci_high", "difference", "difference_low", "difference_high", "in_sample",
-        )  # fmt: skip
-        terms = keys | {"inferred": ~np.isin(keys["term"], [*PROVED, AGREEMENT])}
-        terms |= {"value": self.values.ravel()}
-        tables = {
-            "terms": pd.DataFrame(terms | {kind: getattr(self, kind).ravel() for kind in kinds}),
-            "dimensions": pd.DataFrame(
-                {
-                    "mask": np.repeat(self.masks, n_dimensions),
-                    "dimension": np.tile(np.arange(n_dimensions), n_masks),
-                    "class_variance": self.dimension_variance.ravel(),
-                }
-            ),
-        }
-        if "learned" in self.masks:
-            names = ("difference", "difference_low", "difference_high")
-            values = (self.learned_difference, self.learned_low, self.learned_high)
-            beside = {name: each.ravel() for name, each in zip(names, values, strict=True)}
-            controls = pd.DataFrame(keys | beside)
-            tables["controls"] = controls[controls["mask"] != "learned"].reset_index(drop=True)
-        return tables
+        n_masks = len(self.masks)
+        numbers = pd.Series(np.tile(self.term_negatives, n_masks), dtype="Int64")
+        return pd.DataFrame(
+            {
+                "mask": np.repeat(self.masks, len(self.terms)),
+                "term": np.tile(self.terms, n_masks),
+                "n_negatives": numbers.mask(numbers == 0),
+                **{name: values.ravel() for name, values in columns.items()},
+            }
+        )
+
+    def _terms(self) -> Any:
+        """Frame of all values; ``inferred`` marks what is not of the paper's own theorem."""
+        inferred = ~np.isin(self.terms, [*PROVED, AGREEMENT])
+        names = ("ci_low", "ci_high", "difference", "difference_low", "difference_high")
+        return self._by_term(
+            inferred=np.tile(inferred, len(self.masks)),
+            value=self.values,
+            **{name: getattr(self, name) for name in (*names, "in_sample")},
+        )
+
+    def _dimensions(self) -> Any:
+        """Frame of one row a mask and dimension."""
+        import pandas as pd
+
+        places = np.indices(self.dimension_variance.shape).reshape(2, -1)
+        names = np.array(self.masks)[places[0]]
+        variance = self.dimension_variance.ravel()
+        return pd.DataFrame({"mask": names, "dimension": places[1], "class_variance": variance})
+
+    def _controls(self) -> Any:
+        """Frame of the learned mask less each other; None without a mask."""
+        if "learned" not in self.masks:
+            return None
+        frame = self._by_term(
+            difference=self.learned_difference,
+            difference_low=self.learned_low,
+            difference_high=self.learned_high,
+        )
+        return frame[frame["mask"] != "learned"].reset_index(drop=True)
 
     def _assumption(self) -> str:
         low, high = self.class_shares.min(), self.class_shares.max()

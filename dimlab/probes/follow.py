@@ -18,17 +18,13 @@ from dimlab.result import Result, Verdict, column, detail, entries, entry, per, 
 
 NEEDS: tuple[set[str], ...] = ({"trace"},)
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+_LINKS = {"importance": "importance", "r_squared": "redundancy", "nuisance_score": "nuisance"}
 _N_NAMED = 10
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class MaskEvolution(Result):
     """How D mask weights moved over T recorded steps, and what the final ones go with.
-
-    References
-    ----------
-    Kendall, "The treatment of ties in ranking problems", Biometrika 33, 1945; those of `follow`,
-    which measures it.
 
     Examples
     --------
@@ -50,17 +46,10 @@ class MaskEvolution(Result):
 
     ROWS = "dimension"
     DIMENSIONS = (("mask_weight", "last_weight", "final mask weight"),)
+    TABLES = (("steps", "steps_frame"), ("links", "links_frame"))
 
-    @entry
-    def n_steps(self) -> int:
-        """T, the number of records."""
-        return len(self)
-
-    @entry
-    def n_dimensions(self) -> int:
-        """Number of weights, D."""
-        return self.weights.shape[1]
-
+    n_steps = entry(len, doc="T, the number of records.")
+    n_dimensions = entry(lambda self: self.weights.shape[1], doc="D, the number of weights.")
     steps: np.ndarray = per("T", "Recorded training steps.")
     weights: np.ndarray = per("T", "Weights at each of them.", shape="(T, D)")
     quantiles: np.ndarray = per(
@@ -130,13 +119,13 @@ class MaskEvolution(Result):
         size, movers = np.abs(self.change), self.movers[:_N_NAMED]
         movers = movers[size[movers] > 0]
         return {
-            "first_step": int(self.steps[0]),
-            "last_step": int(self.steps[-1]),
+            "first_step": self.steps[0],
+            "last_step": self.steps[-1],
             "moved": self.moved,
             "movement": self.movement(),
-            "mean_change": float(size.mean()),
-            "largest_change": float(size.max()),
-            "std_weight": self._std,
+            "mean_change": size.mean(),
+            "largest_change": size.max(),
+            "std_weight": self.weights[-1].std(),
             "movers": movers,
             "movers_change": self.change[movers],
         }
@@ -146,13 +135,12 @@ class MaskEvolution(Result):
     @entries
     def start_and_end(self) -> dict[str, Any]:
         """When the weights settled, and how even they were at the start and at the end."""
-        return {
-            "median_settled_step": float(np.median(self.settled)) if self.moved else None,
-            "entropy_start": self.entropy[0],
-            "entropy_end": self.entropy[-1],
-            "effective_number_start": self.effective_number[0],
-            "effective_number_end": self.effective_number[-1],
+        ends = {
+            f"{name}_{end}": getattr(self, name)[place]
+            for name in ("entropy", "effective_number")
+            for end, place in (("start", 0), ("end", -1))
         }
+        return {"median_settled_step": np.median(self.settled) if self.moved else None, **ends}
 
     links: tuple[MaskLink, ...] = detail(
         "For each linked result: the learned mask, then the four controls.", default=()
@@ -163,11 +151,8 @@ class MaskEvolution(Result):
         """The links by name and mask, and sentences on the learned mask."""
         nested: dict[str, dict[str, Any]] = {}
         for each in self.links:
-            names = ("correlation", "ci_low", "ci_high", "p_value", "n_dimensions")
-            nested.setdefault(each.link, {})[each.mask] = {
-                **{name: getattr(each, name) for name in (*names, "expected_sign", "verdict")},
-                **({"reason": each.reason} if each.reason else {}),
-            }
+            row = {name: value for name, value in each.row().items() if value != ""}
+            nested.setdefault(row.pop("link"), {})[row.pop("mask")] = row
         learned = [each.in_words() for each in self.links if each.mask == LEARNED]
         return {
             "links": nested,
@@ -199,16 +184,6 @@ class MaskEvolution(Result):
         """Verdict of the learned mask for each link."""
         return {link.link: link.verdict for link in self.links if link.mask == LEARNED}
 
-    def tables(self) -> dict[str, Any]:
-        """Return what stands beside the frame, by name.
-
-        Returns
-        -------
-        dict of str to pandas.DataFrame
-            ``steps`` and ``links``.
-        """
-        return {"steps": self.steps_frame(), "links": self.links_frame()}
-
     def steps_frame(self) -> Any:
         """Return one row a recorded step.
 
@@ -228,9 +203,8 @@ class MaskEvolution(Result):
         }
         for place, share in enumerate(QUANTILES):
             columns[f"q{100 * share:g}"] = self.quantiles[:, place]
-        for name in ("rank_stability", "entropy", "effective_number"):
-            columns[name] = getattr(self, name)
-        for name in ("direct_norm", "second_order_norm"):
+        norms = ("direct_norm", "second_order_norm")
+        for name in ("rank_stability", "entropy", "effective_number", *norms):
             if getattr(self, name) is not None:
                 columns[name] = getattr(self, name)
         return pd.DataFrame(columns)
@@ -246,11 +220,7 @@ class MaskEvolution(Result):
         """
         import pandas as pd
 
-        names = [*MaskLink.__dataclass_fields__]
-        names.insert(names.index("reason"), "verdict")
-        return pd.DataFrame(
-            [[getattr(link, name) for name in names] for link in self.links], columns=names
-        )
+        return pd.DataFrame([each.row() for each in self.links], columns=MaskLink.COLUMNS)
 
     def movement(self) -> str:
         """Say how far the mask moved, or that it did not, in one sentence.
@@ -273,13 +243,10 @@ class MaskEvolution(Result):
             f"The mask moved: {when} its weights changed by {size.mean():.2g} on average and by "
             f"{size[top]:.2g} at most (dimension {top})"
         )
+        spread = self.weights[-1].std()
         if np.ptp(self.weights[-1]) == 0:
             return f"{found}, all alike: it prefers no dimension."
-        return f"{found}; their standard deviation over dimensions ended at {self._std:.2g}."
-
-    @property
-    def _std(self) -> float:
-        return float(self.weights[-1].std())
+        return f"{found}; their standard deviation over dimensions ended at {spread:.2g}."
 
 
 def verdict(evolution: MaskEvolution) -> Verdict | None:
@@ -353,8 +320,9 @@ def follow(
     Notes
     -----
     Both losses are blind to the common scale of the weights: only their differences between
-    dimensions mean something, hence rank correlations (Spearman's, ties at their mean rank). Signs
-    of raw masks are kept, except in the entropy, which takes absolute values.
+    dimensions mean something, hence rank correlations (Spearman's, ties at their mean rank;
+    Kendall's tau-b [3]_ over time). Signs of raw masks are kept, except in the entropy, which takes
+    absolute values.
 
     Intervals: Fisher's z of the correlation plus or minus Student's t (D - 2) times its standard
     deviation over resampled dimensions, ranked anew; z ends half the smallest step of the statistic
@@ -376,6 +344,7 @@ def follow(
     .. [1] Bonett and Wright, "Sample size requirements for estimating Pearson, Kendall and
        Spearman correlations", Psychometrika 65, 2000.
     .. [2] Phipson and Smyth, "Permutation p-values should never be zero", SAGMB 9, 2010.
+    .. [3] Kendall, "The treatment of ties in ranking problems", Biometrika 33, 1945.
 
     Examples
     --------
@@ -392,7 +361,7 @@ def follow(
     links = [
         row
         for name, values in measured.items()
-        for row in linked(name, weights[-1], values, n_bootstrap, n_permutations, seed)
+        for row in linked(_LINKS[name], weights[-1], values, n_bootstrap, n_permutations, seed)
     ]
     return MaskEvolution(
         steps=np.asarray(trace.steps),
@@ -405,9 +374,7 @@ def follow(
         entropy=_entropy(weights),
         tolerance=tolerance,
         links=tuple(links),
-        importance=measured.get("importance"),
-        r_squared=measured.get("redundancy"),
-        nuisance_score=measured.get("nuisance"),
+        **measured,
         direct_norm=trace.direct_norm,
         second_order_norm=trace.second_order_norm,
         gradient_share=trace.gradient_share,
@@ -431,25 +398,28 @@ def _measured(
 ) -> dict[str, np.ndarray]:
     """Read one number a dimension from each result that was given."""
     found = {}
-    if ablation is not None:
-        _check_result("ablation", ablation, ablation.n_dimensions, n_dimensions)
-        found["importance"] = _importance(ablation)
-    if redundancy is not None:
-        _check_result("redundancy", redundancy, len(redundancy), n_dimensions)
-        found["redundancy"] = np.where(redundancy.dead, np.nan, redundancy.r_squared)
-    if attribution is not None:
-        _check_result("attribution", attribution, len(attribution), n_dimensions)
-        found["nuisance"] = np.where(attribution.dead, np.nan, attribution.nuisance_score)
+    for name, result, number in (
+        ("ablation", ablation, "importance"),
+        ("redundancy", redundancy, "r_squared"),
+        ("attribution", attribution, "nuisance_score"),
+    ):
+        if result is None:
+            continue
+        if result.basis != AXES:
+            raise Refusal(
+                f"{name} must be in the basis of the {AXES}, which a mask weighs; got "
+                f"{result.basis}."
+            )
+        if result.n_dimensions != n_dimensions:
+            raise Refusal(
+                f"{name} must have {n_dimensions} dimensions to match trace; got "
+                f"{result.n_dimensions}."
+            )
+        if isinstance(result, Ablation):
+            found[number] = _importance(result)
+        else:
+            found[number] = np.where(result.dead, np.nan, getattr(result, number))
     return found
-
-
-def _check_result(name: str, result: Any, n_dimensions: int, wanted: int) -> None:
-    if result.basis != AXES:
-        raise Refusal(
-            f"{name} must be in the basis of the {AXES}, which a mask weighs; got {result.basis}."
-        )
-    if n_dimensions != wanted:
-        raise Refusal(f"{name} must have {wanted} dimensions to match trace; got {n_dimensions}.")
 
 
 def _importance(ablation: Ablation) -> np.ndarray:

@@ -115,7 +115,6 @@ def read_trace(path):
 
 
 def read_moments(path):
-    Moments.is_state(path)
     found = Moments.load(path)
     assert np.isfinite(found.mean).all()
     assert found.covariance.shape == (found.n_dimensions, found.n_dimensions)

@@ -57,7 +57,8 @@ class Nuisance:
     dead: np.ndarray
     basis: str = "axes"
 
-    def __len__(self):
+    @property
+    def n_dimensions(self):
         return len(self.dead)
 
 
