@@ -236,7 +236,7 @@ class Moments:
     def __getitem__(self, blocks: Sequence[int] | np.ndarray) -> Moments:
         """Return the moments of some of the blocks."""
         arrays = (each[np.asarray(blocks)] for each in self._arrays)
-        return Moments(*arrays, self.meta, self.precision)
+        return Moments(*arrays, meta=self.meta, precision=self.precision)
 
     def without_each(self) -> Iterator[Moments]:
         """Give the moments without the first block, without the second, and so on.
