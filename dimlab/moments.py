@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
@@ -235,8 +235,8 @@ class Moments:
 
     def __getitem__(self, blocks: Sequence[int] | np.ndarray) -> Moments:
         """Return the moments of some of the blocks."""
-        arrays = (each[np.asarray(blocks)] for each in self._arrays)
-        return Moments(*arrays, meta=self.meta, precision=self.precision)
+        arrays: dict[str, Any] = {name: getattr(self, name)[blocks] for name in _STORED}
+        return replace(self, **arrays)
 
     def without_each(self) -> Iterator[Moments]:
         """Give the moments without the first block, without the second, and so on.

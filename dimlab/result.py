@@ -20,25 +20,19 @@ from __future__ import annotations
 import html
 import importlib
 import inspect
-import io
-import json
 import math
 import os
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
-from dimlab.io.files import DAMAGED, json_of, read_npz, replacing
-from dimlab.refusals import Refusal, WrongType
+from dimlab.refusals import WrongType
+from dimlab.result_file import LOADED, load_result, path_of, save_result
 
-FORMAT = "dimlab-result-1"
-SUFFIX = ".result.npz"
-OURS = ("dimlab.probes.", "dimlab.baselines", "dimlab.mask", "dimlab._locate")
 ABSENT = object()  # the value of an `entry` or a `column` that is left out
 _SECTIONS = r"^(?:Raises|Warns|Notes|References|Examples)\n-{3,}$"
 _ROWS_SHOWN = 5
@@ -70,10 +64,8 @@ def scalar(
 
 def detail(text: str, *, default: Any = MISSING, default_factory: Any = MISSING) -> Any:
     """Declare a field that stands neither in the table nor in the summary."""
-    metadata = {"text": text, "detail": True}
-    if default_factory is not MISSING:
-        return field(default_factory=default_factory, metadata=metadata)
-    return field(default=default, metadata=metadata)
+    given: dict[str, Any] = {"default": default, "default_factory": default_factory}
+    return field(**given, metadata={"text": text, "detail": True})
 
 
 class entry(property):
@@ -136,6 +128,7 @@ class Result:
         replaced = {name for name, _ in own}
         cls._parts = (*(each for each in cls._parts if each[0] not in replaced), *own)
         cls.__doc__ = _documented(cls)
+        LOADED[path_of(cls)] = cls
 
     def _values(self) -> Iterator[tuple[str, Any, Any]]:
         """Give the name, declaration and value of each part."""
@@ -380,114 +373,3 @@ def _plain(value: Any, is_known: Callable[[float], bool] = math.isfinite) -> Any
     if isinstance(value, (list, tuple)):
         return [_plain(each, is_known) for each in value]
     return None if isinstance(value, float) and not is_known(value) else value
-
-
-def save_result(path: str | os.PathLike[str], result: Any) -> Path:
-    """Write a result of dimlab's to a file that ends in ``.result.npz``."""
-    path = Path(path)
-    if not path.name.endswith(SUFFIX):
-        raise Refusal(f"path must end in {SUFFIX}; got {path.name!r}.")
-    content = result_bytes(result)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-    return path
-
-
-def result_bytes(result: Any) -> bytes:
-    """Return what `save_result` writes: the same result gives the same bytes."""
-    arrays: dict[str, np.ndarray] = {}
-    tree = json.dumps({"format": FORMAT, "result": _to_tree(result, arrays)})
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in {"tree": np.array(tree), **arrays}.items():
-            # a fixed date, so that the time of day does not change the bytes
-            member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            member.compress_type = zipfile.ZIP_DEFLATED
-            with archive.open(member, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
-    return buffer.getvalue()
-
-
-def load_result(path: str | os.PathLike[str]) -> Any:
-    """Read a result that `save_result` wrote; no code in the file is ever run."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"result must be a file; got {path}, which is not there.")
-    try:
-        arrays = read_npz(path)
-        tree = json_of(str(arrays.pop("tree")))
-        if tree["format"] != FORMAT:
-            raise Refusal(tree["format"])
-        return _from_tree(tree["result"], arrays)
-    except DAMAGED as error:
-        raise Refusal(
-            f"{path.name} must be a whole result of this version of dimlab; got a damaged or other "
-            "one. Measure it again."
-        ) from error
-
-
-def _path_of(kind: type) -> str:
-    return f"{kind.__module__}:{kind.__name__}"
-
-
-def _results() -> dict[str, type]:
-    """Give all classes of results that are loaded, those of other packages too."""
-    found, waiting = {}, [Result]
-    while waiting:
-        for kind in waiting.pop().__subclasses__():
-            found[_path_of(kind)] = kind
-            waiting.append(kind)
-    return found
-
-
-def _class_named(name: str) -> type:
-    """Find a class of results that is loaded, or one of dimlab's own."""
-    loaded = _results()
-    if name in loaded:
-        return loaded[name]
-    module, _, own = name.partition(":")
-    if not module.startswith(OURS):
-        raise Refusal(module)
-    kind = getattr(importlib.import_module(module), own)
-    if not (isinstance(kind, type) and is_dataclass(kind)):
-        raise Refusal(name)
-    return kind
-
-
-def _to_tree(value: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """Turn a value into JSON; arrays are set aside under the names that stand in their places."""
-    if is_dataclass(value) and not isinstance(value, type):
-        kind = type(value)
-        if not (isinstance(value, Result) or kind.__module__.startswith(OURS)):
-            raise WrongType(f"result must be made by dimlab; got {kind.__name__}.")
-        named = {each.name: _to_tree(getattr(value, each.name), arrays) for each in fields(value)}
-        return {"class": _path_of(kind), "fields": named}
-    if isinstance(value, np.ndarray):
-        name = f"array_{len(arrays)}"
-        arrays[name] = value
-        return {"array": name}
-    if isinstance(value, np.generic):
-        return _to_tree(value.item(), arrays)
-    if isinstance(value, (tuple, list)):
-        kind_name = "tuple" if isinstance(value, tuple) else "list"
-        return {kind_name: [_to_tree(each, arrays) for each in value]}
-    if isinstance(value, dict):
-        return {"dict": [[_to_tree(k, arrays), _to_tree(v, arrays)] for k, v in value.items()]}
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise WrongType(f"result must hold arrays, numbers and text; got {type(value).__name__}.")
-
-
-def _from_tree(tree: Any, arrays: dict[str, np.ndarray]) -> Any:
-    if not isinstance(tree, dict):
-        return tree
-    if "class" in tree:
-        named = {key: _from_tree(each, arrays) for key, each in tree["fields"].items()}
-        return _class_named(tree["class"])(**named)
-    if "array" in tree:
-        return arrays[tree["array"]]
-    if "tuple" in tree:
-        return tuple(_from_tree(each, arrays) for each in tree["tuple"])
-    if "list" in tree:
-        return [_from_tree(each, arrays) for each in tree["list"]]
-    return {_from_tree(k, arrays): _from_tree(v, arrays) for k, v in tree["dict"]}

@@ -355,6 +355,8 @@ _of(
 )
 _of(
     "kernels/effects.py", "probes/test_attribute.py",
+    ("class_means", "np.add.reduceat(ordered, starts, axis=0) / counts[:, None]", "ordered[starts]",
+     "test_a_factor_of_samples_is_tested_on_the_mean_of_all_views"),
     ("out_of_fold_errors", "np.flatnonzero(folds < 0)", "np.flatnonzero(folds < -1)",
      "test_out_of_fold_errors_are_those_of_fits_without_each_fold"),
 )
@@ -432,8 +434,6 @@ _of(
 )
 _of(
     "probes/_factors.py", "probes/test_attribute.py",
-    ("mean_of_each_cluster", "np.add.reduceat(rows[order], starts, axis=0) / counts[:, None]", "rows[order][starts]",
-     "test_a_factor_of_samples_is_tested_on_the_mean_of_all_views"),
 )
 _of(
     "kernels/permutation.py", "probes/test_attribute.py",

@@ -30,6 +30,7 @@ LAYERS = [  # from the floor up; a room imports only from rooms below its own, o
         "representation",
         "checks",
         "result",
+        "result_file",
         "moments",
         "pairing",
         "clusters",

@@ -28,7 +28,7 @@ BLOCKS = {
     "dimlab.kernels.means": ("_ELEMENTS", "_ROWS"),
     "dimlab.kernels.moments": ("_CHUNK",),
     "dimlab.kernels.neighbours": ("_ELEMENTS", "_CACHED", "_FEW"),
-    "dimlab.kernels.risk": ("_ELEMENTS", "_IN_CACHE"),
+    "dimlab.kernels.risk": ("_ELEMENTS",),
     "dimlab.kernels.rounding": ("_BLOCK", "_FIRST"),
     "dimlab.kernels.rows": ("_ELEMENTS",),
     "dimlab.kernels.similarity": ("_ELEMENTS",),

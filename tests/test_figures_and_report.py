@@ -25,7 +25,7 @@ from dimlab.probes.find_redundancy import find_redundancy
 from dimlab.probes.random_masks import random_masks
 from dimlab.report import in_words, write_report, write_result
 from dimlab.representation import Representation
-from dimlab.result import load_result
+from dimlab.result_file import load_result
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import untrained
 

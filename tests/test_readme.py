@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import dimlab
-from dimlab.result import load_result
+from dimlab.result_file import load_result
 from tests.pages import ASSETS, PYTHON, ROOT, TEXT, make
 
 README = TEXT["README.md"]

@@ -23,7 +23,7 @@ from dimlab.probes.follow import follow
 from dimlab.report import redraw_report, verdicts_of, write_report, write_result
 from dimlab.report.dimensions import dimensions_of
 from dimlab.representation import Representation
-from dimlab.result import load_result, save_result
+from dimlab.result_file import load_result, save_result
 
 EVIL = "<script>alert('x')</script>"
 

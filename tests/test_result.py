@@ -18,6 +18,8 @@ class Cohesion(Result):
     'Cohesion'
     """
 
+    TABLES = (("rows", "_rows"), ("nothing", "_nothing"))
+
     n_samples: int = scalar("Number of samples.", key="n")
     note: str = scalar("A remark.", optional=True, default="")
 
@@ -48,6 +50,12 @@ class Cohesion(Result):
     worst: float = scalar("Largest spread.", default=np.inf)
     kept: tuple = detail("Neither in table nor summary.", default=())
 
+    def _rows(self):
+        return self.to_frame()
+
+    def _nothing(self):
+        return None
+
 
 def cohesion(**changes):
     given = {"n_samples": 3, "spread": np.array([0.0, 1.0]), "by_class": np.ones((2, 3))}
@@ -65,6 +73,13 @@ def test_fields_are_documented_by_their_declaration():
     assert "spread : ndarray of shape (D,)\n    Mean spread" in Cohesion.__doc__
     assert Cohesion.__doc__.index("Parameters") < Cohesion.__doc__.index("Examples")
     assert "by_class : ndarray of shape (D, K)" in Cohesion.__doc__
+
+
+def test_tables_are_named_and_results_within_are_found():
+    assert list(cohesion().tables()) == ["rows"]
+    inner = cohesion()
+    assert cohesion(kept=inner).parts() == {"kept": inner}
+    assert inner.parts() == {}
 
 
 def test_the_repr_is_one_line_and_html_shows_rows():

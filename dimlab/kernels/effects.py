@@ -77,18 +77,17 @@ def _knots(x: np.ndarray) -> np.ndarray:
     return different[np.searchsorted(cumulated, KNOTS * cumulated[-1])]
 
 
+def class_means(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Mean of the rows (N, P) of each class, (K, P), in float64."""
+    counts = np.bincount(codes)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    ordered = rows[np.argsort(codes, kind="stable")].astype(np.float64)
+    return np.add.reduceat(ordered, starts, axis=0) / counts[:, None]
+
+
 def without_class_means(columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Subtract the class means from columns (N, P), in float64."""
-    counts = np.bincount(codes)
-    sums = np.zeros((len(counts), columns.shape[1]))
-    order = np.argsort(codes, kind="stable")
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    ordered = columns[order].astype(np.float64)
-    sums = np.add.reduceat(ordered, starts, axis=0)
-    ordered -= np.repeat(sums / counts[:, None], counts, axis=0)
-    left = np.empty_like(ordered)
-    left[order] = ordered
-    return left
+    return columns - class_means(columns, codes)[codes]
 
 
 def orthonormal(columns: np.ndarray, least: float = 0.0) -> np.ndarray:

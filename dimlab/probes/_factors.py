@@ -10,7 +10,14 @@ import numpy as np
 from dimlab.clusters import cluster_ids
 from dimlab.columns import notations_of
 from dimlab.cuts import deal_folds
-from dimlab.kernels.effects import Effects, effects, expand, orthonormal, without_class_means
+from dimlab.kernels.effects import (
+    Effects,
+    class_means,
+    effects,
+    expand,
+    orthonormal,
+    without_class_means,
+)
 from dimlab.kernels.rounding import eps_of, spread_floor
 from dimlab.names import FILES, NAMES, word_of
 from dimlab.refusals import Refusal
@@ -116,7 +123,7 @@ class Factors:
         codes = self.codes[first]
         if (codes[self.clusters] != self.codes).any():  # the label is taken off row by row
             codes = np.zeros_like(codes)
-        means = [mean_of_each_cluster(each, self.clusters) for each in (within, *columns)]
+        means = [class_means(each, self.clusters) for each in (within, *columns)]
         means = [without_class_means(each, codes) for each in means]
         inside = without_class_means(within, cells)
         inside[:, (inside**2).sum(axis=0) <= _VARIES**2 * (within**2).sum(axis=0)] = 0.0
@@ -190,14 +197,6 @@ def centred_features(
     dead = spread <= spread_floor(size * scale, representation.eps)
     features[:, dead] = within[:, dead] = 0.0
     return features, within, dead
-
-
-def mean_of_each_cluster(rows: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Mean of the rows of each cluster, in the order of ids from 0."""
-    order = np.argsort(clusters, kind="stable")
-    counts = np.bincount(clusters)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    return np.add.reduceat(rows[order], starts, axis=0) / counts[:, None]
 
 
 def kind_of(representation: Representation, name: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dimlab.kernels.means import drawn_counts
 from dimlab.kernels.paired import proportion_interval
 from dimlab.mask import DimensionMask
 from dimlab.readers.base import Progress
@@ -119,7 +120,6 @@ def measure(
 
     views, codes = split
     distinct = {each.tobytes(): each for each in masks.values()}
-    once = np.ones((len(codes), 1))
     found: dict[bytes, tuple[RiskTerms, LeftOutTerms]] = {}
 
     def report(done: int) -> None:
@@ -129,9 +129,7 @@ def measure(
     for key, each in distinct.items():
         first, second = (scaled_units(view, each, temperature) for view in views[:2])
         rng = np.random.default_rng([seed, 2])
-        terms = risk_terms(
-            first, second, codes, once, numbers, rng, device=device, progress=report
-        )  # fmt: skip
+        terms = risk_terms(first, second, codes, numbers, rng, device=device, progress=report)
         found[key] = terms, left_out_terms(first, second, codes, clusters)
     return [found[each.tobytes()] for each in masks.values()]
 
@@ -146,11 +144,9 @@ def draws_of(
     seed: int,
 ) -> np.ndarray:
     """Terms of the population (R, T, 1 + B): estimated, and moved by draws of rows or clusters."""
-    from dimlab.kernels.risk import draw_multiplicities
-
     units = np.arange(len(codes)) if clusters is None else clusters
     n_units, n_classes = int(units.max()) + 1, int(codes.max()) + 1
-    draws = draw_multiplicities(n_units, n_bootstrap, np.random.default_rng([seed, 1]))
+    draws = drawn_counts(np.random.default_rng([seed, 1]), n_bootstrap, n_units).T
     moves = np.column_stack([np.zeros(len(codes)), (draws - 1)[units]]) / len(codes)
     in_class = len(np.unique(units * n_classes + codes)) / n_classes
     moves *= np.sqrt(in_class / max(in_class - 1, _FEWEST))
@@ -159,20 +155,13 @@ def draws_of(
         moved = {name: value + left.influence[name] @ moves for name, value in left.values.items()}
         negatives = own.negatives - own.negatives.mean(axis=1, keepdims=True)
         start = own.log_negatives + left.values["log_mean"] - own.log_mean
-        nothing = np.zeros(moves.shape[1])
-        columns.append(
-            columns_of(
-                replace(
-                    own,
-                    **{name: np.maximum(moved.pop(name), 0.0) for name in _SQUARES},
-                    **moved,
-                    log_negatives=start + negatives @ moves,
-                    n_classes=own.n_classes + nothing.astype(np.int64),
-                ),
-                numbers,
-                temperature,
-            )
+        terms = replace(
+            own,
+            **{name: np.maximum(moved.pop(name), 0.0) for name in _SQUARES},
+            **moved,
+            log_negatives=start[:, None] + negatives @ moves,
         )
+        columns.append(columns_of(terms, numbers, temperature))
     return np.stack(columns)
 
 
@@ -198,7 +187,7 @@ def permuted_risks(
 
 
 def columns_of(terms: RiskTerms, numbers: list[int], temperature: float) -> np.ndarray:
-    """Terms in order of ``RiskBound.terms``, (T, 1 + B): of the sample and of each draw."""
+    """Terms in order of ``RiskBound.terms``, (T,) of the sample or (T, 1 + B) of draws."""
     deviation = np.sqrt(terms.within / temperature)  # |f| sqrt(V)
     half = terms.within / (2 * temperature)  # |f|^2 V / 2
     cross_entropy = terms.log_prior - terms.own
@@ -218,7 +207,8 @@ def columns_of(terms: RiskTerms, numbers: list[int], temperature: float) -> np.n
         AGREEMENT: terms.agreement,
     }
     nce = terms.log_negatives - terms.pair
-    middle = fixed["mean_cross_entropy"] + np.log(np.divide.outer(numbers, terms.n_classes))
+    priors = np.log(np.array(numbers) / terms.n_classes)
+    middle = np.add.outer(priors, fixed["mean_cross_entropy"])
     swept = (nce, nce - deviation - half, middle, nce + deviation)
     return np.concatenate([[fixed[name] for name in FIXED], *swept])
 
@@ -226,9 +216,7 @@ def columns_of(terms: RiskTerms, numbers: list[int], temperature: float) -> np.n
 def _between_share(terms: RiskTerms, temperature: float) -> np.ndarray:
     """Share of the total variance that lies between classes; NaN where rounding is all there is."""
     varies = terms.total * temperature > _ALIKE
-    share = np.full_like(terms.total, np.nan)
-    share[varies] = 1 - terms.within[varies] / terms.total[varies]
-    return share
+    return np.where(varies, 1 - terms.within / np.where(varies, terms.total, 1.0), np.nan)
 
 
 def rounding_of(temperature: float) -> float:

@@ -453,7 +453,7 @@ def bound_risk(
     ids = cluster_ids(representation, clusters)
     check_classes(codes, ids)
     found = measure((views, codes), masks, numbers, temperature, ids, seed, device, progress)
-    own = np.stack([columns_of(each, numbers, temperature)[:, 0] for each, _ in found])
+    own = np.stack([columns_of(each, numbers, temperature) for each, _ in found])
     terms = (*FIXED, *np.repeat(SWEPT, len(numbers)).tolist())
     for name, values in zip(masks, own, strict=True):
         refuse_impossible(name, dict(zip(terms, values.tolist(), strict=True)), temperature)

@@ -19,15 +19,8 @@ from dimlab.probes import verdict_of
 from dimlab.refusals import Refusal
 from dimlab.report.dimensions import dimensions_of
 from dimlab.report.provenance import RECORD, WRITTEN
-from dimlab.result import (
-    OURS,
-    SUFFIX,
-    Verdict,
-    in_lower_case,
-    load_result,
-    numbers_of,
-    result_bytes,
-)
+from dimlab.result import Verdict, in_lower_case, numbers_of
+from dimlab.result_file import OURS, SUFFIX, load_result, result_bytes
 from dimlab.text import json_text, visible
 
 __all__ = ["in_words", "redraw_report", "write_report", "write_result"]

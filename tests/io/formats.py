@@ -25,7 +25,7 @@ from dimlab.mask import MaskTrace
 from dimlab.moments import Moments
 from dimlab.probes._reading import checked_groups
 from dimlab.representation import Representation
-from dimlab.result import load_result, save_result
+from dimlab.result_file import load_result, save_result
 from dimlab.training.checkpoint import load_checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import untrained

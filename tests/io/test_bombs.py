@@ -31,7 +31,7 @@ from dimlab.io.tables import join_factors
 from dimlab.io.unpickle import read_torch_file
 from dimlab.mask import MaskTrace
 from dimlab.representation import Representation
-from dimlab.result import load_result
+from dimlab.result_file import load_result
 from dimlab.training.checkpoint import load_checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import untrained

@@ -15,7 +15,7 @@ from scipy.stats import kstest
 import dimlab.kernels.risk
 from dimlab.figures import plot_risk_bound
 from dimlab.kernels.left_out import left_out_terms
-from dimlab.kernels.risk import draw_multiplicities, draw_negatives, risk_terms, scaled_units
+from dimlab.kernels.risk import draw_negatives, risk_terms, scaled_units
 from dimlab.mask import DimensionMask
 from dimlab.probes.bound_risk import FIXED, SWEPT, bound_risk
 from dimlab.representation import Representation
@@ -187,48 +187,21 @@ def test_a_mask_multiplies_the_views(rng):
     assert own(bound, "class_variance")[1] != own(bound, "class_variance")[0]
 
 
-def test_weightings_are_those_of_the_resampled_sample(rng):
-    labels = np.array([0, 0, 1, 1, 1, 2, 2, 0, 1, 2])
-    split = world(rng, labels=labels, n_dimensions=3)
-    counts = np.stack([np.ones(10), [2, 0, 1, 1, 0, 3, 0, 1, 0, 2], [5, 0, 1, 1, 2, 0, 0, 1, 0, 0]])
-    f, g = (scaled_units(view, np.ones(3), 0.5) for view in split.views)
-    terms = risk_terms(f, g, labels, counts.T, [2], np.random.default_rng(0))
-    for draw, count in enumerate(counts.astype(int)):  # the last lacks class 2
-        rows = np.repeat(np.arange(10), count)
-        expected = references.risk_bound_terms(
-            split.views[0][rows], split.views[1][rows], labels[rows], [[0]] * 10, [1], 0.5
-        )
-        n_classes = len(set(labels[rows].tolist()))
-        assert terms.n_classes[draw] == n_classes
-        found = {
-            "cross_entropy": terms.log_prior - terms.own,
-            "nce_limit": terms.log_mean - terms.pair,
-            "jensen_gap": terms.log_mean - terms.log_prior,
-            "view_variance": terms.view_within,
-            "class_variance": terms.within,
-            "between_share": 1 - terms.within / terms.total,
-            "mean_cross_entropy": terms.log_uniform + np.log(n_classes) - terms.own,
-        }
-        for name, value in found.items():
-            np.testing.assert_allclose(value[draw], expected[name], rtol=1e-10, err_msg=name)
-
-
 def test_drawn_negatives_are_reweighted_to_first_order(rng):
     n, numbers = 9, [2, 5]
     split = world(rng, n=n)
     f, g = (scaled_units(view, np.ones(5), 0.4) for view in split.views)
-    counts = np.column_stack([np.ones(n), draw_multiplicities(n, 2, rng)])
-    terms = risk_terms(f, g, split.labels, counts, numbers, np.random.default_rng(1))
+    terms = risk_terms(f, g, split.labels, numbers, np.random.default_rng(1))
     drawn = draw_negatives(n, n, 5, np.random.default_rng(1))
-    for row, m in enumerate(numbers):
-        for draw in range(3):
+    for counts in rng.multinomial(n, np.full(n, 1 / n), size=3):
+        for row, m in enumerate(numbers):
             expected = 0.0
             for i in range(n):
                 exponentials = np.exp([f[i] @ f[j] for j in drawn[i, :m]])
-                expected += counts[i, draw] * np.log(exponentials.sum()) / n
+                expected += counts[i] * np.log(exponentials.sum()) / n
                 for j, share in zip(drawn[i, :m], exponentials / exponentials.sum(), strict=True):
-                    expected += (counts[j, draw] - 1) * (share - 1 / m) / n
-            np.testing.assert_allclose(terms.log_negatives[row, draw], expected, rtol=1e-12)
+                    expected += (counts[j] - 1) * (share - 1 / m) / n
+            np.testing.assert_allclose(terms.negatives[row] @ counts / n, expected, rtol=1e-12)
 
 
 # The inequality that is proved ---------------------------------------------------------------
@@ -400,21 +373,13 @@ def test_masks_of_ones_and_of_zeros_have_controls(rng):
 def test_blocks_change_nothing(rng, block):
     split = world(rng, n=64, n_classes=5)
     f, g = (scaled_units(view, np.ones(5), 0.1) for view in split.views)
-    counts = np.column_stack([np.ones(64), draw_multiplicities(64, 6, rng)])
 
     def terms(size):
-        return risk_terms(f, g, split.labels, counts, [3, 17], np.random.default_rng(4), block=size)
+        return risk_terms(f, g, split.labels, [3, 17], np.random.default_rng(4), block=size)
 
     expected = dataclasses.asdict(terms(None))
     for name, value in dataclasses.asdict(terms(block)).items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-12, atol=1e-12, err_msg=name)
-
-
-def test_arrays_kept_in_cache_change_nothing(rng, monkeypatch):
-    split = world(rng)
-    before = quick(split)
-    monkeypatch.setattr(dimlab.kernels.risk, "_IN_CACHE", 200)
-    np.testing.assert_allclose(quick(split).ci_low, before.ci_low, atol=1e-12)
 
 
 def test_a_temperature_of_a_thousandth_neither_overflows_nor_vanishes(rng):
@@ -469,10 +434,6 @@ def test_draws_are_moved_because_resampling_shrinks_classes(rng):
     # five samples a class: a draw's V is some 20 % below the sample's, beyond its spread
     labels = np.arange(200) % 40
     split = world(rng, labels=labels)
-    f, g = (scaled_units(view, np.ones(5), 1.0) for view in split.views)
-    counts = np.column_stack([np.ones(200), draw_multiplicities(200, 100, rng)])
-    within = risk_terms(f, g, labels, counts, [1], rng).within
-    assert within[1:].max() < within[0]
     bound = quick(split, n_bootstrap=100)
     column = bound.terms.index("class_variance")
     assert bound.ci_low[0, column] < bound.of("class_variance")[0] < bound.ci_high[0, column]
@@ -494,13 +455,6 @@ def test_paired_differences_are_narrower_than_two_intervals(rng):
     np.testing.assert_allclose(bound.learned_difference[0], bound.difference[1])
     np.testing.assert_allclose(bound.learned_low[0], bound.difference_low[1])
     assert not bound.learned_high[1].any()
-
-
-def test_multiplicities_are_counts_of_draws(rng):
-    counts = draw_multiplicities(50, 300, rng)
-    assert (counts.sum(axis=0) == 50).all()
-    # Poisson of mean 1, nearly: variance 1 - 1/50
-    np.testing.assert_allclose(counts.var(), 0.98, atol=0.05)
 
 
 def test_negatives_drawn_in_blocks_are_those_drawn_at_once():
