@@ -433,9 +433,6 @@ _of(
      'record["gradient_norm"] < limit', "test_lookahead_refuses_a_step_that_clipping_changed"),
 )
 _of(
-    "probes/_factors.py", "probes/test_attribute.py",
-)
-_of(
     "kernels/permutation.py", "probes/test_attribute.py",
     ("permutation_p_values", "strata = [np.flatnonzero(cells == cell) for cell in range(int(cells.max()) + 1)]",
      "strata = [np.arange(n_rows)]", "test_p_values_are_shares_of_all_permutations_within_cells"),

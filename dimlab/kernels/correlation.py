@@ -137,7 +137,7 @@ def permuted_correlations(
     # stays. One: every column is permuted by itself. With clusters (ids from 0), whole ones.
     import torch
 
-    unit = [_standardised(view) for view in views]
+    unit = [standardised(view) for view in views]
     if clusters is not None:  # rows of a cluster lie together
         together = np.argsort(clusters, kind="stable")
         unit, clusters = [each[together] for each in unit], clusters[together]
@@ -209,15 +209,18 @@ def _root(matrix: np.ndarray) -> np.ndarray:
     return (vectors * np.sqrt(np.maximum(eigenvalues, 0))) @ vectors.T
 
 
-def _standardised(view: np.ndarray) -> np.ndarray:
-    """Standardise columns to mean 0 and norm 1, in float64."""
+def standardised(view: np.ndarray, eps: float = 0.0) -> np.ndarray:
+    """Columns (N, D) of mean 0 and norm 1, in float64; zeros where rounding is all that varies."""
     mean, norms = view.mean(axis=0, dtype=np.float64), np.zeros(view.shape[1])
     parts = list(blocks(len(view), _ELEMENTS // view.shape[1]))
-    scale = np.abs(view).max(axis=0).astype(np.float64)  # squares neither overflow nor vanish
+    size = np.abs(view).max(axis=0).astype(np.float64)
+    scale = np.where(size > 0, size, 1.0)  # squares neither overflow nor vanish
     for part in parts:
         rows = (view[part] - mean) / scale
         norms += np.einsum("nd,nd->d", rows, rows)
-    columns = np.empty(view.shape)
+    norms = scale * np.sqrt(norms)
+    varies = norms > np.sqrt(len(view)) * spread_floor(size, eps)
+    columns = np.zeros(view.shape)
     for part in parts:
-        columns[part] = (view[part] - mean) / (scale * np.sqrt(norms))
+        np.divide(view[part] - mean, norms, out=columns[part], where=varies)
     return columns

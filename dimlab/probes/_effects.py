@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.kernels.correlation import standardised
 from dimlab.kernels.permutation import permutation_p_values
-from dimlab.kernels.rounding import spread_floor
 from dimlab.mask import MaskTrace
 from dimlab.probes._factors import Factors
 from dimlab.probes._reading import AXES, basis_of
@@ -342,17 +342,9 @@ def _view_invariance(test: Representation) -> np.ndarray | None:
         first, second = test.features[halves[0]], test.features[halves[1]]
     else:
         return None
-    pair = [
-        each.astype(np.float64) - each.mean(axis=0, dtype=np.float64) for each in (first, second)
-    ]
-    product = np.einsum("nd,nd->d", *pair)
-    norms = [np.sqrt(np.einsum("nd,nd->d", each, each)) for each in pair]
-    least = [
-        np.sqrt(len(each)) * spread_floor(np.abs(each).max(axis=0), test.eps)
-        for each in (first, second)
-    ]
-    varies = (norms[0] > least[0]) & (norms[1] > least[1])
-    return np.where(varies, product / np.where(varies, norms[0] * norms[1], 1.0), np.nan)
+    pair = [standardised(each, test.eps) for each in (first, second)]
+    varies = pair[0].any(axis=0) & pair[1].any(axis=0)
+    return np.where(varies, np.einsum("nd,nd->d", *pair), np.nan)
 
 
 def descending(values: np.ndarray) -> np.ndarray:

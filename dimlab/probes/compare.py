@@ -12,8 +12,7 @@ import numpy as np
 from dimlab.clusters import cluster_ids
 from dimlab.devices import hold
 from dimlab.given import RepresentationLike, as_representation
-from dimlab.kernels.correlation import permutation_of
-from dimlab.kernels.rounding import spread_floor
+from dimlab.kernels.correlation import permutation_of, standardised
 from dimlab.kernels.similarity import (
     centred_products,
     hilbert_schmidt,
@@ -448,12 +447,12 @@ def _matchings(
     elif len(splits[base]) > _MOST_MATCHED:
         rng = np.random.default_rng(seed)
         rows = np.sort(rng.choice(len(splits[base]), _MOST_MATCHED, replace=False))
-    target = _unit(splits[base].features[rows], splits[base].eps)
+    target = standardised(splits[base].features[rows], splits[base].eps)
     found: dict[str, Any] = {"partner": {}, "match": {}, "match_null": {}}
     for index, name in enumerate(names):
         if index == base or not paired[index]:
             continue
-        mine = _unit(splits[index].features[rows], splits[index].eps)
+        mine = standardised(splits[index].features[rows], splits[index].eps)
         found["partner"][name], found["match"][name] = _matched(mine, target)
         rng = np.random.default_rng(seed)
         chance = [
@@ -469,12 +468,3 @@ def _matched(mine: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarr
     partner = matched_dimensions(correlation)
     match = np.abs(correlation[np.arange(len(partner)), np.maximum(partner, 0)])
     return partner, np.where(partner < 0, np.nan, np.minimum(match, 1.0))
-
-
-def _unit(features: np.ndarray, eps: float) -> np.ndarray:
-    """Columns of mean 0 and norm 1; those that do not vary are zero."""
-    centred = features.astype(np.float64) - features.mean(axis=0, dtype=np.float64)
-    norms = np.linalg.norm(centred, axis=0)
-    least = spread_floor(np.abs(features).max(axis=0).astype(np.float64), eps)
-    varies = norms > np.sqrt(len(features)) * least
-    return np.divide(centred, norms, out=np.zeros_like(centred), where=varies)
