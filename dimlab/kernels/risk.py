@@ -31,7 +31,7 @@ class RiskTerms:
     within: np.ndarray  # E |f - mu_y|^2
     total: np.ndarray  # E |f - E f|^2
     view_within: np.ndarray  # E |f+ - mu_y|^2
-    n_classes: int
+    n_classes: np.ndarray
     # (M,) or (M, W): E log sum of exp(f.f_j) over the drawn negatives, one a number of negatives
     log_negatives: np.ndarray
     # share of samples whose anchor and positive have the largest product with the same class mean;
@@ -116,10 +116,10 @@ def risk_terms(
         "view_within": (g - own).square().sum() / n,
         "log_negatives": losses.mean(0),
         "agreement": sums[3],
+        "n_classes": torch.tensor(len(counts)),
         "negatives": losses.T + shares,
     }
-    arrays = {name: value.cpu().numpy() for name, value in found.items()}
-    return RiskTerms(n_classes=len(counts), **arrays)
+    return RiskTerms(**{name: value.cpu().numpy() for name, value in found.items()})
 
 
 def _log_sums(
