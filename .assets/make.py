@@ -171,7 +171,7 @@ def photograph(page: Path, picture: Path) -> None:
 def draw(run: Run, folder: str) -> None:
     """Draw every figure of the results that a run kept."""
     from dimlab.report import write_result
-    from dimlab.result import load_result
+    from dimlab.result_file import load_result
 
     for path in (ASSETS / run.folder).glob("*.result.npz"):
         write_result(folder, path.name.partition(".")[0], load_result(path))

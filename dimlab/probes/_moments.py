@@ -41,8 +41,8 @@ _SHARED = {
     "n_blocks": """int
     Blocks of the jackknife, >= 2; ignored for moments, which have theirs.""",
     "clusters": """str or ndarray of shape (N,), optional
-    Which rows belong together (name of a factor, or one value a row): they are dealt to blocks, and
-    permuted, as wholes. By default rows are independent.""",
+    Which rows belong together (name of a factor, or one value a row): they are drawn, permuted,
+    dealt to blocks and left out as wholes. By default rows are independent.""",
     "seed": """int
     Deals samples to blocks, and draws what is drawn.""",
     "device": """str

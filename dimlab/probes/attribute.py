@@ -293,19 +293,14 @@ def attribute(
     the label is one intercept a class and phi a restricted cubic spline with knots at the 5, 27.5,
     50, 72.5 and 95 % quantiles, so of 4 columns (a factor of fewer than 5 different values has one
     column less than values), two harmonics, or one column a category. Splines are linear beyond the
-    outer knots, and constant beyond the values that they were fitted to. So a factor that merely
-    follows the label explains nothing. A factor of whose phi the label leaves less than 1 % of the
-    variance is not identifiable.
-
-    ``partial_effect`` is the same beside the label and all other identifiable factors: a factor
-    that merely follows another one explains nothing more. Where all these leave less than 1 % of
-    its variance it is NaN.
+    outer knots, and constant beyond the values that they were fitted to. A factor of whose phi the
+    label (for ``partial_effect``: and the other factors) leaves less than 1 % of the variance is
+    not identifiable.
 
     P-values: the F statistic of phi given the label against permutations within classes [1]_, the
     same for all dimensions, whose studentised nulls are pooled; for partial effects the residuals
     of the model without the factor are permuted [2]_. q-values over all dimensions and factors
-    [3]_; a pair whose effect out of fold is 0 is never found. The label's effect is given the
-    identifiable factors: the others are functions of it.
+    [3]_; a pair whose effect out of fold is 0 is never found.
 
     Clusters share a fold. A factor of whose variance less than a tenth lies within clusters is
     tested on their means: clusters change places, among those of equal label where labels are

@@ -12,6 +12,7 @@ from dimlab.clusters import cluster_ids, warning_of_copies
 from dimlab.devices import hold
 from dimlab.given import RepresentationLike, as_representation
 from dimlab.mask import DimensionMask
+from dimlab.probes._moments import documented_of_rows
 from dimlab.probes._reading import basis_of, sample_of
 from dimlab.probes._risk import (
     AGREEMENT,
@@ -336,6 +337,7 @@ def verdict(bound: RiskBound) -> Verdict | None:
     )
 
 
+@documented_of_rows
 def bound_risk(
     representation: RepresentationLike,
     *,
@@ -367,15 +369,6 @@ def bound_risk(
         Draws of samples for the intervals, >= 2.
     n_permuted : int, default=99
         Masks of the same weights on random dimensions, >= 1, among which the learned one is placed.
-    clusters : str or ndarray of shape (N,), optional
-        Which rows belong together: the name of a factor, or a value a row. They are drawn, and left
-        out, as wholes.
-    seed : int, default=0
-        Draws samples, negatives (the same for all masks) and the permuted mask; >= 0.
-    device : str, default="cpu"
-        Where products are taken, in float64.
-    progress : callable, optional
-        Called as ``progress(done, total)`` over anchors of all masks.
 
     Returns
     -------
@@ -395,8 +388,7 @@ def bound_risk(
 
     Notes
     -----
-    Rows are masked and divided by their norm (a row of zeros stays one: nothing below needs norm 1,
-    only norms of at most 1) and by sqrt(temperature), so ``|f| <= 1 / sqrt(temperature)``.
+    Rows are masked, divided by their norm (a row of zeros stays one) and by sqrt(temperature).
 
     Proved, with class shares p_k, class means mu_k of f, means E over samples and j over all N::
 
@@ -413,16 +405,16 @@ def bound_risk(
         L_NCE(M) = -E f.f+ + E log sum_m exp(f.f_m),   L_CE = -E f.mu_y + E log sum_k exp(f.mu_k)
         L_NCE(M) - |f| sqrt(V) - |f|^2 V/2  <=  L_CE + log(M/K)  <=  L_NCE(M) + |f| sqrt(V)
 
-    where ``|f|`` is 1 over the root of the temperature: at 1 it is the form of [1]_. This is not
-    the paper's [2]_ verbatim theorem, which was not available. It may fail on a sample; that is
-    reported, never raised. It assumes equally likely classes, and labels that both views share.
-    Masked and unmasked bounds bound different risks: look at ``cross_entropy`` too.
+    where ``|f|`` is 1 over the root of the temperature: at 1 it is the form of [1]_. This is not the
+    paper's [2]_ verbatim theorem, which was not available. It assumes equally likely classes, and
+    labels that both views share; where it fails on a sample, that is reported. Masked and unmasked
+    bounds bound different risks: look at ``cross_entropy`` too.
 
-    The inequality is checked on the sample (``in_sample``), in which every row helps to make the
-    mean of its class and meets itself among the f_j: V is K/N too small there, and at low
-    temperatures an anchor's product with itself rules NCE_inf and J. ``values`` are estimates for
-    the population: a row, or its whole cluster, is left out of the means that it is compared with;
-    the bias of logarithms of sums is subtracted to first order. The gap may then exceed its bound.
+    In the sample (``in_sample``) every row helps to make the mean of its class and meets itself
+    among the f_j: V is K/N too small, and at low temperatures the anchor itself rules NCE_inf and
+    J. In ``values``, estimates for the population, a row, or its whole cluster, is left out of the
+    means that it is compared with, and the bias of logarithms of sums is taken off to first order;
+    the gap may then exceed its bound.
 
     Intervals: draws of rows or clusters move each row's influence on the estimates, the deviations
     enlarged by sqrt(n / (n - 1)), n the rows or clusters of a class; view agreement has Wilson's

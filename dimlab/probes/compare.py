@@ -285,10 +285,9 @@ def compare(
 
     CKA [1]_ of linear kernels, debiased [2]_: the plain one nears 1 for any two representations
     with D well above N. Procrustes: nuclear norm of the cross-product over both Frobenius norms.
-    Dimensions are matched one to one so that their summed absolute correlation is largest; chance
-    alone gives matches above 0. ``match_null`` is the null of the maximum over dimensions [3]_, so
-    that in 95 % of the comparisons no unrelated dimension lies above it. At most 20,000 samples,
-    drawn at random, are matched on (all of them where there are clusters).
+    Dimensions are matched so that their summed absolute correlation is largest, on at most 20,000
+    samples drawn at random (all of them where there are clusters); ``match_null`` is the null of
+    the maximum over dimensions [3]_.
 
     Differences: intervals recovered from those of both values [4]_, with the correlation of the
     jackknife's deviations where samples are the same.

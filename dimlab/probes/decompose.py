@@ -240,14 +240,13 @@ def decompose(
     samples' means, whitened by that of views around them plus 1e-4 on its diagonal; 1e-7 is added
     to the shares of the eigenvalues. ``effective_rank`` offers the definitions that others publish.
 
-    Intervals: delete-a-block jackknife; on the scale of the entropy for the effective rank, of
-    reciprocals for the participation ratio and the stable rank. They are those of the ``corrected``
-    values, which lack the bias that falls as 1 / N. In simulations they cover the truth in 0.90 to
-    1.00 of the cases, but for the statistics named in ``doubtful``: all ranks where N < 8 D, or
-    where tails are heavy (kurtosis above 3.8 and N below 250 times the kurtosis: down to 0.76
-    there); the stable rank and the condition number where the largest or the smallest singular
-    value is not told apart from its neighbour; the exponent where N is below 30 D times a third of
-    the kurtosis, or the fitted values (or the lower half of them) hardly fall.
+    Intervals: delete-a-block jackknife on a scale where the bias falls as 1 / N (entropy,
+    reciprocals). In simulations they cover the truth in 0.90 to 1.00 of the cases, but for the
+    statistics named in ``doubtful``: all ranks where N < 8 D, or where tails are heavy (kurtosis
+    above 3.8 and N below 250 times the kurtosis: down to 0.76 there); the stable rank and the
+    condition number where the largest or the smallest singular value is not told apart from its
+    neighbour; the exponent where N is below 30 D times a third of the kurtosis, or the fitted
+    values (or the lower half of them) hardly fall.
 
     References
     ----------

@@ -304,10 +304,10 @@ def find_redundancy(
     eigendecomposition; a dimension with a component of more than 1e-8 in an eigenvector whose
     eigenvalue is <= D eps (largest eigenvalue) is a sum of others: R^2 = 1.
 
-    With N < 20 D chance alone makes R^2 large. ``r_squared_null`` says how large: for independent
-    Gaussian dimensions R^2 follows the Beta distribution with (D - 1) / 2 and (N - D) / 2, of which
-    the quantile at 1 - 0.05 / D is taken; where tails are heavy, or rows come in clusters, it is
-    the largest R^2 of 19 permutations of every column.
+    With N < 20 D chance alone makes R^2 large: for independent Gaussian dimensions it follows the
+    Beta distribution with (D - 1) / 2 and (N - D) / 2, of which the quantile at 1 - 0.05 / D is
+    taken; where tails are heavy, or rows come in clusters, the null is the largest R^2 of 19
+    permutations of every column.
 
     Groups: average linkage on ``1 - |r|``. Their stability [2]_ is that of random halves of
     the samples: with half the samples, groups that only just merged fall apart.
