@@ -405,10 +405,10 @@ def bound_risk(
         L_NCE(M) = -E f.f+ + E log sum_m exp(f.f_m),   L_CE = -E f.mu_y + E log sum_k exp(f.mu_k)
         L_NCE(M) - |f| sqrt(V) - |f|^2 V/2  <=  L_CE + log(M/K)  <=  L_NCE(M) + |f| sqrt(V)
 
-    where ``|f|`` is 1 over the root of the temperature: at 1 it is the form of [1]_. This is not the
-    paper's [2]_ verbatim theorem, which was not available. It assumes equally likely classes, and
-    labels that both views share; where it fails on a sample, that is reported. Masked and unmasked
-    bounds bound different risks: look at ``cross_entropy`` too.
+    where ``|f|`` is 1 over the root of the temperature: at 1 it is the form of [1]_. This is not
+    the paper's [2]_ verbatim theorem, which was not available. It assumes equally likely classes,
+    and labels that both views share; where it fails on a sample, that is reported. Masked and
+    unmasked bounds bound different risks: look at ``cross_entropy`` too.
 
     In the sample (``in_sample``) every row helps to make the mean of its class and meets itself
     among the f_j: V is K/N too small, and at low temperatures the anchor itself rules NCE_inf and
