@@ -92,6 +92,8 @@ def setup(app):
     def read(app, name, source):
         if name == "evidence":
             text = (ROOT / "analyses" / "README.md").read_text(encoding="utf-8")
+            # other pages of that folder are no pages of the site
+            text = re.sub(r"\[([^]]*)\]\(([^)]*\.md)\)", r"\1 (`analyses/\2`)", text)
             source[0] = re.sub(r"\]\((?!https?:|#)", "](../analyses/", text)
 
     app.connect("source-read", read)

@@ -66,6 +66,7 @@ def draw(kept: dict[str, Any], figure: Figure) -> None:
         ax.errorbar(row["gain"], 0.3 * top, fmt="o", color=ORANGE, capsize=3, label="honest best",
                     xerr=[[row["gain"] - row["low"]], [row["high"] - row["gain"]]])  # fmt: skip
         ax.set_yticks([])
+        ax.locator_params(axis="x", nbins=4)
         if line == 0:
             ax.set_title(f"{row['drop']:g} dropped", fontsize="small", loc="left")
         if column == 0:

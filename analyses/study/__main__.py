@@ -1,4 +1,4 @@
-"""Write the table of verdicts: ``python analyses/study``."""
+"""Write the table of verdicts and its pages: ``python analyses/study``."""
 
 import sys
 from pathlib import Path

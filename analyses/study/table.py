@@ -1,4 +1,7 @@
-"""The table of verdicts in ``analyses/README.md``, made of the results that are kept."""
+"""The table of verdicts in ``analyses/README.md``, and a page for each claim beside its numbers.
+
+All of it is made of the results that are kept.
+"""
 
 from __future__ import annotations
 
@@ -21,25 +24,28 @@ from study.sweep import AUGMENTATION
 BEGIN, END = "<!-- verdicts -->", "<!-- end of verdicts -->"
 _NEEDED = ("claim", "script", "size", "seeds", "data", "seconds", "environment")
 _HEAD = (
-    "claim", "verdict", "effect with 95 % interval", "smallest effect", "seeds", "data", "figure",
-    "command",
+    "claim", "verdict", "effect with 95 % interval", "smallest effect", "seeds", "data", "more",
 )  # fmt: skip
 
 
 def verdict_table(folder: Path) -> str:
-    """Make the table, and the parts below it, of the results in a folder."""
-    results = [
-        _result_in(path)
-        for path in sorted((folder / RESULTS).glob("*.json"))
-        if path.name != SEARCH
-    ]
-    lines = [*_head(_HEAD), *(_row(_cells(each)) for each in results)]
-    for each in results:
-        lines += ["", *_section(each)]
+    """Make the table of the results in a folder, one row a claim."""
+    return "\n".join([*_head(_HEAD), *(_row(_cells(each)) for each in _results_in(folder))])
+
+
+def pages(folder: Path) -> dict[Path, str]:
+    """Make the page of every result, with all parts of its verdict, and that of the search."""
+    made = {folder / RESULTS / f"{each['stem']}.md": _section(each) for each in _results_in(folder)}
     searched = folder / RESULTS / SEARCH
     if searched.is_file():
-        lines += ["", *_search_section(json.loads(searched.read_text(encoding="utf-8")))]
-    return "\n".join(lines)
+        found = json.loads(searched.read_text(encoding="utf-8"))
+        made[searched.with_suffix(".md")] = _search_section(found)
+    return {path: "\n".join(lines) + "\n" for path, lines in made.items()}
+
+
+def _results_in(folder: Path) -> list[dict[str, Any]]:
+    paths = sorted((folder / RESULTS).glob("*.json"))
+    return [_result_in(path) for path in paths if path.name != SEARCH]
 
 
 def _result_in(path: Path) -> dict[str, Any]:
@@ -98,8 +104,7 @@ def _cells(result: dict[str, Any]) -> list[str]:
     return [
         f"[{result['claim']}]({script})", answer, _number(judgement),
         f"{judgement.smallest_effect:g}", str(judgement.n_seeds), result["data"],
-        f"[figure]({RESULTS}/{stem}.svg), [numbers]({RESULTS}/{stem}.json)",
-        f"`python analyses/{script} --{result['size']}`",
+        f"[all parts]({RESULTS}/{stem}.md)",
     ]  # fmt: skip
 
 
@@ -108,7 +113,10 @@ def _section(result: dict[str, Any]) -> list[str]:
     needed = "" if judgement.n_needed is None else f" {judgement.n_needed} seeds would decide it."
     seeds = ", ".join(map(str, result["seeds"]))
     lines = [
-        f"### {result['claim']}", "",
+        f"# {result['claim']}", "",
+        f"Made by `python analyses/{result['script']} --{result['size']}`: the "
+        f"[script](../{result['script']}), its [numbers]({result['stem']}.json).", "",
+        f"![{result['claim']}]({result['stem']}.svg)", "",
         f"**{judgement.answer}**: {_number(judgement)}.{needed} Seeds {seeds}; {result['data']}; "
         f"{result['seconds'] / 60:.0f} minutes of one thread ({_machines(result)})."
         f"{_outdated(result)}",
@@ -127,7 +135,7 @@ def _section(result: dict[str, Any]) -> list[str]:
 def _search_section(found: dict[str, Any]) -> list[str]:
     """Tabulate what each family's search chose, and how much its eight configurations differ."""
     lines = [
-        "### What the search chose, and how much the choice matters", "",
+        "# What the search chose, and how much the choice matters", "",
         f"kNN accuracy on the {found['split']} split of {found['data']} after {found['steps']:,} "
         f"steps, seed {found['seed']}, masked where a mask is learned; {found['seconds'] / 60:.0f} "
         f"minutes ({_machine(found)}). The last column is Spearman's correlation of accuracy and "
@@ -173,15 +181,17 @@ def _varied(knob: str, varied: dict[str, Any]) -> str:
     )
 
 
-def write_verdict_table(folder: Path) -> Path:
-    """Write the table between its two marks in the folder's README."""
+def write_verdict_table(folder: Path) -> list[Path]:
+    """Write the table between its two marks in the folder's README, and the pages."""
     readme = folder / "README.md"
     if not readme.is_file():
         raise FileNotFoundError(f"folder must have a README.md; got {folder}.")
     text = with_table(readme.read_text(encoding="utf-8"), verdict_table(folder))
-    with replacing(readme) as path:
-        path.write_text(text, encoding="utf-8")
-    return readme
+    made = {readme: text, **pages(folder)}
+    for place, words in made.items():
+        with replacing(place) as path:
+            path.write_text(words, encoding="utf-8")
+    return list(made)
 
 
 def with_table(text: str, table: str) -> str:
@@ -194,7 +204,7 @@ def with_table(text: str, table: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the table of the folder that the arguments name; return the exit code."""
+    """Write table and pages of the folder that the arguments name; return the exit code."""
     folder = Path(__file__).resolve().parents[1]
     parser = argparse.ArgumentParser(prog="python analyses/study", description=__doc__)
     parser.add_argument(
@@ -206,7 +216,7 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     try:
         written = _judge(asked.folder) if asked.judge else []
-        written.append(write_verdict_table(asked.folder))
+        written += write_verdict_table(asked.folder)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

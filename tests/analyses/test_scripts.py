@@ -31,7 +31,7 @@ from study.analysis import (
 from study.compare import disagreements
 from study.figure import plot_judgement
 from study.judgement import Judgement
-from study.table import BEGIN, verdict_table, with_table
+from study.table import BEGIN, pages, verdict_table, with_table
 from study.table import main as write_table
 from tests.test_figure_layout import drawn, faults_of
 
@@ -190,10 +190,18 @@ def test_the_table_is_made_of_the_results():
     """`python analyses/study` writes it."""
     text = (FOLDER / "README.md").read_text()
     assert with_table(text, verdict_table(FOLDER)) == text
+    made = pages(FOLDER)
+    assert len(made) == len(NAMES) + 1
+    assert {path: path.read_text() for path in made} == made
+
+
+def test_the_page_is_short():
+    """Answer first, at most 1,500 words; what is long stands on pages of its own."""
+    assert len((FOLDER / "README.md").read_text().split()) <= 1500
 
 
 def test_numbers_in_what_it_amounts_to_are_those_of_the_results():
-    """What is written by hand above the table."""
+    """What is written by hand."""
 
     def rows_of(name):
         return pd.DataFrame(json.loads((FOLDER / RESULTS / f"{name}.json").read_text())["rows"])
@@ -203,7 +211,8 @@ def test_numbers_in_what_it_amounts_to_are_those_of_the_results():
         (part,) = (each for each in kept["parts"] if words in each["claim"])
         return part
 
-    text = " ".join((FOLDER / "README.md").read_text().partition("<!-- verdicts")[0].split())
+    pages = [(FOLDER / name).read_text() for name in ("why.md", "running.md")]
+    text = " ".join(" ".join(pages).split())
     part = part_of("redundancy_shrinks", "leaves as it was drawn")
     bounds = f"{part['effect']:+.4f} [{part['ci_low']:+.4f}, {part['ci_high']:+.4f}]"
     assert f"below the smallest effect even there ({bounds}, of interest from 0.02)" in text
@@ -234,6 +243,16 @@ def test_numbers_in_what_it_amounts_to_are_those_of_the_results():
     assert f"{100 * gain.mean():.1f} points higher on validation in three seeds" in text
 
 
+def test_the_answer_counts_the_verdicts():
+    kept = [json.loads((FOLDER / RESULTS / f"{name}.json").read_text()) for name in NAMES]
+    answers = [each["verdict"]["answer"] for each in kept]
+    counts = [answers.count(each) for each in ("holds", "fails", "undecided")]
+    assert counts == [1, 5, 1]
+    assert {each["data"].partition("+")[0] for each in kept} == {"fashion-mnist"}
+    said = "one of seven claims holds, five fail and one is undecided"
+    assert said in " ".join((FOLDER / "README.md").read_text().split())
+
+
 def test_a_result_that_changes_makes_the_table_stale(tmp_path):
     verdict = judged("a > b", [0.1, 0.2], smallest_effect=0.01, unit="accuracy")
     result = {
@@ -246,7 +265,8 @@ def test_a_result_that_changes_makes_the_table_stale(tmp_path):
     path.write_text(json.dumps(result))
     before = verdict_table(tmp_path)
     assert "| [a > b](a.py) | **undecided** | +0.1500 [-0.4853, +0.7853] accuracy |" in before
-    assert "`python analyses/a.py --medium`" in before
+    assert "[all parts](results/a.md)" in before
+    assert "`python analyses/a.py --medium`" in pages(tmp_path)[tmp_path / RESULTS / "a.md"]
     other = judged("a > b", [0.1, 0.1], smallest_effect=0.01, unit="accuracy").to_dict()
     path.write_text(json.dumps(result | {"verdict": other}))
     assert verdict_table(tmp_path) != before
@@ -266,12 +286,12 @@ def test_what_was_trained_with_another_augmentation_says_so_and_is_not_compared(
     said = f"**Trained with version 1 of the augmentation** (now {VERSION}, see CHANGELOG.md)"
     for kept, outdated in ((now, False), (result, True), ({**result, "augmentation": 1}, True)):
         path.write_text(json.dumps(kept))
-        assert (said in verdict_table(tmp_path)) == outdated
+        assert (said in pages(tmp_path)[path.with_suffix(".md")]) == outdated
         assert ("**undecided** (to be run again)" in verdict_table(tmp_path)) == outdated
         assert _other_settings(kept, now) == ["augmentation"] * outdated
 
 
-def test_the_search_stands_below_the_verdicts(tmp_path):
+def test_the_search_has_a_page(tmp_path):
     tried = [
         {"accuracy": accuracy, "mask_learning_rate": rate}
         for accuracy, rate in ((0.9, 1.0), (0.8, 2.0), (0.5, 8.0))
@@ -293,7 +313,7 @@ def test_the_search_stands_below_the_verdicts(tmp_path):
         },
     }  # fmt: skip
     (tmp_path / RESULTS / SEARCH).write_text(json.dumps(search))
-    table = verdict_table(tmp_path)
+    (table,) = pages(tmp_path).values()
     assert "| joint | mask_learning_rate 1, meta_batch same | 0.9000 | 0.8000 | 0.5000 |" in table
     assert " | 0.2500 | -1.00 |" in table
     assert "| simclr |  | 0.7000 | 0.7000 | 0.7000 | 0.1000 |  |" in table
