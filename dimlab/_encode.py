@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from dimlab._loaders import encode_loader, evaluating, features_of, is_loader, recorded_of
 from dimlab._scratch import Store
 from dimlab.datasets.objects import as_images
-from dimlab.decoding import Slices, batches
+from dimlab.decoding import Slices, batches, say_left_out
 from dimlab.devices import check_device, hold
 from dimlab.images import ImageFiles, ImageSet, Recipe, asked_of, fit
 from dimlab.moments import N_BLOCKS, Moments
@@ -258,9 +257,17 @@ def encode_moments(
     if views:
         transforms = [apply for apply, _ in _drawn_views(checkpoint.config, images, 2, seed)]
     encoded = _encoded(embed, images, transforms, how)
-    batches = (tuple(each.cpu().numpy() for each in block) for _, block in encoded if block)
+    kept: list[np.ndarray] = []  # of the rows of this process, batch by batch
+
+    def blocks() -> Iterator[tuple[np.ndarray, ...]]:
+        for read, block in encoded:
+            kept.append(read)
+            if block:
+                yield tuple(each.cpu().numpy() for each in block)
+
     first_row = current_world().rows(len(images)).start
-    own = Moments.of(batches, n_blocks=n_blocks, seed=seed, first_row=first_row, device=device)
+    own = Moments.of(blocks(), n_blocks=n_blocks, seed=seed, first_row=first_row, device=device)
+    say_left_out(images.images, first_row + np.flatnonzero(~np.concatenate(kept)))
     return own.over_ranks()
 
 
@@ -407,11 +414,9 @@ def _encoded(
     # of this rank's rows, in order, behind those that are done
     mine = current_world().rows(len(images))
     rows_at = Slices(mine.start + done, mine.stop, how.batch_for(images.images.shape))
-    first, n_left_out = "", 0
     for rows, pixels, faults in batches(images.images, rows_at, range(len(rows_at))):
         kept = np.ones(len(rows), dtype=bool)
         kept[list(faults)] = False
-        first, n_left_out = first or next(iter(faults.values()), ""), n_left_out + len(faults)
         block: list[Tensor] = []
         if kept.any():
             batch = pixels[torch.from_numpy(kept)].to(how.device).float() / 255
@@ -422,12 +427,6 @@ def _encoded(
         done += len(rows)
         if how.progress is not None:
             how.progress(done, mine.stop - mine.start)
-    if n_left_out:
-        warnings.warn(
-            f"{n_left_out} of {len(images)} images could not be read and were left out. {first}",
-            UserWarning,
-            stacklevel=4,
-        )
 
 
 def _represent(
@@ -461,6 +460,7 @@ def _represent(
         raise Refusal("images must hold at least one that can be read; got none.")
     factors = [each for _, each in drawn]
     if not kept.all():
+        say_left_out(images.images, np.flatnonzero(~kept))
         meta["left_out"] = np.flatnonzero(~kept).tolist()
         images, features = images.take(kept), features[:, kept]
         factors = [{name: each[kept] for name, each in view.items()} for view in factors]

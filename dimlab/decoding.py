@@ -61,6 +61,8 @@ def decode(content: Any, name: str, recipe: Recipe) -> np.ndarray:
                     raise Refusal(f"mode {image.mode}")
                 upright = ImageOps.exif_transpose(image).convert("RGB")
                 return np.asarray(recipe.apply(upright)).transpose(2, 0, 1)
+        except FileNotFoundError as error:
+            raise Refusal(f"{name} must be an image file; got nothing there.") from error
         except (*DAMAGED, Image.DecompressionBombError) as error:
             raise Refusal(
                 f"{name} must be a whole image of 8 bits a channel; got a file that cannot be read "
@@ -162,6 +164,22 @@ def batches(
         if faults and not images.skip_bad:
             raise Refusal(f"{next(iter(faults.values()))} {SKIP}")
         yield rows, pixels, faults
+
+
+def say_left_out(images: np.ndarray | ImageFiles, left_out: np.ndarray) -> None:
+    """Count the rows that no process and no earlier call could read, and say why of the first."""
+    if len(left_out) == 0:
+        return
+    why = f"The first is image {left_out[0]}."
+    try:
+        images[int(left_out[0])]
+    except Refusal as error:
+        why = str(error)
+    warnings.warn(
+        f"{len(left_out)} of {len(images)} images could not be read and were left out. {why}",
+        UserWarning,
+        stacklevel=4,
+    )
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -240,9 +241,8 @@ class ImageFiles:
         whole = hashlib.sha256()
         for row in range(len(self)):
             content = self._content(row)
-            if isinstance(content, str):
-                with open(content, "rb") as file:
-                    content = file.read()
+            if isinstance(content, str):  # a file that is not there counts as an empty one
+                content = Path(content).read_bytes() if Path(content).is_file() else b""
             elif not isinstance(content, bytes):
                 content = np.ascontiguousarray(content).tobytes()
             whole.update(hashlib.sha256(content).digest())

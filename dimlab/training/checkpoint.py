@@ -354,7 +354,7 @@ def _check_data(data: Any) -> None:
     missing = [key for key in _DATA_KEYS if key not in data]
     if missing:
         raise KeyError(f"data has no {missing[0]!r}")
-    numbers = [data["n_images"], data["n_classes"], *data["shape"]]
+    numbers = [data["n_images"], data["n_classes"] + 1, *data["shape"]]  # no class: no labels
     texts = [data[name] for name in ("name", "folder", "split", "labels_hash")]
     whole = all(type(each) is int and each > 0 for each in numbers)
     if len(data["shape"]) != 3 or not whole or not all(isinstance(each, str) for each in texts):
