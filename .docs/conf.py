@@ -58,6 +58,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
 html_copy_source = False
+html_show_search_summary = False  # a browser may not fetch another page that is opened as a file
 html_context = {"default_mode": "auto"}
 html_sidebars = {"index": [], "getting-started": [], "tour": []}
 html_theme_options = {
