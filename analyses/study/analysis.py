@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from dimlab.io.files import replacing
 from dimlab.text import make_streams_readable
 from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import current_world, joined
+from dimlab.training.loop import TrainingStopped
 from study.compare import alike, disagreements
 from study.families import FAMILIES
 from study.judgement import Judgement
@@ -31,7 +33,7 @@ from study.search import (
     write_search,
     write_varied,
 )
-from study.sweep import AUGMENTATION, TRAINING, OutOfTime, Study
+from study.sweep import AUGMENTATION, TRAINING, OutOfTime, Study, stopping
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 EXPECTED, RESULTS, SEARCH = "expected", "results", "search.json"
 ROWS = "natural/rows.jsonl"  # finished runs of the natural size
 SIZES = ("small", "medium", "natural", "paper")
-_CHUNK = 45.0  # minutes
+_CHUNK, _PAPER_CHUNK = 45.0, 9.0  # minutes
 
 
 @dataclass(frozen=True)
@@ -140,12 +142,12 @@ def main(
     except OutOfTime as error:
         print(error, file=sys.stderr)
         code = 1
+    except (TrainingStopped, KeyboardInterrupt):
+        print("stopped; what is done is kept, and the same command goes on.", file=sys.stderr)
+        code = 1
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2 if isinstance(error, (ValueError, FileNotFoundError)) else 1
-    except KeyboardInterrupt:
-        print("stopped; what is done is kept, and the same command goes on.", file=sys.stderr)
-        code = 1
     raise SystemExit(code)
 
 
@@ -166,7 +168,12 @@ def _parser(analysis: Analysis) -> argparse.ArgumentParser:
         "--vary", choices=VARIED, help="change one knob of what the search chose, on validation"
     )
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder for runs, results")
-    parser.add_argument("--minutes", type=float, default=_CHUNK, help="after these no run begins")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help=f"after these ({_CHUNK:g}) no run "
+        f"begins; with --paper ({_PAPER_CHUNK:g}) a training is saved, too",
+    )
     parser.add_argument("--jobs", type=int, help="processes of one thread each")
     parser.add_argument("--seeds", type=int, help="how many, from 0")
     parser.add_argument("--data", help="another data set, as dimlab train takes it")
@@ -191,7 +198,7 @@ def _asked_for(study: Study, asked: argparse.Namespace) -> Study:
         raise ValueError(f"jobs must be >= 1; got {asked.jobs}.")
     if asked.out.exists() and not asked.out.is_dir():
         raise ValueError(f"out must be a folder; got {asked.out}, which is a file.")
-    if not asked.minutes > 0:
+    if not _minutes(asked) > 0:
         raise ValueError(f"minutes must be > 0; got {asked.minutes:g}.")
     others = ("seeds", "data", "encoder")
     changed = ", ".join(f"--{name}" for name in others if getattr(asked, name) is not None)
@@ -212,10 +219,17 @@ def _asked_for(study: Study, asked: argparse.Namespace) -> Study:
     return replace(
         study,
         folder=asked.out / "study",
-        until=float("inf") if together else time.monotonic() + 60 * asked.minutes,
+        until=float("inf") if together else time.monotonic() + 60 * _minutes(asked),
         quiet=asked.quiet or current_world().rank > 0,
         **changes,
     )
+
+
+def _minutes(asked: argparse.Namespace) -> float:
+    """Return after how many minutes to stop; a chunk of the paper's size is short."""
+    if asked.minutes is None:
+        return _PAPER_CHUNK if asked.size == "paper" else _CHUNK
+    return float(asked.minutes)
 
 
 def _searched(analysis: Analysis, asked: argparse.Namespace) -> Study:
@@ -252,7 +266,10 @@ def _search(analysis: Analysis, asked: argparse.Namespace) -> int:
 
 def _run(analysis: Analysis, asked: argparse.Namespace, device: str) -> int:
     study = replace(_asked_for(analysis.of_size(asked.size), asked), device=device)
-    result = analysis.result(study)
+    alone = asked.size == "paper" and current_world().size == 1
+    # a training of hours is stopped in its course, saved, and goes on with the same command
+    with stopping(_minutes(asked)) if alone else nullcontext():
+        result = analysis.result(study)
     if current_world().rank > 0:
         return 0
     judgement = Judgement.from_dict(result["verdict"])

@@ -33,11 +33,9 @@ import argparse
 import hashlib
 import importlib
 import os
-import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +63,7 @@ from study.sweep import (
     Study,
     content_hash,
     one_thread,
+    stopping,
     timed_rows,
     trained,
 )
@@ -91,10 +90,6 @@ _AGAIN = 30.0  # seconds until a process that finds nothing to begin looks again
 _TAKEN = "another process is at this run"
 _BANK = 10_000  # training images that vote along training
 _PIECES = 10  # points along training
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal came, or the minutes are over."""
 
 
 @dataclass(frozen=True)
@@ -359,27 +354,6 @@ class Maker:
 def say(words: str) -> None:
     """Write a line of the log, with the time."""
     print(time.strftime("%Y-%m-%d %H:%M:%S"), words, flush=True)
-
-
-@contextmanager
-def stopping(minutes: float) -> Iterator[None]:
-    """Stop after the minutes as a signal does; a training takes the signal and saves itself."""
-
-    def stop(*_: Any) -> None:
-        raise Stopped
-
-    def over(*_: Any) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, over)
-    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def main(arguments: list[str], base: Study | None = None) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,6 +46,10 @@ _TRAINERS: WeakKeyDictionary[Trainer, str] = WeakKeyDictionary()  # names that l
 
 class OutOfTime(InterruptedError):
     """The minutes are over; the message says how many runs are done, and how to go on."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal came, or the minutes are over."""
 
 
 @dataclass(frozen=True)
@@ -402,6 +408,27 @@ def one_thread(device: str) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+@contextmanager
+def stopping(minutes: float) -> Iterator[None]:
+    """Stop after the minutes as a signal does; a training takes the signal and saves itself."""
+
+    def stop(*_: Any) -> None:
+        raise Stopped
+
+    def over(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    before[signal.SIGALRM] = signal.signal(signal.SIGALRM, over)
+    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _hash(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 from dimlab.images import ImageSet
 from dimlab.planted import plant
 from dimlab.training.augment import VERSION
+from dimlab.training.checkpoint import load_checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import train
 from study import Study, judged, main
@@ -571,6 +573,58 @@ def test_what_is_not_reproduced_is_named_with_exit_code_3(tmp_path, capsys, monk
     result = json.loads((tmp_path / "o" / "a-small.json").read_text(), parse_constant=pytest.fail)
     assert result["verdict"]["ci_low"] is None
     assert Judgement.from_dict(result["verdict"]).ci_high == np.inf
+
+
+@pytest.mark.slow
+def test_the_paper_goes_on_from_where_its_minutes_ended(tmp_path, capsys, monkeypatch):
+    """Eight steps of the official configuration, ResNet-18, on a CPU, in two chunks."""
+    script = tmp_path / "a.py"
+    script.write_text("")
+    monkeypatch.setattr(sys.modules[__name__], "__file__", str(script))
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (24, 3, 8, 8), dtype=np.uint8)
+    images = ImageSet(pixels, np.arange(24) % 10, name="cifar10", split="train")
+    few = {"epochs": 0, "steps": 8, "schedule": "step", "batch_size": 8, "redundancy_width": 16}
+    few |= {"hidden": 16, "contrastive_width": 16, "trace_every": 1}
+    splits = dict.fromkeys(("train", "validation", "test"), images)
+    rung = []
+
+    def note(record):
+        if record["step"] == 3 and not rung:
+            rung.append(True)
+            signal.raise_signal(signal.SIGALRM)  # as when the minutes are over
+
+    def trainer(*given, **options):
+        return train(*given, sink=note, **options)
+
+    paper = replace(Study.paper(**few), seeds=(0,), data=splits, trainer=trainer)
+
+    def weights(checkpoint, images, device):
+        total = sum(float(each.double().sum()) for each in checkpoint.network.values())
+        return {"step": checkpoint.step, "total": total}
+
+    def run(study):
+        return study.table(study.runs("exact", hypergradient="finite_difference"), weights)
+
+    def judge(table):
+        return judged("x > 0", table["step"], smallest_effect=0.01, unit="x")
+
+    def called(folder):
+        asked = ["--paper", "--quiet", "--out", str(folder)]
+        sizes = Study.small(), Study.medium(), Study.natural(), paper
+        with pytest.raises(SystemExit) as stopped:
+            main("x > 0", run, judge, *sizes, arguments=asked)
+        return stopped.value.code
+
+    parts, whole = tmp_path / "parts", tmp_path / "whole"
+    assert called(parts) == 1
+    assert "stopped; what is done is kept, and the same command goes on." in capsys.readouterr().err
+    (kept,) = parts.rglob("checkpoint.pt")
+    assert 3 <= load_checkpoint(kept).step < 8
+    assert called(parts) == called(whole) == 0
+    rows = [json.loads((each / "a-paper.json").read_text())["rows"][0] for each in (parts, whole)]
+    assert rows[0]["step"] == 8
+    assert rows[0]["total"] == rows[1]["total"]
 
 
 def test_on_another_machine_seeds_are_drawn_anew(tmp_path):
