@@ -22,7 +22,8 @@ train = dimlab.Representation(features[:300], labels=labels[:300])
 test = dimlab.Representation(features[300:], labels=labels[300:])
 
 # %%
-# `find_redundancy` names groups of correlated dimensions, and `ablate` removes each group as one.
+# ``find_redundancy`` names groups of correlated dimensions, and ``ablate`` removes each group as
+# one.
 
 groups = dimlab.find_redundancy(train).groups
 single = dimlab.ablate(train, test, reader="ridge")

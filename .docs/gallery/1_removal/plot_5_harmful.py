@@ -3,7 +3,7 @@ Confirm harmful dimensions on new samples
 =========================================
 
 The dimension with the lowest importance always looks harmful, because it was selected for being
-lowest. `confirm_harmful` selects on one half of the test samples and tests on the other half.
+lowest. ``confirm_harmful`` selects on one half of the test samples and tests on the other half.
 Here two of twelve dimensions are harmful by construction: they agree with the class in the train
 split only, as a background does that changes with the place where the pictures were taken.
 """

@@ -26,6 +26,7 @@ scored = dimlab.random_masks(train, test, n_masks=200)
 scored.plot()
 
 # %%
-# The same comparison in numbers.
+# The same comparison in numbers. ``naive_gain`` is the gain of the best mask where it is selected
+# and judged on the same samples, and ``best_gain`` the gain on samples that did not select it.
 
-scored.summary()
+scored.to_frame()[["drop", "naive_gain", "best_gain", "ci_low", "ci_high"]]

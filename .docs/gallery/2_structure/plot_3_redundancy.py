@@ -3,7 +3,7 @@ Dimensions that repeat others
 =============================
 
 Thirty dimensions are made of ten sources: each source appears in three dimensions with some noise,
-and one of the 30 dimensions is constant. `find_redundancy` asks how much of each dimension the
+and one of the 30 dimensions is constant. ``find_redundancy`` asks how much of each dimension the
 others explain, and which dimensions form groups.
 """
 

@@ -24,7 +24,7 @@ for ax, (split, shown) in zip(axes, images.items(), strict=True):
     ax.set(xticks=[], yticks=[])
 
 # %%
-# `attribute` measures the share of each dimension's variance that the hue explains for images of
+# ``attribute`` measures the share of each dimension's variance that the hue explains for images of
 # the same digit, so that the agreement of hue and digit does not count.
 
 config = dimlab.TrainConfig.small()

@@ -2,7 +2,7 @@
 Remove a nuisance
 =================
 
-Knowing which dimensions carry the hue does not mean that dropping them helps. `erase` removes it
+Knowing which dimensions carry the hue does not mean that dropping them helps. ``erase`` removes it
 in several ways: it drops the dimensions that carry it, drops the principal components that carry
 it, or applies LEACE, a projection after which no linear classifier finds the factor. Each way is
 compared with dropping as many at random.

@@ -2,7 +2,7 @@
 Better than pixels, better than an untrained encoder?
 =====================================================
 
-An accuracy means little by itself. `evaluate_baselines` reads raw pixels, the encoder before
+An accuracy means little by itself. ``evaluate_baselines`` reads raw pixels, the encoder before
 training and the encoder after it with the same classifiers.
 """
 

@@ -2,8 +2,8 @@
 A mask over training
 ====================
 
-MetaMask learns a weight for each dimension. `follow` describes how the weights changed and whether
-they changed at all.
+MetaMask learns a weight for each dimension while the encoder is trained. ``follow`` describes
+whether the weights changed, and how.
 """
 
 import dataclasses
