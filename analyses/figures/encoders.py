@@ -126,6 +126,9 @@ def draw(kept: dict[str, Any], figure: Figure) -> None:
     for ax, title in zip(axes, titles, strict=True):
         ax.set_title(title, fontsize="small", loc="left")
         ax.grid(axis="x", lw=0.4, color=GREY, alpha=0.4)
+    for ax, most in zip(axes, (1, 64, 1, 1), strict=True):
+        ax.set_xlim(0, most)  # whole ranges: a narrow one would make little look like much
+    axes[2].set_xlim(0, 1.3 * max(row["mean_redundancy"][2] for row in rows))
     axes[0].set_xlabel("accuracy")
     axes[3].set_xlabel("share of variance")
 
