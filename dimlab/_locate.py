@@ -14,8 +14,7 @@ from dimlab._encode import Progress, embedding, encode, fitted, pixels_of
 from dimlab.kernels.blocks import blocks
 from dimlab.kernels.rounding import spread_floor
 from dimlab.refusals import Refusal
-from dimlab.result import Result
-from dimlab.text import plain
+from dimlab.result import Result, column, detail, entries, entry, scalar
 
 if TYPE_CHECKING:
     from dimlab.images import ImageSet
@@ -28,38 +27,6 @@ _ROWS = 512  # images summed at a time
 @dataclass(frozen=True, eq=False, repr=False)
 class Localisation(Result):
     """The n images of largest activation of each of d dimensions, and two maps of each.
-
-    Parameters
-    ----------
-    dimensions : ndarray of shape (d,), int
-        The dimensions asked for, in the order asked.
-    rows : ndarray of shape (d, n), int
-        Rows of the image set, largest activation first.
-    activations : ndarray of shape (d, n)
-        Activation of the dimension by each of these images.
-    occlusion : ndarray of shape (d, n, H, W), float32
-        Fall of the activation, original minus occluded, when a patch is covered: for each pixel the
-        mean over the patches that cover it. Positive: the place drives the dimension up.
-    gradient : ndarray of shape (d, n, H, W), float32
-        Absolute derivative of the activation by the pixel in [0, 1], summed over channels.
-    agreement : ndarray of shape (d, n)
-        Spearman's correlation of the *size* of the occlusion effect with the gradient, over
-        pixels. NaN where either does not vary.
-    images : ndarray of shape (d, n, C, H, W), uint8
-        The images.
-    labels : ndarray of shape (d, n), int
-        Their class ids.
-    class_names : tuple of str
-        One name a class, or empty.
-    mean_activation, std_activation : ndarray of shape (d,)
-        Mean and standard deviation over all N images; the latter is exactly 0 where the dimension
-        does not vary.
-    patch, stride : int
-        Side of the square patch and the step between patches, in pixels.
-    fill : str
-        What covers: ``mean`` or ``zero``.
-    n_samples : int
-        N, the images that the n were chosen from.
 
     References
     ----------
@@ -83,21 +50,40 @@ class Localisation(Result):
     ([1.0], 0.75, ['3'])
     """
 
-    dimensions: np.ndarray
-    rows: np.ndarray
-    activations: np.ndarray
-    occlusion: np.ndarray
-    gradient: np.ndarray
-    agreement: np.ndarray
-    images: np.ndarray
-    labels: np.ndarray
-    class_names: tuple[str, ...]
-    mean_activation: np.ndarray
-    std_activation: np.ndarray
-    patch: int
-    stride: int
-    fill: str
-    n_samples: int
+    dimensions: np.ndarray = detail("The dimensions asked for, in the order asked, shape (d,).")
+    rows: np.ndarray = detail("Rows of the image set, largest activation first, shape (d, n).")
+    activations: np.ndarray = detail("Activation by each of these images, shape (d, n).")
+    occlusion: np.ndarray = detail(
+        "Fall of the activation, original minus occluded, when a patch is covered: for each pixel "
+        "the mean over the patches that cover it, shape (d, n, H, W). Positive: the place drives "
+        "the dimension up."
+    )
+    gradient: np.ndarray = detail(
+        "Absolute derivative of the activation by the pixel in [0, 1], summed over channels, shape "
+        "(d, n, H, W)."
+    )
+    agreement: np.ndarray = detail(
+        "Spearman's correlation of the *size* of the occlusion effect with the gradient, over "
+        "pixels, shape (d, n). NaN where either does not vary."
+    )
+    images: np.ndarray = detail("The images, shape (d, n, C, H, W), uint8.")
+    labels: np.ndarray = detail("Their class ids, shape (d, n).")
+    class_names: tuple[str, ...] = detail("One name a class, or empty.")
+    mean_activation: np.ndarray = detail("Mean over all N images, shape (d,).")
+    std_activation: np.ndarray = detail(
+        "Standard deviation over them, shape (d,), exactly 0 where the dimension does not vary."
+    )
+
+    n_samples: int = scalar("N, the images that the n were chosen from.")
+
+    @entry
+    def n_images(self) -> int:
+        """Images shown of each dimension, n."""
+        return self.rows.shape[1]
+
+    patch: int = scalar("Side of the square patch, in pixels.")
+    stride: int = scalar("Step between patches, in pixels.")
+    fill: str = scalar("What covers: `mean` or `zero`.")
 
     def __len__(self) -> int:
         return len(self.dimensions)
@@ -134,7 +120,7 @@ class Localisation(Result):
         n_counted = counted.sum(axis=1)
         return np.where(n_counted > 0, shares / np.maximum(n_counted, 1), np.nan)
 
-    @property
+    @entry
     def border_area(self) -> float:
         """Share of the pixels that lie within a quarter of the side of the border."""
         return float(self._near_border.mean())
@@ -146,67 +132,41 @@ class Localisation(Result):
         near[height // 4 : height - height // 4, width // 4 : width - width // 4] = False
         return near
 
-    def to_frame(self) -> Any:
-        """Return one row a dimension and image.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``dimension, rank`` (from 1), ``row, label, class_name`` (empty: none),
-            ``activation, z_score`` (against all N images), ``peak_y, peak_x`` (pixel of the largest
-            fall, -1: none), ``agreement``.
-        """
-        import pandas as pd
-
+    @column
+    def of_images(self) -> dict[str, Any]:
+        """Each dimension with each of its images: class, activation, pixel of the largest fall."""
         labels = self.labels.ravel()
         names = [self.class_names[label] if self.class_names else "" for label in labels]
-        return pd.DataFrame(
-            {
-                "dimension": np.repeat(self.dimensions, self.rows.shape[1]),
-                "rank": np.tile(np.arange(1, self.rows.shape[1] + 1), len(self)),
-                "row": self.rows.ravel(),
-                "label": labels,
-                "class_name": names,
-                "activation": self.activations.ravel(),
-                "z_score": self.z_score.ravel(),
-                "peak_y": self.peak[..., 0].ravel(),
-                "peak_x": self.peak[..., 1].ravel(),
-                "agreement": self.agreement.ravel(),
-            }
-        )
+        return {
+            "dimension": np.repeat(self.dimensions, self.n_images),
+            "rank": np.tile(np.arange(1, self.n_images + 1), len(self)),
+            "row": self.rows.ravel(),
+            "label": labels,
+            "class_name": names,
+            "activation": self.activations.ravel(),
+            "z_score": self.z_score.ravel(),
+            "peak_y": self.peak[..., 0].ravel(),
+            "peak_x": self.peak[..., 1].ravel(),
+            "agreement": self.agreement.ravel(),
+        }
 
-    def summary(self) -> dict[str, Any]:
-        """Return the main numbers, ready for JSON.
-
-        Returns
-        -------
-        dict
-            Sizes and settings, and for each dimension its largest activation with the z-score, the
-            most frequent class among its images (of equals the lowest) and how many they are, the
-            border's share of the effect, and the mean agreement. What is not defined is None.
-        """
+    @entries
+    def of_dimensions(self) -> dict[str, Any]:
+        """Largest activation, commonest class, border share and agreement of each dimension."""
         z_score, border_share, each = self.z_score, self.border_share, {}
         for place, dimension in enumerate(self.dimensions):
             classes, counts = np.unique(self.labels[place], return_counts=True)
             known = self.agreement[place][~np.isnan(self.agreement[place])]
             commonest = int(classes[counts.argmax()])
             each[str(dimension)] = {
-                "largest_activation": float(self.activations[place, 0]),
-                "z_score": plain(z_score[place, 0]),
+                "largest_activation": self.activations[place, 0],
+                "z_score": z_score[place, 0],
                 "class": self.class_names[commonest] if self.class_names else commonest,
-                "n_of_class": int(counts.max()),
-                "border_share": plain(border_share[place]),
-                "agreement": plain(known.mean()) if len(known) else None,
+                "n_of_class": counts.max(),
+                "border_share": border_share[place],
+                "agreement": known.mean() if len(known) else None,
             }
-        return {
-            "n_samples": self.n_samples,
-            "n_images": self.rows.shape[1],
-            "patch": self.patch,
-            "stride": self.stride,
-            "fill": self.fill,
-            "border_area": self.border_area,
-            "dimensions": each,
-        }
+        return {"dimensions": each}
 
 
 def locate(
