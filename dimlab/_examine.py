@@ -13,6 +13,7 @@ from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.names import FILES, word_of
 from dimlab.probes import all_probes, needs_of
 from dimlab.probes._factors import notes_of, usable
+from dimlab.probes._reading import ReaderLike
 from dimlab.probes.erase import erase
 from dimlab.readers.base import name_of as name_of_reader
 from dimlab.refusals import Refusal
@@ -21,7 +22,6 @@ from dimlab.result import name_of
 
 Working = Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]]
 
-_NOT_ASKED = {"random_masks"}  # a question of its own, and long
 _SAID_IN_SUMMARY = {"ablate", "correlate", "decompose"}  # whose warnings need not be repeated
 _WORDS = {
     "train": "a train split",
@@ -47,7 +47,7 @@ def examine(
     in_distribution: Representation | None = None,
     trace: MaskTrace | None = None,
     mask: DimensionMask | None = None,
-    reader: str = "ridge",
+    reader: ReaderLike = "ridge",
     n_permutations: int = 1000,
     seed: int = 0,
     device: str = "cpu",
@@ -67,8 +67,9 @@ def examine(
         History of the mask: it is followed.
     mask : DimensionMask, optional
         The learned mask.
-    reader : {"ridge", "knn", "logistic"}, default="ridge"
-        Reader for ablation and confirmed harm; evaluated beside kNN and ridge.
+    reader : {"ridge", "knn", "logistic"} or reader, default="ridge"
+        Reader for ablation, confirmed harm and erasure; evaluated beside kNN and ridge. Random
+        masks are read by ridge regression; other readers erase 5 random subspaces in place of 20.
     n_permutations : int, default=1000
         Permutations of factors.
     seed : int, default=0
@@ -81,8 +82,8 @@ def examine(
     Returns
     -------
     dict of str to result
-        ``evaluation, ablation, harmful, correlation, spectrum, redundancy``; ``attribution``, where
-        there are factors to look at; with a trace ``mask_evolution``; with two views
+        ``evaluation, ablation, masked_scores, harmful, correlation, spectrum, redundancy``;
+        ``attribution``, where there are factors; with a trace ``mask_evolution``; with two views
         ``risk_bound``; results of other packages' probes by the names of their classes. Without
         labels ``correlation, spectrum, redundancy`` and ``mask_evolution``. Its attribute
         ``not_measured`` says in a sentence why a probe was left out, by the probe's name.
@@ -110,7 +111,7 @@ def examine(
     >>> split = Representation(features, labels=labels)
     >>> results = examine(split, split)
     >>> list(results)
-    ['evaluation', 'ablation', 'harmful', 'correlation', 'spectrum', 'redundancy']
+    ['evaluation', 'ablation', 'masked_scores', 'harmful', 'correlation', 'spectrum', 'redundancy']
     >>> results["ablation"].needed.tolist(), results["harmful"].confirmed.tolist()
     ([0], [])
     >>> results.not_measured["bound_risk"]
@@ -123,6 +124,7 @@ def examine(
     readers = {"knn": "knn", "ridge": "ridge"} | {name_of_reader(reader): reader}
     settings: dict[str, dict[str, Any]] = {
         "evaluate": {"readers": list(readers.values())},
+        "random_masks": {"reader": "ridge", "n_masks": 100},  # kNN takes minutes
         "correlate": {"n_draws": 50},
         "attribute": {"erased": None, "n_permutations": n_permutations},
     }
@@ -133,7 +135,7 @@ def examine(
     results = Examination()
     for name, probe in all_probes().items():
         parameters, needs = inspect.signature(probe).parameters, needs_of(probe)
-        if name in _NOT_ASKED or not _is_of_a_report(parameters, given):
+        if not _is_of_a_report(parameters, given):
             continue
         need = min(needs, key=lambda each: len(each - there))
         if need - there:
@@ -147,7 +149,14 @@ def examine(
             found = probe(**{key: each for key, each in known.items() if key in parameters})
             results[name_of(type(found))] = found
         if name == "attribute" and "attribution" in results:
-            _erase_leading(results, train, test, in_distribution, seed, enter)
+            own: dict[str, Any] = {
+                "reader": reader,
+                "in_distribution": in_distribution,
+                "seed": seed,
+            }
+            if name_of_reader(reader) != "ridge":  # has no closed form: minutes at 20 draws
+                own["n_random"] = 5
+            _erase_leading(results, train, test, enter, **own)
     return results
 
 
@@ -204,19 +213,12 @@ def _suited(name: str, results: Examination) -> Iterator[None]:
 
 
 def _erase_leading(
-    results: Examination,
-    train: Representation,
-    test: Representation,
-    in_distribution: Representation | None,
-    seed: int,
-    enter: Working,
+    results: Examination, train: Representation, test: Representation, enter: Working, **own: Any
 ) -> None:
     """Erase the leading factor of the samples, not of their views, where both splits have it."""
     factor = results["attribution"].leading_factor
     if factor is None or factor not in train.factors or factor not in test.factors:
         return
     with _suited("erase", results), enter(f"erase {factor}") as advance:
-        erasure = erase(
-            train, test, factor=factor, in_distribution=in_distribution, seed=seed, progress=advance
-        )
+        erasure = erase(train, test, factor=factor, progress=advance, **own)
         results["attribution"] = replace(results["attribution"], erasure=erasure)

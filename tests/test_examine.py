@@ -15,7 +15,7 @@ from dimlab.report import verdicts_of, write_report
 from dimlab.representation import Representation
 
 UNLABELLED = {"correlation", "spectrum", "redundancy"}
-OF_A_TASK = {"evaluation", "ablation", "harmful", *UNLABELLED}
+OF_A_TASK = {"evaluation", "ablation", "masked_scores", "harmful", *UNLABELLED}
 
 
 def split(n=60, d=4, *, seed=0, labels=True, **parts):
