@@ -172,6 +172,7 @@ class Inputs:
 
         if path not in self.encoders:
             source = self.source(path)
+            known["image_size"] = self.image_size
             with reading(), said_on_stderr(), _flags_are_of_encode(path, self.has_flags):
                 if source.value is None:
                     found = load_encoder(path, **known)

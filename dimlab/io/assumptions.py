@@ -67,9 +67,13 @@ def _of_named(match: Match, wanted: Wanted) -> Match:
     if name.startswith(TIMM):
         return _assuming(match, f"{name} is built with timm's own arguments for this name: heads, "
                          "activation, strides, pooling (--encoder-option NAME=VALUE)")  # fmt: skip
-    return _assuming(match, f"{name} is built with open_clip's own arguments for this name; "
-                     "features are the tower's output, as encode_image gives it; names that end "
-                     "in -quickgelu have another activation (--encoder NAME)")  # fmt: skip
+    said = "" if "force_quick_gelu" in dict(wanted.options) else ", its activation among them"
+    flag = "--encoder-option force_quick_gelu=true for OpenAI's" if said else "--encoder NAME"
+    return _assuming(
+        match,
+        f"{name} is built with open_clip's own arguments for this name{said} ({flag})",
+        "features are the tower's output, as encode_image gives it",
+    )
 
 
 def _of_convnet(match: Match) -> str | None:

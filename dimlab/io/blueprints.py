@@ -75,7 +75,8 @@ class Blueprint:
                     n_dimensions=self.width,
                 )
         if eps is not None:
-            for each in module.modules():
+            layers: list[Any] = list(module.modules())
+            for each in layers:
                 if isinstance(getattr(each, "eps", None), float):
                     each.eps = float(eps)
         return module.eval()

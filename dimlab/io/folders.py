@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import mmap
 import re
 from collections.abc import Mapping, Sequence
@@ -256,19 +257,34 @@ class _Pooled(Tower):
 
     def assume(self, images: Tensor) -> str:
         """Choose how to pool, where nobody has said it, and say so; refuse what cannot be."""
-        pooler = getattr(self.outputs(images), "pooler_output", None)
+        found = self.outputs(images)
+        pooler = getattr(found, "pooler_output", None)
         if self.pool == "cls" and not self.has_class:
             raise Misnamed(f"pool must be mean or pooler for {self.name}, without a class token.")
         if self.pool == "pooler" and pooler is None:
             raise Misnamed(f"pool must be cls or mean for {self.name}, without a pooler.")
+        self._check_mean(found)
         if self.pool is not None:
             return ""
         others = ["cls"] * self.has_class + ["mean"] + ["pooler"] * (pooler is not None)
         # BERT's pooler is left at random by self-supervised training
         self.pool = "pooler" if pooler is not None and not self.is_berts else others[0]
+        self._check_mean(found)
         words = {"pooler": "pooler_output", "cls": "the class token", "mean": "the mean of patches"}
         other = ", ".join(f"--pool {each}" for each in others if each != self.pool)
         return f"features are {words[self.pool]}" + (f" ({other})" if other else "")
+
+    def _check_mean(self, found: Any) -> None:
+        """Refuse a mean of tokens where some of them are no patches of a square image."""
+        tokens = getattr(found, "last_hidden_state", None)
+        if self.pool != "mean" or tokens is None or tokens.ndim != 3:
+            return
+        count = tokens.shape[1] - self.n_before
+        if math.isqrt(count) ** 2 != count:
+            raise Misnamed(
+                f"pool must be cls or pooler for {self.name}, whose {count} tokens are no square "
+                "of patches; got 'mean'."
+            )
 
 
 def _side(size: Any) -> Any:
@@ -338,8 +354,12 @@ def _loaded(
             kind = transformers.MODEL_MAPPING.get(type(config), None)
             kind = kind[0] if isinstance(kind, (list, tuple)) else kind
             if kind is None or kind.main_input_name != "pixel_values":
-                reads = "no model" if kind is None else kind.main_input_name
-                raise Misnamed(f"{what}; got {config.model_type}, which takes {reads}.")
+                reads = (
+                    "for which its AutoModel has no class"
+                    if kind is None
+                    else f"which takes {kind.main_input_name}"
+                )
+                raise Misnamed(f"{what}; got {config.model_type}, {reads}.")
             if pool == "projection":
                 projecting = getattr(transformers, f"{kind.__name__}WithProjection", None)
                 if projecting is None:

@@ -185,7 +185,8 @@ def load_encoder(
         "allow_partial": allow_partial, "allow_untrained": allow_untrained,
     }  # fmt: skip
     if os.fspath(path).startswith(TIMM):
-        return _fetched(os.fspath(path), pool, options_in(encoder_option), allow_untrained)
+        options = options_in(encoder_option)
+        return _fetched(os.fspath(path), pool, options, image_size, allow_untrained)
     path = Path(path)
     wanted_of(known).check()
     folder = folder_at(path)
@@ -270,7 +271,7 @@ def match_of(name: str, opened: Opened, wanted: Wanted) -> Match:
 
 def _say(name: str, assumed: Sequence[str]) -> None:
     for each in assumed:
-        warnings.warn(f"assumed: {each}, for {name}", UserWarning, stacklevel=4)
+        warnings.warn(f"assumed: {each}, for {name}.", UserWarning, stacklevel=4)
 
 
 def width_of(module: nn.Module, blueprint: Blueprint, recipe: Recipe) -> int:
@@ -286,7 +287,11 @@ def width_of(module: nn.Module, blueprint: Blueprint, recipe: Recipe) -> int:
 
 
 def _fetched(
-    name: str, pool: str | None, options: Mapping[str, Any], allow_untrained: bool
+    name: str,
+    pool: str | None,
+    options: Mapping[str, Any],
+    image_size: int | None,
+    allow_untrained: bool,
 ) -> LoadedEncoder:
     """Build a model of timm's with the weights that timm can fetch; without them on request."""
     from dimlab.io.inspecting import Inspection
@@ -309,6 +314,8 @@ def _fetched(
         module = blueprint.build()
     facts = {"encoder": name, "layout": "timm", "trained": is_trained, "why": why}
     recipe = recipe_of(blueprint, module)
-    module = Tower(module.eval(), name)
+    if image_size is not None:
+        recipe = Recipe.of("--image-size", size=image_size).over(recipe)
+    module = Tower(module.eval(), name).sized(image_size)
     width = width_of(module, blueprint, recipe)
     return LoadedEncoder(module, Inspection(name, "checkpoint", facts), width, None, recipe)

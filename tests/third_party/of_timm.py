@@ -1,5 +1,6 @@
 """Files and folders of timm, and official files with its names."""
 
+import argparse
 import copy
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from tests.third_party.cases import AS_TORCHVISION, CASES, SIZE, Case, Made, moved, saved
+from tests.third_party.cases import AS_TORCHVISION, CASES, SIZE, Case, Made, case, moved, saved
 
 OWN_ARGUMENTS = "built with timm's own arguments"
 HEADS, TOKEN = "heads, as most ViTs of width", "features are the class token"
@@ -243,6 +244,22 @@ of_timm(
 )
 
 
+@case(
+    "file of a ViT, larger images",
+    "timm",
+    flags={"encoder": "timm:vit_tiny_patch16_224", "image_size": 96},
+    assumes=(OWN_ARGUMENTS,),
+)
+def _sized(path: Path) -> Made:
+    import timm
+
+    made = moved(timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=SIZE))
+    path.mkdir()
+    saved(made, path / "a.pth")
+    made.set_input_size(img_size=(96, 96))
+    return Made(path / "a.pth", made, 96)
+
+
 def folder_of_timm(
     name: str, case_name: str, options: dict | None = None, size: int = SIZE, **how: Any
 ) -> None:
@@ -276,6 +293,27 @@ folder_of_timm(
 folder_of_timm(
     "vit_tiny_patch16_224", "folder of a mean-pooled ViT", _TINY | {"global_pool": "avg"}
 )
+
+
+@case("checkpoint of timm's CheckpointSaver, EMA", "timm", assumes=(OWN_ARGUMENTS,))
+def _saver(path: Path) -> Made:
+    import timm
+    from timm.utils import CheckpointSaver, ModelEmaV2
+
+    path.mkdir()
+    model = moved(timm.create_model("resnet26", num_classes=3))
+    averaged = ModelEmaV2(moved(copy.deepcopy(model), seed=2))
+    saver = CheckpointSaver(
+        model,
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        args=argparse.Namespace(model="resnet26", lr=0.1),
+        model_ema=averaged,
+        checkpoint_dir=str(path),
+        recovery_dir=str(path),
+    )
+    saver.save_checkpoint(1, metric=0.5)
+    averaged.module.reset_classifier(0)
+    return Made(path / "last.pth.tar", averaged.module)
 
 
 # Official files, in their authors' names ----------------------------------------------------------

@@ -1,7 +1,9 @@
 """Files of torchvision, open_clip and of scripts that train their models."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -139,42 +141,58 @@ of_torchvision(
 
 # open_clip ----------------------------------------------------------------------------------------
 
+OUTPUT = "features are the tower's output"
 TOWER = "built with open_clip's own arguments"
 
 
-def of_open_clip(name: str, case_name: str, *, folder: bool = False, **how: Any) -> None:
+def of_open_clip(
+    name: str, case_name: str, *, folder: bool = False, is_quick: bool = False, **how: Any
+) -> None:
     """A whole CLIP: a torch file of it, or a folder as open_clip pushes it."""
 
     def make(path: Path) -> Made:
         import open_clip
 
-        made = moved(open_clip.create_model(name, load_weights=False))
-        size = made.visual.image_size
+        model = open_clip.create_model(name, load_weights=False, force_quick_gelu=is_quick)
+        made, size = moved(model), model.visual.image_size
         path.mkdir(exist_ok=True)
         if folder:
-            open_clip.push_to_hf_hub.save_for_hf(
-                made, open_clip.get_tokenizer(name), open_clip.get_model_config(name), path
-            )
+            pushing = importlib.import_module("open_clip.push_to_hf_hub")
+            config = open_clip.get_model_config(name) | {"quick_gelu": is_quick}
+            tokenizer = SimpleNamespace(save_pretrained=lambda path: None)
+            pushing.save_for_hf(made, tokenizer, config, path, safe_serialization=True)
         else:
-            saved(
-                made,
-                path / "a.pt",
-                lambda state: {
-                    "epoch": 1,
-                    "state_dict": {f"module.{key}": each for key, each in state.items()},
-                },
-            )
-        return Made(
-            path if folder else path / "a.pt",
-            made.encode_image,
-            size if isinstance(size, int) else size[0],
-        )
+            saved(made, path / "a.pt", _inside("module.", epoch=1))
+        named = path if folder else path / "a.pt"
+        return Made(named, made.encode_image, size if isinstance(size, int) else size[0])
 
     CASES.append(Case(case_name, "open-clip-torch", make, **how))
 
 
-of_open_clip("RN50", "file of RN50, named", flags={"encoder": "open_clip:RN50"}, assumes=(TOWER,))
 of_open_clip(
-    "ViT-S-32", "file of ViT-S-32, named", flags={"encoder": "open_clip:ViT-S-32"}, assumes=(TOWER,)
+    "RN50", "file of RN50, named", flags={"encoder": "open_clip:RN50"}, assumes=(TOWER, OUTPUT)
+)
+of_open_clip(
+    "ViT-S-32",
+    "file of ViT-S-32, named",
+    flags={"encoder": "open_clip:ViT-S-32"},
+    assumes=(TOWER, OUTPUT),
 )
 of_open_clip("ViT-S-32", "file of ViT-S-32", refuses="open_clip:ViT-B-32-quickgelu for OpenAI's")
+of_open_clip(
+    "ViT-S-32",
+    "file of ViT-S-32 with QuickGELU, named",
+    is_quick=True,
+    flags={"encoder": "open_clip:ViT-S-32"},
+    assumes=(TOWER, OUTPUT),
+    wrong=True,
+)
+of_open_clip(
+    "ViT-S-32",
+    "file of ViT-S-32 with QuickGELU, said",
+    is_quick=True,
+    flags={"encoder": "open_clip:ViT-S-32", "encoder_option": ["force_quick_gelu=true"]},
+    assumes=(TOWER, OUTPUT),
+)
+of_open_clip("ViT-S-32", "folder of ViT-S-32", folder=True)
+of_open_clip("ViT-S-32", "folder of ViT-S-32 with QuickGELU", folder=True, is_quick=True)

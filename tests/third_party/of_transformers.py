@@ -155,6 +155,39 @@ of_transformers(
 )
 
 
+def sized(config: str, model: str, take: Callable[[Any], Any], **how: Any) -> None:
+    """A folder of an encoder of small images, whose position embeddings are interpolated."""
+
+    def make(path: Path) -> Made:
+        import transformers
+
+        made = moved(getattr(transformers, model)(getattr(transformers, config)(**_VIT)))
+        made.save_pretrained(path)
+
+        def features(images: torch.Tensor) -> torch.Tensor:
+            return take(made(pixel_values=images, interpolate_pos_encoding=True))
+
+        return Made(path, features, 96)
+
+    name = f"folder of {model}, larger images"
+    CASES.append(Case(name, "transformers", make, flags={"image_size": 96}, **how))
+
+
+sized("ViTConfig", "ViTModel", first, assumes=(CLS,))
+sized("CLIPVisionConfig", "CLIPVisionModel", pooler, assumes=(POOLER,))
+_NEXT = {"hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1], "image_size": SIZE}
+of_transformers("DINOv3ConvNextConfig", "DINOv3ConvNextModel", _NEXT, pooler, assumes=(POOLER,))
+of_transformers(
+    "DINOv3ConvNextConfig",
+    "DINOv3ConvNextModel",
+    _NEXT,
+    pooler,
+    flags={"pool": "mean"},
+    name="folder of DINOv3ConvNextModel, mean",
+    refuses="whose 5 tokens are no square of patches",
+)
+
+
 def whole_of(
     model: str,
     part: Callable[[Any], nn.Module],
@@ -173,7 +206,20 @@ def whole_of(
         tower = part(made)
         return Made(path, lambda images: take(tower(pixel_values=images)))
 
-    CASES.append(Case(f"folder of {model}", "transformers", make, **how))
+    name = how.pop("name", f"folder of {model}")
+    CASES.append(Case(name, "transformers", make, **how))
+
+
+class _Projecting(nn.Module):
+    """The image tower of a CLIP, and its projection."""
+
+    def __init__(self, made: Any) -> None:
+        super().__init__()
+        self.made = made
+
+    def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        hidden = self.made.vision_model(pixel_values=pixel_values).pooler_output
+        return self.made.visual_projection(hidden)
 
 
 def _mae(made: Any) -> nn.Module:
