@@ -37,7 +37,7 @@ _SPLIT = re.compile(
     rf"^(?:(?P<before>{_WORDS})[_.\-/](?P<rest>.+)|(?P<start>.+)[_.\-/](?P<after>{_WORDS}))$",
     re.IGNORECASE,
 )
-_SHARD = re.compile(r"^(.*[-_.])\d+((?:-of-\d+)?)$")
+_SHARD = re.compile(r"^(.*?[-_.])\d+((?:-of-(\d+))?)$")
 _PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 
 
@@ -130,10 +130,11 @@ def remark_on_shards(path: Path) -> str | None:
         return None
     pattern = f"{glob.escape(match[1])}*{match[2]}{path.suffix}"
     alike = [each for each in path.parent.glob(pattern) if _SHARD.match(each.stem)]
-    if len(alike) < 2:
+    n_files = max(len(alike), int(match[3] or 1))
+    if n_files < 2:
         return None
     return (
-        f"{path.name} is one of {len(alike)} files that are numbered alike, and is read alone. "
+        f"{path.name} is one of {n_files} files that are numbered alike, and is read alone. "
         f"'{path.with_name(pattern)}' names them all."
     )
 

@@ -197,6 +197,10 @@ def _memory() -> int:
     return machine if allowed == resource.RLIM_INFINITY else min(machine, allowed)
 
 
+class _HoldsObjects(Exception):
+    """An array is of Python objects, which only a pickle can hold."""
+
+
 @contextmanager
 def _refusing_damage(path: Path, what: str) -> Iterator[None]:
     """Turn whatever reading noise raises into one sentence."""
@@ -208,6 +212,11 @@ def _refusing_damage(path: Path, what: str) -> Iterator[None]:
         raise MemoryError(
             f"{path.name} must fit into the memory that this process may address; got "
             f"{path.stat().st_size / 1e9:.3g} GB, and less is left (ulimit -v)."
+        ) from error
+    except _HoldsObjects as error:
+        raise Refusal(
+            f"{path.name} must be a complete {what}; got an array of Python objects, which may "
+            "hold code. Save text as array.astype(str)."
         ) from error
     except (SafetensorError, *DAMAGED) as error:
         raise Refusal(
@@ -266,7 +275,7 @@ def _header_of(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     }[version if version[0] < 3 else (2, 0)]
     shape, is_fortran, dtype = read_header(file)
     if dtype.hasobject:
-        raise Refusal("an array of Python objects")
+        raise _HoldsObjects
     return shape, is_fortran, dtype
 
 

@@ -351,6 +351,12 @@ def test_python_objects_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="Python objects"):
         load_features(tmp_path / "a.npy")
+    names = np.array(["ant", "bee", "ant"], dtype=object)
+    np.savez(tmp_path / "b.npz", features=np.eye(3), labels=names)
+    with pytest.raises(ValueError, match=r"may hold code\. Save text as array\.astype\(str\)\.$"):
+        load_features(tmp_path / "b.npz")
+    np.savez(tmp_path / "b.npz", features=np.eye(3), labels=names.astype(str))
+    assert load_features(tmp_path / "b.npz").labels.tolist() == [0, 1, 0]
     torch.save({"features": range(3)}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="runs no code from a file"):
         load_features(tmp_path / "a.pt")

@@ -239,6 +239,14 @@ def test_shards_are_read_by_a_pattern_and_one_alone_is_remarked_on(ending, tmp_p
     assert "numbered alike" not in dimlab("decompose", *every, "--json")[2]
 
 
+@pytest.mark.parametrize("there", [1, 4])
+def test_one_shard_that_says_of_how_many_is_remarked_on(there, tmp_path):
+    for number in range(there):
+        np.save(tmp_path / f"part-{number:05d}-of-00004.npy", FEATURES)
+    with pytest.warns(UserWarning, match=r"is one of 4 files .*part-\*-of-00004.npy' names them"):
+        load_features(tmp_path / "part-00000-of-00004.npy")
+
+
 def test_shards_that_do_not_fit_are_refused(tmp_path):
     np.save(tmp_path / "f-0.npy", FEATURES)
     np.save(tmp_path / "f-1.npy", FEATURES[:, :2])
