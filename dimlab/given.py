@@ -16,6 +16,7 @@ from dimlab.representation import Representation
 
 # An array, a tensor or a DataFrame (N, D); a pair of one and labels (N,); named columns.
 RepresentationLike = Any
+RowsLike = Any  # the same, or moments: commands of such probes take several files
 
 
 def as_representation(given: RepresentationLike, name: str = "representation") -> Representation:
@@ -43,7 +44,7 @@ def as_representations(**given: RepresentationLike | None) -> list[Representatio
     return aligned(*(as_representation(each, name) for name, each in there.items()))
 
 
-def as_rows(given: RepresentationLike) -> Representation | Moments:
+def as_rows(given: RowsLike) -> Representation | Moments:
     """Return what a probe takes that needs moments only."""
     return given if isinstance(given, Moments) else as_representation(given)
 

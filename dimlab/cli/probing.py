@@ -163,7 +163,7 @@ def _kind(function: Callable[..., Any], leading: list[str]) -> tuple[Callable[..
         return _trace, DATA
     if leading == ["representation"]:
         parts = f"{FEATURES} split views basis train masked {DATA}"
-        if "Moments" in str(inspect.signature(function).parameters[leading[0]]):
+        if "RowsLike" in str(inspect.signature(function).parameters[leading[0]]):
             return measure_parts, f"{parts} save_moments"
         return _one, f"{parts} max_queries"
     raise WrongType(

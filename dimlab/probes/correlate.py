@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.given import RepresentationLike, as_rows
+from dimlab.given import RowsLike, as_rows
 from dimlab.kernels import correlation as kernel
 from dimlab.kernels.collinearity import leaf_order
 from dimlab.kernels.reliability import caution_of_tails
@@ -200,7 +200,7 @@ class Correlation(_moments.OfRows):
 
 @_moments.documented_of_rows
 def correlate(
-    representation: RepresentationLike,
+    representation: RowsLike,
     *,
     within: bool = False,
     n_draws: int = 200,

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.given import RepresentationLike, as_rows
+from dimlab.given import RowsLike, as_rows
 from dimlab.kernels import spectra
 from dimlab.kernels.jackknife import Scale
 from dimlab.kernels.reliability import AMPLE, caution_of_tails, doubtful_statistics
@@ -187,7 +187,7 @@ def verdict(spectrum: Spectrum) -> Verdict:
 
 @_moments.documented_of_rows
 def decompose(
-    representation: RepresentationLike,
+    representation: RowsLike,
     *,
     centred: bool = False,
     fit_range: tuple[int, int] | None = None,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dimlab.cuts import held_out
-from dimlab.given import RepresentationLike, as_rows
+from dimlab.given import RowsLike, as_rows
 from dimlab.kernels import collinearity
 from dimlab.kernels.correlation import correlation_of
 from dimlab.moments import N_BLOCKS
@@ -254,7 +254,7 @@ def _listed(dimensions: np.ndarray) -> str:
 
 @documented_of_rows
 def find_redundancy(
-    representation: RepresentationLike,
+    representation: RowsLike,
     *,
     cut: float = 0.5,
     keep: float = 0.99,
