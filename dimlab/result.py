@@ -96,6 +96,8 @@ class Verdict:
         Which numbers would have given which answer.
     dimensions : tuple of int
         Dimensions that the answer concerns; empty where it concerns all or none.
+    good : {"no", "yes", ""}
+        The answer that speaks for the representation or its mask; empty: neither does.
     """
 
     question: str
@@ -103,6 +105,14 @@ class Verdict:
     because: str
     rule: str
     dimensions: tuple[int, ...] = ()
+    good: str = "no"
+
+    @property
+    def tone(self) -> str:
+        """``good``, ``bad`` or ``open``: undecided, or neither answer is better."""
+        if not self.good or self.answer == "undecided":
+            return "open"
+        return "good" if self.answer == self.good else "bad"
 
 
 class Result:

@@ -18,7 +18,9 @@ from dimlab.refusals import Refusal, WrongType
 
 FORMAT = "dimlab-result-1"
 SUFFIX = ".result.npz"
-OURS = ("dimlab.probes.", "dimlab.baselines", "dimlab.mask", "dimlab._locate")
+OURS = (
+    "dimlab.probes.", "dimlab.baselines", "dimlab.mask", "dimlab._locate", "dimlab.answers"
+)  # fmt: skip
 LOADED: dict[str, type] = {}  # classes of results, those of other packages too, by `path_of`
 
 

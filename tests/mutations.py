@@ -95,6 +95,12 @@ _of(
      "np.exp(scores - largest).mean(axis=0)", "test_log_loss_by_hand_and_without_overflow"),
 )
 _of(
+    "answers.py", "test_answers.py",
+    ("dimension_table", "if kinds[d] == UNDECIDED:", "if True:", "test_each_dimension_has_the_answer_that_was_planted"),
+    ("_dead", "set(ablation.constant.tolist())", "set()", "test_what_was_not_measured_gives_no_answer"),
+    ("_nuisances", "if word == NUISANCE:", "if word != NUISANCE:", "test_each_dimension_has_the_answer_that_was_planted"),
+)
+_of(
     "kernels/rank_one.py", "kernels/test_rank_one.py",
     ("leave_out_predictions", "mine * (winner - low), mine * (winner - high)",
      "mine * (winner - low), mine * (high - winner)", "test_scores_without_each_dimension_are_those_of_its_logits"),

@@ -49,7 +49,8 @@ def report(name: str, text: str) -> TyperCommand:
 
 
 def _report(values: dict[str, Any]) -> None:
-    from dimlab.report import redraw_report, verdicts_of, write_report
+    from dimlab.answers import ANSWERS, answers_of
+    from dimlab.report import in_words, redraw_report, verdicts_of, write_report
 
     sources, out, as_json = values["sources"], values["out"], values["as_json"]
     if values["check"]:
@@ -93,13 +94,19 @@ def _report(values: dict[str, Any]) -> None:
         provenance=recording(inputs, sources, splits)(),
         figure_format=values["figure_format"],
     )
-    verdicts = verdicts_of(results)
+    verdicts, answers = verdicts_of(results), answers_of(results)
     if as_json:
+        said = {} if answers is None else {"answers": answers.summary()}
         listed = [vars(each) for each in verdicts]
-        print_summary({"report": str(page), "verdicts": listed}, as_json=True)
+        print_summary({"report": str(page), **said, "verdicts": listed}, as_json=True)
         return
     for sentence in headline:
         console().print(sentence)
+    if answers is not None:
+        for kind in ANSWERS:
+            members = answers.dimensions_of(kind).tolist()
+            if members:
+                console().print(f"{kind} ({len(members)}): {in_words(members)}")
     for verdict in verdicts:
         console().print(f"- {verdict.question} {verdict.answer}. {verdict.because}")
     console().print(f"Open {page} (numbers beside it as CSV and JSON).")

@@ -1,5 +1,6 @@
 """Figures of results: each draws on the axes it is given, and computes no more than a sort."""
 
+from dimlab.figures.answers import plot_dimension_table
 from dimlab.figures.contents import (
     plot_attribution,
     plot_attribution_effects,
@@ -44,6 +45,7 @@ __all__ = [
     "plot_comparison",
     "plot_correlation",
     "plot_cumulative_ablation",
+    "plot_dimension_table",
     "plot_erasure",
     "plot_evaluation",
     "plot_harmful_dimensions",

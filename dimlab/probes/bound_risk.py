@@ -334,6 +334,7 @@ def verdict(bound: RiskBound) -> Verdict | None:
         f"[{variance[1]:+.4f}, {variance[2]:+.4f}].",
         "Yes: the interval of the change of the mean classifier's cross-entropy lies below 0; no: "
         "above; else undecided. A tighter bound alone decides nothing.",
+        good="yes",
     )
 
 

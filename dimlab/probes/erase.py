@@ -216,6 +216,7 @@ def verdict(erasure: Erasure) -> Verdict:
         f"[{change[1]:+.4f}, {change[2]:+.4f}] and R^2 of {erasure.factor} falls by {lost[0]:.3f} "
         f"[{lost[1]:.3f}, {lost[2]:.3f}].",
         rule,
+        good="",  # the same answer speaks for the removal and against the representation
     )
 
 

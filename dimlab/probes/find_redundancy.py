@@ -90,6 +90,12 @@ class Redundancy(OfRows):
             "duplicate": self.is_duplicate,
         }
 
+    explains_group: np.ndarray | None = per(
+        "dimension",
+        "Mean squared correlation with the other dimensions of the group; 0 where it is alone.",
+        column=False,
+        default=None,
+    )
     dead: np.ndarray = per("dimension", "Whether the dimension does not vary.")
     mean: np.ndarray = per("dimension", "Mean of each dimension: the constant, for a dead one.")
     order: np.ndarray = per(
@@ -364,6 +370,7 @@ def find_redundancy(
         **explained(rows, matrix),
         **by_chance(rows, cut, seed),
         group=group,
+        explains_group=_shared_within(matrix, group),
         cut=cut,
         group_stability=of_groups,
         stability=agreement,
@@ -382,6 +389,16 @@ def find_redundancy(
         caution=caution,
         **rows.said,
     )
+
+
+def _shared_within(matrix: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """Mean squared correlation (D,) of each dimension with the others of its group."""
+    shared = np.zeros(len(group))
+    for members in collinearity.groups_of(group):
+        squares = matrix[np.ix_(members, members)] ** 2
+        np.fill_diagonal(squares, 0.0)
+        shared[members] = squares.sum(axis=0) / max(len(members) - 1, 1)
+    return shared
 
 
 def _shortest(kept: np.ndarray, keep: float) -> int:

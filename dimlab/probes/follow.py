@@ -270,6 +270,7 @@ def verdict(evolution: MaskEvolution) -> Verdict | None:
         "Yes: every link's interval lies on the side that the paper's claim expects (importance "
         "positive, redundancy and nuisance negative); no: one lies on the other side; else "
         "undecided.",
+        good="yes",
     )
 
 

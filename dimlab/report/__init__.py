@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.answers import ANSWERS, DimensionTable, answers_of
 from dimlab.figures.house import picture_of
 from dimlab.io.files import DAMAGED, digest, json_of, locked, write_files
 from dimlab.probes import verdict_of
@@ -79,8 +80,9 @@ def write_report(
 
     Notes
     -----
-    Verdicts come first, each with the rule that gave it; then the numbers and figures of each
-    result; then one table of all dimensions, to sort and filter. Results that are dimlab's own are
+    One answer a dimension comes first (see `dimension_table`), with a table of all dimensions to
+    sort and filter; then verdicts, each with the rule that gave it; then the figures and numbers of
+    each result. Results that are dimlab's own are
     kept whole as ``<name>.result.npz``: `redraw_report` makes the page of them again.
 
     Examples
@@ -122,11 +124,13 @@ def _contents(
     check_format(figure_format)
     sections = []
     contents: dict[str, bytes] = {}
-    for name, result in results.items():
+    answers = answers_of(results)
+    shown = {**({} if answers is None else {DimensionTable.NAME: answers}), **results}
+    for name, result in shown.items():
         files = _files_of(name, result, figure_format)
         sections.append(_section(name, result, files))
         contents |= dict(files.values())
-    frame, titles = dimensions_of(results)
+    frame, titles = dimensions_of(shown)
     if len(frame):
         contents["dimensions.csv"] = _encoded(frame.to_csv(index=False))
     verdicts = verdicts_of(results)
@@ -142,7 +146,9 @@ def _contents(
         title=order["title"],
         headline=order["headline"],
         verdicts=verdicts,
-        sections=sections,
+        named=lambda dimensions: in_words(list(dimensions)),
+        answers=None if answers is None else {**sections[0], "kinds": _kinds_of(answers)},
+        sections=sections if answers is None else sections[1:],
         not_measured=order["not_measured"],
         columns=[
             {"name": name, "title": text, "numeric": frame[name].dtype.kind in "fiu"}
@@ -156,6 +162,12 @@ def _contents(
     contents["provenance.json"] = _json({**provenance, WRITTEN: written} if provenance else {})
     contents[CONTENTS] = contents.pop(CONTENTS)  # the manifest is written last
     return contents
+
+
+def _kinds_of(answers: DimensionTable) -> dict[str, str]:
+    """Name the dimensions of each answer that was given, with their number."""
+    members = {kind: answers.dimensions_of(kind).tolist() for kind in ANSWERS}
+    return {f"{kind} ({len(each)})": in_words(each) for kind, each in members.items() if len(each)}
 
 
 def verdicts_of(results: Mapping[str, Any]) -> list[Verdict]:

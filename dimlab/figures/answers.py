@@ -1,0 +1,91 @@
+"""The figure of one answer a dimension."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dimlab.figures.house import BLUE, GREY, ORANGE, axes_or_current, finished
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from dimlab.answers import DimensionTable
+
+_COLOURS = {
+    "keep": BLUE, "redundant": "#9BB8CC", "nuisance": "#CC79A7", "harmful": ORANGE,
+    "dead": "#3C3C3C", "undecided": "#F0F0F0",
+}  # fmt: skip
+_PER_ROW = 32
+_NUMBERED = 128  # dimensions, at most, whose cells hold their numbers
+
+
+def plot_dimension_table(result: DimensionTable, *, ax: Axes | None = None) -> Axes:
+    """Show the answer on every dimension as a coloured cell, in the order of the dimensions.
+
+    Parameters
+    ----------
+    result : DimensionTable
+        From `dimension_table`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        One cell a dimension, 32 a row at most, read like text; the legend counts each answer.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import DimensionTable
+    >>> table = DimensionTable(
+    ...     kind=np.array(["keep", "dead"]), about=np.array(["", ""]),
+    ...     decided_by=np.array(["importance", "variance"]), value=np.array([0.1, 0.0]),
+    ...     read=("Ablation",),
+    ... )
+    >>> plot_dimension_table(table, ax=Figure().subplots()).get_title(loc="left")
+    'Answers: 1 of 2 dimensions to keep, 0 undecided'
+    """
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Patch
+
+    ax = axes_or_current(ax)
+    n_dimensions = len(result)
+    per_row = min(_PER_ROW, n_dimensions)
+    n_rows = -(-n_dimensions // per_row)
+    cells = np.ones((n_rows * per_row, 3))
+    cells[:n_dimensions] = [to_rgb(_COLOURS[kind]) for kind in result.kind]
+    shape = "equal" if n_rows * 2 <= per_row else "auto"  # few rows make no tall cells
+    ax.imshow(cells.reshape(n_rows, per_row, 3), aspect=shape, interpolation="nearest")
+    for edge in np.arange(per_row + 1) - 0.5:
+        ax.axvline(edge, color="white", lw=0.8)
+    for edge in np.arange(n_rows + 1) - 0.5:
+        ax.axhline(edge, color="white", lw=0.8)
+    if n_dimensions <= _NUMBERED:
+        for d in range(n_dimensions):
+            dark = result.kind[d] in ("keep", "dead", "harmful")
+            ax.text(
+                d % per_row, d // per_row, str(d), ha="center", va="center", fontsize="xx-small",
+                color="white" if dark else "black",
+            )  # fmt: skip
+    shown = range(0, n_rows, max(1, n_rows // 16)) if n_rows > 1 else ()
+    ax.set_yticks(shown, [str(row * per_row) for row in shown])
+    ax.set_xticks([])
+    counts = {kind: int((result.kind == kind).sum()) for kind in _COLOURS}
+    handles = [
+        Patch(facecolor=_COLOURS[kind], edgecolor=GREY, label=f"{kind} ({count})")
+        for kind, count in counts.items()
+        if count
+    ]
+    ax.legend(
+        handles=handles, ncols=3, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.03)
+    )
+    title = (
+        f"Answers: {counts['keep']} of {n_dimensions} dimensions to keep, "
+        f"{counts['undecided']} undecided"
+    )
+    if result.basis != "axes":
+        title += f", {result.basis} basis"
+    return finished(ax, None, "first dimension of the row" if n_rows > 1 else "", title)
