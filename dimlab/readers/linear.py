@@ -15,6 +15,7 @@ from dimlab.readers.base import Named, Outcomes, class_codes
 from dimlab.refusals import Refusal
 
 ROWS = 4096  # that are standardised together: no second copy of the features is held
+_SUMMED = 4096  # rows whose squares are summed together: the last bits of a scale depend on it
 _ELEMENTS = 1 << 22  # of weights and logits without a block of groups
 
 
@@ -35,7 +36,7 @@ class Standardiser:
         spread = np.maximum(high - mean, mean - low)
         unit = np.exp2(np.floor(np.log2(np.where(spread > 0, spread, 1.0))))
         squares = np.zeros(len(mean))
-        for rows in blocks(len(features), ROWS):
+        for rows in blocks(len(features), _SUMMED):
             squares += (((features[rows] - mean) / unit) ** 2).sum(axis=0)
         scale = unit * np.sqrt(squares / len(features))
         size = np.maximum(np.abs(low), np.abs(high))
