@@ -57,8 +57,8 @@ def plot_dimension_table(result: DimensionTable, *, ax: Axes | None = None) -> A
     n_rows = -(-n_dimensions // per_row)
     cells = np.ones((n_rows * per_row, 3))
     cells[:n_dimensions] = [to_rgb(_COLOURS[kind]) for kind in result.kind]
-    shape = "equal" if n_rows * 2 <= per_row else "auto"  # few rows make no tall cells
-    ax.imshow(cells.reshape(n_rows, per_row, 3), aspect=shape, interpolation="nearest")
+    ax.imshow(cells.reshape(n_rows, per_row, 3), interpolation="nearest")
+    ax.set_aspect("equal" if n_rows * 2 <= per_row else "auto")  # few rows make no tall cells
     for edge in np.arange(per_row + 1) - 0.5:
         ax.axvline(edge, color="white", lw=0.8)
     for edge in np.arange(n_rows + 1) - 0.5:
@@ -88,4 +88,4 @@ def plot_dimension_table(result: DimensionTable, *, ax: Axes | None = None) -> A
     )
     if result.basis != "axes":
         title += f", {result.basis} basis"
-    return finished(ax, None, "first dimension of the row" if n_rows > 1 else "", title)
+    return finished(ax, None, "first dimension of the row" if n_rows > 6 else "", title)

@@ -78,7 +78,7 @@ class Blueprint:
             layers: list[Any] = list(module.modules())
             for each in layers:
                 if isinstance(getattr(each, "eps", None), float):
-                    each.eps = float(eps)
+                    vars(each)["eps"] = float(eps)
         return module.eval()
 
     @property
