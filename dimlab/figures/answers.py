@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ _COLOURS = {
     "keep": BLUE, "redundant": "#9BB8CC", "nuisance": "#CC79A7", "harmful": ORANGE,
     "dead": "#3C3C3C", "undecided": "#F0F0F0",
 }  # fmt: skip
-_PER_ROW = 32
+_PER_ROW, _SHAPE = 64, 1.9  # columns of cells at most, and beside rows
 _NUMBERED = 128  # dimensions, at most, whose cells hold their numbers
 
 
@@ -34,7 +35,7 @@ def plot_dimension_table(result: DimensionTable, *, ax: Axes | None = None) -> A
     Returns
     -------
     Axes
-        One cell a dimension, 32 a row at most, read like text; the legend counts each answer.
+        One cell a dimension, 64 a row at most, read like text; the legend counts each answer.
 
     Examples
     --------
@@ -53,12 +54,11 @@ def plot_dimension_table(result: DimensionTable, *, ax: Axes | None = None) -> A
 
     ax = axes_or_current(ax)
     n_dimensions = len(result)
-    per_row = min(_PER_ROW, n_dimensions)
+    per_row = min(_PER_ROW, math.ceil(math.sqrt(_SHAPE * n_dimensions)), n_dimensions)
     n_rows = -(-n_dimensions // per_row)
     cells = np.ones((n_rows * per_row, 3))
     cells[:n_dimensions] = [to_rgb(_COLOURS[kind]) for kind in result.kind]
-    ax.imshow(cells.reshape(n_rows, per_row, 3), interpolation="nearest")
-    ax.set_aspect("equal" if n_rows * 2 <= per_row else "auto")  # few rows make no tall cells
+    ax.imshow(cells.reshape(n_rows, per_row, 3), aspect="auto", interpolation="nearest")
     for edge in np.arange(per_row + 1) - 0.5:
         ax.axvline(edge, color="white", lw=0.8)
     for edge in np.arange(n_rows + 1) - 0.5:
@@ -88,4 +88,4 @@ def plot_dimension_table(result: DimensionTable, *, ax: Axes | None = None) -> A
     )
     if result.basis != "axes":
         title += f", {result.basis} basis"
-    return finished(ax, None, "first dimension of the row" if n_rows > 6 else "", title)
+    return finished(ax, None, "first dimension of the row" if n_rows > 4 else "", title)
