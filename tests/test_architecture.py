@@ -171,7 +171,7 @@ def test_every_probe_keeps_the_contract():
         first = next(iter(inspect.signature(probe).parameters.values()))
         assert first.annotation in (
             "RepresentationLike",
-            "RepresentationLike | Moments",
+            "RowsLike",
             "Mapping[str, RepresentationLike]",
             "MaskTrace",
         )
