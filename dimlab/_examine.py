@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
+from dimlab.given import RepresentationLike, as_representations
 from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.names import FILES, word_of
 from dimlab.probes import all_probes, needs_of
@@ -41,10 +42,10 @@ class Examination(dict[str, Any]):
 
 
 def examine(
-    train: Representation,
-    test: Representation,
+    train: RepresentationLike,
+    test: RepresentationLike,
     *,
-    in_distribution: Representation | None = None,
+    in_distribution: RepresentationLike | None = None,
     trace: MaskTrace | None = None,
     mask: DimensionMask | None = None,
     reader: ReaderLike = "ridge",
@@ -57,11 +58,11 @@ def examine(
 
     Parameters
     ----------
-    train, test : Representation
+    train, test : Representation, or pair of features and labels
         Splits of the same D dimensions; without labels in both, what dimensions share is measured,
         and nothing that needs a task. With two views of test, correlations are between views, the
         risk is bounded, and the parameters of the augmentation are factors.
-    in_distribution : Representation, optional
+    in_distribution : the same, optional
         Held-out samples like train, for erasure.
     trace : MaskTrace, optional
         History of the mask: it is followed.
@@ -117,6 +118,11 @@ def examine(
     >>> results.not_measured["bound_risk"]
     'bound_risk needs two views of each sample.'
     """
+    asked = {"train": train, "test": test, "in_distribution": in_distribution}
+    asked = {name: each for name, each in asked.items() if each is not None}
+    splits = dict(zip(asked, as_representations(**asked), strict=True))
+    train, test = splits.get("train"), splits["test"]
+    in_distribution = splits.get("in_distribution")
     enter: Working = working or (lambda text: nullcontext())
     views = test.views is not None and len(test.views) > 1
     rows = test.per_view() if views and test.view_factors else test

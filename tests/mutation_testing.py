@@ -280,6 +280,8 @@ def main(table: list[Mutation], root: Path, package: str) -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     chosen = [each for each in share_of(table, arguments.share) if arguments.only in str(each)]
+    if not chosen:
+        parser.error(f"no row of the table contains {arguments.only!r} in this share.")
     started = time.perf_counter()
     text, good = summary(run(chosen, root, package, arguments.jobs))
     print(f"{text}\n{time.perf_counter() - started:.0f} s")

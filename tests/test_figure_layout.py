@@ -11,6 +11,7 @@ from matplotlib.text import Text
 
 from dimlab import datasets, figures
 from dimlab._locate import locate
+from dimlab.answers import dimension_table
 from dimlab.baselines import evaluate_baselines
 from dimlab.figures.house import figure_of, house_style
 from dimlab.mask import DimensionMask, MaskTrace
@@ -139,6 +140,7 @@ def results_at(n_dimensions):
         decompose(queries, n_blocks=2),
         redundancy,
         attribution,
+        dimension_table(found),
         trace,
         follow(trace, **found, n_bootstrap=50, n_permutations=50),
         bound_risk(queries, mask=mask, n_bootstrap=20, n_permuted=5),
@@ -161,7 +163,7 @@ def check(results):
 @pytest.mark.slow
 @pytest.mark.parametrize("n_dimensions", [512, 1536])
 def test_no_figure_is_crowded_at_many_dimensions(n_dimensions):
-    assert len(check(results_at(n_dimensions))) == 19
+    assert len(check(results_at(n_dimensions))) == 20
 
 
 def test_no_figure_is_crowded_at_64_dimensions():

@@ -130,6 +130,17 @@ def test_compare_fit_basis_attribute_and_erase_take_arrays():
     assert numbers(found) == numbers(right)
 
 
+def test_examine_and_its_answers_take_pairs(splits):
+    (features, labels), (others, truth) = splits
+    found = dimlab.examine((features, NAMES[labels]), (others, NAMES[truth]))
+    right = dimlab.examine(
+        Representation(features, labels=labels), Representation(others, labels=truth)
+    )
+    assert list(found) == list(right)
+    answers = dimlab.dimension_table(found).to_frame()
+    assert answers.equals(dimlab.dimension_table(right).to_frame())
+
+
 class OfHuggingFace:
     """What a data set of the package datasets answers to."""
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from dimlab import Localisation, figures
+from dimlab.answers import dimension_table
 from dimlab.baselines import BaselineComparison
 from dimlab.figures.house import figure_of, house_style, picture_of
 from dimlab.mask import DimensionMask, MaskTrace
@@ -57,6 +58,7 @@ def results():
         decompose(split, n_blocks=2),
         find_redundancy(split, n_blocks=2),
         attribute(split, split, n_permutations=99, erased=None),
+        dimension_table(ablation),
         erase(split, split, factor="a", n_random=2),
         trace,
         follow(trace, ablation=ablation, n_bootstrap=10, n_permutations=10),

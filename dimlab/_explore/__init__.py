@@ -85,6 +85,7 @@ def explore(
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> labels = np.arange(40) % 2
     >>> features = np.column_stack([2.0 * labels - 1, np.cos(np.arange(40))])
     >>> split = Representation(features, labels=labels)

@@ -486,6 +486,7 @@ class Inputs:
                         source,
                         seed=self.seed,
                         first_row=first_row + rows.start,
+                        precision=each.precision,
                         device=self.device,
                         progress=advance,
                     )

@@ -59,7 +59,7 @@ class LoadedEncoder:
     >>> loaded.recipe.in_words()
     'image size 32 (CIFAR stem), resize 32, centre crop, bilinear'
     >>> print(loaded.assumed[1].partition(" (")[0])
-    the 3 x 3 stem pads by 1 and has no max-pooling behind it
+    the 3 x 3 stem has stride 1, pads by 1 and has no max-pooling behind it
     """
 
     module: nn.Module

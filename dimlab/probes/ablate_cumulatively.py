@@ -49,6 +49,7 @@ class CumulativeAblation(ReadsGroups):
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> labels = np.arange(40) % 2
     >>> features = np.column_stack([2.0 * labels - 1, np.cos(np.arange(40))])
     >>> split = Representation(features, labels=labels)
@@ -235,6 +236,7 @@ def ablate_cumulatively(
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> features = np.array([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
     >>> split = Representation(features, labels=np.array([0, 0, 1, 1]))
     >>> ablate_cumulatively(split, split, order=[1, 0]).scores.tolist()

@@ -46,6 +46,7 @@ class Attribution(Judged):
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> rng = np.random.default_rng(0)
     >>> labels, size = np.arange(200) % 2, rng.normal(size=200)
     >>> features = rng.normal(size=(200, 2)) + np.outer(size, [2, 0]) + np.outer(labels, [0, 3])
@@ -319,6 +320,7 @@ def attribute(
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> rng = np.random.default_rng(0)
     >>> labels = np.arange(300) % 3
     >>> size = rng.normal(size=300)

@@ -48,6 +48,7 @@ class RiskBound(Result):
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> rows = np.array([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [0.6, 0.8]])
     >>> split = Representation(rows, labels=np.array([0, 0, 1, 1]), views=np.stack([rows, rows]))
     >>> bound = bound_risk(split, mask=DimensionMask(np.array([1.0, 0.0])), n_negatives=[64])
@@ -428,6 +429,7 @@ def bound_risk(
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> rows = np.eye(2)[[0, 0, 1, 1]]  # two classes, a point each
     >>> split = Representation(rows, labels=np.array([0, 0, 1, 1]), views=np.stack([rows, rows]))
     >>> bound = bound_risk(split, n_negatives=[64])

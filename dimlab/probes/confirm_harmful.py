@@ -185,6 +185,7 @@ def confirm_harmful(
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> rng = np.random.default_rng(0)
     >>> labels = np.repeat([0, 1], 200)
     >>> def split():

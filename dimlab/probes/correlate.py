@@ -31,6 +31,7 @@ class Correlation(_moments.OfRows):
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> x = np.arange(8.0) - 3.5
     >>> correlation = correlate(Representation(np.column_stack([x, -x, x**2])), n_draws=0)
     >>> correlation.matrix.round(6).tolist()
@@ -166,6 +167,7 @@ class Correlation(_moments.OfRows):
 
         Examples
         --------
+        >>> from dimlab import Representation
         >>> x = np.arange(8.0) - 3.5
         >>> correlation = correlate(Representation(np.column_stack([x, -x, x**2])), n_draws=0)
         >>> correlation.top_pairs(1).round(6).values.tolist()
@@ -264,6 +266,7 @@ def correlate(
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> rng = np.random.default_rng(0)
     >>> features = rng.normal(size=(500, 3))
     >>> features[:, 2] = features[:, 0]

@@ -59,6 +59,7 @@ class Erasure(Reads):
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> rng = np.random.default_rng(0)
     >>> labels, size = np.arange(200) % 2, rng.normal(size=200)
     >>> features = rng.normal(size=(200, 3)) + np.outer(size, [3, 0, 0])
@@ -299,6 +300,7 @@ def erase(
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> rng = np.random.default_rng(0)
     >>> labels, size = np.arange(300) % 2, rng.normal(size=300)
     >>> features = rng.normal(size=(300, 4)) + np.outer(size, [3, 0, 0, 0])

@@ -163,6 +163,7 @@ def evaluate(
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> split = Representation(np.eye(4), labels=np.array([0, 1, 2, 3]))
     >>> evaluate(split, split, readers=["knn"], k=1).accuracy
     array([1.])

@@ -31,6 +31,7 @@ class MaskedScores(Reads):
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> labels = np.arange(40) % 2
     >>> features = np.column_stack([2.0 * labels - 1 + np.arange(40) / 400, np.zeros(40)])
     >>> split = Representation(features, labels=labels)
@@ -168,6 +169,7 @@ def random_masks(
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> rng = np.random.default_rng(0)
     >>> labels = np.repeat([0, 1], 50)
     >>> features = rng.normal(size=(100, 4)) + labels[:, None]

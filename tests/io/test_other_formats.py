@@ -273,3 +273,13 @@ def test_a_distributed_checkpoint_is_called_one(tmp_path, dimlab):
     from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
     assert callable(dcp_to_torch_save)
+
+
+def test_parts_keep_the_precision_that_they_were_stored_in(dimlab, tmp_path):
+    """Of rank 8 in 16 bit: rounding makes no further directions."""
+    rng = np.random.default_rng(0)
+    whole = (rng.normal(size=(400, 8)) @ rng.normal(size=(8, 24))).astype(np.float16)
+    for number, part in enumerate((whole[:200], whole[200:])):
+        np.savez(tmp_path / f"{number}.npz", features=part)
+    code, out, err = dimlab("decompose", "0.npz", "1.npz", "--json")
+    assert (code, json.loads(out)["numerical_rank"]) == (0, 8), err
