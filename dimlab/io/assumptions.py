@@ -9,7 +9,7 @@ from typing import Any
 from dimlab.io.blueprints import NORM_EPS, TIMM, Blueprint, usual_heads
 from dimlab.io.files import Misnamed
 from dimlab.io.layouts import OWN
-from dimlab.io.matching import Match, Wanted
+from dimlab.io.places import Match, Wanted
 from dimlab.training.encoders import BUILT
 
 _SOLO_LEARN = ("backbone.", "encoder.", "momentum_backbone.", "momentum_encoder.")

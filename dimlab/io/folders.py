@@ -28,7 +28,7 @@ from dimlab.io.files import Misnamed, mapped
 from dimlab.refusals import Refusal
 
 if TYPE_CHECKING:
-    from dimlab.io.matching import Wanted
+    from dimlab.io.places import Wanted
 
 _WEIGHTS = {  # names of weights by package, the safest first
     "transformers": ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",

@@ -15,7 +15,7 @@ import numpy as np
 from dimlab.images import Recipe
 from dimlab.io.folders import EncoderFolder, FolderTower, folder_at, tower_of
 from dimlab.io.layouts import MASKS, role_of
-from dimlab.io.matching import Match, Wanted
+from dimlab.io.places import Match, Wanted
 from dimlab.io.refusing import check_partial, refusal, refusal_of_tower, trained
 from dimlab.io.source import Source, open_source
 from dimlab.io.unpickle import Opened, fault_of, open_weights

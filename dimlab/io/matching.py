@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,7 +13,6 @@ from torch import Tensor
 from dimlab.io.blueprints import (
     NEEDS_TIMM,
     OPEN_CLIP,
-    POOLS,
     TIMM,
     Blueprint,
     blueprint_at,
@@ -32,9 +30,6 @@ from dimlab.io.layouts import (
     OWN,
     RULE,
     Layout,
-    Shape,
-    Spelling,
-    branch_of,
     is_known_beside,
     layout_of,
     layouts,
@@ -42,206 +37,14 @@ from dimlab.io.layouts import (
     remedy_of,
     unwrapped,
 )
-from dimlab.io.unpickle import Opened, fault_of
+from dimlab.io.places import Match, Place, Shapes, Wanted, WeightFile
+from dimlab.io.unpickle import Opened
 from dimlab.refusals import Refusal
 from dimlab.training.config import TrainConfig
-from dimlab.training.encoders import BUILT, STEMS
+from dimlab.training.encoders import BUILT
 
 _RIVAL = 0.5  # a copy of the encoder has at least this share of its keys
 _FEWEST = 0.25  # share of an encoder's keys without which a file is not said to hold it
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a person says of the encoder in a file; None is what nobody has said."""
-
-    encoder: str | None = None
-    stem: str | None = None
-    layout: str | None = None
-    branch: str | None = None
-    pool: str | None = None
-    options: tuple[tuple[str, Any], ...] = ()
-    is_recorded: bool = False  # whether a folder says how the encoder is built
-
-    def check(self) -> None:
-        """Refuse names that fit no file."""
-        if self.encoder is not None:
-            check_name(full_name(self.encoder))
-        if self.stem is not None and self.stem not in STEMS:
-            raise Refusal(f"stem must be one of {', '.join(STEMS)}; got {self.stem!r}.")
-        known = list(dict.fromkeys(each.name for each in layouts()))
-        if self.layout is not None and self.layout not in known:
-            raise Refusal(f"layout must be one of {', '.join(known)}; got {self.layout!r}.")
-        if self.pool is not None and self.pool not in POOLS:
-            raise Refusal(f"pool must be one of {', '.join(POOLS)}; got {self.pool!r}.")
-
-
-@dataclass(frozen=True, eq=False)
-class Place:
-    """A place in a file where an encoder may lie; keys are the encoder's, names the file's."""
-
-    blueprint: Blueprint
-    prefix: str  # what stands before the encoder's keys, container included
-    spelling: Spelling
-    found: dict[str, str]  # names of the keys whose shapes agree
-    mismatched: dict[str, str]  # and of those whose shapes do not
-    missing: tuple[str, ...]
-    inside: tuple[str, ...]  # other names in the encoder's own parts
-    beside: tuple[str, ...]  # other names under the prefix
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether every key is there with its shape, and no other in the encoder's parts."""
-        return not (self.mismatched or self.missing or self.inside)
-
-    @property
-    def score(self) -> float:
-        """Keys that agree, as a share of all that the encoder or its place in the file has."""
-        n_found = sum(not key.endswith(OPTIONAL) for key in self.found)
-        others = len(self.mismatched) + len(self.inside)
-        others += sum(not key.endswith(OPTIONAL) for key in self.missing)
-        return n_found / max(n_found + others, 1)
-
-    @property
-    def branch(self) -> str:
-        """Which of several copies of the encoder this is."""
-        return branch_of(self.prefix)
-
-    @property
-    def n_wanted(self) -> int:
-        """Keys that the encoder has, but for counts of batches that the file leaves out."""
-        return len(self.found) + len(self.mismatched) + len(self.missing)
-
-    @property
-    def under(self) -> str:
-        """The prefix, in words."""
-        return f"under {self.prefix!r}" if self.prefix else "without a prefix"
-
-
-@dataclass(frozen=True, eq=False)
-class Match:
-    """The place that was taken, and why."""
-
-    opened: Opened  # in the names of the encoder's package, where the file has its authors'
-    place: Place
-    layout: Layout
-    container: str
-    prefix: str  # within the container
-    why: str = ""
-    equals: tuple[Place, ...] = ()  # places with the same numbers
-    copies: tuple[str, ...] = ()  # prefixes of other copies, which were not taken
-    unexpected: tuple[str, ...] = ()  # names that are neither the encoder's nor known beside it
-    whole: str | None = None  # prefix of another copy that has every key, where this one has not
-    doubt: str | None = None  # a sentence that asks for what no weights show
-    choices: tuple[str, ...] = ()  # encoders that fit equally well, with their counts
-    assumed: tuple[str, ...] = ()  # what was taken for granted, with the flag that changes it
-
-    @property
-    def blueprint(self) -> Blueprint:
-        """The encoder."""
-        return self.place.blueprint
-
-    @property
-    def aliases(self) -> dict[str, str]:
-        """Names of equal tensors elsewhere, and their keys."""
-        return {name: key for each in self.equals for key, name in each.found.items()}
-
-
-Shapes = dict[str, Shape]  # of the file, by unwrapped names
-
-
-@dataclass(frozen=True, eq=False)
-class _File:
-    """Names of a file by their names without wrappers, and shapes by these."""
-
-    opened: Opened
-    plain: dict[str, str]
-    shapes: Shapes
-
-    @classmethod
-    def of(cls, opened: Opened) -> _File:
-        plain: dict[str, str] = {}
-        for name in opened.tensors:
-            plain.setdefault(unwrapped(name), name)
-        return cls(opened, plain, {k: tuple(opened.tensors[n].shape) for k, n in plain.items()})
-
-    def under(self, prefix: str) -> dict[str, Tensor]:
-        """Return the tensors whose plain names begin with a prefix, by what follows it."""
-        return {
-            key[len(prefix) :]: self.opened.tensors[name]
-            for key, name in self.plain.items()
-            if key.startswith(prefix)
-        }
-
-    def renamed(self, prefix: str, inner: Mapping[str, Tensor]) -> _File:
-        """Return the file with other tensors under a prefix."""
-        beside = {
-            name: each
-            for name, each in self.opened.tensors.items()
-            if not unwrapped(name).startswith(prefix)
-        }
-        within = {f"{prefix}{key}": each for key, each in inner.items()}
-        return _File.of(replace(self.opened, tensors=within | beside))
-
-    def places(self, rough: Blueprint, spellings: Sequence[Spelling]) -> list[Place]:
-        """Find every place with keys of an encoder; a prefix is what stands before such a key."""
-        found: dict[tuple[str, str], dict[str, str]] = {}
-        named = {each.name: each for each in spellings}
-        wanted = rough.shapes()
-        for spelling in spellings:
-            spelled = {spelling.of(key): key for key in wanted}
-            if spelling is not spellings[0] and list(spelled.values()) == list(spelled):
-                continue  # an encoder that this spelling leaves as it is
-            for key in self.shapes:
-                rest, prefix = key, ""
-                while rest:
-                    if rest in spelled:
-                        found.setdefault((prefix, spelling.name), {})[spelled[rest]] = key
-                    first, dot, rest = rest.partition(".")
-                    prefix += first + dot
-        most = max(map(len, found.values()), default=0)
-        return [
-            self.placed(rough, prefix, named[name], place)
-            for (prefix, name), place in found.items()
-            if 2 * len(place) >= most  # with fewer keys it is no copy of the encoder
-        ]
-
-    def placed(
-        self, blueprint: Blueprint, prefix: str, spelling: Spelling, at: Mapping[str, str]
-    ) -> Place:
-        """Compare the keys under a prefix, ``at`` these plain names, with an encoder."""
-        wanted = blueprint.shapes()
-        there = {key: at[key] for key in wanted if key in at}
-        agree = {
-            key: name for key, name in there.items()
-            if self.shapes[name] == wanted[key]
-            or (key.endswith(OPTIONAL) and self.shapes[name] in ((), (1,)))
-        }  # fmt: skip
-        counted = any(key.endswith(OPTIONAL) for key in at)
-
-        def is_missed(key: str) -> bool:  # a count of batches only where its whole layer is
-            is_count = key.endswith(OPTIONAL)
-            return not is_count or (counted and key.replace(OPTIONAL, "running_mean") not in at)
-
-        parts = {spelling.of(first) for first in {key.split(".")[0] for key in wanted}}
-        taken = set(at.values())
-        rest = [key for key in self.shapes if key.startswith(prefix) and key not in taken]
-        inside = [key for key in rest if key[len(prefix) :].split(".")[0] in parts]
-        return Place(
-            blueprint, prefix, spelling,
-            {key: self.plain[name] for key, name in agree.items()},
-            {key: self.plain[name] for key, name in there.items() if key not in agree},
-            tuple(key for key in wanted if key not in at and is_missed(key)),
-            tuple(self.plain[key] for key in inside),
-            tuple(self.plain[key] for key in rest if key not in set(inside)),
-        )  # fmt: skip
-
-    def equal(self, a: str, b: str) -> bool:
-        """Whether two tensors are the same numbers; what torch cannot compare is no copy."""
-        one, other = self.opened.tensors[a], self.opened.tensors[b]
-        if fault_of(one, counts=True) or fault_of(other, counts=True):
-            return False
-        return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)
 
 
 def find_encoder(opened: Opened, wanted: Wanted | None = None) -> Match:
@@ -302,9 +105,9 @@ def _nothing(shapes: Shapes, name: str | None) -> str:
 # Every encoder at every place that has keys of it ------------------------------------------------
 
 
-def _read(opened: Opened, name: str | None, wanted: Wanted) -> tuple[_File, list[Place]]:
+def _read(opened: Opened, name: str | None, wanted: Wanted) -> tuple[WeightFile, list[Place]]:
     """Return a file in the names of the encoder's package, and the places in it."""
-    file = _File.of(opened)
+    file = WeightFile.of(opened)
     own = _own(opened) if name is None else None
     if own is not None:
         return file, file.places(own, [OWN])
@@ -341,7 +144,9 @@ def _read(opened: Opened, name: str | None, wanted: Wanted) -> tuple[_File, list
     return file, places
 
 
-def _built_here(file: _File, name: str, stem: str | None, *, is_named: bool) -> Iterator[Place]:
+def _built_here(
+    file: WeightFile, name: str, stem: str | None, *, is_named: bool
+) -> Iterator[Place]:
     """Places of an encoder that dimlab builds."""
     spellings = {e.name: e for row in layouts() if row.build is None for e in row.spellings}
     for rough in file.places(Blueprint(name), [OWN, *spellings.values()]):
@@ -369,7 +174,7 @@ def _may_be(blueprint: Blueprint, at: Mapping[str, str], shapes: Shapes) -> bool
     return len(kernels) > 1 and len(widths) == 1
 
 
-def _of_package(file: _File, name: str, wanted: Wanted) -> tuple[_File, list[Place]]:
+def _of_package(file: WeightFile, name: str, wanted: Wanted) -> tuple[WeightFile, list[Place]]:
     """Places of a model of timm's or open_clip's, in its own names or in its authors'."""
     options = dict(wanted.options)
     if name.startswith(TIMM) and wanted.pool in ("cls", "mean"):
@@ -379,7 +184,7 @@ def _of_package(file: _File, name: str, wanted: Wanted) -> tuple[_File, list[Pla
     shapes = blueprint.shapes()
     first = next((key for key, shape in shapes.items() if len(shape) == 4 and min(shape)), "")
 
-    def found_in(file: _File) -> Iterator[Place]:
+    def found_in(file: WeightFile) -> Iterator[Place]:
         for rough in file.places(blueprint, [OWN]):
             at = {k: unwrapped(n) for k, n in (rough.found | rough.mismatched).items()}
             shape, exact = file.shapes.get(at.get(first, ""), ()), blueprint
@@ -462,7 +267,7 @@ def _of_branch(places: list[Place], branch: str | None) -> list[Place]:
 
 
 def _chosen(
-    file: _File, places: list[Place], evaluated: str | None
+    file: WeightFile, places: list[Place], evaluated: str | None
 ) -> tuple[Place, list[Place], str | None, tuple[str, ...]]:
     """Take the first branch and its best place; its equal places, and what makes it doubtful."""
     rivals = [each for each in places if each.score >= min(_RIVAL, places[0].score)]
@@ -502,7 +307,7 @@ def _chosen(
     return chosen, equals, doubts[0] if doubts else None, choices
 
 
-def _described(file: _File, match: Match, places: list[Place], branch: str | None) -> Match:
+def _described(file: WeightFile, match: Match, places: list[Place], branch: str | None) -> Match:
     """Say why this place, and which copies were left."""
     place, equals = match.place, match.equals
     near = [each for each in places if each.score >= min(_RIVAL, place.score)]

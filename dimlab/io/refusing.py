@@ -11,7 +11,7 @@ from torch import Tensor
 from dimlab.io.files import Misnamed
 from dimlab.io.folders import FolderTower
 from dimlab.io.layouts import OPTIONAL, branch_of, looks_like, remedy_of, unwrapped
-from dimlab.io.matching import Match
+from dimlab.io.places import Match
 from dimlab.io.unpickle import Opened, fault_of
 
 

@@ -18,7 +18,8 @@ from dimlab.io.blueprints import TIMM, Blueprint, build_timm, options_in, recipe
 from dimlab.io.files import Misnamed
 from dimlab.io.folders import EncoderFolder, Tower, folder_at, tower_of
 from dimlab.io.layouts import OPTIONAL
-from dimlab.io.matching import Match, Wanted, find_encoder
+from dimlab.io.matching import find_encoder
+from dimlab.io.places import Match, Wanted
 from dimlab.io.refusing import check_partial, refusal, refusal_of_tower
 from dimlab.io.unpickle import Opened, open_weights
 from dimlab.mask import DimensionMask

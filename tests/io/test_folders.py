@@ -10,7 +10,7 @@ from dimlab.images import Recipe
 from dimlab.io.blueprints import options_in, recipe_of_open_clip, recipe_of_timm
 from dimlab.io.folders import folder_at, recipe_of_transformers
 from dimlab.io.inspecting import inspect_file
-from dimlab.io.matching import Wanted
+from dimlab.io.places import Wanted
 from dimlab.io.weights import load_encoder
 
 VIT = {"model_type": "vit", "hidden_size": 8}

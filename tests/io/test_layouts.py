@@ -9,7 +9,8 @@ from dimlab.io.assumptions import settled
 from dimlab.io.blueprints import Blueprint, blueprint_at, vit_at, vit_prefixes
 from dimlab.io.inspecting import find_mask
 from dimlab.io.layouts import BRANCHES, ROLES, SPELLINGS, branch_of, layouts, role_of
-from dimlab.io.matching import Wanted, find_encoder
+from dimlab.io.matching import find_encoder
+from dimlab.io.places import Wanted
 from dimlab.io.refusing import trained
 from dimlab.io.unpickle import Opened
 from dimlab.training.encoders import BUILT

@@ -13,7 +13,8 @@ from dimlab.io.assumptions import settled
 from dimlab.io.blueprints import Blueprint
 from dimlab.io.inspecting import inspect_file
 from dimlab.io.layouts import OPTIONAL, REMEDIES, looks_like, remedy_of
-from dimlab.io.matching import Wanted, find_encoder
+from dimlab.io.matching import find_encoder
+from dimlab.io.places import Wanted
 from dimlab.io.refusing import refusal
 from dimlab.io.unpickle import Opened
 from dimlab.io.weights import load_encoder
