@@ -11,13 +11,16 @@ FEW = ("--permutations", 5, "--quiet")
 
 
 @pytest.mark.slow
-def test_a_checkpoint_becomes_one_page_with_verdicts_first(dimlab, checkpoint, tmp_path):
+def test_a_checkpoint_becomes_one_page_with_answers_first(dimlab, checkpoint, tmp_path):
     code, out, err = dimlab("report", checkpoint, *FEW, "--max-queries", 200)
     assert (code, err) == (0, "")
     assert "Are the features collapsed?" in out
     assert "Open report/report.html" in out
     html = (tmp_path / "report" / "report.html").read_text()
-    assert html.index("Verdicts") < html.index("n_test") < html.index("All dimensions")
+    assert html.index("<h2>Answers") < html.index("<h2>Verdicts") < html.index("n_test")
+    first, number = out.splitlines()[0].split(":")[0].split(" (")
+    assert first in ("dead", "harmful", "nuisance", "redundant", "keep", "undecided")
+    assert int(number.rstrip(")")) > 0
     code, out, _ = dimlab("report", "--check", "report")
     words = " ".join(out.split())
     said = "data set digits+hue:0.8: same, labels of train have the hash recorded"
