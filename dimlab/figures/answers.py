@@ -70,7 +70,7 @@ def plot_dimension_table(result: DimensionTable, *, ax: Axes | None = None) -> A
                 d % per_row, d // per_row, str(d), ha="center", va="center", fontsize="xx-small",
                 color="white" if dark else "black",
             )  # fmt: skip
-    shown = range(0, n_rows, max(1, n_rows // 16)) if n_rows > 1 else ()
+    shown = range(0, n_rows, math.ceil(n_rows / 12)) if n_rows > 1 else ()
     ax.set_yticks(shown, [str(row * per_row) for row in shown])
     ax.set_xticks([])
     counts = {kind: int((result.kind == kind).sum()) for kind in _COLOURS}
