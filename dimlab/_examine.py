@@ -118,9 +118,7 @@ def examine(
     >>> results.not_measured["bound_risk"]
     'bound_risk needs two views of each sample.'
     """
-    asked = {"train": train, "test": test, "in_distribution": in_distribution}
-    asked = {name: each for name, each in asked.items() if each is not None}
-    splits = dict(zip(asked, as_representations(**asked), strict=True))
+    splits = as_representations(train=train, test=test, in_distribution=in_distribution)
     train, test = splits.get("train"), splits["test"]
     in_distribution = splits.get("in_distribution")
     enter: Working = working or (lambda text: nullcontext())

@@ -122,8 +122,8 @@ def dimension_table(*given: Any) -> DimensionTable:
         For each dimension the first answer whose rule applies:
 
         - ``dead``: it does not vary;
-        - ``harmful``: its removal is confirmed to help, on samples that did not choose it (`harm`
-          with q <= 0.05 of `confirm_harmful`);
+        - ``harmful``: its removal is confirmed to help, on samples that did not choose it
+          (q <= 0.05 of `confirm_harmful`);
         - ``nuisance: <factor>``: it carries a factor, given the label and all other factors, at
           least as much as the label (`attribute`);
         - ``redundant with ...``: another dimension of its group explains the group better; or the

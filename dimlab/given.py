@@ -38,10 +38,12 @@ def as_representation(given: RepresentationLike, name: str = "representation") -
     return Representation(given)
 
 
-def as_representations(**given: RepresentationLike | None) -> list[Representation]:
+def as_representations(**given: RepresentationLike | None) -> dict[str, Representation]:
     """Return the splits of one call that are there; the same class has the same id in each."""
-    there = {name: each for name, each in given.items() if each is not None}
-    return aligned(*(as_representation(each, name) for name, each in there.items()))
+    there = {
+        name: as_representation(each, name) for name, each in given.items() if each is not None
+    }
+    return dict(zip(there, aligned(*there.values()), strict=True))
 
 
 def as_rows(given: RowsLike) -> Representation | Moments:
@@ -60,9 +62,8 @@ def aligned(*splits: Representation) -> list[Representation]:
             "labels must be class names in all splits, or class ids in all; got both kinds."
         )
     every = np.array([name for each in known for name in each])
-    whole = np.unique(
-        one_spelling(np.tile(every, 2), "class_names")
-    )  # categories, not names of rows
+    # twice: these are categories, not names of rows
+    whole = np.unique(one_spelling(np.tile(every, 2), "class_names"))
     names = [str(each) for each in whole]
     return [
         each

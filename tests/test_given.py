@@ -61,7 +61,7 @@ def test_a_class_has_one_id_in_all_splits_of_a_call(splits):
     without_cats = np.where(labels == 1, 2, labels)
     train, test = as_representations(
         train=(features, NAMES[labels]), test=(others, NAMES[without_cats])
-    )
+    ).values()
     np.testing.assert_array_equal(test.labels, without_cats)
     np.testing.assert_array_equal(train.labels, labels)
     with pytest.raises(ValueError, match="class names in all splits, or class ids in all"):

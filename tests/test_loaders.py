@@ -13,7 +13,7 @@ from torch import nn
 from dimlab import encode_loader
 from dimlab.datasets import huggingface
 
-SHARED = Path("/work/shared/data")
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"  # beside the checkout
 N, D = 6, 4
 
 

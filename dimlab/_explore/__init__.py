@@ -97,7 +97,7 @@ def explore(
     >>> view.close()
     """
     load_ipywidgets()
-    train, test = as_representations(train=train, test=test)
+    train, test = as_representations(train=train, test=test).values()
     explorer = Explorer(train, test, k=k, temperature=temperature, penalty=penalty, seed=seed)
     if images is not None and len(images) != len(test):
         raise Refusal(f"images must have {len(test)} images to match test; got {len(images)}.")

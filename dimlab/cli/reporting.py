@@ -49,8 +49,8 @@ def report(name: str, text: str) -> TyperCommand:
 
 
 def _report(values: dict[str, Any]) -> None:
-    from dimlab.answers import ANSWERS, answers_of
-    from dimlab.report import in_words, redraw_report, verdicts_of, write_report
+    from dimlab.answers import answers_of
+    from dimlab.report import kinds_of, redraw_report, verdicts_of, write_report
 
     sources, out, as_json = values["sources"], values["out"], values["as_json"]
     if values["check"]:
@@ -103,10 +103,8 @@ def _report(values: dict[str, Any]) -> None:
     for sentence in headline:
         console().print(sentence)
     if answers is not None:
-        for kind in ANSWERS:
-            members = answers.dimensions_of(kind).tolist()
-            if members:
-                console().print(f"{kind} ({len(members)}): {in_words(members)}")
+        for kind, members in kinds_of(answers).items():
+            console().print(f"{kind}: {members}")
     for verdict in verdicts:
         console().print(f"- {verdict.question} {verdict.answer}. {verdict.because}")
     console().print(f"Open {page} (numbers beside it as CSV and JSON).")

@@ -355,7 +355,7 @@ def ablate(
     >>> ablation.full_score, ablation.importance.tolist()
     (1.0, [0.5, 0.0])
     """
-    train, test = as_representations(train=train, test=test)
+    train, test = as_representations(train=train, test=test).values()
     check_choice("score", score, SCORES)
     check_choice("resample", resample, RESAMPLES)
     task = Task.of("ablate", train, test, reader, refit=refit, fill=fill, groups=groups, **how)

@@ -242,7 +242,7 @@ def ablate_cumulatively(
     >>> ablate_cumulatively(split, split, order=[1, 0]).scores.tolist()
     [1.0, 1.0, 0.5]
     """
-    train, test = as_representations(train=train, test=test)
+    train, test = as_representations(train=train, test=test).values()
     task = Task.of("ablate_cumulatively", train, test, reader, refit=True, groups=groups, **how)
     dimensions, counts = np.unique(np.concatenate(task.groups), return_counts=True)
     if counts.max() > 1:

@@ -330,10 +330,8 @@ def attribute(
     >>> attribute(split, split, n_permutations=99).verdicts()
     ['nuisance', 'label', 'neither']
     """
-    train, test, *others = as_representations(
-        train=train, test=test, in_distribution=in_distribution
-    )
-    in_distribution = others[0] if others else None
+    given = as_representations(train=train, test=test, in_distribution=in_distribution)
+    train, test, in_distribution = given["train"], given["test"], given.get("in_distribution")
     _, labels = labelled(train, test, "attribute")
     if basis_of(train) != basis_of(test):
         raise Refusal(

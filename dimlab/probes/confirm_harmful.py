@@ -195,7 +195,7 @@ def confirm_harmful(
     >>> confirm_harmful(split(), split(), groups=[[0, 1], [2, 3, 4, 5]]).confirmed.tolist()
     [1]
     """
-    train, test = as_representations(train=train, test=test)
+    train, test = as_representations(train=train, test=test).values()
     check_least(1, n_splits=n_splits)
     task = Task.of("confirm_harmful", train, test, reader, refit=refit, groups=groups, **how)
     task = task.holding(36 * len(test) * len(task.groups))

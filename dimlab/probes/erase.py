@@ -312,10 +312,8 @@ def erase(
     >>> bool(result.factor_lost[1, 0, 0] > 0.8)
     True
     """
-    train, test, *others = as_representations(
-        train=train, test=test, in_distribution=in_distribution
-    )
-    in_distribution = others[0] if others else None
+    splits = as_representations(train=train, test=test, in_distribution=in_distribution)
+    train, test, in_distribution = splits["train"], splits["test"], splits.get("in_distribution")
     penalty, clusters = how.get("penalty", SETTINGS["penalty"]), how.get("clusters")
     check_penalty(penalty)
     if not isinstance(reader, str):  # an object has its own

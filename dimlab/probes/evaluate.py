@@ -168,7 +168,7 @@ def evaluate(
     >>> evaluate(split, split, readers=["knn"], k=1).accuracy
     array([1.])
     """
-    train, test = as_representations(train=train, test=test)
+    train, test = as_representations(train=train, test=test).values()
     known = [name.lower() for name in NAMED]
     unknown = [each for each in readers if isinstance(each, str) and each not in known]
     if unknown or isinstance(readers, str) or len(readers) == 0:

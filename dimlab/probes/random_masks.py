@@ -177,7 +177,7 @@ def random_masks(
     >>> random_masks(split, split, drop=[0.5], n_masks=6).n_dropped.tolist()
     [2]
     """
-    train, test = as_representations(train=train, test=test)
+    train, test = as_representations(train=train, test=test).values()
     from scipy.stats import false_discovery_control
 
     rates = np.atleast_1d(np.asarray(drop, dtype=np.float64))

@@ -82,8 +82,8 @@ def write_report(
     -----
     One answer a dimension comes first (see `dimension_table`), with a table of all dimensions to
     sort and filter; then verdicts, each with the rule that gave it; then the figures and numbers of
-    each result. Results that are dimlab's own are
-    kept whole as ``<name>.result.npz``: `redraw_report` makes the page of them again.
+    each result. Results that are dimlab's own are kept whole as ``<name>.result.npz``:
+    `redraw_report` makes the page of them again.
 
     Examples
     --------
@@ -147,7 +147,7 @@ def _contents(
         headline=order["headline"],
         verdicts=verdicts,
         named=lambda dimensions: in_words(list(dimensions)),
-        answers=None if answers is None else {**sections[0], "kinds": _kinds_of(answers)},
+        answers=None if answers is None else {**sections[0], "kinds": kinds_of(answers)},
         sections=sections if answers is None else sections[1:],
         not_measured=order["not_measured"],
         columns=[
@@ -164,7 +164,7 @@ def _contents(
     return contents
 
 
-def _kinds_of(answers: DimensionTable) -> dict[str, str]:
+def kinds_of(answers: DimensionTable) -> dict[str, str]:
     """Name the dimensions of each answer that was given, with their number."""
     members = {kind: answers.dimensions_of(kind).tolist() for kind in ANSWERS}
     return {f"{kind} ({len(each)})": in_words(each) for kind, each in members.items() if len(each)}

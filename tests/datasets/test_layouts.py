@@ -17,7 +17,7 @@ from tests.datasets.files import splits_of, write_png
 
 pa = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
-CIFAR = Path("/work/shared/data/cifar10")
+CIFAR = Path(__file__).resolve().parents[3] / "shared/data/cifar10"  # beside the checkout
 NAMES = ("ant", "bee")
 
 
