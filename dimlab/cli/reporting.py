@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of
 from dimlab.cli.gates import GateMet
@@ -16,14 +15,6 @@ from dimlab.cli.recording import names_of, recording, stems_of
 from dimlab.refusals import Refusal
 from dimlab.terminal import console, print_summary, progress
 from dimlab.text import say
-
-if TYPE_CHECKING:
-    from dimlab.report.provenance import Reproducibility
-
-_MARKS = {
-    "same": "same", "other": "other", "gone": "no", "changed": "changed", "unknown": "not known",
-    "note": "note",
-}  # fmt: skip
 
 
 def report(name: str, text: str) -> TyperCommand:
@@ -38,8 +29,8 @@ def report(name: str, text: str) -> TyperCommand:
         PARTS, help="Checkpoints, test features, or the folder of a report to be drawn again (or "
         "of any results to be checked).",
     )  # fmt: skip
-    check = Option("check", "--check", bool, "Say whether what is in the folder FILE can be "
-                   "reproduced here.", False, OUTPUT)  # fmt: skip
+    check = Option("check", "--check", bool, "Compare the hashes and versions recorded in the "
+                   "folder FILE with those here.", False, OUTPUT)  # fmt: skip
     options = (
         files, *(INPUTS[each] for each in inputs), *measured_by(examine),
         replace(OUT, default=Path("report"), help="Folder of the report."), FORMAT, JSON, check,
@@ -133,36 +124,20 @@ def _examined(inputs: Inputs, source: Path, values: dict[str, Any]) -> tuple[Any
 
 
 def _check(folders: list[Path], as_json: bool) -> None:
-    """Say whether results can be reproduced here: for each record the answer, then its points."""
+    """Say of each record whether its hashes and versions are the same here."""
     from dimlab.report.provenance import check_provenance, records_in
 
     if len(folders) != 1 or folders[0].is_file():
         raise Refusal(f"check must have one folder of a report; got {' '.join(map(str, folders))}.")
-    folder = folders[0]
     with reading():
-        found = {name: check_provenance(path) for name, path in records_in(folder).items()}
+        found = {name: check_provenance(path) for name, path in records_in(folders[0]).items()}
+    failed = [f"{folders[0] / n} {e['answer']}" for n, e in found.items() if not e["reproducible"]]
     if as_json:
-        print_summary(_joined(found), as_json=True)
+        several = {"reproducible": not failed, "results": found}
+        print_summary(several if len(found) > 1 else next(iter(found.values())), as_json=True)
     else:
         for name, each in found.items():
-            _print_check(folder / name, each)
-    cannot = [f"{folder / name} {each.answer}" for name, each in found.items() if not each.can]
-    if cannot:
-        raise GateMet(" ".join(cannot))
-
-
-def _print_check(what: Path, found: Reproducibility) -> None:
-    show = console()
-    show.print(f"{what} {found.answer}")
-    for point in found.points:
-        show.print(f"- {point.name}: {_MARKS[point.state]}, {point.text}")
-    if found.command:
-        show.print(f"Run again: {found.command}", soft_wrap=True)
-
-
-def _joined(found: Mapping[str, Reproducibility]) -> dict[str, Any]:
-    """Return one record as it is; of several whether all can be reproduced, and each by name."""
-    summaries = {name or "report": each.summary() for name, each in found.items()}
-    if len(summaries) == 1:
-        return next(iter(summaries.values()))
-    return {"reproducible": all(each.can for each in found.values()), "results": summaries}
+            console().print(f"{folders[0] / name} {each['answer']}")
+            console().print(f"Run again: {each['command']}", soft_wrap=True)
+    if failed:
+        raise GateMet(" ".join(failed))

@@ -1,8 +1,4 @@
-"""Where a result is from, as it is recorded beside it, and whether that can be had here once more.
-
-Probes agree to 1e-9 for any thread count; other processors and versions of packages change
-roundings. Another version of dimlab may define a number otherwise: that is not reproducing it.
-"""
+"""Where a result is from, as it is recorded beside it, and what of that is the same here."""
 
 from __future__ import annotations
 
@@ -14,7 +10,6 @@ import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dimlab.devices import check_device
 from dimlab.io.files import json_of
 from dimlab.refusals import Refusal
 
@@ -32,13 +26,10 @@ if TYPE_CHECKING:
 NAME = "provenance.json"
 RECORD = f".{NAME}"  # of a single result, behind its name
 WRITTEN = "written"
-SAME, OTHER, GONE, CHANGED, UNKNOWN, NOTE = "same", "other", "gone", "changed", "unknown", "note"
 _PACKAGES = {"numpy": "numpy", "scipy": "scipy", "sklearn": "scikit-learn", "torch": "torch"}
-_ROUNDING = ("machine", "processor", "threads", "platform")
 _HASH = " (SHA-256)"
 _KEY = re.compile(r"(file|labels of data set|images of data set) (.*) \(SHA-256\)", re.DOTALL)
 _TRAINED, _FOLDER = "trained with, ", "folder of data set "
-_TEXTS = ("command", "files", "device")
 _BYTES = 1 << 22
 
 
@@ -127,59 +118,7 @@ def provenance_of(
     }
 
 
-# Whether a result can be had here once more -------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Point:
-    """One thing that a result depends on, then and here."""
-
-    name: str
-    # other: numbers agree up to rounding at best; gone: the result cannot be had; changed: a file
-    # is not what was written; unknown: it was not recorded; note: nothing depends on it here
-    state: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Reproducibility:
-    """Whether a result can be had here once more, and why; ``command`` is what to run again."""
-
-    points: tuple[Point, ...]
-    command: str
-
-    @property
-    def can(self) -> bool:
-        """Whether what is here can, at least up to rounding."""
-        return not any(point.state in (GONE, CHANGED, UNKNOWN) for point in self.points)
-
-    @property
-    def answer(self) -> str:
-        """One sentence."""
-        changed = [each.text for each in self.points if each.state == CHANGED]
-        if changed:
-            rest = tuple(each for each in self.points if each.state != CHANGED)
-            whole = Reproducibility(rest, self.command).answer
-            return f"is not what was written: {'; '.join(changed)}; what was written {whole}"
-        for state, words in (
-            (GONE, "cannot be reproduced here"),
-            (UNKNOWN, "cannot be said to be reproducible here"),
-            (OTHER, "can be reproduced here up to rounding"),
-        ):
-            said = [
-                f"{each.name} {each.text}" if state == OTHER else each.text
-                for each in self.points
-                if each.state == state
-            ]
-            if said:
-                return f"{words}: {'; '.join(said)}."
-        return "can be reproduced here."
-
-    def summary(self) -> dict[str, Any]:
-        """Return ``reproducible``, ``answer``, ``points`` and ``command``, ready for JSON."""
-        points = [vars(point) for point in self.points]
-        answer = {"reproducible": self.can, "answer": self.answer}
-        return {**answer, "points": points, "command": self.command}
+# Comparing a record with what is here -------------------------------------------------------------
 
 
 def records_in(folder: str | os.PathLike[str]) -> dict[str, Path]:
@@ -195,118 +134,70 @@ def records_in(folder: str | os.PathLike[str]) -> dict[str, Path]:
     return records
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Read a record: hashes, texts and numbers by name, and hashes of the files beside it."""
+def check_provenance(path: Path) -> dict[str, Any]:
+    """Compare the hashes and versions of a record with what is here, ready for JSON."""
     try:
-        recorded = json_of(path.read_bytes())
-        written = recorded.get(WRITTEN, {})
-        texts = [
-            v for k, v in recorded.items() if k in _TEXTS or k.startswith(_FOLDER) or _HASH in k
-        ]
-        if not all(isinstance(each, str) for each in (*texts, *written.values())):
-            raise ValueError
-        if any(Path(name).name != name for name in written):
-            raise ValueError
-    except (ValueError, AttributeError, OSError) as error:
+        recorded = dict(json_of(path.read_bytes()))
+        written = dict(recorded.pop(WRITTEN, {}))
+    except (ValueError, TypeError) as error:
         raise Refusal(
             f"{path} must be whole; got a damaged file. Run the command again."
         ) from error
     if "dimlab" not in recorded:
         raise Refusal(f"{path} must be written by dimlab; got one without its version.")
-    return recorded
+    points = [_point(name, then, _hash_at(path.parent / name)) for name, then in written.items()]
+    points += [*_read(recorded, path.parent.parent), *_versions(recorded)]
+    same, rounding, other = (
+        [each["text"] for each in points if each["state"] == state]
+        for state in ("same", "rounding", "other")
+    )
+    answer = f"matches its record: {len(same)} hashes and versions are the same"
+    if rounding:
+        answer = f"can be reproduced up to rounding: {'; '.join(rounding)}"
+    if other:
+        answer = f"does not match its record: {'; '.join(other)}"
+    answers = {"reproducible": not other, "answer": f"{answer}."}
+    return {**answers, "points": points, "command": str(recorded.get("command", ""))}
 
 
-def check_provenance(record: str | os.PathLike[str]) -> Reproducibility:
-    """Compare a record with what is here; files are looked for here and beside the folder."""
-    recorded = read_record(Path(record))
-    points = [*_written(recorded, Path(record)), *_read(recorded, Path(record).parent.parent)]
-    points += [*_device(str(recorded.get("device", "cpu"))), *_versions(recorded)]
-    return Reproducibility(tuple(dict.fromkeys(points)), recorded.get("command", ""))
-
-
-def _written(recorded: Mapping[str, Any], path: Path) -> Iterator[Point]:
-    """Compare the files of the result with those that were written."""
-    if WRITTEN not in recorded:
-        yield Point("results", NOTE, "hashes of the result's own files were not recorded")
-        return
-    others = [each for each in records_in(path.parent).values() if each != path]
-    newer = [pair for each in others for pair in read_record(each).get(WRITTEN, {}).items()]
-    now = {name: _hash_at(path.parent / name) for name in recorded[WRITTEN]}
-    for name, then in recorded[WRITTEN].items():
-        if now[name] is None:
-            yield Point(name, NOTE, f"{name} was written, and is not there")
-        elif now[name] != then and (name, now[name]) in newer:
-            yield Point(name, NOTE, f"{name} is of another result, written since")
-        elif now[name] != then:
-            yield Point(name, CHANGED, f"{name} was changed since it was written")
-    same = sum(now[name] == then for name, then in recorded[WRITTEN].items())
-    if same:
-        yield Point("results", SAME, f"{same} of {len(now)} files as written")
+def _point(name: str, then: Any, now: str | None) -> dict[str, str]:
+    """Compare a hash with that of what is here, None where it is not there."""
+    if then == now:
+        return {"name": name, "state": "same", "text": "the same"}
+    text = f"{name} is not there" if now is None else f"{name} has changed"
+    return {"name": name, "state": "other", "text": text}
 
 
 def _hash_at(path: Path) -> str | None:
     return hash_of_file(path) if path.is_file() else None
 
 
-def _read(recorded: Mapping[str, Any], beside: Path) -> Iterator[Point]:
-    """Compare the files, and the labels and images of data sets, that were read."""
+def _read(recorded: Mapping[str, Any], beside: Path) -> Iterator[dict[str, str]]:
+    """Compare what was read: files here or beside the folder, labels and images of data sets."""
     from dimlab.datasets import load_images
 
-    keys = [found for found in map(_KEY.fullmatch, recorded) if found]
-    kinds, load = {each[1] for each in keys}, cache(load_images)
-    if recorded.get("files") and "file" not in kinds:
-        text = f"no hash of {recorded['files']} was recorded; run the command again"
-        yield Point("files", UNKNOWN, text)
-    if kinds == {"file", "labels of data set"}:
-        yield Point("images", NOTE, "images were not recorded, labels alone")
-    for key in keys:
-        then, name = recorded[key[0]], key[2]
-        if key[1] == "file":
-            found = {_hash_at(Path(name)), _hash_at(beside / name)} - {None}
-            same = f"has the content recorded ({then[:12]})"
-            other = f"{name} differs" if found else f"{name} is not there"
-        else:
-            data, _, split = name.rpartition(", ")
-            what, name, found = key[1].split()[0], f"data set {data}", set()
-            same, other = f"{what} of {split} have the hash recorded", f"{name} has other {what}"
-            try:
-                images = load(data, split, data_dir=recorded.get(f"{_FOLDER}{data}"))
-                found = {images.images_hash if what == "images" else images.labels_hash}
-                other += f" of {split}"
-            except (ValueError, OSError) as error:
-                other = f"{name}: {str(error).rstrip('.')}"
-        yield Point(name, SAME, same) if then in found else Point(name, GONE, other)
+    load = cache(load_images)
+    for found in filter(None, map(_KEY.fullmatch, recorded)):
+        then, kind, name = recorded[found[0]], found[1], found[2]
+        if kind == "file":
+            yield _point(name, then, _hash_at(Path(name)) or _hash_at(beside / name))
+            continue
+        data, _, split = name.rpartition(", ")
+        try:
+            images = load(data, split, data_dir=recorded.get(f"{_FOLDER}{data}"))
+        except (ValueError, TypeError, OSError) as error:
+            yield {"name": found[0], "state": "other", "text": f"data set {data}: {error}"}
+            continue
+        what = "images" if kind.startswith("images") else "labels"
+        yield _point(f"data set {data}, {what} of {split},", then, getattr(images, f"{what}_hash"))
 
 
-def _device(device: str) -> Iterator[Point]:
-    """Say whether the device is there."""
-    try:
-        check_device(device)
-        yield Point("device", SAME, device)
-    except ValueError:
-        yield Point("device", GONE, f"device {device} is not there")
-
-
-def _versions(recorded: Mapping[str, Any]) -> Iterator[Point]:
-    """Compare versions and machine, and say whether training again would give the same bits."""
+def _versions(recorded: Mapping[str, Any]) -> Iterator[dict[str, str]]:
+    """Compare versions and machine: another dimlab may define a number otherwise, others round."""
     here = environment()
-    for name in ("dimlab", "python", *_PACKAGES, "matplotlib", *_ROUNDING):
-        then, now = recorded.get(name), here[name]
-        text = f"{now} here, {then} then"
-        if name not in recorded or then == now:
-            yield Point(name, *((SAME, str(now)) if name in recorded else (NOTE, "not recorded")))
-        elif name == "dimlab":
-            yield Point(name, GONE, f"{name} is {text}; pip install dimlab=={then}")
-        else:  # figures alone depend on matplotlib
-            yield Point(name, NOTE if name == "matplotlib" else OTHER, text)
-    for key in (key for key in recorded if key.startswith(_TRAINED)):
-        known = dict(each.split(" ", 1) for each in str(recorded[key]).split(", ") if " " in each)
-        other = [
-            f"{name} {here[name]} here, {then} then"
-            for name, then in known.items()
-            if name in here and str(here[name]) != then
-        ]
-        text = "would be trained again bit for bit on the machine that trained it"
-        if other:
-            text = f"would not be trained again bit for bit: {'; '.join(other)}"
-        yield Point(f"checkpoint {key.removeprefix(_TRAINED)}", NOTE, text)
+    here.pop("matplotlib")  # figures alone depend on it
+    for name in (each for each in here if each in recorded):
+        then, now = recorded[name], here[name]
+        other = "other" if name == "dimlab" else "rounding"
+        text = f"{name} is {now} here, {then} in the record"
+        yield {"name": name, "state": "same" if then == now else other, "text": text}
