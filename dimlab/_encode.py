@@ -140,9 +140,8 @@ def encode(
     if not is_own and layer != "encoder":
         raise Refusal(f"layer must be 'encoder' for what is no checkpoint; got {layer!r}.")
     if is_loader(images):
-        module = cast("Checkpoint", checkpoint).encoder() if is_own else checkpoint
-        return encode_loader(module, images, device=device, progress=progress)
-    recorded, meta = recorded_of(checkpoint)
+        return encode_loader(checkpoint, images, device=device, progress=progress)
+    recorded, meta = recorded_of(checkpoint, layer)
     if recorded is not None and normalisation not in (None, recorded):
         raise Refusal(
             f"normalisation must be {recorded!r}, which the checkpoint records; got "
@@ -158,13 +157,13 @@ def encode(
         meta["transform"] = recipe.in_words()
     if is_own:
         own = cast("Checkpoint", checkpoint)
-        embed, own_meta = embedding(own, images, layer, device)
-        return _represent(embed, own.config, images, how, {**meta, **own_meta}, own.network)
+        embed = embedding(own, images, layer, device)
+        return _represent(embed, own.config, images, how, meta, own.network)
     known = recorded or recipe.normalisation or "none"
     with evaluating(cast("nn.Module | LoadedEncoder", checkpoint), device) as module:
         return _represent(
-            lambda batch: features_of(module(normalised(batch, known))), TrainConfig(), images,
-            how, meta, module.state_dict(),
+            lambda batch: features_of(module(normalised(batch, known)), len(batch)),
+            TrainConfig(), images, how, meta, module.state_dict(),
         )  # fmt: skip
 
 
@@ -252,7 +251,7 @@ def encode_moments(
     """
     how = _How(0, batch_size, seed, device, progress)
     images, _ = fitted(images, checkpoint)
-    embed, _ = embedding(checkpoint, images, layer, device)
+    embed = embedding(checkpoint, images, layer, device)
     transforms = [_unchanged]
     if views:
         transforms = [apply for apply, _ in _drawn_views(checkpoint.config, images, 2, seed)]
@@ -273,8 +272,8 @@ def encode_moments(
 
 def embedding(
     checkpoint: Checkpoint, images: ImageSet, layer: str, device: str
-) -> tuple[Callable[[Tensor], Tensor], dict[str, Any]]:
-    """Map a batch of pixels to a layer's output, and say where the features come from."""
+) -> Callable[[Tensor], Tensor]:
+    """Return what maps a batch of pixels to a layer's output."""
     check_device(device)
     if layer not in LAYERS:
         raise Refusal(f"layer must be one of {', '.join(LAYERS)}; got {layer!r}.")
@@ -296,16 +295,7 @@ def embedding(
         projector = network[layer.removeprefix("projector-")]
         return projector(features * mask if checkpoint.has_mask else features)
 
-    meta = {
-        "source": checkpoint.config.encoder,
-        "layer": layer,
-        "step": checkpoint.step,
-        "seed": checkpoint.config.seed,
-        "method": checkpoint.config.method,
-    }
-    if checkpoint.has_mask and layer == "encoder":
-        meta["mask"] = [float(weight) for weight in checkpoint.mask.weights]
-    return embed, meta
+    return embed
 
 
 @dataclass(frozen=True)
@@ -341,6 +331,8 @@ def _drawn_views(
     config: TrainConfig, images: ImageSet, n_views: int, seed: int
 ) -> list[tuple[Transform, dict[str, np.ndarray]]]:
     """Draw the augmentation of each view: what applies it, and its factors, one value a sample."""
+    if n_views == 0:
+        return []  # without the time that importing the augmentations takes
     _, n_channels, height, width = images.images.shape
     augmentation = Augmentation(config, n_channels, (height, width))
     drawn = [

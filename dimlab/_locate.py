@@ -248,7 +248,7 @@ def locate(
     ((2, 2, 28, 28), 4, 2)
     """
     images, _ = fitted(images, checkpoint)
-    embed, _ = embedding(checkpoint, images, "encoder", device)
+    embed = embedding(checkpoint, images, "encoder", device)
     asked = _checked_dimensions(dimensions, len(checkpoint.mask_logits))
     height, width = images.images.shape[2:]
     patch, stride = _checked_sizes(n_images, len(images), patch, stride, min(height, width))

@@ -157,8 +157,10 @@ def test_a_loader_s_labels_are_class_ids_or_refused(checkpoint):
     module = checkpoint.encoder()
     split = encode_loader(module, [(pixels, torch.tensor([3, 1]), torch.tensor([7, 8]))])
     assert split.labels.tolist() == [3, 1]
-    for labels in ([0.5, 1.0], torch.zeros(2, 10), ["cat", "dog"]):
-        with pytest.raises(ValueError, match=r"loader must yield class ids \(B,\) as labels; got"):
+    for labels in ([0.5, 1.0], torch.zeros(2, 10), [{"box": 1}] * 2):
+        with pytest.raises(
+            ValueError, match=r"loader must yield class ids or names \(B,\) as label"
+        ):
             encode_loader(module, [(pixels, labels)])
     conv = torch.nn.Identity()
     with pytest.raises(

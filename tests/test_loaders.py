@@ -2,6 +2,7 @@
 
 import re
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,8 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from dimlab import encode_loader
+from dimlab import TrainConfig, encode, encode_loader
 from dimlab.datasets import huggingface
+from dimlab.images import ImageSet
+from dimlab.training.augment import normalised
+from dimlab.training.loop import untrained
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"  # beside the checkout
 N, D = 6, 4
@@ -80,6 +84,12 @@ def test_maps_and_tokens_are_pooled_as_asked(pixels):
         encode_loader(nn.Identity(), [pixels], pool="max")
 
 
+def proposed(error):
+    """The argument that a message proposes, evaluated as a reader would type it."""
+    name, text = re.search(r"Pass (pool|select)=(.*?) to encode_loader", str(error)).groups()
+    return name, eval(text, {"torch": torch})
+
+
 @pytest.mark.parametrize(
     "module",
     [
@@ -88,6 +98,12 @@ def test_maps_and_tokens_are_pooled_as_asked(pixels):
         nn.Identity(),
         lambda batch: batch.permute(0, 2, 3, 1),
         lambda batch: batch.flatten(2).mT,
+        lambda batch: batch.flatten(2).permute(1, 0, 2),  # tokens (T, B, D)
+        lambda batch: batch[..., None],
+        lambda batch: batch.flatten(1).mean(1),
+        lambda batch: list(batch.flatten(1)),
+        lambda batch: ((batch, batch), {"pooled": batch.flatten(1)}),
+        lambda batch: {"towers": {"text": batch[:, 0], "image": batch.flatten(1)}},
     ],
 )
 def test_what_an_error_proposes_works(module, pixels):
@@ -98,13 +114,48 @@ def test_what_an_error_proposes_works(module, pixels):
             split = encode_loader(module, [pixels], **ways)
             break
         except ValueError as error:
-            found = re.search(r"Pass (pool|select)=('?)(.*?)\2 to encode_loader", str(error))
-            value = int(found[3]) if found[3].isdigit() else found[3]
-            assert found[1] not in ways
-            ways[found[1]] = value
+            name, value = proposed(error)
+            assert ways.get(name) != value
+            ways[name] = value
     assert ways
     assert split.features.shape[0] == N
     assert split.features.ndim == 2
+
+
+def test_a_lone_last_sample_that_is_squeezed_is_reshaped_as_proposed(pixels):
+    def squeezed(batch):
+        return batch.flatten(1).squeeze()
+
+    with pytest.raises(ValueError, match=r"got \(48,\)\. Pass select=lambda") as caught:
+        encode_loader(squeezed, [pixels, pixels[:1]])
+    _, select = proposed(caught.value)
+    split = encode_loader(squeezed, [pixels, pixels[:1]], select=select)
+    np.testing.assert_array_equal(split.features[N], split.features[0])
+
+
+@pytest.mark.parametrize(
+    ("module", "ways", "sentence"),
+    [
+        (lambda batch: None, {}, r"got NoneType with no tensors\.$"),
+        (lambda batch: batch.flatten(1).repeat(2, 1), {}, r"one row a sample.* \(12, 48\) for 6"),
+        (lambda batch: torch.fft.fft(batch.flatten(1)), {}, "must give real features; got torch.c"),
+        (nn.Flatten(), {"select": 0}, "select must be left out, or be a function, .* got 0"),
+        (lambda batch: batch.flatten(1)[:, None], {"pool": "patches"}, r"for pool='patches'"),
+        ("resnet18", {}, "module must be something to call; got str"),
+    ],
+)
+def test_outputs_that_are_no_features_are_refused(module, ways, sentence, pixels):
+    with pytest.raises(ValueError, match=sentence):
+        encode_loader(module, [pixels], **ways)
+
+
+def test_parts_of_parts_and_arrays(pixels):
+    def nested(batch):
+        return {"image": {"pooled": batch.flatten(1)}, "states": [batch, batch * 2]}
+
+    check(encode_loader(nested, [pixels], select="image.pooled"), pixels.flatten(1))
+    check(encode_loader(nested, [pixels], select="states.1", pool="mean"), 2 * pixels.mean((2, 3)))
+    check(encode_loader(lambda batch: batch.flatten(1).numpy(), [pixels]), pixels.flatten(1))
 
 
 def test_a_map_with_channels_last_is_not_taken_for_one_with_channels_first(pixels):
@@ -140,7 +191,7 @@ def test_tuples_of_any_length_and_lists_of_views(pixels):
         np.testing.assert_allclose(split.views[1], flipped.flatten(1).numpy())
         assert split.labels.tolist() == list(range(N))
     assert encode_loader(nn.Flatten(), [(pixels, flipped)]).views.shape == (2, N, 48)
-    with pytest.raises(ValueError, match=r"must yield views in each batch or in none; .* 1 of 2"):
+    with pytest.raises(ValueError, match=r"must yield as many views in each batch; got 1 and 2"):
         encode_loader(nn.Flatten(), [(pixels, flipped), pixels])
 
 
@@ -156,6 +207,68 @@ def test_whole_numbers_are_scaled_and_half_precision_is_remembered(pixels):
     assert (split.precision, split.features.dtype.name) == ("bfloat16", "float32")
     with torch.inference_mode():
         check(split, half(pixels.flatten(1).bfloat16()).float())
+
+
+def test_labels_are_ids_or_names_and_inputs_without_other_targets_are_encoded(pixels):
+    column = encode_loader(nn.Flatten(), [(pixels, torch.arange(N)[:, None])])  # as MedMNIST's
+    assert column.labels.tolist() == list(range(N))
+    named = encode_loader(nn.Flatten(), [(pixels, ["dog", "cat"] * 3)])
+    assert (named.labels.tolist(), named.meta["class_names"]) == ([1, 0] * 3, ["cat", "dog"])
+    many = torch.arange(2 * N).view(N, 2) % 3 % 2
+    with pytest.raises(ValueError, match=r"got int64 of shape \(6, 2\) .*Yield the inputs alone"):
+        encode_loader(nn.Flatten(), [(pixels, many)])
+    assert encode_loader(nn.Flatten(), (each[0] for each in [(pixels, many)])).labels is None
+
+
+def test_what_no_loader_yields_is_refused_with_what_works(pixels):
+    samples = [(each, row) for row, each in enumerate(pixels)]
+    with pytest.raises(ValueError, match=r"Let a loader make batches: torch\.utils\.data\.DataLoa"):
+        encode_loader(nn.Flatten(), samples)
+    loader = torch.utils.data.DataLoader(samples, batch_size=4, generator=torch.Generator())
+    check(encode_loader(nn.Flatten(), loader), pixels.flatten(1))
+    for batch in ([torch.arange(N), [pixels, pixels]], (torch.arange(N), pixels, torch.zeros(N))):
+        with pytest.raises(ValueError, match=r"\(batch\[1:\] for batch in loader\)"):
+            encode_loader(nn.Flatten(), [batch])
+        check(encode_loader(nn.Flatten(), (each[1:] for each in [batch])), pixels.flatten(1))
+    with pytest.raises(ValueError, match=r"list of 6 images of shape \(3, 4, 4\)\. Stack them"):
+        encode_loader(nn.Flatten(), [{"image": list(pixels)}])
+    for loader, sentence in (
+        ([["a.jpg"]], "got str in list. Make tensors of images"),
+        (None, "loader must yield batches; got NoneType"),
+        ([pixels, pixels[..., :2]], "features of one width; got 24 and 48 dimensions"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            encode_loader(nn.Flatten(), loader)
+
+
+def test_views_as_mappings(pixels):
+    """As stable-pretraining yields them, in a list or by name."""
+    one, other = ({"image": each, "label": torch.arange(N)} for each in (pixels, pixels.flip(3)))
+    for batch in ({"views": [one, other]}, {"student": one, "teacher": other}):
+        split = encode_loader(nn.Flatten(), [batch])
+        assert split.labels.tolist() == list(range(N))
+        np.testing.assert_allclose(split.views[1], pixels.flip(3).flatten(1).numpy())
+
+
+def test_the_normalisation_that_an_encoder_records_is_applied_to_uint8_and_assumed_else(pixels):
+    images = ImageSet((pixels * 255).to(torch.uint8).numpy(), np.arange(N), name="noise")
+    config = replace(TrainConfig.small(), normalisation="imagenet")
+    checkpoint = untrained(config, images)
+    whole = torch.from_numpy(np.array(images.images))
+    expected = torch.from_numpy(encode(checkpoint, images).features)
+    check(encode_loader(checkpoint, [whole]), expected)
+    with pytest.warns(UserWarning, match=r"assumed: the loader's images are normalised .*imagenet"):
+        split = encode_loader(checkpoint, [normalised(whole.float() / 255, "imagenet")])
+    check(split, expected)
+    assert split.meta["mask"] == encode(checkpoint, images).meta["mask"]
+
+
+def test_what_a_module_was_given_stands_beside_its_own_error():
+    with torch.random.fork_rng(devices=[]):
+        module = nn.Linear(3, 2)
+    with pytest.raises(RuntimeError) as caught:
+        encode_loader(module, [torch.ones(2, 3, dtype=torch.int64)])
+    assert caught.value.__notes__ == ["encode_loader called it with torch.int64 of shape (2, 3)."]
 
 
 class Block(nn.Module):
