@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +102,7 @@ class Inputs:
     by_order: bool = False  # or its rows are in the order of the samples
     has_flags: bool = False  # whether the command has the flags for other tools' files
     opened: dict[Path, Source] = field(default_factory=dict, compare=False, repr=False)
-    tables: dict[Path, Source] = field(default_factory=dict, compare=False, repr=False)
+    tables: dict[Path, tuple[Source, Any]] = field(default_factory=dict, compare=False, repr=False)
     loaded: dict[tuple[str, str, str], ImageSet] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -132,18 +133,19 @@ class Inputs:
         return self.opened[path]
 
     def table(self, path: Path, read: Callable[..., Any]) -> Any:
-        """Read a file of labels or factors, once."""
+        """Read a file of labels or factors, or one of both, which is opened once."""
         from dimlab.io.source import open_table
 
         if path not in self.tables:
-            self.tables[path] = open_table(path, read)
-        return self.tables[path].value
+            self.tables[path] = open_table(path, read), read
+        source, known = self.tables[path]
+        return source.value if read is known else read(path, BytesIO(source.content[0]))
 
     def digest(self, path: Path) -> str | None:
         """Return the hash of what was read from a file; None for what is no file."""
         from dimlab.report.provenance import hash_of_file
 
-        known = self.opened.get(path) or self.tables.get(path)
+        known = self.opened.get(path) or self.tables.get(path, (None,))[0]
         if known is not None:
             return known.digest
         return hash_of_file(path) if path.is_file() else None

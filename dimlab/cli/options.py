@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from dimlab.io.files import json_of
 from dimlab.refusals import Refusal
 
 if TYPE_CHECKING:
+    from dimlab.io.source import Source
     from dimlab.representation import Representation
 
 _LARGEST = 1 << 31  # no dimension has such a number
@@ -136,8 +137,7 @@ def _periods(texts: list[str]) -> list[tuple[str, float]]:
 class Groups:
     """What ``--groups`` says: lists of dimensions, or the redundant ones that train has."""
 
-    path: Path | None
-    lists: Any = None
+    source: Source | None
     cut: float | None = None
 
     @classmethod
@@ -151,22 +151,24 @@ class Groups:
             raise FileNotFoundError(
                 f"groups must be 'redundant' or a JSON file; got {text}, which is not there."
             )
+        from dimlab.io.source import open_table
+
         with reading():
-            return cls(path, lists=_lists_in(path))
+            return cls(open_table(path, _lists_in))
 
     def among(self, train: Representation) -> Any:
         """Return the groups as probes take them."""
-        if self.path is not None:
-            return self.lists
+        if self.source is not None:
+            return self.source.value
         from dimlab.probes.find_redundancy import find_redundancy
 
         chosen: dict[str, Any] = {} if self.cut is None else {"cut": self.cut}
         return list(find_redundancy(train, **chosen).groups)
 
 
-def _lists_in(path: Path) -> Any:
+def _lists_in(path: Path, file: BinaryIO) -> Any:
     try:
-        found = json_of(path.read_bytes())
+        found = json_of(file.read())
     except ValueError as error:
         raise Refusal(f"{path} must hold JSON; got {error}.") from error
     if not isinstance(found, list):

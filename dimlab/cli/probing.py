@@ -142,8 +142,10 @@ def probe_command(name: str, function: Callable[..., Any], text: str) -> TyperCo
             return
         result, splits = measured
         files = [values.get(each) for each in ("table", "in_distribution")]
-        if isinstance(values.get("groups"), Groups):
-            files.append(values["groups"].path)
+        groups = values.get("groups")
+        if isinstance(groups, Groups) and groups.source is not None:
+            call.inputs.tables[groups.source.path] = groups.source, None
+            files.append(groups.source.path)
         present(
             result, name, values,
             show=special.show, shown=special.shown, beside=special.beside,

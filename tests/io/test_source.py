@@ -43,6 +43,9 @@ def files(checkpoint, tmp_path, rng, monkeypatch):
         split = Representation(features, labels=labels, factors={"x": features[:, 1]})
         split.save(f"{name}.safetensors")
         np.savez(f"{name}.npz", features=features, labels=labels, x=features[:, 1])
+    rows = "".join(f"{row},{row % 3},{row % 7}\n" for row in range(90))
+    Path("table.csv").write_text(f"row,label,scanner\n{rows}")
+    Path("groups.json").write_text("[[0, 1], [2]]")
     return tmp_path
 
 
@@ -83,12 +86,19 @@ def counted(name, split, **options):
     opened["split " + split] += 1
     return load(name, split, **options)
 dimlab.datasets.load_images = counted
+import safetensors  # its reader, not Python, opens what it maps
+map_file = safetensors.safe_open
+def mapping(path, **options):
+    opened["mapped " + os.path.basename(path)] += 1
+    return map_file(path, **options)
+safetensors.safe_open = mapping
 try:
     dimlab.cli.run()
 finally:
     open("opened.json", "w").write(json.dumps(opened))
 """
 SAFETENSORS = ("test.safetensors", "--train", "train.safetensors")
+TABLE = ("--factors", "table.csv", "--labels", "table.csv:scanner")
 NPZ = ("test.npz", "--train", "train.npz")
 
 
@@ -97,6 +107,8 @@ LONG = [
     ("evaluate", "checkpoint.pt", "--max-queries", "100"),
     ("attribute", "checkpoint.pt", "--permutations", "5", "--views", "2", "--reader", "none"),
     ("report", *SAFETENSORS, "--permutations", "5"),
+    ("report", *NPZ, "--permutations", "5"),
+    ("attribute", *NPZ, *TABLE, "--permutations", "5"),
     ("attribute", *SAFETENSORS, "--permutations", "5"),
     ("evaluate", *NPZ),
 ]
@@ -106,7 +118,7 @@ LONG = [
     "command",
     [
         ("ablate", "checkpoint.pt", "--reader", "ridge"),
-        ("ablate", *NPZ, "--reader", "ridge"),
+        ("ablate", *NPZ, "--reader", "ridge", "--groups", "groups.json"),
         *(pytest.param(each, marks=pytest.mark.slow) for each in LONG),
     ],
     ids=lambda command: " ".join(command[:2]),
@@ -118,10 +130,10 @@ def test_a_command_opens_each_file_once_and_loads_each_split_once(files, command
     assert found.returncode == 0, found.stderr
     opened = json.loads(Path("opened.json").read_text())
     named = [each for each in command if each in os.listdir()]
-    splits = {name: count for name, count in opened.items() if name.startswith("split ")}
+    splits = {name: count for name, count in opened.items() if name[:6] in ("split ", "mapped")}
     assert {name: opened[name] for name in named} == dict.fromkeys(named, 1)
     assert set(splits.values()) <= {1}
-    assert bool(splits) == ("checkpoint.pt" in named)
+    assert bool(splits) == ("checkpoint.pt" in named or "test.safetensors" in named)
 
 
 class Elsewhere(nn.Module):
