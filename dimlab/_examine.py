@@ -12,7 +12,8 @@ from typing import Any
 from dimlab.given import RepresentationLike, as_representations
 from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.names import FILES, word_of
-from dimlab.probes import all_probes, needs_of
+from dimlab.probes import __all__ as own_probes
+from dimlab.probes import needs_of, outside_probes, probe_named
 from dimlab.probes._factors import notes_of, usable
 from dimlab.probes._reading import ReaderLike
 from dimlab.probes.erase import erase
@@ -39,6 +40,7 @@ class Examination(dict[str, Any]):
     def __init__(self) -> None:
         super().__init__()
         self.not_measured: dict[str, str] = {}
+        self.failed: dict[str, Exception] = {}  # mistakes in probes or readers, by probe
 
 
 def examine(
@@ -92,12 +94,13 @@ def examine(
     Warns
     -----
     UserWarning
-        If the data do not suit a probe, which is then left out, or no factor can be looked at.
+        If a probe is left out, or no factor can be looked at.
 
     Notes
     -----
-    What the probes need is looked up before anything is computed. A probe that refuses the data
-    with a ``ValueError``, such as too few samples, is left out; any other error is raised.
+    What the probes need is looked up before anything is computed. A probe that refuses the data,
+    such as too few samples, is left out. So is a probe that fails for another reason, a mistake in
+    it or in the reader: ``failed`` holds the error by the probe's name.
 
     References
     ----------
@@ -137,20 +140,22 @@ def examine(
         "in_distribution": in_distribution, "seed": seed, "device": device,
     }  # fmt: skip
     results = Examination()
-    for name, probe in all_probes().items():
-        parameters, needs = inspect.signature(probe).parameters, needs_of(probe)
-        if not _is_of_a_report(parameters, given):
-            continue
-        need = min(needs, key=lambda each: len(each - there))
-        if need - there:
-            results.not_measured[name] = _lacking(name, need - there, rows)
-            continue
-        of_train = {"reader": reader} if "train" in need else {}
-        of_views = {"test": rows} if "factors" in need else {}
-        known = {**given, **results, **of_train, **of_views, **settings.get(name, {})}
-        with _suited(name, results), enter(name.replace("_", " ")) as advance:
-            known["progress"] = advance
-            found = probe(**{key: each for key, each in known.items() if key in parameters})
+    for name in (*own_probes, *outside_probes()):
+        with _suited(name, results):
+            probe = probe_named(name)
+            parameters, needs = inspect.signature(probe).parameters, needs_of(probe)
+            if not _is_of_a_report(parameters, given):
+                continue
+            need = min(needs, key=lambda each: len(each - there))
+            if need - there:
+                results.not_measured[name] = _lacking(name, need - there, rows)
+                continue
+            of_train = {"reader": reader} if "train" in need else {}
+            of_views = {"test": rows} if "factors" in need else {}
+            known = {**given, **results, **of_train, **of_views, **settings.get(name, {})}
+            with enter(name.replace("_", " ")) as advance:
+                known["progress"] = advance
+                found = probe(**{key: each for key, each in known.items() if key in parameters})
             results[name_of(type(found))] = found
         if name == "attribute" and "attribution" in results:
             own: dict[str, Any] = {
@@ -203,15 +208,18 @@ def _lacking(name: str, lacking: set[str], rows: Representation) -> str:
 
 @contextmanager
 def _suited(name: str, results: Examination) -> Iterator[None]:
-    """Note that the data do not suit a probe, if it says so; other errors pass."""
+    """Note that the data do not suit a probe, or that it failed; the others are still measured."""
     with warnings.catch_warnings():
         if name in _SAID_IN_SUMMARY:
             warnings.simplefilter("ignore", UserWarning)
         try:
             yield
             return
-        except Refusal as error:
+        except (Refusal, MemoryError) as error:
             said = f"{name} is left out: {error}"
+        except Exception as error:
+            said = f"{name} failed: internal error, {type(error).__name__}: {error}"
+            results.failed[name] = error
     results.not_measured[name] = said
     warnings.warn(said, UserWarning, stacklevel=4)
 

@@ -63,6 +63,27 @@ def dimlab(monkeypatch, capsys, tmp_path):
     return call
 
 
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Install a package of one module, with entry points; return the folder that it is in."""
+    names = []
+
+    def install(name, text, entries):
+        folder = tmp_path / "site"
+        about = folder / f"{name}-1.0.dist-info"
+        about.mkdir(parents=True)
+        (folder / f"{name}.py").write_text(text)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (about / "entry_points.txt").write_text(entries)
+        monkeypatch.syspath_prepend(folder)
+        names.append(name)
+        return folder
+
+    yield install
+    for name in names:
+        sys.modules.pop(name, None)
+
+
 @pytest.fixture(autouse=True)
 def nobody_changes_global_state():
     """A library may not move other people's random numbers, dtype, threads or figure style."""

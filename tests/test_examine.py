@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from dimlab import examine as examined
-from dimlab.probes import all_probes
+from dimlab import probes
+from dimlab.probes import probe_named
 from dimlab.report import verdicts_of, write_report
 from dimlab.representation import Representation
 
@@ -77,19 +78,28 @@ def test_without_labels_what_needs_a_task_is_named():
     assert results.not_measured["ablate"] == "ablate needs labels of both splits."
 
 
-def test_other_errors_are_raised(monkeypatch):
+def test_a_mistake_in_a_probe_or_a_reader_takes_no_other_result_along(monkeypatch):
+    class Broken:
+        def fit(self, features, target):
+            raise ValueError("a bug")
+
+        predict = fit
+
     def broken(representation):
         raise np.linalg.LinAlgError("a bug")
 
-    monkeypatch.setattr(sys.modules["dimlab._examine"], "all_probes", lambda: {"broken": broken})
-    with pytest.raises(np.linalg.LinAlgError, match="a bug"):
-        examined(split(), split(seed=1))
+    monkeypatch.setattr("dimlab.probes.decompose.decompose", broken)
+    results = quietly(split(), split(seed=1), reader=Broken())
+    assert set(results) == {"masked_scores", "correlation", "redundancy"}
+    for name, kind in (("ablate", "ValueError"), ("decompose", "LinAlgError")):
+        assert results.not_measured[name] == f"{name} failed: internal error, {kind}: a bug"
+        assert type(results.failed[name]).__name__ == kind
 
 
 def test_every_probe_says_what_it_needs():
     known = {"labels", "views", "factors", "trace", "train"}
-    for name, probe in all_probes().items():
-        alternatives = sys.modules[probe.__module__].NEEDS
+    for name in probes.__all__:
+        alternatives = sys.modules[probe_named(name).__module__].NEEDS
         assert alternatives, name
         assert all(each <= known for each in alternatives), name
 
@@ -130,21 +140,13 @@ def cohere(representation: Representation, *, seed: int = 0) -> Cohesion:
 
 
 @pytest.fixture
-def outside(tmp_path, monkeypatch):
+def outside(installed):
     """Install a package that adds a probe by an entry point."""
-    (tmp_path / "their_cohere.py").write_text(COHERE)
-    info = tmp_path / "their_cohere-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-cohere\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[dimlab.probes]\ncohere = their_cohere:cohere\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield
-    sys.modules.pop("their_cohere", None)
+    installed("their_cohere", COHERE, "[dimlab.probes]\ncohere = their_cohere:cohere\n")
 
 
 @pytest.mark.usefixtures("outside")
 def test_a_probe_of_another_package_is_examined_reported_and_judged(tmp_path):
-    assert "cohere" in all_probes()
     results = examined(split(), split(seed=1))
     np.testing.assert_allclose(results["cohesion"].spread, split(seed=1).features.std(axis=0))
     assert [each.question for each in verdicts_of(results)][-1] == "Is it tight?"

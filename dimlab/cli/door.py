@@ -18,7 +18,8 @@ from typer.core import TyperCommand, TyperGroup
 from dimlab import __version__
 from dimlab.cli.gates import GateMet
 from dimlab.cli.inputs import Unreadable
-from dimlab.probes import loaded, outside_probes
+from dimlab.outside import loaded
+from dimlab.probes import outside_probes
 from dimlab.refusals import Refusal
 from dimlab.text import make_streams_readable, say
 

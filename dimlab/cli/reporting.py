@@ -40,12 +40,11 @@ def report(name: str, text: str) -> TyperCommand:
 
 
 def _report(values: dict[str, Any]) -> None:
-    from dimlab.answers import answers_of
-    from dimlab.report import kinds_of, redraw_report, verdicts_of, write_report
+    from dimlab.report import redraw_report, write_report
 
-    sources, out, as_json = values["sources"], values["out"], values["as_json"]
+    sources, out = values["sources"], values["out"]
     if values["check"]:
-        return _check(sources, as_json)
+        return _check(sources, values["as_json"])
     if sources[0].is_dir():
         with reading():
             page = redraw_report(sources[0], out=out, figure_format=values["figure_format"])
@@ -57,6 +56,7 @@ def _report(values: dict[str, Any]) -> None:
     tested: dict[str, Any] = {}
     splits: dict[str, Any] = {}
     not_measured: dict[str, str] = {}
+    failed: list[Exception] = []
     for name, stem, source in zip(names, stems_of(names), sources, strict=True):
         found, train, tested[name] = _examined(inputs, source, values)
         splits |= {f"test, {name}": tested[name]}
@@ -64,6 +64,7 @@ def _report(values: dict[str, Any]) -> None:
         prefix = f"{stem}-" if len(sources) > 1 else ""
         results |= {f"{prefix}{key}": each for key, each in found.items()}
         of_which = f"{name}: " if len(sources) > 1 else ""
+        failed += found.failed.values()
         not_measured |= {
             f"{prefix}{key}": of_which + each for key, each in found.not_measured.items()
         }
@@ -85,6 +86,16 @@ def _report(values: dict[str, Any]) -> None:
         provenance=recording(inputs, sources, splits)(),
         figure_format=values["figure_format"],
     )
+    _print_answers(page, headline, results, values["as_json"])
+    for mistake in failed:  # the page says it of the probe
+        raise mistake
+
+
+def _print_answers(page: Path, headline: list[str], results: dict[str, Any], as_json: bool) -> None:
+    """Print the answer of each dimension, the verdicts, and where the page is."""
+    from dimlab.answers import answers_of
+    from dimlab.report import kinds_of, verdicts_of
+
     verdicts, answers = verdicts_of(results), answers_of(results)
     if as_json:
         said = {} if answers is None else {"answers": answers.summary()}

@@ -18,9 +18,10 @@ import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
+from dimlab import outside
 from dimlab.datasets.arrow import huggingface
 from dimlab.datasets.folders import image_folder
 from dimlab.datasets.official import cifar10, cifar100, digits, fashion_mnist, stl10
@@ -96,14 +97,14 @@ def check_name(name: str, reading: Mapping[str, Any] | None = None) -> tuple[str
 
 def _outside() -> dict[str, EntryPoint]:
     """Return the data sets that other packages add, by name."""
-    return {each.name.replace("_", "-"): each for each in entry_points(group=GROUP)}
+    return {name.replace("_", "-"): each for name, each in outside.added(GROUP).items()}
 
 
 def _from_outside(name: str, split: str, folder: Any) -> ImageSet:
     """Load a data set that another package adds, so that its name and folder find it again."""
     official_part(split)
     entry = _outside()[name]
-    images = entry.load()(split, folder)
+    images = outside.loaded(entry)(split, folder)
     if not isinstance(images, ImageSet) or images.split not in ("", split):
         raise WrongType(
             f"{entry.value} must return an ImageSet of the split {split}; got {images!r}."

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+from dimlab import outside
 from dimlab.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -135,14 +135,8 @@ _TABLE = (
 def layouts() -> tuple[Layout, ...]:
     """Return all rows, those of other packages first."""
     added = []
-    for each in entry_points(group=ENTRY_POINTS):
-        try:
-            found = each.load()
-        except Exception as error:
-            raise Refusal(
-                f"entry point {each.name} of {ENTRY_POINTS} must be importable; got "
-                f"{type(error).__name__}: {error}. Repair or uninstall the package {each.value}."
-            ) from error
+    for each in outside.added(ENTRY_POINTS).values():
+        found = outside.loaded(each)
         if not isinstance(found, Layout):
             raise Refusal(
                 f"entry point {each.name} of {ENTRY_POINTS} must be a dimlab.io.layouts.Layout; "

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
-from dimlab.refusals import refusing
+from dimlab import outside
 
 __all__ = [  # noqa: RUF022 (in the order of a report)
     "evaluate",
@@ -37,18 +37,14 @@ OUTSIDE = "dimlab.probes"  # group of the entry points
 
 def outside_probes() -> dict[str, EntryPoint]:
     """Return the entry points of the probes of other packages, by name; none is loaded."""
-    return {each.name: each for each in entry_points(group=OUTSIDE) if each.name not in __all__}
+    return {name: each for name, each in outside.added(OUTSIDE).items() if name not in __all__}
 
 
-def all_probes() -> dict[str, Callable[..., Any]]:
-    """Return dimlab's probes and those of other packages, by name."""
-    own = {name: getattr(import_module(f"{__name__}.{name}"), name) for name in __all__}
-    return {**own, **{name: loaded(each) for name, each in outside_probes().items()}}
-
-
-def loaded(point: EntryPoint) -> Callable[..., Any]:
-    """Return the probe of another package, whose ``ValueError`` refuses an argument or the data."""
-    return refusing(point.load())
+def probe_named(name: str) -> Callable[..., Any]:
+    """Return a probe of dimlab or of another package."""
+    if name in __all__:
+        return getattr(import_module(f"{__name__}.{name}"), name)
+    return outside.loaded(outside_probes()[name])
 
 
 def needs_of(probe: Callable[..., Any]) -> tuple[set[str], ...]:

@@ -14,7 +14,6 @@ from dimlab.kernels.similarity import sentence_of_gallery
 from dimlab.mask import DimensionMask
 from dimlab.probes._reading import How, ReaderLike, Reads, Task, reads
 from dimlab.readers import KNN
-from dimlab.readers import __all__ as NAMED
 from dimlab.readers.base import Run, running
 from dimlab.refusals import Refusal
 from dimlab.result import column, detail, entries, entry, per
@@ -169,11 +168,8 @@ def evaluate(
     array([1.])
     """
     train, test = as_representations(train=train, test=test).values()
-    known = [name.lower() for name in NAMED]
-    unknown = [each for each in readers if isinstance(each, str) and each not in known]
-    if unknown or isinstance(readers, str) or len(readers) == 0:
-        listed = ", ".join(map(repr, known))
-        raise Refusal(f"readers must be some of {listed}; got {readers!r}.")
+    if isinstance(readers, str) or len(readers) == 0:
+        raise Refusal(f"readers must be a list of at least one reader; got {readers!r}.")
     task = Task.of("evaluate", train, test, readers[0], **how)
     copies = 0 if mask is None else 10 * train.features.size
     tasks = [task.read_by(reader).holding(copies) for reader in readers]

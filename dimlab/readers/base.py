@@ -20,6 +20,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
+from dimlab import outside
 from dimlab.kernels.downdate import first_largest, log_losses
 from dimlab.refusals import Refusal, WrongType
 
@@ -167,13 +168,20 @@ def as_reader(reader: Any, *, run: Run | None = None, **settings: Any) -> Any:
     run = run or Run()
     if isinstance(reader, str):
         classes = {name.lower(): getattr(package, name) for name in package.__all__}
-        if reader not in classes:
-            raise Refusal(f"reader must be one of {', '.join(map(repr, classes))}; got {reader!r}.")
-        made = {  # all of them, so that a setting out of range is refused whoever reads
-            name: each(**{key: settings[key] for key in each.SETTINGS if key in settings})
-            for name, each in classes.items()
-        }
-        reader, settings = made[reader], {}
+        added = {} if reader in classes else outside.added("dimlab.readers")
+        if reader in added:
+            found = outside.loaded(added[reader])
+            reader = found() if isinstance(found, type) else found
+        elif reader not in classes:
+            known = ", ".join(map(repr, [*classes, *added]))
+            raise Refusal(f"reader must be one of {known}; got {reader!r}.")
+        else:
+            made = {  # all of them, so that a setting out of range is refused whoever reads
+                name: each(**{key: settings[key] for key in each.SETTINGS if key in settings})
+                for name, each in classes.items()
+            }
+            reader = made[reader]
+        settings = {}
     if isinstance(reader, type) or not (hasattr(reader, "fit") and hasattr(reader, "predict")):
         shown = " ".join(repr(reader).split())[:60]
         raise WrongType(f"reader must be a name or an object with fit and predict; got {shown}.")

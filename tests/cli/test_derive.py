@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from dimlab import cli
 from dimlab.cli.derive import described, numbers_in, options_of
 from dimlab.cli.options import COMMON
+from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Result, per, scalar
 
@@ -176,24 +177,20 @@ def cohere(
         One spread a dimension.
     """
     if not 0 < share <= 1:
-        raise ValueError(f"share must be in (0, 1]; got {share}.")
+        raise Refusal(f"share must be in (0, 1]; got {share}.")
     if share == 0.25:
-        {}["nothing"]  # a mistake, which no user made
+        raise ValueError("a mistake, which no user made")
     return Cohesion(n_test=len(test), share=share, spread=test.features.std(axis=0))
 
 
 @pytest.fixture
-def outside(tmp_path, monkeypatch):
+def outside(tmp_path, monkeypatch, installed):
     """Install a package whose entry point is the probe above."""
     import sys
 
     monkeypatch.setitem(sys.modules, "cohesion", sys.modules[__name__])
     monkeypatch.setattr(sys.modules[__name__], "__name__", "cohesion")
-    folder = tmp_path / "site" / "cohesion-1.0.dist-info"
-    folder.mkdir(parents=True)
-    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: cohesion\nVersion: 1.0\n")
-    (folder / "entry_points.txt").write_text("[dimlab.probes]\ncohere = cohesion:cohere\n")
-    monkeypatch.syspath_prepend(tmp_path / "site")
+    installed("cohesion_entry", "", "[dimlab.probes]\ncohere = cohesion:cohere\n")
     features = np.random.default_rng(0).normal(size=(40, 3))
     whole = Representation(features, labels=np.arange(40) % 2)
     return whole.save(tmp_path / "features.safetensors")
@@ -223,4 +220,4 @@ def test_a_probe_of_another_package_is_a_command(outside, dimlab, tmp_path):
     code, _, err = dimlab("cohere", outside, "--share", 2)
     assert (code, err.splitlines()[-1]) == (2, "dimlab cohere: share must be in (0, 1]; got 2.0.")
     code, _, err = dimlab("cohere", outside, "--share", 0.25)
-    assert (code, "internal error, KeyError: " in err) == (1, True)
+    assert (code, "internal error, ValueError: a mistake" in err) == (1, True)

@@ -27,17 +27,9 @@ ENTRIES = "[dimlab.datasets]\nstriped_squares = outside:striped_squares\nwrong =
 
 
 @pytest.fixture
-def outside(tmp_path, monkeypatch):
+def outside(installed):
     """A package that is installed in a folder of its own."""
-    folder = tmp_path / "site"
-    about = folder / "outside-1.0.dist-info"
-    about.mkdir(parents=True)
-    (folder / "outside.py").write_text(MODULE)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text(ENTRIES)
-    monkeypatch.syspath_prepend(folder)
-    yield folder
-    sys.modules.pop("outside", None)
+    return installed("outside", MODULE, ENTRIES)
 
 
 def test_it_is_loaded_by_name_resized_and_planted(outside, tmp_path):

@@ -43,9 +43,6 @@ def files(checkpoint, tmp_path, rng, monkeypatch):
         split = Representation(features, labels=labels, factors={"x": features[:, 1]})
         split.save(f"{name}.safetensors")
         np.savez(f"{name}.npz", features=features, labels=labels, x=features[:, 1])
-    rows = "".join(f"{row},{row % 3},{row % 7}\n" for row in range(90))
-    Path("table.csv").write_text(f"row,label,scanner\n{rows}")
-    Path("groups.json").write_text("[[0, 1], [2]]")
     return tmp_path
 
 
@@ -124,6 +121,9 @@ LONG = [
     ids=lambda command: " ".join(command[:2]),
 )
 def test_a_command_opens_each_file_once_and_loads_each_split_once(files, command):
+    rows = "".join(f"{row},{row % 3},{row % 7}\n" for row in range(90))
+    Path("table.csv").write_text(f"row,label,scanner\n{rows}")
+    Path("groups.json").write_text("[[0, 1], [2]]")
     call = [sys.executable, "-c", COUNTING, *command, "--quiet", "--out", "o"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     found = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
@@ -166,21 +166,15 @@ BROKEN = 3
 
 
 @pytest.fixture
-def package(tmp_path, monkeypatch):
+def package(installed):
     """Install a package whose entry points add layouts."""
 
     def install(*names):
-        (tmp_path / "acme_layouts.py").write_text(PLUGIN)
-        folder = tmp_path / "acme-1.0.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
         points = "\n".join(f"{name} = acme_layouts:{name}" for name in names)
-        (folder / "entry_points.txt").write_text(f"[dimlab.weights]\n{points}\n")
-        monkeypatch.syspath_prepend(tmp_path)
+        installed("acme_layouts", PLUGIN, f"[dimlab.weights]\n{points}\n")
         layouts.cache_clear()
 
     yield install
-    sys.modules.pop("acme_layouts", None)
     layouts.cache_clear()
 
 

@@ -182,9 +182,9 @@ def test_a_budget_changes_the_blocks_and_not_the_answer(splits):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"readers": ["tree"]}, r"^readers must be some of 'knn', 'ridge', 'logistic'; got \['tr"),
-        ({"readers": []}, r"^readers must be some of .*; got \[\]\.$"),
-        ({"readers": "knn"}, r"^readers must be some of .*; got 'knn'\.$"),
+        ({"readers": ["tree"]}, r"^reader must be one of 'knn', 'ridge', 'logistic'; got 'tree'"),
+        ({"readers": []}, r"^readers must be a list of .*; got \[\]\.$"),
+        ({"readers": "knn"}, r"^readers must be a list of .*; got 'knn'\.$"),
         ({"k": 301}, r"^k must be an integer in 1\.\.300"),
         ({"temperature": 0}, r"^temperature must be > 0; got 0\.$"),
         ({"penalty": 0}, r"^penalty must be > 0; got 0\.$"),
