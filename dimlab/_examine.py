@@ -230,6 +230,7 @@ def _erase_leading(
     """Erase the leading factor of the samples, not of their views, where both splits have it."""
     factor = results["attribution"].leading_factor
     if factor is None or factor not in train.factors or factor not in test.factors:
+        results.not_measured["erase"] = "erase needs a leading factor that both splits have."
         return
     with _suited("erase", results), enter(f"erase {factor}") as advance:
         erasure = erase(train, test, factor=factor, progress=advance, **own)

@@ -53,6 +53,11 @@ class DimensionTable(Result):
         ("value", "value", "the number that decided it"),
     )
 
+    def _leading(self) -> Any:
+        """Return the table with dead and harmful dimensions first, and undecided ones last."""
+        rank = [ANSWERS.index(kind) for kind in self.kind]
+        return self.to_frame().iloc[np.argsort(rank, kind="stable")]
+
     n_dimensions = entry(len, doc="D, the number of dimensions.")
     dimension = column(lambda self: np.arange(len(self)), doc="Index of each dimension.")
     kind: np.ndarray = per(

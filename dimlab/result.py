@@ -17,12 +17,14 @@ The order of definition is that of presentation::
 
 from __future__ import annotations
 
+import base64
 import html
 import importlib
 import inspect
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field
 from pathlib import Path
@@ -36,6 +38,7 @@ from dimlab.result_file import LOADED, load_result, path_of, save_result
 ABSENT = object()  # the value of an `entry` or a `column` that is left out
 _SECTIONS = r"^(?:Raises|Warns|Notes|References|Examples)\n-{3,}$"
 _ROWS_SHOWN = 5
+_LEVEL = 0.05  # of q-values of effects that are decided
 _SHORT = 24  # characters of a value that stands in the one-line repr
 
 ResultT = TypeVar("ResultT", bound="Result")
@@ -121,6 +124,7 @@ class Result:
     ROWS: ClassVar[str] = ""  # axis of the table; empty: that of the first array
     NAME: ClassVar[str] = ""  # in a report; empty: that of the class, in lower case
     HEADLINE: ClassVar[tuple[str, ...]] = ()  # entries of the one-line repr; empty: the first ones
+    EFFECT: ClassVar[tuple[str, ...]] = ()  # column of effects, and of q-values: which rows matter
     TABLES: ClassVar[tuple[tuple[str, str], ...]] = ()  # names of further tables, their methods
     # columns of a report's table of all dimensions: name there, name here, title; None: all of them
     DIMENSIONS: ClassVar[tuple[tuple[str, str, str], ...] | None] = None
@@ -236,9 +240,37 @@ class Result:
         return f"{type(self).__name__}({', '.join(f'{name}={short[name]}' for name in names)})"
 
     def _repr_html_(self) -> str:
-        """Return what a notebook shows: the short entries and the first rows."""
-        table = self.to_frame().head(_ROWS_SHOWN)
-        return f"<p>{html.escape(repr(self))}</p>{table.to_html(index=False, border=0)}"
+        """Return what a notebook shows: the answer, the five rows that matter and the figure."""
+        answer = verdict_of(self)
+        said = [] if answer is None else [f"{answer.question} {answer.answer}. {answer.because}"]
+        words = "".join(f"<p>{html.escape(each)}</p>" for each in (*said, repr(self)))
+        rows = self._leading().head(_ROWS_SHOWN)
+        table = rows.to_html(index=False, border=0, float_format="{:.4g}".format)
+        return words + table + self._inline_figure()
+
+    def _leading(self) -> Any:
+        """Return the table with the largest effects first, those that are decided before others."""
+        frame = self.to_frame()
+        if not self.EFFECT:
+            return frame
+        effect, *q_values = self.EFFECT
+        keys = {"size": -frame[effect].abs()}
+        for name in q_values:
+            keys = {"open": ~(frame[name] <= _LEVEL), **keys}
+        return frame.loc[frame.assign(**keys).sort_values(list(keys), kind="stable").index]
+
+    def _inline_figure(self) -> str:
+        """Return the figure as an image within HTML; nothing without a figure or matplotlib."""
+        figures = importlib.import_module("dimlab.figures")  # a look upwards, at call time
+        plot = getattr(figures, f"plot_{in_lower_case(type(self))}", None)
+        if plot is None:
+            return ""
+        try:
+            drawn = figures.house.picture_of(plot, self, "png", dpi=80)
+        except ImportError:
+            return ""
+        data = base64.b64encode(drawn).decode()
+        return f'<img alt="{in_lower_case(type(self))}" src="data:image/png;base64,{data}">'
 
     def plot(self, ax: Any = None, **kwargs: Any) -> Any:
         """Draw the result with the figure of its name, as `plot_ablation` draws an `Ablation`.
@@ -255,7 +287,11 @@ class Result:
         matplotlib.axes.Axes
             The axes drawn on.
         """
-        figures = importlib.import_module("dimlab.figures")  # the one look upwards, at call time
+        figures = importlib.import_module("dimlab.figures")  # a look upwards, at call time
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots(layout="constrained")
         return getattr(figures, f"plot_{in_lower_case(type(self))}")(self, ax=ax, **kwargs)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -304,6 +340,12 @@ class Result:
                 f"{type(found).__name__}. Read it with {type(found).__name__}.load."
             )
         return found
+
+
+def verdict_of(result: Any) -> Verdict | None:
+    """Return the verdict on a result by the module of its class, or None."""
+    verdict = getattr(sys.modules[type(result).__module__], "verdict", None)
+    return None if verdict is None else verdict(result)
 
 
 def in_lower_case(kind: type) -> str:

@@ -1,11 +1,17 @@
 """Results derive table, summary, repr and file from their declared fields."""
 
+import base64
+import html
+import re
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from dimlab.result import ABSENT, Result, column, detail, entries, entry, per, scalar
+from dimlab.mask import MaskTrace
+from dimlab.probes.confirm_harmful import HarmfulDimensions
+from dimlab.result import ABSENT, Result, column, detail, entries, entry, per, scalar, verdict_of
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -86,6 +92,37 @@ def test_the_repr_is_one_line_and_html_shows_rows():
     assert repr(cohesion()) == "Cohesion(n=3, n_tight=1, spread_0=0)"
     assert "<table" in cohesion()._repr_html_()
     assert "Cohesion(n=3" in cohesion()._repr_html_()
+    assert "<img" not in cohesion()._repr_html_()  # it has no figure
+
+
+def test_html_shows_the_verdict_the_decided_rows_and_a_figure(monkeypatch):
+    import matplotlib.pyplot as plt
+
+    shown = HarmfulDimensions(
+        reader="knn", refit=True, full_score=0.8, n_splits=20, n_train=100, n_test=100,
+        groups=tuple(np.array([d]) for d in range(7)), selected_share=np.zeros(7),
+        importance=np.array([0.3, -0.2, 0.1, -0.4, 0.0, 0.05, -0.01]),
+        q_aggregated=np.array([1, 0.01, 1, 0.04, 1, 1, 1.0]),
+    )  # fmt: skip
+    text = shown._repr_html_()
+    assert html.escape(verdict_of(shown).question) in text
+    groups = re.findall(r"<tr>\s*<td>(\d)", text)
+    assert groups == ["3", "1", "0", "2", "5"]
+    data = re.search(r'src="data:image/png;base64,([^"]+)"', text)[1]
+    assert base64.b64decode(data).startswith(b"\x89PNG")
+    assert plt.get_fignums() == []
+    monkeypatch.setitem(sys.modules, "seaborn", None)  # as where it is not installed
+    assert "<img" not in shown._repr_html_()
+
+
+def test_a_figure_without_axes_is_a_new_one():
+    import matplotlib.pyplot as plt
+
+    own = plt.figure()
+    axes = MaskTrace(np.arange(2), np.full((2, 3), 0.5)).plot()
+    assert axes.figure is not own
+    assert own.axes == []
+    plt.close("all")
 
 
 def test_results_of_other_packages_are_saved_and_loaded(tmp_path):

@@ -67,7 +67,9 @@ def figure_of(plot: Callable[..., Axes], result: Any) -> Figure:
     return figure
 
 
-def picture_of(plot: Callable[..., Axes], result: Any, figure_format: str) -> bytes:
+def picture_of(
+    plot: Callable[..., Axes], result: Any, figure_format: str, *, dpi: int = 150
+) -> bytes:
     """Draw a result as reports show it, as the bytes of a file: the same for the same result."""
     import io
 
@@ -76,7 +78,7 @@ def picture_of(plot: Callable[..., Axes], result: Any, figure_format: str) -> by
     metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with house_style():
         figure_of(plot, result).savefig(
-            buffer, format=figure_format, metadata=metadata.get(figure_format), dpi=150
+            buffer, format=figure_format, metadata=metadata.get(figure_format), dpi=dpi
         )
     return buffer.getvalue()
 

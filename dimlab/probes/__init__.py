@@ -50,9 +50,3 @@ def probe_named(name: str) -> Callable[..., Any]:
 def needs_of(probe: Callable[..., Any]) -> tuple[set[str], ...]:
     """Return the alternatives of what a probe needs; one that does not say needs nothing."""
     return getattr(import_module(probe.__module__), "NEEDS", (set(),))
-
-
-def verdict_of(result: Any) -> Any:
-    """Return the verdict on a result by the module of its class, or None."""
-    verdict = getattr(import_module(type(result).__module__), "verdict", None)
-    return None if verdict is None else verdict(result)

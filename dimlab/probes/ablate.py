@@ -59,6 +59,7 @@ class Ablation(ReadsGroups):
     ([0.55, 1.0], [[0]])
     """
 
+    EFFECT = "importance", "q_value"
     HEADLINE = ("reader", "score", "full_score", "n_groups", "n_needed", "n_harmful")
     DIMENSIONS = (
         ("importance", "importance", "accuracy lost without it"),

@@ -66,6 +66,7 @@ class Attribution(Judged):
     1
     """
 
+    EFFECT = "effect", "q_value"
     DIMENSIONS = (
         ("carries", "leading_factor", "factor of the largest effect"),
         ("nuisance_score", "nuisance_score", "largest effect of a factor, given label"),

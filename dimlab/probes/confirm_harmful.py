@@ -50,6 +50,7 @@ class HarmfulDimensions(ReadsGroups):
     """
 
     NAME = "harmful"
+    EFFECT = "importance", "q_aggregated"
     HEADLINE = ("reader", "n_groups", "n_confirmed", "full_score")
 
     refit: bool = scalar("Whether the reader was fitted again without each group.")

@@ -43,6 +43,7 @@ class Correlation(_moments.OfRows):
     """
 
     TABLES = (("top-pairs", "_hundred_pairs"),)
+    EFFECT = ("redundancy",)
     DIMENSIONS = ()  # others say of each dimension what it repeats, and how far its views agree
 
     kind: str = scalar(

@@ -45,6 +45,7 @@ class Redundancy(OfRows):
     ([1.0, 0.0, 0.0, 1.0], 3)
     """
 
+    EFFECT = ("r_squared",)
     DIMENSIONS = (
         ("r_squared", "r_squared", "R² on the other dimensions"),
         ("adjusted_r_squared", "adjusted_r_squared", "the same, adjusted for chance"),

@@ -45,6 +45,7 @@ class MaskEvolution(Result):
     """
 
     ROWS = "dimension"
+    EFFECT = ("change",)
     DIMENSIONS = (("mask_weight", "last_weight", "final mask weight"),)
     TABLES = (("steps", "steps_frame"), ("links", "links_frame"))
 

@@ -16,11 +16,10 @@ import numpy as np
 from dimlab.answers import ANSWERS, DimensionTable, answers_of
 from dimlab.figures.house import picture_of
 from dimlab.io.files import DAMAGED, digest, json_of, locked, write_files
-from dimlab.probes import verdict_of
 from dimlab.refusals import Refusal
 from dimlab.report.dimensions import dimensions_of
 from dimlab.report.provenance import RECORD, WRITTEN
-from dimlab.result import Verdict, in_lower_case, numbers_of
+from dimlab.result import Verdict, in_lower_case, numbers_of, verdict_of
 from dimlab.result_file import OURS, SUFFIX, load_result, result_bytes
 from dimlab.text import json_text, visible
 
