@@ -24,6 +24,7 @@ from dimlab.io.files import (
     safetensors_metadata,
 )
 from dimlab.io.gathering import columns_of, gathered
+from dimlab.io.harmless import read_objects
 from dimlab.io.tables import ENDINGS as TABLES
 from dimlab.io.tables import ending_of, read_table
 from dimlab.names import FEATURES, SPLIT_WORDS, split_of, splits_of_rows
@@ -37,7 +38,10 @@ _SPLIT = re.compile(
     rf"^(?:(?P<before>{_WORDS})[_.\-/](?P<rest>.+)|(?P<start>.+)[_.\-/](?P<after>{_WORDS}))$",
     re.IGNORECASE,
 )
-_SHARD = re.compile(r"^(.*?[-_.])\d+((?:-of-(\d+))?)$")
+_SHARD = re.compile(
+    r"^(.*?(?:[-_.]|rank|part|shard|chunk|gpu|worker|batch))\d+((?:[-_]of[-_](\d+))?)$",
+    re.IGNORECASE,
+)
 _PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 
 
@@ -104,10 +108,11 @@ def _of_folder(path: Path) -> dict[Path, str]:
     }
     if not found:
         there = [each.name for each in sorted(path.iterdir())]
+        kind = next((ending_of(Path(e)) for e in there if ending_of(Path(e)) in ENDINGS), ".npy")
         raise Refusal(
             f"features must be a file, or a folder that save_to_disk of datasets wrote; got "
             f"{path}, a folder of {_listed(there) or 'nothing'}. Name one of its files, or a "
-            f"pattern such as '{path}/*.npy'."
+            f"pattern such as '{path}/*{kind}'."
         )
     return found
 
@@ -158,10 +163,15 @@ def read_arrays(path: Path) -> tuple[Arrays, list[mmap.mmap | bytes]]:
 def read_file(path: Path, file: BinaryIO) -> Arrays:
     """Read the arrays of one open file."""
     ending = ending_of(path)
+    found: Any = None
     if ending == ".npz":
-        return Arrays(read_npz(path, file))
-    if ending == ".npy":
-        return Arrays({"": read_npy(path, file)})
+        found = read_npz(path, file, read_objects)
+        if all(isinstance(each, np.ndarray) for each in found.values()):
+            return Arrays(found)
+    elif ending == ".npy":
+        found = read_npy(path, file, read_objects)
+        if isinstance(found, np.ndarray):
+            return Arrays({"": found})
     if ending == ".safetensors":
         return Arrays(as_arrays(path, open_tensors(path)[0]))
     if ending in HDF:
@@ -171,7 +181,7 @@ def read_file(path: Path, file: BinaryIO) -> Arrays:
     from dimlab.io.nested import arrays_in
     from dimlab.io.unpickle import read_torch
 
-    return arrays_in(path, read_torch(path, file))
+    return arrays_in(path, read_torch(path, file) if found is None else found)
 
 
 def together(path: Path, parts: Sequence[tuple[str, Arrays]]) -> Arrays:
@@ -248,7 +258,11 @@ def _in_hdf(path: Path, file: BinaryIO) -> Arrays:
         raise Refusal(
             f"{path.name} must be a complete HDF5 file; got a damaged one ({reason_of(error)})."
         ) from error
-    return found.like(_of_anndata(found)) if ending_of(path) == ".h5ad" else found
+    if ending_of(path) == ".h5ad":
+        return found.like(_of_anndata(found))
+    from dimlab.io.nested import of_named_vectors
+
+    return of_named_vectors(found)
 
 
 def _is_of_samples(name: str) -> bool:

@@ -65,8 +65,15 @@ def _of_named(match: Match, wanted: Wanted) -> Match:
     if wanted.is_recorded:
         return match
     if name.startswith(TIMM):
-        return _assuming(match, f"{name} is built with timm's own arguments for this name: heads, "
-                         "activation, strides, pooling (--encoder-option NAME=VALUE)")  # fmt: skip
+        told = {*dict(wanted.options), "img_size"}  # told by a person, or by the shapes
+        told |= {"global_pool", "fc_norm"} if wanted.pool is not None else set()
+        options = [f"{key}={v}" for key, v in match.blueprint.options if key not in told]
+        recorded = f"{', '.join(options)}, as its training recorded, and " if options else ""
+        return _assuming(
+            match,
+            f"{name} is built with {recorded}timm's own arguments for this "
+            "name: heads, activation, strides, pooling (--encoder-option NAME=VALUE)",
+        )
     said = "" if "force_quick_gelu" in dict(wanted.options) else ", its activation among them"
     flag = "--encoder-option force_quick_gelu=true for OpenAI's" if said else "--encoder NAME"
     return _assuming(
@@ -150,9 +157,14 @@ def _of_vit(match: Match, wanted: Wanted) -> Match:
         assumed.append(f"{heads} heads, as {who} of width {width} have (--encoder-option "
                        "num_heads=N)")  # fmt: skip
         match = _built_with(match, tuple((options | {"num_heads": heads}).items()))
-    if wanted.pool is None and not options["class_token"]:
-        assumed.append("features are the mean of the patches, as there is no class token")
-    elif wanted.pool is None and not options["fc_norm"]:
+    if wanted.pool is not None or "global_pool" in dict(wanted.options):
+        return _assuming(match, *assumed)
+    other = "(--encoder-option global_pool=max)"
+    if not options["class_token"]:
+        assumed.append(f"features are the mean of the patches, as there is no class token {other}")
+    elif options["fc_norm"]:
+        assumed.append(f"features are the mean of the patches, behind which fc_norm stands {other}")
+    else:
         assumed.append("features are the class token (--pool mean: the mean of the patches)")
     return _assuming(match, *assumed)
 

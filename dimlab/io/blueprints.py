@@ -28,6 +28,7 @@ NORM_EPS = "norm_eps"  # an option of every encoder: that of its normalisation l
 POOLS = ("cls", "mean", "pooler", "projection")
 EXTRAS = {"timm": "timm", "open_clip": "open-clip", "transformers": "hf"}  # of each package
 NEEDS_TIMM = 'needs the package timm: pip install "dimlab[timm]"'
+NOT_OPTIONS = ("num_classes", "in_chans", "pretrained")  # of a constructor, which shapes tell
 _STEMS = {3: "cifar", 7: "imagenet"}
 _ANCHOR = "patch_embed.proj.weight"
 _SIZES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge"}
@@ -163,7 +164,7 @@ def vit_at(
         "init_values": 1e-5 if has_scale else None,
         "class_token": has_class,
         "reg_tokens": registers,
-        "no_embed_class": has_class and beyond == 0 and side > 0,
+        "no_embed_class": (has_class or registers > 0) and beyond == 0 and side > 0,
         "pre_norm": "norm_pre.weight" in inner,
         "fc_norm": "fc_norm.weight" in inner,
         "global_pool": "avg" if is_mean else "token",
@@ -359,6 +360,11 @@ def recipe_of_timm(config: Mapping[str, Any], source: str) -> Recipe:
     if not config.get("input_size"):
         return Recipe()
     size, share = int(config["input_size"][-1]), config.get("crop_pct") or 0.875
+    if config.get("crop_mode") == "border":
+        raise Refusal(
+            f"{source} must cut images to a square or squash them; got crop_mode 'border', which "
+            "pads them. Set crop_mode to 'center' or 'squash' there."
+        )
     return Recipe.of(
         source,
         size=size,

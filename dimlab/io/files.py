@@ -31,6 +31,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
+from dimlab.io.harmless import NotPlain
 from dimlab.refusals import Refusal, WrongType
 
 DAMAGED = (  # what libraries raise when they read noise
@@ -197,10 +198,6 @@ def _memory() -> int:
     return machine if allowed == resource.RLIM_INFINITY else min(machine, allowed)
 
 
-class _HoldsObjects(Exception):
-    """An array is of Python objects, which only a pickle can hold."""
-
-
 @contextmanager
 def _refusing_damage(path: Path, what: str) -> Iterator[None]:
     """Turn whatever reading noise raises into one sentence."""
@@ -213,19 +210,21 @@ def _refusing_damage(path: Path, what: str) -> Iterator[None]:
             f"{path.name} must fit into the memory that this process may address; got "
             f"{path.stat().st_size / 1e9:.3g} GB, and less is left (ulimit -v)."
         ) from error
-    except _HoldsObjects as error:
-        raise Refusal(
-            f"{path.name} must be a complete {what}; got an array of Python objects, which may "
-            "hold code. Save text as array.astype(str)."
-        ) from error
+    except NotPlain as error:
+        raise Refusal(f"{path.name} must be a complete {what}; got {error}.") from error
     except (SafetensorError, *DAMAGED) as error:
         raise Refusal(
             f"{path.name} must be a complete {what}; got a damaged one ({reason_of(error)})."
         ) from error
 
 
-def read_npz(path: Path, file: BinaryIO | None = None) -> dict[str, np.ndarray]:
-    """Read every array of an ``.npz`` (open as ``file``), with checksums; no Python objects."""
+def read_npz(
+    path: Path, file: BinaryIO | None = None, objects: Callable[[Any], Any] | None = None
+) -> dict[str, Any]:
+    """Read every array of an ``.npz`` (open as ``file``), with checksums.
+
+    ``objects`` reads the pickle of an array of Python objects; without it they are refused.
+    """
     if file is None:
         with _opened(path, ".npz") as file:
             return read_npz(path, file)
@@ -236,14 +235,16 @@ def read_npz(path: Path, file: BinaryIO | None = None) -> dict[str, np.ndarray]:
     with _refusing_damage(path, what), warnings.catch_warnings(), zipfile.ZipFile(file) as archive:
         warnings.simplefilter("ignore")  # numpy's about headers of Python 2
         return {
-            entry.filename.removesuffix(".npy"): _member(archive, entry)
+            entry.filename.removesuffix(".npy"): _member(archive, entry, objects)
             for entry in archive.infolist()
             if entry.filename.endswith(".npy")
         }
 
 
-def read_npy(path: Path, file: BinaryIO | None = None) -> np.ndarray:
-    """Map the array of an ``.npy`` (open as ``file``), read-only; Python objects are refused."""
+def read_npy(
+    path: Path, file: BinaryIO | None = None, objects: Callable[[Any], Any] | None = None
+) -> Any:
+    """Map the array of an ``.npy`` (open as ``file``), read-only; ``objects`` as `read_npz`."""
     if file is None:
         with _opened(path, ".npy") as file:
             return read_npy(path, file)
@@ -251,7 +252,9 @@ def read_npy(path: Path, file: BinaryIO | None = None) -> np.ndarray:
     with _refusing_damage(path, what), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         file.seek(0)
-        shape, is_fortran, dtype = _header_of(file)
+        shape, is_fortran, dtype = _header_of(file, objects)
+        if dtype.hasobject and objects is not None:
+            return objects(file)
         if math.prod(shape) == 0:
             return np.empty(shape, dtype)
         order: Literal["F", "C"] = "F" if is_fortran else "C"
@@ -266,16 +269,18 @@ def _opened(path: Path, ending: str) -> BinaryIO:
     return path.open("rb")
 
 
-def _header_of(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Read shape, order and type of an array that follows in a file; Python objects are refused."""
+def _header_of(file: Any, objects: Any = None) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read shape, order and type of an array that follows in a file."""
     version = np.lib.format.read_magic(file)
     read_header = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
     }[version if version[0] < 3 else (2, 0)]
     shape, is_fortran, dtype = read_header(file)
-    if dtype.hasobject:
-        raise _HoldsObjects
+    if dtype.hasobject and objects is None:
+        raise NotPlain(
+            "an array of Python objects, which may hold code. Save text as array.astype(str)"
+        )
     return shape, is_fortran, dtype
 
 
@@ -293,10 +298,14 @@ def _claimed(archive: zipfile.ZipFile) -> int:
     return sum(entry.file_size for entry in entries)
 
 
-def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, objects: Any) -> Any:
     """Read an array whose header fits the member's size, so that nothing more is allocated."""
     with archive.open(entry) as file:
-        shape, _, dtype = _header_of(file)
+        shape, _, dtype = _header_of(file, objects)
+        if dtype.hasobject:
+            found = objects(file)
+            file.read(1)
+            return found
         claimed, there = math.prod(shape) * dtype.itemsize, entry.file_size - file.tell()
         if min(shape, default=0) < 0 or claimed != there:
             raise Refusal(f"shape {shape} of {dtype} takes {claimed} bytes; there are {there}")
@@ -310,7 +319,7 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> np.ndarray:
 def _check_text(array: np.ndarray) -> None:
     """Refuse records, and text that is not valid Unicode, which Python cannot even show."""
     if array.dtype.kind == "V" and array.dtype.names:
-        raise Refusal("an array of records")
+        raise NotPlain("an array of records. Save each of its fields as an array")
     if array.dtype.kind != "U" or array.nbytes == 0:
         return
     codes = np.ascontiguousarray(array).reshape(-1).view(f"{array.dtype.byteorder}u4")

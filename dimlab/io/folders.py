@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dimlab.images import INTERPOLATIONS, Recipe, normalisation_of
 from dimlab.io.blueprints import (
+    NOT_OPTIONS,
     OPEN_CLIP,
     TIMM,
     package,
@@ -68,7 +69,7 @@ class EncoderFolder:
     def _options(self, wanted: Wanted) -> dict[str, Any]:
         """Return the options of the constructor: recorded ones, and those of a person over them."""
         recorded = dict(self.config.get("model_args") or {}) if self.package == "timm" else {}
-        for each in ("num_classes", "in_chans", "pretrained"):
+        for each in NOT_OPTIONS:
             recorded.pop(each, None)
         if self.package == "timm" and self.config.get("global_pool") and wanted.pool is None:
             recorded.setdefault("global_pool", self.config["global_pool"])

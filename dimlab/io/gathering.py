@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 
 from dimlab.columns import NOT_THERE, values_of
-from dimlab.names import FEATURES
+from dimlab.names import FEATURES, word_of
 from dimlab.refusals import Refusal
 
 _NUMBERED = re.compile(r"^(.*?)[_.\-\[ ]?(\d{1,9})\]?$")
+_SCALAR = re.compile(r"\b(?:np|numpy)\.\w+\(([^()]*)\)")  # as numpy writes numbers in lists
+_LIST = re.compile(
+    r"(?:(?:np\.|torch\.)?(?:array|tensor)\()?[\[({]([^\[\](){}]*)[\])}](?:,[^()]*)?\)?", re.DOTALL
+)
+_MANY = re.compile(r"[-+\d.eE]+(?: [-+\d.eE]+)+")  # two numbers or more
 _FEWEST = 2  # numbered columns that make a matrix
 _LISTS = (list, tuple, np.ndarray)
 
@@ -105,12 +110,27 @@ def _column(column: Any) -> np.ndarray:
     first = column.iloc[0] if len(column) else None
     if isinstance(first, _LISTS) and column.notna().all():
         return _stacked(column.to_list(), column.name)
-    if isinstance(first, str) and first.lstrip().startswith("["):
-        rows = [str(each).strip() for each in column]
-        if all(each.startswith("[") and each.endswith("]") for each in rows):
-            return _stacked([each.strip("[]").replace(",", " ").split() for each in rows],
-                            column.name)  # fmt: skip
+    if isinstance(first, str):
+        rows = _lists_in(column)
+        if rows is not None:
+            return _stacked(rows, column.name)
     return values_of(column)
+
+
+def _lists_in(column: Any) -> list[list[str]] | None:
+    """Return the numbers of lists that are written as text; None for other text.
+
+    Brackets, ``array(...)`` and ``tensor(...)`` tell a list, and so does a name as features have.
+    """
+    rows = [_SCALAR.sub(r"\1", str(each)).strip() for each in column]
+    found = [_LIST.fullmatch(each) for each in rows]
+    if all(found):
+        rows = [each[1] for each in found if each]
+    elif word_of(column.name) not in FEATURES:
+        return None
+    parts = [re.split(r"[,;|\s]+", each.strip(" ,;|")) for each in rows]
+    is_listed = all(found) or all(_MANY.fullmatch(" ".join(each)) for each in parts)
+    return parts if is_listed else None
 
 
 def _stacked(values: list[Any], name: Any) -> np.ndarray:

@@ -215,10 +215,11 @@ def is_known_beside(key: str) -> bool:
 # Networks that dimlab does not build, told by a key: said by name, never loaded ------------------
 
 REMEDY = (
-    "Encode with the package that built it and encode_loader(module, loader), or name a model of "
-    "timm's with these keys: --encoder timm:NAME."
+    "Build it with the package or the code that defines it, and call encode_loader(module, "
+    "loader), or name a model of timm's with these keys: --encoder timm:NAME."
 )
 REMEDIES = {
+    "a DINOv3": "Name it, as --encoder timm:vit_small_patch16_dinov3_qkvb.",
     "a CLIP": (
         "Name it, as --encoder open_clip:ViT-B-32, or open_clip:ViT-B-32-quickgelu for OpenAI's: "
         "no weights show the activation."
@@ -227,6 +228,7 @@ REMEDIES = {
     "a ResNet of transformers": "Name its folder: config.json must lie beside it.",
 }
 _FAMILIES = (
+    ("a DINOv3", r"(storage_tokens|rope_embed\.periods)$"),
     ("a CLIP", r"(transformer\.resblocks\.\d+\.|attnpool\.\w+_proj\.)"),
     ("a ConvNeXt", r"stages\.\d+\.(blocks\.\d+\.conv_dw|\d+\.dwconv)\."),
     ("a ConvNeXt", r"features\.\d+\.\d+\.layer_scale$"),

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dimlab.io.blueprints import (
     NEEDS_TIMM,
+    NORM_EPS,
+    NOT_OPTIONS,
     OPEN_CLIP,
     TIMM,
     Blueprint,
@@ -28,6 +33,7 @@ from dimlab.io.layouts import (
     BRANCHES,
     OPTIONAL,
     OWN,
+    REMEDY,
     RULE,
     Layout,
     is_known_beside,
@@ -73,9 +79,19 @@ def find_encoder(opened: Opened, wanted: Wanted | None = None) -> Match:
     container, prefix = _split(chosen.prefix, opened.containers)
     match = Match(file.opened, chosen, row_of(chosen), container, prefix, equals=tuple(equals))
     match = _described(file, match, places, wanted.branch)
-    if doubt is not None:
-        return replace(match, doubt=doubt, choices=choices)
-    return match
+    if name is None and chosen.score < _FEWEST:
+        return replace(match, doubt=_of_shapes(file, chosen))
+    return match if doubt is None else replace(match, doubt=doubt, choices=choices)
+
+
+def _of_shapes(file: WeightFile, place: Place) -> str:
+    """Say that keys are called as an encoder's are, and are another network's."""
+    key, there = next(iter(place.mismatched.items()), ("", ""))
+    first = f" as {there} of shape {file.shapes[unwrapped(there)]}" if key else ""
+    return (
+        f"checkpoint must hold an encoder that dimlab builds; got keys called as those of "
+        f"{place.blueprint.name} are, with other shapes,{first}. {REMEDY}"
+    )
 
 
 def _split(prefix: str, containers: Sequence[str]) -> tuple[str, str]:
@@ -98,7 +114,7 @@ def _nothing(shapes: Shapes, name: str | None) -> str:
         return f"checkpoint must hold {wanted}; got no tensor."
     return (
         f"checkpoint must hold {wanted}; got {len(shapes)} tensors, which are not called as its "
-        f"are: {', '.join(list(shapes)[:3])}."
+        f"are: {', '.join(list(shapes)[:3])}. {REMEDY}"
     )
 
 
@@ -112,10 +128,12 @@ def _read(opened: Opened, name: str | None, wanted: Wanted) -> tuple[WeightFile,
     if own is not None:
         return file, file.places(own, [OWN])
     recorded = f"{TIMM}{opened.values.get('arch')}"  # by timm's training script
-    if name is None and recorded.removeprefix(TIMM) not in BUILT and has_timm():
+    options = _recorded(opened.values)
+    if name is None and (options or recorded.removeprefix(TIMM) not in BUILT) and has_timm():
         try:
             check_name(recorded)
-            found = _read(opened, recorded, wanted)
+            asked = replace(wanted, options=tuple((options | dict(wanted.options)).items()))
+            found = _read(opened, recorded, asked)
         except ValueError:
             found = file, []
         if any(each.is_whole for each in found[1]):
@@ -142,6 +160,15 @@ def _read(opened: Opened, name: str | None, wanted: Wanted) -> tuple[WeightFile,
     for each in BUILT:
         places += _built_here(file, each, wanted.stem, is_named=False)
     return file, places
+
+
+def _recorded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments that timm's training script recorded beside the name of a model."""
+    before = "args.model_kwargs."
+    options = {k.removeprefix(before): each for k, each in values.items() if k.startswith(before)}
+    options |= {"global_pool": values["args.gp"]} if "args.gp" in values else {}
+    options |= {NORM_EPS: values["args.bn_eps"]} if "args.bn_eps" in values else {}
+    return {name: each for name, each in options.items() if name not in NOT_OPTIONS}
 
 
 def _built_here(
@@ -216,9 +243,16 @@ def _converted(blueprint: Blueprint, inner: dict[str, Tensor]) -> dict[str, Tens
     module = blueprint.build()
     convert = getattr(sys.modules[type(module).__module__], "checkpoint_filter_fn", None)
     try:
-        found = convert(dict(inner), module) if convert is not None else {}
+        with redirect_stdout(StringIO()):  # timm prints there what it leaves out
+            found = convert(dict(inner), module) if convert is not None else {}
     except Exception:  # the tensors are in no format that timm converts: they are refused as named
         return None
+    biases = [key for key, each in inner.items() if key.endswith("qkv.bias") and each.any()]
+    if biases and found and not any(key.endswith(("qkv.bias", "q_bias")) for key in found):
+        raise Refusal(
+            f"encoder must have the biases of queries and values that the file has, {biases[0]}; "
+            f"got {blueprint.name}. Name the model that has them: --encoder {blueprint.name}_qkvb."
+        )
     wanted = blueprint.shapes()
     for key, shape in wanted.items():
         if key.endswith(OPTIONAL):

@@ -1,4 +1,4 @@
-"""Arrays in nested containers of torch files: batches, one record a sample, named vectors."""
+"""Arrays in nested containers of files: batches, one record a sample, named vectors."""
 
 from __future__ import annotations
 
@@ -35,11 +35,14 @@ def arrays_in(path: Path, payload: Any) -> Arrays:
             found[name] = node
         elif isinstance(node, (list, tuple)) and node and _is_flat(node):
             found[name] = np.asarray(node)
+        elif isinstance(node, (list, tuple)) and node and not _has_parts(node):
+            odd = next(each for each in node if not isinstance(each, (str, int, float)))
+            found.unusable[name] = f"{name!r} must hold numbers or text; got {type(odd).__name__}."
     is_nested = isinstance(payload, Mapping) and any(
         isinstance(each, (Mapping, list)) and str(name).lower() not in SPLIT_WORDS
         for name, each in payload.items()
     )
-    return _of_named_vectors(found) if isinstance(payload, Mapping) and not is_nested else found
+    return of_named_vectors(found) if isinstance(payload, Mapping) and not is_nested else found
 
 
 def _as_array(tensor: Tensor) -> np.ndarray:
@@ -53,8 +56,14 @@ def _is_flat(node: Any) -> bool:
     return all(isinstance(each, (str, int, float)) for each in node)
 
 
+def _has_parts(node: Any) -> bool:
+    return any(isinstance(each, (Tensor, Mapping, list, tuple, np.ndarray)) for each in node)
+
+
 def _together(node: Any) -> Any:
     """Put batches, records and vectors of a list together, where they fit; else leave it."""
+    if isinstance(node, Mapping) and len(node) >= _FEWEST:
+        return _of_named_records(node)
     if not isinstance(node, list) or len(node) < _FEWEST:
         return node
     if all(isinstance(each, Mapping) and each and set(each) == set(node[0]) for each in node):
@@ -65,6 +74,19 @@ def _together(node: Any) -> Any:
     parts = [_plain(each) for each in node]
     found = _joined(parts, _ndim(parts[0]) == 2) if _ndim(parts[0]) else None
     return node if found is None else found
+
+
+def _of_named_records(node: Mapping[Any, Any]) -> Any:
+    """Return records by the names of their samples as columns; else the mapping as it is."""
+    rows = list(node.values())
+    names = [name for name in rows[0] if plain(str(name)) in FEATURES] if (
+        isinstance(rows[0], Mapping) and {*node}.isdisjoint(SPLIT_WORDS)
+    ) else []  # fmt: skip
+    if not names or not all(isinstance(e, Mapping) and _ndim(_plain(e.get(names[0]))) == 1
+                            for e in rows):  # fmt: skip
+        return node
+    found = _together(rows)
+    return found | {"file": [str(name) for name in node]} if isinstance(found, dict) else node
 
 
 def _plain(each: Any) -> Any:
@@ -95,7 +117,7 @@ def _joined(parts: list[Any], in_batches: bool) -> Any:
     return np.concatenate(arrays) if in_batches else np.stack(arrays)
 
 
-def _of_named_vectors(found: Arrays) -> Arrays:
+def of_named_vectors(found: Arrays) -> Arrays:
     """Make one matrix of a file that maps the name of each sample to its vector."""
     groups: dict[str, dict[str, np.ndarray]] = {}
     for name, array in found.items():

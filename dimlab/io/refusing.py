@@ -112,12 +112,10 @@ def _of_keys(name: str, opened: Opened, match: Match, lacks: Sequence[str]) -> s
         other = (
             f" The copy under {prefix!r} is whole: branch={chosen!r} (--branch {chosen}) loads it."
         )
-    is_beyond = not place.missing and not place.mismatched  # else a layer would stay random
-    partial = f", or pass --allow-partial {lacks[0]}" if is_beyond else ""
     return (
         f"{name} must hold every weight of {match.blueprint.name}; got {len(place.found)} of "
         f"{place.n_wanted} under {place.prefix!r}, {listed}: {first}.{other} Name another "
-        f"--encoder, --stem, --layout or --branch{partial}."
+        "--encoder, as timm:NAME, --stem, --layout or --branch."
     )
 
 

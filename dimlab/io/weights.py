@@ -248,6 +248,13 @@ def encoder_of(
             UserWarning,
             stacklevel=3,
         )
+    if match.unexpected:
+        warnings.warn(
+            f"{path.name}: {len(match.unexpected)} weights that {match.blueprint.name} has no "
+            f"place for are left out, as allowed: {match.unexpected[0]}.",
+            UserWarning,
+            stacklevel=3,
+        )
     module.load_state_dict(weights, strict=False)  # what is missing was allowed by name
     _say(path.name, match.assumed)
     if image_size is not None:

@@ -1,6 +1,7 @@
 """Files of features that other tools wrote: the right array, the right labels, or a sentence."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -347,16 +348,31 @@ def test_files_that_cannot_be_read(name, sentence, tmp_path):
         load_features(tmp_path / name)
 
 
-def test_python_objects_are_refused(tmp_path):
-    np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match="Python objects"):
-        load_features(tmp_path / "a.npy")
-    names = np.array(["ant", "bee", "ant"], dtype=object)
-    np.savez(tmp_path / "b.npz", features=np.eye(3), labels=names)
-    with pytest.raises(ValueError, match=r"may hold code\. Save text as array\.astype\(str\)\.$"):
-        load_features(tmp_path / "b.npz")
-    np.savez(tmp_path / "b.npz", features=np.eye(3), labels=names.astype(str))
+class Called:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("called",)
+
+
+def test_python_objects_that_ask_for_code_are_refused(tmp_path, monkeypatch):
+    """Text, numbers and arrays in an array of objects are read; nothing else of a pickle is."""
+    monkeypatch.chdir(tmp_path)
+    code = np.array([Called(), "bee", "ant"], dtype=object)
+    np.save("a.npy", code, allow_pickle=True)
+    np.savez("b.npz", features=np.eye(3), labels=code)
+    for name in ("a.npy", "b.npz"):
+        with pytest.raises(ValueError, match=r"ask for posix\.mkdir.*Save text as array\.astype"):
+            load_features(tmp_path / name)
+    assert not (tmp_path / "called").exists()
+    np.savez(
+        "b.npz", features=np.eye(3), labels=np.array(["ant", "bee", "ant"], object).astype(str)
+    )
     assert load_features(tmp_path / "b.npz").labels.tolist() == [0, 1, 0]
+    records = np.zeros(3, dtype=[("a", "i4")])
+    np.savez(tmp_path / "c.npz", features=np.eye(3), records=records)
+    with pytest.raises(ValueError, match=r"got an array of records\. Save each of its fields"):
+        load_features(tmp_path / "c.npz")
     torch.save({"features": range(3)}, tmp_path / "a.pt")
     with pytest.raises(ValueError, match="runs no code from a file"):
         load_features(tmp_path / "a.pt")

@@ -103,6 +103,17 @@ def test_what_timm_records_is_asked_for_unless_a_person_says_otherwise(tmp_path)
     )
 
 
+def test_a_folder_of_timm_s_that_pads_is_refused_with_what_to_change(tmp_path):
+    def folder_with(crop_mode):
+        config = TIMM | {"pretrained_cfg": TIMM["pretrained_cfg"] | {"crop_mode": crop_mode}}
+        return folder_at(folder(tmp_path, config, "model.safetensors"))
+
+    with pytest.raises(ValueError, match=r"'border', .* Set crop_mode to 'center' or 'squash'"):
+        folder_with("border").recipe()
+    for mode, words in (("center", "centre crop"), ("squash", "squashed to a square")):
+        assert words in folder_with(mode).recipe().in_words()
+
+
 SQUARE, SHORT = {"height": 64, "width": 64}, {"shortest_edge": 73}
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 

@@ -86,7 +86,44 @@ def test_a_mapping_of_names_to_vectors_is_said_to_be_one(tmp_path, dimlab):
         load_features(tmp_path / "c.pt")
 
 
-@pytest.mark.parametrize("style", [str, lambda row: str(np.array(row)), json.dumps])
+def test_arrays_of_objects_in_files_of_numpy(tmp_path):
+    text = {"filename": objects(NAMES), "label": objects(CLASSES)}
+    np.savez(tmp_path / "a.npz", embeddings=FEATURES, **text)
+    assert_same(load_features(tmp_path / "a.npz"))
+    np.savez(tmp_path / "b.npz", embeddings=objects(FEATURES), **text)
+    assert_same(load_features(tmp_path / "b.npz"))
+    np.save(tmp_path / "c.npy", {"embeddings": FEATURES, **text}, allow_pickle=True)
+    assert_same(load_features(tmp_path / "c.npy"))
+    np.savez(tmp_path / "d.npz", embeddings=FEATURES, note=objects([None, *NAMES[1:]]))
+    with pytest.warns(UserWarning, match=r"'note' must hold numbers or text; got NoneType"):
+        load_features(tmp_path / "d.npz")
+
+
+def test_records_by_the_names_of_their_samples(tmp_path):
+    rows = {row.pop("filename"): row for row in records(True)}
+    torch.save(rows, tmp_path / "a.pt")
+    assert_same(load_features(tmp_path / "a.pt"), names="file")
+    layers = {name: {"features": torch.from_numpy(FEATURES)} for name in ("layer1", "layer2")}
+    torch.save(layers, tmp_path / "b.pt")  # these are no samples
+    with pytest.raises(ValueError, match=r"'layer1.features' \(12, 3\), 'layer2.features'"):
+        load_features(tmp_path / "b.pt")
+
+
+@pytest.mark.parametrize(
+    "style",
+    [
+        str,
+        lambda row: str(np.array(row)),
+        json.dumps,
+        lambda row: " ".join(map(str, row)),
+        lambda row: ", ".join(map(str, row)),
+        lambda row: "|".join(map(str, row)),
+        lambda row: str(tuple(row)),
+        lambda row: repr(np.array(row, dtype=np.float32)),
+        lambda row: f"tensor({row})",
+        lambda row: str([np.float32(each) for each in row]),
+    ],
+)
 def test_lists_that_a_csv_holds_as_text(style, tmp_path):
     rows = [style(row) for row in FEATURES.tolist()]
     frame = pd.DataFrame({"filename": NAMES, "embedding": rows, "label": CLASSES})
@@ -97,6 +134,13 @@ def test_lists_that_a_csv_holds_as_text(style, tmp_path):
     frame.assign(embedding=["[0.1 0.2 ... 0.3]"] * N).to_csv(tmp_path / "b.csv", index=False)
     with pytest.raises(ValueError, match=r"must hold whole lists; got some that were cut short"):
         load_features(tmp_path / "b.csv")
+
+
+def test_numbers_in_text_are_lists_only_where_the_column_is_called_so(tmp_path):
+    frame = pd.DataFrame(FEATURES).add_prefix("f_").assign(date="2026 11 29", label=CLASSES)
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    assert_same(load_features(tmp_path / "a.csv"), names="")
+    assert load_features(tmp_path / "a.csv").factors["date"].tolist() == ["2026 11 29"] * N
 
 
 def test_lines_of_json_with_vectors(tmp_path):
@@ -125,6 +169,14 @@ def test_hdf5(group, tmp_path, dimlab):
     assert_same(load_features(path))
     code, out, err = dimlab("inspect", "a.h5", "--json")
     assert (code, json.loads(out)["kind"]) == (0, "features"), err
+
+
+def test_vectors_by_their_names_in_hdf5(tmp_path):
+    path = hdf(tmp_path / "a.h5", dict(zip(NAMES.tolist(), FEATURES, strict=True)))
+    with pytest.warns(UserWarning, match="assumed: each of its 12 vectors is a sample"):
+        found = load_features(path)
+    order = [NAMES.tolist().index(name) for name in found.factors["file"].tolist()]
+    np.testing.assert_array_equal(found.features, FEATURES[order])
 
 
 def anndata(path, *, obsm=True):
@@ -208,6 +260,9 @@ def test_a_folder_that_datasets_wrote(tmp_path, dimlab):
     (tmp_path / "c" / "part.npy").touch()
     with pytest.raises(ValueError, match=r"got .*c, a folder of part.npy. Name one of its files"):
         load_features(tmp_path / "c")
+    (tmp_path / "c" / "part.npy").rename(tmp_path / "c" / "part.parquet")
+    with pytest.raises(ValueError, match=r"or a pattern such as '.*c/\*\.parquet'"):
+        load_features(tmp_path / "c")
 
 
 @pytest.mark.parametrize("ending", ["npy", "npz", "pt", "csv"])
@@ -239,6 +294,19 @@ def test_shards_are_read_by_a_pattern_and_one_alone_is_remarked_on(ending, tmp_p
     for command in ("decompose", "correlate", "redundancy"):  # of several files, in moments
         code, out, err = dimlab(command, *every, "--json")
         assert (code, json.loads(out)["n_samples"], "numbered alike" in err) == (0, N, False), err
+
+
+@pytest.mark.parametrize("name", ["rank{}", "feats_{}_of_2", "part{}"])
+def test_shards_that_are_numbered_otherwise(name, tmp_path):
+    for number, rows in enumerate((slice(0, 6), slice(6, 12))):
+        np.save(tmp_path / f"{name.format(number)}.npy", FEATURES[rows])
+    with pytest.warns(UserWarning, match=r"is one of 2 files that are numbered alike"):
+        load_features(tmp_path / f"{name.format(0)}.npy")
+    found = load_features(tmp_path / f"{name.format('*')}.npy")
+    np.testing.assert_array_equal(found.features, FEATURES)
+    np.save(tmp_path / "resnet18.npy", FEATURES)
+    np.save(tmp_path / "resnet50.npy", FEATURES)
+    load_features(tmp_path / "resnet18.npy")  # no shard: nothing is said
 
 
 @pytest.mark.parametrize("there", [1, 4])

@@ -104,6 +104,23 @@ def test_what_there_is_no_place_for_may_be_allowed_by_name(small):
     assert verdict(extra, **NAMED, allow_partial=["attention"]) is None
 
 
+def test_a_part_of_another_network_is_never_proposed_to_be_left_out(module, tmp_path):
+    """Its absence would make another network of it; what a person leaves out is said."""
+    extra = module.state_dict() | {"attention.q.weight": torch.ones(2, 2)}
+    assert "allow-partial" not in said(extra, tmp_path / "a.pth")
+    with pytest.warns(UserWarning, match=r"1 weights that resnet18 has no place for are left out"):
+        load_encoder(tmp_path / "a.pth", allow_partial=["attention"])
+
+
+def test_keys_of_a_resnet_with_other_widths_are_no_reason_to_name_one(tmp_path):
+    """As the ResNet-20 of CIFAR, whose keys are those of resnet18 and of resnet34."""
+    shapes = CIFAR.shapes()
+    narrow = {k: torch.ones([max(n // 4, 1) for n in v]) for k, v in shapes.items() if len(v)}
+    reason = said(narrow, tmp_path / "a.pth")
+    assert "with other shapes, as conv1.weight of shape (16, 1, 1, 1)" in reason
+    assert "call encode_loader(module, loader)" in reason
+
+
 def test_what_lies_beside_the_prefix_is_another_module_s(small):
     tensors = {f"backbone.{key}": each for key, each in small.state_dict().items()}
     beside = {"attention.q.weight": torch.ones(4, 4), "backbone.fc.weight": torch.ones(2, 512)}

@@ -1,4 +1,4 @@
-"""Files and folders of timm, and official files with its names."""
+"""Files and folders of timm."""
 
 import argparse
 import copy
@@ -43,7 +43,7 @@ def of_timm(
     CASES.append(Case(case_name, "timm", make, **how))
 
 
-_TINY = {"img_size": SIZE, "depth": 2}
+TINY = {"img_size": SIZE, "depth": 2}
 of_timm("resnet18", "file of resnet18", assumes=(AS_TORCHVISION,))
 of_timm(
     "resnet18",
@@ -93,114 +93,114 @@ of_timm(
     wrong=True,
     assumes=("features that are the mean of all pixels",),
 )
-of_timm("vit_tiny_patch16_224", "file of a ViT", _TINY, assumes=(AS_TIMM, HEADS, TOKEN))
+of_timm("vit_tiny_patch16_224", "file of a ViT", TINY, assumes=(AS_TIMM, HEADS, TOKEN))
 of_timm(
     "vit_tiny_patch16_224",
     "file of a ViT with 6 heads",
-    _TINY | {"num_heads": 6},
+    TINY | {"num_heads": 6},
     wrong=True,
     assumes=(AS_TIMM, "3 heads", TOKEN),
 )
 of_timm(
     "vit_tiny_patch16_224",
     "file of a ViT with 6 heads, said",
-    _TINY | {"num_heads": 6},
+    TINY | {"num_heads": 6},
     flags={"encoder_option": ["num_heads=6"]},
     assumes=(AS_TIMM, TOKEN),
 )
 of_timm(
     "vit_tiny_patch16_224",
     "file of a ViT with QuickGELU",
-    _TINY | {"act_layer": "quick_gelu"},
+    TINY | {"act_layer": "quick_gelu"},
     wrong=True,
     assumes=(AS_TIMM, HEADS, TOKEN),
 )
 of_timm(
     "vit_tiny_patch16_224",
     "file of a ViT with QuickGELU, said",
-    _TINY | {"act_layer": "quick_gelu"},
+    TINY | {"act_layer": "quick_gelu"},
     flags={"encoder_option": ["act_layer=quick_gelu"]},
     assumes=("pre-norm blocks, LayerNorm", HEADS, TOKEN),
 )
 of_timm(
     "vit_tiny_patch16_224",
     "file of a ViT with another epsilon",
-    _TINY | {"norm_layer": "eps"},
+    TINY | {"norm_layer": "eps"},
     wrong=True,
     assumes=(AS_TIMM, HEADS, TOKEN),
 )
 of_timm(
     "vit_tiny_patch16_224",
     "file of a ViT with another epsilon, said",
-    _TINY | {"norm_layer": "eps"},
+    TINY | {"norm_layer": "eps"},
     flags={"encoder_option": ["norm_eps=0.01"]},
     assumes=("pre-norm blocks, GELU, patches", HEADS, TOKEN),
 )
 of_timm(
     "vit_tiny_patch16_224",
     "file of a ViT with post-norm blocks",
-    _TINY | {"block_fn": "ResPostBlock"},
+    TINY | {"block_fn": "ResPostBlock"},
     wrong=True,
     assumes=(AS_TIMM, HEADS, TOKEN),
 )
 of_timm(
     "vit_base_patch16_siglip_224",
     "file of a ViT with attention pooling",
-    _TINY,
+    TINY,
     refuses="must hold every weight",
 )
 of_timm(
     "vit_base_patch16_clip_224",
     "file of CLIP's ViT",
-    _TINY,
+    TINY,
     refuses="activation .GELU or QuickGELU.",
 )
 of_timm(
     "vit_tiny_patch16_224",
     "file of a mean-pooled ViT",
-    _TINY | {"global_pool": "avg"},
-    assumes=(AS_TIMM, HEADS),
+    TINY | {"global_pool": "avg"},
+    assumes=(AS_TIMM, HEADS, "behind which fc_norm stands"),
 )
 of_timm(
     "vit_tiny_patch16_224",
     "file of a mean-pooled ViT without fc_norm",
-    _TINY | {"global_pool": "avg", "fc_norm": False},
+    TINY | {"global_pool": "avg", "fc_norm": False},
     wrong=True,
     assumes=(AS_TIMM, HEADS, TOKEN),
 )
 of_timm(
     "vit_tiny_patch16_224",
     "file of a mean-pooled ViT without fc_norm, said",
-    _TINY | {"global_pool": "avg", "fc_norm": False},
+    TINY | {"global_pool": "avg", "fc_norm": False},
     flags={"pool": "mean"},
     assumes=(AS_TIMM, HEADS),
 )
 of_timm(
     "vit_tiny_patch16_224",
     "file of a ViT without class token",
-    _TINY | {"class_token": False, "global_pool": "avg", "fc_norm": False},
+    TINY | {"class_token": False, "global_pool": "avg", "fc_norm": False},
     assumes=(AS_TIMM, HEADS, PATCHES),
 )
 of_timm(
     "vit_tiny_patch16_224",
     "file of a ViT with registers",
-    _TINY | {"reg_tokens": 4},
+    TINY | {"reg_tokens": 4},
     assumes=(AS_TIMM, HEADS, TOKEN),
 )
 of_timm(
     "vit_tiny_patch16_224",
     "file of a ViT with registers, mean",
-    _TINY | {"reg_tokens": 4, "global_pool": "avg", "fc_norm": False},
+    TINY | {"reg_tokens": 4, "global_pool": "avg", "fc_norm": False},
     flags={"pool": "mean"},
     assumes=(AS_TIMM, HEADS),
 )
 of_timm(
     "vit_tiny_patch16_224",
     "file of a ViT with LayerScale",
-    _TINY | {"init_values": 0.1},
+    TINY | {"init_values": 0.1},
     assumes=(AS_TIMM, HEADS, TOKEN),
 )
-of_timm("deit3_small_patch16_224", "file of DeiT III", _TINY, assumes=(AS_TIMM, HEADS, TOKEN))
+of_timm("deit3_small_patch16_224", "file of DeiT III", TINY, assumes=(AS_TIMM, HEADS, TOKEN))
 of_timm(
     "deit_tiny_distilled_patch16_224",
     "file of a distilled DeiT, named",
@@ -241,6 +241,65 @@ of_timm(
     "file of an EfficientNet, named",
     flags={"encoder": "timm:efficientnet_lite0"},
     assumes=(OWN_ARGUMENTS,),
+)
+
+
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a max-pooled ViT",
+    TINY | {"class_token": False, "global_pool": "max", "fc_norm": False},
+    wrong=True,
+    assumes=(AS_TIMM, HEADS, PATCHES),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a max-pooled ViT, said",
+    TINY | {"class_token": False, "global_pool": "max", "fc_norm": False},
+    flags={"encoder_option": ["global_pool=max"]},
+    assumes=(AS_TIMM, HEADS),
+)
+of_timm(
+    "vit_medium_patch16_reg4_gap_256",
+    "file of a ViT with registers and no class token",
+    TINY,
+    assumes=(AS_TIMM, HEADS, PATCHES),
+)
+of_timm(
+    "eva02_tiny_patch14_224",
+    "file of EVA-02",
+    {"depth": 2},
+    224,
+    refuses="q_bias, which .* has no place for. Name another --encoder, as timm:NAME",
+)
+of_timm(
+    "eva02_tiny_patch14_224",
+    "file of EVA-02, named",
+    size=224,
+    flags={"encoder": "timm:eva02_tiny_patch14_224"},
+    assumes=(OWN_ARGUMENTS,),
+)
+of_timm("resnetv2_50", "file of a ResNetV2", refuses="call encode_loader.module, loader., or name")
+of_timm(
+    "resnet50",
+    "file of timm's training script with --gp max",
+    {"global_pool": "max", "output_stride": 16},
+    wrap=lambda state: {
+        "arch": "resnet50",
+        "state_dict": state,
+        "args": argparse.Namespace(gp="max", model_kwargs={"output_stride": 16, "in_chans": 3}),
+    },
+    assumes=("built with output_stride=16, global_pool=max, as its training recorded",),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of timm's training script with --model-kwargs",
+    TINY | {"num_heads": 6},
+    wrap=lambda state: {
+        "arch": "vit_tiny_patch16_224",
+        "state_dict": state,
+        "args": {"model_kwargs": TINY | {"num_heads": 6}},
+    },
+    assumes=("built with depth=2, num_heads=6, as its training recorded",),
 )
 
 
@@ -288,11 +347,9 @@ folder_of_timm("resnet18", "folder of resnet18")
 folder_of_timm(
     "vit_tiny_patch16_224",
     "folder of a ViT with arguments",
-    _TINY | {"num_heads": 6, "act_layer": "quick_gelu", "reg_tokens": 4},
+    TINY | {"num_heads": 6, "act_layer": "quick_gelu", "reg_tokens": 4},
 )
-folder_of_timm(
-    "vit_tiny_patch16_224", "folder of a mean-pooled ViT", _TINY | {"global_pool": "avg"}
-)
+folder_of_timm("vit_tiny_patch16_224", "folder of a mean-pooled ViT", TINY | {"global_pool": "avg"})
 
 
 @case("checkpoint of timm's CheckpointSaver, EMA", "timm", assumes=(OWN_ARGUMENTS,))
@@ -314,115 +371,3 @@ def _saver(path: Path) -> Made:
     saver.save_checkpoint(1, metric=0.5)
     averaged.module.reset_classifier(0)
     return Made(path / "last.pth.tar", averaged.module)
-
-
-# Official files, in their authors' names ----------------------------------------------------------
-
-
-def official(
-    case_name: str, model: str, options: dict, wrap: Callable[[dict], Any], **how: Any
-) -> None:
-    """A ViT of timm's whose weights are kept as the authors of a method keep them."""
-    of_timm(model, case_name, options, wrap=wrap, **how)
-
-
-def _dinov2(state: dict) -> dict:
-    found = copy.copy(state)
-    if "reg_token" in found:
-        found["register_tokens"] = found.pop("reg_token")
-        zero = torch.zeros_like(found["cls_token"])
-        found["pos_embed"] = torch.cat([zero, found["pos_embed"]], 1)
-    return found | {"mask_token": torch.ones(1, found["cls_token"].shape[-1])}
-
-
-def _fixed(position: torch.Tensor) -> torch.Tensor:
-    position[:, 0] = 0  # of the module too
-    return position
-
-
-def _moco_v3(state: dict) -> dict:
-    state = state | {"head.0.weight": torch.ones(4, 384)}
-    state["pos_embed"] = _fixed(state["pos_embed"])
-    return {
-        "arch": "vit_small",
-        "state_dict": {
-            **{f"module.base_encoder.{k}": v for k, v in state.items()},
-            **{f"module.momentum_encoder.{k}": v + 1 for k, v in state.items()},
-            "module.predictor.0.weight": torch.ones(4, 4),
-        },
-    }
-
-
-def _ijepa(state: dict) -> dict:
-    state = {f"module.{key}": each for key, each in state.items()}
-    return {
-        "encoder": {key: each + 1 for key, each in state.items()},
-        "target_encoder": state,
-        "predictor": {"module.predictor_pos_embed": torch.ones(1, 16, 8)},
-        "epoch": 1,
-    }
-
-
-official(
-    "DINO: teacher and student",
-    "vit_small_patch16_224",
-    _TINY,
-    lambda state: {
-        "student": {f"module.backbone.{k}": v + 1 for k, v in state.items()},
-        "teacher": {f"backbone.{k}": v for k, v in state.items()},
-        "epoch": 1,
-    },
-    assumes=(AS_TIMM, HEADS, TOKEN),
-)
-official(
-    "DINOv2",
-    "vit_small_patch14_dinov2",
-    {"img_size": 56, "depth": 2},
-    _dinov2,
-    size=56,
-    assumes=(AS_TIMM, HEADS, TOKEN),
-)
-official(
-    "DINOv2 with registers",
-    "vit_small_patch14_reg4_dinov2",
-    {"img_size": 56, "depth": 2},
-    _dinov2,
-    size=56,
-    assumes=(AS_TIMM, HEADS, TOKEN),
-)
-official(
-    "MoCo v3",
-    "vit_small_patch16_224",
-    _TINY | {"num_heads": 12},
-    _moco_v3,
-    assumes=(AS_TIMM, "12 heads, as MoCo v3's", TOKEN),
-)
-official(
-    "MoCo v3 without its prefix",
-    "vit_small_patch16_224",
-    _TINY | {"num_heads": 12},
-    lambda state: state | {"pos_embed": _fixed(state["pos_embed"])},
-    refuses="12 in MoCo v3 and 6 elsewhere",
-)
-official(
-    "MoCo v3 without its prefix, said",
-    "vit_small_patch16_224",
-    _TINY | {"num_heads": 12},
-    lambda state: state | {"pos_embed": _fixed(state["pos_embed"])},
-    flags={"encoder_option": ["num_heads=12"]},
-    assumes=(AS_TIMM, TOKEN),
-)
-official(
-    "MAE",
-    "vit_tiny_patch16_224",
-    _TINY,
-    lambda state: {"model": state | {"mask_token": torch.ones(1, 1, 8)}},
-    assumes=(AS_TIMM, HEADS, TOKEN),
-)
-official(
-    "I-JEPA",
-    "vit_tiny_patch16_224",
-    _TINY | {"class_token": False, "global_pool": "avg", "fc_norm": False},
-    _ijepa,
-    assumes=(AS_TIMM, HEADS, PATCHES),
-)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from dimlab import load_encoder  # noqa: E402
-from tests.third_party import of_timm, of_torchvision, of_transformers  # noqa: E402, F401
+from tests.third_party import of_official, of_timm, of_torchvision, of_transformers  # noqa: E402, F401
 from tests.third_party.cases import CASES, Case  # noqa: E402
 
 PAGE = ROOT / ".docs" / "what-loads.md"
