@@ -31,6 +31,10 @@ RARE = {
     *("n_blocks", "n_folds", "n_bootstrap", "n_permuted", "n_random", "save_moments", "array"),
     *("figure_format", "max_train", "layout", "branch", "allow_partial", "trust_pickle"),
     *("resize", "crop", "depth", "image_column", "label_column", "workers", "skip_bad"),
+    *("on", "by_order", "image_size", "max_queries", "continuous", "period", "masked", "k"),
+    *("clusters", "resample", "alone", "n_points", "n_permutations", "in_distribution", "fail_if"),
+    *("stem", "encoder_option", "allow_untrained", "hypergradient", "mask_learning_rate"),
+    *("precision", "validate_every", "fields", "overwrite", "tensorboard"),
 }
 LONG = {"n_masks", "n_splits", "n_points"}  # their options keep the n_ of their names
 _TYPES: dict[str, Any] = {
@@ -73,12 +77,20 @@ class PanelledCommand(TyperCommand):
 
     titles: Mapping[str, str] = MappingProxyType({})  # of panels that are called otherwise
 
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Name the files as they are named in the panels."""
+        files = [each for each in self.get_params(ctx) if each.param_type_name == "argument"]
+        return ["[OPTIONS]", *(str(each.metavar) for each in files)]
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write a section for each panel."""
         panels: dict[str, list[Any]] = {INPUT: [], MEASURE: [], OUTPUT: [], ADVANCED: []}
+        each: Any
         for each in self.get_params(ctx):
             panel = getattr(each, "rich_help_panel", None) or OUTPUT
-            panels[panel].append(each.get_help_record(ctx))
+            is_file = each.param_type_name == "argument"
+            record = (each.metavar, each.help) if is_file else each.get_help_record(ctx)
+            panels[panel].append(record)
         for panel, shown in panels.items():
             if shown:
                 with formatter.section(self.titles.get(panel, panel)):
@@ -107,6 +119,7 @@ def command_of(
     call.__annotations__ = {each.name: each.annotation for each in made}
     door = typer.Typer(add_completion=False, rich_markup_mode=None)
     settings = {"help_option_names": ["-h", "--help"]}
+    text = re.sub(r"\s+Example:\s+", "\n\nExample: ", text)
     door.command(name, cls=PanelledCommand, help=text, context_settings=settings)(call)
     made_command: Any = typer.main.get_command(door)
     made_command.titles = {MEASURE: task}

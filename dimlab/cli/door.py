@@ -28,11 +28,11 @@ _CTRL_C = 130
 
 # by panel: name, what makes the command (one of the CLI, or a probe), and what its help says
 _PANELS: dict[str, dict[str, tuple[str, str]]] = {
-    "Begin": {
+    "Start here": {
         "demo": ("dimlab.cli.training:demo", """\
-Train on digits, encode, ablate, find redundancy and write a report, in about a minute.
+Train on digits for a minute, measure the result and write a report.
 
-Nothing is canned: the numbers come from this run."""),
+All numbers come from this run."""),
         "train": ("dimlab.cli.training:train", """\
 Train MetaMask (or a baseline) and write checkpoint.pt and metrics.jsonl.
 
@@ -50,11 +50,11 @@ Features, and encoders of other tools with --data, are evaluated alone. View ret
 share of test images whose second augmented view lies nearest to their own first view among all.
 Example: dimlab evaluate runs/a/checkpoint.pt runs/b/checkpoint.pt"""),
         "report": ("dimlab.cli.reporting:report", """\
-Run every probe and write one HTML page: verdicts, numbers, figures, all dimensions.
+Run every probe and write one HTML page with answers, figures and numbers.
 
 Example: dimlab report checkpoint.pt --out report"""),
         "inspect": ("dimlab.cli.encoding:inspect", """\
-Say what a file is: layout, prefix and why, what matches the encoder, the mask.
+Describe a file: its layout, the encoder that fits its weights, and its mask.
 
 Files that cannot be loaded are described too, with the reason.
 Example: dimlab inspect moco_v2_800ep.pth.tar"""),
@@ -73,55 +73,54 @@ Remove dimensions one after the other and score a reader of the rest each time.
 
 Example: dimlab cumulate checkpoint.pt --order best-first"""),
         "random-masks": ("dimlab.probes.random_masks:random_masks", """\
-Score random masks; judge the best on samples that did not choose it.
+Score random masks, and test the best one on samples that did not choose it.
 
 Example: dimlab random-masks checkpoint.pt --drop 0.1,0.5"""),
     },
     "Measure redundancy": {
         "correlate": ("dimlab.probes.correlate:correlate", """\
-Correlate dimensions between two views, or with each other: diagonal, redundancy, null.
+Correlate dimensions between two views of each sample, or with each other.
 
 Example: dimlab correlate checkpoint.pt --out correlation"""),
         "decompose": ("dimlab.probes.decompose:decompose", """\
-Decompose features: singular values, effective ranks, decay, LiDAR of views, intervals.
+Decompose features into singular values, and measure effective ranks with intervals.
 
 Under torchrun the processes share the samples. Example: dimlab decompose part-*.safetensors"""),
         "redundancy": ("dimlab.probes.find_redundancy:find_redundancy", """\
-Find dimensions that are dead, copies or sums of others, groups of them, and a subset.
+Find dimensions that are dead, or copies or sums of others, and a subset without them.
 
 With --views the augmented views are measured, each as a sample of its own.
 Example: dimlab redundancy checkpoint.pt --cut 0.7"""),
         "compare": ("dimlab.probes.compare:compare", """\
-Compare representations: ranks and redundancy, similarity, dimensions that correspond.
+Compare representations: ranks, redundancy, similarity and matching dimensions.
 
 A run trained with --set keep_checkpoints=true has one checkpoint a step to compare.
 Example: dimlab compare runs/a/checkpoint.pt runs/b/checkpoint.pt"""),
     },
-    "Ask what dimensions carry": {
+    "Find what dimensions carry": {
         "attribute": ("dimlab.probes.attribute:attribute", """\
-Say what each dimension carries beside the label, how sure that is, and what erasing it does.
+Measure which factors each dimension carries beside the label, and erase the leading one.
 
 With --views the augmented views of test are attributed, and the parameters of the augmentation
 are factors too. Example: dimlab attribute checkpoint.pt --views 2 --factors scanners.csv"""),
         "erase": ("dimlab.probes.erase:erase", """\
-Take a factor out by dimensions, by directions and by LEACE; measure factor and task.
+Remove a factor by dimensions, by directions and by LEACE, and measure what is left of it.
 
 Example: dimlab erase checkpoint.pt --factor hue --directions varimax"""),
         "locate": ("dimlab.cli.encoding:locate", """\
-Show which images drive a dimension, and where in them: occlusion and input gradient.
+Show the images that activate a dimension most, and where in them it responds.
 
 Example: dimlab locate checkpoint.pt --dimensions 3,17 --out located"""),
         "follow": ("dimlab.probes.follow:follow", """\
-Follow the mask while it learned, and link where it ended to what dimensions do.
+Follow the mask during training, and compare its final weights with other measurements.
 
-FILE is a checkpoint (its trace), several of one run, or a .npz of steps and weights. The links
-need checkpoints of dimlab and their data; they are those of the last step.
+The comparison needs checkpoints of dimlab and their data; it is made at the last step.
 Example: dimlab follow checkpoint.pt --out followed"""),
         "bound": ("dimlab.probes.bound_risk:bound_risk", """\
-Measure the terms of a risk bound, masked and unmasked: one proved, one inferred from the paper.
+Measure the terms of two risk bounds: one that is proved, one inferred from the paper.
 
-FILE is a checkpoint, or test features with two views. Whether the inferred form held is
-reported, never forced. Example: dimlab bound checkpoint.pt"""),
+Features need two views of each sample. Whether the inferred form holds is reported.
+Example: dimlab bound checkpoint.pt"""),
     },
 }  # fmt: skip
 OURS = {name: each for commands in _PANELS.values() for name, each in commands.items()}

@@ -189,13 +189,17 @@ def _input(flag: str, kind: Any, text: str, default: Any = None, **more: Any) ->
 
 FILE = Option(
     "source", "", Path,
-    "A checkpoint, or features: .safetensors, .npz, .npy, .pt, .csv, .tsv, .jsonl, .parquet.",
+    "A checkpoint, or features: .safetensors, .npz, .npy, .csv, .tsv, .jsonl, .ndjson, .parquet, "
+    ".arrow, .h5, .hdf5, .h5ad, .pt, .pth, .ckpt, .bin or .tar.",
     ..., INPUT, metavar="FILE",
 )  # fmt: skip
-PARTS = replace(
+FILES = replace(
     FILE, name="sources", type=list[Path], metavar="FILE...",
-    help="A checkpoint, features, or moments. Several files of features or of moments are parts "
-    "of one representation.",
+    help=f"{FILE.help} Several are measured beside each other.",
+)  # fmt: skip
+PARTS = replace(
+    FILES, help=f"{FILE.help} Several files of features, or of moments, are parts of one "
+    "representation.",
 )  # fmt: skip
 _INPUTS = (
     _input("--train", Path, "Train features, where FILE holds features. By default they are the "

@@ -19,6 +19,7 @@ from dimlab.cli.options import (
     DATA,
     DEVICE,
     FILE,
+    FILES,
     INPUTS,
     OUTPUTS,
     PARTS,
@@ -48,7 +49,7 @@ class Special:
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of derived options
     leave_out: tuple[str, ...] = ()  # arguments that the command sets itself
     more: tuple[Option, ...] = ()
-    many: bool = False  # several files
+    files: str = ""  # what several files are
     working: str = "measuring"
     measure: Callable[[Call], Measured | None] | None = None
     show: Callable[[Any], None] = showing.first_rows
@@ -124,13 +125,15 @@ def probe_command(name: str, function: Callable[..., Any], text: str) -> TyperCo
     options = [*inputs, *own, *special.more]
     taken = {each.name for each in options}
     options += [each for each in (SEED, DEVICE) if each.name not in taken]
-    many = special.many or measure in (measure_parts, _several)
+    file = {measure_parts: PARTS, _several: FILES}.get(measure, FILE)
+    if special.files:
+        file = replace(FILES, help=special.files)
     arguments = {each.name for each in own}
     result_type = _result_of(function)
 
     def run(values: dict[str, Any]) -> None:
         check_keys(values["fail_if"], result_type)
-        sources = values["sources"] if many else [values["source"]]
+        sources = [values["source"]] if file is FILE else values["sources"]
         given = {each.name: values[each.name] for each in inputs}
         given |= {each: values[each] for each in ("seed", "device", "quiet")}
         call = Call(
@@ -152,7 +155,7 @@ def probe_command(name: str, function: Callable[..., Any], text: str) -> TyperCo
             record=recording(call.inputs, sources, splits, beside=files),
         )  # fmt: skip
 
-    return command_of(name, run, [PARTS if many else FILE, *options, *OUTPUTS], text)
+    return command_of(name, run, [file, *options, *OUTPUTS], text)
 
 
 def _kind(function: Callable[..., Any], leading: list[str]) -> tuple[Callable[..., Any], str]:

@@ -9,7 +9,7 @@ from typing import Any
 from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of
 from dimlab.cli.gates import GateMet
 from dimlab.cli.inputs import Inputs, mask_of, reading
-from dimlab.cli.options import FORMAT, IMAGES, INPUTS, JSON, OUT, PARTS, QUIET, measured_by
+from dimlab.cli.options import FILES, FORMAT, IMAGES, INPUTS, JSON, OUT, QUIET, measured_by
 from dimlab.cli.probing import cautions, inputs_of
 from dimlab.cli.recording import names_of, recording, stems_of
 from dimlab.refusals import Refusal
@@ -26,7 +26,7 @@ def report(name: str, text: str) -> TyperCommand:
         *("data", "data_dir", *IMAGES, "max_queries", "max_train"),
     )
     files = replace(
-        PARTS, help="Checkpoints, test features, or the folder of a report to be drawn again (or "
+        FILES, help="Checkpoints, test features, or the folder of a report to be drawn again (or "
         "of any results to be checked).",
     )  # fmt: skip
     check = Option("check", "--check", bool, "Compare the hashes and versions recorded in the "

@@ -14,7 +14,7 @@ from dimlab.cli import showing
 from dimlab.cli.derive import Option
 from dimlab.cli.factors import Asked, asked_in
 from dimlab.cli.inputs import mask_of
-from dimlab.cli.options import DATA, known_reader
+from dimlab.cli.options import DATA, FILES, known_reader
 from dimlab.cli.probing import FEATURES, SAMPLES, TABLE, Call, Measured, Special, measure_parts
 from dimlab.cli.samples import drawn, sampled, sampled_train
 from dimlab.cli.traces import read_trace
@@ -208,7 +208,7 @@ SPECIAL = {
         show=showing.rows("Smallest q-values first", by=["q_aggregated", "importance"]),
     ),
     "evaluate": Special(
-        changes={"readers": {"default": "knn,ridge"}}, many=True,
+        changes={"readers": {"default": "knn,ridge"}}, files=str(FILES.help),
         inputs=f"{SAMPLES} {TABLE}", working="evaluating", measure=_evaluate,
         show=showing.evaluation,
     ),
@@ -252,7 +252,8 @@ SPECIAL = {
         working="erasing", measure=_erase, show=showing.erasure, shown=("splits", "in_words"),
     ),
     "follow": Special(
-        inputs=DATA, many=True, measure=_follow,
+        inputs=DATA, measure=_follow,
+        files="A checkpoint, several checkpoints of one run, or an .npz of steps and weights.",
         more=(
             Option("key", "--key", str, "Where the mask stands in torch files of other programs."),
             Option("sigmoid", "--sigmoid", bool, "The mask there is kept as logits.", False),

@@ -1,6 +1,7 @@
 """Options come from signatures and docstrings: ours, and those of probes outside the package."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,8 @@ from typer.testing import CliRunner
 
 from dimlab import cli
 from dimlab.cli.derive import described, numbers_in, options_of
-from dimlab.cli.options import COMMON
+from dimlab.cli.options import COMMON, FILE
+from dimlab.io.arrays import ENDINGS
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Result, per, scalar
@@ -65,10 +67,27 @@ def test_every_option_says_what_it_is_in_a_sentence():
 def test_rare_options_stand_apart_where_there_are_many():
     panels = {flag: each.rich_help_panel for flag, each in parameters("ablate").items()}
     assert panels["--memory"] == panels["--seed"] == "Advanced"
-    assert panels["--alone"] == panels["--reader"] == "What to measure"
+    assert panels["--groups"] == panels["--reader"] == "What to measure"
     assert panels["--train"] == "Input"
     assert panels["--json"] == "Output"
     assert "Advanced" not in {each.rich_help_panel for each in cli.command("demo").params}
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_at_most_twelve_options_stand_outside_the_advanced_ones(name):
+    shown = {flag: each for flag, each in parameters(name).items() if flag.startswith("-")}
+    shown.pop("--help", None)
+    usual = [flag for flag, each in shown.items() if each.rich_help_panel != "Advanced"]
+    assert len(usual) <= 12, usual
+
+
+def test_the_help_of_a_file_names_all_endings_that_are_read():
+    said = set(re.findall(r"\.\w+", FILE.help))
+    assert said == set(ENDINGS)
+    for name in ("ablate", "compare", "decompose"):
+        text = CliRunner().invoke(cli.app, [name, "--help"]).output
+        assert all(ending in text for ending in ENDINGS), name
+        assert re.search(rf"Usage: .*{name} \[OPTIONS\] FILE(\.\.\.)?$", text, re.M), text
 
 
 def probe(
