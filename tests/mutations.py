@@ -270,6 +270,13 @@ _of(
      "truth = truth.repeat(n_groups)", "test_knn_log_loss_by_hand"),
 )
 _of(
+    "probes/_importance.py", "probes/test_ablate.py",
+    ("adjusted", "false_discovery_control(p_value[known])", "p_value[known]",
+     "test_knn_per_class_and_full_score_equal_brute_force"),
+    ("measure", "per_class_p[:, code] = paired_test(lost)", "per_class_p[:, code] = paired_test(found.lost)",
+     "test_knn_per_class_and_full_score_equal_brute_force"),
+)
+_of(
     "probes/ablate.py", "probes/test_ablate.py",
     ("_needed_together", " * len(groups)",
      "", "test_among_many_groups_of_copies_of_noise_none_is_said_to_hide"),

@@ -34,6 +34,7 @@ from dimlab.training.config import TrainConfig
 from dimlab.training.loop import train
 
 SMALLEST = 6.0  # points
+PIXELS = 12  # on a phone, where a page of 375 px leaves 343 px to a figure
 
 
 def texts_of(figure):
@@ -54,7 +55,7 @@ def texts_of(figure):
                 yield text.get_text(), box, text.get_fontsize(), text.get_rotation()
 
 
-def faults_of(figure):
+def faults_of(figure, smallest=SMALLEST):
     """What is wrong with the layout of a figure that has been drawn, in words."""
     found = []
     width, height = figure.get_size_inches() * figure.dpi
@@ -62,7 +63,7 @@ def faults_of(figure):
     for place, (words, box, size, rotation) in enumerate(texts):
         if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1:
             found.append(f"{words!r} leaves the figure")
-        if size < SMALLEST:
+        if size < smallest:
             found.append(f"{words!r} has {size:.1f} points")
         for other, second, _, turned in texts[place + 1 :]:
             if rotation % 90 or turned % 90:
@@ -74,9 +75,9 @@ def faults_of(figure):
     return found
 
 
-def drawn(plot, result):
+def drawn(plot, result, *, narrow=False):
     with house_style():
-        figure = figure_of(plot, result)
+        figure = figure_of(plot, result, narrow=narrow)
         FigureCanvasAgg(figure)
         figure.savefig(io.BytesIO(), dpi=100)  # lays the figure out
     return figure
@@ -156,6 +157,9 @@ def check(results):
     for result in results:
         for plot in plots_of(result).values():
             assert faults_of(drawn(plot, result)) == [], plot.__name__
+            narrow = drawn(plot, result, narrow=True)
+            points = 72 * narrow.get_figwidth() * PIXELS / 343
+            assert faults_of(narrow, points - 1e-9) == [], f"{plot.__name__} on a phone"
             seen.add(plot.__name__)
     return seen
 
@@ -163,7 +167,7 @@ def check(results):
 @pytest.mark.slow
 @pytest.mark.parametrize("n_dimensions", [512, 1536])
 def test_no_figure_is_crowded_at_many_dimensions(n_dimensions):
-    assert len(check(results_at(n_dimensions))) == 20
+    assert len(check(results_at(n_dimensions))) == 22
 
 
 def test_no_figure_is_crowded_at_64_dimensions():

@@ -92,6 +92,9 @@ def test_report_is_one_file_with_the_numbers_beside_it(pair, trace, tmp_path):
     assert "&lt;script&gt;" in html
     # nothing is fetched
     assert not re.search(r"(src|href)=\"(?!data:|#)|https?://|@import|url\(", html)
+    # a phone gets a picture of its own, and every picture says how to read it
+    assert html.count("<picture>") == html.count('media="(max-width: 34rem)"')
+    assert html.count("<picture>") == html.count("<figcaption>How to read it: ") > 2
     names = {file.name for file in tmp_path.iterdir()}
     assert {"ablation.csv", "ablation.json", "ablation.svg", "mask_trace.csv"} <= names
     assert json.loads((tmp_path / "ablation.json").read_text())["n_dimensions"] == 8
@@ -147,13 +150,33 @@ def two_splits():
     return split(150), split(120)
 
 
-def test_per_class_heat_map_shows_the_groups_of_largest_effect(ax, two_splits):
+def test_per_class_heat_map_colours_only_what_is_decided(ax, two_splits):
     result = ablate(*two_splits, reader="ridge")
     figures.plot_ablation_per_class(result, ax=ax)
     mesh = ax.collections[0]
-    np.testing.assert_allclose(mesh.get_array().data, result.per_class.T)
+    decided = result.per_class_q <= 0.05
+    rows = np.flatnonzero(decided.any(axis=1))
+    assert 0 < decided[rows].mean() < 1
+    expected = np.where(decided, result.per_class, np.nan)[rows].T
+    np.testing.assert_array_equal(mesh.get_array().filled(np.nan), expected)
     assert mesh.norm.vmin == -mesh.norm.vmax
     assert ax.get_ylabel() == "class"
+
+
+def test_where_no_class_is_decided_a_sentence_stands_in_place_of_colours(ax, two_splits):
+    result = ablate(*two_splits, reader="ridge", groups=[[6], [7]])
+    figures.plot_ablation_per_class(result, ax=ax)
+    assert not ax.collections
+    said = "No class is shown to lose or gain without any dimension."
+    assert " ".join(ax.texts[0].get_text().split()) == said
+
+
+def test_decided_dimensions_are_numbered(ax, two_splits):
+    result = ablate(*two_splits, reader="ridge")
+    figures.plot_ablation(result, ax=ax)
+    numbers = {int(text.get_text()) for text in ax.texts}
+    assert numbers
+    assert numbers <= {*result.needed.tolist(), *result.harmful.tolist()}
 
 
 def test_cumulative_curve_is_the_frame(ax, two_splits):
@@ -228,18 +251,46 @@ def test_spectrum_figure_shows_values_law_and_rank(mixed, ax):
     assert ax.get_xscale() == ax.get_yscale() == "log"
 
 
-@pytest.mark.parametrize("reader", [None, "ridge"])
-def test_redundancy_figure_shows_what_is_explained_and_kept(mixed, ax, reader):
-    result = find_redundancy(mixed, reader=reader)
+def test_redundancy_figure_shows_what_the_others_explain(mixed, ax):
+    result = find_redundancy(mixed)
     figures.plot_redundancy(result, ax=ax)
-    adjusted, ranked, *_, kept, subset = ax.lines
-    for line, values in ((adjusted, result.adjusted_r_squared), (ranked, result.r_squared)):
-        np.testing.assert_allclose(line.get_ydata(), np.sort(values[~result.dead])[::-1])
-    np.testing.assert_allclose(
-        kept.get_ydata(), result.kept_variance if reader is None else result.kept_accuracy
-    )
-    assert subset.get_xdata()[0] == len(result.subset)
+    heights = np.concatenate([dots.get_offsets().data[:, 1] for dots in ax.collections])
+    expected = np.sort(result.adjusted_r_squared[~result.dead])
+    np.testing.assert_allclose(np.sort(heights), expected)
     assert "1 dead" in ax.get_title(loc="left")
+
+
+def test_redundancy_without_enough_samples_is_a_sentence_that_names_the_groups(mixed, ax):
+    with pytest.warns(UserWarning, match="by groups alone"):
+        result = find_redundancy(mixed.take(range(8)), n_blocks=2)
+    figures.plot_redundancy(result, ax=ax)
+    assert not ax.collections
+    assert ax.texts[0].get_text().startswith("Too few samples to say")
+
+
+@pytest.mark.parametrize("reader", [None, "ridge"])
+def test_subset_figure_shows_what_the_first_dimensions_keep(mixed, ax, reader):
+    result = find_redundancy(mixed, reader=reader)
+    figures.plot_redundancy_subset(result, ax=ax)
+    line, _, point = ax.lines
+    kept = result.kept_variance if reader is None else result.kept_accuracy
+    np.testing.assert_allclose(line.get_ydata(), kept)
+    assert point.get_xdata()[0] == len(result.subset)
+    assert ax.get_title(loc="left").startswith(f"{len(result.subset)} of 9 dimensions keep 99 %")
+
+
+def test_exact_copies_keep_a_colour_of_their_own_and_a_clipped_scale_says_so(mixed):
+    features = mixed.features[:, [0, 1, 2, 3, 5, 6, 7]]
+    copied = np.column_stack([features, 3 * features[:, 0]])
+    both = (correlate(Representation(each), n_draws=0) for each in (features, copied))
+    limits, labels = [], []
+    for each in both:
+        ax = Figure().subplots()
+        figures.plot_correlation(each, ax=ax)
+        limits.append(ax.images[0].get_clim()[1])
+        labels.append(ax.figure.axes[1].get_ylabel())
+    assert limits[0] < limits[1] == 1.0
+    assert labels == [f"correlation (one colour beyond ±{limits[0]:.2g})", "correlation"]
 
 
 def test_comparison_figure_shows_one_statistic(mixed, ax):
@@ -345,22 +396,40 @@ def test_effects_figure_shows_factors_by_dimensions(attribution, ax):
     ]  # fmt: skip
 
 
-def test_erasure_figure_shows_every_way(attribution, ax):
+def test_erasure_figure_shows_every_way_with_bounds_around_it(attribution, ax):
     result = attribution.erasure
     figures.plot_erasure(result, ax=ax)
-    drawn = {
-        (float(bars[0].get_xdata()[0]), float(bars[0].get_ydata()[0])) for bars in ax.containers
-    }
-    expected = set(
-        zip(result.factor_r_squared.ravel().tolist(), result.accuracy.ravel().tolist(), strict=True)
+    drawn = [line.get_xdata() for line in ax.lines if line.get_marker() == "o"]
+    by_split = [*result.factor_r_squared.T, *result.accuracy.T]
+    np.testing.assert_array_equal(drawn, by_split)
+    for line, values in zip(ax.collections, by_split, strict=True):
+        ends = np.array([segment[:, 0] for segment in line.get_segments()])
+        assert (ends[:, 0] <= values + 1e-12).all()
+        assert (ends[:, 1] >= values - 1e-12).all()
+    lost = result.factor_lost[1, 0]  # in the way 'dimensions' on test
+    np.testing.assert_allclose(
+        ax.collections[0].get_segments()[1][:, 0],
+        result.factor_r_squared[1, 0] + lost[0] - lost[[2, 1]],
     )
-    assert drawn == expected
-    labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels == [
-        way + (f" ({count})" if count else "")
-        for way, count in zip(result.ways, result.n_removed.tolist(), strict=True)
-    ]
-    assert "R² of x" in ax.get_xlabel()
+    assert ax.get_yticklabels()[0].get_text() == "nothing removed"
+    assert ax.get_legend().get_texts()[0].get_text().startswith("x still found")
+
+
+def test_erasure_sweep_follows_the_table(attribution, ax):
+    result = attribution.erasure
+    figures.plot_erasure_sweep(result, ax=ax)
+    sweep = result.tables()["sweep"]
+    mine = sweep[(sweep["split"] == "test") & sweep["way"].isin(["dimensions", "nothing"])]
+    lines = {
+        text.get_text(): line
+        for text, line in zip(ax.get_legend().get_texts(), ax.lines, strict=True)
+    }
+    shown = lines["right classes, dimensions"]
+    np.testing.assert_array_equal(np.sort(shown.get_ydata()), np.sort(mine["accuracy"].to_numpy()))
+    figures.plot_erasure_sweep(
+        replace(result, reader="knn", sweep={"way": np.array([])}), ax=(none := Figure().subplots())
+    )
+    assert "this one is knn" in " ".join(none.texts[0].get_text().split())
 
 
 def test_results_within_results_are_written_too(attribution, tmp_path):

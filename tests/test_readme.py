@@ -220,7 +220,7 @@ CLAIMS = [
         lambda r: [np.ceil(crops(r["attribute"]))], 15,
     ),
     (
-        "Without {} principal directions (orange) the R² of the hue falls from {:.2f} to {:.2f}",
+        "Without its {} principal directions the R² of the hue falls from {:.2f} to {:.2f}",
         lambda r: [
             len(r["attribute"].erasure.directions), erased(r, "nothing", "factor_r_squared"),
             erased(r, "directions", "factor_r_squared"),
@@ -231,7 +231,7 @@ CLAIMS = [
         lambda r: erased(r, "directions", "accuracy_change"), 0.08,
     ),
     (
-        "Without the {} dimensions (blue) the R² is still {:.2f}, and accuracy falls by {:.2f}.",
+        "Without its {} dimensions the R² is still {:.2f}, and accuracy falls by {:.2f}.",
         lambda r: [
             len(r["attribute"].erasure.dimensions), erased(r, "dimensions", "factor_r_squared"),
             -erased(r, "dimensions", "accuracy_change")[0],

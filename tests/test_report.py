@@ -127,6 +127,7 @@ def test_a_damaged_result_is_refused_and_no_code_is_run(results, tmp_path):
 
 def test_the_page_is_valid_small_harmless_and_repeatable(results, tmp_path):
     html5lib = pytest.importorskip("html5lib")
+    results = {name: results[name] for name in ("ablation", "attribution", "redundancy")}
     provenance = {"seed": 0, "command": EVIL}
     page = write_report(tmp_path / "a", results, title=EVIL, provenance=provenance)
     text = page.read_text(encoding="utf-8")
@@ -135,12 +136,12 @@ def test_the_page_is_valid_small_harmless_and_repeatable(results, tmp_path):
     assert text.count("<script>") == 1  # the table's own
     for word in ("http:", "https:", "@import", 'src="/', "stylesheet"):
         assert word not in text
-    other = write_report(tmp_path / "b", results, title=EVIL, provenance=provenance)
-    for path in sorted((tmp_path / "a").iterdir()):
-        assert (tmp_path / "b" / path.name).read_bytes() == path.read_bytes(), path.name
     changed = write_report(tmp_path / "b", results, title=EVIL, provenance={"seed": 1})
     assert changed.read_text().split("<footer>")[0] == text.split("<footer>")[0]
-    assert other == changed
+    assert names_in(tmp_path / "a") == names_in(tmp_path / "b")
+    for path in sorted((tmp_path / "a").iterdir()):
+        if path.name not in ("report.html", "provenance.json", "report.json"):
+            assert (tmp_path / "b" / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 @pytest.mark.slow
@@ -181,21 +182,26 @@ def test_what_an_older_report_wrote_leaves_unless_it_is_somebody_elses(results, 
     assert names_in(folder) == old | {"mine.svg", "redundancy.provenance.json"}
 
 
-@pytest.mark.parametrize(
-    "listed",
-    [None, [], {}, "a", {"../outside.csv": digest(b"outside")}, {"mine.csv": digest(b"other")},
-     {"": digest(b"")}, {"mine.csv": 1}, [["mine.csv", "a"]], {".": digest(b"")}],
-)  # fmt: skip
-def test_a_list_of_files_that_is_not_dimlabs_removes_nothing(results, tmp_path, listed):
-    fewer, folder = {"spectrum": results["spectrum"]}, tmp_path / "a"
+def test_a_list_of_files_that_is_not_dimlabs_removes_nothing(tmp_path):
+    class Numbers:
+        def to_frame(self):
+            return pd.DataFrame({"value": [1.0]})
+
+        def summary(self):
+            return {"n": 1}
+
+    fewer, folder = {"numbers": Numbers()}, tmp_path / "a"
     write_report(folder, fewer)
     (tmp_path / "outside.csv").write_bytes(b"outside")
     (folder / "mine.csv").write_bytes(b"mine")
-    before = names_in(folder)
-    path = folder / "report.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"files": listed}))
-    write_report(folder, fewer)
-    assert (names_in(folder), names_in(tmp_path)) == (before, {"a", "outside.csv"})
+    before, path = names_in(folder), folder / "report.json"
+    for listed in (
+        None, [], {}, "a", {"../outside.csv": digest(b"outside")}, {"mine.csv": digest(b"other")},
+        {"": digest(b"")}, {"mine.csv": 1}, [["mine.csv", "a"]], {".": digest(b"")},
+    ):  # fmt: skip
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"files": listed}))
+        write_report(folder, fewer)
+        assert (names_in(folder), names_in(tmp_path)) == (before, {"a", "outside.csv"}), listed
 
 
 def test_drawn_again_in_place_nothing_leaves(results, tmp_path):

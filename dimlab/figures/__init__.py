@@ -5,6 +5,7 @@ from dimlab.figures.contents import (
     plot_attribution,
     plot_attribution_effects,
     plot_erasure,
+    plot_erasure_sweep,
     plot_localisation,
 )
 from dimlab.figures.masks import (
@@ -18,6 +19,7 @@ from dimlab.figures.redundancy import (
     plot_comparison,
     plot_correlation,
     plot_redundancy,
+    plot_redundancy_subset,
     plot_representation,
     plot_spectrum,
 )
@@ -47,6 +49,7 @@ __all__ = [
     "plot_cumulative_ablation",
     "plot_dimension_table",
     "plot_erasure",
+    "plot_erasure_sweep",
     "plot_evaluation",
     "plot_harmful_dimensions",
     "plot_localisation",
@@ -57,6 +60,7 @@ __all__ = [
     "plot_masked_scores",
     "plot_projector_widths",
     "plot_redundancy",
+    "plot_redundancy_subset",
     "plot_representation",
     "plot_risk_bound",
     "plot_spectrum",

@@ -35,7 +35,8 @@ def plot_dimension_table(result: DimensionTable, *, ax: Axes | None = None) -> A
     Returns
     -------
     Axes
-        One cell a dimension, 64 a row at most, read like text; the legend counts each answer.
+        One cell a dimension, in the order of reading. Blue ones are to be kept; on white ones
+        nothing is shown, which is no leave to drop them. The legend counts each answer.
 
     Examples
     --------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,11 @@ from dimlab.figures.house import (
     axes_or_current,
     finished,
     heat_map,
+    is_narrow,
     legend_of,
+    name_points,
+    nothing_found,
+    several,
     titled,
 )
 
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
 
 
 _UNDECIDED = "#C9C9C9"
-_MOSAIC = 2.0  # width / height of a mosaic of tiles
+_MOSAIC, _UPRIGHT = 2.0, 0.8  # width / height of a mosaic of tiles, and on a phone
 
 
 def plot_attribution(result: Attribution, *, ax: Axes | None = None) -> Axes:
@@ -45,9 +49,9 @@ def plot_attribution(result: Attribution, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        One point a dimension that is not dead, coloured like the leading factor that it carries
-        (blue and grey: none; pale: undecided). Above the dotted line are nuisances, below it mixed
-        dimensions; the largest nuisances are named by their index.
+        One dot a dimension. Above the dotted line: it carries a factor more than the label, and is
+        a nuisance; below: it carries the label more. Coloured like the factor that it carries (blue
+        and grey: none; pale: undecided); the largest nuisances are numbered.
 
     Examples
     --------
@@ -84,28 +88,20 @@ def plot_attribution(result: Attribution, *, ax: Axes | None = None) -> Axes:
         )  # fmt: skip
         drawn.append((dots, f"{words} ({chosen.sum()})"))
     limit = max(0.05, float(nuisance.max()), float(label_effect.max()))
-    placed: list[tuple[float, float]] = []
-    for d in np.argsort(-nuisance, kind="stable")[:40]:
-        x, y = label_effect[d], nuisance[d]
-        crowded = any(abs(y - b) < limit / 16 and abs(x - a) < limit / 8 for a, b in placed)
-        if not result.flagged[d] or crowded or len(placed) == 5:
-            continue
-        placed.append((x, y))
-        ax.annotate(
-            str(d), (x, y), xytext=(4, 2), textcoords="offset points", fontsize="small",
-            bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
-        )  # fmt: skip
     ax.plot([0, limit], [0, limit], color="black", lw=0.8, ls=":")
     ax.set_xlim(-0.02 * limit, 1.05 * limit)
     ax.set_ylim(-0.03 * limit, 1.08 * limit)
+    top = np.argsort(-nuisance, kind="stable")
+    top = top[result.flagged[top]][:40]
+    name_points(ax, label_effect[top], nuisance[top], [str(d) for d in top])
     legend_of(
         ax, drawn, frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0),
         title="carries most of", title_fontsize="small", alignment="left",
     )  # fmt: skip
     ax.set_xlabel("effect of the label, given the factors (share of error)")
     ax.set_ylabel("largest effect of a factor,\ngiven the label (share of error)")
-    title = f"What dimensions carry: {len(result.factors)} factors, q ≤ 0.05"
-    ax.set_title(titled(title, result), loc="left")
+    title = f"What dimensions carry beside the label: {several(len(result.factors), 'factor')}"
+    ax.set_title(titled(title + ", q ≤ 0.05", result), loc="left")
     return as_written(ax)
 
 
@@ -122,8 +118,9 @@ def plot_attribution_effects(result: Attribution, *, ax: Axes | None = None) -> 
     Returns
     -------
     Axes
-        A heat map: one row a factor, one column for each of the (at most 40) dimensions of largest
-        nuisance score. A dot: the dimension carries the factor itself. White: not identifiable.
+        Yellow: the dimension carries much of the row's factor, dark blue: nothing of it. A dot: it
+        carries that factor even where all others are known (q <= 0.05). White: not identifiable.
+        The (at most 40) dimensions of the largest nuisance score are shown.
 
     Examples
     --------
@@ -159,7 +156,7 @@ def plot_attribution_effects(result: Attribution, *, ax: Axes | None = None) -> 
 
 
 def plot_erasure(result: Erasure, *, ax: Axes | None = None) -> Axes:
-    """Show what is left of the factor, and what becomes of the task, after each way of removal.
+    """Show what each way of removal leaves of the factor, and what becomes of the task.
 
     Parameters
     ----------
@@ -171,8 +168,9 @@ def plot_erasure(result: Erasure, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        Points are ways of removal with 95 % intervals (filled: test, open: in distribution); lines
-        lead over 1, 2, 4, ... dimensions or directions removed.
+        One row a way of removal. Orange, as far left as possible: what a reader still finds of the
+        factor. Blue, as far right as possible: how often it reads the class right. Lines: 95 %
+        intervals; hollow: samples in distribution.
 
     Examples
     --------
@@ -183,51 +181,115 @@ def plot_erasure(result: Erasure, *, ax: Axes | None = None) -> Axes:
     >>> split = Representation(features, labels=labels, factors={"size": size})
     >>> erasure = erase(split, split, factor="size", n_random=2)
     >>> axes = plot_erasure(erasure, ax=Figure().subplots())
-    >>> [text.get_text() for text in axes.get_legend().get_texts()][:2], axes.get_ylabel()
-    (['nothing', 'dimensions (1)'], 'accuracy of a refitted ridge reader')
+    >>> [text.get_text() for text in axes.get_yticklabels()][:2]
+    ['nothing removed', 'its 1 dimension']
     """
     ax = axes_or_current(ax)
-    looks = {
-        "nothing": ("black", "o"), "dimensions": (BLUE, "s"), "random dimensions": (GREY, "s"),
-        "directions": (ORANGE, "D"), "random directions": (GREY, "D"), "LEACE": (GREEN, "^"),
-        "LEACE given label": (GREEN, "v"),
-    }  # fmt: skip
-    sweep = result.sweep
-    for s, split in enumerate(result.splits):
-        for way in ("random dimensions", "random directions", "dimensions", "directions"):
-            if not len(sweep["way"]):
-                continue
-            mine = (sweep["split"] == split) & np.isin(sweep["way"], [way, "nothing"])
-            order = np.argsort(sweep["n_removed"][mine], kind="stable")
-            ax.plot(
-                sweep["factor_r_squared"][mine][order], sweep["accuracy"][mine][order],
-                color=looks[way][0], lw=0.9, ls="-" if s == 0 else "--", alpha=0.6, zorder=1,
-            )  # fmt: skip
-        for w, way in enumerate(result.ways):
-            colour, marker = looks[way]
-            x, y = result.factor_r_squared[w, s], result.accuracy[w, s]
-            falls, changes = result.factor_lost[w, s], result.accuracy_change[w, s]
-            count = f" ({result.n_removed[w]})" if result.n_removed[w] else ""
-            ax.errorbar(
-                x, y,
-                xerr=np.nan_to_num([[falls[2] - falls[0]], [falls[0] - falls[1]]]).clip(0),
-                yerr=np.nan_to_num([[changes[0] - changes[1]], [changes[2] - changes[0]]]).clip(0),
-                fmt=marker, ms=5, color=colour, mfc=colour if s == 0 else "white", elinewidth=1,
-                label=f"{way}{count}" if s == 0 else None, zorder=3,
-            )  # fmt: skip
-    ax.set_xlim(-0.05, 1.05)
-    ax.legend(
-        frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.01, 0.5),
-        title="without", title_fontsize="small",
-    )  # fmt: skip
-    ax.set_xlabel(f"R² of {result.factor} that a refitted reader still finds")
-    ax.set_ylabel(f"accuracy of a refitted {result.reader} reader")
-    splits = "filled: test" + ("; open: in distribution" if len(result.splits) > 1 else "")
-    bars = "bars: 95 % (random: of the draws)"
-    ax.set_title(
-        f"Taking {result.factor} out (directions: {result.basis})\n{splits}; {bars}", loc="left"
+    falls, changes = result.factor_lost, result.accuracy_change
+    found = (result.factor_r_squared, falls[..., 0] - falls[..., 2], falls[..., 0] - falls[..., 1])
+    right = (result.accuracy, changes[..., 1] - changes[..., 0], changes[..., 2] - changes[..., 0])
+    reader = result.reader
+    looks = (
+        (found, ORANGE, f"{result.factor} still found (R², 0: gone)", -0.13),
+        (right, BLUE, f"right classes (accuracy, {reader} reader)", 0.13),
     )
-    return as_written(ax)
+    rows = np.arange(len(result.ways)) * (1.0 if len(result.splits) == 1 else 1.4)
+    drawn: list[tuple[Any, str]] = []
+    for (value, low, high), colour, words, beside in looks:
+        for s in range(len(result.splits)):
+            height = rows + beside + 0.5 * s
+            ends = np.nan_to_num(low[:, s]), np.nan_to_num(high[:, s])
+            ax.hlines(height, value[:, s] + ends[0], value[:, s] + ends[1], color=colour, lw=1.5)
+            face = "white" if s else colour
+            (dots,) = ax.plot(value[:, s], height, "o", ms=6, color=colour, mfc=face)
+            drawn += [] if s else [(dots, words)]
+            ax.axvline(value[0, s], color=colour, lw=0.8, ls=":", zorder=0)
+    ax.set_yticks(
+        rows, [_way(way, int(n)) for way, n in zip(result.ways, result.n_removed, strict=True)]
+    )
+    ax.set_ylim(rows[-1] + (1.0 if len(result.splits) > 1 else 0.6), -0.6)
+    ax.set_xlim(-0.03, 1.03)
+    ax.grid(axis="x", lw=0.4)
+    legend_of(
+        ax, drawn, frameon=False, fontsize="small", loc="upper center",
+        bbox_to_anchor=(0.4, -0.14), ncols=2,
+    )  # fmt: skip
+    hollow = "\nfilled: test; hollow: in distribution" if len(result.splits) > 1 else ""
+    title = f"What is left without {result.factor}, and of the task{hollow}"
+    return finished(ax, "share, 0 to 1", None, title)
+
+
+def _way(way: str, n_removed: int) -> str:
+    """Name a way of removal with the number of dimensions or directions that it takes out."""
+    if way in ("dimensions", "directions"):
+        return f"its {several(n_removed, way[:-1])}"
+    if way in ("random dimensions", "random directions"):
+        return f"{n_removed} {way}" if n_removed != 1 else f"1 {way[:-1]}"
+    return "nothing removed" if way == "nothing" else way
+
+
+def plot_erasure_sweep(result: Erasure, *, ax: Axes | None = None) -> Axes:
+    """Show how the factor goes, and what becomes of the task, as more and more is removed.
+
+    Parameters
+    ----------
+    result : Erasure
+        From `erase`, with the ridge reader; others have no sweep.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        From left to right, 1, 2, 4, ... of the factor's dimensions (solid) or directions (dashed)
+        are removed. Orange: what is still found of the factor; blue: how often the class is right.
+        Pale: as many random ones.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Representation, erase
+    >>> labels, size = np.arange(90) % 2, np.arange(90) % 3
+    >>> features = np.column_stack([size, labels]) + np.sin(np.arange(180.0)).reshape(90, 2)
+    >>> split = Representation(features, labels=labels, factors={"size": size})
+    >>> erasure = erase(split, split, factor="size", n_random=2)
+    >>> plot_erasure_sweep(erasure, ax=Figure().subplots()).get_xlabel()
+    'dimensions or directions removed'
+    """
+    ax = axes_or_current(ax)
+    title = f"Removing {result.factor} step by step"
+    sweep = result.sweep
+    if not len(sweep["way"]):
+        sentence = f"Only the ridge reader is followed step by step; this one is {result.reader}."
+        return nothing_found(ax, sentence, title)
+    values = (
+        ("factor_r_squared", ORANGE, f"{result.factor} found (R²)"),
+        ("accuracy", BLUE, "right classes"),
+    )
+    drawn = []
+    for way, style, alpha in (
+        ("random dimensions", "-", 0.3), ("random directions", "--", 0.3),
+        ("dimensions", "-", 1.0), ("directions", "--", 1.0),
+    ):  # fmt: skip
+        if way not in sweep["way"]:
+            continue
+        mine = (sweep["split"] == result.splits[0]) & np.isin(sweep["way"], [way, "nothing"])
+        order = np.argsort(sweep["n_removed"][mine], kind="stable")
+        for name, colour, words in values:
+            (line,) = ax.plot(
+                sweep["n_removed"][mine][order], sweep[name][mine][order], color=colour, ls=style,
+                lw=1.5, alpha=alpha, marker=".",
+            )  # fmt: skip
+            drawn.append((line, f"{words}, {way}"))
+    ax.set_xscale("symlog", base=2, linthresh=1)
+    numbers = np.unique(sweep["n_removed"])
+    ax.set_xticks(numbers, [str(number) for number in numbers])
+    ax.minorticks_off()
+    ax.set_ylim(-0.03, 1.03)
+    legend_of(
+        ax, drawn, frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.01, 0.5)
+    )
+    return finished(ax, "dimensions or directions removed", "share, 0 to 1", title)
 
 
 def plot_localisation(result: Localisation, *, ax: Axes | None = None) -> Axes:
@@ -243,9 +305,9 @@ def plot_localisation(result: Localisation, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        One image of tiles. Each row: a dimension, at most the first six; its images, their
-        occlusion maps (blue: covering the place lowers the activation; orange: it raises it) and
-        their gradient maps, each kind on one scale a dimension.
+        Blue: what the dimension looks at, as covering the place lowers its activation; orange:
+        covering raises it; green: where the activation depends on the pixels. One row a dimension,
+        at most the first six, with scales of its own.
 
     Examples
     --------
@@ -266,8 +328,9 @@ def plot_localisation(result: Localisation, *, ax: Axes | None = None) -> Axes:
     ax = axes_or_current(ax)
     n_shown = min(len(result), 6)
     n_images = min(result.rows.shape[1], 6 if n_shown <= 3 else 4)
+    narrow = is_narrow(ax)
     height, width = result.occlusion.shape[2:]
-    n_across = _tiles_across(n_shown, n_images, height / width)
+    n_across = _tiles_across(n_shown, n_images, height / width, _UPRIGHT if narrow else _MOSAIC)
     fall = LinearSegmentedColormap.from_list("fall", [ORANGE, "white", BLUE])
     slope = LinearSegmentedColormap.from_list("slope", ["white", GREEN, "#00281D"])
     rows = []
@@ -286,11 +349,13 @@ def plot_localisation(result: Localisation, *, ax: Axes | None = None) -> Axes:
     mosaic, x, y = _mosaic(rows, n_across)
     ax.imshow(mosaic, interpolation="nearest", rasterized=True)
     heads = ["image", "occlusion: fall of the activation", "input gradient, absolute"]
+    if narrow:
+        heads = ["image", "occlusion", "gradient"]
     ax.set_xticks(x, heads)
     ax.xaxis.tick_top()
     shown = result.activations[:n_shown, :n_images]
     names = [
-        f"dim. {dimension}\n{each[-1]:.3g} to {each[0]:.3g}"
+        f"dim. {dimension}" + ("" if narrow else f"\n{each[-1]:.3g} to {each[0]:.3g}")
         for dimension, each in zip(result.dimensions[:n_shown], shown, strict=True)
     ]
     ax.set_yticks(y, names)
@@ -307,12 +372,12 @@ def plot_localisation(result: Localisation, *, ax: Axes | None = None) -> Axes:
     return as_written(ax)
 
 
-def _tiles_across(n_dimensions: int, n_images: int, ratio: float) -> int:
+def _tiles_across(n_dimensions: int, n_images: int, ratio: float, shape: float) -> int:
     """How many of n images stand side by side so that tiles are largest; ratio: height / width."""
 
     def side(n_across: int) -> float:
         n_down = n_dimensions * -(-n_images // n_across)
-        return min(_MOSAIC / (3 * n_across), 1 / (ratio * n_down))
+        return min(shape / (3 * n_across), 1 / (ratio * n_down))
 
     return max(range(1, n_images + 1), key=side)
 

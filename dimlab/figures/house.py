@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dimlab.figures import phone
 from dimlab.text import fitted, visible
 
 if TYPE_CHECKING:
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
+UNDECIDED = "#E3E3E3"  # of areas
 FACTORS = (ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "black")
 LEVEL = 0.05
 SIZE = 7.5, 4.2  # inches, in reports
+NARROW = 5.0  # inches: a figure less wide has its scale of colours below, and fewer names
 # of names that matplotlib's own font cannot write, where one of these is installed
 _MORE_FONTS = (
     "Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "WenQuanYi Zen Hei",
@@ -56,19 +60,43 @@ def _installed() -> frozenset[str]:
     return frozenset(each.name for each in fontManager.ttflist)
 
 
-def figure_of(plot: Callable[..., Axes], result: Any) -> Figure:
-    """Draw a result as reports show it, on a figure that pyplot knows nothing of."""
+def figure_of(plot: Callable[..., Axes], result: Any, *, narrow: bool = False) -> Figure:
+    """Draw a result as reports show it, or narrow as phones do, on a figure that pyplot lacks."""
+    import matplotlib as mpl
     import seaborn as sns
     from matplotlib.figure import Figure
 
-    with house_style():
-        figure = Figure(figsize=SIZE, layout="constrained")
+    style: Any = phone.STYLE if narrow else {}
+    with house_style(), mpl.rc_context(style):
+        figure = Figure(figsize=phone.SIZE if narrow else SIZE, layout="constrained")
         sns.despine(ax=plot(result, ax=figure.subplots()))
+        if narrow:
+            phone.refit(figure)
     return figure
 
 
+def is_narrow(ax: Axes) -> bool:
+    """Whether axes stand on a figure as narrow as a phone."""
+    return bool(ax.figure.bbox.width < NARROW * ax.figure.dpi)
+
+
+def colour_bar(mappable: Any, ax: Axes, label: str, **options: Any) -> None:
+    """Draw the scale of colours beside the axes, below them where the figure is narrow."""
+    from matplotlib.ticker import MaxNLocator
+
+    looks: dict[str, Any] = {"location": "right", "shrink": 0.94}
+    if is_narrow(ax):
+        looks = {"location": "bottom", "ticks": MaxNLocator(4)}
+    ax.figure.colorbar(mappable, ax=ax, label=label, **looks, **options)
+
+
 def picture_of(
-    plot: Callable[..., Axes], result: Any, figure_format: str, *, dpi: int = 150
+    plot: Callable[..., Axes],
+    result: Any,
+    figure_format: str,
+    *,
+    dpi: int = 150,
+    narrow: bool = False,
 ) -> bytes:
     """Draw a result as reports show it, as the bytes of a file: the same for the same result."""
     import io
@@ -77,7 +105,7 @@ def picture_of(
     # no time of day
     metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
     with house_style():
-        figure_of(plot, result).savefig(
+        figure_of(plot, result, narrow=narrow).savefig(
             buffer, format=figure_format, metadata=metadata.get(figure_format), dpi=dpi
         )
     return buffer.getvalue()
@@ -108,10 +136,48 @@ def heat_map(
     """Draw values (R, C) as colours beside their scale; at most some twenty columns are named."""
     label = options.pop("label")
     mesh = ax.pcolormesh(values, rasterized=True, linewidth=0, **options)
-    ax.figure.colorbar(mesh, ax=ax, label=label)
-    every = max(1, len(columns) // 20)
+    colour_bar(mesh, ax, label)
+    every = max(1, len(columns) // (10 if is_narrow(ax) else 20))
     ax.set_xticks(np.arange(len(columns))[::every] + 0.5, columns[::every], rotation=90)
     ax.set_yticks(np.arange(len(rows)) + 0.5, rows)
+
+
+def name_points(
+    ax: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    names: Sequence[str],
+    *,
+    most: int = 6,
+    above: bool = False,
+) -> None:
+    """Write names beside points, or above them, the first ones first, where they have room."""
+    # the limits of the axes must stand; constrained layout leaves axes about this room, in points
+    room = np.array([0.7, 0.5]) * 72 * ax.figure.bbox.size / ax.figure.dpi
+    fraction = (ax.transData + ax.transAxes.inverted()).transform(np.column_stack([x, y]))
+    placed: list[np.ndarray] = []
+    for corner, name, at in zip(fraction * room, names, zip(x, y, strict=True), strict=True):
+        box = np.array([corner, corner + np.array([8 + 6 * len(name), 11])])
+        crowded = any((box[0] < b[1]).all() and (b[0] < box[1]).all() for b in placed)
+        if crowded or len(placed) == most:
+            continue
+        placed.append(box)
+        ax.annotate(
+            name, at, xytext=(0, 4) if above else (4, 2), textcoords="offset points",
+            ha="center" if above else "left", fontsize="small",
+            bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
+        )  # fmt: skip
+
+
+def several(number: int, noun: str) -> str:
+    """Write a number with its noun, as `1 factor` and `2 factors`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def named_groups(result: Any) -> list[str]:
+    """Name what is left out at a time by its dimension, or groups of several by their number."""
+    single = all(len(group) == 1 for group in result.groups)
+    return [str(group[0]) if single else f"g{g}" for g, group in enumerate(result.groups)]
 
 
 def as_written(ax: Axes) -> Axes:
@@ -149,6 +215,15 @@ def _shortened(given: Callable[..., Any], size: float) -> Callable[..., str]:
 
 def _line(text: str, room: int, size: float) -> str:
     return fitted(visible(text), max(16, int(room / size)))
+
+
+def nothing_found(ax: Axes, sentence: str, title: str) -> Axes:
+    """Say in a sentence that there is nothing to draw."""
+    ax.text(0.5, 0.5, textwrap.fill(sentence, 38), ha="center", va="center", transform=ax.transAxes)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_axis_off()
+    return finished(ax, None, None, title)
 
 
 def legend_of(ax: Axes, names: Sequence[tuple[Any, str]], **options: Any) -> Legend:

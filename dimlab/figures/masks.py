@@ -13,6 +13,7 @@ from dimlab.figures.house import (
     ORANGE,
     as_written,
     axes_or_current,
+    colour_bar,
     finished,
     titled,
 )
@@ -38,7 +39,8 @@ def plot_mask_trace(trace: MaskTrace, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        Coloured lines: the three dimensions that end highest and the three that end lowest.
+        Lines that part: the mask prefers some dimensions; lines that stay together: it prefers
+        none. Coloured: the three dimensions that end highest and the three that end lowest.
 
     Examples
     --------
@@ -75,7 +77,8 @@ def plot_mask_evolution(result: MaskEvolution, *, ax: Axes | None = None) -> Axe
     Returns
     -------
     Axes
-        A heat map: one row a dimension; a mask with negative weights has colours centred at 0.
+        One row a dimension, from left to right over training. Yellow: the mask lets it through;
+        dark blue: it holds it back. Weights below 0, where there are any, are red.
 
     Examples
     --------
@@ -111,7 +114,7 @@ def plot_mask_evolution(result: MaskEvolution, *, ax: Axes | None = None) -> Axe
     ax.invert_yaxis()
     if len(steps) == 1:
         ax.set_xticks(result.steps)
-    ax.figure.colorbar(mesh, ax=ax, label="mask weight")
+    colour_bar(mesh, ax, "mask weight")
     ax.set_xlabel("training step")
     ax.set_ylabel("dimension, by rank of its final weight")
     moved = "" if result.moved or len(result) == 1 else ": it did not move"
@@ -132,7 +135,8 @@ def plot_mask_evolution_quantiles(result: MaskEvolution, *, ax: Axes | None = No
     Returns
     -------
     Axes
-        Bands and the median over dimensions; coloured: at most six dimensions that changed most.
+        The wider the grey bands grow, the more the mask tells dimensions apart. Dashed: the median;
+        coloured: at most six dimensions that changed most, with their change.
 
     Examples
     --------
@@ -184,7 +188,8 @@ def plot_mask_evolution_links(result: MaskEvolution, *, ax: Axes | None = None) 
     Returns
     -------
     Axes
-        One row a measurement and mask, orange: the learned one, with 95 % intervals.
+        Orange: the learned mask. The claim holds where the dot and its whole line (the 95 %
+        interval) lie on the side that the arrow points to. Grey: control masks, expected at 0.
 
     Examples
     --------
@@ -253,9 +258,9 @@ def plot_risk_bound(result: RiskBound, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        Bands from lower to upper bound, lines of the risk that they bound (markers are filled where
-        it lies between), all less log M. This is the form inferred for the paper, not its verbatim
-        theorem.
+        The bound holds where the line of the risk lies in the band of its colour (filled markers),
+        and is tighter where the band is narrower. All less log M. This is the form inferred for the
+        paper, not its verbatim theorem.
 
     Examples
     --------

@@ -15,7 +15,11 @@ from dimlab.figures.house import (
     ORANGE,
     as_written,
     axes_or_current,
+    colour_bar,
     finished,
+    is_narrow,
+    name_points,
+    nothing_found,
     titled,
 )
 from dimlab.refusals import Refusal
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
     from dimlab.representation import Representation
 
 
+_COPY = 1 - 1e-6  # correlations from here on are of exact copies
+
+
 def plot_correlation(result: Correlation, *, ax: Axes | None = None) -> Axes:
     """Show the correlation of every dimension with every other, in cluster order.
 
@@ -44,7 +51,9 @@ def plot_correlation(result: Correlation, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        An image, blue: positive, red: negative; dead dimensions are grey and last.
+        Blue: two dimensions rise together; red: one falls as the other rises; white: neither.
+        Blocks along the diagonal are groups that say the same. Dead dimensions are grey and last.
+        The scale says where colours end before 1.
 
     Examples
     --------
@@ -63,11 +72,16 @@ def plot_correlation(result: Correlation, *, ax: Axes | None = None) -> Axes:
     others = np.abs(matrix[~np.eye(n, dtype=bool)])
     known = others[~np.isnan(others)]
     limit = max(0.1, float(np.quantile(known, 0.999)) if len(known) else 1.0)
+    largest = float(known.max(initial=0.0))
+    if largest > _COPY:  # copies keep a colour of their own
+        limit = 1.0
     image = ax.imshow(
         matrix, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="antialiased", rasterized=True
     )
     ax.set_facecolor("#C8C8C8")
-    ax.figure.colorbar(image, ax=ax, label="correlation", extend="both" if limit < 1 else "neither")
+    clipped = limit < np.nanmax(np.abs(matrix), initial=0.0)
+    said = f"correlation (one colour beyond ±{limit:.2g})" if clipped else "correlation"
+    colour_bar(image, ax, said, extend="both" if clipped else "neither")
     cross = result.kind == "cross-view"
     unit = "dimensions in cluster order"
     ax.set_xlabel(f"second view, {unit}" if cross else unit)
@@ -93,8 +107,9 @@ def plot_spectrum(result: Spectrum, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        A line of singular values over the largest. The green dotted line is the effective rank
-        without the bias of few samples, the band its 95 % interval.
+        A line that falls late: many directions are in use; early: the features have collapsed onto
+        few. Green: the effective rank, dotted without the bias of few samples, with its 95 %
+        interval.
 
     Examples
     --------
@@ -139,7 +154,7 @@ def plot_spectrum(result: Spectrum, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_redundancy(result: Redundancy, *, ax: Axes | None = None) -> Axes:
-    """Show what the others explain of each dimension, and what the first few explain of all.
+    """Show how much of each dimension the others explain, and which dimensions are redundant.
 
     Parameters
     ----------
@@ -151,8 +166,9 @@ def plot_redundancy(result: Redundancy, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        Blue: adjusted R^2 of every dimension on the others (dashed: plain), largest first. Orange:
-        variance (or accuracy) that the first dimensions of the pivot order keep.
+        One dot a dimension, the most explained first: at 1 the others say all that it says, at 0
+        nothing of it. Orange: redundant; black: an exact copy; blue: says something of its own.
+        Dashed: how high the largest dot comes by chance.
 
     Examples
     --------
@@ -162,43 +178,94 @@ def plot_redundancy(result: Redundancy, *, ax: Axes | None = None) -> Axes:
     >>> features[:, 3] = 1 - 2 * features[:, 0]  # a copy in other units
     >>> axes = plot_redundancy(find_redundancy(Representation(features)), ax=Figure().subplots())
     >>> axes.get_title(loc="left")
-    'Redundancy: 2 of 4 redundant, 0 dead, 2 duplicate'
+    'Redundancy: 2 of 4 dimensions repeat others (2 exact copies), 0 dead'
     """
     ax = axes_or_current(ax)
-    alive = ~result.dead
-    for values, style, label in (
-        (result.adjusted_r_squared, "-", "adjusted R² on the others, ranked"),
-        (result.r_squared, "--", "plain R²"),
-    ):
-        ranked = np.sort(values[alive & np.isfinite(values)])[::-1]
-        if len(ranked):
-            places = np.arange(1, len(ranked) + 1)
-            ax.plot(places, ranked, color=BLUE, lw=1.5, ls=style, label=label)
-    if np.isfinite(result.r_squared_null):
-        ax.axhline(
-            result.r_squared_null, color=GREY, lw=1, ls="--",
-            label="largest plain R² if independent (95 %)",
-        )  # fmt: skip
-    kept, what = result.kept_variance, "variance kept by the first n"
+    alive, copies = ~result.dead, int(result.is_duplicate.sum())
+    title = f"Redundancy: {int(result.is_redundant.sum())} of {int(alive.sum())} dimensions "
+    title += "repeat others"
+    title += f" ({copies} exact copies)" if copies else ""  # no copy is alone
+    title += f", {int(result.dead.sum())} dead"
+    explained = result.adjusted_r_squared
+    chance, null = result.r_squared_null, np.isfinite(result.r_squared_null)
+    if null:  # which is one of plain values
+        explained = result.r_squared
+    known = np.flatnonzero(alive & np.isfinite(explained))
+    if not len(known):
+        groups = sorted((group for group in result.groups if len(group) > 1), key=len)[::-1]
+        said = "; ".join(", ".join(map(str, group)) for group in groups[:4]) or "none"
+        sentence = f"Too few samples to say what the others explain. Redundant groups: {said}."
+        return nothing_found(ax, sentence, titled(title, result))
+    order = known[np.argsort(-explained[known], kind="stable")]
+    places = np.arange(1, len(order) + 1)
+    copy, repeats = result.is_duplicate[order], result.is_redundant[order]
+    looks = (
+        (copy, "black", "exact copy"),
+        (repeats & ~copy, ORANGE, "redundant"),
+        (~repeats & ~copy, BLUE, "says something of its own"),
+    )
+    for chosen, colour, words in looks:
+        if chosen.any():
+            ax.scatter(
+                places[chosen], explained[order][chosen], s=16, c=colour, lw=0, zorder=3,
+                label=f"{words} ({chosen.sum()})", rasterized=len(order) > 500,
+            )  # fmt: skip
+    if null:
+        label = "the largest, if all were independent (95 %)"
+        ax.axhline(chance, color=GREY, lw=1, ls="--", label=label)
+    ax.set_xlim(0, len(order) + 1)
+    ax.set_ylim(-0.04, 1.08)
+    shown = np.flatnonzero(repeats | copy)
+    name_points(
+        ax, places[shown], explained[order][shown], [str(d) for d in order[shown]], above=True
+    )
+    ax.legend(frameon=False, fontsize="small", loc="lower left")
+    of = "R²" if null else "adjusted R²"
+    label = f"explained by the others ({of})"
+    return finished(ax, "dimensions, the most explained first", label, titled(title, result))
+
+
+def plot_redundancy_subset(result: Redundancy, *, ax: Axes | None = None) -> Axes:
+    """Show how much the first few dimensions keep of what all dimensions hold.
+
+    Parameters
+    ----------
+    result : Redundancy
+        From `find_redundancy`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        A line that is high on the left: few dimensions are enough. The marked point is the shortest
+        subset that keeps what was asked for. Dimensions join in the order in which each adds most.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import Representation, find_redundancy
+    >>> features = np.random.default_rng(0).normal(size=(200, 4))
+    >>> features[:, 3] = 1 - 2 * features[:, 0]  # a copy in other units
+    >>> found = find_redundancy(Representation(features))
+    >>> axes = plot_redundancy_subset(found, ax=Figure().subplots())
+    >>> axes.get_title(loc="left")
+    '3 of 4 dimensions keep 99 % of the variance'
+    """
+    ax = axes_or_current(ax)
+    kept, what = result.kept_variance, "variance"
     if result.kept_accuracy is not None:
-        kept, what = result.kept_accuracy, f"accuracy of a {result.reader} reader of the first n"
-    known = np.flatnonzero(~np.isnan(kept))
-    ax.plot(known + 1, kept[known], color=ORANGE, lw=1.5, label=what)
-    ax.axvline(
-        len(result.subset), color=ORANGE, lw=1, ls=":",
-        label=f"{len(result.subset)} keep {result.keep:.0%} of it",
-    )  # fmt: skip
-    ax.set_ylim(0, 1.02)
-    ax.legend(frameon=True, framealpha=1, edgecolor="none", fontsize="small", loc="lower right")
-    ax.set_xlabel("dimensions")
-    ax.set_ylabel("share")
-    redundant = f"{int(result.is_redundant.sum())} of {int(alive.sum())} redundant"
-    counts = f"{int(result.dead.sum())} dead, {int(result.is_duplicate.sum())} duplicate"
-    title = f"Redundancy: {redundant}, {counts}"
-    if result.caution:
-        title += "\nby groups alone: too few samples for R²"
-    ax.set_title(titled(title, result), loc="left")
-    return as_written(ax)
+        kept, what = result.kept_accuracy, f"accuracy of a {result.reader} reader"
+    known, n = np.flatnonzero(~np.isnan(kept)), len(result.subset)
+    ax.plot(known + 1, kept[known], color=BLUE, lw=1.5)
+    if n:
+        ax.plot([n, n], [0, kept[n - 1]], color=ORANGE, lw=1, ls=":")
+        ax.plot([n], [kept[n - 1]], "o", color=ORANGE, ms=6)
+    ax.set_xlim(0, len(kept) + 1)
+    ax.set_ylim(0, 1.04)
+    share = "share of the variance kept" if result.kept_accuracy is None else what
+    title = f"{n} of {len(kept)} dimensions keep {result.keep:.0%} of the {what}".replace("%", " %")
+    return finished(ax, "dimensions, those that add most first", share, titled(title, result))
 
 
 def plot_comparison(
@@ -218,8 +285,8 @@ def plot_comparison(
     Returns
     -------
     Axes
-        One point a representation, hollow where the interval may cover less than 95 %. Orange: the
-        reference.
+        One point a representation with its 95 % interval; points whose lines lie apart differ.
+        Orange: the reference. Hollow: the interval may cover less than 95 %.
 
     Raises
     ------
@@ -253,11 +320,12 @@ def plot_comparison(
     filled = np.where(result.doubtful[:, column], "white", colours)
     ax.scatter(places, value, c=filled, edgecolors=colours, s=25, zorder=3)
     names = _told_apart(result.names)
-    long = max(map(len, names)) * len(names) > 75
+    long = max(map(len, names)) * len(names) > (30 if is_narrow(ax) else 75)
     every = -(-len(names) // 40)
     ax.set_xticks(
         places[::every], names[::every], ha="right" if long else "center",
-        rotation=30 if long else 0, rotation_mode="anchor" if long else None,
+        rotation=(90 if is_narrow(ax) else 30) if long else 0,
+        rotation_mode="anchor" if long else None,
     )  # fmt: skip
     ax.set_xlim(-0.5, len(value) - 0.5)
     ax.set_ylabel(statistic.replace("_", " "))
@@ -302,7 +370,8 @@ def plot_representation(
     Returns
     -------
     Axes
-        An image of ``n_rows`` rows and D / 3 columns; one or two last dimensions are left out.
+        Grey: three neighbouring dimensions say the same; coloured: they differ. One row a sample,
+        ``n_rows`` in all, and D / 3 columns; one or two last dimensions are left out.
 
     Raises
     ------

@@ -12,10 +12,13 @@ from dimlab.figures.house import (
     GREY,
     LEVEL,
     ORANGE,
-    as_written,
+    UNDECIDED,
     axes_or_current,
     finished,
     heat_map,
+    name_points,
+    named_groups,
+    nothing_found,
     titled,
     unit_of,
 )
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
 
 
 _MANY = 150  # dimensions
+_ZERO = "#B5B5B5"
 
 
 def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
@@ -45,8 +49,9 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        Points are importances with 95 % intervals, coloured where q <= 0.05. Hollow: log-losses
-        that rest on few differing rows, or very skewed ones.
+        Dots above the line: the reader loses without this dimension; below the line: it is better
+        without it. Coloured and numbered where q <= 0.05; grey is undecided. Bars: 95 % intervals;
+        hollow dots: log-losses that rest on few differing rows, or very skewed ones.
 
     Examples
     --------
@@ -62,12 +67,14 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
     ax = axes_or_current(ax)
     order = np.argsort(-result.importance, kind="stable")
     ranks = np.arange(1, len(order) + 1)
-    importance, q_value = result.importance[order], result.q_value[order]
-    colours = np.where(q_value > LEVEL, GREY, np.where(importance > 0, BLUE, ORANGE))
+    importance, decided = result.importance[order], result.q_value[order] <= LEVEL
+    needed, harmful = decided & (importance > 0), decided & (importance < 0)
+    colours = np.select([needed, harmful], [BLUE, ORANGE], GREY)
     low, high = result.ci_low[order], result.ci_high[order]
     if result.fcr_low is not None and result.fcr_high is not None:
         wider = result.fcr_low[order], result.fcr_high[order]
         low, high = (np.where(np.isnan(w), b, w) for w, b in zip(wider, (low, high), strict=True))
+    ax.axhline(0, color=_ZERO, lw=1, zorder=0)  # dots on it are seen
     if len(ranks) <= _MANY:
         ax.vlines(ranks, low, high, colors=colours.tolist(), alpha=0.45, lw=1)
     else:  # lines closer than pixels would make a pattern of their own
@@ -78,7 +85,7 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
                 where=np.repeat(colours == colour, 2), color=colour, alpha=0.35, lw=0,
                 rasterized=True,
             )  # fmt: skip
-    size = 9 if len(ranks) <= _MANY else 3
+    size = 14 if len(ranks) <= _MANY else 4
     ax.scatter(ranks, importance, c=colours, s=size, lw=0, zorder=3, rasterized=len(ranks) > 500)
     if result.score == "log_loss" and result.log_loss_unreliable is not None:
         rough = result.log_loss_unreliable[order]
@@ -88,24 +95,24 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
         )  # fmt: skip
         if rough.any():
             ax.scatter([], [], c="white", ec=GREY, s=12, label="few or very skewed differences")
-    ax.axhline(0, color="black", lw=0.8)
-    for colour, text in (
-        (BLUE, "needed (q ≤ 0.05)"),
-        (ORANGE, "harmful (q ≤ 0.05)"),
-        (GREY, "undecided"),
-    ):
-        ax.scatter([], [], c=colour, s=12, label=text)
+    for colour, text, chosen in (
+        (BLUE, "needed", needed), (ORANGE, "harmful", harmful), (GREY, "undecided", ~decided),
+    ):  # fmt: skip
+        level = "" if colour == GREY else ", q ≤ 0.05"
+        ax.scatter([], [], c=colour, s=12, label=f"{text} ({chosen.sum()}{level})")
+    ax.set_xlim(0, len(ranks) + 1)
+    names = [named_groups(result)[g] for g in order]
+    for found in (np.flatnonzero(needed), np.flatnonzero(harmful)[::-1]):
+        name_points(ax, ranks[found], importance[found], [names[place] for place in found])
     ax.legend(fontsize="small", framealpha=0.9, edgecolor="none", loc="upper right")
     unit = unit_of(result)
-    ax.set_xlabel(f"{unit}s, ranked by importance")
-    ax.set_ylabel(f"importance ({result.score.replace('_', ' ')} lost)")
-    ax.set_title(titled(f"Leave one {unit} out, {result.reader} reader", result), loc="left")
-    ax.set_xlim(0, len(ranks) + 1)
-    return as_written(ax)
+    lost = f"importance ({result.score.replace('_', ' ')} lost)"
+    title = titled(f"Leave one {unit} out, {result.reader} reader", result)
+    return finished(ax, f"{unit}s, ranked by importance", lost, title)
 
 
 def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes:
-    """Show the importance of the dimensions that matter most to some class, by class.
+    """Show which classes lose, or gain, without the dimensions that matter to some class.
 
     Parameters
     ----------
@@ -117,8 +124,9 @@ def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes
     Returns
     -------
     Axes
-        A heat map: one row a class of test, one column for each of the (at most 40) groups of the
-        largest effect within any class. No class is tested by itself.
+        Blue: the class is read worse without this dimension; red: better. Only what is decided has
+        a colour: effects of q <= 0.05 within a class; where classes were not tested, those of the
+        dimensions of q <= 0.05. The (at most 40) dimensions of the largest such effects are shown.
 
     Examples
     --------
@@ -128,22 +136,30 @@ def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes
     >>> features = np.column_stack([2.0 * labels - 1, np.cos(np.arange(40))])
     >>> split = Representation(features, labels=labels)
     >>> axes = plot_ablation_per_class(ablate(split, split, reader="ridge"), ax=Figure().subplots())
-    >>> [text.get_text() for text in axes.get_yticklabels()], axes.collections[0].get_array().shape
-    (['0', '1'], (2, 2))
+    >>> axes.collections[0].get_array().round(2).tolist()  # both classes need dimension 0
+    [[0.45], [0.45]]
     """
     ax = axes_or_current(ax)
-    known = np.flatnonzero(~np.isnan(result.per_class).all(axis=0))
-    effect = result.per_class[:, known]
-    chosen = np.sort(np.argsort(-np.abs(effect).max(axis=1), kind="stable")[:40])
-    limit = float(np.abs(effect[chosen]).max()) or 0.01
-    single = all(len(group) == 1 for group in result.groups)
-    names = [str(result.groups[g][0]) if single else f"g{g}" for g in chosen]
-    heat_map(
-        ax, effect[chosen].T, names, [str(c) for c in result.classes[known]], cmap="RdBu",
-        vmin=-limit, vmax=limit, label=f"importance ({result.score.replace('_', ' ')} lost)",
-    )  # fmt: skip
     title = titled(f"Effect within each class, {result.reader} reader", result)
-    return finished(ax, unit_of(result), "class", title)
+    known = np.flatnonzero(~np.isnan(result.per_class).all(axis=0))
+    decided = np.broadcast_to(result.q_value[:, None] <= LEVEL, result.per_class.shape)
+    if result.per_class_q is not None and not np.isnan(result.per_class_q).all():
+        decided = result.per_class_q <= LEVEL
+    effect = np.where(decided, result.per_class, np.nan)[:, known]
+    largest = np.nan_to_num(np.abs(effect)).max(axis=1)
+    chosen = np.sort(np.argsort(-largest, kind="stable")[: min(40, int((largest > 0).sum()))])
+    unit = unit_of(result)
+    if not len(chosen):
+        return nothing_found(ax, f"No class is shown to lose or gain without any {unit}.", title)
+    limit = float(largest.max())
+    names = named_groups(result)
+    heat_map(
+        ax, np.ma.masked_invalid(effect[chosen].T), [names[g] for g in chosen],
+        [str(c) for c in result.classes[known]], cmap="RdBu", vmin=-limit, vmax=limit,
+        label=f"importance ({result.score.replace('_', ' ')} lost); grey: undecided",
+    )  # fmt: skip
+    ax.set_facecolor(UNDECIDED)
+    return finished(ax, unit, "class", title)
 
 
 def plot_cumulative_ablation(result: CumulativeAblation, *, ax: Axes | None = None) -> Axes:
@@ -159,7 +175,8 @@ def plot_cumulative_ablation(result: CumulativeAblation, *, ax: Axes | None = No
     Returns
     -------
     Axes
-        One line; dashed: accuracy with all dimensions.
+        Where the line is below the dashed one, the reader loses without so many dimensions; the
+        band is its 95 % interval.
 
     Examples
     --------
@@ -195,7 +212,8 @@ def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None
     Returns
     -------
     Axes
-        One point a group; coloured and named where q <= 0.05.
+        Dots left of the line: better without this dimension. Below the dashed line (q <= 0.05), on
+        samples that did not choose it, the harm is confirmed; those are coloured and named.
 
     Examples
     --------
@@ -218,22 +236,17 @@ def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None
     ax.scatter(
         result.importance[confirmed], q_value[confirmed], c=ORANGE, s=18, label="harmful (q ≤ 0.05)"
     )
-    for group in result.confirmed[:10]:
-        name = " ".join(map(str, result.groups[group][:4].tolist()))
-        ax.annotate(
-            name + (" ..." if len(result.groups[group]) > 4 else ""),
-            (result.importance[group], q_value[group]),
-            xytext=(4, 4),
-            textcoords="offset points",
-            fontsize="small",
-        )
     if result.n_test_needed and not len(result.confirmed):
         text = f"undecided: at least {result.n_test_needed} samples are needed"
         ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center")
-    ax.axvline(0, color="black", lw=0.8)
+    ax.axvline(0, color=_ZERO, lw=1, zorder=0)
     ax.axhline(LEVEL, color="black", lw=0.8, ls="--")
     ax.set_yscale("log")
     ax.set_ylim(min(0.01, float(q_value.min()) / 3), 1.6)
+    ax.set_xlim(*ax.get_xlim())
+    shown = [result.groups[group] for group in result.confirmed]
+    names = [" ".join(map(str, each[:4])) + (" ..." if len(each) > 4 else "") for each in shown]
+    name_points(ax, result.importance[result.confirmed], q_value[result.confirmed], names, most=10)
     ax.legend(frameon=False, fontsize="small")
     return finished(
         ax,
@@ -256,8 +269,9 @@ def plot_masked_scores(result: MaskedScores, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        Grey points: masks, judged on all samples. Orange: the best mask of one half, on the other
-        half, with its 95 % interval. Green bar: what the best of equal masks reaches by chance.
+        Orange: the best mask of one half, judged on the other half, with its 95 % interval. It is a
+        real gain only above both the line and the green bar, which is what the best of equal masks
+        reaches by chance. Grey: all masks, judged on all samples.
 
     Examples
     --------

@@ -41,7 +41,7 @@ def plot_checkpoint(result: Checkpoint, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        One line a loss term.
+        A line that falls: training lowers this loss term; a line at 1: it does not.
 
     Examples
     --------
@@ -90,7 +90,8 @@ def plot_evaluation(result: Evaluation, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     Axes
-        One row a reader and mask; horizontal lines are 95 % intervals.
+        Further right is better. Blue: no mask; orange: the learned mask, which has learned
+        something only if it lies right of the grey control masks. Lines are 95 % intervals.
 
     Examples
     --------
@@ -126,7 +127,8 @@ def plot_baseline_comparison(result: BaselineComparison, *, ax: Axes | None = No
     Returns
     -------
     Axes
-        One row a source, reader and mask; horizontal lines are 95 % intervals.
+        Further right is better. Training helps where orange lies right of blue: raw pixels and the
+        untrained encoder. Grey: control masks. One point a seed; lines are 95 % intervals.
 
     Examples
     --------

@@ -115,8 +115,13 @@ def measure(
     else:
         scores = full_score + (1 if score == "log_loss" else -1) * found.estimate
     per_class = np.full((len(scores), len(task.classes)), np.nan)
+    tested = score != "log_loss" and task.test.clusters is None
+    per_class_p = np.full_like(per_class, np.nan)
     for code in np.unique(truth):
-        per_class[:, code] = found.lost[truth == code].mean(axis=0)
+        lost = found.lost[truth == code]
+        per_class[:, code] = lost.mean(axis=0)
+        if tested:
+            per_class_p[:, code] = paired_test(lost)
     low, high = found.interval(level=0.95)
     q_value = false_discovery_control(found.p_value)
     chosen = q_value <= SIGNIFICANT
@@ -135,10 +140,22 @@ def measure(
         "fcr_low": fcr_low,
         "fcr_high": fcr_high,
         "per_class": per_class,
+        "per_class_q": adjusted(per_class_p),
         "log_loss_importance": losses.estimate,
         "log_loss_p_value": losses.p_value,
         "log_loss_unreliable": losses.unreliable,
     }
+
+
+def adjusted(p_value: np.ndarray) -> np.ndarray:
+    """Adjust p-values after Benjamini and Hochberg over all that are known; NaN stays."""
+    from scipy.stats import false_discovery_control
+
+    q_value = np.full(p_value.shape, np.nan)
+    known = ~np.isnan(p_value)
+    if known.any():
+        q_value[known] = false_discovery_control(p_value[known])
+    return q_value
 
 
 def spread_over_train(task: Task) -> tuple[np.ndarray, np.ndarray, int]:

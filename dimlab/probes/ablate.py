@@ -126,6 +126,13 @@ class Ablation(ReadsGroups):
         "Importance among the test samples of each class; NaN for a class that test lacks.",
         shape="(G, K)",
     )
+    per_class_q: np.ndarray | None = per(
+        "group",
+        "q-value of that importance, by McNemar's exact test within the class, adjusted over all "
+        "groups and classes; NaN where nothing is tested: log-losses and rows in clusters.",
+        shape="(G, K)",
+        default=None,
+    )
     classes: np.ndarray = per("K", "Class ids of train, ascending.")
     constant: np.ndarray = detail(
         "Dimensions that do not vary on train, shape (n,). The linear readers ignore them."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -366,7 +367,9 @@ def _section(name: str, result: Any, files: Mapping[str, tuple[str, bytes]]) -> 
             "data": _data_uri(
                 there.get(_figure_name(stem, what, "svg")) or picture_of(plot, each, "svg")
             ),
-            "caption": _caption(plot),
+            "narrow": _data_uri(picture_of(plot, each, "svg", narrow=True)),
+            "shows": paragraphs_of(plot)[0],
+            "reading": paragraphs_of(plot)[1],
         }
         for stem, each in shown.items()
         for what, plot in plots_of(each).items()
@@ -413,9 +416,12 @@ def plots_of(result: Any) -> dict[str, Any]:
     return {name.removeprefix(start): getattr(figures, name) for name in sorted(names)}
 
 
-def _caption(plot: Any) -> str:
-    """One line on how to read a figure: the first of its docstring."""
-    return str(plot.__doc__ or "").strip().splitlines()[0]
+def paragraphs_of(plot: Any) -> tuple[str, str]:
+    """Read what a figure shows, and how to read it, off its docstring: summary and `Returns`."""
+    text = inspect.cleandoc(plot.__doc__ or "")
+    found = re.search(r"^Returns\n-+\n\S.*\n((?: +\S.*\n?)+)", text, re.M)
+    reading = "" if found is None else " ".join(found[1].split())
+    return text.partition("\n")[0], reading
 
 
 def _data_uri(image: bytes) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import false_discovery_control, kstest, norm, t
+from scipy.stats import binomtest, false_discovery_control, kstest, norm, t
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from dimlab.basis import fit_basis
@@ -226,6 +226,17 @@ def test_knn_per_class_and_full_score_equal_brute_force(splits):
         rows = test.labels == label
         lost = full[rows].mean() - right[rows].mean(axis=0)
         np.testing.assert_allclose(ablation.per_class[:, place], lost, atol=1e-12)
+    p_value = [
+        [
+            binomtest(int((full & ~right[:, g])[rows].sum()), int((full ^ right[:, g])[rows].sum()))
+            .pvalue
+            if (full ^ right[:, g])[rows].any() else 1.0
+            for rows in (test.labels == label for label in ablation.classes)
+        ]
+        for g in range(right.shape[1])
+    ]  # fmt: skip
+    expected = false_discovery_control(np.ravel(p_value)).reshape(np.shape(p_value))
+    np.testing.assert_allclose(ablation.per_class_q, expected, atol=1e-12)
     only_full = (full[:, None] & ~right).sum(axis=0)
     only_ablated = (~full[:, None] & right).sum(axis=0)
     low, high = tango_interval(only_full, only_ablated, len(test))
@@ -564,6 +575,9 @@ def test_a_class_that_test_lacks_is_nan_per_class(splits):
     train, test = splits
     ablation = ablate(train, test.take(test.labels != 4), score="balanced_accuracy")
     np.testing.assert_array_equal(np.isnan(ablation.per_class), [[False, True, False]] * 6)
+    np.testing.assert_array_equal(np.isnan(ablation.per_class_q), [[False, True, False]] * 6)
+    loss = ablate(train, test, score="log_loss")
+    assert np.isnan(loss.per_class_q).all()  # nothing is tested within a class
 
 
 # Errors --------------------------------------------------------------------------------------
