@@ -30,7 +30,7 @@ _CTRL_C = 130
 _PANELS: dict[str, dict[str, tuple[str, str]]] = {
     "Start here": {
         "demo": ("dimlab.cli.training:demo", """\
-Train on digits for a minute, measure the result and write a report.
+Train on digits with a planted nuisance, find it, remove it and write a report.
 
 All numbers come from this run."""),
         "train": ("dimlab.cli.training:train", """\

@@ -146,7 +146,11 @@ def _demo(values: dict[str, Any]) -> None:
     for sentence in headline:
         shown.print(f"- {sentence}")
     shown.print(f"Open {out / 'report.html'} (numbers beside it as CSV and JSON).")
-    shown.print(f"Next: dimlab ablate {out / 'checkpoint.pt'} --reader ridge")
+    shown.print(
+        "Next, features of your own: save arrays `features` (samples x dimensions) and `labels` "
+        "with np.savez as train.npz and test.npz; any other array of N values, such as a scanner "
+        "or an age, is looked for as a nuisance. Then: dimlab report test.npz --train train.npz"
+    )
 
 
 def _preset(name: str) -> TrainConfig:

@@ -80,7 +80,8 @@ def _move_legend(ax: Axes, figure: Figure) -> None:
     words = [textwrap.fill(text.get_text(), _IN_LEGEND) for text in legend.get_texts()]
     head = legend.get_title().get_text()
     below = figure.legend(
-        [each for each in legend.legend_handles if each is not None], ["-"] * len(words), loc="outside lower left", frameon=False,
+        [each for each in legend.legend_handles if each is not None], ["-"] * len(words),
+        loc="outside lower left", frameon=False,
         ncols=2 if max(map(len, words), default=0) <= _IN_LEGEND // 2 - 3 else 1,
         title=head or None, alignment="left",
     )  # fmt: skip

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dimlab.representation import Representation
+from dimlab.result_file import load_result
 from dimlab.training.checkpoint import load_checkpoint
 from dimlab.training.config import TrainConfig
 
@@ -159,7 +160,18 @@ def test_features_without_labels_say_what_to_do(refused, tmp_path):
 def test_the_demo_makes_a_report(dimlab, tmp_path):
     code, out, err = dimlab("demo", "--out", "d")
     assert (code, err) == (0, "")
-    assert "kNN reads" in out
+    story = [
+        "The problem, known in advance",
+        "Found: ",
+        "Removed: ",
+        "One answer",
+        "The learned mask",
+    ]
+    assert [out.count(f"- {sentence}") for sentence in story] == [1] * 5
+    assert out.index("report.html") < out.index("Next, features of your own")
+    erasure = load_result(tmp_path / "d" / "attribution.result.npz").erasure
+    gain = erasure.accuracy_change[erasure.ways.index("directions"), 0]
+    assert gain[1] > 0  # what was promised is shown
     assert "report.html" in out
     summary = json.loads((tmp_path / "d" / "mask_evolution.json").read_text())
     assert summary["std_weight"] > 0.05  # TrainConfig.small()'s promise

@@ -13,8 +13,8 @@ import dimlab
 
 features, labels = load_digits(return_X_y=True)
 features = features[:, features.std(axis=0) > 1]
-train = dimlab.Representation(features[:1200], labels=labels[:1200])
-test = dimlab.Representation(features[1200:], labels=labels[1200:])
+train = features[:1200], labels[:1200]
+test = features[1200:], labels[1200:]
 ablation = dimlab.ablate(train, test, reader="ridge", score="log_loss")
 ablation
 

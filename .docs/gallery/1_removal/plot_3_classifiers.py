@@ -15,8 +15,8 @@ from sklearn.naive_bayes import GaussianNB
 import dimlab
 
 features, labels = load_digits(return_X_y=True)
-train = dimlab.Representation(features[:1200], labels=labels[:1200])
-test = dimlab.Representation(features[1200:], labels=labels[1200:])
+train = features[:1200], labels[:1200]
+test = features[1200:], labels[1200:]
 readers = {"kNN": "knn", "ridge": "ridge", "naive Bayes": GaussianNB(var_smoothing=1e-2)}
 importance = pd.DataFrame(
     {

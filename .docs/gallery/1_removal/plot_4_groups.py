@@ -18,8 +18,8 @@ labels = np.arange(600) % 2
 features = rng.normal(size=(600, 6))
 features[:, 0] = 3 * labels + rng.normal(size=600)
 features[:, 1] = features[:, 0] + 0.01 * rng.normal(size=600)
-train = dimlab.Representation(features[:300], labels=labels[:300])
-test = dimlab.Representation(features[300:], labels=labels[300:])
+train = features[:300], labels[:300]
+test = features[300:], labels[300:]
 
 # %%
 # ``find_redundancy`` names groups of correlated dimensions, and ``ablate`` removes each group as

@@ -19,8 +19,8 @@ features[:, :4] += labels[:, None]  # four dimensions that always know the class
 misleading = np.outer(labels, [2.0, 1.7])  # two that know it in the train split
 misleading[600:] *= -1  # and say the opposite in the test split
 features[:, 10:] += misleading
-train = dimlab.Representation(features[:600], labels=labels[:600])
-test = dimlab.Representation(features[600:], labels=labels[600:])
+train = features[:600], labels[:600]
+test = features[600:], labels[600:]
 harmful = dimlab.confirm_harmful(train, test, reader="ridge")
 harmful
 

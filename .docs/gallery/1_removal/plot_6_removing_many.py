@@ -13,8 +13,8 @@ from sklearn.datasets import load_digits
 import dimlab
 
 features, labels = load_digits(return_X_y=True)
-train = dimlab.Representation(features[:1200], labels=labels[:1200])
-test = dimlab.Representation(features[1200:], labels=labels[1200:])
+train = features[:1200], labels[:1200]
+test = features[1200:], labels[1200:]
 orders = ("worst-first", "random", "best-first")
 curves = {name: dimlab.ablate_cumulatively(train, test, order=name) for name in orders}
 

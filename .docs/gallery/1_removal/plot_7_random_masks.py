@@ -12,8 +12,8 @@ from sklearn.datasets import load_digits
 import dimlab
 
 features, labels = load_digits(return_X_y=True)
-train = dimlab.Representation(features[:1200], labels=labels[:1200])
-test = dimlab.Representation(features[1200:], labels=labels[1200:])
+train = features[:1200], labels[:1200]
+test = features[1200:], labels[1200:]
 scored = dimlab.random_masks(train, test, n_masks=200)
 
 # %%

@@ -17,8 +17,8 @@ healthy = rng.normal(size=(2000, 64))
 collapsed = rng.normal(size=(2000, 8)) @ rng.normal(size=(8, 64))
 collapsed += 0.01 * rng.normal(size=collapsed.shape)
 spectra = {
-    "healthy": dimlab.decompose(dimlab.Representation(healthy)),
-    "collapsed": dimlab.decompose(dimlab.Representation(collapsed)),
+    "healthy": dimlab.decompose(healthy),
+    "collapsed": dimlab.decompose(collapsed),
 }
 
 # %%

@@ -13,7 +13,7 @@ import dimlab
 
 features = np.random.default_rng(0).normal(size=(3200, 64))
 sizes = [100, 200, 400, 800, 1600, 3200]
-spectra = [dimlab.decompose(dimlab.Representation(features[:size])) for size in sizes]
+spectra = [dimlab.decompose(features[:size]) for size in sizes]
 ranks = [spectrum.statistics().set_index("statistic").loc["effective_rank"] for spectrum in spectra]
 
 # %%

@@ -18,8 +18,8 @@ sources = rng.normal(size=(1000, 16)) * np.linspace(2, 0.5, 16)
 sources[:, 0] += 4 * labels
 rotation, _ = np.linalg.qr(rng.normal(size=(16, 16)))
 features = sources @ rotation
-train = dimlab.Representation(features[:500], labels=labels[:500])
-test = dimlab.Representation(features[500:], labels=labels[500:])
+train = features[:500], labels[:500]
+test = features[500:], labels[500:]
 basis = dimlab.fit_basis(train, "pca")
 
 # %%

@@ -21,11 +21,18 @@ pixels = {
 erasure = dimlab.erase(pixels["train"], pixels["test"], factor="hue")
 
 # %%
-# The further left a mark, the less of the hue is left. The higher it is, the better the digits are
-# read. The aim is the upper left corner: the hue is gone, and the digits are read better than
-# before. The grey marks, which drop as many at random, show what chance does.
+# One row a way of removal. Orange: what a classifier still finds of the hue; the further left, the
+# less. Blue: how often the digit is read; the further right, the better. The aim is a row in which
+# orange is far left and blue lies right of its dotted line, where nothing is removed. Compare each
+# way with as many random dimensions or directions.
 
 erasure.plot()
+
+# %%
+# The same step by step: from left to right 1, 2, 4, ... of the dimensions or directions that carry
+# most of the hue are removed.
+
+dimlab.plot_erasure_sweep(erasure)
 
 # %%
 # The same in sentences:

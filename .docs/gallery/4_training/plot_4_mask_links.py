@@ -15,8 +15,8 @@ labels = np.arange(1000) % 2
 features = rng.normal(size=(1000, 40))
 strength = np.linspace(0, 0.5, 40)  # how much of the class each dimension knows
 features += strength * labels[:, None]
-train = dimlab.Representation(features[:500], labels=labels[:500])
-test = dimlab.Representation(features[500:], labels=labels[500:])
+train = features[:500], labels[:500]
+test = features[500:], labels[500:]
 final = 0.3 + strength + 0.05 * rng.normal(size=40)
 steps = np.arange(0, 101, 10)
 weights = 0.5 + np.outer(steps / 100, final - 0.5)

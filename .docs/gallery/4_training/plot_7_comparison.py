@@ -17,9 +17,9 @@ rotation, _ = np.linalg.qr(rng.normal(size=(32, 32)))
 mixing = 0.6 * np.eye(32) + 0.4 * np.ones((32, 32)) / 8
 comparison = dimlab.compare(
     {
-        "sources": dimlab.Representation(sources),
-        "rotated": dimlab.Representation(sources @ rotation),
-        "correlated": dimlab.Representation(sources @ mixing),
+        "sources": sources,
+        "rotated": sources @ rotation,
+        "correlated": sources @ mixing,
     }
 )
 
