@@ -152,36 +152,44 @@ def results_at(n_dimensions):
     ]
 
 
-def check(results):
+def check(results, *, narrow):
     seen = set()
     for result in results:
         for plot in plots_of(result).values():
-            assert faults_of(drawn(plot, result)) == [], plot.__name__
-            narrow = drawn(plot, result, narrow=True)
-            points = 72 * narrow.get_figwidth() * PIXELS / 343
-            assert faults_of(narrow, points - 1e-9) == [], f"{plot.__name__} on a phone"
+            figure = drawn(plot, result, narrow=narrow)
+            smallest = 72 * figure.get_figwidth() * PIXELS / 343 - 1e-9 if narrow else SMALLEST
+            assert faults_of(figure, smallest) == [], plot.__name__
             seen.add(plot.__name__)
     return seen
+
+
+on_both = pytest.mark.parametrize(
+    "narrow", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["report", "phone"]
+)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n_dimensions", [512, 1536])
 def test_no_figure_is_crowded_at_many_dimensions(n_dimensions):
-    assert len(check(results_at(n_dimensions))) == 22
+    results = results_at(n_dimensions)
+    for narrow in (False, True):
+        assert len(check(results, narrow=narrow)) == 22
 
 
-def test_no_figure_is_crowded_at_64_dimensions():
+@on_both
+def test_no_figure_is_crowded_at_64_dimensions(narrow):
     images = datasets.digits("train").take(range(200))
     checkpoint = train(replace(TrainConfig.small(), n_dimensions=16, steps=4), images)
     table = pd.DataFrame({"width": [64, 128, 64, 128], "accuracy": [0.5, 0.6, 0.52, 0.61]})
     table["method"] = ["simclr", "simclr", "barlow-twins", "barlow-twins"]
-    seen = check([
+    results = [
         *results_at(64),
         checkpoint,
         evaluate_baselines([checkpoint], images, images),
         locate(checkpoint, images, [0, 1, 2, 3]),
-    ])  # fmt: skip
-    assert faults_of(drawn(figures.plot_projector_widths, table)) == []
+    ]
+    seen = check(results, narrow=narrow)
+    assert faults_of(drawn(figures.plot_projector_widths, table, narrow=narrow)) == []
     assert seen | {"plot_projector_widths"} == set(figures.__all__)
 
 
