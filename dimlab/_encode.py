@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LAYERS = ("encoder", "projector-contrastive", "projector-redundancy")
 _ENCODED_VIEWS = 3  # a stream of randomness apart from those of training
+_CPU = 3
 _MOST, _FEWEST, _LARGE = 512, 16, 64  # images at a time; the side in pixels from which fewer
 
 Progress = Callable[[int, int], None]
@@ -319,8 +320,10 @@ class _How:
 
     def batch_for(self, shape: Sequence[int]) -> int:
         """Return images at a time: fewer of large ones, whose activations take more memory."""
-        pixels = shape[-1] * shape[-2]
-        return self.batch_size or max(_FEWEST, min(_MOST, _MOST * _LARGE**2 // pixels))
+        share = shape[-1] * shape[-2] / _LARGE**2
+        if share > 1 and str(self.device) == "cpu":
+            share *= _CPU  # a processor gains nothing by more, which only take memory
+        return self.batch_size or max(_FEWEST, min(_MOST, int(_MOST / share)))
 
 
 def _unchanged(images: Tensor, *, rows: Tensor) -> Tensor:

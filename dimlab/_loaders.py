@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dimlab.datasets.objects import parts_of
+from dimlab.datasets.objects import labels_of, parts_of
 from dimlab.devices import check_device
 from dimlab.images import Recipe
 from dimlab.refusals import Refusal
@@ -225,37 +225,12 @@ def _views_of(batch: Any) -> tuple[list[Tensor], np.ndarray | None]:
             f"loader must yield batches (B, C, H, W); got a list of {len(views)} images of shape "
             f"{tuple(views[0].shape)}. Stack them: torch.stack(images)."
         )
-    return views, None if ids is None else _labels_of(ids, len(views[0]))
+    return views, None if ids is None else labels_of(ids, len(views[0]))
 
 
 def _may_be_images(part: Any) -> bool:
     first = part[0] if isinstance(part, (tuple, list)) and part else part
     return len(getattr(first, "shape", ())) > 2
-
-
-def _labels_of(found: Any, n_samples: int) -> np.ndarray:
-    """Return class ids or names, one a sample."""
-    try:
-        labels = found.cpu().numpy() if isinstance(found, Tensor) else np.asarray(found)
-    except (TypeError, ValueError) as error:
-        raise Refusal(
-            f"loader must yield class ids or names (B,) as labels; got {type(found).__name__}: "
-            f"{error}. Yield the inputs alone."
-        ) from error
-    labels = labels[:, 0] if labels.shape == (n_samples, 1) else labels
-    is_whole = labels.dtype.kind in "iubU"
-    if labels.dtype.kind == "f" and np.isfinite(labels).all():
-        is_whole = bool((labels == np.round(labels)).all())
-        labels = labels.astype(np.int64) if is_whole else labels
-    if labels.shape != (n_samples,) or not is_whole:
-        remedy = "Yield the inputs alone." if labels.ndim else (
-            "Let a loader make batches: torch.utils.data.DataLoader(dataset, batch_size=64)."
-        )  # fmt: skip
-        raise Refusal(
-            f"loader must yield class ids or names (B,) as labels; got {labels.dtype} of shape "
-            f"{labels.shape} for {n_samples} samples. {remedy}"
-        )
-    return labels
 
 
 # What a module gives ------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ def test_a_loader_s_labels_are_class_ids_or_refused(checkpoint):
     assert split.labels.tolist() == [3, 1]
     for labels in ([0.5, 1.0], torch.zeros(2, 10), [{"box": 1}] * 2):
         with pytest.raises(
-            ValueError, match=r"loader must yield class ids or names \(B,\) as label"
+            ValueError, match="labels must be class ids or names, one a sample; got"
         ):
             encode_loader(module, [(pixels, labels)])
     conv = torch.nn.Identity()

@@ -145,3 +145,18 @@ def test_training_goes_on_over_bad_images_only_where_that_is_asked_for(folder):
         assert train(TINY, images).step == 2
     with pytest.raises(ValueError, match=r"must be a whole image .*--skip-bad"):
         train(replace(TINY, steps=6), files_of(folder))
+
+
+def test_what_is_assumed_of_both_splits_is_said_once(folder, tmp_path, dimlab):
+    for name, part in (("ant", "train"), ("bee", "train"), ("ant", "val"), ("bee", "val")):
+        (folder / part).mkdir(exist_ok=True)
+        for each in sorted((folder / name).glob(f"{int(part == 'val')}*.png")):
+            (folder / part / name).mkdir(exist_ok=True)
+            each.rename(folder / part / name / each.name)
+    for name in ("ant", "bee"):
+        (folder / name).rmdir()
+    images = datasets.image_folder("test", data_dir=folder, image_size=8, workers=0)
+    untrained(TINY, images).save(tmp_path / "a.pt")
+    flags = ("--data", "image-folder", "--data-dir", "data", "--workers", "0")
+    code, _, err = dimlab("encode", "a.pt", *flags, "--out", "o")
+    assert (code, err.count("assumed: the validation images are the test split")) == (0, 1), err

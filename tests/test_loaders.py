@@ -215,7 +215,7 @@ def test_labels_are_ids_or_names_and_inputs_without_other_targets_are_encoded(pi
     named = encode_loader(nn.Flatten(), [(pixels, ["dog", "cat"] * 3)])
     assert (named.labels.tolist(), named.meta["class_names"]) == ([1, 0] * 3, ["cat", "dog"])
     many = torch.arange(2 * N).view(N, 2) % 3 % 2
-    with pytest.raises(ValueError, match=r"got int64 of shape \(6, 2\) .*Yield the inputs alone"):
+    with pytest.raises(ValueError, match=r"got int64 of shape \(6, 2\) .*Leave them out"):
         encode_loader(nn.Flatten(), [(pixels, many)])
     assert encode_loader(nn.Flatten(), (each[0] for each in [(pixels, many)])).labels is None
 

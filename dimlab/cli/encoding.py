@@ -199,7 +199,7 @@ def _inspect(values: dict[str, Any]) -> None:
     from dimlab.io.inspecting import inspect_file
 
     _check_names(values)
-    with reading(), said_on_stderr():
+    with reading(), said_on_stderr(set()):
         found = inspect_file(values["source"], **_weights_in(values))
     if values["tensors"] and values["as_json"]:
         listed = found.to_frame().to_dict("records")

@@ -45,14 +45,16 @@ def reading() -> Iterator[None]:
 
 
 @contextmanager
-def said_on_stderr() -> Iterator[None]:
-    """Say warnings as sentences on stderr."""
+def said_on_stderr(said: set[str]) -> Iterator[None]:
+    """Say warnings as sentences on stderr, once each in a command."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield
     for each in caught:
         text = str(each.message)
-        say(text if text.startswith("assumed: ") else f"note: {text}")
+        if text not in said:
+            say(text if text.startswith("assumed: ") else f"note: {text}")
+        said.add(text)
 
 
 @contextmanager
@@ -128,7 +130,7 @@ class Inputs:
         from dimlab.io.source import open_source
 
         if path not in self.opened:
-            with reading(), said_on_stderr(), _flags_are_of_encode(path, self.has_flags):
+            with reading(), said_on_stderr(self.said), _flags_are_of_encode(path, self.has_flags):
                 self.opened[path] = open_source(path, as_features=self.array is not None, **how)
         return self.opened[path]
 
@@ -175,7 +177,7 @@ class Inputs:
         if path not in self.encoders:
             source = self.source(path)
             known["image_size"] = self.image_size
-            with reading(), said_on_stderr(), _flags_are_of_encode(path, self.has_flags):
+            with reading(), said_on_stderr(self.said), _flags_are_of_encode(path, self.has_flags):
                 if source.value is None:
                     found = load_encoder(path, **known)
                 else:
@@ -223,7 +225,7 @@ class Inputs:
             if split not in SPLITS:
                 raise Refusal(f"split must be train, validation or test; got {split!r}.")
             how = {**(recorded or {}), **self.reading}
-            with reading(), said_on_stderr():
+            with reading(), said_on_stderr(self.said):
                 self.loaded[key] = datasets.load_images(name, split, data_dir=folder, **how)
         return self.loaded[key]
 
@@ -282,7 +284,7 @@ class Inputs:
                     f"{images.images.shape[1]}."
                 )
         text = f"encoding {images.split or images.name}"
-        with said_on_stderr(), progress(text, quiet=self.quiet, unit="images") as advance:
+        with said_on_stderr(self.said), progress(text, quiet=self.quiet, unit="images") as advance:
             return encode(
                 network, images, n_views=views, seed=self.seed, device=self.device,
                 progress=advance, **more,
@@ -298,7 +300,7 @@ class Inputs:
         if source.kind == "features":
             if self.masked:
                 raise Refusal("masked must be left out for a file of features; got --masked.")
-            with reading(), said_on_stderr():
+            with reading(), said_on_stderr(self.said):
                 return source.value.part(
                     split,
                     features=self.array,

@@ -64,17 +64,53 @@ def as_images(given: Any, *, split: str = "") -> ImageSet:
             f"{type(given).__name__}. Pass a loader of tensors to encode_loader."
         )
     name = type(given).__name__
+    if isinstance(given, Mapping):
+        first = next(iter(given), "train")
+        raise Refusal(
+            f"images must be of one split; got a {name} of {', '.join(map(str, given))}. Pass "
+            f"images[{first!r}]."
+        )
     class_names: Sequence[str] = ()
     if hasattr(given, "features") and hasattr(given, "cast_column"):
         given, labels, class_names = _of_hugging_face(given)
     else:
         labels = _targets_of(given)
         class_names = tuple(map(str, getattr(given, "classes", ())))
-    if labels is not None and len(class_names) <= labels.max(initial=-1):
+    if labels is not None and labels.dtype.kind != "U" and (labels < 0).all():
+        labels = None  # hidden, as Hugging Face's of test splits are
+    if labels is not None and labels.dtype.kind == "U":
+        found, labels = np.unique(labels, return_inverse=True)
+        class_names = found.tolist()
+    elif labels is not None and len(class_names) <= labels.max(initial=-1):
         class_names = ()
     names = np.array([f"image {row}" for row in range(len(given))])
     files = ImageFiles(_Items(given), names)
     return ImageSet(files, labels, name=name, split=split, class_names=class_names)
+
+
+def labels_of(found: Any, n_samples: int) -> np.ndarray:
+    """Return class ids or names, one a sample."""
+    try:
+        labels = np.asarray(found.cpu() if hasattr(found, "cpu") else found)
+    except (TypeError, ValueError) as error:
+        raise Refusal(
+            f"labels must be class ids or names, one a sample; got {type(found).__name__}: "
+            f"{error}. Leave them out."
+        ) from error
+    labels = labels[:, 0] if labels.shape == (n_samples, 1) else labels
+    is_whole = labels.dtype.kind in "iubU"
+    if labels.dtype.kind == "f" and np.isfinite(labels).all():
+        is_whole = bool((labels == np.round(labels)).all())
+        labels = labels.astype(np.int64) if is_whole else labels
+    if labels.shape != (n_samples,) or not is_whole:
+        remedy = "Leave them out." if labels.ndim else (
+            "Let a loader make batches: torch.utils.data.DataLoader(dataset, batch_size=64)."
+        )  # fmt: skip
+        raise Refusal(
+            f"labels must be class ids or names, one a sample; got {labels.dtype} of shape "
+            f"{labels.shape} for {n_samples} samples. {remedy}"
+        )
+    return labels
 
 
 def _of_hugging_face(given: Any) -> tuple[Any, np.ndarray | None, Sequence[str]]:
@@ -92,17 +128,24 @@ def _of_hugging_face(given: Any) -> tuple[Any, np.ndarray | None, Sequence[str]]
     feature = given.features[image[0]]
     plain = given.with_format(None).cast_column(image[0], type(feature)(decode=False))
     plain = plain.rename_column(image[0], "image") if image[0] != "image" else plain
-    labels = np.asarray(plain[label[0]]) if label else None
+    labels = labels_of(plain[label[0]][:], len(plain)) if label else None
     names = getattr(given.features[label[0]], "names", ()) if label else ()
     return plain.select_columns(["image"]), labels, names
 
 
 def _targets_of(dataset: Any) -> np.ndarray | None:
+    image, first = parts_of(dataset[0])
+    kind = str(getattr(image, "dtype", "uint8")).removeprefix("torch.")
+    if kind != "uint8":
+        raise Refusal(
+            f"images must be Pillow images or arrays of uint8; got {kind} of shape "
+            f"{tuple(image.shape)}. Leave out the transforms that make them (ToTensor, Normalize), "
+            "or encode a loader of them with encode_loader."
+        )
     known = getattr(dataset, "targets", None)
-    if known is not None and len(known) == len(dataset):
-        return np.asarray(known).astype(np.int64)
-    first = parts_of(dataset[0])[1]
+    is_changed = getattr(dataset, "target_transform", None) is not None
+    if known is not None and len(known) == len(dataset) and not is_changed:
+        return labels_of(known, len(dataset))
     if first is None:
         return None
-    labels = [parts_of(dataset[row])[1] for row in range(len(dataset))]
-    return np.asarray([int(each) for each in labels])
+    return labels_of([parts_of(dataset[row])[1] for row in range(len(dataset))], len(dataset))

@@ -393,7 +393,8 @@ def test_data_sets_of_a_program_are_images(kind, rng):
 
 
 def test_targets_and_class_names_are_taken_without_a_look_at_the_items():
-    images = as_images(Pairs([None] * 3, targets=[1, 0, 1], classes=NAMES))
+    items = [(np.zeros((4, 4), np.uint8), None), None, None]
+    images = as_images(Pairs(items, targets=[1, 0, 1], classes=NAMES))
     assert (images.labels.tolist(), images.class_names) == ([1, 0, 1], NAMES)
     assert as_images(Pairs([np.zeros((4, 4), np.uint8)])).labels is None
 
@@ -401,9 +402,38 @@ def test_targets_and_class_names_are_taken_without_a_look_at_the_items():
 def test_what_is_no_data_set_is_refused():
     with pytest.raises(ValueError, match=r"images must be an ImageSet, or a data .*encode_loader"):
         as_images(iter([]))
-    floats = as_images(Pairs([np.zeros((3, 4, 4), np.float32)]))
+    with pytest.raises(ValueError, match=r"got float32 of shape \(3, 4, 4\)\. Leave out the trans"):
+        as_images(Pairs([np.zeros((3, 4, 4), np.float32)]))
+    mixed = as_images(Pairs([np.zeros((4, 4, 3), np.uint8), np.zeros((3, 4, 4), np.float32)]))
     with pytest.raises(ValueError, match=r"float32 of shape .* Pass a loader of such tensors"):
-        floats.images[0]
+        mixed.images[1]
+    splits = {"train": Pairs([np.zeros((4, 4), np.uint8)])}
+    with pytest.raises(ValueError, match=r"got a dict of train\. Pass images\['train'\]"):
+        as_images(splits)
+    assert len(as_images(splits["train"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [(["b", "a", "b"], [1, 0, 1]), ([2.0, 0.0, 1.0], [2, 0, 1]), ([-1, -1, -1], None)],
+)
+def test_labels_of_a_data_set_may_be_names_and_are_none_where_hidden(labels, expected):
+    images = as_images(Pairs([(np.zeros((4, 4), np.uint8), each) for each in labels]))
+    assert expected == (None if images.labels is None else images.labels.tolist())
+    assert images.class_names == (("a", "b") if expected == [1, 0, 1] else ())
+
+
+@pytest.mark.parametrize("label", [0.5, np.ones(3), {"box": 1}])
+def test_targets_that_are_no_classes_are_refused(label):
+    """They were cut to whole numbers."""
+    with pytest.raises(ValueError, match="labels must be class ids or names, one a sample; got"):
+        as_images(Pairs([(np.zeros((4, 4), np.uint8), label)] * 2))
+
+
+def test_targets_that_a_data_set_changes_are_read_off_its_items():
+    pixels = np.zeros((4, 4), np.uint8)
+    dataset = Pairs([(pixels, 2), (pixels, 0)], targets=[0, 2], target_transform=lambda y: 2 - y)
+    assert as_images(dataset).labels.tolist() == [2, 0]
 
 
 # Reading once -------------------------------------------------------------------------------------
