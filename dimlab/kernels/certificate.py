@@ -38,7 +38,6 @@ class Search:
     ceiling: Tensor  # (B,) no other row's similarity is above
     error: float
     roundoff: float
-    train_unit: Tensor  # (N, D), in the precision of the search
 
 
 @dataclass(eq=False)
@@ -63,8 +62,6 @@ class Reach:
     low: Tensor  # (G,) smallest and largest value of a dimension that is a group of its own
     high: Tensor
     nonnegative: bool  # no entry is below zero
-    columns: Tensor  # (N, U) normalised values in the dimensions of groups.union, float32
-    energy: Tensor  # (N, G) shares of energy within the groups, float32; empty for single ones
 
     @classmethod
     def of(cls, train: Rows, groups: Groups) -> Reach:
@@ -73,24 +70,19 @@ class Reach:
         by_group = torch.zeros(len(groups), dtype=torch.float64, device=train.device)
         high = torch.full_like(by_group, -1.0)
         low, single = -high, groups.indices is None
-        n_kept = (0, 0) if single else (len(groups.union), len(groups))
-        columns, energies = (torch.empty(len(train), n, device=train.device) for n in n_kept)
+        nonnegative = True
         for part in blocks(len(train), _ELEMENTS // max(train.n_dimensions, len(groups))):
             unit = train.unit(part)
             if single:
                 low = torch.minimum(low, unit.amin(0) - SLACK)
                 high = torch.maximum(high, unit.amax(0) + SLACK)
-            else:
-                columns[part] = unit[:, groups.union].float()
+            nonnegative = nonnegative and bool((unit >= 0).all())
             energy = groups.sum(unit.square_())
-            if not single:
-                energies[part] = energy.float()
             by_row[part] = energy.amax(1)
             by_group = torch.maximum(by_group, energy.amax(0))
         by_group = (by_group + SLACK).clamp(max=1.0) * (by_group > 0)
-        nonnegative = bool((train.raw >= 0).all())
         by_row = (by_row + SLACK).clamp_(max=1.0).sqrt_()
-        return cls(by_row, by_group, low, high, nonnegative, columns, energies)
+        return cls(by_row, by_group, low, high, nonnegative)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,18 +183,14 @@ def listed_rows(search: Search, reach: Reach, strategy: Plan, position: int) -> 
 
 
 def listed_may_enter(
-    search: Search, groups: Groups, reach: Reach, limits: Limits, position: int, rows: Tensor
+    search: Search, train: Rows, groups: Groups, limits: Limits, position: int, rows: Tensor
 ) -> Tensor:
     """Whether each of these rows may enter for each group of one test row, (R, G) bool."""
     dtype = search.matrix.dtype
     q = search.unit[position].to(dtype)
     scale = limits.scale[position].to(dtype)
-    if groups.indices is not None and dtype == torch.float32:
-        product = (reach.columns[rows] * q[groups.union]) @ groups.inner
-        energy = reach.energy[rows]
-    else:
-        x = search.train_unit[rows]
-        product, energy = groups.sum(q * x), groups.sum(x.square_())
+    x = train.unit(rows).to(dtype)
+    product, energy = groups.sum(q * x), groups.sum(x.square_())
     return _reaches(search, search.matrix[position, rows], product, energy, scale, groups)
 
 

@@ -75,10 +75,15 @@ class _Cells:
     codes: np.ndarray
     clusters: np.ndarray
 
+    # Cells ascend by class, so that sums over those of a class are sums of neighbours.
+
+    @cached_property
+    def _n_clusters(self) -> int:
+        return int(self.clusters.max()) + 1
+
     @cached_property
     def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        n_classes = int(self.codes.max()) + 1
-        return np.unique(self.clusters * n_classes + self.codes, return_inverse=True)
+        return np.unique(self.codes * self._n_clusters + self.clusters, return_inverse=True)
 
     @cached_property
     def of_rows(self) -> np.ndarray:
@@ -88,12 +93,16 @@ class _Cells:
     @cached_property
     def classes(self) -> np.ndarray:
         """Class of each cell, (C,)."""
-        return self._pairs[0] % (int(self.codes.max()) + 1)
+        return self._pairs[0] // self._n_clusters
 
     @cached_property
-    def of_class(self) -> np.ndarray:
-        """Whether a cell is of a class, (C, K), as numbers."""
-        return np.eye(int(self.codes.max()) + 1)[self.classes]
+    def _starts(self) -> np.ndarray:
+        """First cell of each class, (K,); no class is empty."""
+        return np.flatnonzero(np.diff(self.classes, prepend=-1))
+
+    def of_class(self, values: np.ndarray, axis: int = -1) -> np.ndarray:
+        """Sum what cells have over those of each class, (..., C) to (..., K)."""
+        return np.add.reduceat(values, self._starts, axis=axis, dtype=np.float64)
 
     @cached_property
     def sizes(self) -> np.ndarray:
@@ -107,7 +116,7 @@ class _Cells:
 
     def are_of(self, rows: slice) -> np.ndarray:
         """Whether a cell is of the cluster of a row, (rows, C)."""
-        mine = self._pairs[0] // (int(self.codes.max()) + 1)
+        mine = self._pairs[0] % self._n_clusters
         return self.clusters[rows, None] == mine
 
     def means_of_others(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -116,9 +125,8 @@ class _Cells:
             _sums(features, self.of_rows),
             self.counts[self.codes] - self.sizes[self.of_rows],
         )
-        means = ((self.of_class.T @ sums)[self.codes] - sums[self.of_rows]) / np.maximum(left, 1)[
-            :, None
-        ]
+        others = self.of_class(sums, axis=0)[self.codes] - sums[self.of_rows]
+        means = others / np.maximum(left, 1)[:, None]
         return np.where(left[:, None] > 0, means, 0.0), left > 0
 
     def averages(
@@ -127,13 +135,13 @@ class _Cells:
         """Class means of sums over cells (rows, C) without own clusters, variances, deviations."""
         # A class that lies in the row's own cluster alone has the mean NaN and the variance 0.
         left = np.where(mine, 0.0, sums)
-        size = self.counts - (mine * self.sizes) @ self.of_class
-        number = self.of_class.sum(axis=0) - mine @ self.of_class
+        size = self.counts - self.of_class(mine * self.sizes)
+        number = np.bincount(self.classes) - self.of_class(mine)
         with np.errstate(divide="ignore", invalid="ignore"):
-            mean = np.where(size > 0, (left @ self.of_class) / size, np.nan)
+            mean = np.where(size > 0, self.of_class(left) / size, np.nan)
             apart = left - np.nan_to_num(mean)[:, self.classes] * self.sizes
             apart = np.where(mine, 0.0, apart)
-            variance = apart**2 @ self.of_class / size**2 * number / (number - 1)
+            variance = self.of_class(apart**2) / size**2 * number / (number - 1)
         return mean, np.where(number > 1, variance, 0.0), apart
 
 

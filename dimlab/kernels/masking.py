@@ -82,8 +82,9 @@ class CandidateVotes:
         n_candidates: int,
     ) -> CandidateVotes:
         """Find candidates of test rows (B, D) among train rows (N, D) of classes ``codes``."""
-        train = Rows.of(train_features, "cpu").unit64
-        test = Rows.of(test_features, "cpu").unit64
+        train, test = (
+            Rows.of(each, "cpu").unit(slice(None)) for each in (train_features, test_features)
+        )
         m = min(len(train), max(k, n_candidates))
         candidates = torch.empty((len(test), m), dtype=torch.int64)  # to be filled by `near`
         whole = cls(

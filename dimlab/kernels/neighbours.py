@@ -39,7 +39,7 @@ _CACHED = 1 << 18  # elements of arrays that a processor's cache holds
 _N_CANDIDATES = 32
 _MOST = 1 << 19  # candidates: score and position share the 53 bits of a float64
 _TEMPORARY = 64  # bytes of temporary arrays for each of _ELEMENTS, where no budget is given
-_COPIES = 1.65  # what the allocator takes for the normalised rows, over their own size
+_NUMBERS = 40  # bytes of what is known of each train row
 _FEW = 1024  # rows that may have to be scored again before a search of its own is cheaper
 
 
@@ -105,7 +105,7 @@ def _rows_at_once(train: Rows, n_groups: int, k: int, m: int, memory: float | No
     each = 8 * n_train + 40 * m * max(n_dimensions, n_groups) + 16 * k * n_groups
     if memory is None:
         return min(256, max(1, _TEMPORARY * _ELEMENTS // each))
-    fixed = _COPIES * n_train * (8 * n_dimensions + 24)
+    fixed = _NUMBERS * n_train
     if fixed + each > memory * 1e9:
         raise Refusal(
             f"memory must be at least {(fixed + each) / 1e9:.2g} GB for {n_train} train rows "
@@ -146,11 +146,10 @@ def _search(train: Rows, test: Rows, query: Tensor, k: int, m: int) -> Search:
     unit = test.unit(query)
     exact = torch.get_float32_matmul_precision() == "highest"
     for dtype in (torch.float32, torch.float64) if exact else (torch.float64,):
-        train_unit = train.unit32 if dtype == torch.float32 else train.unit64
         roundoff = torch.finfo(dtype).eps / 2
         error = (train.n_dimensions + 8) * roundoff
         error /= 1 - error  # rounded factors and any order of summation
-        matrix = unit.to(dtype) @ train_unit.T
+        matrix = train.similarities(unit.to(dtype))
         values, candidates = torch.topk(matrix, m, dim=1)
         spread = (values[:, k - 1] - values[:, -1]).median()
         if m == len(train) or spread > 4 * error:
@@ -158,7 +157,7 @@ def _search(train: Rows, test: Rows, query: Tensor, k: int, m: int) -> Search:
     matrix.scatter_(1, candidates, -torch.inf)
     ceiling = values[:, -1].double() + error + SLACK
     candidates = candidates.sort(dim=1).values
-    return Search(query, unit, matrix, candidates, ceiling, error, roundoff, train_unit)
+    return Search(query, unit, matrix, candidates, ceiling, error, roundoff)
 
 
 def _best_candidates(train: Rows, test: Rows, groups: Groups, search: Search, k: int) -> Best:
@@ -212,12 +211,12 @@ class _Others:
         strategy = plan(search, reach, limits)
         looked_at = 0
         limits_of_listed = limits.where(~strategy.scanned)
-        step = max(1, _CACHED // max(len(groups), reach.columns.shape[1]))
+        step = max(1, _CACHED // max(len(groups), train.n_dimensions))
         for position in strategy.scale.isfinite().nonzero()[:, 0].tolist():
             rows = listed_rows(search, reach, strategy, position)
             looked_at += len(rows)
             for part in rows.split(step):
-                enters = listed_may_enter(search, groups, reach, limits_of_listed, position, part)
+                enters = listed_may_enter(search, train, groups, limits_of_listed, position, part)
                 row, group = enters.nonzero(as_tuple=True)
                 if len(row) > _FEW:
                     crowded = enters.sum(0) > _FEW // 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ from dimlab.kernels.blocks import blocks
 
 _ELEMENTS = 1 << 22  # elements of a temporary array; float64: 32 MiB
 _SAFE_EXPONENT = 300  # squares of values within 2^(+-300) neither overflow nor underflow
+_SAFE_FACTOR = 1e15  # rows whose norm is within its range need no scaling in float32
 WELL_CONDITIONED = 0.1  # share of a row's energy below which differences are not trusted
 
 
@@ -33,12 +35,13 @@ class Rows:
         raw = features if isinstance(features, Tensor) else _tensor(features)
         raw = raw.to(device)
         scaled, factor = raw, torch.empty(len(raw), dtype=torch.float64, device=raw.device)
+        parts = list(blocks(len(raw), _ELEMENTS // raw.shape[1]))
         if raw.dtype == torch.float64:
-            largest = raw.abs().amax(1)
+            largest = torch.cat([raw[part].abs().amax(1) for part in parts])
             exponent = torch.frexp(largest).exponent.abs()
             if bool((exponent[largest > 0] > _SAFE_EXPONENT).any()):
                 scaled = divide_by_power_of_two(raw)
-        for part in blocks(len(raw), _ELEMENTS // raw.shape[1]):
+        for part in parts:
             norm = scaled[part].double().square().sum(1).sqrt_()
             factor[part] = torch.where(norm > 0, 1 / norm, 0.0)
         return cls(raw, scaled, factor)
@@ -61,42 +64,33 @@ class Rows:
         return self.scaled[index].double() * self.factor[index].unsqueeze(-1)
 
     @cached_property
-    def unit32(self) -> Tensor:
-        """All normalised rows in float32, for searching."""
-        return self._all_units(torch.float32)
-
-    @cached_property
-    def unit64(self) -> Tensor:
-        """All normalised rows in float64, for searching where float32 cannot tell rows apart."""
-        return self._all_units(torch.float64)
-
-    @cached_property
     def n_nonzero(self) -> Tensor:
         """Number of non-zero entries of each row, shape (N,)."""
         return torch.count_nonzero(self.raw, dim=1)
 
     def columns(self, dtype: torch.dtype, dimensions: Tensor) -> Tensor:
         """Return normalised columns of some dimensions, (n, N) in float32 or float64."""
-        if dtype == torch.float32:
-            return self._columns32[dimensions]
-        return self.unit64[:, dimensions].T.contiguous()
+        return (self.scaled[:, dimensions].T * self.factor).to(dtype)
 
-    @cached_property
-    def _columns32(self) -> Tensor:
-        return self.unit32.T.contiguous()
-
-    def _all_units(self, dtype: torch.dtype) -> Tensor:
-        units = torch.empty_like(self.raw, dtype=dtype)
-        for part in blocks(len(units), _ELEMENTS // self.n_dimensions):
-            units[part] = self.unit(part).to(dtype)
-        return units
+    def similarities(self, unit: Tensor) -> Tensor:
+        """Products (B, N) of normalised rows (B, D) with all of these, in their precision."""
+        # Rows are read as they lie, which may be in a file larger than memory; their norms divide
+        # the product, unless products with such rows could leave float32's range.
+        result = unit.new_empty(len(unit), len(self))
+        for part in blocks(len(self), _ELEMENTS // self.n_dimensions):
+            factor = self.factor[part]
+            if bool(((factor > _SAFE_FACTOR) | (0 < factor) & (factor < 1 / _SAFE_FACTOR)).any()):
+                torch.mm(unit, self.unit(part).to(unit.dtype).T, out=result[:, part])
+                continue
+            torch.mm(unit, self.scaled[part].to(unit.dtype).T, out=result[:, part])
+            result[:, part] *= factor.to(unit.dtype)
+        return result
 
 
 def _tensor(features: np.ndarray) -> Tensor:
-    array = np.ascontiguousarray(features)
-    if not array.flags.writeable:  # memory-mapped: torch wants to own what it may write to
-        array = array.copy()
-    return torch.from_numpy(array)
+    with warnings.catch_warnings():  # a mapped file cannot be written to, and nothing here does
+        warnings.filterwarnings("ignore", ".*not writable.*", UserWarning)
+        return torch.from_numpy(np.ascontiguousarray(features))
 
 
 def divide_by_power_of_two(rows: Tensor) -> Tensor:
@@ -138,16 +132,6 @@ class Groups:
         for group in range(len(self)):
             members[group, self[group]] = True
         return members
-
-    @cached_property
-    def union(self) -> Tensor:
-        """Dimensions that stand in some group, ascending."""
-        return self.members.any(0).nonzero()[:, 0]
-
-    @cached_property
-    def inner(self) -> Tensor:
-        """Membership of the dimensions of ``union`` (U, G), float32."""
-        return self.members[:, self.union].T.float().contiguous()
 
     @cached_property
     def sizes(self) -> Tensor:
