@@ -13,7 +13,6 @@ from dimlab.kernels.blocks import blocks
 from dimlab.kernels.downdate import (
     first_largest,
     greedy_order,
-    log_losses,
     nested_logits,
     refuse_ill_conditioned,
     removed_weights,
@@ -24,6 +23,7 @@ from dimlab.kernels.downdate import (
 from dimlab.readers.base import Outcomes
 from dimlab.readers.linear import ROWS, Linear, Standardiser, check_penalty
 
+_CACHED = 1 << 17  # elements of arrays that a processor's cache holds
 _CALIBRATED = 10_000  # train rows, at most, that the temperature is fitted on
 
 
@@ -173,6 +173,7 @@ class Ridge(Linear):
     @cached_property
     def _calibrated(self) -> float:
         """Temperature of the softmax of least log-loss on leave-one-out scores of train."""
+        import torch
         from scipy.optimize import minimize_scalar
 
         features, codes = self._train
@@ -183,9 +184,13 @@ class Ridge(Linear):
         targets = np.eye(len(self.classes))[codes]
         residual = targets - columns @ self.weights - self.intercept
         held_out = targets - residual / np.maximum(1 - leverage, 1e-6)[:, None]
+        own = float(held_out[np.arange(len(codes)), codes].mean())
+        parts = torch.from_numpy(held_out).split(max(1, _CACHED // held_out.shape[1]))
 
         def loss(log_temperature: float) -> float:
-            return float(log_losses(held_out.T / np.exp(log_temperature), codes).mean())
+            inverse = float(np.exp(-log_temperature))
+            whole = sum(float(torch.logsumexp(part * inverse, 1).sum()) for part in parts)
+            return whole / len(codes) - own * inverse
 
         found = minimize_scalar(loss, bounds=(np.log(1e-3), np.log(1e3)), method="bounded")
         return float(np.exp(found.x))
