@@ -372,6 +372,8 @@ _of(
     "kernels/effects.py", "probes/test_attribute.py",
     ("class_means", "np.add.reduceat(ordered, starts, axis=0) / counts[:, None]", "ordered[starts]",
      "test_a_factor_of_samples_is_tested_on_the_mean_of_all_views"),
+    ("_error", "- crossed.T @ (share * crossed)", "", "test_intercepts_of_classes_are_those_of_columns_that_say_the_class"),
+    ("_error", "left - seen.counts[:, None] * intercepts", "left", "test_intercepts_of_classes_are_those_of_columns_that_say_the_class"),
     ("out_of_fold_errors", "np.flatnonzero(folds < 0)", "np.flatnonzero(folds < -1)",
      "test_out_of_fold_errors_are_those_of_fits_without_each_fold"),
 )

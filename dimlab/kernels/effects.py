@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -98,42 +99,86 @@ def orthonormal(columns: np.ndarray, least: float = 0.0) -> np.ndarray:
     return left[:, values > max(_RANK * float(values[0]), 1e-300, least)]
 
 
+class _Sums(NamedTuple):
+    """Sums over rows of products of a design (N, P), of features (N, D) and of classes (N, K)."""
+
+    gram: np.ndarray  # (P, P)
+    moments: np.ndarray  # (P, D)
+    counts: np.ndarray  # (K,)
+    of_design: np.ndarray  # (K, P)
+    of_features: np.ndarray  # (K, D)
+    squares: np.ndarray  # (D,)
+
+    @classmethod
+    def of(
+        cls, design: np.ndarray, features: np.ndarray, codes: np.ndarray, n_classes: int
+    ) -> _Sums:
+        features = features.astype(np.float64)
+        numbers = np.bincount(codes, minlength=n_classes)[:n_classes].astype(np.float64)
+        order, starts = np.argsort(codes, kind="stable"), np.cumsum(numbers) - numbers
+        present = np.flatnonzero(numbers)
+        in_class = [np.zeros((n_classes, each.shape[1])) for each in (design, features)]
+        for sums, each in zip(in_class, (design, features), strict=True):
+            if len(present):
+                sums[present] = np.add.reduceat(each[order], starts[present].astype(int), axis=0)
+        squares = np.einsum("nd,nd->d", features, features)
+        return cls(design.T @ design, design.T @ features, numbers, *in_class, squares)
+
+    def less(self, other: _Sums) -> _Sums:
+        """Return the sums without those of some of the rows."""
+        return _Sums(*(one - another for one, another in zip(self, other, strict=True)))
+
+
 def out_of_fold_errors(
     features: np.ndarray,
     design: np.ndarray,
     folds: np.ndarray,
     models: Sequence[np.ndarray],
     ordered: Sequence[tuple[np.ndarray, np.ndarray]] = (),
+    codes: np.ndarray | None = None,
 ) -> np.ndarray:
     """Squared errors (S, D) of S models when each fold is predicted from the others."""
     # One pass over the data: a fold's error is h'h - 2 w'X'h + w'X'X w, floored at 0. Each model is
-    # a set of columns of the design (N, P). Rows of fold -1 are in every train part and never
-    # predicted. ``ordered`` holds values and the columns that are functions of them: these are not
-    # extrapolated, a value beyond those of the other folds is read as the nearest of these.
-    parts = [np.flatnonzero(folds == fold) for fold in range(folds.max() + 1)]
-    fitted, held, squares = [], [], []
-    for fold, rows in enumerate(parts):
-        predicted = features[rows]
-        squares.append(np.einsum("nd,nd->d", predicted, predicted))
-        fitted.append((design[rows].T @ design[rows], design[rows].T @ predicted))
+    # a set of columns of the design (N, P); with class indices ``codes`` (N,) it also has an
+    # intercept a class, which is eliminated, so that a thousand classes cost no more than ten. Rows
+    # of fold -1 are in every train part and never predicted. ``ordered`` holds values and the
+    # columns that are functions of them: these are not extrapolated, a value beyond those of the
+    # other folds is read as the nearest of these.
+    n_classes = 0 if codes is None else int(codes.max()) + 1
+    codes = np.zeros(len(features), dtype=np.int64) if codes is None else codes
+    fitted, held = [], []
+    for fold in range(folds.max() + 1):
+        rows = np.flatnonzero(folds == fold)
+        fitted.append(_Sums.of(design[rows], features[rows], codes[rows], n_classes))
         within = _without_extrapolation(design, ordered, rows, np.flatnonzero(folds != fold))
-        held.append(fitted[-1] if within is None else (within.T @ within, within.T @ predicted))
+        held.append(
+            fitted[-1]
+            if within is None
+            else _Sums.of(within, features[rows], codes[rows], n_classes)
+        )
     kept = np.flatnonzero(folds < 0)
-    fitted.append((design[kept].T @ design[kept], design[kept].T @ features[kept]))
-    gram, moment = (sum(each) for each in zip(*fitted, strict=True))
+    rest = _Sums.of(design[kept], features[kept], codes[kept], n_classes)
+    whole = _Sums(*(sum(each) for each in zip(rest, *fitted, strict=True)))
     error = np.zeros((len(models), features.shape[1]))
     for model, columns in enumerate(models):
-        square = np.ix_(columns, columns)
-        for fold in range(len(parts)):
-            own_gram, own_moment = fitted[fold]
-            weights = (
-                np.linalg.pinv((gram - own_gram)[square], hermitian=True, rcond=1e-10)
-                @ ((moment - own_moment)[columns])
-            )
-            own_gram, own_moment = held[fold][0][square], held[fold][1][columns]
-            explained = np.einsum("pd,pd->d", weights, 2 * own_moment - own_gram @ weights)
-            error[model] += np.maximum(squares[fold] - explained, 0)
+        for own, seen in zip(fitted, held, strict=True):
+            error[model] += _error(whole.less(own), seen, columns)
     return error
+
+
+def _error(others: _Sums, seen: _Sums, columns: np.ndarray) -> np.ndarray:
+    """Squared error (D,) in rows seen of the fit to other rows of some columns and intercepts."""
+    square, share = np.ix_(columns, columns), 1 / np.maximum(others.counts, 1)[:, None]
+    crossed = others.of_design[:, columns]
+    gram = others.gram[square] - crossed.T @ (share * crossed)
+    moments = others.moments[columns] - crossed.T @ (share * others.of_features)
+    weights = np.linalg.pinv(gram, hermitian=True, rcond=1e-10) @ moments
+    intercepts = share * (others.of_features - crossed @ weights)
+    left = 2 * seen.moments[columns] - seen.gram[square] @ weights
+    explained = np.einsum("pd,pd->d", weights, left)
+    left = 2 * (seen.of_features - seen.of_design[:, columns] @ weights)
+    explained += np.einsum("kd,kd->d", intercepts, left - seen.counts[:, None] * intercepts)
+    return np.maximum(seen.squares - explained, 0)
 
 
 def _without_extrapolation(
@@ -176,22 +221,19 @@ def effects(
     # ``within`` is ``features`` without class means: what models with the label are fitted to,
     # since they take off any constant of a class, and no digits are lost where classes lie far
     # apart.
-    n_classes = int(codes.max()) + 1
-    design = np.hstack([np.eye(n_classes)[codes], np.ones((len(codes), 1)), *columns])
-    label, constant = np.arange(n_classes), np.array([n_classes])
-    ends = n_classes + 1 + np.cumsum([0, *(each.shape[1] for each in columns)])
+    design = np.hstack([np.ones((len(codes), 1)), *columns])
+    ends = 1 + np.cumsum([0, *(each.shape[1] for each in columns)])
     blocks = [np.arange(low, high) for low, high in pairwise(ends)]
     ordered = [
         (each, block) for each, block in zip(values, blocks, strict=True) if each is not None
     ]
-    every = np.concatenate([label, *blocks])
-    models = [label, every, *(np.concatenate([label, block]) for block in blocks)]
+    every = np.concatenate(blocks)
+    models = [every[:0], every, *blocks]
     if len(blocks) > 1:
         models += [np.setdiff1d(every, block) for block in blocks]
-    error = out_of_fold_errors(within, design, folds, models, ordered)
-    without_label = out_of_fold_errors(
-        features, design, folds, [np.concatenate([constant, *blocks])], ordered
-    )
+    error = out_of_fold_errors(within, design, folds, models, ordered, codes)
+    constant = np.arange(design.shape[1])
+    without_label = out_of_fold_errors(features, design, folds, [constant], ordered)
     base, full, single = error[:1], error[1:2], error[2 : 2 + len(blocks)]
     return Effects(
         _share(single, base).T,

@@ -190,6 +190,23 @@ def test_out_of_fold_errors_are_those_of_fits_without_each_fold():
     np.testing.assert_allclose(out_of_fold_errors(features, design, folds, models), expected)
 
 
+def test_intercepts_of_classes_are_those_of_columns_that_say_the_class():
+    """A class is missing from the first fold, another from every train part of its own."""
+    rng = np.random.default_rng(7)
+    design, features = rng.normal(size=(80, 4)), rng.normal(size=(80, 5))
+    codes, folds = np.arange(80) % 3, rng.permutation(np.arange(80) % 4)
+    codes[folds == 0], codes[5], folds[:4] = np.arange(80)[folds == 0] % 2, 3, -1
+    design[:, 0] += codes
+    models = [np.array([], dtype=int), np.array([0, 1, 3]), np.array([2])]
+    with_classes = np.hstack([np.eye(4)[codes], design])
+    columns = [np.concatenate([np.arange(4), 4 + each]) for each in models]
+    np.testing.assert_allclose(
+        out_of_fold_errors(features, design, folds, models, codes=codes),
+        out_of_fold_errors(features, with_classes, folds, columns),
+        rtol=1e-9,
+    )
+
+
 def test_f_is_that_of_two_nested_regressions():
     rng = np.random.default_rng(2)
     codes, x = np.arange(90) % 3, rng.normal(size=(90, 2))
