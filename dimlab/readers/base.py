@@ -75,11 +75,16 @@ class RemovesExactly(Protocol):
         # with the classes, because scores (N, G, K) would not fit into memory
 
 
+def places(shape: tuple[int, ...], n_classes: int) -> np.ndarray:
+    """Room for places among K classes, in the smallest type: a byte, or two, a prediction."""
+    return np.empty(shape, dtype=np.min_scalar_type(n_classes - 1))
+
+
 @dataclass(frozen=True, eq=False)
 class Outcomes:
     """Predictions and losses of N rows with all dimensions, and without each of G groups."""
 
-    full: np.ndarray  # (N,) int64, places among the classes
+    full: np.ndarray  # (N,) places among the classes, in the type of `places`
     ablated: np.ndarray  # (N, G)
     full_loss: np.ndarray  # (N,) negative log-probabilities of the row's class, in nats
     ablated_loss: np.ndarray  # (N, G)
@@ -90,7 +95,7 @@ class Outcomes:
         cls, scores: np.ndarray, without: Iterable[np.ndarray], target: np.ndarray, n_groups: int
     ) -> Outcomes:
         """Collect outcomes from scores (N, K) with everything, and without each group in turn."""
-        ablated = np.empty((len(scores), n_groups), dtype=np.int64)
+        ablated = places((len(scores), n_groups), scores.shape[1])
         loss = np.empty(ablated.shape)
         for group, each in enumerate(without):
             ablated[:, group] = first_largest(each.T)

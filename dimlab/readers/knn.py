@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dimlab.readers.base import Named, Outcomes
+from dimlab.readers.base import Named, Outcomes, places
 from dimlab.refusals import Refusal
 
 _LONG = 10.0  # seconds from which on the time of a search is foretold
@@ -98,7 +98,7 @@ class KNN(Named):
         own = torch.from_numpy(truth).to(bank.device)
         sets = [[np.array([], dtype=np.int64)], *([groups] if groups else [])]
         parts = [Groups.of(each, bank.n_dimensions, bank.device) for each in sets]
-        predicted = np.empty((n_rows, 1 + n_groups), dtype=np.int64)
+        predicted = places((n_rows, 1 + n_groups), n_classes)
         loss = np.empty(predicted.shape)
         n_certified, began = 0, time.perf_counter()
         search = find_neighbours_without(bank, queries, parts, k=self.k, memory=self.run.memory)

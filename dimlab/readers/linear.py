@@ -11,7 +11,7 @@ from dimlab.kernels.blocks import blocks
 from dimlab.kernels.downdate import first_largest, log_losses, tied_within
 from dimlab.kernels.rank_one import leave_out_losses, leave_out_predictions
 from dimlab.kernels.rounding import eps_of, spread_floor
-from dimlab.readers.base import Named, Outcomes, class_codes
+from dimlab.readers.base import Named, Outcomes, class_codes, places
 from dimlab.refusals import Refusal
 
 ROWS = 4096  # that are standardised together: no second copy of the features is held
@@ -102,7 +102,7 @@ class Linear(Named):
         # is read as without a group of nothing, so what changes nothing differs by exactly 0.
         n_rows, (n_dimensions, n_classes) = len(features), self.weights.shape
         temperature = self._temperature()
-        predicted = np.empty((n_rows, 1 + len(groups)), dtype=np.int64)
+        predicted = places((n_rows, 1 + len(groups)), n_classes)
         loss = np.empty(predicted.shape)
         singles = len(groups) > 0 and all(len(group) == 1 for group in groups)
         alone = np.concatenate(groups) if singles else None

@@ -20,7 +20,7 @@ from dimlab.kernels.downdate import (
     solve_ridge,
     tied_within,
 )
-from dimlab.readers.base import Outcomes
+from dimlab.readers.base import Outcomes, places
 from dimlab.readers.linear import ROWS, Linear, Standardiser, check_penalty
 
 _CACHED = 1 << 17  # elements of arrays that a processor's cache holds
@@ -123,7 +123,7 @@ class Ridge(Linear):
 
         Returns
         -------
-        ndarray of shape (N, P), int64
+        ndarray of shape (N, P), unsigned
             Places of the predicted classes among the classes.
 
         Raises
@@ -136,7 +136,7 @@ class Ridge(Linear):
         kept_order = np.concatenate([never, *list(groups)[::-1]])
         n_gone = np.concatenate([[0], np.cumsum([len(group) for group in groups])])[counts]
         wanted = {int(len(kept_order) - gone): place for place, gone in enumerate(n_gone)}
-        predicted = np.empty((len(features), len(counts)), dtype=np.int64)
+        predicted = places((len(features), len(counts)), len(self.classes))
         for rows in blocks(len(features), ROWS):
             columns = self.standardise(features[rows])
             slack = tied_within(columns @ self.weights + self.intercept)
