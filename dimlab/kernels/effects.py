@@ -124,9 +124,9 @@ class _Sums(NamedTuple):
         squares = np.einsum("nd,nd->d", features, features)
         return cls(design.T @ design, design.T @ features, numbers, *in_class, squares)
 
-    def less(self, other: _Sums) -> _Sums:
-        """Return the sums without those of some of the rows."""
-        return _Sums(*(one - another for one, another in zip(self, other, strict=True)))
+    def changed_by(self, other: _Sums, sign: int) -> _Sums:
+        """Return the sums with those of further rows, or without those of some of them."""
+        return _Sums(*(one + sign * another for one, another in zip(self, other, strict=True)))
 
 
 def out_of_fold_errors(
@@ -157,12 +157,13 @@ def out_of_fold_errors(
             else _Sums.of(within, features[rows], codes[rows], n_classes)
         )
     kept = np.flatnonzero(folds < 0)
-    rest = _Sums.of(design[kept], features[kept], codes[kept], n_classes)
-    whole = _Sums(*(sum(each) for each in zip(rest, *fitted, strict=True)))
+    whole = _Sums.of(design[kept], features[kept], codes[kept], n_classes)
+    for each in fitted:
+        whole = whole.changed_by(each, 1)
     error = np.zeros((len(models), features.shape[1]))
     for model, columns in enumerate(models):
         for own, seen in zip(fitted, held, strict=True):
-            error[model] += _error(whole.less(own), seen, columns)
+            error[model] += _error(whole.changed_by(own, -1), seen, columns)
     return error
 
 
