@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Advance = Callable[[int, int], None]
 _PIPED = 10_000  # columns of output that goes into a file or a pipe, where nothing is cut
 _GAP = 2  # characters between the columns of a table
-_SHORTEST = 12  # characters of a column of text
+_SHORTEST = 20  # characters of a word that is never broken
 _NUMBERS = re.compile(r"([-+\d.,e%\[\] ]|inf|nan)*")
 
 
@@ -54,7 +54,8 @@ def progress(text: str, *, quiet: bool = False, unit: str = "") -> Iterator[Adva
         def advance(done: int, total: int) -> None:
             rate = done / max(time.perf_counter() - started, 1e-9)
             speed = f", {rate:.0f} {unit}/s" if unit else ""
-            bar.update(task, completed=done, total=total, count=f"{done}/{total}{speed}")
+            count = f"{done}/{total}{speed}" if total else f"{done}{speed}"
+            bar.update(task, completed=done, total=total, count=count)
 
         yield advance
 
@@ -159,16 +160,20 @@ def print_rows(
     result: Any,
     title: str,
     *,
+    names: dict[str, str] | None = None,
     by: list[str] | None = None,
     ascending: bool | list[bool] = True,
     count: int = 12,
 ) -> None:
     """Print the first rows of a result in the order of columns, or rows spread over all of it."""
+    # `names`: the columns that come first, and how they are called here
     frame = result.to_frame()
     if by is not None:
         frame = frame.sort_values(by, ascending=ascending, kind="stable").head(count)
     elif len(frame) > count:
         frame = frame.iloc[np.unique(np.linspace(0, len(frame) - 1, count).round().astype(int))]
+    names = names or {}
+    frame = frame[[*names, *frame.columns.drop(list(names))]].rename(columns=names)
     numbers = dict.fromkeys(frame.select_dtypes("float").columns, ".4g")
     sample = result.summary().get("sample")
     print_table(frame, title=title + (f" ({sample})" if sample else ""), formats=numbers)
@@ -191,7 +196,17 @@ def print_extremes(result: Ablation, count: int = 10) -> None:
     found = frame.drop(columns=list(bounds[:2])) if "fcr_low" in frame else frame
     rest = frame.drop(columns=[name for name in bounds[2:] if name in frame])
     lowest = result.undecided
-    highest = lowest[::-1] if len(result.needed) == 0 else lowest[:0]
+    all_shown = len(result.needed) > 0 or len(lowest) <= count
+    highest = lowest[:0] if all_shown else lowest[::-1]
+    said = [
+        f"No {unit} {what} at q <= 0.05{sample}."
+        for rows, what in ((result.needed, "are needed"), (result.harmful, "are harmful"))
+        if len(rows) == 0
+    ]
+    if "rough" in frame:
+        said.append("rough: fewer than 20 rows differ in log-loss, or they are very skewed.")
+    for sentence in said:
+        console().print(sentence)
     for rows, name, shown in (
         (result.needed, f"most needed {unit}, q <= 0.05", found),
         (result.harmful, f"most harmful {unit}, q <= 0.05", found),
@@ -201,15 +216,7 @@ def print_extremes(result: Ablation, count: int = 10) -> None:
         if len(rows):
             some = shown.iloc[rows[:count]]
             print_table(some, title=f"\n{len(some)} {name}{sample}", formats=formats)
-    said = [
-        f"No {unit} {what} at q <= 0.05{sample}."
-        for rows, what in ((result.needed, "are needed"), (result.harmful, "are harmful"))
-        if len(rows) == 0
-    ]
-    if "rough" in frame:
-        said.append("rough: fewer than 20 rows differ in log-loss, or they are very skewed.")
-    if said:
-        print_sentences(said)
+    console().print()
 
 
 def print_sentences(sentences: Iterable[str]) -> None:
@@ -241,7 +248,7 @@ def intervals(frame: Any, **forms: str) -> Any:
 
 
 def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
-    """Print a summary, a line an entry, or as JSON."""
+    """Print a summary, a line an entry that is not empty, or as JSON."""
     from dimlab.report import in_words
 
     if as_json:
@@ -249,4 +256,6 @@ def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
         return
     shown = console()
     for key, value in summary.items():
+        if value is None or (not isinstance(value, (int, float)) and len(value) == 0):
+            continue
         shown.print(Text.assemble((visible(key), "bold"), "  ", visible(in_words(value))))

@@ -236,7 +236,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, Unreadable):
         return str(error), FAILED
     if hasattr(error, "format_message"):  # what typer raises: unknown flag, value of another type
-        return f"{error.format_message()} See --help.", MISUSED
+        return f"{error.format_message().rstrip('.')}. See --help.", MISUSED
     if isinstance(error, FileNotFoundError):
         return str(error), MISUSED
     if isinstance(error, Refusal):

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from dimlab.result import numbers_of
-from dimlab.terminal import print_summary
+from dimlab.result import numbers_of, verdict_of
+from dimlab.terminal import console, print_summary
 from dimlab.text import visible
+
+_REPORT = "report FILE", "runs every probe and writes one page."
+NEXT = {  # what to do after a command, and why
+    "ablate": ("confirm FILE", "tests harmful dimensions on samples that did not choose them."),
+    "confirm": ("cumulate FILE", "shows how many dimensions can be removed."),
+    "cumulate": ("redundancy FILE", "shows which dimensions repeat others."),
+    "random-masks": ("confirm FILE", "tests single dimensions."),
+    "correlate": ("redundancy FILE", "groups dimensions that repeat each other."),
+    "decompose": ("redundancy FILE", "shows which dimensions are dead or repeat others."),
+    "redundancy": ("ablate FILE --groups redundant", "removes each group as a whole."),
+    "compare": _REPORT,
+    "attribute": ("erase FILE --factor NAME", "removes a factor and measures what is lost."),
+    "erase": _REPORT,
+    "evaluate": ("ablate FILE", "removes each dimension in turn."),
+    "locate": ("attribute FILE", "tests which factors a dimension carries."),
+    "follow": ("evaluate FILE", "compares the learned mask with controls."),
+    "bound": _REPORT,
+}
 
 
 def present(
@@ -35,11 +54,21 @@ def present(
         )  # fmt: skip
     as_json = values["as_json"]
     if not as_json:
+        answer = verdict_of(result)
+        if answer is not None:
+            console().print(f"{answer.question} {answer.answer}. {answer.because}\n")
         show(result)
     summary = numbers_of(result)
     if files and not as_json:
         print(visible(" ".join(map(str, ("wrote", *files.values())))))
     left = summary if as_json else {k: each for k, each in summary.items() if k not in shown}
     print_summary(left, as_json=as_json)
+    if not as_json and name in NEXT:
+        step, why = NEXT[name]
+        named = list(map(str, values.get("sources") or [values["source"]]))
+        named += ["--train", str(values["train"])] if values.get("train") else []
+        line = f"\nNext: dimlab {step.replace('FILE', shlex.join(named))}"
+        console().print(line, soft_wrap=True)  # to be copied as one line
+        console().print(f"It {why}")
     for gate in values["fail_if"] or []:
         gate.check(summary)

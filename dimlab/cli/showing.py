@@ -56,7 +56,9 @@ def spectrum(result: Any) -> None:
 def redundancy(result: Any) -> None:
     """Print the most redundant dimensions."""
     order = ["dead", "r_squared"]
-    print_rows(result, "Most redundant first", by=order, ascending=[True, False])
+    names = {"dimension": "dimension", "r_squared": "R2", "variance_inflation_factor": "VIF"}
+    names |= {"redundant": "redundant", "dead": "dead", "group": "group"}
+    print_rows(result, "Most redundant first", names=names, by=order, ascending=[True, False])
     if np.isfinite(result.variance_inflation_null):
         print(
             "Median variance inflation factor of as many independent dimensions: "
@@ -69,6 +71,7 @@ def comparison(result: Any) -> None:
     frame = intervals(result.to_frame().dropna(subset=["value"]))
     names = ["representation", "statistic", "value", "corrected", "difference"]
     shown = frame[names].assign(doubtful=frame["difference_doubtful"])
+    shown = shown.rename(columns={"representation": "of"})
     title = f"Statistics, and differences to {result.reference}"
     print_table(shown, title=title, formats={"value": ".4g"})
     numbers = dict.fromkeys(("cka", "cka_biased", "procrustes"), ".4f")

@@ -197,7 +197,11 @@ SPECIAL = {
         show=showing.extremes,
     ),
     "random-masks": Special(
-        working="masking", show=showing.rows("Random masks, one row for each share removed"),
+        working="masking", show=showing.rows(
+            "Random masks, one row for each share removed",
+            names={"drop": "drop", "best_gain": "gain", "ci_low": "low", "ci_high": "high",
+                   "q_value": "q", "mean_score": "mean score"},
+        ),
     ),
     "cumulate": Special(
         changes={"order": {"default": "worst-first"}, "n_random": {"flag": "--random-orders"}},
@@ -205,7 +209,11 @@ SPECIAL = {
     ),
     "confirm": Special(
         changes={"refit": {"flag": "--refit/--frozen"}}, working="confirming",
-        show=showing.rows("Smallest q-values first", by=["q_aggregated", "importance"]),
+        show=showing.rows(
+            "Smallest q-values first", by=["q_aggregated", "importance"],
+            names={"dimensions": "dimensions", "importance": "importance", "q_aggregated": "q",
+                   "confirmed": "confirmed", "selected_share": "selected"},
+        ),
     ),
     "evaluate": Special(
         changes={"readers": {"default": "knn,ridge"}}, files=str(FILES.help),
@@ -223,7 +231,9 @@ SPECIAL = {
                             "ridge or logistic. It needs labels."}},
         working="halving", measure=_redundancy, show=showing.redundancy,
     ),
-    "compare": Special(working="comparing", show=showing.comparison),
+    "compare": Special(
+        working="comparing", show=showing.comparison, shown=("representations",),
+    ),
     "attribute": Special(
         inputs=f"train array labels on by_order in_distribution views {TABLE} basis "
         f"max_queries {DATA}",

@@ -1,6 +1,7 @@
 """The commands that measure: from a checkpoint alone, and from files; what they write and print."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -71,6 +72,9 @@ def test_a_probe_of_files_writes_tables_json_and_figures(
     arguments = (command, *(files if command in PAIRS else files[:1]), *flags.split())
     code, out, err = dimlab(*arguments, "--out", "o")
     assert code == 0, err
+    assert re.search(r"\nNext: dimlab [^\n]+\nIt [^\n]+\.\n$", out), out
+    assert "none\n" not in out
+    assert "0/None" not in err
     assert ("basis pca: 6 directions" in err) == ("--basis" in flags)
     assert title in out
     endings = {".csv", ".json", ".svg", ".result.npz", ".provenance.json"}
