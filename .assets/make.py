@@ -54,9 +54,13 @@ class Run:
 
 OWN = ("#!python\nimport numpy", "dimlab report test.npz")
 LONG = ("dimlab train ", "dimlab attribute runs/hue/", "dimlab erase ")
+TOLD = (  # what the tour shows and tells
+    *(f"{name}.result.npz" for name in ("attribution", "ablate", "correlation", "mask_evolution")),
+    "verdicts.json",
+)
 RUNS = (
     Run("report", "README.md", OWN, kept=("verdicts.json",)),
-    Run("tour", ".docs/tour.md"),
+    Run("tour", ".docs/tour.md", kept=TOLD),
     Run("hue", ".docs/guide/confounded.md", LONG),
 )
 QUICK = ("report", "tour")

@@ -58,7 +58,7 @@ def run_demo(folder: Path, seed: int, *, training: Training, working: Working) -
     with working("writing the report"):
         write_report(
             folder,
-            {**results, "training": checkpoint},
+            {"attribution": results["attribution"], **results, "training": checkpoint},
             title="dimlab demo: digits on a coloured background",
             headline=headline,
             not_measured=results.not_measured,
@@ -122,9 +122,9 @@ def _removed(erasure: Erasure) -> str:
         f"Removed: without {len(erasure.directions)} principal directions the R^2 of "
         f"{erasure.factor} falls from {erasure.factor_r_squared[whole, 0]:.2f} to "
         f"{erasure.factor_r_squared[without, 0]:.2f}, and the classifier reads "
-        f"{erasure.accuracy[without, 0]:.0%} of the test digits: {change:+.1%} "
-        f"[{low:+.1%}, {high:+.1%}]. As many random directions change it by "
-        f"{erasure.accuracy_change[control, 0, 0]:+.1%}."
+        f"{erasure.accuracy[without, 0]:.0%} of the test digits, {100 * change:+.1f} percentage "
+        f"points [{100 * low:+.1f}, {100 * high:+.1f}]. As many random directions change it by "
+        f"{100 * erasure.accuracy_change[control, 0, 0]:+.1f}."
     )
 
 

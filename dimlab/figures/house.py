@@ -69,7 +69,10 @@ def figure_of(plot: Callable[..., Axes], result: Any, *, narrow: bool = False) -
     style: Any = phone.STYLE if narrow else {}
     with house_style(), mpl.rc_context(style):
         figure = Figure(figsize=phone.SIZE if narrow else SIZE, layout="constrained")
-        sns.despine(ax=plot(result, ax=figure.subplots()))
+        ax = plot(result, ax=figure.subplots())
+        sns.despine(ax=ax)
+        if not ax.axison:  # a sentence needs less room than a drawing
+            figure.set_figheight(1.2)
         if narrow:
             phone.refit(figure)
     return figure

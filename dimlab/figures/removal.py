@@ -19,6 +19,7 @@ from dimlab.figures.house import (
     name_points,
     named_groups,
     nothing_found,
+    several,
     titled,
     unit_of,
 )
@@ -248,11 +249,12 @@ def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None
     names = [" ".join(map(str, each[:4])) + (" ..." if len(each) > 4 else "") for each in shown]
     name_points(ax, result.importance[result.confirmed], q_value[result.confirmed], names, most=10)
     ax.legend(frameon=False, fontsize="small")
+    found = several(len(result.confirmed), unit_of(result)) if len(result.confirmed) else "none"
     return finished(
         ax,
         "importance (accuracy lost)",
         "aggregated q-value on held-out halves",
-        titled(f"Confirmed harm, {result.reader} reader", result),
+        titled(f"Confirmed as harmful: {found}, {result.reader} reader", result),
     )
 
 
