@@ -218,9 +218,9 @@ def locate(
     Raises
     ------
     ValueError
-        If the images have another shape than those of training, dimensions is empty, repeats one or
-        leaves [0, D), another number is out of its range, or the fill is unknown, or the device is
-        not there.
+        If the images have another shape than those of training, ``dimensions`` is empty, names one
+        twice or one outside [0, D), another number is out of its range, the fill is unknown, or the
+        device is not there.
 
     Notes
     -----

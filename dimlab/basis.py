@@ -175,7 +175,7 @@ def fit_basis(
     n_directions : int, optional
         Keep the principal axes of largest variance only. By default all along which train varies.
     seed : int, default=0
-        Starts FastICA, draws the halves for ``stability``.
+        Seed of FastICA's start and of the halves for ``stability``.
 
     Returns
     -------

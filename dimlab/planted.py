@@ -22,11 +22,11 @@ def coloured(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet
     Parameters
     ----------
     images : ImageSet
-        C = 1, light on dark: a pixel takes the colour in as far as it is dark.
+        C = 1, light on dark. The darker a pixel, the more of the colour it takes.
     correlation : float
-        In [0, 1]: 0, hues are uniform whatever the label; 1, every class has one hue.
+        In [0, 1]. At 0 the hues are uniform whatever the label; at 1 every class has one hue.
     seed : int, default=0
-        Draws the hues; other ones for each split.
+        Seed of the hues, which differ between splits.
 
     Returns
     -------
@@ -37,8 +37,8 @@ def coloured(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet
     Raises
     ------
     ValueError
-        If the images have three channels or a hue already, the correlation leaves [0, 1], or the
-        seed is negative.
+        If the images have three channels or a hue already, the correlation lies outside
+        [0, 1], or the seed is negative.
 
     Notes
     -----

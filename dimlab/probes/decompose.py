@@ -233,8 +233,8 @@ def decompose(
 
     Notes
     -----
-    Few enough rows are decomposed directly; else D x D moments are, whose small singular values
-    drown in rounding earlier (below 1e-6 of the largest). Values that rounding hides are 0.
+    Where there are few rows, they are decomposed directly. Otherwise their D x D moments are, which
+    lose singular values below 1e-6 of the largest in rounding. Values that are lost are given as 0.
 
     Effective rank [1]_, RankMe [2]_, exponent of alpha-ReQ [3]_, LiDAR [4]_: covariance of the
     samples' means, whitened by that of views around them plus 1e-4 on its diagonal; 1e-7 is added

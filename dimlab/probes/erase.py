@@ -242,15 +242,16 @@ def erase(
     train : Representation
         Labelled rows with the factor, on which everything is chosen and fitted.
     test : Representation
-        Labelled rows of the same D dimensions with the factor, which may depend on the label
-        otherwise: on them everything is judged.
+        Labelled rows of the same D dimensions with the factor, on which everything is judged. The
+        factor may depend on the label in another way than it does in train.
     factor : str
         Its name.
     in_distribution : Representation, optional
         Held-out samples like train, to be judged beside ``test``.
     n_removed : int, optional
-        Dimensions, and directions, to remove: those of largest effect on train. By default all
-        whose effect of the factor is at least 0.01 and that of the label, with q <= 0.05 (F test).
+        Dimensions, and directions, to remove: those of largest effect on train. By default all for
+        which the effect of the factor is at least 0.01, at least that of the label, and found with
+        q <= 0.05 (F test).
     basis : {"pca", "whiten", "varimax", "ica"}, default="pca"
         Directions to choose from, fitted on train.
     reader : str or object, default="ridge"

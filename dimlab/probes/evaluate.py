@@ -123,8 +123,9 @@ def evaluate(
     Parameters
     ----------
     test : Representation, or pair of features and labels
-        Labelled rows of the same D dimensions. With two or more views, it is also asked whether the
-        nearest first view of each second view is that of the same sample, if there are two samples.
+        Labelled rows of the same D dimensions. With two or more views of at least two samples,
+        view retrieval is scored too: how often the first view nearest to a second view is that of
+        the same sample.
     mask : DimensionMask, optional
         Multiplies the features of both splits. Its controls: the mean weight everywhere, the
         weights on other dimensions, and one minus the weights.
@@ -148,8 +149,8 @@ def evaluate(
 
     Notes
     -----
-    Ridge and logistic regression standardise every dimension, so a mask without zeros cannot change
-    them beyond rounding; they are read all the same, which shows it.
+    Ridge and logistic regression standardise every dimension, so a mask without zeros changes
+    their accuracy by rounding at most. They are evaluated all the same, as a check.
 
     A mask and no mask are compared on the same samples, by Tango's interval; two intervals of
     single accuracies that overlap say nothing about their difference. With clusters both intervals

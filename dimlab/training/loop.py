@@ -51,7 +51,7 @@ def train(
         All settings of the run.
     images : ImageSet, or a data set or loader of Hugging Face or torch
         Training images; their labels are not used, only the hash of the labels is recorded. Files
-        are decoded when they are needed. Of a loader its data set is taken.
+        are decoded when they are needed. Of a loader, its data set is used.
     validation : the same, optional
         Held-out images, labelled, for ``config.validate_every``; never the test split.
     out : path, optional
@@ -76,8 +76,8 @@ def train(
         ``validate_every`` is set without validation images, if grey images are to be normalised as
         ImageNet's, or if a loss is not finite, or the device is not there.
     OSError
-        If another run trains into the folder, it cannot be written, or the disk has no room for
-        two checkpoints and those to be kept; before the first step, and nothing is touched.
+        If another run trains into the folder, the folder cannot be written, or the disk has no
+        room for two checkpoints and those to be kept. This is checked before the first step.
     TrainingStopped
         After SIGTERM or Ctrl-C, when the step is finished and saved.
     KeyboardInterrupt
