@@ -237,13 +237,15 @@ CLAIMS = [
         lambda r: erased(r, "dimensions", "accuracy_change"), 0.15,
     ),
     (
-        "the reader loses it, and accuracy changes by {:+.2f} [{:+.2f}, {:+.2f}]",
+        "gains nothing: accuracy changes by {:+.2f} [{:+.2f}, {:+.2f}]",
         lambda r: erased(r, "directions", "accuracy_change", "in distribution"), 0.1,
     ),
     (
-        "Of {} directions {} are needed and {} are harmful at q ≤ 0.05",
-        lambda r: [len(r["ablate"].importance), len(r["ablate"].needed), len(r["ablate"].harmful)],
-        [0, 8, 3],
+        "Of {} directions {} are needed and {} are harmful at q ≤ 0.05; the two worst, {} and {},",
+        lambda r: [
+            len(r["ablate"].importance), len(r["ablate"].needed), len(r["ablate"].harmful),
+            *r["ablate"].harmful[:2],
+        ], [0, 8, 3, 64, 64],
     ),
     (
         "`off_diagonal_rms` is {:.2f}, where independent ones would give at most {:.2f}",
@@ -286,9 +288,9 @@ def check_what_the_tour_says(results):
     assert erased(results, "random directions", "factor_r_squared") > 0.8
     assert erased(results, "dimensions", "accuracy_change")[1] < 0  # "nothing is gained"
     held_out = erased(results, "directions", "accuracy_change", "in distribution")
-    assert held_out[0] < 0  # "a useful hint"
+    assert held_out[1] <= 0  # "gains nothing"
     carrying = set(results["attribution"].erasure.directions.tolist())
-    assert results["ablate"].harmful[0] in carrying
+    assert set(results["ablate"].harmful[:2].tolist()) <= carrying
     assert results["ablate"].basis == results["attribution"].erasure.basis == "pca"
     correlation = results["correlation"]
     assert correlation.off_diagonal_rms > 3 * correlation.null_band["off_diagonal_rms"][1]

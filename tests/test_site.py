@@ -42,6 +42,12 @@ def test_the_gallery_shows_every_probe():
         assert f"dimlab.{probe}(" in everything, f"{probe} has no example in .docs/gallery"
 
 
+def test_the_guide_names_every_probe():
+    """A probe is done when its page, its example and its line of the glossary are there."""
+    pages = "\n".join(path.read_text() for path in (ROOT / ".docs/guide").glob("*.md"))
+    assert [each for each in probes.__all__ if not re.search(rf"\b{each}\b", pages)] == []
+
+
 @every_example
 def test_an_example_has_a_title_and_says_how_to_read_its_figure(name):
     (opening, _), *rest = blocks(GALLERY[name])
@@ -106,6 +112,12 @@ def test_pages_work_as_files_without_errors_broken_links_or_requests(site, pytho
             width = page.evaluate("document.documentElement.scrollWidth")
             if width > 375:
                 faults.append(f"{path.name} is {width} pixels wide")
+        page.set_viewport_size({"width": 1280, "height": 900})  # of a laptop
+        page.goto((site / "what-loads.html").as_uri())
+        boxes = "document.querySelectorAll('.pst-scrollable-table-container')"
+        hidden = f"[...{boxes}].filter(box => box.scrollWidth > box.clientWidth + 1).length"
+        if not page.evaluate(f"{boxes}.length") or page.evaluate(hidden):
+            faults.append("the table of what loads is wider than its page")
         page.goto((site / "search.html").as_uri() + "?q=hypergradient")
         page.wait_for_selector("#search-results li", timeout=20_000)
         browser.close()
