@@ -654,6 +654,30 @@ _of(
      "deviations = [each * scale for each in deviations]", "test_processors_of_transformers"),
 )
 _of(
+    "_loaders.py", "test_loaders.py",
+    ("as_input", "batch.float() / 255", "batch.float() / 256",
+     "test_whole_numbers_are_scaled_and_half_precision_is_remembered"),
+    ("as_input", "batch.permute(0, 3, 1, 2)", "batch.permute(0, 3, 2, 1)",
+     "test_whole_numbers_are_scaled_and_half_precision_is_remembered"),
+    ("_pooled", "found[:, 1:].mean(1)", "found[:, 0:].mean(1)",
+     "test_tuples_are_selected_by_place_and_a_lone_part_needs_no_name"),
+    ("_pooled", '"cls": found[:, 0]', '"cls": found[:, -1]', "test_a_part_of_the_output_is_selected_by_name"),
+    ("_pooled", "found.mean((2, 3))", "found.mean((1, 2))", "test_maps_and_tokens_are_pooled_as_asked"),
+    ("_pooled", "return found.mean((1, 2))", "return found.mean((2, 3))", "test_maps_and_tokens_are_pooled_as_asked"),
+    ("features_of", "shape[0] != n_rows", "shape[0] < n_rows", "test_outputs_that_are_no_features_are_refused"),
+)
+_of(
+    "datasets/objects.py", "datasets/test_layouts.py",
+    ("_targets_of", "and not is_changed", "", "test_targets_that_a_data_set_changes_are_read_off_its_items"),
+    ("labels_of", "(labels == np.round(labels)).all()", "(labels >= 0).all()",
+     "test_targets_that_are_no_classes_are_refused"),
+)
+_of(
+    "io/blueprints.py", "io/test_folders.py",
+    ("recipe_of_timm", "math.floor(size / share)", "math.ceil(size / share)",
+     "test_what_timm_records_is_asked_for_unless_a_person_says_otherwise"),
+)
+_of(
     "images.py", "io/test_folders.py",
     ("Recipe.apply", "math.floor(each) if self.rounds_down",
      "math.ceil(each) if self.rounds_down", "test_transformers_crops_half_a_pixel_lower_than_torchvision"),

@@ -13,6 +13,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -102,6 +103,13 @@ def world(tmp_path, monkeypatch):
     pd.DataFrame({**scanners, "scanner": rng.integers(0, 2, n)}).to_csv("scanners.csv")
     np.savez("embeddings.npz", features=features, labels=labels)
     pd.DataFrame({**columns, "species": labels}).to_csv("embeddings.csv")
+    for number in range(2):
+        np.save(f"features-{number}.npy", features[number::2])
+    with h5py.File("cells.h5ad", "w") as file:
+        file["obsm/X_model"], file["obs/cell_type"] = features, labels
+    torch.save(
+        {f"{row}.png": torch.tensor(each) for row, each in enumerate(features)}, "vectors.pt"
+    )
     np.save("z.npy", features)
     np.save("y.npy", labels)
     for epoch in range(3):
@@ -118,6 +126,14 @@ def world(tmp_path, monkeypatch):
             for i in range(12):
                 pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(f"photos/{split}/{kind}/{i}.png")
+    paths = sorted(Path("photos").glob("*/*/*.png"))
+    rows = [(str(path), path.parent.name, path.parts[1]) for path in paths]
+    frame = pd.DataFrame(rows, columns=["path", "label", "split"])
+    frame.to_csv("photos.csv", index=False)
+    Path("photos-hf").mkdir()
+    frame["image"] = [{"bytes": path.read_bytes(), "path": None} for path in paths]
+    for split, part in frame.groupby("split"):
+        part[["image", "label"]].to_parquet(f"photos-hf/{split}.parquet")
 
 
 @pytest.mark.slow
