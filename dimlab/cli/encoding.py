@@ -220,7 +220,9 @@ def _inspect(values: dict[str, Any]) -> None:
 
 def _in_words(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {each}" for key, each in value.items())
+        return ", ".join(f"{key} {_in_words(each)}" for key, each in value.items())
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
@@ -247,4 +249,5 @@ def _locate(values: dict[str, Any]) -> None:
     present(
         result, "locate", values, record=recording(inputs, [source]),
         show=showing.rows("Images of largest activation", count=3 * len(chosen)),
+        shown=("dimensions",),
     )  # fmt: skip

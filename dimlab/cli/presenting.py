@@ -67,8 +67,12 @@ def present(
         step, why = NEXT[name]
         named = list(map(str, values.get("sources") or [values["source"]]))
         named += ["--train", str(values["train"])] if values.get("train") else []
-        line = f"\nNext: dimlab {step.replace('FILE', shlex.join(named))}"
-        console().print(line, soft_wrap=True)  # to be copied as one line
-        console().print(f"It {why}")
+        say_next(step.replace("FILE", shlex.join(named)), why)
     for gate in values["fail_if"] or []:
         gate.check(summary)
+
+
+def say_next(step: str, why: str) -> None:
+    """Print the command that comes next, as one line to be copied, and why."""
+    console().print(f"\nNext: dimlab {step}", soft_wrap=True)
+    console().print(f"It {why}")

@@ -218,7 +218,7 @@ SPECIAL = {
     "evaluate": Special(
         changes={"readers": {"default": "knn,ridge"}}, files=str(FILES.help),
         inputs=f"{SAMPLES} {TABLE}", working="evaluating", measure=_evaluate,
-        show=showing.evaluation,
+        show=showing.evaluation, shown=("accuracy",),
     ),
     "correlate": Special(
         changes={"views": {"default": 2}}, working="drawing the null", measure=_correlate,

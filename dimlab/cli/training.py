@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of
 from dimlab.cli.inputs import Inputs, reading
 from dimlab.cli.options import DEVICE, IMAGES, INPUTS, JSON, OUT, QUIET, SEED
+from dimlab.cli.presenting import say_next
 from dimlab.refusals import Refusal
 from dimlab.terminal import console, print_summary, progress, training_progress
 
@@ -116,6 +118,9 @@ def _train(values: dict[str, Any]) -> None:
     if is_first:
         summary = {**checkpoint.summary(), "checkpoint": str(before)}
         print_summary(summary, as_json=values["as_json"])
+        if not values["as_json"]:
+            what = "runs every probe and writes one page."
+            say_next(f"report {shlex.quote(str(before))}", what)
 
 
 def _tell(sinks: list[Any], record: dict[str, Any]) -> None:

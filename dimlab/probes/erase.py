@@ -166,11 +166,12 @@ class Erasure(Reads):
                 )
                 continue
             w, c = self.ways.index(way), self.ways.index(control)
+            removed = _counted(self.n_removed[w], way)
             for s, split in enumerate(self.splits):
                 lost, change = self.factor_lost[w, s], self.accuracy_change[w, s]
                 sentences.append(
-                    f"Without {self.n_removed[w]} {way} ({split}) R^2 of {self.factor} falls by "
-                    f"{lost[0]:.3f} [{lost[1]:.3f}, {lost[2]:.3f}] (random ones "
+                    f"Without {removed} ({split}) R^2 of {self.factor} falls by {lost[0]:.3f} "
+                    f"[{lost[1]:.3f}, {lost[2]:.3f}] (random ones "
                     f"{self.factor_lost[c, s, 0]:.3f}), accuracy changes by {change[0]:+.4f} "
                     f"[{change[1]:+.4f}, {change[2]:+.4f}] (random ones "
                     f"{self.accuracy_change[c, s, 0]:+.4f})."
@@ -196,6 +197,11 @@ class Erasure(Reads):
         return {"sweep": pd.DataFrame(dict(self.sweep))}
 
 
+def _counted(n: int, way: str) -> str:
+    """Write a number of dimensions or directions."""
+    return f"{n} {way.removesuffix('s') if n == 1 else way}"
+
+
 def verdict(erasure: Erasure) -> Verdict:
     """Say whether taking the factor out helps the task on test."""
     way = next((each for each in (DIRECTIONS, DIMENSIONS) if each in erasure.ways), None)
@@ -213,7 +219,7 @@ def verdict(erasure: Erasure) -> Verdict:
     return Verdict(
         question,
         answer,
-        f"Without {erasure.n_removed[place]} {way} accuracy changes by {change[0]:+.4f} "
+        f"Without {_counted(erasure.n_removed[place], way)} accuracy changes by {change[0]:+.4f} "
         f"[{change[1]:+.4f}, {change[2]:+.4f}] and R^2 of {erasure.factor} falls by {lost[0]:.3f} "
         f"[{lost[1]:.3f}, {lost[2]:.3f}].",
         rule,

@@ -42,9 +42,10 @@ TABLES = {  # what a command writes besides <command>.csv, .json, .svg and the w
     "decompose": {"-statistics.csv"},
     "attribute": {
         "-effects.csv", "-effects.svg", "-erasure.csv", "-erasure.json", "-erasure.svg",
-        "-erasure-sweep.csv",
+        "-erasure-sweep.csv", "-erasure-sweep.svg",
     },
-    "erase": {"-sweep.csv"},
+    "erase": {"-sweep.csv", "-sweep.svg"},
+    "redundancy": {"-subset.svg"},
     "bound": {"-terms.csv", "-controls.csv", "-dimensions.csv"},
     "follow": {"-links.csv", "-links.svg", "-quantiles.svg", "-steps.csv"},
 }  # fmt: skip
