@@ -122,7 +122,8 @@ class _Sums(NamedTuple):
             if len(present):
                 sums[present] = np.add.reduceat(each[order], starts[present].astype(int), axis=0)
         squares = np.einsum("nd,nd->d", features, features)
-        return cls(design.T @ design, design.T @ features, numbers, *in_class, squares)
+        gram, moments = design.T @ design, design.T @ features
+        return cls(gram, moments, numbers, in_class[0], in_class[1], squares)
 
     def changed_by(self, other: _Sums, sign: int) -> _Sums:
         """Return the sums with those of further rows, or without those of some of them."""
