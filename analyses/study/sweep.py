@@ -69,7 +69,10 @@ class Run:
     def key(self) -> str:
         """Return the name of its folder: equal for equal trainings."""
         versions = {"augmentation": AUGMENTATION, "training": TRAINING}
-        return _hash([self.config.to_dict(), self.data, self.random_mask, versions])
+        config = self.config.to_dict()
+        if config["meta_every"] == 1:  # runs from before there was this field keep their names
+            del config["meta_every"]
+        return _hash([config, self.data, self.random_mask, versions])
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ FIELDS = (  # of TrainConfig; what is not given is the preset's
     Option("method", "--method", str, "metamask, simclr+barlow-twins, simclr or barlow-twins."),
     Option("hypergradient", "--hypergradient", str, "How the mask's gradient is taken: exact, "
            "lookahead, finite_difference, first_order, joint or none."),
+    Option("meta_every", "--meta-every", int, "Steps from one move of the mask to the next."),
     Option("steps", "--steps", int, "Training steps, at most so many of all epochs."),
     Option("batch_size", "--batch-size", int, "Images of a step."),
     Option("learning_rate", "--learning-rate", float, "Peak learning rate of the network."),

@@ -128,6 +128,9 @@ class TrainConfig:
     meta_batch: str = "same"
     """Batch of the outer loss: the ``same`` two views (official code), or ``held-out``: the next
     batch. ``lookahead`` always takes the next batch."""
+    meta_every: int = 1
+    """Steps from one move of the mask to the next, >= 1; the steps between cost what they cost
+    without a mask. ``lookahead`` judges the step just before each move."""
     masked_heads: str = "both"
     """Projectors that see masked features: ``both`` (official code) or ``contrastive``."""
     meta_moves_statistics: bool = False
@@ -447,6 +450,7 @@ _RANGES: dict[str, tuple[float, float, bool, bool]] = {  # low, high, low is ope
     "jitter": (0, 1, False, False),
     "jitter_strength": (0, 1, False, False),
     "grey": (0, 1, False, False),
+    "meta_every": (1, _INFINITY, False, False),
     "trace_every": (1, _INFINITY, False, False),
     "validate_every": (0, _INFINITY, False, False),
     "validation_bank": (0, _INFINITY, False, False),

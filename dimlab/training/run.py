@@ -145,7 +145,9 @@ class Run:
             step == 0 or (step + 1) % self.config.trace_every == 0 or step + 1 == self.n_steps
         )
         try:
-            taken = self.stepper.take(views, lambda: self._views(step + 1), traced=traced)
+            taken = self.stepper.take(
+                views, lambda: self._views(step + 1), step=step, traced=traced
+            )
         except FloatingPointError as error:
             raise Refusal(
                 f"{error} at step {step + 1} (views of seed "

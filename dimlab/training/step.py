@@ -80,6 +80,7 @@ class Stepper:
         )
         self.mode = config.hypergradient if config.method == "metamask" else "none"
         self._early = self.mode in _UNROLLED and config.meta_position == "before"
+        self._norms: Record = {}  # of the mask's last move
         self._taken: _Taken | None = None
         self._outer: tuple[Weights, Tensor] = {}, mask_logits  # of `_backward_apart`
 
@@ -89,49 +90,58 @@ class Stepper:
         self.mask_optimiser.param_groups[0]["lr"] = self.config.mask_learning_rate * scale
 
     def take(
-        self, views: Views, next_views: Callable[[], Views], *, traced: bool = False
+        self,
+        views: Views,
+        next_views: Callable[[], Views],
+        *,
+        step: int = 0,
+        traced: bool = False,
     ) -> Record:
-        """Move network and mask by one step on views (B, C, H, W), and return its record."""
+        """Take step number ``step`` on views (B, C, H, W), and return its record."""
         # Where the loss is not finite, only BatchNorm's running statistics have moved; where the
         # hypergradient is not finite, the mask has not moved.
         clock = _Clock(self.mask_logits.device)
-        regular = self._forward(views)
+        moves, judged = (
+            self.mode != "none" and each % self.config.meta_every == self.config.meta_every - 1
+            for each in (step, step + 1)
+        )
+        lookahead = self.mode == "lookahead" and (moves or judged)
+        early = self._early and moves
+        regular = self._forward(views, apart=lookahead, remember=early or lookahead and judged)
         record = self._terms_of(regular)
         if traced and "contrastive" in regular.terms:
             record["gradient_share"] = self._gradient_share(regular)
         hypergradient: Hypergradient | None = None
-        if self.mode == "lookahead":
+        if lookahead:
             self._backward_apart(regular)
         else:
-            regular.loss.backward(retain_graph=self._early)
+            regular.loss.backward(retain_graph=early)
             sum_over_ranks(self._gradients().values(), self.world)
         clock.lap("regular")
-        if self.mode == "lookahead":
-            hypergradient = self._look_back(regular)
-        elif self.mode == "joint":
+        if lookahead:
+            hypergradient = self._look_back(regular, judged=judged)
+        elif self.mode == "joint" and moves:
             hypergradient = self._joint(regular)
-        elif self._early:
+        elif early:
             hypergradient = self._unrolled(views, next_views, regular)
         clock.lap("meta")
         self._update(record)
         clock.lap("regular")
-        if self.mode in _UNROLLED and not self._early:
+        if self.mode in _UNROLLED and moves and not early:
             hypergradient = self._unrolled(views, next_views, None)
         if hypergradient is not None:
-            self._update_mask(hypergradient, record)
+            self._update_mask(hypergradient)
         clock.lap("meta")
-        return record | self._state_of_mask_and_rates() | clock.seconds
+        return record | self._norms | self._state_of_mask_and_rates() | clock.seconds
 
-    def _forward(self, views: Views) -> _Regular:
+    def _forward(self, views: Views, *, apart: bool, remember: bool) -> _Regular:
         # lookahead looks back at these weights when the live ones have moved on
         weights = self.weights
-        if self.mode == "lookahead":
+        if apart:
             weights = leaves_of({name: each.clone() for name, each in weights.items()})
         s = self.mask_logits.detach().clone()
-        s.requires_grad_(self.mode in ("joint", "lookahead"))
-        passed = self.objective.forward(
-            weights, views, update_statistics=True, remember=self._early or self.mode == "lookahead"
-        )
+        s.requires_grad_(apart or self.mode == "joint")
+        passed = self.objective.forward(weights, views, update_statistics=True, remember=remember)
         terms = self.objective.terms(weights, passed.features, s, "total", update_statistics=True)
         return _Regular(views, weights, s, passed, terms, self.objective.value(terms, "total"))
 
@@ -170,15 +180,17 @@ class Stepper:
                 )
         self.optimiser.step()
 
-    def _update_mask(self, hypergradient: Hypergradient, record: Record) -> None:
+    def _update_mask(self, hypergradient: Hypergradient) -> None:
         total = hypergradient.total
         if not total.isfinite().all():
             raise FloatingPointError("hypergradient must stay finite; got a NaN or an infinity")
         self.mask_logits.grad = total.to(self.mask_logits.dtype)
         self.mask_optimiser.step()
-        record["direct_norm"] = hypergradient.direct.norm().item()
-        record["second_order_norm"] = hypergradient.second_order.norm().item()
-        record["hypergradient_cosine"] = hypergradient.cosine
+        self._norms = {
+            "direct_norm": hypergradient.direct.norm().item(),
+            "second_order_norm": hypergradient.second_order.norm().item(),
+            "hypergradient_cosine": hypergradient.cosine,
+        }
 
     def _joint(self, regular: _Regular) -> Hypergradient:
         gradient = regular.mask_logits.grad
@@ -252,15 +264,17 @@ class Stepper:
         for name, each in gradient.items():
             self.weights[name].grad = each
 
-    def _look_back(self, regular: _Regular) -> Hypergradient | None:
-        """Judge the step before this one by this batch; None at the first step."""
+    def _look_back(self, regular: _Regular, *, judged: bool) -> Hypergradient | None:
+        """Judge the step before this one by this batch; None where it is not remembered."""
         taken, (v, direct) = self._taken, self._outer
-        self._taken = _Taken(
-            regular.passed.detached(),
-            {name: weight.detach() for name, weight in regular.weights.items()},
-            regular.mask_logits.detach(),
-            self.optimiser.param_groups[0]["lr"] * _momentum_factor(self.config),
-        )
+        self._taken = None
+        if judged:  # by the next step
+            self._taken = _Taken(
+                regular.passed.detached(),
+                {name: weight.detach() for name, weight in regular.weights.items()},
+                regular.mask_logits.detach(),
+                self.optimiser.param_groups[0]["lr"] * _momentum_factor(self.config),
+            )
         if taken is None:
             return None
         return lookahead_hypergradient(
@@ -294,6 +308,8 @@ class Stepper:
             "network": self.optimiser.state_dict(),
             "mask": self.mask_optimiser.state_dict(),
         }
+        if self.config.meta_every > 1:
+            state["norms"] = self._norms
         if self._taken is not None:
             state["taken"] = {
                 "weights": self._taken.weights,
@@ -306,6 +322,7 @@ class Stepper:
         """Take up a state; ``last_views`` makes the views of the step that was taken last."""
         self.optimiser.load_state_dict(state["network"])
         self.mask_optimiser.load_state_dict(state["mask"])
+        self._norms = dict(state.get("norms", {}))
         taken = state.get("taken")
         if taken is not None:
             device = self.mask_logits.device

@@ -42,6 +42,12 @@ MODES = {
     "exact, before, total trial loss": {"meta_position": "before", "trial_loss": "total"},
     "lookahead": {"hypergradient": "lookahead"},
     "lookahead, total outer loss": {"hypergradient": "lookahead", "outer_loss": "total"},
+    "lookahead, total outer loss, every 4th step": {
+        "hypergradient": "lookahead",
+        "outer_loss": "total",
+        "meta_every": 4,
+    },
+    "exact, every 4th step": {"meta_every": 4},
     "finite_difference": {"hypergradient": "finite_difference"},
     "first_order": {"hypergradient": "first_order"},
     "joint": {"hypergradient": "joint"},
@@ -74,9 +80,16 @@ def contestants(config, channels, side):
         network, mask = fresh(changed, channels)
         stepper = Stepper(network, mask, changed)
         stepper.set_rates(0.01)
-        found[name] = partial(stepper.take, views, lambda: views)
+        found[name] = partial(cycle, stepper, views)
     found["official step, transcribed"] = official(config, channels, views)
     return found
+
+
+def cycle(stepper, views):
+    """Steps from one move of the mask to the next; return how many."""
+    for step in range(stepper.config.meta_every):
+        stepper.take(views, lambda: views, step=step)
+    return stepper.config.meta_every
 
 
 def official(config, channels, views):
@@ -89,10 +102,10 @@ def seconds(run):
     if DEVICE == "cuda":
         torch.cuda.synchronize()
     started = time.perf_counter()
-    run()
+    n_steps = run() or 1
     if DEVICE == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return (time.perf_counter() - started) / n_steps
 
 
 def in_turns(runs, rounds):

@@ -106,7 +106,7 @@ OFFICIAL = {
     "weight_decay": 5e-4, "clip_norm": 0.0, "warmup_steps": 0, "schedule": "epoch",
     "hypergradient": "finite_difference", "finite_difference_radius": 1e-2,
     "trial_loss": "contrastive", "outer_loss": "contrastive", "trial_step": "optimiser",
-    "meta_position": "after", "meta_batch": "same", "masked_heads": "both",
+    "meta_position": "after", "meta_batch": "same", "meta_every": 1, "masked_heads": "both",
     "meta_moves_statistics": True,
     "mask": "sigmoid", "mask_learning_rate": 1e-3, "mask_momentum": 0.9, "mask_weight_decay": 5e-4,
     "crop_scale": 0.08, "flip": 0.5, "jitter": 0.8, "jitter_strength": 0.4, "grey": 0.2,

@@ -74,6 +74,8 @@ def pull_the_plug_at(step):
         {"hypergradient": "lookahead", "outer_loss": "total"},
         {"hypergradient": "joint", "optimiser": "adamw", "learning_rate": 1e-3, "clip_norm": 0.1},
         {"meta_position": "before", "meta_batch": "held-out", "trial_step": "optimiser"},
+        {"hypergradient": "lookahead", "meta_every": 4},  # killed between step and judgement
+        {"hypergradient": "exact", "meta_every": 2},
     ],
 )
 def test_resuming_equals_not_stopping(changes, images, tmp_path):

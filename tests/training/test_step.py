@@ -80,6 +80,7 @@ def test_official_configuration_takes_the_official_step(encoder):
         {"finite_difference_radius": 1e-4},
         {"nesterov": True},
         {"clip_norm": 1e-3},
+        {"meta_every": 2},
     ],
 )
 def test_every_switch_changes_the_official_step(switch):
@@ -90,7 +91,7 @@ def test_every_switch_changes_the_official_step(switch):
         network, logits = network_of()
         stepper = Stepper(network, logits, settings)
         for step in range(2):
-            stepper.take(batch(step), lambda step=step: batch(step + 1))
+            stepper.take(batch(step), lambda step=step: batch(step + 1), step=step)
         states.append(torch.cat([logits, *(v.flatten() for v in network.state_dict().values())]))
     assert (states[0] - states[1]).abs().max() > 1e-12
 
@@ -125,6 +126,44 @@ def test_joint_descends_the_regular_loss():
     logits = world.s.clone()
     Stepper(world.network, logits, world.config).take(world.batches[0], lambda: None)
     torch.testing.assert_close(logits.grad, expected, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hypergradient": "exact"},
+        {"hypergradient": "first_order", "meta_position": "before"},
+        {"hypergradient": "finite_difference", "trial_step": "optimiser"},
+        {"hypergradient": "joint"},
+        {"hypergradient": "lookahead"},
+        {"hypergradient": "lookahead", "outer_loss": "total"},
+    ],
+)
+def test_every_third_step_moves_the_mask_and_the_others_are_those_of_a_frozen_one(changes):
+    """Six steps, put together from steps without a mask's move and steps with one."""
+    settings = {"momentum": 0.8, "mask_learning_rate": 3.0, **changes}
+    world = World(4, **settings, meta_every=3)
+    other, logits, expected = copy.deepcopy(world.network), world.s.clone(), world.s.clone()
+    stepper = Stepper(world.network, logits, world.config)
+    every = Stepper(other, expected, replace(world.config, meta_every=1))
+    frozen = Stepper(other, expected, replace(world.config, meta_every=1, hypergradient="none"))
+    judged = settings["hypergradient"] == "lookahead"
+    for step in range(6):
+        views = world.batches[step % len(world.batches)]
+        before = logits.clone()
+        record = stepper.take(views, lambda: None, step=step)
+        moves = step % 3 == 2
+        reference, last = (every, frozen) if moves or judged and step % 3 == 1 else (frozen, every)
+        reference.optimiser.load_state_dict(copy.deepcopy(last.optimiser.state_dict()))
+        if not moves:
+            every._taken = None
+        reference.take(views, lambda: None)
+        last.optimiser.load_state_dict(copy.deepcopy(reference.optimiser.state_dict()))
+        assert bool((logits != before).any()) == moves
+        assert ("direct_norm" in record) == (step >= 2)  # that of the last move
+        torch.testing.assert_close(logits, expected, rtol=0, atol=0)
+        for name, value in other.state_dict().items():
+            torch.testing.assert_close(world.network.state_dict()[name], value, rtol=0, atol=0)
 
 
 def test_none_leaves_the_mask_where_it_is():
