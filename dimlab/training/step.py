@@ -107,7 +107,7 @@ class Stepper:
         )
         lookahead = self.mode == "lookahead" and (moves or judged)
         early = self._early and moves
-        regular = self._forward(views, apart=lookahead, remember=early or lookahead and judged)
+        regular = self._forward(views, apart=lookahead, remember=early or (lookahead and judged))
         record = self._terms_of(regular)
         if traced and "contrastive" in regular.terms:
             record["gradient_share"] = self._gradient_share(regular)

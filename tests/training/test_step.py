@@ -153,7 +153,8 @@ def test_every_third_step_moves_the_mask_and_the_others_are_those_of_a_frozen_on
         before = logits.clone()
         record = stepper.take(views, lambda: None, step=step)
         moves = step % 3 == 2
-        reference, last = (every, frozen) if moves or judged and step % 3 == 1 else (frozen, every)
+        unrolled = moves or (judged and step % 3 == 1)
+        reference, last = (every, frozen) if unrolled else (frozen, every)
         reference.optimiser.load_state_dict(copy.deepcopy(last.optimiser.state_dict()))
         if not moves:
             every._taken = None
