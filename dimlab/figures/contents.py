@@ -83,7 +83,7 @@ def plot_attribution(result: Attribution, *, ax: Axes | None = None) -> Axes:
     drawn = []
     for chosen, words, colour in looks:
         dots = ax.scatter(
-            label_effect[chosen], nuisance[chosen], s=12, c=colour, alpha=0.8, lw=0,
+            label_effect[chosen], nuisance[chosen], s=12, c=colour, alpha=0.8, lw=0, zorder=3,
             rasterized=len(nuisance) > 500,
         )  # fmt: skip
         drawn.append((dots, f"{words} ({chosen.sum()})"))
@@ -215,7 +215,7 @@ def plot_erasure(result: Erasure, *, ax: Axes | None = None) -> Axes:
         bbox_to_anchor=(0.4, -0.14), ncols=2,
     )  # fmt: skip
     hollow = "\nfilled: test; hollow: in distribution" if len(result.splits) > 1 else ""
-    title = f"What is left without {result.factor}, and of the task{hollow}"
+    title = f"What remains of {result.factor}, and of the task{hollow}"
     return finished(ax, "share, 0 to 1", None, title)
 
 

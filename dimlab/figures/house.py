@@ -167,7 +167,7 @@ def name_points(
         placed.append(box)
         ax.annotate(
             name, at, xytext=(0, 4) if above else (4, 2), textcoords="offset points",
-            ha="center" if above else "left", fontsize="small",
+            ha="center" if above else "left", fontsize="small", zorder=2.5,  # below dots
             bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.5},
         )  # fmt: skip
 
