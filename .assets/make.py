@@ -172,13 +172,16 @@ def photograph(page: Path, picture: Path) -> None:
     few.save(picture, optimize=True)
 
 
-def draw(run: Run, folder: str) -> None:
-    """Draw every figure of the results that a run kept."""
+def draw(run: Run, text: dict[str, str], folder: str) -> None:
+    """Draw the figures of the results that a run kept and the pages show."""
     from dimlab.report import write_result
     from dimlab.result_file import load_result
 
+    shown = tuple(Path(name).name for name in pictures_of(run, text))
     for path in (ASSETS / run.folder).glob("*.result.npz"):
-        write_result(folder, path.name.partition(".")[0], load_result(path))
+        name = path.name.partition(".")[0]
+        if any(each.startswith(name) for each in shown):
+            write_result(folder, name, load_result(path))
 
 
 def stale(text: dict[str, str]) -> Iterator[str]:
@@ -208,7 +211,7 @@ def stale_drawings(text: dict[str, str]) -> Iterator[str]:
     for run in RUNS:
         record = json.loads((ASSETS / run.folder / "record.json").read_text())
         with tempfile.TemporaryDirectory() as again:
-            draw(run, again)
+            draw(run, text, again)
             for name in pictures_of(run, text):
                 new, old = Path(again, Path(name).name), ASSETS / name
                 if name.endswith(".png"):
@@ -277,7 +280,7 @@ def main() -> int:
     for run in RUNS:
         with tempfile.TemporaryDirectory() as work:
             if asked.draw:
-                draw(run, work)
+                draw(run, text, work)
                 for name in pictures_of(run, text):
                     if name.endswith(".svg"):
                         shutil.copyfile(Path(work, Path(name).name), ASSETS / name)
