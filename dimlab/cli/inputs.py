@@ -114,15 +114,6 @@ class Inputs:
     )
     said: set[str] = field(default_factory=set, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise Refusal(f"seed must be >= 0; got {self.seed}.")
-        if self.basis is not None:  # before anything long
-            from dimlab.basis import KINDS
-
-            if self.basis not in KINDS:
-                raise Refusal(f"basis must be one of {', '.join(KINDS)}; got {self.basis!r}.")
-
     # Files ----------------------------------------------------------------------------------------
 
     def source(self, path: Path, **how: bool) -> Source:
@@ -309,18 +300,15 @@ class Inputs:
                     read=lambda file: self.table(file, read_labels),
                     by_order=self.by_order,
                 )
-        if source.kind == "checkpoint":
-            found = self.encode(source.value, self.images(source.value, split), views=views)
-            return found.masked(source.value.mask) if self.masked else found
-        if source.kind != "weights":
+        if source.kind not in ("checkpoint", "weights"):
             raise Unreadable(f"{path.name} must hold features or weights; got {source.kind}.")
-        loaded = self.encoder(path)
-        found = self.encode(loaded, self.images(loaded, split), views=views)
+        network = source.value if source.kind == "checkpoint" else self.encoder(path)
+        found = self.encode(network, self.images(network, split), views=views)
         if not self.masked:
             return found
-        if loaded.mask is None:
+        if network.mask is None:
             raise Refusal(f"masked must be left out for {path.name}, which has no mask.")
-        return found.masked(loaded.mask)
+        return found.masked(network.mask)
 
     def check_data(self, paths: Sequence[Path]) -> None:
         """Refuse a data set where every file holds features or moments; remark on lone shards."""
