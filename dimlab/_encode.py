@@ -19,7 +19,7 @@ from dimlab._loaders import encode_loader, evaluating, features_of, is_loader, r
 from dimlab._scratch import Store
 from dimlab.datasets.objects import as_images
 from dimlab.decoding import Slices, batches, say_left_out
-from dimlab.devices import check_device, hold
+from dimlab.devices import check_device, give_back, hold
 from dimlab.images import ImageFiles, ImageSet, Recipe, asked_of, fit
 from dimlab.moments import N_BLOCKS, Moments
 from dimlab.refusals import Refusal
@@ -419,6 +419,7 @@ def _encoded(
             with torch.inference_mode():
                 block = [embed(transform(batch, rows=chosen)).float() for transform in transforms]
         yield kept, block
+        give_back()
         done += len(rows)
         if how.progress is not None:
             how.progress(done, mine.stop - mine.start)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from dimlab.refusals import Refusal
@@ -34,6 +36,12 @@ def check_device(device: str) -> None:
         raise Refusal(
             f"device must be there; got {name!r}, and torch sees {there}. Pass --device cpu."
         )
+
+
+def give_back() -> None:
+    """Give freed memory back to the system: glibc keeps the holes between blocks of tensors."""
+    with suppress(OSError, AttributeError):  # another C library has no such call, and no need
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def check_budget(memory: float | None) -> None:
