@@ -32,7 +32,6 @@ answers = dimlab.dimension_table(
     dimlab.find_redundancy(features),
     dimlab.attribute(both[:800], both[800:], n_permutations=200, erased=None),
 )
-answers
 
 # %%
 # One cell a dimension. On white cells nothing is shown: that is no leave to drop the dimension.
