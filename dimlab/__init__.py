@@ -6,7 +6,13 @@ loaded on first use, so that ``import dimlab`` costs neither torch nor matplotli
 """
 
 import importlib
+import os
 from typing import Any
+
+# Threads that wait leave the core to other processes; OpenMP reads this when torch is loaded.
+# Beside four busy processes, kNN ablation by two threads took 45 to 129 s with threads that spin,
+# and 10 s like this.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 __version__ = "0.6.0"
 

@@ -32,13 +32,14 @@ from dimlab.kernels.certificate import (
     scanned_may_enter,
 )
 from dimlab.kernels.rows import WELL_CONDITIONED, Groups, Rows, pair_similarities
+from dimlab.kernels.threads import n_threads, on_threads
 from dimlab.refusals import Refusal
 
 _ELEMENTS = 1 << 22
 _CACHED = 1 << 18  # elements of arrays that a processor's cache holds
 _N_CANDIDATES = 32
 _MOST = 1 << 19  # candidates: score and position share the 53 bits of a float64
-_TEMPORARY = 64  # bytes of temporary arrays for each of _ELEMENTS, where no budget is given
+_TEMPORARY = 256  # bytes of temporary arrays for each of _ELEMENTS, where no budget is given
 _NUMBERS = 40  # bytes of what is known of each train row
 _FEW = 1024  # rows that may have to be scored again before a search of its own is cheaper
 
@@ -90,28 +91,31 @@ def find_neighbours_without(
     m = min(len(train), _MOST, max(k, n_candidates or max(4 * k, _N_CANDIDATES)))
     block = block or _rows_at_once(train, max(map(len, parts)), k, m, memory)
     reaches = [Reach.of(train, groups) if m < len(train) else None for groups in parts]
-    for start in range(0, len(test), block):
-        query = torch.arange(start, min(start + block, len(test)), device=train.device)
+
+    def found_in(rows: slice) -> tuple[NeighbourBlock, ...]:
+        query = torch.arange(rows.start, rows.stop, device=train.device)
         search = _search(train, test, query, k, m)
-        yield tuple(
+        return tuple(
             _find_block(train, test, groups, reach, search, k)
             for groups, reach in zip(parts, reaches, strict=True)
         )
 
+    yield from on_threads(found_in, list(blocks(len(test), block)))
+
 
 def _rows_at_once(train: Rows, n_groups: int, k: int, m: int, memory: float | None) -> int:
-    """How many test rows to search for together, with m candidates each, within GB of memory."""
+    """How many test rows a thread searches for together, with m candidates each, within GB."""
     n_train, n_dimensions = len(train), train.n_dimensions
     each = 8 * n_train + 40 * m * max(n_dimensions, n_groups) + 16 * k * n_groups
     if memory is None:
-        return min(256, max(1, _TEMPORARY * _ELEMENTS // each))
+        return min(256, max(1, _TEMPORARY * _ELEMENTS // (each * n_threads())))
     fixed = _NUMBERS * n_train
     if fixed + each > memory * 1e9:
         raise Refusal(
             f"memory must be at least {(fixed + each) / 1e9:.2g} GB for {n_train} train rows "
             f"of {n_dimensions} dimensions; got {memory:g}. Read fewer train rows."
         )
-    return min(256, int((memory * 1e9 - fixed) // each))
+    return min(256, max(1, int((memory * 1e9 - fixed) // (each * n_threads()))))
 
 
 def _find_block(
