@@ -256,6 +256,6 @@ def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
         return
     shown = console()
     for key, value in summary.items():
-        if value is None or (not isinstance(value, (int, float)) and len(value) == 0):
+        if value is None or (hasattr(value, "__len__") and len(value) == 0):
             continue
         shown.print(Text.assemble((visible(key), "bold"), "  ", visible(in_words(value))))

@@ -34,7 +34,7 @@ RARE = {
     *("on", "by_order", "image_size", "max_queries", "continuous", "period", "masked", "k"),
     *("clusters", "resample", "alone", "n_points", "n_permutations", "in_distribution", "fail_if"),
     *("stem", "encoder_option", "allow_untrained", "hypergradient", "mask_learning_rate"),
-    *("precision", "validate_every", "fields", "overwrite", "tensorboard"),
+    *("precision", "validate_every", "fields", "overwrite", "tensorboard", "meta_every"),
 }
 LONG = {"n_masks", "n_splits", "n_points"}  # their options keep the n_ of their names
 _TYPES: dict[str, Any] = {

@@ -6,10 +6,17 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from dimlab.cli.options import INPUTS
 from dimlab.result import numbers_of, verdict_of
 from dimlab.terminal import console, print_summary
 from dimlab.text import visible
 
+_PASSED_ON = (
+    *("train", "array", "labels", "on", "by_order", "data", "data_dir", "basis", "table"),
+    *("continuous", "period", "max_queries"),
+)
+_FITTED = ("ablate", "attribute", "confirm", "cumulate", "erase", "evaluate")
+_WEIGHTS = (".pt", ".pth", ".ckpt")  # a checkpoint knows its data
 _REPORT = "report FILE", "runs every probe and writes one page."
 NEXT = {  # what to do after a command, and why
     "ablate": ("confirm FILE", "tests harmful dimensions on samples that did not choose them."),
@@ -65,11 +72,27 @@ def present(
     print_summary(left, as_json=as_json)
     if not as_json and name in NEXT:
         step, why = NEXT[name]
-        named = list(map(str, values.get("sources") or [values["source"]]))
-        named += ["--train", str(values["train"])] if values.get("train") else []
-        say_next(step.replace("FILE", shlex.join(named)), why)
+        say_next(step.replace("FILE", _given(values, step.split()[0])), why)
     for gate in values["fail_if"] or []:
         gate.check(summary)
+
+
+def _given(values: Mapping[str, Any], following: str) -> str:
+    """Write the files and the input options that were given, so that the next command has them."""
+    from dimlab.cli import command
+
+    known = {flag for each in command(following).params for flag in each.opts}
+    sources = list(map(str, values.get("sources") or [values["source"]]))
+    given = list(sources)
+    for name in _PASSED_ON:
+        option, value = INPUTS[name], values.get(name)
+        if option.flag in known and value not in (None, option.default, []):
+            for each in value if isinstance(value, list) else [value]:
+                text = f"{each[0]}={each[1]:g}" if isinstance(each, tuple) else str(each)
+                given += [option.flag] if option.type is bool else [option.flag, text]
+    whole = shlex.join(given)
+    knows_train = values.get("train") or values.get("data") or sources[0].endswith(_WEIGHTS)
+    return whole if knows_train or following not in _FITTED else f"{whole} --train TRAIN"
 
 
 def say_next(step: str, why: str) -> None:

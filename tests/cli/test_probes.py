@@ -2,13 +2,14 @@
 
 import json
 import re
+import shlex
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from dimlab import DimensionMask, load_checkpoint
+from dimlab import DimensionMask, cli, load_checkpoint
 from dimlab.probes.evaluate import evaluate
 from dimlab.representation import Representation
 from tests.cli.conftest import MASK, split_of
@@ -73,7 +74,11 @@ def test_a_probe_of_files_writes_tables_json_and_figures(
     arguments = (command, *(files if command in PAIRS else files[:1]), *flags.split())
     code, out, err = dimlab(*arguments, "--out", "o")
     assert code == 0, err
-    assert re.search(r"\nNext: dimlab [^\n]+\nIt [^\n]+\.\n$", out), out
+    said = re.search(r"\nNext: dimlab ([^\n]+)\nIt [^\n]+\.\n$", out)
+    following, *given = shlex.split(said[1])
+    values = cli.command(following).make_context(following, given).params  # it knows all of them
+    assert str(values.get("source") or values["sources"][0]) == files[0]
+    assert (values["train"] is not None) == (command in PAIRS)
     assert "none\n" not in out
     assert "0/None" not in err
     assert ("basis pca: 6 directions" in err) == ("--basis" in flags)
