@@ -70,7 +70,7 @@ class Erasure(Reads):
     >>> frame["factor_r_squared"].round(1)[["nothing", "dimensions", "LEACE"]].tolist()
     [0.9, 0.0, 0.0]
     >>> erasure.summary()["in_words"][0][:34], list(erasure.tables())
-    ('Without 1 dimensions (test) R^2 of', ['sweep'])
+    ('Without 1 dimension (test) R^2 of ', ['sweep'])
     """
 
     ROWS = "split and way"

@@ -78,7 +78,7 @@ def test_a_probe_of_files_writes_tables_json_and_figures(
     following, *given = shlex.split(said[1])
     values = cli.command(following).make_context(following, given).params  # it knows all of them
     assert str(values.get("source") or values["sources"][0]) == files[0]
-    assert (values["train"] is not None) == (command in PAIRS)
+    assert values["train"] is not None or command not in PAIRS
     assert "none\n" not in out
     assert "0/None" not in err
     assert ("basis pca: 6 directions" in err) == ("--basis" in flags)

@@ -324,7 +324,7 @@ FORMATS = {
     ),
     "groups.json": Format(
         lambda folder: written(folder / "groups.json", b"[[0, 2], [1]]"),
-        lambda path: checked_groups(Groups.of(str(path)).lists, 3),
+        lambda path: checked_groups(Groups.of(str(path)).source.value, 3),
         called=("groups",),
     ),
     **{f"features{ending}": features(ending) for ending in (".npz", ".npy", ".pt", ".safetensors")},
