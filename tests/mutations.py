@@ -370,7 +370,9 @@ _of(
 )
 _of(
     "kernels/effects.py", "probes/test_attribute.py",
-    ("class_means", "np.add.reduceat(ordered, starts, axis=0) / counts[:, None]", "ordered[starts]",
+    ("class_means", "sums[present] +=", "sums[present] =",
+     "test_moments_given_classes_are_those_of_columns_that_say_them_in_any_blocks"),
+    ("class_means", "sums / np.bincount(codes)[:, None]", "sums",
      "test_a_factor_of_samples_is_tested_on_the_mean_of_all_views"),
     ("_error", "- crossed.T @ (share * crossed)", "", "test_intercepts_of_classes_are_those_of_columns_that_say_the_class"),
     ("_error", "left - seen.counts[:, None] * intercepts", "left", "test_intercepts_of_classes_are_those_of_columns_that_say_the_class"),

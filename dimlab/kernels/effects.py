@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dimlab.kernels.blocks import blocks
+
+_ELEMENTS = 1 << 22  # of rows that are summed together
 KNOTS = np.array([0.05, 0.275, 0.5, 0.725, 0.95])  # quantiles of a continuous factor's values
 _COUNTED = 0.22  # largest share of one value where knots would coincide: they lie 0.225 apart
 _APART = 1e-7  # of the span of the knots: values nearer than that count as equal
@@ -80,10 +83,12 @@ def _knots(x: np.ndarray) -> np.ndarray:
 
 def class_means(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Mean of the rows (N, P) of each class, (K, P), in float64."""
-    counts = np.bincount(codes)
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    ordered = rows[np.argsort(codes, kind="stable")].astype(np.float64)
-    return np.add.reduceat(ordered, starts, axis=0) / counts[:, None]
+    sums = np.zeros((int(codes.max()) + 1, rows.shape[1]))
+    for part in blocks(len(rows), _ELEMENTS // max(1, rows.shape[1])):
+        order = np.argsort(codes[part], kind="stable")
+        present, starts = np.unique(codes[part][order], return_index=True)
+        sums[present] += np.add.reduceat(rows[part][order].astype(np.float64), starts, axis=0)
+    return sums / np.bincount(codes)[:, None]
 
 
 def without_class_means(columns: np.ndarray, codes: np.ndarray) -> np.ndarray:

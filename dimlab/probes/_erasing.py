@@ -10,7 +10,7 @@ import numpy as np
 
 from dimlab.basis import Basis
 from dimlab.kernels.blocks import blocks
-from dimlab.kernels.effects import f_statistics, without_class_means
+from dimlab.kernels.effects import class_means, f_statistics, without_class_means
 from dimlab.kernels.erasure import (
     Removal,
     RidgeMoments,
@@ -141,12 +141,22 @@ class Read(NamedTuple):
 class Judged(NamedTuple):
     """Rows of one split that are read, and what is to be read."""
 
-    centred: np.ndarray  # (N, D) less the means of train
-    within: np.ndarray  # (N, D) less the means of each class
+    features: np.ndarray  # (N, D)
+    mean: np.ndarray  # (D,) of train
+    class_means: np.ndarray  # (K, D) of this split
+    codes: np.ndarray  # (N,) rows of ``class_means``
     truth: np.ndarray
     targets: np.ndarray  # (N, T)
     targets_within: np.ndarray
     spread: np.ndarray  # as of `Read`
+
+    def centred(self, rows: slice) -> np.ndarray:
+        """Return rows less the means of train, in float64."""
+        return self.features[rows].astype(np.float64) - self.mean
+
+    def within(self, rows: slice) -> np.ndarray:
+        """Return rows less the means of their classes, in float64."""
+        return self.features[rows].astype(np.float64) - self.class_means[self.codes[rows]]
 
 
 class Readings:
@@ -162,11 +172,8 @@ class Readings:
     ) -> None:
         features, codes, precision = task.train.features, task.train.codes, task.run.precision
         self._n_targets = targets.shape[1]
-        onehot = np.eye(len(task.classes))[codes]
-        self._joint = RidgeMoments.of(features, np.hstack([targets, onehot]), precision)
-        self._within = RidgeMoments.of(
-            without_class_means(features, codes), without_class_means(targets, codes), precision
-        )
+        self._joint = RidgeMoments.of(features, targets, precision, codes=codes)
+        self._within = RidgeMoments.of(features, targets, precision, within=codes)
         self._penalty = penalty
         self._space = space
         self._back = None if space is None else np.linalg.pinv(space.directions)
@@ -184,9 +191,9 @@ class Readings:
         codes = np.unique(side.codes, return_inverse=True)[1]
         within, deviation = without_class_means(values, codes), values - values.mean(axis=0)
         spread = np.column_stack([(deviation**2).sum(axis=1), (within**2).sum(axis=1)])
-        centred = side.features.astype(np.float64) - self._joint.mean
-        rows_within = without_class_means(side.features, codes)
-        return Judged(centred, rows_within, side.codes, values, within, spread)
+        means = class_means(side.features, codes)
+        known = side.features, self._joint.mean, means, codes
+        return Judged(*known, side.codes, values, within, spread)
 
     def map_of(self, job: Job) -> Map:
         """Return the map that takes off what a job removes, as train has it."""
@@ -206,10 +213,11 @@ class Readings:
         self._weights.append(self._joint.weights_behind(map_, self._penalty))
         self._own.append(self._within.weights_behind(map_, self._penalty))
         if not self.in_closed_form:
-            train, mean = self._task.train, self._joint.mean
+            train = self._task.train
             mapped = train._replace(features=self._mapped(train.features, map_))
             fitted = self._task.aside(mapped, mapped).fit()
-            seen = (self._mapped(each.centred + mean, map_) for each in self._judged)
+            wide = (each.features.astype(np.float64) for each in self._judged)
+            seen = (self._mapped(each, map_) for each in wide)
             self._predicted.append([fitted.classify(each) for each in seen])
         return map_.rank if isinstance(map_, Removal) else len(job.chosen)
 
@@ -225,11 +233,11 @@ class Readings:
         errors = np.empty((n_maps, n_rows, 2))
         right = np.empty((n_maps, n_rows), dtype=bool)
         for rows in blocks(n_rows, _ELEMENTS // (weights.shape[1] + own.shape[1])):
-            logits = (judged.centred[rows] @ weights).reshape(
+            logits = (judged.centred(rows) @ weights).reshape(
                 -1, n_maps, weights.shape[1] // n_maps
             )
             logits += self._joint.target_mean
-            within = (judged.within[rows] @ own).reshape(-1, n_maps, n_targets)
+            within = (judged.within(rows) @ own).reshape(-1, n_maps, n_targets)
             for each, (values, found) in enumerate(
                 ((judged.targets, logits[..., :n_targets]), (judged.targets_within, within))
             ):

@@ -131,6 +131,29 @@ def test_a_ridge_behind_a_map_is_one_fitted_on_mapped_features():
         np.testing.assert_allclose(found, fit.predict(scaled), atol=1e-9)
 
 
+@pytest.mark.parametrize("n_at_once", [1 << 22, 60])
+def test_moments_given_classes_are_those_of_columns_that_say_them_in_any_blocks(
+    n_at_once, monkeypatch
+):
+    monkeypatch.setattr("dimlab.kernels.erasure._ELEMENTS", n_at_once)
+    monkeypatch.setattr("dimlab.kernels.effects._ELEMENTS", n_at_once)
+    rng = np.random.default_rng(3)
+    codes = rng.permutation(np.arange(90) % 4)
+    features, targets = rng.normal(size=(90, 5)) + codes[:, None], rng.normal(size=(90, 2))
+    onehot = np.eye(4)[codes]
+    means = onehot @ np.linalg.lstsq(onehot, np.hstack([features, targets]), rcond=None)[0]
+    pairs = (
+        ({"codes": codes}, features, np.hstack([targets, onehot])),
+        ({"within": codes}, features - means[:, :5], targets - means[:, 5:]),
+    )
+    for given, x, y in pairs:
+        found, expected = RidgeMoments.of(features, targets, **given), RidgeMoments.of(x, y)
+        for name in ("gram", "cross", "mean", "target_mean"):
+            np.testing.assert_allclose(
+                getattr(found, name), getattr(expected, name), atol=1e-12, err_msg=name
+            )
+
+
 def test_bootstrap_sums_are_sums_of_drawn_rows():
     columns = np.stack([np.ones(50), np.arange(50.0)], axis=1)
     sums = bootstrap_sums(columns, np.random.default_rng(0), 4000)
