@@ -369,11 +369,21 @@ _of(
      "test_an_odd_cluster_falls_to_either_half"),
 )
 _of(
-    "kernels/effects.py", "probes/test_attribute.py",
+    "kernels/effects.py", "probes/test_erase.py",
+    ("class_means", "sums / np.bincount(codes)[:, None]", "sums",
+     "test_moments_given_classes_are_those_of_columns_that_say_them_in_any_blocks"),
     ("class_means", "sums[present] +=", "sums[present] =",
      "test_moments_given_classes_are_those_of_columns_that_say_them_in_any_blocks"),
-    ("class_means", "sums / np.bincount(codes)[:, None]", "sums",
-     "test_a_factor_of_samples_is_tested_on_the_mean_of_all_views"),
+)
+_of(
+    "kernels/erasure.py", "probes/test_erase.py",
+    ("RidgeMoments.of", "np.eye(len(shares))", "np.ones((len(shares),) * 2)",
+     "test_moments_given_classes_are_those_of_columns_that_say_them_in_any_blocks"),
+    ("RidgeMoments.of", "- means[0][mine]", "- means[0][0]",
+     "test_moments_given_classes_are_those_of_columns_that_say_them_in_any_blocks"),
+)
+_of(
+    "kernels/effects.py", "probes/test_attribute.py",
     ("_error", "- crossed.T @ (share * crossed)", "", "test_intercepts_of_classes_are_those_of_columns_that_say_the_class"),
     ("_error", "left - seen.counts[:, None] * intercepts", "left", "test_intercepts_of_classes_are_those_of_columns_that_say_the_class"),
     ("out_of_fold_errors", "np.flatnonzero(folds < 0)", "np.flatnonzero(folds < -1)",
