@@ -92,9 +92,11 @@ def _move_legend(ax: Axes, figure: Figure) -> None:
 
 
 def _thin_out(ax: Axes) -> None:
-    """Leave out names on the horizontal axis that would lie on each other."""
-    from matplotlib.ticker import FixedLocator
+    """Leave out names and numbers on the horizontal axis that would lie on each other."""
+    from matplotlib.ticker import AutoLocator, FixedLocator
 
+    if isinstance(ax.xaxis.get_major_locator(), AutoLocator):
+        ax.locator_params(axis="x", nbins=4)  # of numbers with up to six characters
     labels = [(label.get_text(), label.get_rotation()) for label in ax.get_xticklabels()]
     if not isinstance(ax.xaxis.get_major_locator(), FixedLocator) or not any(
         name for name, _ in labels
