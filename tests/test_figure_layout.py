@@ -193,6 +193,17 @@ def test_no_figure_is_crowded_at_64_dimensions(narrow):
     assert seen | {"plot_projector_widths"} == set(figures.__all__)
 
 
+@pytest.mark.parametrize("narrow", [False, True])
+def test_large_groups_of_few_samples_fit_into_a_sentence(narrow):
+    """Hundreds of dimensions in a group: the first are named, and nothing collapses."""
+    rng = np.random.default_rng(0)
+    features = np.repeat(rng.normal(size=(12, 2)), 40, axis=1) + 0.1 * rng.normal(size=(12, 80))
+    with pytest.warns(UserWarning, match="do not exceed"):
+        found = find_redundancy(Representation(features), n_blocks=2)
+    assert max(map(len, found.groups)) >= 40
+    assert faults_of(drawn(figures.plot_redundancy, found, narrow=narrow)) == []
+
+
 def test_the_check_of_layouts_finds_faults():
     def crowded(result, *, ax):
         ax.set_xticks([0.5, 0.51], ["first label", "second label"])

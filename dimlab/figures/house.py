@@ -72,7 +72,8 @@ def figure_of(plot: Callable[..., Axes], result: Any, *, narrow: bool = False) -
         ax = plot(result, ax=figure.subplots())
         sns.despine(ax=ax)
         if not ax.axison:  # a sentence needs less room than a drawing
-            figure.set_figheight(1.2)
+            n_lines = max((text.get_text().count("\n") for text in ax.texts), default=0) + 1
+            figure.set_figheight(0.8 + 0.2 * n_lines)
         if narrow:
             phone.refit(figure)
     return figure

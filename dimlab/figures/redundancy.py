@@ -193,7 +193,8 @@ def plot_redundancy(result: Redundancy, *, ax: Axes | None = None) -> Axes:
     known = np.flatnonzero(alive & np.isfinite(explained))
     if not len(known):
         groups = sorted((group for group in result.groups if len(group) > 1), key=len)[::-1]
-        said = "; ".join(", ".join(map(str, group)) for group in groups[:4]) or "none"
+        named = [", ".join(map(str, group[:6])) + ", ..." * (len(group) > 6) for group in groups]
+        said = "; ".join(named[:4]) or "none"
         sentence = f"Too few samples to say what the others explain. Redundant groups: {said}."
         return nothing_found(ax, sentence, titled(title, result))
     order = known[np.argsort(-explained[known], kind="stable")]
