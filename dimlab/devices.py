@@ -40,8 +40,9 @@ def check_device(device: str) -> None:
 
 def give_back() -> None:
     """Give freed memory back to the system: glibc keeps the holes between blocks of tensors."""
-    with suppress(OSError, AttributeError):  # another C library has no such call, and no need
-        ctypes.CDLL(None).malloc_trim(0)
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library has no such call, and no need
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def check_budget(memory: float | None) -> None:

@@ -370,9 +370,9 @@ _of(
 )
 _of(
     "kernels/effects.py", "probes/test_erase.py",
-    ("class_means", "sums / np.bincount(codes)[:, None]", "sums",
+    ("class_means", "/ np.bincount(codes)[:, None]", "* 1.0",
      "test_moments_given_classes_are_those_of_columns_that_say_them_in_any_blocks"),
-    ("class_means", "sums[present] +=", "sums[present] =",
+    ("class_sums", "sums[present] +=", "sums[present] =",
      "test_moments_given_classes_are_those_of_columns_that_say_them_in_any_blocks"),
 )
 _of(

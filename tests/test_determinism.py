@@ -20,7 +20,7 @@ CLOSE = 1e-9  # of the largest number of an array, at least 1; another share of 
 BLOCKS = {
     "dimlab.kernels.certificate": ("_ELEMENTS",),
     "dimlab.kernels.correlation": ("_ELEMENTS",),
-    "dimlab.kernels.rank_one": ("_ELEMENTS", "_CACHED"),
+    "dimlab.kernels.rank_one": ("_ELEMENTS", "CACHED"),
     "dimlab.kernels.permutation": ("_TOGETHER", "_ROWS"),
     "dimlab.kernels.erasure": ("_ELEMENTS",),
     "dimlab.kernels.left_out": ("_ELEMENTS",),

@@ -1,4 +1,4 @@
-"""What the widget does while nobody touches it."""
+"""Computations of the explorer in the background, while no control is moved."""
 
 from __future__ import annotations
 

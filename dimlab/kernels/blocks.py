@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+CACHED = 1 << 17  # elements of arrays that a processor's cache holds
+
 
 def blocks(length: int, step: int) -> Iterator[slice]:
     """Give slices of at most ``step`` rows, and at least one, that cover all rows in order."""

@@ -83,12 +83,17 @@ def _knots(x: np.ndarray) -> np.ndarray:
 
 def class_means(rows: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Mean of the rows (N, P) of each class, (K, P), in float64."""
-    sums = np.zeros((int(codes.max()) + 1, rows.shape[1]))
-    for part in blocks(len(rows), _ELEMENTS // max(1, rows.shape[1])):
+    return class_sums(rows, codes, int(codes.max()) + 1) / np.bincount(codes)[:, None]
+
+
+def class_sums(rows: np.ndarray, codes: np.ndarray, n_classes: int) -> np.ndarray:
+    """Sum of the rows (N, P) of each class, (K, P), in float64; of no class where K is 0."""
+    sums = np.zeros((n_classes, rows.shape[1]))
+    for part in blocks(len(rows) if n_classes else 0, _ELEMENTS // max(1, rows.shape[1])):
         order = np.argsort(codes[part], kind="stable")
         present, starts = np.unique(codes[part][order], return_index=True)
         sums[present] += np.add.reduceat(rows[part][order].astype(np.float64), starts, axis=0)
-    return sums / np.bincount(codes)[:, None]
+    return sums
 
 
 def without_class_means(columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -120,15 +125,10 @@ class _Sums(NamedTuple):
     ) -> _Sums:
         features = features.astype(np.float64)
         numbers = np.bincount(codes, minlength=n_classes)[:n_classes].astype(np.float64)
-        order, starts = np.argsort(codes, kind="stable"), np.cumsum(numbers) - numbers
-        present = np.flatnonzero(numbers)
-        in_class = [np.zeros((n_classes, each.shape[1])) for each in (design, features)]
-        for sums, each in zip(in_class, (design, features), strict=True):
-            if len(present):
-                sums[present] = np.add.reduceat(each[order], starts[present].astype(int), axis=0)
+        of_design, of_features = (class_sums(each, codes, n_classes) for each in (design, features))
         squares = np.einsum("nd,nd->d", features, features)
         gram, moments = design.T @ design, design.T @ features
-        return cls(gram, moments, numbers, in_class[0], in_class[1], squares)
+        return cls(gram, moments, numbers, of_design, of_features, squares)
 
     def changed_by(self, other: _Sums, sign: int) -> _Sums:
         """Return the sums with those of further rows, or without those of some of them."""

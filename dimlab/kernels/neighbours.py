@@ -32,7 +32,7 @@ from dimlab.kernels.certificate import (
     scanned_may_enter,
 )
 from dimlab.kernels.rows import WELL_CONDITIONED, Groups, Rows, pair_similarities
-from dimlab.kernels.threads import n_threads, on_threads
+from dimlab.kernels.threads import on_threads
 from dimlab.refusals import Refusal
 
 _ELEMENTS = 1 << 22
@@ -108,14 +108,14 @@ def _rows_at_once(train: Rows, n_groups: int, k: int, m: int, memory: float | No
     n_train, n_dimensions = len(train), train.n_dimensions
     each = 8 * n_train + 40 * m * max(n_dimensions, n_groups) + 16 * k * n_groups
     if memory is None:
-        return min(256, max(1, _TEMPORARY * _ELEMENTS // (each * n_threads())))
+        return min(256, max(1, _TEMPORARY * _ELEMENTS // (each * torch.get_num_threads())))
     fixed = _NUMBERS * n_train
     if fixed + each > memory * 1e9:
         raise Refusal(
             f"memory must be at least {(fixed + each) / 1e9:.2g} GB for {n_train} train rows "
             f"of {n_dimensions} dimensions; got {memory:g}. Read fewer train rows."
         )
-    return min(256, max(1, int((memory * 1e9 - fixed) // (each * n_threads()))))
+    return min(256, max(1, int((memory * 1e9 - fixed) // (each * torch.get_num_threads()))))
 
 
 def _find_block(

@@ -22,14 +22,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dimlab.kernels.blocks import blocks
+from dimlab.kernels.blocks import CACHED, blocks
 from dimlab.kernels.downdate import first_largest, log_losses, tied_within
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _ELEMENTS = 1 << 22
-_CACHED = 1 << 17  # elements of arrays that a processor's cache holds
 _COMPARED = 9  # classes with the largest logits: 99.7 % of all pairs need no other
 _SAFE_EXPONENT = 300.0  # exponentials of these neither overflow nor vanish together
 _TERMS = (4, 8, 12, 14, 16, 18, 20)
@@ -57,7 +56,7 @@ def leave_out_predictions(logits: np.ndarray, u: np.ndarray, v: np.ndarray) -> n
     lead = ranked[:, 1] - ranked[:, 0] - slack
     low, high = v.min(axis=1), v.max(axis=1)
     by_class = np.ascontiguousarray(v.T)
-    for part in blocks(n_rows, _CACHED // n_columns):
+    for part in blocks(n_rows, CACHED // n_columns):
         mine, winner = u[part], by_class[full[part]]
         gain = np.maximum(mine * (winner - low), mine * (winner - high)) * (1 + 1e-12)
         row, column = np.nonzero(gain >= lead[part, None])
@@ -139,7 +138,7 @@ def _expanded(
     apart = torch.from_numpy(np.ascontiguousarray((v - centre[:, None]).T))
     own = np.ascontiguousarray(v.T) - centre
     limit, (constant, *coefficients) = _limit(n_terms), _polynomial(n_terms)
-    for part in blocks(len(u), _CACHED // u.shape[1]):
+    for part in blocks(len(u), CACHED // u.shape[1]):
         mine = torch.from_numpy(np.ascontiguousarray(u[part]))
         power, factor = apart.clone(), mine.clone()
         total = torch.full_like(mine, constant - 1)
@@ -165,7 +164,7 @@ def _summed(logits: np.ndarray, u: np.ndarray, v: np.ndarray, truth: np.ndarray)
     shifted = torch.from_numpy(logits - logits.max(axis=1, keepdims=True))
     weights = torch.from_numpy(np.ascontiguousarray(v.T))
     own = torch.from_numpy(truth)
-    for part in blocks(len(u), _CACHED // n_columns):
+    for part in blocks(len(u), CACHED // n_columns):
         full, columns = shifted[part], torch.from_numpy(np.ascontiguousarray(u[part]))
 
         def without(k: int, full: Tensor = full, columns: Tensor = columns) -> Tensor:

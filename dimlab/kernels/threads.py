@@ -13,16 +13,11 @@ Part = TypeVar("Part")
 Found = TypeVar("Found")
 
 
-def n_threads() -> int:
-    """Return how many threads torch may use in this thread."""
-    return torch.get_num_threads()
-
-
 def on_threads(function: Callable[[Part], Found], parts: Sequence[Part]) -> Iterator[Found]:
     """Give what the function makes of each part, in order, as many at once as torch has threads."""
     # Threads within an operation meet at its end, thousands of times a second; beside other
     # processes each meeting waits for the scheduler. Blocks meet once.
-    before = n_threads()
+    before = torch.get_num_threads()
     n_at_once = min(before, len(parts))
     if n_at_once < 2:
         yield from map(function, parts)

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from dimlab.kernels.blocks import blocks
+from dimlab.kernels.blocks import CACHED, blocks
 from dimlab.kernels.downdate import (
     first_largest,
     greedy_order,
@@ -23,7 +23,6 @@ from dimlab.kernels.downdate import (
 from dimlab.readers.base import Outcomes, places
 from dimlab.readers.linear import ROWS, Linear, Standardiser, check_penalty
 
-_CACHED = 1 << 17  # elements of arrays that a processor's cache holds
 _CALIBRATED = 10_000  # train rows, at most, that the temperature is fitted on
 
 
@@ -185,7 +184,7 @@ class Ridge(Linear):
         residual = targets - columns @ self.weights - self.intercept
         held_out = targets - residual / np.maximum(1 - leverage, 1e-6)[:, None]
         own = float(held_out[np.arange(len(codes)), codes].mean())
-        parts = torch.from_numpy(held_out).split(max(1, _CACHED // held_out.shape[1]))
+        parts = torch.from_numpy(held_out).split(max(1, CACHED // held_out.shape[1]))
 
         def loss(log_temperature: float) -> float:
             inverse = float(np.exp(-log_temperature))

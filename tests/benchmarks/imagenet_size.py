@@ -72,19 +72,20 @@ def pairs_of(split):
 
 def cases(arguments):
     """What is run for each probe: the call, and the columns of its bare products."""
-    from dimlab import probes, readers  # noqa: F401
-    from dimlab.probes.ablate import ablate
-    from dimlab.probes.ablate_cumulatively import ablate_cumulatively
-    from dimlab.probes.attribute import attribute
-    from dimlab.probes.bound_risk import bound_risk
-    from dimlab.probes.compare import compare
-    from dimlab.probes.confirm_harmful import confirm_harmful
-    from dimlab.probes.correlate import correlate
-    from dimlab.probes.decompose import decompose
-    from dimlab.probes.erase import erase
-    from dimlab.probes.evaluate import evaluate
-    from dimlab.probes.find_redundancy import find_redundancy
-    from dimlab.probes.random_masks import random_masks
+    from dimlab import (
+        ablate,
+        ablate_cumulatively,
+        attribute,
+        bound_risk,
+        compare,
+        confirm_harmful,
+        correlate,
+        decompose,
+        erase,
+        evaluate,
+        find_redundancy,
+        random_masks,
+    )
 
     few, d = slice(0, arguments.queries), arguments.dimensions
     return {

@@ -35,7 +35,7 @@ def test_scores_without_each_dimension_are_those_of_its_logits(
     logits, u, v = (rng.normal(size=size) for size in shapes)
     if tied:  # small integers: many equal logits
         logits, u, v = (np.rint(each) for each in (logits, u, v))
-    monkeypatch.setattr(rank_one, "_CACHED", cached)
+    monkeypatch.setattr(rank_one, "CACHED", cached)
     monkeypatch.setattr(rank_one, "_ELEMENTS", cached)
     check(logits, u, v, rng.integers(0, n_classes, 17))
 

@@ -2,8 +2,8 @@
 Ranks need samples
 ==================
 
-With few samples every rank is too low, whatever the encoder. Here the same 64-dimensional
-distribution is measured with 100 to 3,200 samples. Its effective rank with endless samples is 64.
+Every effective rank is biased downwards if the samples are few, for any encoder. Here one
+64-dimensional distribution is measured with 100 to 3,200 samples. Its effective rank is 64.
 """
 
 import matplotlib.pyplot as plt
