@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 _COPY = 1 - 1e-6  # correlations from here on are of exact copies
+_LEVELS = 65  # colours of the matrix: more are not told apart, and make large pictures
 
 
 def plot_correlation(result: Correlation, *, ax: Axes | None = None) -> Axes:
@@ -66,6 +67,8 @@ def plot_correlation(result: Correlation, *, ax: Axes | None = None) -> Axes:
     >>> sorted(neighbours.round(6).tolist())  # x and -x are side by side
     [0.0, 1.0]
     """
+    from matplotlib import colormaps
+
     ax = axes_or_current(ax)
     matrix = result.matrix[np.ix_(result.order, result.order)]
     n = len(matrix)
@@ -76,8 +79,9 @@ def plot_correlation(result: Correlation, *, ax: Axes | None = None) -> Axes:
     if largest > _COPY:  # copies keep a colour of their own
         limit = 1.0
     image = ax.imshow(
-        matrix, cmap="RdBu", vmin=-limit, vmax=limit, interpolation="antialiased", rasterized=True
-    )
+        matrix, cmap=colormaps["RdBu"].resampled(_LEVELS), vmin=-limit, vmax=limit,
+        interpolation="antialiased", interpolation_stage="data", rasterized=True,
+    )  # fmt: skip
     ax.set_facecolor("#C8C8C8")
     clipped = limit < np.nanmax(np.abs(matrix), initial=0.0)
     said = f"correlation (one colour beyond ±{limit:.2g})" if clipped else "correlation"

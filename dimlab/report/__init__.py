@@ -397,7 +397,7 @@ def _cell(value: Any) -> dict[str, str]:
     if isinstance(value, (float, np.floating)):
         if np.isnan(value):
             return {"text": "", "key": ""}
-        return {"text": f"{value:.4g}", "key": repr(float(value))}
+        return {"text": f"{value:.4g}", "key": f"{value:.9g}"}
     return {"text": str(value), "key": str(value)}
 
 
