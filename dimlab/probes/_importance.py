@@ -206,5 +206,6 @@ def train_blocks(train: Split, seed: int) -> np.ndarray:
 def alone_scores(task: Task, score: str) -> np.ndarray:
     """Score of a reader fitted on each group alone; (G,)."""
     sides = ([each.columns(group) for each in (task.train, task.test)] for group in task.groups)
-    found = (task.aside(*both).outcomes([]) for both in sides)
+    losses = score == "log_loss"
+    found = (task.aside(*both).outcomes([], losses=losses) for both in sides)
     return np.array([full_score_of(each, task.test.codes, score) for each in found])

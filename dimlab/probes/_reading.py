@@ -222,10 +222,17 @@ class Task:
         """Fit a copy of the reader on train."""
         return running(self.reader, self.run).fit(self.train.features, self.train.codes)
 
-    def outcomes(self, groups: list[np.ndarray] | None = None, *, fitted: Any = None) -> Outcomes:
+    def outcomes(
+        self,
+        groups: list[np.ndarray] | None = None,
+        *,
+        fitted: Any = None,
+        losses: bool = True,
+    ) -> Outcomes:
         """Read test with everything and without each group, by default those of the call."""
         groups = self.groups if groups is None else groups
-        fitted = running(self.fit() if fitted is None else fitted, self.run)
+        run = replace(self.run, losses=losses)
+        fitted = running(self.fit() if fitted is None else fitted, run)
         given, truth = self.test.features, self.test.codes
         found: Outcomes
         if self.fill is None:

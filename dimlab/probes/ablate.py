@@ -414,7 +414,7 @@ def _needed_together(task: Task, fitted: Any, train: Representation) -> list[np.
         # a linear reader reads all rows in no time; of other readers a sample will do
         rng = np.random.default_rng(task.run.seed)
         test = test.take(rng.choice(len(test.codes), _N_LOOKED_AT, replace=False))
-    outcomes = task.aside(task.train, test).outcomes(groups, fitted=fitted)
+    outcomes = task.aside(task.train, test).outcomes(groups, fitted=fitted, losses=False)
     change = changes(outcomes, test.codes)
     p_value = paired_test(change, test.clusters) * len(groups)
     lost = change.sum(axis=0)

@@ -322,7 +322,7 @@ def _right(task: Task, orders: list[np.ndarray], points: np.ndarray, in_turn: bo
                 task.run.progress(index + 1, len(orders))
             continue
         gone = [np.sort(np.concatenate(ordered[:count])) for count in points if count > 0]
-        outcomes = task.outcomes(gone, fitted=fitted)
+        outcomes = task.outcomes(gone, fitted=fitted, losses=False)
         right[index] = np.column_stack([outcomes.full, outcomes.ablated]) == truth[:, None]
     return right
 

@@ -200,7 +200,7 @@ def confirm_harmful(
     check_least(1, n_splits=n_splits)
     task = Task.of("confirm_harmful", train, test, reader, refit=refit, groups=groups, **how)
     task = task.holding(36 * len(test) * len(task.groups))
-    outcomes, judged = task.outcomes(), task.test
+    outcomes, judged = task.outcomes(losses=False), task.test
     right, change = outcomes.full == judged.codes, changes(outcomes, judged.codes)
 
     def confirmed(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

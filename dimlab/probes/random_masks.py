@@ -198,7 +198,7 @@ def random_masks(
     masks = np.ones((len(removed), n_dimensions), dtype=bool)
     for mask, group in zip(masks, removed, strict=True):
         mask[group] = False
-    outcomes, truth = task.outcomes(removed), task.test.codes
+    outcomes, truth = task.outcomes(removed, losses=False), task.test.codes
     full, right = outcomes.full == truth, outcomes.ablated == truth[:, None]
     half = random_half(truth, rng, clusters=clusters)
     if half.all() or not half.any():  # classes with one sample or cluster fall to either side

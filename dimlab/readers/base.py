@@ -53,6 +53,7 @@ class Run:
     seed: int = 0  # draws held-out rows
     precision: str | None = None  # what the train features were rounded to
     progress: Progress | None = None
+    losses: bool = True  # whether log-losses are asked for beside predictions
 
 
 class Reader(Protocol):
@@ -86,8 +87,8 @@ class Outcomes:
 
     full: np.ndarray  # (N,) places among the classes, in the type of `places`
     ablated: np.ndarray  # (N, G)
-    full_loss: np.ndarray  # (N,) negative log-probabilities of the row's class, in nats
-    ablated_loss: np.ndarray  # (N, G)
+    full_loss: np.ndarray  # (N,) negative log-probabilities of the row's class, in nats; NaN unless
+    ablated_loss: np.ndarray  # (N, G) they are asked for
     certified_share: float | None = None  # kNN: pairs settled without looking beyond candidates
 
     @classmethod

@@ -101,9 +101,10 @@ class Linear(Named):
         # of factors(Z) (N, D) and its weights, a group g takes off Z @ lost(g), (D, K). Everything
         # is read as without a group of nothing, so what changes nothing differs by exactly 0.
         n_rows, (n_dimensions, n_classes) = len(features), self.weights.shape
-        temperature = self._temperature()
         predicted = places((n_rows, 1 + len(groups)), n_classes)
-        loss = np.empty(predicted.shape)
+        loss, temperature = np.broadcast_to(np.nan, predicted.shape), 1.0
+        if self.run.losses:
+            loss, temperature = np.empty(predicted.shape), self._temperature()
         singles = len(groups) > 0 and all(len(group) == 1 for group in groups)
         alone = np.concatenate(groups) if singles else None
         groups = [np.array([], dtype=np.int64), *groups]
@@ -122,14 +123,16 @@ class Linear(Named):
                 if alone is not None:
                     u = np.column_stack([np.zeros(len(columns)), factors(columns)[:, alone]])
                     predicted[rows] = leave_out_predictions(logits, u, taken)
-                    given = logits / temperature, u, taken / temperature
-                    loss[rows] = leave_out_losses(*given, truth[rows])
+                    if self.run.losses:
+                        given = logits / temperature, u, taken / temperature
+                        loss[rows] = leave_out_losses(*given, truth[rows])
                     continue
                 less = columns @ taken.reshape(n_dimensions, -1)
                 less = less.reshape(len(columns), n_classes, -1).transpose(1, 0, 2)
                 without = logits.T[:, :, None] - less
                 predicted[rows, part] = first_largest(without, tied_within(logits)[:, None])
-                loss[rows, part] = log_losses(without / temperature, truth[rows])
+                if self.run.losses:
+                    loss[rows, part] = log_losses(without / temperature, truth[rows])
         return Outcomes(predicted[:, 0], predicted[:, 1:], loss[:, 0], loss[:, 1:])
 
     def _temperature(self) -> float:

@@ -172,7 +172,6 @@ class Ridge(Linear):
     @cached_property
     def _calibrated(self) -> float:
         """Temperature of the softmax of least log-loss on leave-one-out scores of train."""
-        import torch
         from scipy.optimize import minimize_scalar
 
         features, codes = self._train
@@ -184,12 +183,15 @@ class Ridge(Linear):
         residual = targets - columns @ self.weights - self.intercept
         held_out = targets - residual / np.maximum(1 - leverage, 1e-6)[:, None]
         own = float(held_out[np.arange(len(codes)), codes].mean())
-        parts = torch.from_numpy(held_out).split(max(1, CACHED // held_out.shape[1]))
+        largest = float(held_out.max(axis=1).mean())
+        held_out -= held_out.max(axis=1, keepdims=True)
+        parts = list(blocks(len(codes), CACHED // held_out.shape[1]))
 
         def loss(log_temperature: float) -> float:
             inverse = float(np.exp(-log_temperature))
-            whole = sum(float(torch.logsumexp(part * inverse, 1).sum()) for part in parts)
-            return whole / len(codes) - own * inverse
+            sums = (np.exp(held_out[part] * inverse).sum(axis=1) for part in parts)
+            whole = sum(float(np.log(each).sum()) for each in sums)
+            return whole / len(codes) + (largest - own) * inverse
 
         found = minimize_scalar(loss, bounds=(np.log(1e-3), np.log(1e3)), method="bounded")
         return float(np.exp(found.x))
