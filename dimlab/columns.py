@@ -36,10 +36,7 @@ def values_of(column: Any) -> np.ndarray:
     name = column.name
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in "fiub":
         return whole_or_text(column.to_numpy())
-    gone = column.isna().to_numpy()
-    if gone.any():
-        row = int(np.flatnonzero(gone)[0])
-        raise Refusal(f"column {name!r} must be there for every row; got none in row {row}.")
+    refuse_gaps(column.isna().to_numpy(), f"column {name!r}")
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
     if column.dtype.kind in "fiub":
@@ -64,6 +61,12 @@ def values_of(column: Any) -> np.ndarray:
     integers = [int(each) for each in values]
     fits = all(abs(each) < 2**63 for each in integers)
     return np.array(integers) if fits else np.array([str(each) for each in integers])
+
+
+def refuse_gaps(gone: Any, what: str) -> None:
+    """Refuse values of which some are missing, given (N,) which are."""
+    if np.any(gone):
+        raise Refusal(f"{what} must be there for every row; got none in row {np.argmax(gone)}.")
 
 
 def _is_whole(value: Decimal | float) -> bool:
@@ -98,10 +101,7 @@ def numbers_of(column: Any) -> np.ndarray:
     """Return a (N,) column that the user calls continuous as floats; of dates, days since 1970."""
     import pandas as pd
 
-    gone = column.isna().to_numpy()
-    if gone.any():
-        row = int(np.flatnonzero(gone)[0])
-        raise Refusal(f"column {column.name!r} must be there for every row; got none in row {row}.")
+    refuse_gaps(column.isna().to_numpy(), f"column {column.name!r}")
     days = column
     if column.dtype.kind == "O":
         numbers = pd.to_numeric(column.astype(object), errors="coerce")

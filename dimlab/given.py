@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -68,8 +67,7 @@ def aligned(*splits: Representation) -> list[Representation]:
     return [
         each
         if each.labels is None
-        else replace(
-            each,
+        else each._trusted(
             labels=np.searchsorted(whole, spelled(np.array(each.meta["class_names"])))[each.labels],
             meta={**each.meta, "class_names": names},
         )

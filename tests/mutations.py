@@ -656,9 +656,9 @@ _of(
 _of(
     "io/tables.py", "io/test_labels.py",
     ("join", "if len(twice):", "if False:", "test_a_near_miss_shows_five_examples_and_the_flag"),
-    ("join", "if n_rows != n_samples:", "if n_rows < n_samples:", "test_order_is_meant_where_it_is_said_or_nothing_else_is_there"),
+    ("join", "n_rows != n_samples)", "n_rows < n_samples)", "test_order_is_meant_where_it_is_said_or_nothing_else_is_there"),
     ("_key", "if each in ours and each in theirs]", "if each in theirs]", "test_another_name_is_no_key_and_nothing_is_guessed"),
-    ("_examples", "names[:_EXAMPLES]", "names", "test_a_near_miss_shows_five_examples_and_the_flag"),
+    ("_examples", "names[:5]", "names", "test_a_near_miss_shows_five_examples_and_the_flag"),
 )
 _of(
     "io/folders.py", "io/test_folders.py",

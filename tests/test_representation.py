@@ -6,6 +6,9 @@ import pytest
 
 import dimlab.representation as representation_module
 from dimlab.basis import fit_basis
+from dimlab.given import aligned
+from dimlab.io.labels import with_labels
+from dimlab.io.tables import join_factors
 from dimlab.mask import DimensionMask
 from dimlab.representation import Representation
 
@@ -99,7 +102,7 @@ def test_a_representation_is_sliced_as_an_array_is_and_read_as_one(full):
         full[6:]
 
 
-def test_values_are_checked_once_where_they_enter(rng, monkeypatch):
+def test_values_are_checked_once_where_they_enter(rng, monkeypatch, tmp_path):
     scanned = []
     check = representation_module.refuse_non_finite
 
@@ -114,6 +117,11 @@ def test_values_are_checked_once_where_they_enter(rng, monkeypatch):
     mask = DimensionMask(np.array([0.0, 0.5, 1.0, 0.25]))
     made = [full.take([1, 0]), full[:9], full.select([2, 0]), full.masked(mask), full.per_view()]
     made.append(fit_basis(full, "pca").apply(full))
+    table = tmp_path / "table.csv"  # what it adds is checked, and nothing else
+    table.write_text("kind,size\n" + "a,1\nb,2\n" * 20)
+    made.append(join_factors(full, table, by_order=True, continuous=["size"], periods={"size": 3}))
+    made.append(with_labels(full, f"{table}:kind", "features", by_order=True))
+    made += aligned(made[-1], made[-1]._trusted(meta={"class_names": ["a", "c"]}))
     assert scanned == ["features", "views"]
     for each in made:  # and what they are made of would pass
         again = replace(each)

@@ -14,6 +14,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -138,6 +139,19 @@ def options_of(function: Callable[..., Any], leave_out: Iterable[str] = ()) -> I
         yield _option(each, kinds, *described(function, each.name))
 
 
+def field_options(kind: type, names: Iterable[str]) -> Iterator[Option]:
+    """Yield an option for some fields of a class, whose docstrings stand beneath them."""
+    statements: Any = ast.parse(inspect.getsource(kind)).body
+    for pair in pairwise(statements[0].body):
+        match pair:
+            case (
+                ast.AnnAssign(target=ast.Name(name), annotation=ast.Name(of)),
+                ast.Expr(ast.Constant(text)),
+            ) if name in names:
+                words = _first_sentence(" ".join(str(text).split()))
+                yield Option(name, _flag_of(name), _TYPES[of], words)
+
+
 def _kinds(annotation: Any) -> list[str]:
     """Return the types of a union as they are written; ``None`` is left out."""
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
@@ -151,13 +165,17 @@ def _item(kind: str) -> str | None:
     return found[1] if found else None
 
 
+def _flag_of(name: str) -> str:
+    return f"--{name.removeprefix('n_') if name not in LONG else name}".replace("_", "-")
+
+
 def _option(
     argument: inspect.Parameter, kinds: list[str], type_text: str, help_text: str
 ) -> Option:
     name, default = argument.name, argument.default
     if default is argument.empty:
         default = ...
-    flag = f"--{name.removeprefix('n_') if name not in LONG else name}".replace("_", "-")
+    flag = _flag_of(name)
     choices = re.findall(r'"([^"]+)"', (re.findall(r"\{(.*?)\}", type_text) or [""])[0])
     found = re.search(r">= (\d+)", help_text)
     least = int(found[1]) if found else None

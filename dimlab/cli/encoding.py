@@ -13,7 +13,7 @@ import numpy as np
 
 from dimlab.cli import showing
 from dimlab.cli.derive import INPUT, Option, TyperCommand, command_of, heading_of, numbers_in
-from dimlab.cli.inputs import Inputs, reading, said_on_stderr
+from dimlab.cli.inputs import Inputs
 from dimlab.cli.options import (
     DATA,
     FAIL_IF,
@@ -199,7 +199,7 @@ def _inspect(values: dict[str, Any]) -> None:
     from dimlab.io.inspecting import inspect_file
 
     _check_names(values)
-    with reading(), said_on_stderr(set()):
+    with Inputs().reading():
         found = inspect_file(values["source"], **_weights_in(values))
     if values["tensors"] and values["as_json"]:
         listed = found.to_frame().to_dict("records")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dimlab.cli.samples import check_drawn, halves, sampled, sampled_train
+from dimlab.cli.samples import halves, sampled, sampled_train
 from dimlab.io.files import Misnamed
 from dimlab.refusals import Refusal
 from dimlab.text import say
@@ -45,40 +45,16 @@ def reading() -> Iterator[None]:
 
 
 @contextmanager
-def said_on_stderr(said: set[str]) -> Iterator[None]:
-    """Say warnings as sentences on stderr, once each in a command."""
+def warnings_to(take: Callable[[str], None]) -> Iterator[None]:
+    """Give the warnings of a block as sentences, once it ends."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield
     for each in caught:
-        text = str(each.message)
-        if text not in said:
-            say(text if text.startswith("assumed: ") else f"note: {text}")
-        said.add(text)
+        take(str(each.message))
 
 
-@contextmanager
-def _flags_are_of_encode(path: Path, has_flags: bool) -> Iterator[None]:
-    """Add to a refusal or a warning with a flag that only ``dimlab encode`` has it."""
-    if has_flags:
-        yield
-        return
-    note = f"That flag is dimlab encode's: encode {path.name} with it first, and name the features."
-
-    def noted(sentence: str) -> str:
-        return f"{sentence} {note}" if "--" in sentence else sentence
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        try:
-            yield
-        except ValueError as error:
-            raise type(error)(noted(str(error))) from error
-    for each in caught:
-        warnings.warn(noted(str(each.message)), stacklevel=2)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Inputs:
     """What a command reads, as its options say."""
 
@@ -103,16 +79,39 @@ class Inputs:
     on: str | None = None  # key that a file of labels is joined by
     by_order: bool = False  # or its rows are in the order of the samples
     has_flags: bool = False  # whether the command has the flags for other tools' files
-    opened: dict[Path, Source] = field(default_factory=dict, compare=False, repr=False)
-    tables: dict[Path, tuple[Source, Any]] = field(default_factory=dict, compare=False, repr=False)
-    loaded: dict[tuple[str, str, str], ImageSet] = field(
-        default_factory=dict, compare=False, repr=False
-    )
-    encoders: dict[Path, LoadedEncoder] = field(default_factory=dict, compare=False, repr=False)
-    encoded: dict[tuple[str, str], ImageSet] = field(
-        default_factory=dict, compare=False, repr=False
-    )
-    said: set[str] = field(default_factory=set, compare=False, repr=False)
+    opened: dict[Path, Source] = field(default_factory=dict)
+    tables: dict[Path, tuple[Source, Any]] = field(default_factory=dict)
+    loaded: dict[tuple[str, str, str], ImageSet] = field(default_factory=dict)
+    encoders: dict[Path, LoadedEncoder] = field(default_factory=dict)
+    encoded: dict[tuple[str, str], ImageSet] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
+
+    # Sentences ------------------------------------------------------------------------------------
+
+    def say(self, text: str) -> None:
+        """Say a sentence on stderr, once in a command."""
+        if text not in self.said:
+            say(text if text.startswith(("assumed: ", "note: ")) else f"note: {text}")
+        self.said.add(text)
+
+    @contextmanager
+    def reading(self, file: str = "") -> Iterator[None]:
+        """Say what a reader warns of, and turn what it refuses into `Unreadable`."""
+
+        # a flag that only `dimlab encode` has is of no use to other commands
+        def noted(sentence: str) -> str:
+            if self.has_flags or not file or "--" not in sentence:
+                return sentence
+            return (
+                f"{sentence} That flag is dimlab encode's: encode {file} with it first, and name "
+                "the features."
+            )
+
+        with reading(), warnings_to(lambda text: self.say(noted(text))):
+            try:
+                yield
+            except ValueError as error:
+                raise type(error)(noted(str(error))) from error
 
     # Files ----------------------------------------------------------------------------------------
 
@@ -121,7 +120,7 @@ class Inputs:
         from dimlab.io.source import open_source
 
         if path not in self.opened:
-            with reading(), said_on_stderr(self.said), _flags_are_of_encode(path, self.has_flags):
+            with self.reading(path.name):
                 self.opened[path] = open_source(path, as_features=self.array is not None, **how)
         return self.opened[path]
 
@@ -168,7 +167,7 @@ class Inputs:
         if path not in self.encoders:
             source = self.source(path)
             known["image_size"] = self.image_size
-            with reading(), said_on_stderr(self.said), _flags_are_of_encode(path, self.has_flags):
+            with self.reading(path.name):
                 if source.value is None:
                     found = load_encoder(path, **known)
                 else:
@@ -181,9 +180,12 @@ class Inputs:
                     f"data must name what {path.name} shall encode, as only dimlab's own "
                     "checkpoints know it; got nothing. Pass --data."
                 )
-            note = normalisation_note(found, path, normalisation)
-            if note is not None and not self.quiet:
-                say(note)
+            if not self.quiet and normalisation is None and _lacks_normalisation(found):
+                self.say(
+                    f"{path.name} does not record how pixels were normalised; they go in as they "
+                    "are, from 0 to 1 (none). For weights trained on ImageNet's normalised pixels: "
+                    f"dimlab encode {path} --normalisation imagenet."
+                )
             self.encoders[path] = found
         return self.encoders[path]
 
@@ -196,27 +198,20 @@ class Inputs:
         flags = {"size": self.image_size, "resize": self.resize, "crop": self.crop}
         return Recipe.of("as asked", **flags, normalisation=normalisation)
 
-    @property
-    def reading(self) -> dict[str, Any]:
-        """What options say of how image files are found and read."""
-        names = ("depth", "image_column", "label_column", "workers", "skip_bad")
-        found = {name: getattr(self, name) for name in names}
-        return {name: each for name, each in found.items() if each not in (None, False)}
-
     def data_set(
         self, name: str, split: str, folder: Path | None, recorded: Mapping[str, Any] | None = None
     ) -> ImageSet:
-        """Load a split of a data set, once; a name or split that nobody knows is a misuse."""
+        """Load a split of a data set, once; a name that nobody knows is a misuse."""
         from dimlab import datasets
-        from dimlab.images import SPLITS
 
         key = name, split, str(folder or "")
         if key not in self.loaded:
-            datasets.check_name(name, self.reading)
-            if split not in SPLITS:
-                raise Refusal(f"split must be train, validation or test; got {split!r}.")
-            how = {**(recorded or {}), **self.reading}
-            with reading(), said_on_stderr(self.said):
+            options = ("depth", "image_column", "label_column", "workers", "skip_bad")
+            asked = {each: getattr(self, each) for each in options}
+            asked = {each: value for each, value in asked.items() if value not in (None, False)}
+            datasets.check_name(name, asked)
+            how = {**(recorded or {}), **asked}
+            with self.reading():
                 self.loaded[key] = datasets.load_images(name, split, data_dir=folder, **how)
         return self.loaded[key]
 
@@ -245,11 +240,8 @@ class Inputs:
                 )
         self.encoded[name, split] = images
         made, recipe = fitted(images, network, self.asked(normalisation))
-        if made is not images:
-            sentence = f"assumed: {recipe.in_words()}"
-            if sentence not in self.said and not self.quiet:
-                say(sentence)
-            self.said.add(sentence)
+        if made is not images and not self.quiet:
+            self.say(f"assumed: {recipe.in_words()}")
         return made
 
     def encode(
@@ -275,7 +267,7 @@ class Inputs:
                     f"{images.images.shape[1]}."
                 )
         text = f"encoding {images.split or images.name}"
-        with said_on_stderr(self.said), progress(text, quiet=self.quiet, unit="images") as advance:
+        with warnings_to(self.say), progress(text, quiet=self.quiet, unit="images") as advance:
             return encode(
                 network, images, n_views=views, seed=self.seed, device=self.device,
                 progress=advance, **more,
@@ -291,7 +283,7 @@ class Inputs:
         if source.kind == "features":
             if self.masked:
                 raise Refusal("masked must be left out for a file of features; got --masked.")
-            with reading(), said_on_stderr(self.said):
+            with self.reading():
                 return source.value.part(
                     split,
                     features=self.array,
@@ -316,7 +308,7 @@ class Inputs:
 
         remark = remark_on_shards(paths[0]) if len(paths) == 1 else None
         if remark is not None and self.is_own(paths[0]) is False:
-            say(f"note: {remark}")
+            self.say(remark)
         if self.data is None:
             return
         if all(self.source(each).kind in ("features", "moments") for each in paths):
@@ -340,8 +332,6 @@ class Inputs:
         # what another file says of all samples of `train`, `test` or the `whole`.
         from dimlab.given import aligned
 
-        check_drawn("max-queries", max_queries)  # before anything long
-        check_drawn("max-train", max_train)
         self.check_data([path])
         test = self.representation(path, "test", views=views)
         train = self._train_of(path, test)
@@ -369,29 +359,21 @@ class Inputs:
         train, test = self.in_basis(train, [train, test])
         return train, test
 
-    def _train_of(self, path: Path, test: Representation) -> Representation | None:
+    def _train_of(self, path: Path, test: Representation | None = None) -> Any:
         """Train features: named, of a checkpoint, in the file itself; None if a half would do."""
         source = self.source(path)
-        if source.kind != "features" or self.train is not None:
-            return self._basis_train(path)
-        if test.meta.get("split") != "test":
-            return None
-        if "train" not in source.value.splits:
-            raise Refusal(
-                "train must name the train features, as these are test; got nothing. Pass --train "
-                f"train{path.suffix}."
-            )
-        return self.representation(path, "train")
-
-    def _basis_train(self, path: Path) -> Representation:
-        """Train features for a basis: named, or of a checkpoint."""
-        if self.source(path).kind != "features":
+        if source.kind != "features":
             return self.representation(path, "train")
-        if self.train is None:
-            raise Refusal(
-                f"train must name the train features; got nothing. Pass --train train{path.suffix}."
-            )
-        return self.representation(self.train, "train")
+        if self.train is not None:
+            return self.representation(self.train, "train")
+        if test is not None and test.meta.get("split") != "test":
+            return None
+        if "train" in source.value.splits:
+            return self.representation(path, "train")
+        raise Refusal(
+            f"train must name the train features, as {path.name} holds none; got nothing. Pass "
+            f"--train train{path.suffix}."
+        )
 
     def in_basis(
         self, train: Representation, representations: list[Representation]
@@ -444,7 +426,7 @@ class Inputs:
                 parts = [mine.representation(each, split, views=views) for each in paths]
                 parts = [each.per_view() for each in parts] if stacked else parts
                 if self.basis is not None:
-                    parts = mine.in_basis(mine._basis_train(paths[0]), parts)
+                    parts = mine.in_basis(mine._train_of(paths[0]), parts)
                 alone = len(parts) == 1 and world.size == 1
                 measured = parts[0] if alone else mine._moments(parts, pairs, world)
             if save_moments is not None and world.rank == 0:
@@ -487,19 +469,12 @@ class Inputs:
         return replace(total, meta=meta).over_ranks()
 
 
-def normalisation_note(loaded: LoadedEncoder, path: Path, chosen: str | None) -> str | None:
-    """Say that nobody said how an encoder's pixels are normalised, where nobody did."""
+def _lacks_normalisation(loaded: LoadedEncoder) -> bool:
+    """Whether an encoder takes colour images and nothing records how they were normalised."""
     from dimlab._encode import recipe_of
 
     recorded = loaded.inspection.facts.get("normalisation") or recipe_of(loaded).normalisation
-    known = chosen is not None or recorded is not None
-    if known or _channels(loaded) != 3:
-        return None
-    return (
-        f"note: {path.name} does not record how pixels were normalised; they go in as they are, "
-        "from 0 to 1 (none). For weights trained on ImageNet's normalised pixels: dimlab encode "
-        f"{path} --normalisation imagenet."
-    )
+    return recorded is None and _channels(loaded) == 3
 
 
 def _channels(loaded: LoadedEncoder) -> int | None:

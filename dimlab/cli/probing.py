@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from dimlab.cli import showing
 from dimlab.cli.derive import Option, TyperCommand, command_of
 from dimlab.cli.factors import asked_in
 from dimlab.cli.gates import check_keys
-from dimlab.cli.inputs import Inputs
+from dimlab.cli.inputs import Inputs, warnings_to
 from dimlab.cli.options import (
     DATA,
     DEVICE,
@@ -86,14 +85,9 @@ class Call:
             yield advance
 
 
-@contextmanager
-def cautions(command: str) -> Iterator[None]:
+def cautions(command: str) -> AbstractContextManager[None]:
     """Show the warnings of a block as sentences on stderr."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield
-    for each in caught:
-        say(f"dimlab {command}: caution: {each.message}")
+    return warnings_to(lambda text: say(f"dimlab {command}: caution: {text}"))
 
 
 def inputs_of(values: Mapping[str, Any]) -> Inputs:

@@ -15,15 +15,8 @@ if TYPE_CHECKING:
     from dimlab.representation import Representation
 
 
-def check_drawn(name: str, count: int | None) -> None:
-    """Refuse to draw nothing."""
-    if count is not None and count < 1:
-        raise Refusal(f"{name} must be >= 1; got {count}.")
-
-
 def sampled(test: Representation, max_queries: int | None, *, seed: int) -> Representation:
     """Draw at most so many test samples, in the order of test."""
-    check_drawn("max-queries", max_queries)
     if max_queries is None or max_queries >= len(test):
         return test
     note = f"{max_queries} of {len(test)} test samples, drawn with seed {seed}"
@@ -36,7 +29,6 @@ def sampled_train(
     train: Representation, test: Representation, max_train: int | None, *, seed: int
 ) -> tuple[Representation, Representation]:
     """Draw at most so many train samples, of every class its share; test carries the note."""
-    check_drawn("max-train", max_train)
     if max_train is None or max_train >= len(train):
         return train, test
     n_classes = 0 if train.labels is None else len(np.unique(train.labels))

@@ -8,40 +8,26 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of
+from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of, field_options
 from dimlab.cli.inputs import Inputs, reading
 from dimlab.cli.options import DEVICE, IMAGES, INPUTS, JSON, OUT, QUIET, SEED
 from dimlab.cli.presenting import say_next
 from dimlab.refusals import Refusal
 from dimlab.terminal import console, print_summary, progress, training_progress
+from dimlab.training.config import TrainConfig
 
-if TYPE_CHECKING:
-    from dimlab.training.config import TrainConfig
-
-FIELDS = (  # of TrainConfig; what is not given is the preset's
-    Option("encoder", "--encoder", str, "Encoder: convnet, resnet18, resnet34 or resnet50."),
-    Option("stem", "--stem", str, "First layers of a ResNet: cifar or imagenet."),
-    Option("method", "--method", str, "metamask, simclr+barlow-twins, simclr or barlow-twins."),
-    Option("hypergradient", "--hypergradient", str, "How the mask's gradient is taken: exact, "
-           "lookahead, finite_difference, first_order, joint or none."),
-    Option("meta_every", "--meta-every", int, "Steps from one move of the mask to the next."),
-    Option("steps", "--steps", int, "Training steps, at most so many of all epochs."),
-    Option("batch_size", "--batch-size", int, "Images of a step."),
-    Option("learning_rate", "--learning-rate", float, "Peak learning rate of the network."),
-    Option("mask_learning_rate", "--mask-learning-rate", float, "Peak learning rate of the mask."),
-    Option("precision", "--precision", str, "float32, bfloat16 or float64."),
-    Option("validate_every", "--validate-every", int, "Epochs between kNN evaluations of the "
-           "validation split."),
-    Option("seed", "--seed", int, "Seed of all randomness; the preset's by default."),
-)  # fmt: skip
+FIELDS = (  # of TrainConfig with an option of their own; what is not given is the preset's
+    *("method", "encoder", "stem", "steps", "batch_size", "learning_rate", "hypergradient"),
+    *("meta_every", "mask_learning_rate", "precision", "validate_every", "seed"),
+)
 _OPTIONS = (
     replace(INPUTS["data"], help="Data set to train on; digits by default, or that of a resumed "
             "run."),
     INPUTS["data_dir"],
     *(INPUTS[each] for each in IMAGES),
-    *FIELDS,
+    *field_options(TrainConfig, FIELDS),
     Option("fields", "--set", list[str], "Any other field of TrainConfig, as name=value; "
            "repeatable.", metavar="FIELD=VALUE"),
     Option("config", "--config", Path, "TOML file of TrainConfig fields; options of the command "
@@ -75,7 +61,7 @@ def _train(values: dict[str, Any]) -> None:
     from dimlab.training.loop import train as train_run
     from dimlab.training.run import fit_for
 
-    chosen = {each.name: values[each.name] for each in FIELDS} | _fields(values["fields"] or [])
+    chosen = {name: values[name] for name in FIELDS} | _fields(values["fields"] or [])
     chosen = {name: value for name, value in chosen.items() if value is not None}
     known, data_dir, quiet = values["data"] or "digits", values["data_dir"], values["quiet"]
     usual = "small" if known.partition("+")[0] == "digits" else "medium"  # whatever is planted
@@ -160,16 +146,10 @@ def _demo(values: dict[str, Any]) -> None:
 
 
 def _preset(name: str) -> TrainConfig:
-    from dimlab.training.config import TrainConfig
-
-    presets = {
-        "small": TrainConfig.small,
-        "medium": TrainConfig.medium,
-        "official": TrainConfig.official,
-    }
+    presets = ("small", "medium", "official")
     if name not in presets:
         raise Refusal(f"preset must be one of {', '.join(presets)}; got {name!r}.")
-    return presets[name]()
+    return getattr(TrainConfig, name)()
 
 
 def _changed(start: TrainConfig, values: dict[str, Any]) -> TrainConfig:
@@ -178,8 +158,6 @@ def _changed(start: TrainConfig, values: dict[str, Any]) -> TrainConfig:
 
 def _fields(pairs: list[str]) -> dict[str, Any]:
     """Read name=value pairs; the value's type is that of the configuration's field."""
-    from dimlab.training.config import TrainConfig
-
     kinds = {"int": int, "float": float, "str": str}
     values: dict[str, Any] = {}
     for pair in pairs:

@@ -207,8 +207,8 @@ def together(path: Path, parts: Sequence[tuple[str, Arrays]]) -> Arrays:
     return whole
 
 
-def read_rows(path: Path, file: BinaryIO | None = None) -> Any:
-    """Read a table with at least one row as a DataFrame; of parquet with the index of pandas."""
+def read_rows(path: Path, file: BinaryIO) -> Any:
+    """Read an open table of at least one row as a DataFrame; of parquet with pandas' index."""
     frame = read_table(path, file, index=True)
     if len(frame) == 0:
         raise Refusal(f"{path.name} must have at least one row; got none.")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from dimlab.checks import labels_of
+from dimlab.columns import refuse_gaps
 from dimlab.io.arrays import (
     ENDINGS,
     TABLES,
@@ -67,7 +68,7 @@ def with_labels(
         classes, class_names = class_ids(arrays[name][rows], [arrays[name]], name)
     meta = {key: value for key, value in found.meta.items() if key != "class_names"}
     meta |= {"class_names": class_names} if class_names is not None else {}
-    return replace(found, labels=classes, meta=meta)
+    return found._trusted(labels=labels_of(classes, len(found)), meta=meta)
 
 
 def read_labels(path: Path, file: BinaryIO | None = None) -> Arrays:
@@ -176,9 +177,7 @@ def class_ids(
 
 def _whole(values: np.ndarray, name: str) -> np.ndarray:
     """Class ids of whole floats."""
-    gone = np.flatnonzero(np.isnan(values))
-    if len(gone):
-        raise Refusal(f"labels must be there for every row; got none in row {gone[0]} of {name!r}.")
+    refuse_gaps(np.isnan(values), f"labels {name!r}")
     fits = np.isfinite(values).all() and bool((np.abs(values) < 2.0**63).all())
     whole = values.astype(np.int64) if fits else None
     if whole is None or not (whole == values).all():

@@ -10,13 +10,14 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from dimlab.columns import NUMBER, factor_of, numbers_of, values_of
+from dimlab.checks import factors_of, periods_of
+from dimlab.columns import NUMBER, factor_of, numbers_of, refuse_gaps, values_of
 from dimlab.io.files import DAMAGED, Misnamed, check_fits, json_of, naming, reason_of
 from dimlab.names import ROW, SPLIT, places_among, spelled, split_of, splits_of_rows
 from dimlab.refusals import Refusal
@@ -29,7 +30,6 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _HEAD = 1 << 26  # bytes of a row of names, at most
 _BLANK = "Unnamed: "  # as pandas calls what has no name
 _ZERO = re.compile(rb'(?:^|[,;\t"])\s*[-+]?0\d', re.MULTILINE)  # before another digit
-_EXAMPLES = 5
 _REMEDY = (
     "Pass on= (--on COLUMN) to name a key that both have, or by_order=True (--by-order) if the "
     "rows are in the order of the samples."
@@ -41,22 +41,20 @@ def ending_of(path: Path) -> str:
     return path.suffix.lower()
 
 
-def read_table(path: Path, file: BinaryIO | None = None, *, index: bool = False) -> Any:
-    """Read a table (open as ``file``) with a row of names on top as a DataFrame."""
+def read_table(path: Path, file: BinaryIO, *, index: bool = False) -> Any:
+    """Read an open table with a row of names on top as a DataFrame."""
     # Whole numbers with zeros before them are text. `index` makes a column of an index of pandas'
     # that has no name and is no count; `attrs["unread"]` says which columns are neither.
-    if file is None:
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} must be a table; got nothing there.")
-        with path.open("rb") as file:
-            return read_table(path, file, index=index)
+    import pandas as pd
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # columns of mixed types, rows of other lengths
             if ending_of(path) in (".parquet", ".arrow"):
                 frame = _read_arrow(path, file, index)
             elif ending_of(path) in (".jsonl", ".ndjson"):
-                frame = _read_json_lines(file)
+                file.seek(0)
+                frame = pd.read_json(file, lines=True, dtype=False)  # text stays text
             else:
                 frame = _read_text(path, file)
     except ImportError as error:
@@ -79,14 +77,6 @@ def read_table(path: Path, file: BinaryIO | None = None, *, index: bool = False)
     return frame
 
 
-def _read_json_lines(file: BinaryIO) -> Any:
-    """Read one JSON object a line; text stays text."""
-    import pandas as pd
-
-    file.seek(0)
-    return pd.read_json(file, lines=True, dtype=False)
-
-
 def _read_text(path: Path, file: BinaryIO) -> Any:
     """Read a table of text whose row of names shows what separates its columns."""
     import pandas as pd
@@ -101,23 +91,20 @@ def _read_text(path: Path, file: BinaryIO) -> Any:
     top = read(header=None, nrows=1, dtype=str, index_col=False)
     names = [str(each).strip() for each in top.iloc[0]]
     _check_names(path, names)
-    names = [name or f"{_BLANK}{place}" for place, name in enumerate(names)]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise Refusal(f"{path} must name its columns differently; got {twice!r} twice.")
-    plain |= {
-        "header": 0, "names": names, "na_values": ["", "nan", "NaN"], "index_col": False,
-    }  # fmt: skip
+    plain |= {"header": 0, "names": list(range(len(names))), "index_col": False}
+    plain["na_values"] = ["", "nan", "NaN"]
     frame = read(low_memory=False)
-    whole = [name for name in names if frame[name].dtype.kind in "iu"]
+    whole = [place for place in frame if frame[place].dtype.kind in "iu"]
     file.seek(0)
     if whole and _ZERO.search(file.read()):
         text = read(usecols=whole, dtype=str)
-        for name in whole:
-            if text[name].str.fullmatch(r"\s*[-+]?0\d+\s*").any():
-                frame[name] = text[name]
-    blank = [name for name in names if name.startswith(_BLANK) and frame[name].isna().all()]
-    return frame.drop(columns=blank)  # a separator at the end of each row
+        for place in whole:
+            if text[place].str.fullmatch(r"\s*[-+]?0\d+\s*").any():
+                frame[place] = text[place]
+    kept = [place for place in frame if names[place] or frame[place].notna().any()]
+    frame = frame[kept]  # without what follows a separator at the end of each row
+    frame.columns = [names[place] or f"{_BLANK}{place}" for place in kept]
+    return frame
 
 
 def _separator(path: Path, file: BinaryIO) -> str:
@@ -135,14 +122,12 @@ def _separator(path: Path, file: BinaryIO) -> str:
 def _check_names(path: Path, names: list[str]) -> None:
     """Refuse a first row of numbers; whole ones may count columns."""
     numbers = [name for name in names if NUMBER.fullmatch(name)]
-    whole = {int(name) for name in numbers if name.isascii() and name.isdigit()}
-    counted = len(whole) == len(numbers) and max(whole, default=0) - min(whole, default=0) < max(
-        1, len(whole)
-    )
-    if not numbers or len(numbers) * 2 < len(names) or counted:
+    whole = sorted({int(name) for name in numbers if name.isascii() and name.isdigit()})
+    if len(numbers) * 2 < len(names) or not numbers:
         return
-    if len(whole) == len(numbers) < len(names):  # numbered columns with gaps: whoever reads them
-        return
+    if len(whole) == len(numbers):  # numbered columns, perhaps with gaps, beside other columns
+        if len(numbers) < len(names) or whole[-1] - whole[0] < len(whole):
+            return
     raise Refusal(
         f"{path} must name its columns in its first line; got numbers there ({numbers[0]}). Write "
         "a line such as embedding_0,embedding_1,label on top."
@@ -156,11 +141,11 @@ def _read_arrow(path: Path, file: BinaryIO, index: bool) -> Any:
 
     try:
         if ending_of(path) == ".parquet":
-            found = parquet.read_metadata(file)
+            opened = parquet.ParquetFile(file)
+            found, schema = opened.metadata, opened.schema_arrow
             groups = [found.row_group(number) for number in range(found.num_row_groups)]
             unpacked = sum(max(group.total_byte_size, 0) for group in groups)
             check_fits(path, max(unpacked, 8 * found.num_rows * found.num_columns))
-            schema = parquet.read_schema(file)
         else:
             is_file = file.read(6) == b"ARROW1"
             file.seek(0)
@@ -169,7 +154,7 @@ def _read_arrow(path: Path, file: BinaryIO, index: bool) -> Any:
         unread = {each.name: str(each.type) for each in schema if not _is_plain(each.type)}
         columns = [name for name in schema.names if name not in unread]
         if ending_of(path) == ".parquet":
-            table = parquet.read_table(file, columns=columns if unread else None)
+            table = opened.read(columns=columns if unread else None)
         else:
             table = batches.read_all().select(columns)
             table.validate(full=True)  # offsets of a damaged file may point anywhere
@@ -222,13 +207,11 @@ def join(
     n_samples = len(representation)
     if on is not None and by_order:
         raise Refusal(f"on and by_order must not both be given; got {on!r} and by_order.")
-    if n_rows == 0:
-        raise Refusal(f"{name} must have a row for each of the {n_samples} samples; got none.")
+    if n_rows == 0 or (by_order and n_rows != n_samples):
+        raise Refusal(
+            f"{name} must have a row for each of the {n_samples} samples; got {n_rows} rows."
+        )
     if by_order:
-        if n_rows != n_samples:
-            raise Refusal(
-                f"{name} must have a row for each of the {n_samples} samples; got {n_rows} rows."
-            )
         return np.arange(n_samples)
     key = _key(representation, table, on, name)
     keys = _names_in(table[key], key, name)
@@ -277,24 +260,19 @@ def _key(
                 )
         return on
     both = [each for each in KEYS if each in ours and each in theirs]
-    if not both and ROW in theirs:
-        return ROW
-    if not both:
-        raise Refusal(
-            f"{name} must share a column {', '.join(KEYS)} with the samples, or count them in a "
-            f"column row, from 0; got {', '.join(map(repr, theirs))} there, and "
-            f"{', '.join(map(repr, ours)) or 'nothing'} with the samples. {_REMEDY}"
-        )
-    return both[0]
+    if both or ROW in theirs:
+        return [*both, ROW][0]
+    raise Refusal(
+        f"{name} must share a column {', '.join(KEYS)} with the samples, or count them in a column "
+        f"row, from 0; got {', '.join(map(repr, theirs))} there, and "
+        f"{', '.join(map(repr, ours)) or 'nothing'} with the samples. {_REMEDY}"
+    )
 
 
 def _names_in(values: np.ndarray, key: str, whose: str) -> np.ndarray:
     """Return (M,) names of rows as whole numbers or text; none may be missing."""
-    gone = np.flatnonzero(np.isnan(values) if values.dtype.kind == "f" else values == "")
-    if len(gone):
-        raise Refusal(
-            f"column {key!r} of {whose} must be there for every row; got none in row {gone[0]}."
-        )
+    gone = np.isnan(values) if values.dtype.kind == "f" else values == ""
+    refuse_gaps(gone, f"column {key!r} of {whose}")
     if values.dtype.kind != "f":
         return values
     fits = (np.abs(values) < 2.0**53).all() and (values == np.floor(values)).all()
@@ -303,7 +281,7 @@ def _names_in(values: np.ndarray, key: str, whose: str) -> np.ndarray:
 
 def _examples(names: np.ndarray) -> str:
     """Return the first five of some names."""
-    return ", ".join(repr(str(each)[:60]) for each in names[:_EXAMPLES])
+    return ", ".join(repr(str(each)[:60]) for each in names[:5])
 
 
 def join_factors(
@@ -375,7 +353,11 @@ def join_factors(
     >>> joined.factors["angle"].tolist(), joined.periods
     ([0.0, 90.0, 45.0], {'angle': 360.0})
     """
-    table = FactorTable.read(path, on=on, by_order=by_order)
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"factors must be a table; got {path}, which is not there.")
+    with path.open("rb") as file:
+        table = FactorTable.read(path, file, on=on, by_order=by_order)
     return table.join(representation, split=split, continuous=continuous, periods=periods)
 
 
@@ -391,16 +373,13 @@ class FactorTable:
     @classmethod
     def read(
         cls,
-        path: str | os.PathLike[str],
-        file: BinaryIO | None = None,
+        path: Path,
+        file: BinaryIO,
         *,
         on: str | None = None,
         by_order: bool = False,
     ) -> FactorTable:
-        """Read a table of factors (open as ``file``)."""
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"factors must be a table; got {path}, which is not there.")
+        """Read an open table of factors."""
         if ending_of(path) not in ENDINGS:
             raise Refusal(f"factors must be one of {', '.join(ENDINGS)}; got {path.name!r}.")
         return cls(path.name, read_table(path, file), on, by_order)
@@ -459,23 +438,18 @@ class FactorTable:
         keys = {each: _as_key(frame[each]) for each in frame.columns}
         taken = join(representation, keys, on=self.on, by_order=self.by_order, name=name)
         factors = {}
-        for each in self.columns:
-            if each in representation.factors and each in KEYS:
-                continue
-            if each in representation.factors:
-                raise Refusal(
-                    f"columns of {name} must be new; got {each!r}, which is a factor already. "
-                    "Rename it."
-                )
-            with naming(Path(name)):
+        with naming(Path(name)):
+            for each in self.columns:
+                if each in representation.factors and each in KEYS:
+                    continue
+                if each in representation.factors:
+                    raise Refusal(
+                        f"columns of {name} must be new; got {each!r}, which is a factor already. "
+                        "Rename it."
+                    )
                 column, numeric = frame[each].iloc[taken], each in continuous or each in periods
                 factors[each] = numbers_of(column) if numeric else _values(column)
-        with naming(Path(name)):
-            return replace(
-                representation,
-                factors={**representation.factors, **factors},
-                periods={**representation.periods, **periods},
-            )
+            return _with_factors(representation, factors, periods)
 
 
 def _as_key(column: Any) -> np.ndarray:
@@ -498,11 +472,17 @@ def as_continuous(
     factors = {
         name: numbers_of(pd.Series(representation.factors[name], name=name)) for name in names
     }
-    return replace(
-        representation,
-        factors={**representation.factors, **factors},
-        periods={**representation.periods, **(periods or {})},
-    )
+    return _with_factors(representation, factors, periods or {})
+
+
+def _with_factors(
+    representation: Representation, factors: dict[str, np.ndarray], periods: Mapping[str, float]
+) -> Representation:
+    """Add factors and their periods, which alone are checked."""
+    factors = {**representation.factors, **factors_of(factors, (len(representation),))}
+    known = [factors, representation.view_factors]
+    periods = periods_of({**representation.periods, **periods}, known)
+    return representation._trusted(factors=factors, periods=periods)
 
 
 def _values(column: Any) -> np.ndarray:
@@ -515,6 +495,6 @@ def _values(column: Any) -> np.ndarray:
         except ValueError:
             raise error from None
         raise Refusal(f"{error} Or call it continuous: --continuous {column.name}.") from error
-    if values.dtype.kind == "f" and np.isnan(values).any():
-        return numbers_of(column)  # which says where
+    if values.dtype.kind == "f":
+        refuse_gaps(np.isnan(values), f"column {column.name!r}")
     return factor_of(values, str(column.name))

@@ -64,13 +64,13 @@ class TrainConfig:
     redundancy_width: int = 256
     """P of the redundancy-reduction projector (three layers)."""
     steps: int = 1000
-    """Training steps, >= 0; 0 sets no limit, and `epochs` must. Where both are set, the run ends at
+    """Training steps, >= 0; 0 sets no limit: `epochs` must. Where both are set, the run ends at
     the first of the two."""
     epochs: int = 0
     """Epochs of the training images, >= 0; 0 sets no limit. An epoch has as many steps as there are
     whole batches (`n_steps`)."""
     batch_size: int = 256
-    """B, images a step, >= 2 and at most the number of training images."""
+    """Images of a step (B), >= 2 and at most the number of training images."""
     contrastive: str | Callable[..., Any] = "nt_xent_loss"
     """The contrastive loss: a name in ``dimlab.training.losses.__all__``, or any function
     ``loss(z_a, z_b) -> scalar`` of two batches of projections. One that takes ``temperature`` is

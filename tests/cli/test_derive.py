@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dimlab import cli
-from dimlab.cli.derive import described, numbers_in, options_of
+from dimlab.cli.derive import described, field_options, numbers_in, options_of
 from dimlab.cli.options import COMMON, FILE
 from dimlab.io.arrays import ENDINGS
 from dimlab.refusals import Refusal
@@ -104,7 +104,7 @@ def probe(
     quickly: bool = False,
     clusters: "str | np.ndarray | None" = None,
     weights: np.ndarray | None = None,
-    progress: "Callable | None" = None,  # noqa: F821 - as a string it is never looked up
+    progress: Callable | None = None,
 ):
     """Measure something.
 
@@ -142,6 +142,26 @@ def test_types_defaults_and_help_are_read():
     assert found["rates"].read("1,2.5") == [1, 2.5]
     assert found["order"].read("2, 0,1") == [2, 0, 1]
     assert described(probe, "clusters")[1].startswith("Rows that belong together")
+
+
+@dataclass
+class Settings:
+    """Settings."""
+
+    n_rows: int = 1
+    """How many ``rows``, >= 0; few
+    of them. More of it."""
+    hidden: str = "no"
+    """Has no option."""
+    rate: float = 0.5
+    """How fast."""
+
+
+def test_options_of_fields_say_what_stands_beneath_them():
+    rows, rate = field_options(Settings, ["rate", "n_rows"])
+    assert (rows.flag, rows.type, rows.default) == ("--rows", int, None)
+    assert rows.help == "How many rows, >= 0; few of them."
+    assert (rate.flag, rate.type, rate.help) == ("--rate", float, "How fast.")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,10 @@ from dimlab.representation import Representation
 
 
 def covers(representation, path):
-    return FactorTable.read(path).covers(representation, representation.meta.get("split", ""))
+    with path.open("rb") as file:
+        return FactorTable.read(path, file).covers(
+            representation, representation.meta.get("split", "")
+        )
 
 
 @pytest.fixture
@@ -91,7 +94,7 @@ def test_parquet_reads_as_csv_does(representation, tmp_path):
             "row,file\n0,1\n1,2\n2,3\n",
             r"^t\.csv must have .* 'file'; got none for 3 of them: 'b', 'a'",
         ),
-        ("row,x\n", r"^t\.csv must have a row for each of the 3 samples; got none\.$"),
+        ("row,x\n", r"^t\.csv must have a row for each of the 3 samples; got 0 rows\.$"),
         ("", r"must be a readable table; got: No columns to parse"),
         ('row,x\n0,"1\n1,2', r"must be a readable table"),
     ],

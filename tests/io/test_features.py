@@ -424,4 +424,7 @@ def test_the_command_line_reads_them(dimlab, tmp_path):
 def test_a_test_split_is_not_cut_in_halves(dimlab):
     Representation(FEATURES, labels=LABELS, meta={"split": "test"}).save("test.safetensors")
     code, _, err = dimlab("ablate", "test.safetensors")
-    assert (code, "train must name the train features, as these are test" in err) == (2, True)
+    assert (code, "train must name the train features, as test.safetensors holds none" in err) == (
+        2,
+        True,
+    )
