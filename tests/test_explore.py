@@ -1,6 +1,7 @@
 """The explorer: its numbers are those of the public functions, its widget shows them."""
 
-import re
+import base64
+import json
 import sys
 import threading
 import time
@@ -47,9 +48,7 @@ def cosines(queries, bank):
 
 def shown(view, name):
     """The accuracy that the widget shows, and how it says it was found."""
-    text = view.readout.value
-    value = re.search(f'class="dimlab-{name}" value="([^"]+)"', text)[1]
-    return float(value), re.search(f'class="dimlab-{name}-kind">([^<]+)<', text)[1]
+    return view.shown[name]["accuracy"], view.shown[name]["kind"]
 
 
 @pytest.fixture
@@ -246,7 +245,7 @@ def test_many_rows_are_judged_by_a_sample_that_the_seed_draws(rng, splits, monke
 def test_the_widget_shows_what_the_functions_say(opened, splits):
     train, test = splits
     view = opened(train, test)
-    view.slider.value = 5
+    view.n_removed = 5
     kept = np.ones(12, dtype=bool)
     kept[view.removed] = False
     importance = ablate(train, test, reader="ridge").importance
@@ -260,8 +259,11 @@ def test_the_widget_shows_what_the_functions_say(opened, splits):
     assert shown(view, "knn") == (expected, "exact")
     assert view.exact_accuracy == expected
     np.testing.assert_array_equal(view.mask.weights, kept)
-    for picture in (view.strip, view.classes, view.spectrum):
-        assert bytes(picture.value).startswith(b"\x89PNG")
+    assert view.shown["mask"] == kept.astype(int).tolist()
+    assert view.shown["dimensions"][:5] == np.argsort(-importance, kind="stable")[:5].tolist()
+    values = np.linalg.svd(test.select(kept).features.astype(float), compute_uv=False)
+    np.testing.assert_allclose(view.shown["spectrum"], values, rtol=1e-9)
+    assert repr(view) == "Exploration(7 of 12 kept)"
 
 
 def test_candidates_are_marked_until_the_exact_answer_comes(opened, splits, monkeypatch):
@@ -274,9 +276,9 @@ def test_candidates_are_marked_until_the_exact_answer_comes(opened, splits, monk
 
     monkeypatch.setattr(Explorer, "exact_knn", waiting)
     view = opened(*splits)
-    view.slider.value = 4
+    view.n_removed = 4
     assert shown(view, "knn") == (view.state.knn_accuracy, "candidates only")
-    assert "candidates only</i>, 260 of 260 test rows" in view.readout.value
+    assert view.shown["knn"]["rows"] == "260 of 260 test rows; the full search follows"
     go.set()
     assert view.wait(60)
     assert shown(view, "knn")[1] == "exact"
@@ -301,24 +303,24 @@ def test_a_change_cancels_the_search_and_two_never_run_at_once(opened, splits, m
     for n in range(1, 7):
         while len(most) < n:
             time.sleep(0.001)
-        view.slider.value = n
+        view.n_removed = n
         if n < 6:
             assert shown(view, "knn")[1] == "candidates only"
     assert view.wait(60)
     assert shown(view, "knn") == (0.125, "exact")
     assert max(most) == 1
     assert cancelled_ones == [True] * 6 + [False]
-    view.slider.value = 5
+    view.n_removed = 5
     assert shown(view, "knn")[1] == "candidates only"
 
 
 def test_an_exact_answer_is_kept_for_its_mask(opened, splits):
     view = opened(*splits)
-    view.slider.value = 3
+    view.n_removed = 3
     assert view.wait(60)
     known = shown(view, "knn")
-    view.slider.value = 4
-    view.slider.value = 3
+    view.n_removed = 4
+    view.n_removed = 3
     assert shown(view, "knn") == known == (known[0], "exact")
 
 
@@ -329,48 +331,45 @@ def test_what_goes_wrong_in_the_thread_is_shown(opened, splits, monkeypatch):
     monkeypatch.setattr(Explorer, "exact_knn", broken)
     view = opened(*splits)
     assert view.wait(60)
-    expected = "The exact kNN search failed: RuntimeError: no memory &lt;left&gt;"
-    assert expected in view.message.value
+    expected = "The exact kNN search failed: RuntimeError: no memory <left>"
+    assert expected in view.message
 
 
 def test_dimensions_are_removed_one_by_one(opened, splits):
     view = opened(*splits)
-    view.slider.value = 2
+    view.n_removed = 2
     by_slider = set(view.removed.tolist())
-    view.also_removed.value = "0-3, 11"
+    view.also_removed = "0-3, 11"
     assert set(view.removed.tolist()) == by_slider | {0, 1, 2, 3, 11}
-    view.kept_anyway.value = "1, 2"
+    view.kept_anyway = "1, 2"
     assert set(view.removed.tolist()) == (by_slider | {0, 3, 11}) - {1, 2}
-    view.also_removed.value = view.kept_anyway.value = ""
+    view.also_removed = view.kept_anyway = ""
 
-    first, last = view.buttons[0], view.buttons[11]
-    assert first.value
-    assert first.description == f"✕ {view._sorted[0]}"
-    first.value = False  # the slider had removed it
-    assert view.kept_anyway.value == str(view._sorted[0])
-    assert set(view.removed.tolist()) == by_slider - {int(view._sorted[0])}
-    last.value = True
-    assert view.also_removed.value == str(view._sorted[11])
-    assert view.dimension.value == view._sorted[11]
-    first.value, last.value = True, False
-    assert view.also_removed.value == view.kept_anyway.value == ""
+    first, last = int(view._sorted[0]), int(view._sorted[11])
+    view.toggle(first)  # the slider had removed it
+    assert view.kept_anyway == str(first)
+    assert set(view.removed.tolist()) == by_slider - {first}
+    view._handle_custom_msg({"toggle": last}, [])  # as a button sends it
+    assert view.also_removed == str(last)
+    assert view.dimension == last
+    view.toggle(first)
+    view.toggle(last)
+    assert view.also_removed == view.kept_anyway == ""
     assert set(view.removed.tolist()) == by_slider
 
 
 def test_the_last_dimension_stays(opened, splits):
     view = opened(*splits)
-    assert view.slider.max == 11
-    view.slider.value = 11
+    view.n_removed = 600
+    assert view.n_removed == 11
     before = view.removed.tolist()
     (left,) = set(range(12)) - set(before)
-    place = view._sorted.tolist().index(left)
-    view.buttons[place].value = True
-    assert "removed must leave at least one dimension; got all 12." in view.message.value
+    view.toggle(left)
+    assert "removed must leave at least one dimension; got all 12." in view.message
     assert view.removed.tolist() == before
-    assert view.also_removed.value == ""
-    assert view.buttons[place].value is False
-    view.slider.value = 10
-    assert view.message.value == ""
+    assert view.also_removed == ""
+    view.n_removed = 10
+    assert view.message == ""
 
 
 @pytest.mark.parametrize(
@@ -383,21 +382,12 @@ def test_the_last_dimension_stays(opened, splits):
 )
 def test_a_field_that_cannot_be_read_is_said_and_changes_nothing(opened, splits, text, sentence):
     view = opened(*splits, removed=[4])
-    view.also_removed.value = text
-    assert sentence.replace("'", "&#x27;") in view.message.value
+    view.also_removed = text
+    assert sentence in view.message
     assert view.removed.tolist() == [4]
-    view.buttons[0].value = not view.buttons[0].value
+    view.toggle(0)
+    assert sentence in view.message
     assert view.removed.tolist() == [4]
-
-
-def test_pages_of_an_order(opened, rng):
-    view = opened(world(rng, n_dimensions=40), world(rng, n_dimensions=40))
-    assert view.page.options == (("1 to 32", 0), ("33 to 40", 32))
-    view.page.value = 32
-    assert [button.description for button in view.buttons[:8]] == list(map(str, view._sorted[32:]))
-    assert [button.disabled for button in view.buttons] == [False] * 8 + [True] * 24
-    view.buttons[7].value = True
-    assert view.removed.tolist() == [view._sorted[39]]
 
 
 def test_orders(opened, rng):
@@ -411,32 +401,34 @@ def test_orders(opened, rng):
     )
     found = attribute(train, test, n_permutations=20, erased=None)
     view = opened(train, test, attribution=found, ablation=ablate(train, test, k=3))
-    assert view.order.options == ("importance (knn)", "redundancy", "nuisance", "mask weight")
-    view.slider.value = 1
-    view.order.value = "nuisance"
+    assert view.orders == ["importance (knn)", "redundancy", "nuisance", "mask weight"]
+    view.n_removed = 1
+    view.order = "nuisance"
     assert view.removed.tolist() == [4] == [int(found.nuisance_score.argmax())]
-    view.order.value = "mask weight"
+    view.order = "mask weight"
     assert view.removed.tolist() == [int(weights.argmax())]
-    view.direction.value = "smallest first"
+    view.largest_first = False
     assert view.removed.tolist() == [int(weights.argmin())]
-    assert "mask weight of each dimension, smallest first" in view.caption.value
+    assert view.shown["caption"] == "mask weight of each dimension, smallest first"
     view = opened(train, test, mask=DimensionMask(weights[::-1]))
-    view.order.value = "mask weight"
+    view.order = "mask weight"
     np.testing.assert_array_equal(view._sorted, np.argsort(-weights[::-1]))
 
 
 def test_dead_dimensions_are_the_most_redundant(opened, rng):
     train, test = awkward(rng), awkward(rng)
     view = opened(train, test)
-    view.order.value = "redundancy"
+    view.order = "redundancy"
     assert view._sorted[0] == 3
 
 
 def test_an_order_that_cannot_be_had_is_said(opened, rng):
     view = opened(world(rng, n=10), world(rng))
-    view.order.value = "redundancy"
-    assert "do not exceed the 12 dimensions that vary" in view.message.value
-    assert view.order.value == "importance (ridge)"
+    view.order = "redundancy"
+    assert "do not exceed the 12 dimensions that vary" in view.message
+    assert view.shown["caption"] == "importance (ridge) of each dimension, largest first"
+    with pytest.raises(ValueError, match=r"order must be one of \['importance \(ridge\)'"):
+        view.order = "size"
 
 
 def test_images_of_the_largest_activations(opened, splits):
@@ -444,23 +436,22 @@ def test_images_of_the_largest_activations(opened, splits):
     pixels = np.zeros((len(test), 1, 8, 8), dtype=np.uint8)
     images = ImageSet(pixels, test.labels, name="blank", class_names=["a<b", "b", "c", "d"])
     view = opened(train, test, images=images)
-    assert view.parts.titles == ("Dimensions", "Images", "Export")
-    view.dimension.value = 3
+    view.dimension = 3
     first = test.features[:, 3].argmax()
-    name = ["a&lt;b", "b", "c", "d"][test.labels[first]]
-    assert f"from the left: {name} ({test.features[first, 3]:.3g})," in view.tiles_text.value
-    assert bytes(view.tiles.value).startswith(b"\x89PNG")
-    assert opened(train, test).parts.titles == ("Dimensions", "Export")
+    name = ["a<b", "b", "c", "d"][test.labels[first]]
+    assert f"from the left: {name} ({test.features[first, 3]:.3g})," in view.tiles_text
+    png = base64.b64decode(view.tiles.removeprefix("data:image/png;base64,"))
+    assert png.startswith(b"\x89PNG")
+    assert opened(train, test).tiles == ""
 
 
 @pytest.mark.parametrize("n_dimensions", [1, 12, 60])
 def test_the_exported_code_reproduces_the_view(opened, rng, capsys, n_dimensions):
     train, test = (world(rng, n_dimensions=n_dimensions) for _ in range(2))
     view = opened(train, test, k=3, temperature=0.5, penalty=0.01)
-    view.slider.value = n_dimensions // 2
+    view.n_removed = n_dimensions // 2
     assert view.wait(60)
-    assert view.mask_text.value == str(view.explorer.kept.astype(int).tolist())
-    assert view.code_text.value == view.code
+    assert view.shown["code"] == view.code
     names = {"train": train, "test": test}
     exec(view.code, names)
     again = names["view"]
@@ -483,29 +474,35 @@ def test_the_exported_code_reproduces_the_view(opened, rng, capsys, n_dimensions
     assert max(map(len, view.code.splitlines())) <= 88
 
 
-def test_it_is_shown_by_its_box_and_closing_ends_its_thread(splits):
+def test_it_is_shown_as_a_widget_and_closing_ends_its_thread(splits):
     view = explore(*splits)
-    assert "application/vnd.jupyter.widget-view+json" in view._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in view._repr_mimebundle_()[0]
     view.close()  # while the search waits for idleness
     assert not [t for t in threading.enumerate() if t.name == "dimlab-explore"]
-    assert view.box.comm is None
+    assert view.comm is None
     view.close()
 
 
-def test_many_classes_are_drawn_by_their_largest_changes(opened, rng):
-    train, test = (world(rng, n=400, n_classes=40, strength=2.0) for _ in range(2))
-    full = Explorer(train, test)
-    view = opened(train, test)
-    view.slider.value = 6
-    from dimlab._explore.drawing import draw_classes
-
-    change = np.abs(view.state.ridge_per_class - full.state().ridge_per_class)
-    (ax,) = draw_classes(view.state, full.state(), full.classes).axes
-    drawn = [int(label.get_text().split("\n")[0]) for label in ax.get_xticklabels()]
+def test_many_classes_are_shown_by_their_largest_changes(opened, rng):
+    view = opened(*(world(rng, n=400, n_classes=40, strength=2.0) for _ in range(2)))
+    view.n_removed = 6
+    change = view.state.ridge_per_class - view.full.ridge_per_class
+    listed = view.shown["classes"]
+    drawn = [int(each["name"]) for each in listed]
     assert len(drawn) == 16
-    assert change[drawn].min() >= np.delete(change, drawn).max()
-    heights = [bar.get_height() for bar in ax.patches]
-    np.testing.assert_allclose(np.abs(heights), change[drawn])
+    assert view.shown["n_classes"] == 40
+    assert np.abs(change[drawn]).min() >= np.delete(np.abs(change), drawn).max()
+    np.testing.assert_array_equal([each["change"] for each in listed], change[drawn])
+
+
+def test_what_is_unknown_is_null_in_json(opened, rng):
+    train, test = world(rng), world(rng)
+    zeros = Representation(np.zeros_like(test.features), labels=test.labels)
+    view = opened(train, zeros, mask=np.r_[np.nan, np.arange(11.0)])
+    view.order = "mask weight"
+    assert view.shown["rank"] == [None, None]
+    assert view.shown["scores"][-1] is None
+    json.dumps(view.shown, allow_nan=False)
 
 
 def test_spans():
@@ -518,9 +515,10 @@ def test_spans():
 # What is refused
 
 
-def test_missing_ipywidgets(splits, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipywidgets", None)
-    with pytest.raises(ImportError, match=r'no such package\. Run pip install "dimlab\[noteb'):
+def test_missing_anywidget(splits, monkeypatch):
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    monkeypatch.delitem(sys.modules, "dimlab._explore.widget", raising=False)
+    with pytest.raises(ImportError, match=r'not installed\. Run pip install "dimlab\[notebooks\]'):
         explore(*splits)
 
 

@@ -19,21 +19,36 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from dimlab import Representation
+import dimlab
+from dimlab import Representation, explore
 from tests.reading import fit_knn, fit_ridge
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 CELLS = [
     """\
 import numpy as np
-from dimlab import ImageSet, Representation
-from dimlab._explore import explore
+from dimlab import ImageSet, Representation, explore
 
 train, test = (Representation.load(f"{name}.safetensors") for name in ("train", "test"))
 pixels = np.round(255 * test.features).astype(np.uint8).reshape(-1, 1, 8, 8)
 images = ImageSet(pixels, test.labels, name="digits")""",
     "view = explore(train, test, images=images)\nview",
 ]
+VIEW = Path(dimlab.__file__).parent / "_explore" / "view.js"
+STUB = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<div id="el"></div><script type="module">
+const state = {state}, sent = [];
+Object.assign(window, {{ state, sent }});
+const model = {{
+  get: (name) => state[name], set: (name, value) => {{ state[name] = value; }}, save_changes() {{}},
+  send: (message) => sent.push(message), on() {{}}, off() {{}},
+}};
+const url = URL.createObjectURL(new Blob([{source}], {{ type: "text/javascript" }}));
+(await import(url)).default.render({{ model, el: document.getElementById("el") }});
+</script>"""
+SMALL = """() => [...document.querySelectorAll("#el *")].filter(
+  (each) => each.getClientRects().length && each.textContent.trim()
+    && parseFloat(getComputedStyle(each).fontSize) < 12).map((each) => each.outerHTML)"""
 QUIET = {  # no question about news, no look for updates
     "@jupyterlab/apputils-extension:notification": {
         "fetchNews": "false",
@@ -124,7 +139,7 @@ def wait_for(url, server, folder, seconds=90):
 
 
 @contextmanager
-def browser_page(folder):
+def browser_page(folder, width=1280):
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     drawn = random.getstate()  # playwright names its messages by it
     with sync_api.sync_playwright() as playwright:
@@ -133,7 +148,7 @@ def browser_page(folder):
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         try:
-            page = browser.new_page(viewport={"width": 1280, "height": 1250})
+            page = browser.new_page(viewport={"width": width, "height": 1250})
             page.set_default_timeout(60_000)
             try:
                 yield page
@@ -162,15 +177,9 @@ def accuracy(page, name):
     return float(page.locator(f".dimlab-{name}").get_attribute("value"))
 
 
-def tab(page, name):
-    page.get_by_role("tab", name=name).click()
-
-
 def exported_mask(page):
-    tab(page, "Export")
-    kept = np.array(json.loads(page.get_by_label("mask", exact=True).input_value()), dtype=bool)
-    tab(page, "Dimensions")
-    return kept
+    text = page.get_by_label("mask", exact=True).input_value()  # of a part that is folded away
+    return np.array(json.loads(text), dtype=bool)
 
 
 def knn_and_ridge(train, test, kept):
@@ -179,10 +188,44 @@ def knn_and_ridge(train, test, kept):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@pytest.mark.parametrize("width", [375, 1000])
+def test_the_view_needs_no_jupyter_and_no_network(tmp_path, width):
+    """The module is drawn from a plain object in the place of a notebook's model."""
+    pytest.importorskip("anywidget", reason="anywidget is not installed")
+    view = explore(*digits(), removed=[3])
+    view.n_removed = 20
+    assert view.wait(60)
+    state = {name: getattr(view, name) for name in view.trait_names(sync=True) if name[0] != "_"}
+    del state["layout"], state["tabbable"], state["tooltip"]
+    view.close()
+    (tmp_path / "view.html").write_text(
+        STUB.format(state=json.dumps(state), source=json.dumps(VIEW.read_text("utf-8"))), "utf-8"
+    )
+    with browser_page(tmp_path, width) as page:
+        said, asked = [], []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((tmp_path / "view.html").as_uri())
+        page.get_by_text(f"kept {view.explorer.kept.sum()} of 64").wait_for()
+        assert accuracy(page, "knn") == view.exact_accuracy
+        np.testing.assert_array_equal(exported_mask(page), view.explorer.kept)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.get_by_role("button").first.click()
+        assert page.evaluate("sent") == [{"toggle": int(view._sorted[0])}]
+        page.get_by_role("slider").press("ArrowRight")
+        assert page.evaluate("state.n_removed") == 21
+        small = page.evaluate(SMALL)
+        assert not small, small
+    assert not said, said
+    assert [url for url in asked if not url.startswith(("file:", "blob:", "data:"))] == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_a_person_moves_the_slider_and_gets_the_exact_answer(tmp_path):
     pytest.importorskip("playwright", reason="playwright is not installed")
     pytest.importorskip("jupyterlab", reason="jupyterlab is not installed")
-    pytest.importorskip("ipywidgets", reason="ipywidgets is not installed")
+    pytest.importorskip("anywidget", reason="anywidget is not installed")
     train, test = digits()
     train.save(tmp_path / "train.safetensors")
     test.save(tmp_path / "test.safetensors")
@@ -194,7 +237,7 @@ def test_a_person_moves_the_slider_and_gets_the_exact_answer(tmp_path):
             train, test, everything
         )
 
-        handle = page.locator(".noUi-handle").first
+        handle = page.get_by_role("slider")
         handle.focus()
         for _ in range(20):
             handle.press("ArrowRight")
@@ -214,10 +257,10 @@ def test_a_person_moves_the_slider_and_gets_the_exact_answer(tmp_path):
         found = [accuracy(page, n) for n in ("knn", "ridge")]
         assert found == knn_and_ridge(train, test, kept)
 
-        tab(page, "Images")
+        page.locator("summary", has_text="Images").click()
         page.get_by_text("Largest activations, class and value from the left:").wait_for()
         page.screenshot(path=tmp_path / "images.png", full_page=True)
-        tab(page, "Export")
+        page.locator("summary", has_text="Export").click()
         page.screenshot(path=tmp_path / "export.png", full_page=True)
     keep = os.environ.get("DIMLAB_SCREENSHOTS")  # a folder to look at them afterwards
     for picture in tmp_path.glob("*.png"):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dimlab._explore.state import Explorer, MaskState
-from dimlab._explore.widget import Exploration, Scores, load_ipywidgets
 from dimlab.given import RepresentationLike, as_representations
 from dimlab.images import ImageSet
 from dimlab.mask import DimensionMask
@@ -17,7 +17,10 @@ from dimlab.probes.attribute import Attribution
 from dimlab.probes.find_redundancy import Redundancy, find_redundancy
 from dimlab.refusals import Refusal
 
-__all__ = ["Exploration", "Explorer", "MaskState", "explore"]
+if TYPE_CHECKING:
+    from dimlab._explore.widget import Exploration, Scores
+
+__all__ = ["Explorer", "MaskState", "explore"]
 
 
 def explore(
@@ -70,7 +73,7 @@ def explore(
         If labels are missing, D differs, a result or the images are of another length, no dimension
         would be left, or a number is out of its range.
     ImportError
-        If ipywidgets is not installed.
+        If anywidget is not installed.
 
     Notes
     -----
@@ -96,7 +99,13 @@ def explore(
     1.0
     >>> view.close()
     """
-    load_ipywidgets()
+    try:
+        from dimlab._explore.widget import Exploration
+    except ImportError as error:
+        raise ImportError(
+            "explore needs the package anywidget, which is not installed. Run pip install "
+            '"dimlab[notebooks]".'
+        ) from error
     train, test = as_representations(train=train, test=test).values()
     explorer = Explorer(train, test, k=k, temperature=temperature, penalty=penalty, seed=seed)
     if images is not None and len(images) != len(test):

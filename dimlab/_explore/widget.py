@@ -1,32 +1,47 @@
-"""The notebook widget: controls, readouts, and the exact search in the background."""
+"""The notebook widget: its controls are traits, and what is shown follows from them."""
 
 from __future__ import annotations
 
-import html
-import importlib
-import json
+import base64
+import io
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from anywidget import AnyWidget
+from traitlets import Bool, Dict, Int, List, Unicode, validate
 
 from dimlab._explore.background import WhenIdle
-from dimlab._explore.drawing import as_png, draw_classes, draw_spectrum, strip_of, tiles_of
-from dimlab._explore.state import Explorer
-from dimlab._explore.words import code_of, pages_of, parse_spans, reading_of, spans_of
-from dimlab.figures.house import BLUE, ORANGE
+from dimlab._explore.state import Explorer, MaskState
+from dimlab._explore.words import code_of, parse_spans, spans_of
 from dimlab.images import ImageSet
 from dimlab.mask import DimensionMask
+from dimlab.refusals import Refusal
 
-_PAGE = 32  # dimensions shown as buttons
 _N_IMAGES = 8
+_TALL = 96  # pixels of a shown image
+_MOST_CLASSES = 16  # shown one by one
 
 Scores = Callable[[], tuple[np.ndarray, np.ndarray]]  # of each dimension, and what decides ties
 
 
-class Exploration:
+class Exploration(AnyWidget):
     """The notebook widget; build it with `explore`."""
+
+    _esm = Path(__file__).with_name("view.js")
+    orders = List(Unicode()).tag(sync=True)
+    order = Unicode().tag(sync=True)
+    largest_first = Bool(True).tag(sync=True)
+    n_removed = Int().tag(sync=True)  # the first of the order
+    also_removed = Unicode().tag(sync=True)  # whatever the order says, as 3, 17, 40-60
+    kept_anyway = Unicode().tag(sync=True)
+    dimension = Int().tag(sync=True)  # whose images are shown
+    message = Unicode().tag(sync=True)
+    shown = Dict().tag(sync=True)  # all that depends on the mask
+    tiles = Unicode().tag(sync=True)  # a PNG as a data URL
+    tiles_text = Unicode().tag(sync=True)
 
     def __init__(
         self,
@@ -39,16 +54,25 @@ class Exploration:
         self._orders, self._images = orders, images
         self._known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._exact: dict[bytes, float] = {}
-        self._lock, self._quiet = threading.RLock(), False
+        self._posting = threading.RLock()
         self._idle = WhenIdle(self._search, self._failed)
         self.full = explorer.state()
-        self._chosen = next(iter(orders))
-        self._sorted = self._order(self._chosen, True)
         explorer.remove(removed)
-        self._build(spans_of(explorer.removed))
-        self._show_page()
+        super().__init__(
+            orders=list(orders),
+            order=next(iter(orders)),
+            also_removed=spans_of(explorer.removed),
+        )
+        self._changed()
+        self.dimension = int(self._sorted[0])
         self._show_images()
-        self._apply()
+        mask = ["order", "largest_first", "n_removed", "also_removed", "kept_anyway"]
+        self.observe(self._changed, mask)
+        self.observe(self._show_images, "dimension")
+        self.on_msg(lambda _, content, __: self.toggle(content["toggle"]))
+
+    def __repr__(self) -> str:
+        return f"Exploration({self.explorer.kept.sum()} of {len(self.explorer.kept)} kept)"
 
     @property
     def removed(self) -> np.ndarray:
@@ -78,175 +102,54 @@ class Exploration:
         """Stop the search and take the widget off the page."""
         self._idle.cancel()
         self._idle.wait()
-        for widget in (*_widgets_of(self.box), self.dimension, self.tiles_text, self.tiles):
-            widget.close()
+        super().close()
 
-    def _repr_mimebundle_(self, **options: Any) -> Any:
-        return self.box._repr_mimebundle_(**options)
-
-    # What is on the page
-
-    def _build(self, removed: str) -> None:
-        w = load_ipywidgets()
-        n_dimensions = self.explorer.train.n_dimensions
-        wide, style = w.Layout(width="98%"), {"description_width": "initial"}
-        self.order = w.Dropdown(options=list(self._orders), description="sort by", style=style)
-        self.direction = w.ToggleButtons(
-            options=["largest first", "smallest first"], style={"button_width": "10em"}
-        )
-        self.slider = w.IntSlider(
-            *(0, 0, max(n_dimensions - 1, 1)),
-            description="dimensions removed",
-            style=style,
-            layout=wide,
-            disabled=n_dimensions == 1,
-        )
-        self.strip, self.classes, self.spectrum = (w.Image(format="png") for _ in range(3))
-        self.strip.layout = wide
-        self.readout, self.caption, self.message = w.HTML(), w.HTML(), w.HTML()
-        spans = {"continuous_update": False, "style": style, "layout": wide}
-        spans["placeholder"] = "dimensions and ranges, such as 3, 17, 40-60"
-        self.also_removed = w.Text(removed, description="also removed", **spans)
-        self.kept_anyway = w.Text("", description="kept anyway", **spans)
-        self.page = w.Dropdown(
-            options=pages_of(n_dimensions, _PAGE), description="places", style=style
-        )
-        self.buttons = [
-            w.ToggleButton(layout=w.Layout(width="auto")) for _ in range(min(_PAGE, n_dimensions))
-        ]
-        grid = w.GridBox(
-            self.buttons,
-            layout=w.Layout(grid_template_columns="repeat(8, 1fr)", grid_gap="2px", width="98%"),
-        )
-        self.dimension = w.BoundedIntText(
-            int(self._sorted[0]), min=0, max=n_dimensions - 1, description="dimension", style=style
-        )
-        self.tiles, self.tiles_text = w.Image(format="png"), w.HTML()
-        self.mask_text, self.code_text = (
-            w.Textarea(rows=rows, layout=wide, description=name, style=style)
-            for rows, name in ((3, "mask"), (16, "code"))
-        )
-        parts = {
-            "Dimensions": w.VBox([self.also_removed, self.kept_anyway, self.page, grid]),
-            "Images": w.VBox([self.dimension, self.tiles_text, self.tiles]),
-            "Export": w.VBox([self.mask_text, self.code_text]),
-        }
-        if self._images is None:
-            del parts["Images"]
-        self.parts = w.Tab(list(parts.values()), titles=list(parts))
-        self.box = w.VBox(
-            [
-                w.HBox([self.order, self.direction]),
-                *(self.slider, self.caption, self.strip, self.message, self.readout),
-                w.HBox([self.classes, self.spectrum], layout=w.Layout(flex_flow="row wrap")),
-                self.parts,
-            ]
-        )
-        for control in (self.order, self.direction, self.slider):
-            control.observe(self._changed, "value")
-        for control in (self.also_removed, self.kept_anyway):
-            control.observe(self._changed, "value")
-        for place, button in enumerate(self.buttons):
-            button.observe(lambda change, place=place: self._pressed(place, change.new), "value")
-        self.page.observe(lambda _: self._show_page(), "value")
-        self.dimension.observe(lambda _: self._show_images(), "value")
-
-    # What happens
-
-    def _changed(self, _: Any = None) -> bool:
-        """Read the controls and show their mask; whether it could be."""
-        if self._quiet:
-            return True
+    def toggle(self, dimension: int) -> None:
+        """Keep a removed dimension, or remove a kept one, whatever the order says."""
+        removes = bool(self.explorer.kept[dimension])
         try:
-            order = self._order(self.order.value, self.direction.index == 0)
-        except ValueError as error:  # the dimensions cannot be sorted by that
-            self._put(self.order, self._chosen)
-            self._say(str(error))
-            return False
+            also, anyway = (each - {dimension} for each in self._by_hand())
+            if removes != (dimension in self._sorted[: self.n_removed]):
+                (also if removes else anyway).add(dimension)
+            self.explorer.checked({*self._sorted[: self.n_removed].tolist(), *also} - anyway)
+        except ValueError as error:
+            self.message = str(error)
+            return
+        self.also_removed, self.kept_anyway = spans_of(also), spans_of(anyway)
+        self.dimension = dimension
+
+    @validate("n_removed", "dimension")
+    def _within(self, proposal: Any) -> int:
+        return min(max(proposal.value, 0), len(self.explorer.kept) - 1)
+
+    @validate("order")
+    def _one_of(self, proposal: Any) -> str:
+        if proposal.value not in self._orders:
+            raise Refusal(f"order must be one of {list(self._orders)}; got {proposal.value!r}.")
+        return proposal.value
+
+    def _changed(self, _: Any = None) -> None:
+        """Read the controls and show their mask, or say why it cannot be."""
         try:
-            removed = set(order[: self.slider.value].tolist())
-            removed |= parse_spans("also removed", self.also_removed.value)
-            removed -= parse_spans("kept anyway", self.kept_anyway.value)
+            order = self._in_order()
+            also, anyway = self._by_hand()
+            removed = {*order[: self.n_removed].tolist(), *also} - anyway
             self.explorer.checked(removed)
         except ValueError as error:
-            self._say(str(error))
-            return False
-        self._sorted, self._chosen = order, self.order.value
-        with self._lock:  # from here on the thread cannot post
+            self.message = str(error)
+            return
+        self._sorted, self._sorted_by = order, self.order
+        with self._posting:  # from here on the thread cannot post
             self._idle.cancel()
             self.explorer.remove(removed)
-        self._apply()
-        return True
-
-    def _pressed(self, place: int, removed: bool) -> None:
-        if self._quiet:
-            return
-        dimension = int(self._sorted[self._shown[place]])
-        texts = self.also_removed.value, self.kept_anyway.value
-        by_slider = dimension in self._sorted[: self.slider.value]
-        try:
-            also = parse_spans("also removed", texts[0]) - {dimension}
-            anyway = parse_spans("kept anyway", texts[1]) - {dimension}
-        except ValueError as error:
-            self._say(str(error))
-            self._show_page()
-            return
-        if removed != by_slider:
-            (also if removed else anyway).add(dimension)
-        self._put(self.also_removed, spans_of(also))
-        self._put(self.kept_anyway, spans_of(anyway))
-        if not self._changed():
-            self._put(self.also_removed, texts[0])
-            self._put(self.kept_anyway, texts[1])
-            self._show_page()
-        self.dimension.value = dimension
-
-    def _put(self, control: Any, value: Any) -> None:
-        """Set a control without acting on it."""
-        self._quiet = True
-        control.value = value
-        self._quiet = False
-
-    def _apply(self) -> None:
-        """Show the state of the current mask, and search exactly when idle."""
         self.state = self.explorer.state()
-        self._say("")
-        self._show_readout()
-        self._show_page()
-        scores = self._scores(self._chosen)[0][self._sorted]
-        self.strip.value = strip_of(scores, self.state.kept[self._sorted])
-        self.caption.value = (
-            f"{html.escape(self._chosen)} of each dimension, {self.direction.value}; "
-            f'<span style="color:{ORANGE}">orange: removed</span>, '
-            f'<span style="color:{BLUE}">blue: kept</span>'
-        )
-        self.classes.value = as_png(draw_classes(self.state, self.full, self.explorer.classes))
-        self.spectrum.value = as_png(draw_spectrum(self.state, self.full))
-        self.mask_text.value = json.dumps(self.state.kept.astype(int).tolist())
-        self.code_text.value = self.code
+        self.message = ""
+        self._show()
         self._idle.restart()
 
-    def _search(self, cancelled: Callable[[], bool]) -> None:
-        """Put the exact accuracy in place of the candidates', then choose better candidates."""
-        key = self.explorer.kept.tobytes()
-        if key not in self._exact:
-            accuracy = self.explorer.exact_knn(cancelled)
-            with self._lock:
-                if accuracy is None or cancelled():
-                    return
-                self._exact[key] = accuracy
-                self._show_readout()
-        chosen = self.explorer.choose_candidates(cancelled)
-        with self._lock:
-            if chosen is not None and not cancelled():
-                self.explorer.use_candidates(chosen)
-
-    def _failed(self, error: Exception) -> None:
-        self._say(f"The exact kNN search failed: {type(error).__name__}: {error}")
-
-    def _order(self, name: str, largest_first: bool) -> np.ndarray:
-        scores, ties = self._scores(name)
-        sign = -1 if largest_first else 1
+    def _in_order(self) -> np.ndarray:
+        scores, ties = self._scores(self.order)
+        sign = -1 if self.largest_first else 1
         return np.lexsort((sign * ties, sign * scores, np.isnan(scores)))
 
     def _scores(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -254,85 +157,96 @@ class Exploration:
             self._known[name] = self._orders[name]()
         return self._known[name]
 
-    # What is shown
+    def _by_hand(self) -> tuple[set[int], set[int]]:
+        also = parse_spans("also removed", self.also_removed)
+        return also, parse_spans("kept anyway", self.kept_anyway)
 
-    def _say(self, text: str) -> None:
-        shown = f'<div role="alert" style="color:{ORANGE}">{html.escape(text)}</div>'
-        self.message.value = shown if text else ""
+    def _search(self, cancelled: Callable[[], bool]) -> None:
+        """Put the exact accuracy in place of the candidates', then choose better candidates."""
+        key = self.explorer.kept.tobytes()
+        if key not in self._exact:
+            accuracy = self.explorer.exact_knn(cancelled)
+            with self._posting:
+                if accuracy is None or cancelled():
+                    return
+                self._exact[key] = accuracy
+                self._show()
+        chosen = self.explorer.choose_candidates(cancelled)
+        with self._posting:
+            if chosen is not None and not cancelled():
+                self.explorer.use_candidates(chosen)
 
-    def _show_readout(self) -> None:
-        state, full = self.state, self.full
-        exact = self.exact_accuracy
-        if exact is not None:
-            before = self._exact.get(full.kept.tobytes())
-            knn = exact, before, "exact", f"all {len(self.explorer.test):,} test rows"
+    def _failed(self, error: Exception) -> None:
+        self.message = f"The exact kNN search failed: {type(error).__name__}: {error}"
+
+    def _show(self) -> None:
+        state, full, n_test = self.state, self.full, len(self.explorer.test)
+        if self.exact_accuracy is None:
+            some = f"{state.n_knn_rows:,} of {n_test:,} test rows; the full search follows"
+            knn = _reading(state.knn_accuracy, full.knn_accuracy, "candidates only", some)
         else:
-            some = f"{state.n_knn_rows:,} of {len(self.explorer.test):,} test rows"
-            knn = (
-                state.knn_accuracy,
-                full.knn_accuracy,
-                "candidates only",
-                f"{some}; the full search follows",
-            )
-        ridge = state.ridge_accuracy, full.ridge_accuracy, "exact refit", "all test rows"
-        rank = f"{state.effective_rank:.1f} (all dimensions: {full.effective_rank:.1f})"
-        n_kept = int(state.kept.sum())
-        self.readout.value = (
-            '<div aria-live="polite" style="font-size:1.1em; line-height:1.6">'
-            f"{reading_of('ridge', *ridge)}<br>{reading_of('knn', *knn)}<br>"
-            f"<b>effective rank</b> {rank} · <b>kept</b> {n_kept} of {len(state.kept)}</div>"
-        )
+            before = self._exact.get(full.kept.tobytes())
+            knn = _reading(self.exact_accuracy, before, "exact", f"all {n_test:,} test rows")
+        first = "largest first" if self.largest_first else "smallest first"
+        self.shown = {
+            "caption": f"{self._sorted_by} of each dimension, {first}",
+            "dimensions": self._sorted.tolist(),
+            "scores": _listed(self._scores(self._sorted_by)[0][self._sorted]),
+            "mask": state.kept.astype(int).tolist(),
+            "ridge": _reading(
+                state.ridge_accuracy, full.ridge_accuracy, "exact refit", "all test rows"
+            ),
+            "knn": knn,
+            "rank": _listed(np.array([state.effective_rank, full.effective_rank])),
+            "classes": class_changes(state, full, self.explorer.classes),
+            "n_classes": int(np.isfinite(state.ridge_per_class).sum()),
+            "spectrum": state.singular_values.tolist(),
+            "spectrum_of_all": full.singular_values.tolist(),
+            "code": self.code,
+        }
 
-    def _show_page(self) -> None:
-        first = int(self.page.value)
-        self._shown = range(first, min(first + _PAGE, len(self._sorted)))
-        scores = self._scores(self._chosen)[0]
-        self._quiet = True
-        for place, button in enumerate(self.buttons):
-            with button.hold_sync():
-                there = place < len(self._shown)
-                button.disabled = not there
-                button.layout.visibility = "visible" if there else "hidden"
-                if there:
-                    dimension = int(self._sorted[self._shown[place]])
-                    removed = not self.explorer.kept[dimension]
-                    button.value = removed
-                    button.description = f"✕ {dimension}" if removed else str(dimension)
-                    button.button_style = "warning" if removed else ""
-                    button.tooltip = f"dimension {dimension}: {scores[dimension]:.4g}"
-        self._quiet = False
-
-    def _show_images(self) -> None:
+    def _show_images(self, _: Any = None) -> None:
         if self._images is None:
             return
-        values = self.explorer.test.features[:, self.dimension.value]
+        values = self.explorer.test.features[:, self.dimension]
         rows = np.argsort(-values, kind="stable")[:_N_IMAGES]
-        self.tiles.value = tiles_of(self._images.images[rows])
         known, names = self._images.labels, self._images.class_names
-        ids = [] if known is None else known[rows].tolist()
-        labels = [str(names[label] if names else label) for label in ids] or ["no label"] * len(
-            rows
-        )
-        listed = ", ".join(
-            f"{label} ({value:.3g})" for label, value in zip(labels, values[rows], strict=True)
-        )
-        self.tiles_text.value = html.escape(
-            f"Largest activations, class and value from the left: {listed}"
-        )
+        labels = ["no label" if known is None else str(known[row]) for row in rows]
+        if known is not None and names:
+            labels = [names[known[row]] for row in rows]
+        listed = [f"{name} ({value:.3g})" for name, value in zip(labels, values[rows], strict=True)]
+        self.tiles = tiles_of(self._images.images[rows])
+        self.tiles_text = "Largest activations, class and value from the left: " + ", ".join(listed)
 
 
-def load_ipywidgets() -> Any:
-    """Import ipywidgets, or say how to install it."""
-    try:
-        return importlib.import_module("ipywidgets")
-    except ImportError as error:
-        raise ImportError(
-            "explore must have ipywidgets installed; got no such package. Run pip install "
-            '"dimlab[notebooks]".'
-        ) from error
+def class_changes(state: MaskState, full: MaskState, classes: np.ndarray) -> list[dict[str, Any]]:
+    """List the classes in which the ridge's accuracy differs most from that of all dimensions."""
+    change = state.ridge_per_class - full.ridge_per_class
+    known = np.flatnonzero(~np.isnan(change))
+    largest = known[np.argsort(-np.abs(change[known]), kind="stable")[:_MOST_CLASSES]]
+    accuracy = state.ridge_per_class
+    return [
+        {"name": str(classes[c]), "accuracy": float(accuracy[c]), "change": float(change[c])}
+        for c in np.sort(largest)
+    ]
 
 
-def _widgets_of(widget: Any) -> Iterator[Any]:
-    for child in getattr(widget, "children", ()):
-        yield from _widgets_of(child)
-    yield widget
+def tiles_of(images: np.ndarray) -> str:
+    """Render images (n, C, H, W), uint8, side by side and enlarged, as the URL of a PNG."""
+    from PIL import Image
+
+    factor = max(1, _TALL // images.shape[2])
+    colour = images if images.shape[1] == 3 else np.repeat(images, 3, axis=1)
+    large = colour.repeat(factor, axis=2).repeat(factor, axis=3).transpose(0, 2, 3, 1)
+    framed = np.pad(large, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=204)
+    buffer = io.BytesIO()
+    Image.fromarray(np.concatenate(list(framed), axis=1)).save(buffer, format="png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _reading(accuracy: float, before: float | None, kind: str, rows: str) -> dict[str, Any]:
+    return {"accuracy": accuracy, "before": before, "kind": kind, "rows": rows}
+
+
+def _listed(values: np.ndarray) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]  # JSON has no NaN

@@ -35,25 +35,6 @@ def spans_of(dimensions: Iterable[int] | np.ndarray) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
-def pages_of(n_dimensions: int, size: int) -> list[tuple[str, int]]:
-    """Name the pages of an order, and say where each begins."""
-    starts = range(0, n_dimensions, size)
-    return [(f"{start + 1} to {min(start + size, n_dimensions)}", start) for start in starts]
-
-
-def reading_of(name: str, accuracy: float, before: float | None, kind: str, rows: str) -> str:
-    """Say an accuracy, how far it is from that of all dimensions, and how it was found, in HTML."""
-    change = ""
-    if before is not None:
-        sign = "−" if accuracy < before else "+"
-        change = f" ({sign}{abs(accuracy - before):.4f} from {before:.4f})"
-    title = {"ridge": "ridge accuracy", "knn": "kNN accuracy"}[name]
-    return (
-        f'<b>{title}</b> <data class="dimlab-{name}" value="{accuracy!r}">{accuracy:.4f}</data>'
-        f'{change} · <i class="dimlab-{name}-kind">{kind}</i>, {rows}'
-    )
-
-
 def code_of(explorer: Explorer) -> str:
     """Write Python that gives an explorer's numbers by the public functions, and its view again."""
     listed = ", ".join(map(str, explorer.removed.tolist()))
@@ -63,8 +44,7 @@ def code_of(explorer: Explorer) -> str:
     settings = f"k={explorer.k}, temperature={explorer.temperature}, penalty={explorer.penalty}"
     return f"""\
 # train and test are the two representations that the view was made of
-from dimlab import decompose, evaluate
-from dimlab._explore import explore
+from dimlab import decompose, evaluate, explore
 
 {removed}
 kept = [d for d in range(train.n_dimensions) if d not in set(removed)]

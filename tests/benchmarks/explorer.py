@@ -13,21 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from dimlab import Representation
-from dimlab._explore import Explorer, explore
+from dimlab import Representation, explore
+from dimlab._explore import Explorer
 
 N, D, N_CLASSES, N_STEPS = 10_000, 512, 10, 20
 CELLS = [
     """\
-from dimlab import Representation
-from dimlab._explore import explore
+from dimlab import Representation, explore
 train, test = (Representation.load(f"{name}.safetensors") for name in ("train", "test"))""",
     "view = explore(train, test)\nview",
 ]
-DRAWN = """before => {
-    const now = [...document.querySelectorAll('img.widget-image')].slice(0, 3);
-    return now.every((each, i) => each.complete && each.src !== before[i]);
-}"""
+SPECTRUM = "() => document.querySelector('.dimlab-explore .spectrum').innerHTML"
 
 
 def splits():
@@ -83,7 +79,7 @@ def steps(train, test):
     view.wait()
 
     def move(n):
-        view.slider.value = n
+        view.n_removed = n
 
     show("a step of 1, drawn", [timed(lambda n=n: move(n))[0] for n in range(1, N_STEPS + 1)])
     view.wait()
@@ -108,16 +104,15 @@ def browser(train, test):
         lab.write_notebook(folder, CELLS)
         with lab.jupyter_lab(folder) as (address, token), lab.browser_page(folder) as page:
             lab.run_notebook(page, address, token, CELLS)
-            handle = page.locator(".noUi-handle").first
+            handle = page.get_by_role("slider")
             for title, pause in (("one after the other", 0.0), ("while the search runs", 0.6)):
                 seconds = []
                 for _ in range(N_STEPS):
                     time.sleep(pause)
-                    images = page.locator("img.widget-image")
-                    before = images.evaluate_all("all => all.map(each => each.src)")
+                    before = page.evaluate(SPECTRUM)
                     started = time.perf_counter()
                     handle.press("ArrowRight")
-                    page.wait_for_function(DRAWN, arg=before)
+                    page.wait_for_function(f"before => ({SPECTRUM})() !== before", arg=before)
                     seconds.append(time.perf_counter() - started)
                 show(f"a step on screen, {title}", seconds)
                 lab.wait_for_exact(page)
