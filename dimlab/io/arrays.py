@@ -13,21 +13,20 @@ import numpy as np
 
 from dimlab.columns import check_numbers_in_text
 from dimlab.io.files import (
-    DAMAGED,
     as_arrays,
-    check_fits,
+    in_folder,
+    listed,
     mapped,
     open_tensors,
     read_npy,
     read_npz,
-    reason_of,
     safetensors_metadata,
 )
 from dimlab.io.gathering import columns_of, gathered
 from dimlab.io.harmless import read_objects
 from dimlab.io.tables import ENDINGS as TABLES
 from dimlab.io.tables import ending_of, read_table
-from dimlab.names import FEATURES, SPLIT_WORDS, split_of, splits_of_rows
+from dimlab.names import FEATURES, LABELS, SPLIT_WORDS, split_of, splits_of_rows
 from dimlab.refusals import Refusal
 
 TORCH = (".pt", ".pth", ".ckpt", ".bin", ".tar")
@@ -42,6 +41,8 @@ _SHARD = re.compile(
     r"^(.*?(?:[-_.]|rank|part|shard|chunk|gpu|worker|batch))\d+((?:[-_]of[-_](\d+))?)$",
     re.IGNORECASE,
 )
+_FEWEST = 8  # named vectors that are samples; fewer are rather columns
+_NO_SAMPLES = (*FEATURES, *LABELS, "weight", "bias", "running_mean", "running_var")
 _PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 
 
@@ -88,7 +89,7 @@ def files_of(path: Path) -> dict[Path, str]:
         if not found:
             raise FileNotFoundError(f"features must be files; got {path}, which none is called.")
         if len({ending_of(each) for each in found}) > 1:
-            raise Refusal(f"shards must be files of one kind; got {_listed(found)}.")
+            raise Refusal(f"shards must be files of one kind; got {listed(found)}.")
     else:
         found = [path]
     if ending_of(found[0]) not in ENDINGS:
@@ -107,12 +108,9 @@ def _of_folder(path: Path) -> dict[Path, str]:
         for file in sorted(folder.glob("data-*.arrow"), key=_by_number)
     }
     if not found:
-        there = [each.name for each in sorted(path.iterdir())]
-        kind = next((ending_of(Path(e)) for e in there if ending_of(Path(e)) in ENDINGS), ".npy")
         raise Refusal(
-            f"features must be a file, or a folder that save_to_disk of datasets wrote; got "
-            f"{path}, a folder of {_listed(there) or 'nothing'}. Name one of its files, or a "
-            f"pattern such as '{path}/*{kind}'."
+            "features must be a file, or a folder that save_to_disk of datasets wrote; got "
+            f"{in_folder(path)}"
         )
     return found
 
@@ -121,11 +119,6 @@ def _by_number(name: str | Path) -> list[Any]:
     """Sort 2 before 10."""
     parts = re.split(r"(\d+)", str(name))
     return [int(each) if place % 2 else each for place, each in enumerate(parts)]
-
-
-def _listed(names: Sequence[Any]) -> str:
-    said = ", ".join(str(getattr(each, "name", each)) for each in names[:3])
-    return said + (f", ... ({len(names)} in all)" if len(names) > 3 else "")
 
 
 def remark_on_shards(path: Path) -> str | None:
@@ -157,7 +150,29 @@ def read_arrays(path: Path) -> tuple[Arrays, list[mmap.mmap | bytes]]:
         with each.open("rb") as file:
             parts.append((split, read_file(each, file)))
             content.append(mapped(file))
-    return together(path, parts), content
+    found = _of_vectors([each.stem for each in files], [arrays for _, arrays in parts])
+    return found or together(path, parts), content
+
+
+def _of_vectors(names: Sequence[str], parts: Sequence[Arrays]) -> Arrays | None:
+    """Make one matrix of files that hold a vector each, and single values beside it perhaps."""
+    vectors = [[name for name, array in each.items() if array.ndim] for each in parts]
+    if len(parts) < _FEWEST or any(len(each) != 1 or each != vectors[0] for each in vectors):
+        return None
+    chosen = vectors[0][0]
+    if any(
+        each.keys() != parts[0].keys()
+        or each[chosen].dtype.kind != "f"
+        or each[chosen].shape != parts[0][chosen].shape
+        for each in parts
+    ):
+        return None
+    found = Arrays({name: np.stack([each[name] for each in parts]) for name in parts[0]})
+    if found[chosen].ndim != 2:
+        return None
+    found["file"] = np.array(names)
+    found.assumed = f"each of the {len(parts)} files is a sample, and its name a factor 'file'"
+    return found
 
 
 def read_file(path: Path, file: BinaryIO) -> Arrays:
@@ -174,10 +189,12 @@ def read_file(path: Path, file: BinaryIO) -> Arrays:
             return Arrays({"": found})
     if ending == ".safetensors":
         return Arrays(as_arrays(path, open_tensors(path)[0]))
-    if ending in HDF:
-        return _in_hdf(path, file)
     if ending in TABLES:
         return in_table(read_rows(path, file))
+    if ending in HDF:
+        from dimlab.io.hdf import read_hdf
+
+        return read_hdf(path, file)
     from dimlab.io.nested import arrays_in
     from dimlab.io.unpickle import read_torch
 
@@ -224,69 +241,6 @@ def in_table(frame: Any, *, apart: bool = False) -> Arrays:
     return Arrays({**found, **columns}, unusable, broken)
 
 
-def _in_hdf(path: Path, file: BinaryIO) -> Arrays:
-    """Read the datasets of an HDF5 file; of an AnnData file X, obsm and obs."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise Refusal(
-            f'{path.name} needs h5py to be read; got none. Run pip install "dimlab[h5]", or save a '
-            ".npz."
-        ) from error
-    found = Arrays({})
-    try:
-        with h5py.File(file, "r") as tree:
-            names: list[str] = []
-            tree.visit(names.append)  # which follows no links out of the file
-            datasets = {name: tree[name] for name in names if isinstance(tree[name], h5py.Dataset)}
-            if ending_of(path) == ".h5ad":
-                datasets = {n: each for n, each in datasets.items() if _is_of_samples(n)}
-            check_fits(path, sum(each.size * each.dtype.itemsize for each in datasets.values()))
-            for name, each in datasets.items():
-                dotted = name.replace("/", ".")
-                if each.external or each.is_virtual:
-                    found.unusable[dotted] = f"{dotted!r} must stand in the file; got a reference."
-                elif h5py.check_string_dtype(each.dtype):
-                    found[dotted] = np.asarray(each.asstr()[()], dtype=np.str_)
-                elif each.dtype.kind in "OV":
-                    found.unusable[dotted] = f"{dotted!r} must hold numbers or text."
-                else:
-                    found[dotted] = each[()]
-    except DAMAGED as error:
-        if isinstance(error, Refusal):
-            raise
-        raise Refusal(
-            f"{path.name} must be a complete HDF5 file; got a damaged one ({reason_of(error)})."
-        ) from error
-    if ending_of(path) == ".h5ad":
-        return found.like(_of_anndata(found))
-    from dimlab.io.nested import of_named_vectors
-
-    return of_named_vectors(found)
-
-
-def _is_of_samples(name: str) -> bool:
-    return name == "X" or name.startswith(("obsm/", "obs/"))
-
-
-def _of_anndata(found: Arrays) -> dict[str, np.ndarray]:
-    """Name categories, the index, and X, which holds no features where obsm does."""
-    arrays: dict[str, np.ndarray] = {}
-    for name, array in found.items():
-        base, _, part = name.rpartition(".")
-        codes = found.get(f"{base}.codes")
-        if part == "categories" and codes is not None:
-            if codes.size and (codes.min() < 0 or codes.max() >= len(array)):
-                found.unusable[base] = f"{base!r} must be there for every row; got a gap."
-            else:
-                arrays[base] = array[codes]
-        elif part != "codes" or f"{base}.categories" not in found:
-            arrays["obs.id" if name == "obs._index" else name] = array
-    if "X" in arrays and any(name.startswith("obsm.") for name in arrays):
-        arrays["X.matrix"] = arrays.pop("X")
-    return arrays
-
-
 def numbers_and_text_in(path: Path, read: Arrays) -> Arrays:
     """Keep what holds numbers or text of the arrays that were read from a file."""
     arrays = {}
@@ -304,6 +258,33 @@ def numbers_and_text_in(path: Path, read: Arrays) -> Arrays:
     if not arrays and not read.unusable and not read.broken:
         raise Refusal(f"{path.name} must hold arrays of numbers; got none.")
     return read.like(arrays)
+
+
+def of_named_vectors(found: Arrays) -> Arrays:
+    """Make one matrix of a file that maps the name of each sample to its vector."""
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in found.items():
+        first, _, rest = name.partition(".")
+        split = first if rest and first.lower() in SPLIT_WORDS else ""
+        groups.setdefault(split, {})[rest if split else name] = array
+    for vectors in groups.values():
+        shapes = {each.shape for each in vectors.values()}
+        size = next(iter(shapes)) if len(shapes) == 1 else ()
+        if len(vectors) < _FEWEST or len(size) != 1 or size[0] < 2:
+            return found
+        if any(plain(name) in _NO_SAMPLES for name in vectors):
+            return found
+        if any(each.dtype.kind != "f" for each in vectors.values()):
+            return found
+    made = found.like({})
+    for split, vectors in groups.items():
+        prefix = f"{split}." if split else ""
+        made[f"{prefix}features"] = np.stack(list(vectors.values()))
+        made[f"{prefix}file"] = np.array(list(vectors))
+    if made:
+        n_samples = sum(map(len, groups.values()))
+        made.assumed = f"each of its {n_samples} vectors is a sample, and its name a factor 'file'"
+    return made
 
 
 def by_split(
@@ -404,5 +385,7 @@ def flat_text(array: np.ndarray) -> np.ndarray:
 def shapes_of(arrays: Mapping[str, np.ndarray], names: Iterable[str] | None = None) -> str:
     """Write names and shapes of arrays for a sentence."""
     chosen = list(arrays if names is None else names)
-    listed = ", ".join(f"{name!r} {np.shape(arrays[name])}" for name in chosen[:8])
-    return (listed or "nothing") + (f", ... ({len(chosen)} in all)" if len(chosen) > 8 else "")
+    shown = [f"{name!r} {np.shape(arrays[name])}".removeprefix("'' ") for name in chosen[:8]]
+    return (", ".join(shown) or "nothing") + (
+        f", ... ({len(chosen)} in all)" if len(chosen) > 8 else ""
+    )

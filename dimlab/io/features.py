@@ -18,6 +18,7 @@ from dimlab.io.arrays import (
     files_of,
     is_usual,
     numbers_and_text_in,
+    of_named_vectors,
     of_split,
     plain,
     read_arrays,
@@ -27,6 +28,7 @@ from dimlab.io.arrays import (
 )
 from dimlab.io.files import Misnamed, naming, read_safetensors
 from dimlab.io.labels import class_ids, is_file_of_labels, usual_labels, with_labels
+from dimlab.io.tables import ENDINGS as TABLES
 from dimlab.io.tables import ending_of
 from dimlab.names import FILES, LABELS, SPLIT_WORDS, word_of
 from dimlab.refusals import Refusal
@@ -171,7 +173,8 @@ class FeatureFile:
         usable, metadata = numbers_and_text_in(path, arrays), metadata or {}
         if metadata.get("format") == FORMAT:
             return cls(path, usable, representation_in(path, arrays, metadata))
-        return cls(path, usable)
+        by_name = ending_of(path) in (".npz", ".safetensors")
+        return cls(path, of_named_vectors(usable) if by_name else usable)
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -268,7 +271,11 @@ def _say_what_is_left_out(path: Path, part: Arrays, layout: FeatureLayout) -> No
     there = [name for name in layout.left_out if name in part]
     gaps = [name for name in there if part[name].shape == (n_samples,)]
     other = [name for name in there if name not in gaps]
+    matrices = [name for name in other if part[name].ndim > 1 and len(part[name]) == n_samples]
+    other = [name for name in other if name not in matrices]
     said = [f"they do not fit {n_samples} samples: {shapes_of(part, other)}."] if other else []
+    if matrices:
+        said.append(f"other arrays are the features: {shapes_of(part, matrices)}.")
     said += [f"{name!r} must be finite; got NaN or infinity." for name in gaps]
     said += [part.unusable[name] for name in layout.left_out if name not in part]
     if part.assumed:
@@ -341,9 +348,16 @@ def _features_name(path: Path, arrays: Arrays, features: str | None) -> str:
     for name in arrays.unusable if not arrays else ():
         arrays.check(name)
     if not matrices:
+        is_table = ending_of(path) in TABLES
+        called = " Columns of a table are called embedding_0, embedding_1, ..." if is_table else ""
+        left = "".join(f" Left out: {each}" for each in list(arrays.unusable.values())[:1])
+        if [each.ndim for each in arrays.values()] == [1]:
+            called += (
+                " Vectors of one sample each are named together by a pattern in quotation marks, "
+                f"such as '{path.with_name('*' + path.suffix)}'."
+            )
         raise Refusal(
-            f"{path.name} must hold features (N, D); got {shapes_of(arrays)}. Columns of a table "
-            "are called embedding_0, embedding_1, ..."
+            f"{path.name} must hold features (N, D); got {shapes_of(arrays)}.{left}{called}"
         )
     raise Refusal(
         f"features must name one of the arrays of {path.name}, {shapes_of(arrays, matrices)}; got "

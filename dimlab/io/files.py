@@ -24,7 +24,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -34,6 +34,7 @@ import numpy as np
 from dimlab.io.harmless import NotPlain
 from dimlab.refusals import Refusal, WrongType
 
+_OF_ARRAYS = (".npy", ".npz", ".pt", ".pth", ".safetensors", ".csv", ".jsonl", ".parquet", ".h5")
 DAMAGED = (  # what libraries raise when they read noise
     *(ArithmeticError, AssertionError, AttributeError, BufferError, EOFError, ImportError),
     *(LookupError, MemoryError, OSError, RuntimeError, SyntaxError, TypeError, ValueError),
@@ -166,6 +167,32 @@ def mapped(file: BinaryIO) -> mmap.mmap | bytes:
     """Map an open file, so that its hash is that of what was read."""
     file.seek(0, 2)
     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.tell() else b""
+
+
+def listed(names: Sequence[Any]) -> str:
+    """Name the first few of several files."""
+    said = ", ".join(str(getattr(each, "name", each)) for each in names[:3])
+    return said + (f", ... ({len(names)} in all)" if len(names) > 3 else "")
+
+
+def is_distributed(path: Path) -> bool:
+    """Whether a folder is a checkpoint that several processes of torch wrote."""
+    return (path / ".metadata").is_file() or any(path.glob("*.distcp"))
+
+
+def in_folder(path: Path) -> str:
+    """Say what lies in a folder, and how its files are named or become one."""
+    if is_distributed(path):
+        return (
+            f"{path}, a torch distributed checkpoint (DCP). Run "
+            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save"
+            f"({str(path)!r}, 'weights.pt')."
+        )
+    there = [each.name for each in sorted(path.iterdir())]
+    ending = next((Path(each).suffix for each in there if each.endswith(_OF_ARRAYS)), "")
+    pattern = f" Name one of its files, or a pattern such as '{path}/*{ending}'." if ending else ""
+    what = f"a folder of {listed(there)}" if there else "an empty folder"
+    return f"{path}, which is {what}.{pattern}"
 
 
 def json_of(text: str | bytes) -> Any:

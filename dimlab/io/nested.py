@@ -10,18 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dimlab.io.arrays import Arrays, plain
+from dimlab.io.arrays import Arrays, of_named_vectors, plain
 from dimlab.io.harmless import Array
-from dimlab.io.unpickle import walk
-from dimlab.names import FEATURES, LABELS, SPLIT_WORDS
+from dimlab.io.unpickle import unwrapped, walk
+from dimlab.names import FEATURES, SPLIT_WORDS
 
 _FEWEST = 2  # parts that are put together
-_NO_SAMPLES = (*FEATURES, *LABELS, "weight", "bias", "running_mean", "running_var")
 
 
 def arrays_in(path: Path, payload: Any) -> Arrays:
     """Name the tensors, and lists of numbers or text, in nested containers."""
-    found = Arrays({})
+    found, payload = Arrays({}), unwrapped(payload)
     for name, node in walk(path, payload, _together):
         if isinstance(node, Tensor):
             if node.layout is not torch.strided or node.is_quantized or node.is_meta:
@@ -66,27 +65,51 @@ def _together(node: Any) -> Any:
         return _of_named_records(node)
     if not isinstance(node, list) or len(node) < _FEWEST:
         return node
-    if all(isinstance(each, Mapping) and each and set(each) == set(node[0]) for each in node):
-        columns = {name: [_plain(each[name]) for each in node] for name in node[0]}
+    rows = _tuples_by_place(node)
+    if all(isinstance(each, Mapping) and each and set(each) == set(rows[0]) for each in rows):
+        columns = {name: [_plain(each[name]) for each in rows] for name in rows[0]}
         in_batches = any(_ndim(column[0]) == 2 for column in columns.values())
         joined = {name: _joined(column, in_batches) for name, column in columns.items()}
         return node if any(each is None for each in joined.values()) else joined
     parts = [_plain(each) for each in node]
-    found = _joined(parts, _ndim(parts[0]) == 2) if _ndim(parts[0]) else None
+    is_arrays = isinstance(parts[0], np.ndarray)
+    found = _joined(parts, parts[0].ndim == 2) if is_arrays else None
     return node if found is None else found
+
+
+def _tuples_by_place(node: list[Any]) -> list[Any]:
+    """Return pairs of a vector, or of a batch, and its labels as mappings; else the list."""
+    firsts = [_plain(each[0]) for each in node if isinstance(each, tuple) and each]
+    if len(firsts) < len(node) or {_ndim(each) for each in firsts} not in ({1}, {2}):
+        return node
+    sizes = [len(each) for each in firsts]
+    is_cut = len(node) > _FEWEST and len({*sizes[:-1]}) == 1 and sizes[-1] <= sizes[0]
+    if firsts[0].ndim > 1 and not is_cut:
+        return node  # perhaps one tuple a split
+    return [{str(place): part for place, part in enumerate(each)} for each in node]
 
 
 def _of_named_records(node: Mapping[Any, Any]) -> Any:
     """Return records by the names of their samples as columns; else the mapping as it is."""
     rows = list(node.values())
-    names = [name for name in rows[0] if plain(str(name)) in FEATURES] if (
-        isinstance(rows[0], Mapping) and {*node}.isdisjoint(SPLIT_WORDS)
-    ) else []  # fmt: skip
-    if not names or not all(isinstance(e, Mapping) and _ndim(_plain(e.get(names[0]))) == 1
-                            for e in rows):  # fmt: skip
+    is_named = isinstance(rows[0], Mapping) and {*node}.isdisjoint(SPLIT_WORDS)
+    names = [name for name in rows[0] if plain(str(name)) in FEATURES] if is_named else []
+    if not names or not all(isinstance(each, Mapping) for each in rows):
         return node
-    found = _together(rows)
+    vectors = [_vector(_plain(each.get(names[0]))) for each in rows]
+    if any(each is None for each in vectors):
+        return node
+    found = _together(
+        [{**row, names[0]: vector} for row, vector in zip(rows, vectors, strict=True)]
+    )
     return found | {"file": [str(name) for name in node]} if isinstance(found, dict) else node
+
+
+def _vector(each: Any) -> np.ndarray | None:
+    """Return a vector, or the only row of a matrix; None of anything else."""
+    if _ndim(each) == 2 and len(each) == 1:
+        return each[0]
+    return each if _ndim(each) == 1 else None
 
 
 def _plain(each: Any) -> Any:
@@ -115,30 +138,3 @@ def _joined(parts: list[Any], in_batches: bool) -> Any:
     ):  # fmt: skip
         return None
     return np.concatenate(arrays) if in_batches else np.stack(arrays)
-
-
-def of_named_vectors(found: Arrays) -> Arrays:
-    """Make one matrix of a file that maps the name of each sample to its vector."""
-    groups: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in found.items():
-        first, _, rest = name.partition(".")
-        split = first if rest and first.lower() in SPLIT_WORDS else ""
-        groups.setdefault(split, {})[rest if split else name] = array
-    for vectors in groups.values():
-        shapes = {each.shape for each in vectors.values()}
-        size = next(iter(shapes)) if len(shapes) == 1 else ()
-        if len(vectors) < _FEWEST or len(size) != 1 or size[0] < _FEWEST:
-            return found
-        if any(plain(name) in _NO_SAMPLES for name in vectors):
-            return found
-        if any(each.dtype.kind != "f" for each in vectors.values()):
-            return found
-    made = found.like({})
-    for split, vectors in groups.items():
-        prefix = f"{split}." if split else ""
-        made[f"{prefix}features"] = np.stack(list(vectors.values()))
-        made[f"{prefix}file"] = np.array(list(vectors))
-    if made:
-        n_samples = sum(map(len, groups.values()))
-        made.assumed = f"each of its {n_samples} vectors is a sample, and its name a factor 'file'"
-    return made

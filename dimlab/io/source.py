@@ -135,7 +135,7 @@ def _in_safetensors(path: Path, found: Opened) -> Content:
 def _in_torch(path: Path, payload: Any, as_features: bool) -> Content:
     """Tell features from weights: names of weights, names of features, or a plain matrix."""
     arrays = arrays_in(path, payload)
-    if as_features:
+    if as_features or set(arrays) == {""}:  # a tensor alone is no weights
         return "features", FeatureFile.of(path, arrays)
     if not has_format(payload) and not any(plain(name) in ("weight", "bias") for name in arrays):
         named = any(is_usual(name) for name in (*arrays, *arrays.unusable))

@@ -22,7 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dimlab.io.files import DAMAGED, check_fits, open_tensors, reason_of
+from dimlab.io.files import (
+    DAMAGED,
+    check_fits,
+    in_folder,
+    is_distributed,
+    open_tensors,
+    reason_of,
+)
 from dimlab.io.harmless import ALLOWED, Array
 from dimlab.refusals import Refusal
 
@@ -88,12 +95,8 @@ def check_file(path: Path) -> None:
         return
     if not path.is_dir():
         raise FileNotFoundError(f"checkpoint must be a file; got {path}, which is not there.")
-    if (path / ".metadata").is_file() or any(path.glob("*.distcp")):
-        raise Refusal(
-            f"checkpoint must be one file; got {path}, a torch distributed checkpoint (DCP). Run "
-            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save"
-            f"({str(path)!r}, 'weights.pt')."
-        )
+    if is_distributed(path):
+        raise Refusal(f"checkpoint must be one file; got {in_folder(path)}")
     parts = [each.name for each in path.iterdir() if _SHARD.search(each.name)]
     if parts:
         raise Refusal(
@@ -101,7 +104,7 @@ def check_file(path: Path) -> None:
             f"{min(parts)}. Load it with the package that wrote it, and save "
             "module.state_dict() in one file."
         )
-    raise FileNotFoundError(f"checkpoint must be a file; got {path}, which is a folder.")
+    raise FileNotFoundError(f"checkpoint must be a file; got {in_folder(path)}")
 
 
 def is_safetensors(file: BinaryIO) -> bool:
@@ -292,7 +295,7 @@ def walk(
     waiting, n_containers = [("", payload, 0)], 0
     while waiting:
         name, node, depth = waiting.pop()
-        node = together(_plain(node))
+        node = together(unwrapped(node))
         yield name, node
         if isinstance(node, (Mapping, Namespace)):
             inner = list((node if isinstance(node, Mapping) else vars(node)).items())
@@ -311,7 +314,7 @@ def walk(
         ]
 
 
-def _plain(node: Any) -> Any:
+def unwrapped(node: Any) -> Any:
     """Return what a stand-in, a trusted module or an array of Python objects holds."""
     if isinstance(node, torch.nn.Module):  # trusted by now
         return node.state_dict()

@@ -251,7 +251,7 @@ def test_a_column_of_splits_is_one_however_it_is_written(name, form, tmp_path):
 
 def test_an_array_called_as_of_a_split_does_not_replace_features(tmp_path):
     np.savez(tmp_path / "a.npz", features=FEATURES, labels=LABELS, logits_val=FEATURES[:, :2])
-    with pytest.warns(UserWarning, match="left out, as they do not fit .* 'logits_val'"):
+    with pytest.warns(UserWarning, match="left out, as other arrays are .* 'logits_val'"):
         found = load_features(tmp_path / "a.npz")
     np.testing.assert_array_equal(found.features, FEATURES)
     assert found.labels is not None

@@ -123,7 +123,7 @@ def test_what_dimlab_writes_besides(checkpoint, tmp_path, rng):
     features = Representation(np.eye(3), labels=np.arange(3)).save(tmp_path / "f.safetensors")
     assert kind(features)[0] == "features"
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="which is a folder"):
+    with pytest.raises(FileNotFoundError, match="which is an empty folder"):
         inspect_file(tmp_path / "empty")
 
 

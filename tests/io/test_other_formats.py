@@ -86,6 +86,68 @@ def test_a_mapping_of_names_to_vectors_is_said_to_be_one(tmp_path, dimlab):
         load_features(tmp_path / "c.pt")
 
 
+def test_pairs_of_vectors_or_batches_and_their_labels(tmp_path):
+    vectors, labels = torch.from_numpy(FEATURES), torch.from_numpy(LABELS)
+    cuts = [slice(start, start + 5) for start in (0, 5, 10)]
+    ones = list(zip(vectors, LABELS.tolist(), strict=True))
+    for pairs in (ones, [(vectors[rows], labels[rows]) for rows in cuts]):
+        torch.save(pairs, tmp_path / "a.pt")
+        found = load_features(tmp_path / "a.pt")
+        np.testing.assert_array_equal(found.features, FEATURES)
+        np.testing.assert_array_equal(found.labels, LABELS)
+    splits = [(vectors[rows], labels[rows]) for rows in (slice(0, 8), slice(8, 12))]
+    torch.save(splits, tmp_path / "b.pt")  # a pair may be a split
+    with pytest.raises(ValueError, match=r"features must name one of the arrays of b\.pt"):
+        load_features(tmp_path / "b.pt")
+
+
+def test_labels_that_are_tensors_of_one_number_each(tmp_path):
+    labels = [torch.tensor(each) for each in LABELS]
+    torch.save({"features": FEATURES, "labels": labels}, tmp_path / "a.pt")
+    np.testing.assert_array_equal(load_features(tmp_path / "a.pt").labels, LABELS)
+
+
+@pytest.mark.parametrize("ending", ["npz", "npy", "safetensors"])
+def test_vectors_by_their_names_in_files_of_numpy_and_safetensors(ending, tmp_path):
+    from safetensors.numpy import save_file
+
+    path, vectors = tmp_path / f"a.{ending}", dict(zip(NAMES.tolist(), FEATURES, strict=True))
+    if ending == "npz":
+        np.savez(path, **vectors)
+    elif ending == "npy":
+        np.save(path, vectors, allow_pickle=True)
+    else:
+        save_file(vectors, path)
+    with pytest.warns(UserWarning, match="assumed: each of its 12 vectors is a sample"):
+        found = load_features(path)
+    assert_rows_by_name(found)
+    few = {name: np.arange(12.0) for name in ("epoch", "loss", "rate")}  # these are columns
+    np.savez(tmp_path / "b.npz", **few)
+    with pytest.raises(ValueError, match=r"b.npz must hold features \(N, D\); got 'epoch' \(12,\)"):
+        load_features(tmp_path / "b.npz")
+
+
+def assert_rows_by_name(found):
+    order = [NAMES.tolist().index(name) for name in found.factors["file"].tolist()]
+    assert sorted(order) == list(range(N))
+    np.testing.assert_array_equal(found.features, FEATURES[order])
+
+
+@pytest.mark.parametrize("ending", ["npy", "pt"])
+def test_one_vector_a_file(ending, tmp_path, dimlab):
+    for name, vector in zip(NAMES, FEATURES, strict=True):
+        path = tmp_path / "v" / f"{name}.{ending}"
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, vector) if ending == "npy" else torch.save(torch.from_numpy(vector), path)
+    with pytest.warns(UserWarning, match="assumed: each of the 12 files is a sample"):
+        assert_rows_by_name(load_features(tmp_path / "v" / f"*.{ending}"))
+    code, _, err = dimlab("decompose", "v")  # the remedies lead there
+    assert (code, f"a pattern such as 'v/*.{ending}'" in err) == (2, True), err
+    code, _, err = dimlab("decompose", f"v/img1.png.{ending}")
+    assert (code, f"by a pattern in quotation marks, such as 'v/*.{ending}'" in err) == (1, True)
+    assert dimlab("decompose", f"v/*.{ending}", "--json")[0] == 0
+
+
 def test_arrays_of_objects_in_files_of_numpy(tmp_path):
     text = {"filename": objects(NAMES), "label": objects(CLASSES)}
     np.savez(tmp_path / "a.npz", embeddings=FEATURES, **text)
@@ -179,7 +241,30 @@ def test_vectors_by_their_names_in_hdf5(tmp_path):
     np.testing.assert_array_equal(found.features, FEATURES[order])
 
 
-def anndata(path, *, obsm=True):
+@pytest.mark.parametrize("under", ["", "samples/"])
+@pytest.mark.parametrize("row", [np.asarray, np.atleast_2d])
+def test_one_group_a_sample_in_hdf5(row, under, tmp_path):
+    path = hdf(tmp_path / "a.h5", {})
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        for name, vector, kind in zip(NAMES, FEATURES, CLASSES, strict=True):
+            group = file.create_group(f"{under}{name}")
+            group["embedding"] = row(vector)
+            group.attrs["label"] = str(kind)
+            group["site"] = "north"
+    found = load_features(path)
+    assert_rows_by_name(found)
+    assert found.meta["class_names"] == ["cat", "dog", "owl"]
+    assert set(found.factors) == {"file", "site"}
+    with h5py.File(path, "w") as file:
+        for split, count in (("train", 12), ("test", 8)):
+            for name, vector in zip(NAMES[:count], FEATURES, strict=False):
+                file[f"{split}/{name}/features"] = vector
+    assert len(load_features(path, split="test")) == 8
+
+
+def anndata(path, *, obsm=True, text=None):
     """As AnnData writes them: categories by their codes, an index called _index."""
     arrays = {
         "X": np.ones((N, 7), np.float32) if obsm else FEATURES,
@@ -189,16 +274,20 @@ def anndata(path, *, obsm=True):
         "obs/filename": NAMES,
         "var/_index": np.array([f"gene{row}" for row in range(7)]),
     }
+    for name in ("obs/_index", "obs/label/categories", "obs/filename") if text else ():
+        values = arrays.pop(name)  # as of pandas 3: text that may have gaps
+        arrays |= {f"{name}/values": values, f"{name}/mask": np.zeros(len(values), bool)}
     return hdf(path, arrays | ({"obsm/X_model": FEATURES} if obsm else {}))
 
 
-def test_anndata(tmp_path):
-    found = load_features(anndata(tmp_path / "a.h5ad", obsm=False))
+@pytest.mark.parametrize("text", [None, "nullable"])
+def test_anndata(text, tmp_path):
+    found = load_features(anndata(tmp_path / "a.h5ad", obsm=False, text=text))
     assert_same(found)
     assert found.factors["id"].tolist()[:2] == ["cell0", "cell1"]
     with pytest.warns(UserWarning, match=r"left out.* 'X.matrix' \(12, 7\)"):
-        assert_same(load_features(anndata(tmp_path / "b.h5ad")))
-    path = anndata(tmp_path / "c.h5ad")
+        assert_same(load_features(anndata(tmp_path / "b.h5ad", text=text)))
+    path = anndata(tmp_path / "c.h5ad", text=text)
     import h5py
 
     with h5py.File(path, "a") as file:
@@ -207,6 +296,36 @@ def test_anndata(tmp_path):
         load_features(path)
     with pytest.warns(UserWarning, match="left out"):
         assert_same(load_features(path, features="obsm.X_model"))
+    if text:
+        with h5py.File(path, "a") as file:
+            file["obs/filename/mask"][0] = True
+        with pytest.warns(UserWarning, match="left out") as said:
+            assert "filename" not in load_features(path, features="obsm.X_model").factors
+        assert any("'obs.filename' must be there for every row" in str(e.message) for e in said)
+
+
+def test_anndata_with_a_sparse_matrix_or_a_table_of_features(tmp_path):
+    path = hdf(tmp_path / "a.h5ad", {"X/data": np.ones(5), "X/indices": np.arange(5),
+                                     "X/indptr": np.arange(N + 1), "obs/old": LABELS,
+                                     "obs/__categories/old": np.array(["cat", "dog", "owl"]),
+                                     "obs/cell": NAMES})  # fmt: skip
+    import h5py
+
+    with h5py.File(path, "a") as file:
+        file["X"].attrs["encoding-type"] = "csr_matrix"
+        file["obs"].attrs["_index"] = "cell"
+    with pytest.raises(ValueError, match=r"'X' must be a dense matrix; got a sparse one \(csr_mat"):
+        load_features(path)
+    with h5py.File(path, "a") as file:
+        for place in (2, 0, 1):
+            file[f"obsm/X_model/d{place}"] = FEATURES[:, place]
+        file["obsm/X_model"].attrs["encoding-type"] = "dataframe"
+        file["obsm/X_model"].attrs["column-order"] = ["d0", "d1", "d2"]
+    with pytest.warns(UserWarning, match="left out, as 'X.matrix' must be a dense matrix"):
+        found = load_features(path, labels="obs.old")
+    np.testing.assert_array_equal(found.features, FEATURES)
+    assert found.meta["class_names"] == ["cat", "dog", "owl"]
+    assert found.factors["id"].tolist() == NAMES.tolist()
 
 
 def test_hdf5_says_what_it_needs_and_follows_no_link(tmp_path, monkeypatch):
@@ -258,7 +377,7 @@ def test_a_folder_that_datasets_wrote(tmp_path, dimlab):
     assert (code, json.loads(out)["n_train"]) == (0, 6), err
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "part.npy").touch()
-    with pytest.raises(ValueError, match=r"got .*c, a folder of part.npy. Name one of its files"):
+    with pytest.raises(ValueError, match=r"got .*c, which is a folder of part.npy. Name one of"):
         load_features(tmp_path / "c")
     (tmp_path / "c" / "part.npy").rename(tmp_path / "c" / "part.parquet")
     with pytest.raises(ValueError, match=r"or a pattern such as '.*c/\*\.parquet'"):

@@ -462,7 +462,7 @@ def test_a_checkpoint_in_parts_says_how_it_becomes_one(dimlab, tmp_path):
         assert "a folder with 2 parts of one, as pytorch_model-00001-of-00002.bin. Load it" in err
     (tmp_path / "empty").mkdir()
     code, _, err = dimlab("encode", "empty", "--data", "digits")
-    assert (code, "got empty, which is a folder" in err) == (2, True)
+    assert (code, "got empty, which is an empty folder" in err) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["inspect", "encode"])

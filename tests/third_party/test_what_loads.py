@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from tests.third_party.what_loads import CASES, PAGE, seen
+from tests.third_party.what_loads import CASES, FILES, PAGE, seen, seen_features
 
 MODULES = {"open-clip-torch": "open_clip", "sentence-transformers": "sentence_transformers"}
 
@@ -16,7 +16,7 @@ MODULES = {"open-clip-torch": "open_clip", "sentence-transformers": "sentence_tr
 def test_the_page_has_a_row_for_every_case():
     rows = PAGE.read_text(encoding="utf-8").splitlines()
     listed = [each.split(" | ")[0].removeprefix("| ") for each in rows if each.startswith("| ")]
-    assert listed[1:] == [case.name for case in CASES]
+    assert [each for each in listed if each != "file"] == [case.name for case in (*CASES, *FILES)]
 
 
 def test_every_case_that_another_network_spoils_says_what_is_assumed():
@@ -25,15 +25,32 @@ def test_every_case_that_another_network_spoils_says_what_is_assumed():
     assert all(case.assumes and not case.refuses for case in spoilt)
 
 
+def check_package(package):
+    try:
+        importlib.import_module(MODULES.get(package, package))
+    except Exception as error:  # beside another torch it breaks in many ways
+        pytest.skip(f"{package} cannot be imported: {' '.join(str(error).split())[:100]}")
+
+
+@pytest.mark.parametrize("case", FILES, ids=lambda case: f"{case.package}-{case.name}")
+def test_a_file_of_features(case, tmp_path):
+    check_package(case.package)
+    found = seen_features(case, tmp_path)
+    if case.refuses:
+        assert case.refuses in found.refused
+        return
+    assert found.refused == ""
+    assert case.assumes in " ".join(found.assumed)
+    assert bool(case.assumes) == bool(found.assumed)
+    assert found.difference <= (0.02 if case.name == "half precision" else 1e-6)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.package}-{case.name}")
 def test_a_file_of_another_package(case, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for package in case.package.split(", "):
-        try:
-            importlib.import_module(MODULES.get(package, package))
-        except Exception as error:  # beside another torch it breaks in many ways
-            pytest.skip(f"{package} cannot be imported: {' '.join(str(error).split())[:100]}")
+        check_package(package)
     found = seen(case, tmp_path)
     if case.refuses:
         assert re.search(case.refuses, found.refused)

@@ -13,23 +13,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from dimlab import load_encoder  # noqa: E402
+from dimlab import load_encoder, load_features  # noqa: E402
 from tests.third_party import of_official, of_timm, of_torchvision, of_transformers  # noqa: E402, F401
 from tests.third_party.cases import CASES, Case  # noqa: E402
+from tests.third_party.of_features import FEATURES, FILES, LABELS, FeatureCase  # noqa: E402
 
 PAGE = ROOT / ".docs" / "what-loads.md"
 HEAD = """# What loads, what is assumed, what is refused
 
 Each row is a file or folder that the package in the second column wrote, with the flags that
-`dimlab encode` was given. The features of what loads are those of the package itself to 1e-5. Where
-weights do not show how a network is built, dimlab prints a line `assumed: ...` with the flag that
-changes it. Rows marked *other network* are built otherwise than assumed: only that line tells.
+`dimlab encode` was given; [files of features](#files-of-features) follow. The features of what
+loads are those of the package itself to 1e-5. Where weights do not show how a network is built,
+dimlab prints a line `assumed: ...` with the flag that changes it. Rows marked *other network* are
+built otherwise than assumed: only that line tells.
 `tests/third_party/what_loads.py` makes all of these files again and writes this page.
+
+| file | written by | flags | what happens |
+|---|---|---|---|
+"""
+
+FEATURE_HEAD = """
+## Files of features
+
+The features and labels of what loads are those that were written. Flags are those of the commands;
+`load_features` has the same.
 
 | file | written by | flags | what happens |
 |---|---|---|---|
@@ -61,6 +74,28 @@ def seen(case: Case, folder: Path) -> Seen:
     return Seen(loaded.assumed, "", float((found - expected).abs().max()))
 
 
+def seen_features(case: FeatureCase, folder: Path) -> Seen:
+    """Let a package write a file of features, load it, and compare it with what was written."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        path = case.make(folder)
+        said.clear()
+        try:
+            loaded = load_features(path, **case.flags)
+        except (ValueError, FileNotFoundError) as error:
+            return Seen([], str(error).replace(f"{folder}/", ""))
+    assumed = [str(each.message).partition("assumed: ")[2] for each in said]
+    rows = np.argsort(loaded.features[:, 0], kind="stable")
+    expected = np.argsort(FEATURES[:, 0], kind="stable")
+    difference = float(np.abs(loaded.features[rows] - FEATURES[expected]).max())
+    labels = None if loaded.labels is None else loaded.labels[rows]
+    if case.labels != (labels is not None) or (
+        labels is not None and not np.array_equal(labels, LABELS[expected])
+    ):
+        difference = float("inf")
+    return Seen([each for each in assumed if each], "", difference)
+
+
 def flags_of(flags: dict[str, Any]) -> str:
     """Return flags as the command line spells them."""
     words = []
@@ -70,12 +105,12 @@ def flags_of(flags: dict[str, Any]) -> str:
     return " ".join(words)
 
 
-def row(case: Case, found: Seen) -> str:
+def row(case: Case | FeatureCase, found: Seen) -> str:
     """Return a case's row of the table."""
     said = [re.sub(r" ?\([^()]*\)", "", each).partition(";")[0] for each in found.assumed]
     if found.refused:
         what = f"refused: {found.refused}"
-    elif case.wrong:
+    elif isinstance(case, Case) and case.wrong:
         what = "*other network*; assumed: " + "; ".join(said)
     else:
         what = "loads" + (f"; assumed: {'; '.join(said)}" if said else "")
@@ -86,12 +121,15 @@ def row(case: Case, found: Seen) -> str:
 def main() -> None:
     """Write the page."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    lines = []
-    for case in CASES:
-        with tempfile.TemporaryDirectory() as folder:
-            lines.append(row(case, seen(case, Path(folder))))
-        print(lines[-1], flush=True)
-    PAGE.write_text(HEAD + "\n".join(lines) + "\n", encoding="utf-8")
+    tables = []
+    for head, cases, look in ((HEAD, CASES, seen), (FEATURE_HEAD, FILES, seen_features)):
+        lines = []
+        for case in cases:
+            with tempfile.TemporaryDirectory() as folder:
+                lines.append(row(case, look(case, Path(folder))))
+            print(lines[-1], flush=True)
+        tables.append(head + "\n".join(lines) + "\n")
+    PAGE.write_text("".join(tables), encoding="utf-8")
 
 
 if __name__ == "__main__":
