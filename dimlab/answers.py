@@ -279,11 +279,13 @@ def _dead(ablation: Ablation | None, redundancy: Redundancy | None) -> list[int]
 
 
 def _harmful(harmful: HarmfulDimensions | None) -> Iterator[tuple[int, float, str]]:
-    for group in [] if harmful is None else harmful.confirmed:
-        members = harmful.groups[group]  # type: ignore[union-attr]
+    if harmful is None:
+        return
+    for group in harmful.confirmed:
+        members = harmful.groups[group]
         for d in members:
             about = _listed([other for other in members if other != d])
-            yield int(d), float(harmful.q_aggregated[group]), about  # type: ignore[union-attr]
+            yield int(d), float(harmful.q_aggregated[group]), about
 
 
 def _nuisances(attribution: Attribution | None) -> Iterator[tuple[int, float, str]]:

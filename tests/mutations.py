@@ -6,7 +6,7 @@ is a function, a text that must occur once in it, what replaces the text, and a 
 above it. A mutation that changes no result has a fifth entry that says why.
 """
 
-# ruff: noqa: E501
+# ruff: noqa: E501 (a row is a line)
 from __future__ import annotations
 
 import sys
@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # run as a script
-from tests.mutation_testing import Mutation, main  # noqa: E402
+from tests.mutation_testing import Mutation, main  # noqa: E402 - once its folder is known
 
 TABLE: list[Mutation] = []
 

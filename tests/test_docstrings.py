@@ -15,6 +15,7 @@ import textwrap
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dimlab.probes
@@ -309,7 +310,7 @@ class Bad:
         raise TypeError("always")
 
     @property
-    def spread(self) -> "np.ndarray":  # noqa: F821
+    def spread(self) -> np.ndarray:
         """Standard deviation."""
 
     def measured(self, rows, n=3) -> int:

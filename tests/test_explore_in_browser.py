@@ -140,8 +140,9 @@ def wait_for(url, server, folder, seconds=90):
 
 @contextmanager
 def browser_page(folder, width=1280):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     drawn = random.getstate()  # playwright names its messages by it
+    from playwright import sync_api
+
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
@@ -191,7 +192,6 @@ def knn_and_ridge(train, test, kept):
 @pytest.mark.parametrize("width", [375, 1000])
 def test_the_view_needs_no_jupyter_and_no_network(tmp_path, width):
     """The module is drawn from a plain object in the place of a notebook's model."""
-    pytest.importorskip("anywidget", reason="anywidget is not installed")
     view = explore(*digits(), removed=[3])
     view.n_removed = 20
     assert view.wait(60)
@@ -223,9 +223,6 @@ def test_the_view_needs_no_jupyter_and_no_network(tmp_path, width):
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_a_person_moves_the_slider_and_gets_the_exact_answer(tmp_path):
-    pytest.importorskip("playwright", reason="playwright is not installed")
-    pytest.importorskip("jupyterlab", reason="jupyterlab is not installed")
-    pytest.importorskip("anywidget", reason="anywidget is not installed")
     train, test = digits()
     train.save(tmp_path / "train.safetensors")
     test.save(tmp_path / "test.safetensors")

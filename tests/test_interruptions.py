@@ -5,6 +5,7 @@ PART=CASES ...` prints what became of each case, which the tests below judge.
 """
 
 import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -436,9 +437,8 @@ def test_processes_that_write_into_one_folder_leave_the_files_of_one_every_time(
 
 
 if __name__ == "__main__":
-    # once, and not in each child
-    import dimlab.figures
-    import dimlab.probes.ablate  # noqa: F401
+    for each in ("dimlab.figures", "dimlab.probes.ablate"):
+        importlib.import_module(each)  # once, and not in each child
 
     for each in sys.argv[2:]:
         part, _, number = each.partition("=")

@@ -7,6 +7,7 @@ import random
 from dataclasses import fields, replace
 from pathlib import Path
 
+import html5lib
 import numpy as np
 import pandas as pd
 import pytest
@@ -126,7 +127,6 @@ def test_a_damaged_result_is_refused_and_no_code_is_run(results, tmp_path):
 
 
 def test_the_page_is_valid_small_harmless_and_repeatable(results, tmp_path):
-    html5lib = pytest.importorskip("html5lib")
     results = {name: results[name] for name in ("ablation", "attribution", "redundancy")}
     provenance = {"seed": 0, "command": EVIL}
     page = write_report(tmp_path / "a", results, title=EVIL, provenance=provenance)
@@ -357,7 +357,8 @@ def python_random_restored():
 @pytest.mark.slow
 @pytest.mark.usefixtures("python_random_restored")
 def test_the_table_sorts_and_filters_in_a_browser(results, tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api")
+    from playwright import sync_api  # its first import draws from Python's random
+
     chromium = Path("/usr/bin/chromium")
     if not chromium.exists():
         pytest.skip("needs Debian's chromium: apt-get install chromium")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from dimlab.representation import Representation
+
+# of worlds with few values, or with patients whose rows are copies: the caution is meant
+rows_repeat = pytest.mark.filterwarnings("ignore:.* repeat another row exactly")
 
 
 def identity_world(

@@ -116,8 +116,8 @@ def command_of(
     def call(**values: Any) -> None:
         run(values)
 
-    call.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
-    call.__annotations__ = {each.name: each.annotation for each in made}
+    annotations = {each.name: each.annotation for each in made}
+    vars(call).update(__signature__=inspect.Signature(made), __annotations__=annotations)
     door = typer.Typer(add_completion=False, rich_markup_mode=None)
     settings = {"help_option_names": ["-h", "--help"]}
     text = re.sub(r"\s+Example:\s+", "\n\nExample: ", text)

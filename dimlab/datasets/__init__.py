@@ -28,7 +28,7 @@ from dimlab.datasets.official import cifar10, cifar100, digits, fashion_mnist, s
 from dimlab.datasets.own import npz
 from dimlab.datasets.splits import official_part, resized
 from dimlab.datasets.tables import table
-from dimlab.images import SPLITS, ImageSet  # noqa: F401
+from dimlab.images import ImageSet
 from dimlab.planted import check_plants, plant
 from dimlab.refusals import Refusal, WrongType
 

@@ -139,6 +139,7 @@ class _Unpickler(pickle._Unpickler):
         operations = {**pickle._Unpickler.dispatch, **{ord(code): own[code] for code in own}}
         for code in self._REFUSED:
             del operations[code]
+        # of this pickle alone, though the class that it extends has one for all
         self.dispatch: Any = _Operations(operations)  # type: ignore[misc]
 
     def find_class(self, module: str, name: str) -> type[_Inert]:

@@ -69,6 +69,7 @@ class Run:
             network = build_network(config, n_channels)
         network.to(self.device, self.dtype)
         layout = memory_format(self.device, config.precision)
+        # torch's types lack the argument
         self.network = network.to(memory_format=layout)  # type: ignore[call-overload]
         make_statistics_global(self.network, world)
         starts_at_one = config.mask == "raw" or config.method != "metamask"

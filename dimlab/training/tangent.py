@@ -403,8 +403,8 @@ def _operation(module: nn.Module, node: fx.Node, inputs: tuple[str, ...]) -> _Op
         layer = module.get_submodule(path)
         if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
             return _Convolution(name, inputs, layer, path)
-        if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d):
-            return _Norm(name, inputs, layer, path)  # type: ignore[arg-type]
+        if type(layer) is nn.BatchNorm1d or type(layer) is nn.BatchNorm2d:
+            return _Norm(name, inputs, layer, path)
         if type(layer) is nn.ReLU:
             return _Relu(name, inputs, layer.inplace)
         if type(layer) in _LINEAR_MODULES:
@@ -431,13 +431,14 @@ def _caller(module: nn.Module) -> Callable[..., Tensor]:
 
 def _bound(node: fx.Node) -> Callable[..., Tensor]:
     """Make the node's call a function of its input nodes, in their order."""
+    target: Any = node.target
 
     def call(*given: Tensor) -> Tensor:
         values = dict(zip(node.all_input_nodes, given, strict=True))
         arguments = fx.map_arg(node.args, values.__getitem__)
         options = fx.map_arg(node.kwargs, values.__getitem__)
         if node.op == "call_method":
-            return getattr(arguments[0], str(node.target))(*arguments[1:], **options)
-        return node.target(*arguments, **options)  # type: ignore[operator]
+            return getattr(arguments[0], target)(*arguments[1:], **options)
+        return target(*arguments, **options)
 
     return call

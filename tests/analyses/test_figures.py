@@ -17,6 +17,7 @@ from figures.networks import CifarResNet, narrow_runs, run, supervised
 from figures.place import RESULTS, NotYet, Place
 from study import OutOfTime, Study
 from study.sweep import trained
+from tests import worlds
 
 KEPT = sorted((RESULTS / "figures").glob("*.json"))
 FIGURES = Path(encoders.__file__).parent
@@ -127,7 +128,7 @@ def tiny(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.* repeat another row exactly")  # networks of eight steps
+@worlds.rows_repeat  # networks of eight steps
 @pytest.mark.parametrize("name", ["strips", "masks", "protocol", "encoders"])
 def test_a_figure_is_made_of_what_is_trained(name, tiny, tmp_path):
     tiny.results.mkdir()

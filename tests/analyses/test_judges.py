@@ -14,6 +14,7 @@ from analyses import (
 )
 from tests.analyses.planted import CONFIG, drawn, images_of, judged_in
 
+# networks of a few steps have dead dimensions
 pytestmark = pytest.mark.filterwarnings("ignore:.*do not vary and are left out")
 D = 16
 META = ("exact", "first_order", "lookahead")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 from scipy.stats import ttest_1samp
@@ -101,12 +102,8 @@ def squared(truth, predicted):
 
 
 def compare(n_worlds):
-    try:
-        import hidimstat  # noqa: F401
-
-        with_theirs = True
-    except ModuleNotFoundError:
-        with_theirs = False
+    with_theirs = find_spec("hidimstat") is not None
+    if not with_theirs:
         print("hidimstat is not installed: its rows are left out")
     warnings.simplefilter("ignore")
     print(f"{'rows':>5} {'effect':>6}  {'method':32} {'power':>6} {'level':>6}")

@@ -6,8 +6,10 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image, features
+from pyarrow import parquet
 
 from dimlab import datasets
 from dimlab.datasets import load_images
@@ -15,8 +17,6 @@ from dimlab.datasets.objects import as_images
 from dimlab.images import SPLITS, ImageFiles
 from tests.datasets.files import splits_of, write_png
 
-pa = pytest.importorskip("pyarrow")
-parquet = pytest.importorskip("pyarrow.parquet")
 CIFAR = Path(__file__).resolve().parents[3] / "shared/data/cifar10"  # beside the checkout
 NAMES = ("ant", "bee")
 

@@ -63,7 +63,7 @@ def reference_split(labels, fraction, seed):
     return sorted(held)
 
 
-@pytest.mark.filterwarnings("ignore:.*classes with a single one")
+@pytest.mark.filterwarnings("ignore:.*classes with a single one")  # there is one, on purpose
 @pytest.mark.parametrize("seed", range(5))
 def test_the_split_is_the_written_rule(seed):
     labels = np.random.default_rng(seed).integers(0, 7, 200)
@@ -89,9 +89,9 @@ def test_the_split_does_not_move_with_the_global_generator():
     state = np.random.get_state()  # noqa: NPY002 - the state that must not matter
     drawn = []
     for seed in (1, 2):
-        np.random.seed(seed)  # noqa: NPY002
+        np.random.seed(seed)  # noqa: NPY002 - moves that state
         drawn.append(rows_of(np.arange(100) % 4, "test"))
-    np.random.set_state(state)  # noqa: NPY002
+    np.random.set_state(state)  # noqa: NPY002 - other tests must not see it
     np.testing.assert_array_equal(*drawn)
 
 

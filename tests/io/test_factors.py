@@ -67,7 +67,6 @@ def test_na_is_a_category_and_nothing_is_missing(representation, tmp_path):
 
 
 def test_parquet_reads_as_csv_does(representation, tmp_path):
-    pytest.importorskip("pyarrow")
     frame = pd.DataFrame({"row": [0, 1, 2], "x": [0.5, 1.5, 2.5], "site": ["p", "q", "p"]})
     frame.to_parquet(tmp_path / "t.parquet")
     found = join_factors(representation, tmp_path / "t.parquet")
@@ -130,7 +129,6 @@ def test_zeros_before_the_names_of_files_keep_no_row_from_its_sample(form, tmp_p
     if form == "csv":
         frame.to_csv(path, index=False)
     else:
-        pytest.importorskip("pyarrow")
         frame.to_parquet(path)
     for ours in (names, names.astype(int)):
         split = Representation(np.eye(50), factors={"file": ours})

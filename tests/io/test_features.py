@@ -66,7 +66,6 @@ def test_every_container_gives_the_same_features_labels_and_factors(name, tmp_pa
 
 
 def test_parquet_with_a_column_of_lists(tmp_path):
-    pytest.importorskip("pyarrow")
     frame = pd.DataFrame({"embedding": list(FEATURES), "label": NAMES})
     frame.to_parquet(tmp_path / "a.parquet")
     found = load_features(tmp_path / "a.parquet")
@@ -175,7 +174,6 @@ def test_names_of_classes_in_two_spellings_are_one_class(name, other, container,
         frame = table().assign(labels=names)
         frame.to_csv(tmp_path / container, index=False)
         if container == "a.parquet":
-            pytest.importorskip("pyarrow")
             frame.to_parquet(tmp_path / container)
     with pytest.warns(UserWarning, match="which are taken as one"):
         found = load_features(tmp_path / container)

@@ -204,7 +204,6 @@ def test_every_container_of_labels_is_joined_by_name(ending, tmp_path):
     elif ending == "pt":
         torch.save({name: array.tolist() for name, array in arrays.items()}, path)
     elif ending == "parquet":
-        pytest.importorskip("pyarrow")
         pd.DataFrame(arrays).set_index("filename").to_parquet(path)
     elif ending == "jsonl":
         pd.DataFrame(arrays).to_json(path, orient="records", lines=True)

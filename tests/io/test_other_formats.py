@@ -2,8 +2,10 @@
 
 import json
 
+import h5py
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
@@ -215,7 +217,6 @@ def test_lines_of_json_with_vectors(tmp_path):
 
 
 def hdf(path, arrays, **attributes):
-    h5py = pytest.importorskip("h5py", reason="the extra h5 is not installed")
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():
             text = array.dtype.kind == "U"
@@ -349,7 +350,6 @@ def test_hdf5_says_what_it_needs_and_follows_no_link(tmp_path, monkeypatch):
 
 def saved_to_disk(folder, rows, shards):
     """As datasets.Dataset.save_to_disk writes a data set: streams of Arrow, and their names."""
-    pa = pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
     folder.mkdir(parents=True)
     kinds = {"label": {"names": ["cat", "dog", "owl"], "_type": "ClassLabel"}}
     metadata = {"huggingface": json.dumps({"info": {"features": kinds}})}

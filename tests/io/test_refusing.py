@@ -199,8 +199,7 @@ def test_numbers_that_no_encoder_computes_with_are_named(small, tmp_path, change
     )
 
 
-@pytest.mark.filterwarnings("ignore:.*quantize_per_tensor")
-@pytest.mark.filterwarnings("ignore:.*quantized")
+@pytest.mark.filterwarnings("ignore:.*quantize")  # torch announces the end of such tensors
 def test_quantised_weights_are_named(small, tmp_path):
     key = "conv2.weight"
     quantised = torch.quantize_per_tensor(small.state_dict()[key], 0.1, 0, torch.qint8)
@@ -433,14 +432,14 @@ def test_a_sequential_without_max_pooling_is_loaded(module, tmp_path):
         torch.testing.assert_close(load_encoder(tmp_path / "a.pth").module(images), expected)
 
 
-@pytest.mark.filterwarnings("ignore:.*was trusted")
+@pytest.mark.filterwarnings("ignore:.*was trusted")  # it was, and that is said
 def test_a_trusted_module_in_a_dict_is_read(small, tmp_path):
     torch.save({"model": small, "epoch": 1}, tmp_path / "a.pth")
     loaded = load_encoder(tmp_path / "a.pth", trust_pickle=True, **NAMED)
     assert (loaded.inspection.facts["under"], loaded.inspection.facts["epoch"]) == ("model", 1)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # files of it remain
 def test_a_torchscript_program_is_called_one(dimlab, tmp_path):
     with torch.random.fork_rng(devices=[]):
         traced = torch.jit.trace(nn.Linear(2, 2), torch.ones(1, 2))

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from dimlab import datasets
@@ -139,7 +140,6 @@ def test_broken_features_are_not_passed_over_for_a_smaller_matrix(tmp_path):
 
 
 def parquet(path, frame):
-    pytest.importorskip("pyarrow")
     frame.to_parquet(path)
     return path
 
@@ -227,13 +227,11 @@ VALUES = np.random.default_rng(1).uniform(20, 90, N).round(1)
 
 
 def decimals(places):
-    pa = pytest.importorskip("pyarrow")
     return pa.array([Decimal(f"{each:.{places}f}") for each in VALUES], pa.decimal128(20, places))
 
 
 def storages():
     """The same numbers, as databases, pandas and Arrow store them."""
-    pa = pytest.importorskip("pyarrow")
     return {
         "decimal": (decimals(1), VALUES),
         "decimal256": (pa.array(map(Decimal, map(str, VALUES)), pa.decimal256(50, 3)), VALUES),
@@ -318,7 +316,6 @@ def test_numbers_in_other_notations_are_refused_and_become_no_categories(
         np.savez(path, x=FEATURES, dose=np.array(text))
     for each, name in ((frame, path), (factors, tmp_path / f"f{path.suffix}")):
         if path.suffix == ".parquet":
-            pytest.importorskip("pyarrow")
             each.to_parquet(name)
         elif path.suffix != ".npz":
             separator = {"with;.csv": ";", "a.tsv": "\t"}.get(container, ",")
@@ -378,7 +375,6 @@ def test_durations_are_days_and_times_of_day_are_refused(tmp_path):
 
 
 def test_dates_are_refused_and_are_days_where_they_are_continuous(tmp_path):
-    pytest.importorskip("pyarrow")
     when = pd.date_range("2020-01-01", periods=N, freq="36h")
     path = tmp_path / "f.parquet"
     for column in (pd.Series(when), pd.Series(when.date), pd.Series(when.tz_localize("UTC"))):

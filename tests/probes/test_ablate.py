@@ -187,7 +187,7 @@ def test_sign_flip_p_values_of_log_loss_are_uniform_in_the_null_world():
 # Oracles -------------------------------------------------------------------------------------
 
 
-@pytest.mark.filterwarnings("ignore:.* repeat another row exactly")
+@worlds.rows_repeat
 @settings(max_examples=15, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
@@ -310,7 +310,7 @@ def test_logistic_refits_really_refit(splits, capsys):
     assert ablation.scores[3] == (test.labels == majority).mean()
 
 
-@pytest.mark.filterwarnings("ignore:.* repeat another row exactly")
+@worlds.rows_repeat
 @pytest.mark.parametrize("refit", [True, False])
 @pytest.mark.parametrize("groups", [None, [[0], [1], [0, 1]]])
 def test_what_rounding_leaves_of_a_class_does_not_predict_it(groups, refit):
@@ -361,7 +361,7 @@ def test_balanced_accuracy_without_a_changed_outcome_still_has_width():
     np.testing.assert_allclose([-ablation.ci_low[1], ablation.ci_high[1]], expected, rtol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:.* repeat another row exactly")
+@worlds.rows_repeat
 def test_balanced_accuracy_is_tested_with_every_class_alike():
     """Without dimension 2 ten rows of 20 of one class are lost, and ten of 380 of the other won."""
     train = Representation(np.array([[1.0, 0, 0], [0, 1, 1]]), labels=np.array([0, 1]))

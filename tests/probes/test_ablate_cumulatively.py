@@ -11,6 +11,7 @@ import pytest
 from dimlab.kernels.paired import tango_interval
 from dimlab.probes.ablate_cumulatively import ORDERS, _rows_needed, ablate_cumulatively
 from dimlab.representation import Representation
+from tests import worlds
 from tests.reading import fit_knn, fit_logistic, fit_ridge
 
 
@@ -161,7 +162,7 @@ def test_dispensable_is_what_stays_within_the_margin_until_the_first_failure(los
     assert replace(found, loss_high=np.array(loss_high)).n_dispensable == expected
 
 
-@pytest.mark.filterwarnings("ignore:.* test rows repeat another row exactly")
+@worlds.rows_repeat
 def test_few_samples_show_nothing_dispensable_and_say_how_many_would():
     rng = np.random.default_rng(0)
     found = ablate_cumulatively(
@@ -194,7 +195,7 @@ def test_the_samples_needed_are_the_fewest_that_show_a_loss_of_that_kind(worse, 
     assert 3.99 * needed < copies < 4.02 * needed
 
 
-@pytest.mark.filterwarnings("ignore:.* test rows repeat another row exactly")
+@worlds.rows_repeat
 def test_copies_of_rows_widen_intervals_only_where_clusters_are_named():
     train, test = world(0), world(1)
     copies = test.take(np.repeat(np.arange(len(test)), 4))

@@ -43,7 +43,10 @@ def split(rng, n=400, **factors):
 
 def harrell(x, knots):
     """Truncated powers of a restricted cubic spline, as in his section 2.4.5."""
-    cube = lambda t: np.maximum(x - t, 0) ** 3  # noqa: E731
+
+    def cube(t):
+        return np.maximum(x - t, 0) ** 3
+
     t, last, end = knots[:-2], knots[-2], knots[-1]
     curves = [
         cube(each)

@@ -11,11 +11,9 @@ from dimlab.probes.confirm_harmful import confirm_harmful
 from dimlab.probes.evaluate import evaluate
 from dimlab.probes.random_masks import random_masks
 from dimlab.representation import Representation
+from tests import worlds
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:.* test rows repeat another row exactly"),
-]
+pytestmark = [pytest.mark.slow, worlds.rows_repeat]
 SIGNAL = np.array([0.8, 0.6, 0.5, 0.4, 0.3, 0, 0, 0])
 ORDER = np.arange(8)[::-1]
 MASK = DimensionMask(np.array([1, 1, 1, 1, 0, 1, 1, 0.0]))

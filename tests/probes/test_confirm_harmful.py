@@ -141,7 +141,7 @@ def few(n, share_misread, seed=0):
     return clean, Representation(features, labels=labels)
 
 
-@pytest.mark.filterwarnings("ignore:.* test rows repeat another row exactly")
+@worlds.rows_repeat
 @pytest.mark.parametrize(
     ("n", "share", "needed"),
     [(20, 0.5, 28), (20, 0.0, 280), (100, 0.05, 280), (20, 0.8, 0), (100, 0.2, 0), (1000, 0.02, 0)],

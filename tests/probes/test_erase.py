@@ -19,6 +19,7 @@ from dimlab.kernels.erasure import (
 from dimlab.kernels.means import bootstrap_sums
 from dimlab.probes.erase import erase
 from dimlab.representation import Representation
+from tests import worlds
 from tests.reading import fit_knn, fit_logistic, fit_ridge
 
 
@@ -323,7 +324,7 @@ def test_the_same_call_gives_the_same_numbers():
     pd.testing.assert_frame_equal(first, second)
 
 
-@pytest.mark.filterwarnings("ignore:.* test rows repeat another row exactly")
+@worlds.rows_repeat
 def test_copies_are_no_further_samples_where_clusters_are_named():
     train, test = shortcut(0, 0.8, n=600), shortcut(1, -0.8, n=300)
     ids = np.repeat(np.arange(300), 4)

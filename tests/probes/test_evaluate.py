@@ -119,7 +119,7 @@ def test_a_mask_is_compared_with_none_on_the_same_samples(splits, mask):
     assert "change" not in evaluate(train, test, readers=["knn"]).to_frame()
 
 
-@pytest.mark.filterwarnings("ignore:.* test rows repeat another row exactly")
+@worlds.rows_repeat
 def test_copies_are_no_further_samples_where_clusters_are_named(splits, mask):
     train, test = splits
     ids = np.repeat(np.arange(len(test)), 4)

@@ -164,7 +164,7 @@ def test_whole_clusters_are_permuted_together():
     assert null_maxima(same, np.random.default_rng(4), 400).mean() < once.mean() - 0.03  # too low
 
 
-@pytest.mark.filterwarnings("ignore:.* test rows repeat another row exactly")
+@worlds.rows_repeat
 def test_copies_of_rows_are_no_further_samples_where_clusters_are_named():
     test = world(1)
     ids = np.repeat(np.arange(300), 4)

@@ -1,17 +1,30 @@
 """Encoders that other packages write themselves, and what becomes of each: the table's rows."""
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
+
+# other packages warn of each other's versions, and of torch's
+others_warn = pytest.mark.filterwarnings("ignore")
 
 CASES: list["Case"] = []
 SIZE = 64  # of the images, unless the encoder is made for another
 AS_TORCHVISION = "as torchvision builds it: ReLU"  # words of what is assumed of a ResNet
+
+
+def package(module: str) -> Any:
+    """Import a package, or skip with the reason: beside another torch it breaks in many ways."""
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        pytest.skip(f"{module} cannot be imported: {' '.join(str(error).split())[:100]}")
 
 
 @dataclass(frozen=True)

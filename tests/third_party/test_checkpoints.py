@@ -12,16 +12,10 @@ from torch import nn
 
 from dimlab.io.inspecting import inspect_file
 from dimlab.io.weights import load_encoder
+from tests.third_party.cases import others_warn, package
 
+pytestmark = others_warn
 CLOSE = {"rtol": 0, "atol": 1e-5}
-
-
-def _package(name, module):
-    """Import a package, or skip with the reason: beside another torch it breaks in many ways."""
-    try:
-        return __import__(module, fromlist=["_"])
-    except Exception as error:
-        return pytest.skip(f"{name} cannot be imported: {' '.join(str(error).split())[:100]}")
 
 
 @pytest.fixture(autouse=True)
@@ -33,18 +27,18 @@ def keeps_global_state():
 
 @pytest.fixture
 def torchvision():
-    return _package("torchvision", "torchvision.models")
+    return package("torchvision.models")
 
 
 @pytest.fixture
 def timm():
-    return _package("timm", "timm")
+    return package("timm")
 
 
 @pytest.fixture
 def lightly():
-    _package("lightly", "torchvision")
-    return _package("lightly", "lightly.models")
+    package("torchvision")
+    return package("lightly.models")
 
 
 def moved(module, size, channels=3):
@@ -203,14 +197,13 @@ def module_of(lightning, lightly, kind):
     return Example()
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("kind", "taken", "other"),
     [("simclr", "backbone", None), ("moco", "backbone", "backbone_momentum"),
      ("dino", "teacher_backbone", "student_backbone")],
 )  # fmt: skip
 def test_a_checkpoint_of_the_lightning_trainer(lightly, tmp_path, kind, taken, other):
-    lightning = _package("pytorch-lightning", "pytorch_lightning")
+    lightning = package("pytorch_lightning")
     torch.manual_seed(2)
     module = module_of(lightning, lightly, kind)
     loader = torch.utils.data.DataLoader(torch.rand(8, 3, 32, 32), batch_size=4)
@@ -252,7 +245,7 @@ def test_a_namespace_of_hyper_parameters_is_harmless(torchvision, tmp_path):
 
 
 def test_hyper_parameters_of_omegaconf_ask_for_trust(torchvision, tmp_path):
-    omegaconf = _package("omegaconf", "omegaconf")
+    omegaconf = package("omegaconf")
     parameters = omegaconf.OmegaConf.create({"lr": 0.1, "data": {"name": "cifar10"}})
     path = tmp_path / "old.ckpt"
     expected, images = old_lightning(torchvision, path, parameters)
@@ -264,13 +257,12 @@ def test_hyper_parameters_of_omegaconf_ask_for_trust(torchvision, tmp_path):
     torch.testing.assert_close(features(loaded.module, images), expected, **CLOSE)
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("low_resolution", [True, False])
 def test_a_checkpoint_of_stable_pretraining(torchvision, tmp_path, monkeypatch, low_resolution):
     """Its own module, backbone and trainer callbacks write the file."""
     monkeypatch.setenv("HOME", str(tmp_path))  # it keeps notes of every run there
-    spt = _package("stable-pretraining", "stable_pretraining")
-    lightning = _package("lightning", "lightning")
+    spt = package("stable_pretraining")
+    lightning = package("lightning")
     from stable_pretraining.backbone import from_torchvision
 
     def forward(self, batch, stage):

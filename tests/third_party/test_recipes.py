@@ -1,7 +1,5 @@
 """Pixels of image files are those of transformers', timm's and open_clip's own transforms."""
 
-import importlib
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +7,9 @@ from PIL import Image
 from dimlab.images import Recipe, means_of
 from dimlab.io.blueprints import recipe_of_open_clip, recipe_of_timm
 from dimlab.io.folders import recipe_of_transformers
+from tests.third_party.cases import others_warn, package
 
+pytestmark = others_warn
 SQUARE, SHORT = {"height": 64, "width": 64}, {"shortest_edge": 73}
 PROCESSORS = {
     "ViT": {"size": SQUARE},
@@ -20,14 +20,6 @@ PROCESSORS = {
     "Beit": {"size": SQUARE, "do_center_crop": False},
     "DeiT": {"size": {"height": 73, "width": 73}, "crop_size": SQUARE},
 }
-
-
-def package(name):
-    """Import a package, or skip with the reason: beside another torch it breaks in many ways."""
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        return pytest.skip(f"{name} cannot be imported: {' '.join(str(error).split())[:100]}")
 
 
 @pytest.fixture(params=[(150, 231), (300, 177), (64, 64)], ids=str)
@@ -43,7 +35,6 @@ def pixels(recipe: Recipe, image: Image.Image) -> np.ndarray:
     return (found - np.array(means)[:, None, None]) / np.array(deviations)[:, None, None]
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", PROCESSORS)
 def test_transformers(kind, image):
     transformers = package("transformers")
@@ -53,7 +44,6 @@ def test_transformers(kind, image):
     np.testing.assert_allclose(pixels(recipe, image), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny_patch16_224", "convnext_atto"])
 def test_timm(name, image):
     timm = package("timm")
@@ -66,7 +56,6 @@ def test_timm(name, image):
     np.testing.assert_allclose(pixels(recipe, image), expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("mode", ["shortest", "squash"])
 def test_open_clip(mode, image):
     open_clip = package("open_clip")

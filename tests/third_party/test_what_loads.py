@@ -3,11 +3,12 @@
 A case that is marked ``wrong`` has the keys and shapes of another network: what is assumed tells.
 """
 
-import importlib
 import re
 
 import pytest
 
+from tests.third_party.cases import others_warn
+from tests.third_party.cases import package as imported
 from tests.third_party.what_loads import CASES, FILES, PAGE, seen, seen_features
 
 MODULES = {"open-clip-torch": "open_clip", "sentence-transformers": "sentence_transformers"}
@@ -25,16 +26,9 @@ def test_every_case_that_another_network_spoils_says_what_is_assumed():
     assert all(case.assumes and not case.refuses for case in spoilt)
 
 
-def check_package(package):
-    try:
-        importlib.import_module(MODULES.get(package, package))
-    except Exception as error:  # beside another torch it breaks in many ways
-        pytest.skip(f"{package} cannot be imported: {' '.join(str(error).split())[:100]}")
-
-
 @pytest.mark.parametrize("case", FILES, ids=lambda case: f"{case.package}-{case.name}")
 def test_a_file_of_features(case, tmp_path):
-    check_package(case.package)
+    imported(MODULES.get(case.package, case.package))
     found = seen_features(case, tmp_path)
     if case.refuses:
         assert case.refuses in found.refused
@@ -45,12 +39,12 @@ def test_a_file_of_features(case, tmp_path):
     assert found.difference <= (0.02 if case.name == "half precision" else 1e-6)
 
 
-@pytest.mark.filterwarnings("ignore")
+@others_warn
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.package}-{case.name}")
 def test_a_file_of_another_package(case, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for package in case.package.split(", "):
-        check_package(package)
+        imported(MODULES.get(package, package))
     found = seen(case, tmp_path)
     if case.refuses:
         assert re.search(case.refuses, found.refused)

@@ -4,6 +4,7 @@ Run ``pip install -r tests/third_party/requirements.txt``, then this file: it wr
 ``.docs/what-loads.md``.
 """
 
+import importlib
 import os
 import re
 import sys
@@ -17,12 +18,19 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT))  # run as a script: these are found only now
 
-from dimlab import load_encoder, load_features  # noqa: E402
-from tests.third_party import of_official, of_timm, of_torchvision, of_transformers  # noqa: E402, F401
-from tests.third_party.cases import CASES, Case  # noqa: E402
-from tests.third_party.of_features import FEATURES, FILES, LABELS, FeatureCase  # noqa: E402
+from dimlab import load_encoder, load_features  # noqa: E402 - found now
+from tests.third_party.cases import CASES, Case  # noqa: E402 - found now
+from tests.third_party.of_features import (  # noqa: E402 - found now
+    FEATURES,
+    FILES,
+    LABELS,
+    FeatureCase,
+)
+
+for name in ("of_official", "of_timm", "of_torchvision", "of_transformers"):
+    importlib.import_module(f"tests.third_party.{name}")  # which add their cases
 
 PAGE = ROOT / ".docs" / "what-loads.md"
 HEAD = """# What loads, what is assumed, what is refused
