@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dimlab.probes.ablate import Ablation
+from dimlab.probes.ablate_retrieval import RetrievalAblation
 from dimlab.probes.attribute import Attribution
 from dimlab.probes.confirm_harmful import HarmfulDimensions
 from dimlab.probes.find_redundancy import Redundancy
@@ -18,7 +19,7 @@ from dimlab.result import Result, column, entries, entry, per, scalar
 DEAD, HARMFUL, NUISANCE, REDUNDANT = "dead", "harmful", "nuisance", "redundant"
 KEEP, UNDECIDED = "keep", "undecided"
 ANSWERS = (DEAD, HARMFUL, NUISANCE, REDUNDANT, KEEP, UNDECIDED)  # in the order of the rules
-_READ = (Ablation, HarmfulDimensions, Redundancy, Attribution)
+_READ = (Ablation, RetrievalAblation, HarmfulDimensions, Redundancy, Attribution)
 _N_NAMED = 6  # dimensions of a group that an answer names
 
 KindT = TypeVar("KindT", bound=Result)
@@ -117,7 +118,7 @@ def dimension_table(*given: Any) -> DimensionTable:
 
     Parameters
     ----------
-    *given : Ablation, HarmfulDimensions, Redundancy, Attribution, or a mapping of results
+    *given : Ablation, RetrievalAblation, HarmfulDimensions, Redundancy, Attribution, or a mapping
         Results of one representation, in any order, at least one; a mapping such as `examine`
         returns may hold others, which are not read.
 
@@ -128,14 +129,15 @@ def dimension_table(*given: Any) -> DimensionTable:
 
         - ``dead``: it does not vary;
         - ``harmful``: its removal is confirmed to help, on samples that did not choose it
-          (q <= 0.05 of `confirm_harmful`);
+          (q <= 0.05 of `confirm_harmful`), or on queries that did not (`ablate_retrieval`);
         - ``nuisance: <factor>``: it carries a factor, given the label and all other factors, at
           least as much as the label (`attribute`);
         - ``redundant with ...``: another dimension of its group explains the group better; or the
           others together explain it (adjusted R^2 of at least 0.9), and the subset that keeps the
           variance does without it (`find_redundancy`);
-        - ``keep``: a reader loses accuracy without it (q <= 0.05 of `ablate`); ``stands for ...``:
-          it is the dimension of a redundant group that explains the others best;
+        - ``keep``: a reader loses accuracy without it (q <= 0.05 of `ablate`), or queries find less
+          (`ablate_retrieval`); ``stands for ...``: it is the dimension of a redundant group that
+          explains the others best;
         - ``undecided``: none of these is shown. That is no evidence that it is dispensable.
 
     Raises
@@ -176,20 +178,21 @@ def dimension_table(*given: Any) -> DimensionTable:
     ablation, redundancy = _only(found, Ablation), _only(found, Redundancy)
     for d in _dead(ablation, redundancy):
         decide(d, DEAD, "variance", 0.0)
-    for d, value, about in _harmful(_only(found, HarmfulDimensions)):
-        decide(d, HARMFUL, "q-value of the confirmed harm", value, about)
+    retrieval = _only(found, RetrievalAblation)
+    for harmful in (_only(found, HarmfulDimensions), retrieval):
+        for d, value, about in _harmful(harmful):
+            decide(d, HARMFUL, "q-value of the confirmed harm", value, about)
     for d, value, about in _nuisances(_only(found, Attribution)):
         decide(d, NUISANCE, "effect of the factor, given the label", value, about)
     for d, kind, value, about in _redundant(redundancy, kinds == UNDECIDED):
         decide(d, kind, "adjusted R^2 on the other dimensions", value, about)
-    if ablation is not None:
-        importance = f"{ablation.score} lost without it"
-        for group in ablation.needed:
-            for d in ablation.groups[group]:
-                decide(int(d), KEEP, importance, float(ablation.importance[group]))
-        for group, members in enumerate(ablation.groups):
-            for d in members:
-                decide(int(d), UNDECIDED, importance, float(ablation.importance[group]))
+    measured = [each for each in (ablation, retrieval) if each is not None]
+    for kind in (KEEP, UNDECIDED):
+        for each in measured:
+            for group in each.needed if kind == KEEP else range(len(each)):
+                for d in each.groups[group]:
+                    about = f"{each.score} lost without it"
+                    decide(int(d), kind, about, float(each.importance[group]))
     return DimensionTable(
         kind=kinds.astype(np.str_),
         about=abouts.astype(np.str_),
@@ -224,9 +227,10 @@ def _read(given: tuple[Any, ...]) -> list[Any]:
             )
     chosen = [each for each in flat if isinstance(each, _READ)]
     if not chosen:
+        named = ", ".join(type(each).__name__ for each in flat) or "none"
         raise Refusal(
-            "dimension_table needs a result of ablate, confirm_harmful, find_redundancy or "
-            f"attribute; got {', '.join(type(each).__name__ for each in flat) or 'none'}."
+            "dimension_table needs a result of ablate, ablate_retrieval, confirm_harmful, "
+            f"find_redundancy or attribute; got {named}."
         )
     classes = [type(each) for each in chosen]
     if len(set(classes)) < len(classes):
@@ -278,7 +282,9 @@ def _dead(ablation: Ablation | None, redundancy: Redundancy | None) -> list[int]
     return sorted(dead | (set() if ablation is None else set(ablation.constant.tolist())))
 
 
-def _harmful(harmful: HarmfulDimensions | None) -> Iterator[tuple[int, float, str]]:
+def _harmful(
+    harmful: HarmfulDimensions | RetrievalAblation | None,
+) -> Iterator[tuple[int, float, str]]:
     if harmful is None:
         return
     for group in harmful.confirmed:

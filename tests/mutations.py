@@ -57,6 +57,31 @@ _of(
      "self.scores[..., -1]", "test_every_query_and_dimension_equals_brute_force"),
 )
 _of(
+    "kernels/ranking.py", "kernels/test_ranking.py",
+    ("_discounted", "np.log2(rank + 2)", "np.log2(rank + 3)", "test_by_hand"),
+    ("Judgements.of", "kept = grade > 0", "kept = grade != 0", "test_equals_the_textbook"),
+    ("Judgements.of", "first = place < k", "first = place <= place", "test_equals_the_textbook"),
+    ("Judgements.score", "1 / (1.0 + first)", "1 / (2.0 + first)", "test_by_hand"),
+    ("Judgements.score", "/ self.n_relevant[query, None]", "/ self.k", "test_equals_the_textbook"),
+    ("Judgements.grades_of", "np.where(self.keys[place] == keys, self.grades[place], 0.0)",
+     "self.grades[place]", "test_equals_the_textbook"),
+)
+_of(
+    "probes/_retrieval.py", "probes/test_ablate_retrieval.py",
+    ("confirmed_on_halves", "p_value = harm(lost[~side][:, chosen], other, rng, n_draws)",
+     "p_value = harm(lost[side][:, chosen], own, rng, n_draws)", "test_halves_confirm_what_is_there_and_few_queries_confirm_nothing"),
+    ("harm", "np.where(means.mean < 0, means.p_value / 2, 1.0)",
+     "means.p_value / 2", "test_halves_confirm_what_is_there_and_few_queries_confirm_nothing"),
+    ("truncated", "np.argsort(-lost[~side]", "np.argsort(lost[~side]", "test_truncation_keeps_the_first_the_leading_axes_or_what_other_queries_need"),
+    ("principal_axes", "[1][:, ::-1]", "[1]", "test_truncation_keeps_the_first_the_leading_axes_or_what_other_queries_need"),
+)
+_of(
+    "probes/ablate_retrieval.py", "probes/test_ablate_retrieval.py",
+    ("ablate_retrieval", "lost = full[:, None] - scores[:, 1:]", "lost = scores[:, 1:] - full[:, None]", "test_every_dimension_equals_brute_force"),
+    ("RetrievalAblation.enough", "np.flatnonzero(beyond).max(initial=-1) + 1",
+     "np.flatnonzero(~beyond).min(initial=9)", "test_enough_is_counted_down_from_all_dimensions_to_the_first_loss"),
+)
+_of(
     "kernels/collinearity.py", "probes/test_find_redundancy.py",
     ("_COMPONENT", "1e-8",
      "1e-2", "test_what_adds_little_to_an_exact_sum_is_explained_by_it_all_the_same"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import TypedDict
 
 import numpy as np
@@ -476,3 +477,25 @@ def risk_bound_terms(anchors, positives, labels, negatives, n_negatives, tempera
         found["middle", m] = total["CE_mu"] + np.log(m / len(classes))
         found["upper", m] = nce[m] + deviation
     return found
+
+
+def ndcg(ranking, grades, k):
+    """Normalised discounted cumulated gain of a ranking of all documents, cut at k."""
+
+    def gained(order):
+        return sum(max(0, grades[row]) / math.log2(place + 2) for place, row in enumerate(order))
+
+    best = sorted(range(len(grades)), key=lambda row: -grades[row])
+    return gained(ranking[:k]) / gained(best[:k])
+
+
+def recall(ranking, grades, k):
+    """Share of the relevant documents among the first k."""
+    relevant = {row for row, grade in enumerate(grades) if grade > 0}
+    return len(relevant & set(ranking[:k])) / len(relevant)
+
+
+def mrr(ranking, grades, k):
+    """One over the rank of the first relevant document; 0 where it is not among the first k."""
+    places = [place for place, row in enumerate(ranking[:k], 1) if grades[row] > 0]
+    return 1 / places[0] if places else 0.0

@@ -116,6 +116,13 @@ def runs(n, d, memory):
         "ablate_cumulatively knn": lambda: call["ablate_cumulatively"](
             train, test, order="best-first", reader="knn", **knn
         ),
+        "ablate_retrieval": lambda: call["ablate_retrieval"](
+            train, test, np.argwhere(test.labels[:, None] == train.labels), n_bootstrap=199, **knn
+        ),
+        "ablate_retrieval groups": lambda: call["ablate_retrieval"](
+            train, test, np.argwhere(test.labels[:, None] == train.labels), score="mrr@3",
+            groups=groups, n_splits=3, truncate=[], **knn
+        ),
         "attribute": lambda: call["attribute"](train, test, n_permutations=200),
         "attribute views": lambda: call["attribute"](
             train, test.per_view(), n_permutations=60, erased=None

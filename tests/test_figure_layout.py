@@ -17,6 +17,7 @@ from dimlab.figures.house import figure_of, house_style
 from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.probes.ablate import ablate
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
+from dimlab.probes.ablate_retrieval import ablate_retrieval
 from dimlab.probes.attribute import attribute
 from dimlab.probes.bound_risk import bound_risk
 from dimlab.probes.compare import compare
@@ -137,6 +138,14 @@ def results_at(n_dimensions):
         ablate_cumulatively(bank, queries, order="worst-first", reader="ridge"),
         confirm_harmful(bank, queries, reader="ridge"),
         random_masks(*few, n_masks=20),
+        ablate_retrieval(
+            queries,
+            queries.features[:100],
+            np.column_stack([np.arange(100)] * 2),
+            n_splits=2,
+            score="ndcg@3",
+            n_random=1,
+        ),
         correlate(queries, n_draws=3, n_blocks=2),
         decompose(queries, n_blocks=2),
         redundancy,
@@ -173,7 +182,7 @@ on_both = pytest.mark.parametrize(
 def test_no_figure_is_crowded_at_many_dimensions(n_dimensions):
     results = results_at(n_dimensions)
     for narrow in (False, True):
-        assert len(check(results, narrow=narrow)) == 22
+        assert len(check(results, narrow=narrow)) == 24
 
 
 @on_both

@@ -194,6 +194,12 @@ def runs(train, test):
         "ablate_cumulatively": [
             lambda: call["ablate_cumulatively"](train, test, reader="ridge", order="worst-first")
         ],
+        "ablate_retrieval": [
+            lambda: call["ablate_retrieval"](
+                train, test, np.argwhere(test.labels[:, None] == train.labels), score="recall@5",
+                n_splits=2,
+            )
+        ],
         "attribute": [lambda: call["attribute"](train, test, n_permutations=39)],
         "bound_risk": [
             lambda: call["bound_risk"](

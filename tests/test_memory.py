@@ -14,6 +14,7 @@ from dimlab.devices import available_bytes, hold
 from tests.benchmarks.memory import BUDGET, BUDGETED, SIZES, measured
 
 COMMANDS = {
+    "ablate_retrieval": "ablate-retrieval",
     "ablate_cumulatively": "cumulate", "bound_risk": "bound", "confirm_harmful": "confirm",
     "find_redundancy": "redundancy", "random_masks": "random-masks",
 }  # fmt: skip
@@ -37,6 +38,8 @@ def call_of(name, split):
     probe = getattr(importlib.import_module(f"dimlab.probes.{name}"), name)
     if name == "compare":
         return lambda: probe({"a": split, "b": split})
+    if name == "ablate_retrieval":
+        return lambda: probe(split, split, [[0, 0]])
     if name in ("bound_risk", "correlate", "decompose", "find_redundancy"):
         return lambda: probe(split)
     extra = {"erase": {"factor": "x"}, "ablate_cumulatively": {"order": "worst-first"}}

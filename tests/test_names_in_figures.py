@@ -15,6 +15,7 @@ from dimlab.figures.house import figure_of, house_style, picture_of
 from dimlab.mask import DimensionMask, MaskTrace
 from dimlab.probes.ablate import ablate
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
+from dimlab.probes.ablate_retrieval import ablate_retrieval
 from dimlab.probes.attribute import attribute
 from dimlab.probes.bound_risk import bound_risk
 from dimlab.probes.compare import compare
@@ -54,6 +55,7 @@ def results():
         ablate_cumulatively(split, split, order="worst-first", reader="ridge"),
         confirm_harmful(split, split, reader="ridge", n_splits=2),
         random_masks(split, split, n_masks=5),
+        ablate_retrieval(split, split, [[0, 0], [1, 1]], n_splits=2, n_bootstrap=20),
         correlate(split, n_draws=2, n_blocks=2),
         decompose(split, n_blocks=2),
         find_redundancy(split, n_blocks=2),

@@ -101,6 +101,9 @@ def world(tmp_path, monkeypatch):
         whole.save(f"{name}.safetensors")
     scanners = {"row": np.arange(n), "split": "test", "angle": rng.uniform(0, 360, n)}
     pd.DataFrame({**scanners, "scanner": rng.integers(0, 2, n)}).to_csv("scanners.csv")
+    np.savez("corpus.npz", features=rng.normal(size=(40, 6)))
+    np.savez("queries.npz", features=rng.normal(size=(20, 6)))
+    Path("qrels.tsv").write_text("".join(f"{row}\t{2 * row}\t1\n" for row in range(20)))
     np.savez("embeddings.npz", features=features, labels=labels)
     pd.DataFrame({**columns, "species": labels}).to_csv("embeddings.csv")
     for number in range(2):

@@ -76,6 +76,11 @@ Example: dimlab cumulate checkpoint.pt --order best-first"""),
 Score random masks, and test the best one on samples that did not choose it.
 
 Example: dimlab random-masks checkpoint.pt --drop 0.1,0.5"""),
+        "ablate-retrieval": ("dimlab.probes.ablate_retrieval:ablate_retrieval", """\
+Remove each dimension, or group, in turn and score the retrieval of relevant documents.
+
+Harm is confirmed on held-out queries, and curves show what fewer dimensions find.
+Example: dimlab ablate-retrieval corpus.npz queries.npz --relevance qrels.tsv"""),
     },
     "Measure redundancy": {
         "correlate": ("dimlab.probes.correlate:correlate", """\

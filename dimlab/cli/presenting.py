@@ -23,6 +23,7 @@ NEXT = {  # what to do after a command, and why
     "confirm": ("cumulate FILE", "shows how many dimensions can be removed."),
     "cumulate": ("redundancy FILE", "shows which dimensions repeat others."),
     "random-masks": ("confirm FILE", "tests single dimensions."),
+    "ablate-retrieval": ("redundancy FILE", "shows which dimensions repeat others."),
     "correlate": ("redundancy FILE", "groups dimensions that repeat each other."),
     "decompose": ("redundancy FILE", "shows which dimensions are dead or repeat others."),
     "redundancy": ("ablate FILE --groups redundant", "removes each group as a whole."),

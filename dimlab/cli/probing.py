@@ -110,7 +110,9 @@ def probe_command(name: str, function: Callable[..., Any], text: str) -> TyperCo
         each.name for each in inspect.signature(function).parameters.values()
         if each.kind is not each.KEYWORD_ONLY and each.default is each.empty
     ]  # fmt: skip
-    measure, names = _kind(function, leading)
+    measure, names = special.measure, special.inputs
+    if measure is None or not names:
+        measure, names = _kind(function, leading)
     own = measured_by(function, special.changes, {"in_distribution", *special.leave_out})
     inputs = [
         replace(INPUTS[each], **special.changes.get(each, {}))
@@ -138,7 +140,7 @@ def probe_command(name: str, function: Callable[..., Any], text: str) -> TyperCo
         if measured is None:  # another process of several presents
             return
         result, splits = measured
-        files = [values.get(each) for each in ("table", "in_distribution")]
+        files = [values.get(each) for each in ("table", "in_distribution", "relevance")]
         groups = values.get("groups")
         if isinstance(groups, Groups) and groups.source is not None:
             call.inputs.tables[groups.source.path] = groups.source, None

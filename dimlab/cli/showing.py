@@ -12,6 +12,8 @@ from dimlab.terminal import print_extremes as extremes
 
 __all__ = ["extremes"]
 
+_AT_AN_END = 8  # rows of a table that shows the largest and the smallest
+
 
 def first_rows(result: Any) -> None:
     """Print the table of any result."""
@@ -26,6 +28,33 @@ def rows(title: str, **order: Any) -> Callable[[Any], None]:
 def curve(result: Any) -> None:
     """Print points of a cumulative ablation."""
     print_rows(result, f"Accuracy while dimensions are removed, {result.order_name}")
+
+
+def retrieval(result: Any) -> None:
+    """Print the largest and smallest importances, and what fewer dimensions find."""
+    frame = result.to_frame().drop(columns=["group", "fcr_low", "fcr_high", "selected_share"])
+    frame["rough"] = np.where(frame.pop("unreliable"), "yes", "")
+    short = {"p_value": "p", "q_value": "q", "q_aggregated": "q of harm"}
+    frame = frame.iloc[np.argsort(-frame["importance"], kind="stable")].rename(columns=short)
+    formats = dict.fromkeys(("importance", "ci_low", "ci_high"), "+.4f")
+    formats |= {"score": ".4f", "p": ".2g", "q": ".2g", "q of harm": ".2g"}
+    sample = f" ({result.sample})" if result.sample else ""
+    shown = {"Most needed first": frame}
+    if len(frame) > 2 * _AT_AN_END:
+        shown = {"Most needed first": frame[:_AT_AN_END]}
+        shown["\nMost harmful first"] = frame[: -_AT_AN_END - 1 : -1]
+    for title, some in shown.items():
+        print_table(some, title=f"{title}{sample}", formats=formats)
+    kept = result.truncation()
+    if kept is not None:
+        by_order = kept.pivot(index="n_kept", columns="order", values="score")
+        by_order = by_order[list(dict.fromkeys(kept["order"]))].reset_index()
+        formats = dict.fromkeys(by_order.columns[1:], ".4f")
+        print_table(by_order, title=f"\n{result.score} by dimensions kept", formats=formats)
+        print_sentences(
+            f"{order}: {n_kept} dimensions keep the loss within {result.margin:g} (95 % interval)."
+            for order, n_kept in result.enough.items()
+        )
 
 
 def evaluation(result: Any) -> None:

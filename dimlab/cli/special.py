@@ -11,11 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dimlab.cli import showing
-from dimlab.cli.derive import Option
+from dimlab.cli.derive import INPUT, Option
 from dimlab.cli.factors import Asked, asked_in
 from dimlab.cli.inputs import mask_of
 from dimlab.cli.options import DATA, FILES, known_reader
-from dimlab.cli.probing import FEATURES, SAMPLES, TABLE, Call, Measured, Special, measure_parts
+from dimlab.cli.probing import (
+    FEATURES,
+    SAMPLES,
+    TABLE,
+    Call,
+    Measured,
+    Special,
+    cautions,
+    measure_parts,
+)
 from dimlab.cli.samples import drawn, sampled, sampled_train
 from dimlab.cli.traces import read_trace
 from dimlab.refusals import Refusal
@@ -185,6 +194,29 @@ def _links(call: Call, source: Path) -> dict[str, Any]:
         }
 
 
+def _retrieval(call: Call) -> Measured:
+    """Join relevance judgements to a corpus and queries, and measure those that were drawn."""
+    from dimlab.io.relevance import read_relevance, rows_of_ids
+
+    values, path, seed = call.values, call.values["relevance"], call.inputs.seed
+    if len(call.sources) != 2:
+        raise Refusal(
+            f"files must be features of a corpus and of queries; got {len(call.sources)}."
+        )
+    judged = call.inputs.table(path, read_relevance)
+    corpus, queries = (call.inputs.representation(each) for each in call.sources)
+    with cautions(call.name):
+        relevance = rows_of_ids(judged, corpus, queries, path)
+    asked = np.unique(relevance[relevance[:, 2] > 0, 0])
+    if values["max_queries"] is not None and values["max_queries"] < len(asked):
+        kept = asked[drawn(len(asked), values["max_queries"], seed=seed)]
+        relevance = relevance[np.isin(relevance[:, 0], kept)]
+        note = f"{len(kept)} of {len(asked)} queries, drawn with seed {seed}"
+        queries = queries._trusted(meta={**queries.meta, "sample": note})
+    corpus, queries = call.inputs.in_basis(corpus, [corpus, queries])
+    return call.probe(corpus, queries, relevance), {"corpus": corpus, "queries": queries}
+
+
 def _npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array)
@@ -214,6 +246,25 @@ SPECIAL = {
             names={"dimensions": "dimensions", "importance": "importance", "q_aggregated": "q",
                    "confirmed": "confirmed", "selected_share": "selected"},
         ),
+    ),
+    "ablate-retrieval": Special(
+        inputs="array basis max_queries",
+        files="Features of the corpus, then features of the queries.",
+        changes={
+            "score": {"help": "What is scored: ndcg@k, recall@k or mrr@k, with any k."},
+            "groups": {"help": "JSON file of lists of dimensions (or of one id each), or "
+                       "'redundant': those that dimlab redundancy finds on the corpus."},
+            "truncate": {"help": "Numbers of dimensions to keep on the curves of truncation; "
+                         "powers of two by default."},
+            "max_queries": {"help": "Queries to use, drawn at random; all by default."},
+            "clusters": {"help": "Factor that says which queries belong together."},
+            "n_random": {"flag": "--random-orders"},
+        },
+        more=(
+            Option("relevance", "--relevance", Path, "Relevance judgements: TREC qrels, or .tsv, "
+                   ".csv or .jsonl of query, document and grade.", ..., INPUT),
+        ),
+        working="searching", measure=_retrieval, show=showing.retrieval, shown=("enough",),
     ),
     "evaluate": Special(
         changes={"readers": {"default": "knn,ridge"}}, files=str(FILES.help),

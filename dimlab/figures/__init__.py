@@ -29,6 +29,8 @@ from dimlab.figures.removal import (
     plot_cumulative_ablation,
     plot_harmful_dimensions,
     plot_masked_scores,
+    plot_retrieval_ablation,
+    plot_retrieval_ablation_truncation,
 )
 from dimlab.figures.runs import (
     plot_baseline_comparison,
@@ -62,6 +64,8 @@ __all__ = [
     "plot_redundancy",
     "plot_redundancy_subset",
     "plot_representation",
+    "plot_retrieval_ablation",
+    "plot_retrieval_ablation_truncation",
     "plot_risk_bound",
     "plot_spectrum",
 ]

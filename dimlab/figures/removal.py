@@ -29,11 +29,13 @@ if TYPE_CHECKING:
 
     from dimlab.probes.ablate import Ablation
     from dimlab.probes.ablate_cumulatively import CumulativeAblation
+    from dimlab.probes.ablate_retrieval import RetrievalAblation
     from dimlab.probes.confirm_harmful import HarmfulDimensions
     from dimlab.probes.random_masks import MaskedScores
 
 
 _MANY = 150  # dimensions
+_ORDERS = (BLUE, ORANGE, GREEN, GREY)  # of truncation
 _ZERO = "#B5B5B5"
 
 
@@ -65,7 +67,105 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
     >>> axes.collections[1].get_offsets()[:, 1].round(2).tolist(), axes.get_ylabel()
     ([0.45, 0.0], 'importance (accuracy lost)')
     """
+    unit = unit_of(result)
+    rough = result.log_loss_unreliable if result.score == "log_loss" else None
+    axes = _with_importances(axes_or_current(ax), result, rough)
+    lost = f"importance ({result.score.replace('_', ' ')} lost)"
+    title = titled(f"Leave one {unit} out, {result.reader} reader", result)
+    return finished(axes, f"{unit}s, ranked by importance", lost, title)
+
+
+def plot_retrieval_ablation(result: RetrievalAblation, *, ax: Axes | None = None) -> Axes:
+    """Show what queries no longer find without every dimension, most needed first.
+
+    Parameters
+    ----------
+    result : RetrievalAblation
+        From `ablate_retrieval`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        Dots above the line: less is found without this dimension; below the line: more. Coloured
+        and numbered where q <= 0.05; grey is undecided. Bars: 95 % intervals over queries; hollow
+        dots: fewer than 20 queries change, or they are very skewed.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import ablate_retrieval
+    >>> corpus = np.array([[1.0, 0.1], [-1.0, 0.1], [0.9, -0.2], [-0.9, -0.2]])
+    >>> found = ablate_retrieval(corpus, corpus[:2], [[0, 2], [1, 3]], score="recall@2")
+    >>> axes = plot_retrieval_ablation(found, ax=Figure().subplots())
+    >>> axes.collections[1].get_offsets()[:, 1].tolist(), axes.get_ylabel()
+    ([1.0, 0.0], 'importance (recall@2 lost)')
+    """
+    unit = unit_of(result)
+    axes = _with_importances(axes_or_current(ax), result, result.unreliable)
+    title = titled(f"Leave one {unit} out, retrieval", result)
+    lost = f"importance ({result.score} lost)"
+    return finished(axes, f"{unit}s, ranked by importance", lost, title)
+
+
+def plot_retrieval_ablation_truncation(
+    result: RetrievalAblation, *, ax: Axes | None = None
+) -> Axes:
+    """Show what queries find when only some dimensions are kept, by the way they are chosen.
+
+    Parameters
+    ----------
+    result : RetrievalAblation
+        From `ablate_retrieval`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        The dashed line is the score of all dimensions. Where the bar of a point, a 95 % interval of
+        the loss, meets the line, the dimensions that are left may do as well. The order by
+        importance was measured on other queries than those that are scored.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import ablate_retrieval
+    >>> corpus = np.array([[1.0, 0.1], [-1.0, 0.1], [0.9, -0.2], [-0.9, -0.2]])
+    >>> found = ablate_retrieval(corpus, corpus[:2], [[0, 2], [1, 3]], score="recall@2")
+    >>> axes = plot_retrieval_ablation_truncation(found, ax=Figure().subplots())
+    >>> [text.get_text() for text in axes.get_legend().get_texts()]
+    ['all dimensions', 'most important', 'first', 'principal axes', 'random']
+    """
     ax = axes_or_current(ax)
+    title = titled("Keep some dimensions, retrieval", result)
+    if len(result.orders) == 0:
+        return nothing_found(ax, "No dimensions were left out together.", title)
+    words = {"importance": "most important", "pca": "principal axes"}
+    names = dict.fromkeys(result.orders.tolist())
+    for place, (name, colour) in enumerate(zip(names, _ORDERS, strict=False)):
+        own = result.orders == name
+        x = result.n_kept[own] * 1.04 ** (place - 1.5)  # bars beside each other
+        score, high, low = result.kept_score[own], result.loss_low[own], result.loss_high[own]
+        loss = result.loss[own]
+        ax.errorbar(
+            x, score, np.maximum([low - loss, loss - high], 0), fmt="o-", ms=3, lw=1.2,
+            elinewidth=0.8, color=colour, label=words.get(name, name),
+        )  # fmt: skip
+    ax.axhline(result.full_score, color="black", lw=0.8, ls="--", label="all dimensions")
+    ax.set_xscale("log", base=2)
+    points = np.unique(result.n_kept)
+    ax.set_xticks(points, [str(each) for each in points])
+    ax.minorticks_off()
+    ax.legend(frameon=False, fontsize="small")
+    return finished(ax, "dimensions kept", result.score, title)
+
+
+def _with_importances(
+    ax: Axes, result: Ablation | RetrievalAblation, rough: np.ndarray | None
+) -> Axes:
+    """Draw importances with their intervals, ranked; ``rough`` (G,) ones are hollow."""
     order = np.argsort(-result.importance, kind="stable")
     ranks = np.arange(1, len(order) + 1)
     importance, decided = result.importance[order], result.q_value[order] <= LEVEL
@@ -88,8 +188,8 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
             )  # fmt: skip
     size = 14 if len(ranks) <= _MANY else 4
     ax.scatter(ranks, importance, c=colours, s=size, lw=0, zorder=3, rasterized=len(ranks) > 500)
-    if result.score == "log_loss" and result.log_loss_unreliable is not None:
-        rough = result.log_loss_unreliable[order]
+    if rough is not None:
+        rough = rough[order]
         ax.scatter(
             ranks[rough], importance[rough], c="white", s=size / 4, lw=0, zorder=4,
             rasterized=len(ranks) > 500,
@@ -106,10 +206,7 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
     for found in (np.flatnonzero(needed), np.flatnonzero(harmful)[::-1]):
         name_points(ax, ranks[found], importance[found], [names[place] for place in found])
     ax.legend(fontsize="small", framealpha=0.9, edgecolor="none", loc="upper right")
-    unit = unit_of(result)
-    lost = f"importance ({result.score.replace('_', ' ')} lost)"
-    title = titled(f"Leave one {unit} out, {result.reader} reader", result)
-    return finished(ax, f"{unit}s, ranked by importance", lost, title)
+    return ax
 
 
 def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes:

@@ -22,6 +22,7 @@ __all__ = [  # noqa: RUF022 (in the order of a report)
     "ablate_cumulatively",
     "random_masks",
     "confirm_harmful",
+    "ablate_retrieval",
     "correlate",
     "decompose",
     "find_redundancy",

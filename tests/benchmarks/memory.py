@@ -29,6 +29,7 @@ SIZES = {  # train rows, test rows, dimensions
     "ablate_cumulatively random": [(20_000, 10_000, 256)],
     "ablate_cumulatively worst": [(20_000, 10_000, 256)],
     "ablate_cumulatively knn": [(20_000, 2_000, 128)],
+    "ablate_retrieval": [(20_000, 2_000, 256), (60_000, 1_000, 512)],
     "random_masks ridge": [(20_000, 10_000, 256), (40_000, 20_000, 128)],
     "random_masks knn": [(20_000, 1_000, 128)],
     "confirm_harmful ridge": [(20_000, 10_000, 256), (40_000, 20_000, 256)],
@@ -106,6 +107,9 @@ def run(name, train, test, budget=None):
         call(train, test, n_masks=2 if slow else 10 if "knn" in way else 50, **reader)
     elif probe in ("ablate", "confirm_harmful"):
         call(train, test, **reader)
+    elif probe == "ablate_retrieval":
+        same = np.arange(len(test))
+        call(train, test, np.column_stack([same, same]), **reader)
     elif probe == "erase":
         call(train, test, factor="a", n_bootstrap=100)
     elif probe == "attribute":

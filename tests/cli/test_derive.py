@@ -33,7 +33,13 @@ ELSEWHERE = {
     "--fill": {"locate"},
     "--temperature": {"bound"},
     "--factor": {"erase"},  # one
-    "--max-queries": {"locate"},
+    "--max-queries": {"locate", "ablate-retrieval"},
+    "--score": {"ablate-retrieval"},  # of rankings
+    "--margin": {"ablate-retrieval"},
+    "--n-splits": {"ablate-retrieval"},
+    "--random-orders": {"ablate-retrieval"},
+    "--groups": {"ablate-retrieval"},  # redundant on the corpus
+    "--clusters": {"ablate-retrieval"},  # of queries
     "--bootstrap": {"bound", "follow"},
     "--permutations": {"follow"},
     "--random": {"erase"},

@@ -475,3 +475,47 @@ def test_encoders_of_other_tools_are_measured_with_data(found, refused, others):
     code, err = refused("evaluate", "s.ckpt", *others)
     assert (code, "stem must be named" in err) == (1, True)
     assert err.endswith(ends.format("s.ckpt"))
+
+
+# Retrieval -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def retrieval(tmp_path):
+    """Features of a corpus and of queries with ids, and qrels; query dimension 2 is noise."""
+    rng = np.random.default_rng(0)
+    corpus = rng.normal(size=(200, 6))
+    queries = corpus[:80] + 0.3 * rng.normal(size=(80, 6))
+    queries[:, 2] = 4 * rng.normal(size=80)
+    ids = {"corpus": "d", "queries": "q"}
+    for name, features in (("corpus", corpus), ("queries", queries)):
+        named = np.array([f"{ids[name]}{row}" for row in range(len(features))])
+        np.savez(tmp_path / f"{name}.npz", emb=features, id=named)
+    lines = "".join(f"q{row} 0 d{row} 1\n" for row in range(80))
+    (tmp_path / "qrels.txt").write_text(lines)
+    return "corpus.npz", "queries.npz", "--relevance", "qrels.txt", "--quiet"
+
+
+def test_retrieval_is_ablated_from_three_files(dimlab, found, retrieval, tmp_path):
+    code, out, err = dimlab("ablate-retrieval", *retrieval, "--out", "out", "--n-splits", "4")
+    assert code == 0, err
+    for said in ("Most needed first", "ndcg@10 by dimensions kept", "confirmed on queries"):
+        assert said in out
+    endings = {path.name.removeprefix("ablate-retrieval") for path in (tmp_path / "out").iterdir()}
+    assert endings >= {".csv", ".json", ".svg", "-truncation.csv", "-truncation.svg"}
+    summary = found("ablate-retrieval", *retrieval, "--score", "mrr@5", "--truncate", "2,3")
+    assert (summary["score"], summary["n_queries"], summary["confirmed"]) == ("mrr@5", 80, [[2]])
+    assert set(summary["enough"]) == {"importance", "first", "pca", "random"}
+    few = found("ablate-retrieval", *retrieval, "--max-queries", "30", "--basis", "pca")
+    assert (few["n_queries"], few["basis"]) == (30, "pca")
+    assert few["sample"] == "30 of 80 queries, drawn with seed 0"
+
+
+def test_retrieval_refuses_what_is_missing(dimlab, refused, retrieval):
+    corpus, queries, *rest = retrieval
+    code, err = refused("ablate-retrieval", corpus, *rest)
+    assert (code, "files must be features of a corpus and of queries; got 1." in err) == (2, True)
+    code, err = refused("ablate-retrieval", corpus, queries, "--relevance", "no.txt")
+    assert (code, "no.txt, which is not there" in err) == (2, True)
+    code, _, err = dimlab("ablate-retrieval", corpus, queries)
+    assert (code, "--relevance" in err) == (2, True)

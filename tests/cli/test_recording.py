@@ -17,6 +17,7 @@ CALLS = {
     "confirm": (*PAIR, "--reader", "ridge"),
     "cumulate": PAIR,
     "random-masks": (*PAIR, "--n-masks", 5),
+    "ablate-retrieval": (TEST, TRAIN, "--relevance", "qrels.txt", "--n-splits", 2),
     "correlate": (TEST, "--draws", 5),
     "decompose": (TEST,),
     "redundancy": (TEST,),
@@ -37,6 +38,7 @@ def world(files, checkpoint, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoint.pt").write_bytes(checkpoint.read_bytes())
     (tmp_path / "groups.json").write_text("[[0, 1], [2]]")
+    (tmp_path / "qrels.txt").write_text("0 0 3 1\n1 0 4 1\n")
     rows = "".join(f"{row},{row % 7 / 3}\n" for row in range(240))
     (tmp_path / "factors.csv").write_text(f"row,scanner\n{rows}")
     return tmp_path
