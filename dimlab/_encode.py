@@ -442,6 +442,8 @@ def _represent(
         "split": images.split,
         "labels_hash": images.labels_hash,
     }
+    if images.labels is not None and images.class_names:
+        meta["class_names"] = list(images.class_names)
     key = "" if how.scratch is None else _fingerprint(images, weights, meta, how)
     store = Store(how.scratch, key, len(transforms), n_samples, world)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dimlab.io.files import DAMAGED, reason_of
-from dimlab.refusals import Refusal
+from dimlab.refusals import Damaged, Refusal
 
 if TYPE_CHECKING:
     from dimlab.images import ImageFiles, Recipe
@@ -162,7 +162,7 @@ def batches(
     )  # fmt: skip
     for rows, pixels, faults in loader:
         if faults and not images.skip_bad:
-            raise Refusal(f"{next(iter(faults.values()))} {SKIP}")
+            raise Damaged(f"{next(iter(faults.values()))} {SKIP}")
         yield rows, pixels, faults
 
 

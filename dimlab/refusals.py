@@ -9,3 +9,7 @@ class Refusal(ValueError):
 
 class WrongType(Refusal, TypeError):
     """An argument of a type that is refused."""
+
+
+class Damaged(Refusal):
+    """A file that is there and is named rightly, but cannot be used."""

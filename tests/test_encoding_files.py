@@ -12,6 +12,7 @@ from torch import nn
 from dimlab import _scratch, datasets
 from dimlab._encode import encode, encode_moments
 from dimlab.moments import Moments
+from dimlab.representation import Representation
 from dimlab.training.checkpoint import Checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import train, untrained
@@ -160,3 +161,28 @@ def test_what_is_assumed_of_both_splits_is_said_once(folder, tmp_path, dimlab):
     flags = ("--data", "image-folder", "--data-dir", "data", "--workers", "0")
     code, _, err = dimlab("encode", "a.pt", *flags, "--out", "o")
     assert (code, err.count("assumed: the validation images are the test split")) == (0, 1), err
+
+
+def test_a_bad_image_fails_and_a_missing_option_is_a_misuse(folder, tmp_path, dimlab):
+    untrained(TINY, files_of(folder)).save(tmp_path / "a.pt")
+    command = ("encode", "a.pt", "--data", "image-folder")
+    code, _, err = dimlab(*command)
+    assert (code, "image-folder needs data_dir" in err) == (2, True), err
+    code, _, err = dimlab(*command, "--data-dir", "absent", "--crop", "middle")
+    assert (code, "crop must be one of centre, squash; got 'middle'" in err) == (2, True), err
+    (folder / "ant" / "01.png").write_bytes(b"")
+    command = (*command, "--data-dir", "data", "--workers", "0")
+    code, _, err = dimlab(*command)
+    assert (code, "Pass skip_bad=True (--skip-bad)" in err) == (1, True), err
+    assert dimlab(*command, "--skip-bad")[0] == 0
+
+
+def test_levels_of_0_are_what_a_user_says(folder, tmp_path, dimlab):
+    untrained(TINY, files_of(folder)).save(tmp_path / "a.pt")
+    command = ("encode", "a.pt", "--data", "image-folder", "--data-dir", "data", "--split", "test")
+    for depth, n_classes in (("1", 2), ("0", 0)):
+        code, _, err = dimlab(*command, "--depth", depth, "--workers", "0")
+        assert code == 0, err
+        found = Representation.load(tmp_path / "test.safetensors")
+        assert len(found.meta.get("class_names", ())) == n_classes
+        assert (found.labels is not None) == (n_classes > 0)

@@ -20,7 +20,7 @@ from dimlab.cli.gates import GateMet
 from dimlab.cli.inputs import Unreadable
 from dimlab.outside import loaded
 from dimlab.probes import outside_probes
-from dimlab.refusals import Refusal
+from dimlab.refusals import Damaged, Refusal
 from dimlab.text import make_streams_readable, say
 
 DONE, FAILED, MISUSED, GATED = 0, 1, 2, 3
@@ -238,7 +238,7 @@ def _explain(error: BaseException) -> tuple[str, int]:
         return "interrupted.", FAILED
     if isinstance(error, GateMet):
         return str(error), GATED
-    if isinstance(error, Unreadable):
+    if isinstance(error, (Unreadable, Damaged)):
         return str(error), FAILED
     if hasattr(error, "format_message"):  # what typer raises: unknown flag, value of another type
         return f"{error.format_message().rstrip('.')}. See --help.", MISUSED

@@ -102,6 +102,7 @@ def _check_names(values: dict[str, Any]) -> None:
 def _encode(values: dict[str, Any]) -> None:
     source, inputs = values["source"], _inputs(values)
     _check_names(values)
+    inputs.asked(values["normalisation"])  # refused before anything is opened
     if values["moments"] and values["views"] not in (0, 2):
         raise Refusal(f"views must be 0 or 2 with --moments; got {values['views']}.")
     kind = inputs.source(source, trust_pickle=values["trust_pickle"]).kind

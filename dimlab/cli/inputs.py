@@ -207,8 +207,7 @@ class Inputs:
         key = name, split, str(folder or "")
         if key not in self.loaded:
             options = ("depth", "image_column", "label_column", "workers", "skip_bad")
-            asked = {each: getattr(self, each) for each in options}
-            asked = {each: value for each, value in asked.items() if value not in (None, False)}
+            asked = datasets.given_of({each: getattr(self, each) for each in options})
             datasets.check_name(name, asked)
             how = {**(recorded or {}), **asked}
             with self.reading():

@@ -65,7 +65,7 @@ def load_images(
     """Load a split of the data set of that name; ``+hue:0.8`` behind the name plants a factor."""
     known, planted = check_name(name, reading)
     folder = data_dir or None
-    given = {key: each for key, each in reading.items() if each not in (None, False)}
+    given = given_of(reading)
     if known in NAMES:
         given = {key: each for key, each in given.items() if key in _READ.get(known, ())}
         size = {} if image_size is None else {"image_size": image_size}
@@ -74,6 +74,11 @@ def load_images(
     else:
         images = resized(_from_outside(known, split, folder), image_size)
     return plant(images, planted) if planted else images
+
+
+def given_of(reading: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a user says of how files are read; 0 is said, None and False are the usual."""
+    return {key: each for key, each in reading.items() if not (each is None or each is False)}
 
 
 def check_name(name: str, reading: Mapping[str, Any] | None = None) -> tuple[str, str]:
@@ -86,10 +91,10 @@ def check_name(name: str, reading: Mapping[str, Any] | None = None) -> tuple[str
             close = difflib.get_close_matches(known, everything, n=1)
             hint = f" Did you mean {close[0]}?" if close else ""
             raise Refusal(f"data must be one of {', '.join(everything)}; got {name!r}.{hint}")
-    given = {key for key, each in (reading or {}).items() if each not in (None, False, "")}
-    for key in sorted(given - {"workers", "skip_bad"} - _READ.get(known, set())):
+    given = set(given_of(reading or {})) - {"workers", "skip_bad"}
+    for key in sorted(given - _READ.get(known, set())):
         has = ", ".join(each for each in _READ if key in _READ[each])
-        raise Refusal(f"{key} must be left out for {known}; it is of {has or 'no data set'}.")
+        raise Refusal(f"{key} must be left out for {known}; it belongs to {has or 'no data set'}.")
     if plus:
         check_plants(planted)
     return known, planted

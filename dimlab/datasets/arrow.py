@@ -16,7 +16,7 @@ from dimlab.columns import factor_of, values_of
 from dimlab.datasets.splits import official_part, part_of
 from dimlab.datasets.tables import LABELS, classes_of, column_named, given
 from dimlab.images import SPLITS, ImageFiles, ImageSet
-from dimlab.io.files import DAMAGED, json_of, reason_of
+from dimlab.io.files import DAMAGED, Misnamed, json_of, reason_of
 from dimlab.names import split_of, word_of
 from dimlab.refusals import Refusal
 
@@ -84,7 +84,7 @@ def huggingface(
     """
     official_part(split)
     if data_dir is None:
-        raise Refusal("huggingface needs data_dir: pass a folder of parquet or Arrow files.")
+        raise Misnamed("huggingface needs data_dir: pass a folder of parquet or Arrow files.")
     root = Path(data_dir).expanduser().absolute()
     by_split = _files_by_split(root)
     part, paths = zip(*[(p, f) for p, files in by_split.items() for f in files], strict=True)
@@ -248,7 +248,7 @@ def _image_column(shard: _Shard, asked: str | None) -> str:
     if len(there) == 1 and asked is None:
         return there[0]
     if asked not in there:
-        raise Refusal(
+        raise Misnamed(
             f"image_column (--image-column) must be a column of images of {shard.path.name}, "
             f"{', '.join(there) or 'which has none'}; got {asked or 'nothing'}."
         )

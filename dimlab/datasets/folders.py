@@ -14,6 +14,7 @@ from dimlab.datasets.download import folders_of
 from dimlab.datasets.splits import official_part, part_of
 from dimlab.decoding import SUFFIXES
 from dimlab.images import SPLITS, ImageFiles, ImageSet
+from dimlab.io.files import Misnamed
 from dimlab.names import split_of
 from dimlab.refusals import Refusal
 
@@ -96,7 +97,7 @@ def image_folder(
     """
     official_part(split)
     if data_dir is None:
-        raise Refusal("image-folder needs data_dir: pass the folder of the class folders.")
+        raise Misnamed("image-folder needs data_dir: pass the folder of the class folders.")
     if depth is not None and depth < 0:
         raise Refusal(f"depth must be >= 0; got {depth}.")
     root = folders_of(data_dir, "")[0]

@@ -11,7 +11,7 @@ import numpy as np
 from dimlab.columns import factor_of
 from dimlab.datasets.splits import checked_parts, official_part, part_of, resized
 from dimlab.images import ImageSet
-from dimlab.io.files import naming, read_npz
+from dimlab.io.files import Misnamed, naming, read_npz
 from dimlab.refusals import Refusal
 
 
@@ -59,7 +59,7 @@ def npz(
     """
     official_part(split)
     if data_dir is None:
-        raise Refusal("npz needs data_dir: pass an .npz file with images and labels.")
+        raise Misnamed("npz needs data_dir: pass an .npz file with images and labels.")
     path = Path(data_dir).expanduser().absolute()
     if not path.is_file():
         raise FileNotFoundError(f"data_dir must be an .npz file; got {str(path)!r}, which is none.")

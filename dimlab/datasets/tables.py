@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +15,7 @@ from dimlab.columns import factor_of
 from dimlab.datasets.folders import Paths
 from dimlab.datasets.splits import checked_parts, official_part, part_of
 from dimlab.images import ImageFiles, ImageSet
-from dimlab.io.files import DAMAGED, reason_of
+from dimlab.io.files import DAMAGED, Misnamed, reason_of
 from dimlab.names import FILES, SPLIT, word_of
 from dimlab.refusals import Refusal
 
@@ -75,25 +77,20 @@ def table(
     >>> images, images.class_names, images.factors["site"].tolist()
     (ImageSet('csv', test, 1 images of 3 x 32 x 32, 2 classes), ('cat', 'dog'), ['south'])
     """
-    import pandas as pd
-
     official_part(split)
     if data_dir is None:
-        raise Refusal("csv needs data_dir: pass a table of paths and labels.")
+        raise Misnamed("csv needs data_dir: pass a table of paths and labels.")
     path = Path(data_dir).expanduser().absolute()
     if not path.is_file():
         raise FileNotFoundError(f"data_dir must be a table; got {str(path)!r}, which is none.")
-    separator = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-    except DAMAGED as error:
-        raise Refusal(f"{path.name} must be a table of text; got {reason_of(error)}.") from error
+    stamp = path.stat()
+    frame = _read(path, (stamp.st_mtime_ns, stamp.st_size))
     columns = {str(name): np.asarray(frame[name], dtype=np.str_) for name in frame.columns}
     image = column_named(path.name, columns, image_column, FILES, "image_column")
     label = column_named(path.name, columns, label_column, LABELS, "label_column")
     if image is None or len(frame) == 0 or "" in columns[image]:
         got = "no such column" if image is None else "a row without"
-        raise Refusal(
+        raise Misnamed(
             f"{path.name} must name an image in every row; got {got}. Pass image_column "
             f"(--image-column), one of {', '.join(columns)}."
         )
@@ -114,6 +111,18 @@ def table(
         reading=given(image_column=image_column, label_column=label_column),
     )  # fmt: skip
     return part_of(whole, split, None if parts is None else checked_parts(parts, len(names)))
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, stamp: tuple[int, int]) -> Any:
+    """Read a table once for all of its splits; another stamp is that of a changed file."""
+    import pandas as pd
+
+    separator = "\t" if path.suffix.lower() == ".tsv" else ","
+    try:
+        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    except DAMAGED as error:
+        raise Refusal(f"{path.name} must be a table of text; got {reason_of(error)}.") from error
 
 
 def _numbers(text: np.ndarray, name: str) -> np.ndarray:
@@ -157,9 +166,9 @@ def column_named(
     found = [each for each in there if word_of(each) in usual] if asked is None else [asked]
     flag = f"{option} (--{option.replace('_', '-')})"
     if not set(found) <= set(there):
-        raise Refusal(f"{flag} must be a column of {file}, {', '.join(there)}; got {asked!r}.")
+        raise Misnamed(f"{flag} must be a column of {file}, {', '.join(there)}; got {asked!r}.")
     if len(found) > 1:
-        raise Refusal(
+        raise Misnamed(
             f"{flag} must name one column of {file}, which has {', '.join(found)}; got nothing."
         )
     return found[0] if found else None

@@ -468,3 +468,16 @@ def test_pixels_are_decoded_when_they_are_asked_for(tmp_path, rng, monkeypatch):
     assert images.images.dtype == np.uint8
     with pytest.raises(ValueError, match="workers must be >= 0; got -1"):
         datasets.image_folder("train", data_dir=tmp_path, workers=-1)
+
+
+def test_a_table_is_read_once_and_again_where_it_has_changed(tmp_path, rng, monkeypatch):
+    import pandas as pd
+
+    rows = [",".join(row) for row in ROWS]
+    path = write_table(tmp_path, rng, "\n".join(["path,label,split", *rows]))
+    calls, read = [], pd.read_csv
+    monkeypatch.setattr(pd, "read_csv", lambda *a, **k: calls.append(a) or read(*a, **k))
+    sizes = [len(datasets.table(split, data_dir=path)) for split in ("train", "test")]
+    assert (sizes, len(calls)) == ([1, 2], 1)
+    path.write_text("\n".join(["path,label,split", *rows[:2]]))
+    assert (len(datasets.table("test", data_dir=path)), len(calls)) == (1, 2)
