@@ -246,7 +246,8 @@ class Result:
         words = "".join(f"<p>{html.escape(each)}</p>" for each in (*said, repr(self)))
         rows = self._leading().head(_ROWS_SHOWN)
         table = rows.to_html(index=False, border=0, float_format="{:.4g}".format)
-        return words + table + self._inline_figure()
+        wide = f'<div style="overflow-x: auto; white-space: nowrap">{table}</div>'
+        return words + wide + self._inline_figure()
 
     def _leading(self) -> Any:
         """Return the table with the largest effects first, those that are decided before others."""

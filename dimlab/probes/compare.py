@@ -53,6 +53,7 @@ class Comparison(Result):
     """
 
     ROWS = "representation and statistic"
+    EFFECT = ("difference",)
     TABLES = (("similarities", "similarities"), ("matches", "matches"))
 
     names: tuple[str, ...] = detail("Names of the representations.")
