@@ -85,10 +85,11 @@ def examine(
     Returns
     -------
     dict of str to result
-        ``evaluation, ablation, masked_scores, harmful, correlation, spectrum, redundancy``;
+        ``evaluation, ablation, masked_scores, harmful, correlation, spectrum, redundancy,
+        profile``;
         ``attribution``, where there are factors; with a trace ``mask_evolution``; with two views
         ``risk_bound``; results of other packages' probes by the names of their classes. Without
-        labels ``correlation, spectrum, redundancy`` and ``mask_evolution``. Its attribute
+        labels ``correlation, spectrum, redundancy, profile`` and ``mask_evolution``. Its attribute
         ``not_measured`` says in a sentence why a probe was left out, by the probe's name.
 
     Warns
@@ -115,7 +116,8 @@ def examine(
     >>> split = Representation(features, labels=labels)
     >>> results = examine(split, split)
     >>> list(results)
-    ['evaluation', 'ablation', 'masked_scores', 'harmful', 'correlation', 'spectrum', 'redundancy']
+    ['evaluation', 'ablation', 'masked_scores', 'harmful', 'correlation', 'spectrum', 'redundancy',
+     'profile']
     >>> results["ablation"].needed.tolist(), results["harmful"].confirmed.tolist()
     ([0], [])
     >>> results.not_measured["bound_risk"]
@@ -133,6 +135,7 @@ def examine(
         "evaluate": {"readers": list(readers.values())},
         "random_masks": {"reader": "ridge", "n_masks": 100},  # kNN takes minutes
         "correlate": {"n_draws": 50},
+        "profile": {"n_rows": 500},
         "attribute": {"erased": None, "n_permutations": n_permutations},
     }
     given = {

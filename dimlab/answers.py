@@ -13,13 +13,14 @@ from dimlab.probes.ablate_retrieval import RetrievalAblation
 from dimlab.probes.attribute import Attribution
 from dimlab.probes.confirm_harmful import HarmfulDimensions
 from dimlab.probes.find_redundancy import Redundancy
+from dimlab.probes.profile import Profile
 from dimlab.refusals import Refusal, WrongType
-from dimlab.result import Result, column, entries, entry, per, scalar
+from dimlab.result import ABSENT, Result, column, entries, entry, per, scalar
 
 DEAD, HARMFUL, NUISANCE, REDUNDANT = "dead", "harmful", "nuisance", "redundant"
 KEEP, UNDECIDED = "keep", "undecided"
 ANSWERS = (DEAD, HARMFUL, NUISANCE, REDUNDANT, KEEP, UNDECIDED)  # in the order of the rules
-_READ = (Ablation, RetrievalAblation, HarmfulDimensions, Redundancy, Attribution)
+_READ = (Ablation, RetrievalAblation, HarmfulDimensions, Redundancy, Profile, Attribution)
 _N_NAMED = 6  # dimensions of a group that an answer names
 
 KindT = TypeVar("KindT", bound=Result)
@@ -85,6 +86,11 @@ class DimensionTable(Result):
 
     decided_by: np.ndarray = per("dimension", "Name of the number that decided.")
     value: np.ndarray = per("dimension", "That number; NaN where nothing was measured.")
+    outlier: np.ndarray | None = per(
+        "dimension",
+        "Whether the dimension dominates the cosine similarity (`profile`).",
+        default=None,
+    )
     read: tuple[str, ...] = scalar("Names of the results that the answers rest on.")
     basis: str = scalar("Basis of the dimensions.", default="axes")
 
@@ -93,6 +99,11 @@ class DimensionTable(Result):
         """Number of dimensions of each answer, by ``n_<answer>``, and their lists."""
         numbers = {f"n_{kind}": int((self.kind == kind).sum()) for kind in ANSWERS}
         return numbers | {kind: self.dimensions_of(kind) for kind in ANSWERS[:-1]}
+
+    @entry
+    def outliers(self) -> Any:
+        """Dimensions that dominate the cosine similarity; absent where no profile was read."""
+        return ABSENT if self.outlier is None else np.flatnonzero(self.outlier).tolist()
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -118,16 +129,16 @@ def dimension_table(*given: Any) -> DimensionTable:
 
     Parameters
     ----------
-    *given : Ablation, RetrievalAblation, HarmfulDimensions, Redundancy, Attribution, or a mapping
-        Results of one representation, in any order, at least one; a mapping such as `examine`
-        returns may hold others, which are not read.
+    *given : Ablation, RetrievalAblation, HarmfulDimensions, Redundancy, Profile, Attribution
+        Results of one representation, in any order, at least one; or a mapping such as `examine`
+        returns, which may hold others that are not read.
 
     Returns
     -------
     DimensionTable
         For each dimension the first answer whose rule applies:
 
-        - ``dead``: it does not vary;
+        - ``dead``: it does not vary (`find_redundancy`, `profile`, `ablate`);
         - ``harmful``: its removal is confirmed to help, on samples that did not choose it
           (q <= 0.05 of `confirm_harmful`), or on queries that did not (`ablate_retrieval`);
         - ``nuisance: <factor>``: it carries a factor, given the label and all other factors, at
@@ -139,6 +150,8 @@ def dimension_table(*given: Any) -> DimensionTable:
           (`ablate_retrieval`); ``stands for ...``: it is the dimension of a redundant group that
           explains the others best;
         - ``undecided``: none of these is shown. That is no evidence that it is dispensable.
+
+        Beside it, whether it is an outlier (`profile`).
 
     Raises
     ------
@@ -176,7 +189,8 @@ def dimension_table(*given: Any) -> DimensionTable:
             kinds[d], abouts[d], names[d], values[d] = kind, about, name, value
 
     ablation, redundancy = _only(found, Ablation), _only(found, Redundancy)
-    for d in _dead(ablation, redundancy):
+    profiled = _only(found, Profile)
+    for d in _dead(ablation, redundancy, profiled):
         decide(d, DEAD, "variance", 0.0)
     retrieval = _only(found, RetrievalAblation)
     for harmful in (_only(found, HarmfulDimensions), retrieval):
@@ -199,6 +213,7 @@ def dimension_table(*given: Any) -> DimensionTable:
         decided_by=names.astype(np.str_),
         value=values,
         read=tuple(_name(each) for each in results),
+        outlier=None if profiled is None else profiled.outlier,
         basis=_basis(results),
     )
 
@@ -230,7 +245,7 @@ def _read(given: tuple[Any, ...]) -> list[Any]:
         named = ", ".join(type(each).__name__ for each in flat) or "none"
         raise Refusal(
             "dimension_table needs a result of ablate, ablate_retrieval, confirm_harmful, "
-            f"find_redundancy or attribute; got {named}."
+            f"find_redundancy, profile or attribute; got {named}."
         )
     classes = [type(each) for each in chosen]
     if len(set(classes)) < len(classes):
@@ -277,9 +292,13 @@ def _listed(dimensions: Any) -> str:
     return some + (f" and {len(dimensions) - _N_NAMED} more" if len(dimensions) > _N_NAMED else "")
 
 
-def _dead(ablation: Ablation | None, redundancy: Redundancy | None) -> list[int]:
-    dead = set() if redundancy is None else set(np.flatnonzero(redundancy.dead).tolist())
-    return sorted(dead | (set() if ablation is None else set(ablation.constant.tolist())))
+def _dead(
+    ablation: Ablation | None, redundancy: Redundancy | None, profiled: Profile | None
+) -> list[int]:
+    dead = set() if ablation is None else set(ablation.constant.tolist())
+    for each in (redundancy, profiled):
+        dead |= set() if each is None else set(np.flatnonzero(each.dead).tolist())
+    return sorted(dead)
 
 
 def _harmful(

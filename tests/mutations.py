@@ -67,6 +67,17 @@ _of(
      "self.grades[place]", "test_equals_the_textbook"),
 )
 _of(
+    "probes/profile.py", "probes/test_profile.py",
+    ("_of_columns", "share >= _SHARE / n_dimensions", "share >= _SHARE / n", "test_planted_outliers_are_found_and_nothing_else"),
+    ("_of_columns", "np.abs(ratio) >= _DEVIATIONS", "ratio >= 2 * _DEVIATIONS", "test_planted_outliers_are_found_and_nothing_else"),
+    ("_of_columns", "fourth / n - 3", "fourth / n", "test_numbers_are_those_of_the_textbook"),
+    ("_of_columns", "mean_unit**2 - n_directed * share", "mean_unit**2", "test_numbers_are_those_of_the_textbook"),
+    ("_of_columns", "share /= max(1, n_directed)", "share /= n", "test_shares_by_hand_and_rows_of_zeros_have_none"),
+    ("hubness_without_each", "np.argsort(near == own, -1, kind=\"stable\")", "np.argsort(near != own, -1, kind=\"stable\")",
+     "test_hubness_equals_brute_force_with_and_without_each_dimension"),
+    ("hubness_without_each", "third, spread**3", "third, spread**2", "test_hubness_equals_brute_force_with_and_without_each_dimension"),
+)
+_of(
     "probes/_retrieval.py", "probes/test_ablate_retrieval.py",
     ("confirmed_on_halves", "p_value = harm(lost[~side][:, chosen], other, rng, n_draws)",
      "p_value = harm(lost[side][:, chosen], own, rng, n_draws)", "test_halves_confirm_what_is_there_and_few_queries_confirm_nothing"),

@@ -153,6 +153,7 @@ def runs(n, d, memory):
             n_bootstrap=300,
             n_permutations=500,
         ),
+        "profile": lambda: call["profile"](test, n_rows=300, **knn),
         "random_masks ridge": lambda: call["random_masks"](train, test, n_masks=20),
         "random_masks knn": lambda: call["random_masks"](
             train, test, reader="knn", n_masks=6, **knn

@@ -15,7 +15,7 @@ from dimlab.probes import probe_named
 from dimlab.report import verdicts_of, write_report
 from dimlab.representation import Representation
 
-UNLABELLED = {"correlation", "spectrum", "redundancy"}
+UNLABELLED = {"correlation", "spectrum", "redundancy", "profile"}
 OF_A_TASK = {"evaluation", "ablation", "masked_scores", "harmful", *UNLABELLED}
 
 
@@ -90,7 +90,7 @@ def test_a_mistake_in_a_probe_or_a_reader_takes_no_other_result_along(monkeypatc
 
     monkeypatch.setattr("dimlab.probes.decompose.decompose", broken)
     results = quietly(split(), split(seed=1), reader=Broken())
-    assert set(results) == {"masked_scores", "correlation", "redundancy"}
+    assert set(results) == {"masked_scores", "correlation", "redundancy", "profile"}
     for name, kind in (("ablate", "ValueError"), ("decompose", "LinAlgError")):
         assert results.not_measured[name] == f"{name} failed: internal error, {kind}: a bug"
         assert type(results.failed[name]).__name__ == kind

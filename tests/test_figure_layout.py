@@ -28,6 +28,7 @@ from dimlab.probes.erase import erase
 from dimlab.probes.evaluate import evaluate
 from dimlab.probes.find_redundancy import find_redundancy
 from dimlab.probes.follow import follow
+from dimlab.probes.profile import profile
 from dimlab.probes.random_masks import random_masks
 from dimlab.report import plots_of
 from dimlab.representation import Representation
@@ -149,6 +150,7 @@ def results_at(n_dimensions):
         correlate(queries, n_draws=3, n_blocks=2),
         decompose(queries, n_blocks=2),
         redundancy,
+        profile(queries.features * np.where(np.arange(n_dimensions) % 20, 1, 9), n_rows=0),
         attribution,
         dimension_table(found),
         trace,
@@ -182,7 +184,7 @@ on_both = pytest.mark.parametrize(
 def test_no_figure_is_crowded_at_many_dimensions(n_dimensions):
     results = results_at(n_dimensions)
     for narrow in (False, True):
-        assert len(check(results, narrow=narrow)) == 24
+        assert len(check(results, narrow=narrow)) == 25
 
 
 @on_both

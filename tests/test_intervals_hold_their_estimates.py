@@ -236,6 +236,7 @@ def runs(train, test):
                 n_bootstrap=99, n_permutations=99,
             )
         ],
+        "profile": [lambda: call["profile"](test, n_rows=20)],
         "random_masks": [lambda: call["random_masks"](train, test, n_masks=4, drop=(0.5,))],
     }  # fmt: skip
 

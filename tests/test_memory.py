@@ -40,7 +40,7 @@ def call_of(name, split):
         return lambda: probe({"a": split, "b": split})
     if name == "ablate_retrieval":
         return lambda: probe(split, split, [[0, 0]])
-    if name in ("bound_risk", "correlate", "decompose", "find_redundancy"):
+    if name in ("bound_risk", "correlate", "decompose", "find_redundancy", "profile"):
         return lambda: probe(split)
     extra = {"erase": {"factor": "x"}, "ablate_cumulatively": {"order": "worst-first"}}
     return lambda: probe(split, split, **extra.get(name, {}))

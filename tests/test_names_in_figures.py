@@ -26,6 +26,7 @@ from dimlab.probes.erase import erase
 from dimlab.probes.evaluate import evaluate
 from dimlab.probes.find_redundancy import find_redundancy
 from dimlab.probes.follow import follow
+from dimlab.probes.profile import profile
 from dimlab.probes.random_masks import random_masks
 from dimlab.report import plots_of
 from dimlab.representation import Representation
@@ -59,6 +60,7 @@ def results():
         correlate(split, n_draws=2, n_blocks=2),
         decompose(split, n_blocks=2),
         find_redundancy(split, n_blocks=2),
+        profile(split, n_rows=0),
         attribute(split, split, n_permutations=99, erased=None),
         dimension_table(ablation),
         erase(split, split, factor="a", n_random=2),

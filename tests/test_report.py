@@ -95,7 +95,7 @@ def same(first, second):
 def test_every_result_is_saved_whole_and_comes_back_equal(results, tmp_path):
     assert set(results) == {
         "evaluation", "ablation", "masked_scores", "harmful", "correlation", "spectrum",
-        "redundancy", "attribution", "mask_evolution", "risk_bound",
+        "redundancy", "profile", "attribution", "mask_evolution", "risk_bound",
     }  # fmt: skip
     for name, result in results.items():
         path = save_result(tmp_path / f"{name}.result.npz", result)
@@ -263,7 +263,9 @@ def answer(verdicts, start):
 
 def test_verdicts_follow_their_rules(results):
     verdicts = verdicts_of(results)
-    assert [each.question.split()[0] for each in verdicts] == ["Are"] * 3 + ["Do"] + ["Does"] * 3
+    assert [each.question.split()[0] for each in verdicts] == ["Are"] * 3 + ["Do"] * 2 + [
+        "Does"
+    ] * 3
     assert answer(verdicts, "Are the features") == "no"
     assert answer(verdicts, "Do dimensions carry") == "yes"
     for each in verdicts:

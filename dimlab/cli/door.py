@@ -96,6 +96,10 @@ Find dimensions that are dead, or copies or sums of others, and a subset without
 
 With --views the augmented views are measured, each as a sample of its own.
 Example: dimlab redundancy checkpoint.pt --cut 0.7"""),
+        "profile": ("dimlab.probes.profile:profile", """\
+Find outlier dimensions, by their share of the cosine similarity, and what they do to neighbours.
+
+Example: dimlab profile embeddings.npz"""),
         "compare": ("dimlab.probes.compare:compare", """\
 Compare representations: ranks, redundancy, similarity and matching dimensions.
 

@@ -95,6 +95,18 @@ def redundancy(result: Any) -> None:
         )
 
 
+def profile(result: Any) -> None:
+    """Print the dimensions of the largest shares of the cosine similarity."""
+    short = {"mean_over_deviation": "mean / sd", "hubness_without": "hubness without"}
+    frame = intervals(result.to_frame(), share=".3f").rename(columns=short)
+    order = np.argsort(-result.share, kind="stable")[:12]
+    formats = dict.fromkeys(("mean / sd", "kurtosis", "sparsity", "cosine"), ".3g")
+    formats["hubness without"] = ".2f"
+    title = "Largest shares of the cosine similarity first"
+    sample = f" ({result.sample})" if result.sample else ""
+    print_table(frame.iloc[order], title=title + sample, formats=formats)
+
+
 def comparison(result: Any) -> None:
     """Print statistics with their differences, similarities, and how rows were paired."""
     frame = intervals(result.to_frame().dropna(subset=["value"]))

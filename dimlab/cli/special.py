@@ -282,6 +282,13 @@ SPECIAL = {
                             "ridge or logistic. It needs labels."}},
         working="halving", measure=_redundancy, show=showing.redundancy,
     ),
+    "profile": Special(
+        changes={
+            "n_rows": {"help": "Rows that hubness is measured among, drawn at random; 0: none."},
+            "k": {"help": "Neighbours that hubness counts."},
+        },
+        working="searching", show=showing.profile, shown=("largest_shares",),
+    ),
     "compare": Special(
         working="comparing", show=showing.comparison, shown=("representations",),
     ),

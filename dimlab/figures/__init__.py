@@ -15,6 +15,7 @@ from dimlab.figures.masks import (
     plot_mask_trace,
     plot_risk_bound,
 )
+from dimlab.figures.profile import plot_profile
 from dimlab.figures.redundancy import (
     plot_comparison,
     plot_correlation,
@@ -60,6 +61,7 @@ __all__ = [
     "plot_mask_evolution_quantiles",
     "plot_mask_trace",
     "plot_masked_scores",
+    "plot_profile",
     "plot_projector_widths",
     "plot_redundancy",
     "plot_redundancy_subset",

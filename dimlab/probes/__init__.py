@@ -26,6 +26,7 @@ __all__ = [  # noqa: RUF022 (in the order of a report)
     "correlate",
     "decompose",
     "find_redundancy",
+    "profile",
     "attribute",
     "erase",
     "follow",

@@ -30,6 +30,7 @@ SIZES = {  # train rows, test rows, dimensions
     "ablate_cumulatively worst": [(20_000, 10_000, 256)],
     "ablate_cumulatively knn": [(20_000, 2_000, 128)],
     "ablate_retrieval": [(20_000, 2_000, 256), (60_000, 1_000, 512)],
+    "profile": [(20_000, 0, 512), (10_000, 0, 1024)],
     "random_masks ridge": [(20_000, 10_000, 256), (40_000, 20_000, 128)],
     "random_masks knn": [(20_000, 1_000, 128)],
     "confirm_harmful ridge": [(20_000, 10_000, 256), (40_000, 20_000, 256)],

@@ -36,6 +36,7 @@ ELSEWHERE = {
     "--max-queries": {"locate", "ablate-retrieval"},
     "--score": {"ablate-retrieval"},  # of rankings
     "--margin": {"ablate-retrieval"},
+    "--k": {"profile"},  # of hubness
     "--n-splits": {"ablate-retrieval"},
     "--random-orders": {"ablate-retrieval"},
     "--groups": {"ablate-retrieval"},  # redundant on the corpus

@@ -35,6 +35,7 @@ JSON_KEYS = {
     "correlate": {"kind", "n_samples", "off_diagonal_rms", "marchenko_pastur_edge"},
     "decompose": {"effective_rank", "n_samples", "n_dimensions"},
     "redundancy": {"n_groups", "basis", "median_r_squared", "n_subset"},
+    "profile": {"n_samples", "n_dimensions", "n_outliers", "n_dead", "hubness", "mean_cosine"},
     "bound": {"risk", "terms", "held", "proved", "inferred", "assumption", "verdict", "permuted"},
 }  # fmt: skip
 TABLES = {  # what a command writes besides <command>.csv, .json, .svg and the whole result
@@ -57,6 +58,7 @@ CALLS = [
     ("cumulate", "--order best-first", "best-first"),
     ("cumulate", "--order 5,4,3,2,1,0 --reader knn", "Accuracy while dimensions are removed"),
     ("confirm", "--n-splits 3 --basis pca", "Smallest q-values first"),
+    ("profile", "--rows 50 --k 3", "Largest shares of the cosine similarity first"),
     ("attribute", "--permutations 19", "Taking x out"),
     ("erase", "--factor x --random 2 --in-distribution train.safetensors", "LEACE given label"),
     ("correlate", "--draws 5", "Strongest"),

@@ -22,6 +22,7 @@ CALLS = {
     "decompose": (TEST,),
     "redundancy": (TEST,),
     "compare": (TEST, TRAIN),
+    "profile": (TEST, "--rows", 50),
     "attribute": (*PAIR, "--permutations", 5, "--factors", "factors.csv"),
     "erase": (*PAIR, "--factor", "x", "--random", 2),
     "bound": (TEST, "--bootstrap", 5),

@@ -13,8 +13,8 @@ import dimlab
 
 rng = np.random.default_rng(0)
 corpus = rng.normal(size=(1000, 24)) * np.linspace(2, 0.5, 24)
-queries = corpus[:300] + 0.6 * rng.normal(size=(300, 24))
-queries[:, 20] = 3 * rng.normal(size=300)
+queries = corpus[:300] + 0.9 * rng.normal(size=(300, 24))
+queries[:, 20] = 8 * rng.normal(size=300)
 relevance = np.column_stack([np.arange(300), np.arange(300)])  # query row, corpus row
 found = dimlab.ablate_retrieval(corpus, queries, relevance, score="ndcg@10")
 
