@@ -1,4 +1,4 @@
-"""What the parts of a representation or an image set must be: checked once, where they enter."""
+"""Checks of the parts of a representation or an image set, made once where the parts enter."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def values_of(column: Any) -> np.ndarray:
 
 
 def refuse_gaps(gone: Any, what: str) -> None:
-    """Refuse values of which some are missing, given (N,) which are."""
+    """Refuse values if some of them are missing; ``gone`` (N,) says which."""
     if np.any(gone):
         raise Refusal(f"{what} must be there for every row; got none in row {np.argmax(gone)}.")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.io.files import read_safetensors, replacing, write_safetensors
+from dimlab.io.files import read_safetensors, save_safetensors
 from dimlab.kernels import moments as kernel
 from dimlab.kernels.rounding import PRECISIONS, coarser, eps_of
 from dimlab.refusals import Refusal
@@ -374,14 +374,9 @@ class Moments:
         ...     Moments.load(path).mean.tolist()
         [[1.5]]
         """
-        path = Path(path)
-        if path.suffix != ".safetensors":
-            raise Refusal(f"path must end in .safetensors; got {path.name!r}.")
-        with replacing(path) as temporary:
-            tensors = {name: getattr(self, name) for name in _STORED}
-            known = {**self.meta, "format": FORMAT, "precision": self.precision}
-            write_safetensors(temporary, tensors, known)
-        return path
+        tensors = {name: getattr(self, name) for name in _STORED}
+        known = {**self.meta, "format": FORMAT, "precision": self.precision}
+        return save_safetensors(path, tensors, known)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Moments:
@@ -404,10 +399,7 @@ class Moments:
         ValueError
             If it is not such a state, or is damaged.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"moments must be a file; got {path}, which is not there.")
-        return moments_in(path, *read_safetensors(path))
+        return moments_in(Path(path), *read_safetensors(Path(path)))
 
 
 def moments_in(

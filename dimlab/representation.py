@@ -28,8 +28,7 @@ from dimlab.io.files import (
     naming,
     read_npz,
     read_safetensors,
-    replacing,
-    write_safetensors,
+    save_safetensors,
 )
 from dimlab.kernels.rounding import eps_of
 from dimlab.refusals import Refusal, WrongType
@@ -134,7 +133,7 @@ class Representation:
         put(self, "meta", with_precision(dict(meta), given, features))
 
     def _trusted(self, **changed: Any) -> Representation:
-        """Replace parts by what was made of them: it fits, and nothing is checked again."""
+        """Replace parts by parts made from them: these fit, and nothing is checked again."""
         made = object.__new__(Representation)
         made.__dict__.update(self.__dict__, **changed)
         meta = {**made.meta, "precision": self.precision}
@@ -367,9 +366,6 @@ class Representation:
         >>> loaded.factors["camera"].tolist()
         ['front', 'rear']
         """
-        path = Path(path)
-        if path.suffix != ".safetensors":
-            raise Refusal(f"path must end in .safetensors; got {path.name!r}.")
         tensors: dict[str, np.ndarray] = {"features": self.features}
         categories: dict[str, list[str]] = {}
         if self.labels is not None:
@@ -384,9 +380,7 @@ class Representation:
             metadata = {"format": FORMAT, "dimlab": json.dumps(header)}
         except TypeError as error:
             raise WrongType(f"meta must be serialisable as JSON; got: {error}.") from error
-        with replacing(path) as temporary:
-            write_safetensors(temporary, tensors, metadata)
-        return path
+        return save_safetensors(path, tensors, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Representation:

@@ -21,11 +21,10 @@ import base64
 import html
 import importlib
 import inspect
-import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -34,6 +33,7 @@ import numpy as np
 
 from dimlab.refusals import WrongType
 from dimlab.result_file import LOADED, load_result, path_of, save_result
+from dimlab.text import plain
 
 ABSENT = object()  # the value of an `entry` or a `column` that is left out
 _SECTIONS = r"^(?:Raises|Warns|Notes|References|Examples)\n-{3,}$"
@@ -169,7 +169,7 @@ class Result:
             An entry for each number or text of the result that is not an array; numbers that are
             not finite are None.
         """
-        return _plain(self._numbers())
+        return plain(self._numbers())
 
     def _numbers(self) -> dict[str, Any]:
         """Return the entries of the summary as they are."""
@@ -414,15 +414,4 @@ def _is_empty(value: Any) -> bool:
 def numbers_of(result: Any) -> dict[str, Any]:
     """Return a result's summary in which infinite numbers stay: gates compare with them."""
     declared = isinstance(result, Result) and type(result).summary is Result.summary
-    return _plain(result._numbers(), is_known=lambda x: x == x) if declared else result.summary()
-
-
-def _plain(value: Any, is_known: Callable[[float], bool] = math.isfinite) -> Any:
-    """Replace arrays by lists and numbers that are not known, or not finite, by None."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {key: _plain(each, is_known) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each, is_known) for each in value]
-    return None if isinstance(value, float) and not is_known(value) else value
+    return plain(result._numbers(), is_known=lambda x: x == x) if declared else result.summary()

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.cells import cell_len
@@ -18,9 +18,6 @@ from rich.text import Text
 
 from dimlab.text import json_text, visible
 
-if TYPE_CHECKING:
-    from dimlab.probes.ablate import Ablation
-
 Advance = Callable[[int, int], None]
 _PIPED = 10_000  # columns of output that goes into a file or a pipe, where nothing is cut
 _GAP = 2  # characters between the columns of a table
@@ -29,7 +26,7 @@ _NUMBERS = re.compile(r"([-+\d.,e%\[\] ]|inf|nan)*")
 
 
 class _Console(Console):
-    """Shows anyone's text as it is: brackets and colons are no markup, controls are escaped."""
+    """Shows any text as it is: brackets and colons are no markup, and controls are escaped."""
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(visible(text), **options)
@@ -177,46 +174,6 @@ def print_rows(
     numbers = dict.fromkeys(frame.select_dtypes("float").columns, ".4g")
     sample = result.summary().get("sample")
     print_table(frame, title=title + (f" ({sample})" if sample else ""), formats=numbers)
-
-
-def print_extremes(result: Ablation, count: int = 10) -> None:
-    """Print the needed and the harmful groups of an ablation, and the lowest undecided ones."""
-    frame = result.to_frame().drop(columns="group")
-    rough = frame.pop("log_loss_unreliable") if "log_loss_unreliable" in frame else None
-    short = {"p_value": "p", "q_value": "q", "log_loss_importance": "log_loss_lost"}
-    frame = frame.rename(columns=short | {"log_loss_p_value": "its_p", "alone_score": "alone"})
-    if rough is not None and rough.any():
-        frame["rough"] = np.where(rough, "yes", "")
-    bounds = ("ci_low", "ci_high", "fcr_low", "fcr_high")
-    formats = dict.fromkeys(("importance", *bounds, "log_loss_lost"), "+.4f")
-    formats |= {"score": ".4f", "alone": ".4f", "p": ".2g", "q": ".2g", "its_p": ".2g"}
-    sample = f" ({result.sample})" if result.sample else ""
-    unit = "groups" if "dimension" not in frame else "dimensions"
-    unit = unit if unit == "groups" or result.basis == "axes" else f"{result.basis} directions"
-    found = frame.drop(columns=list(bounds[:2])) if "fcr_low" in frame else frame
-    rest = frame.drop(columns=[name for name in bounds[2:] if name in frame])
-    lowest = result.undecided
-    all_shown = len(result.needed) > 0 or len(lowest) <= count
-    highest = lowest[:0] if all_shown else lowest[::-1]
-    said = [
-        f"No {unit} {what} at q <= 0.05{sample}."
-        for rows, what in ((result.needed, "are needed"), (result.harmful, "are harmful"))
-        if len(rows) == 0
-    ]
-    if "rough" in frame:
-        said.append("rough: fewer than 20 rows differ in log-loss, or they are very skewed.")
-    for sentence in said:
-        console().print(sentence)
-    for rows, name, shown in (
-        (result.needed, f"most needed {unit}, q <= 0.05", found),
-        (result.harmful, f"most harmful {unit}, q <= 0.05", found),
-        (lowest, "lowest estimates, undecided", rest),
-        (highest, "highest estimates, undecided", rest),
-    ):
-        if len(rows):
-            some = shown.iloc[rows[:count]]
-            print_table(some, title=f"\n{len(some)} {name}{sample}", formats=formats)
-    console().print()
 
 
 def print_sentences(sentences: Iterable[str]) -> None:

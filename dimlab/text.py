@@ -7,7 +7,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -69,25 +69,17 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_ERRORS, _in_ascii)
 
 
-def plain(value: Any) -> float | None:
-    """Replace a number that is not finite by None, as JSON wants."""
-    return float(value) if np.isfinite(value) else None
-
-
 def json_text(value: Any) -> str:
     """Write numbers, text, arrays, lists and mappings as strict JSON, infinite ones as null."""
-    return json.dumps(_strict(value), indent=2, allow_nan=False)
+    return json.dumps(plain(value), indent=2, allow_nan=False)
 
 
-def _strict(value: Any) -> Any:
+def plain(value: Any, is_known: Callable[[float], bool] = math.isfinite) -> Any:
+    """Replace arrays by lists, and numbers that are not known, or not finite, by None."""
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _strict(each) for key, each in value.items()}
+        return {key: plain(each, is_known) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_strict(each) for each in value]
-    if value is None or isinstance(value, (str, int)):
-        return value
-    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+        return [plain(each, is_known) for each in value]
+    return None if isinstance(value, float) and not is_known(value) else value

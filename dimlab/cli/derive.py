@@ -12,7 +12,7 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -140,7 +140,7 @@ def options_of(function: Callable[..., Any], leave_out: Iterable[str] = ()) -> I
 
 
 def field_options(kind: type, names: Iterable[str]) -> Iterator[Option]:
-    """Yield an option for some fields of a class, whose docstrings stand beneath them."""
+    """Yield an option for each named field of a class, with the docstring beneath it as help."""
     statements: Any = ast.parse(inspect.getsource(kind)).body
     for pair in pairwise(statements[0].body):
         match pair:
@@ -184,6 +184,7 @@ def _option(
     words += f" One of: {', '.join(choices)}." if unnamed else ""
     item = next((each for each in map(_item, kinds) if each), None)
     made = Option(name, flag, str, words, default)
+    choose, enough = one_of(name, choices), at_least(name, least)
     if item == "str" and not choices:
         return replace(made, type=list[str], default=None)
     if item is not None:
@@ -191,33 +192,43 @@ def _option(
 
         def read(text: str) -> Any:
             if item in ("str", "ReaderLike"):
-                return [_chosen(name, each, choices) for each in text.split(",")]
+                return list(map(choose, text.split(",")))
             if "str" in kinds and not re.fullmatch(r"[\s\d,]+", text):
-                return _chosen(name, text, choices)
-            return [_at_least(name, each, least) for each in numbers_in(name, text, item)]
+                return choose(text)
+            return list(map(enough, numbers_in(name, text, item)))
 
         return replace(made, default=shown, read=read)
     kind = next(_TYPES[each] for each in kinds if each in _TYPES)
     if kind is bool and default is not False:
         return replace(made, type=bool, flag=f"{flag}/--no-{flag.removeprefix('--')}")
     if choices and kind is str:
-        return replace(made, read=lambda text: _chosen(name, text, choices))
+        return replace(made, read=choose)
     if kind in (int, float) and least is not None:
-        return replace(made, type=kind, read=lambda value: _at_least(name, value, least))
+        return replace(made, type=kind, read=enough)
     return replace(made, type=kind)
 
 
-def _chosen(name: str, text: str, choices: list[str]) -> str:
-    if choices and text not in choices:
-        listed = ", ".join(map(repr, choices))
-        raise Refusal(f"{name} must be one of {listed}; got {text!r}.")
-    return text
+def one_of(name: str, choices: Sequence[str]) -> Callable[[str], str]:
+    """Return a function that refuses text that is not one of the choices, if there are choices."""
+
+    def read(text: str) -> str:
+        if choices and text not in choices:
+            listed = ", ".join(map(repr, choices))
+            raise Refusal(f"{name} must be one of {listed}; got {text!r}.")
+        return text
+
+    return read
 
 
-def _at_least(name: str, value: float, least: int | None) -> float:
-    if least is not None and value < least:
-        raise Refusal(f"{name} must be >= {least}; got {value}.")
-    return value
+def at_least(name: str, least: int | None) -> Callable[[float], float]:
+    """Return a function that refuses numbers below ``least``, if it is given."""
+
+    def read(value: float) -> float:
+        if least is not None and value < least:
+            raise Refusal(f"{name} must be >= {least}; got {value}.")
+        return value
+
+    return read
 
 
 def numbers_in(name: str, text: str, kind: str = "float") -> list[Any]:
@@ -246,7 +257,7 @@ def described(function: Callable[..., Any], name: str) -> tuple[str, str]:
 
 
 def heading_of(target: str) -> Callable[..., Any]:
-    """Return a function that has the signature and docstring of another, whose module stays out."""
+    """Return a function with the signature and docstring of another, and not its module."""
     module, _, name = target.partition(":")
     found = importlib.util.find_spec(module)
     tree = ast.parse(Path(str(found and found.origin)).read_text(encoding="utf-8"))

@@ -240,16 +240,13 @@ def _explain(error: BaseException) -> tuple[str, int]:
     """Return what to say of an error, and the exit code."""
     if isinstance(error, KeyboardInterrupt):
         return "interrupted.", FAILED
-    if isinstance(error, GateMet):
-        return str(error), GATED
-    if isinstance(error, (Unreadable, Damaged)):
-        return str(error), FAILED
     if hasattr(error, "format_message"):  # what typer raises: unknown flag, value of another type
         return f"{error.format_message().rstrip('.')}. See --help.", MISUSED
-    if isinstance(error, FileNotFoundError):
-        return str(error), MISUSED
-    if isinstance(error, Refusal):
-        return str(error), MISUSED
+    codes = {GateMet: GATED, Unreadable: FAILED, Damaged: FAILED}
+    codes |= {FileNotFoundError: MISUSED, Refusal: MISUSED}
+    for kind, code in codes.items():
+        if isinstance(error, kind):
+            return str(error), code
     if isinstance(error, OSError):
         if error.filename is None:
             return str(error), FAILED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import ExitStack, redirect_stderr
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from dimlab.cli.options import (
     measured_by,
 )
 from dimlab.cli.presenting import present
+from dimlab.cli.probing import inputs_of
 from dimlab.cli.recording import keep_record, recording
 from dimlab.refusals import Refusal
 from dimlab.terminal import console, print_table, progress
@@ -100,7 +101,7 @@ def _check_names(values: dict[str, Any]) -> None:
 
 
 def _encode(values: dict[str, Any]) -> None:
-    source, inputs = values["source"], _inputs(values)
+    source, inputs = values["source"], replace(inputs_of(values), has_flags=True)
     _check_names(values)
     inputs.asked(values["normalisation"])  # refused before anything is opened
     if values["moments"] and values["views"] not in (0, 2):
@@ -153,11 +154,6 @@ def _encode_splits(inputs: Inputs, values: dict[str, Any], *, is_own: bool) -> N
                 shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _inputs(values: dict[str, Any]) -> Inputs:
-    known = {each.name for each in fields(Inputs)} - {"labels"}
-    return Inputs(**{each: values[each] for each in known if each in values}, has_flags=True)
-
-
 def _weights_in(values: dict[str, Any]) -> dict[str, Any]:
     lists = ("encoder_option", "allow_partial")
     return {each: values[each] for each in _WEIGHTS} | {e: values[e] or [] for e in lists}
@@ -174,11 +170,6 @@ def _check_of_others(name: str, values: dict[str, Any]) -> None:
         raise Refusal(
             f"moments must be left out for a checkpoint of another tool, as {name} is; got "
             "--moments. Encode it, then dimlab decompose FEATURES --save-moments."
-        )
-    if values["data"] is None:
-        raise Refusal(
-            f"data must name what {name} shall encode, as only dimlab's own checkpoints know it; "
-            "got nothing. Pass --data."
         )
 
 
@@ -232,7 +223,7 @@ def _locate(values: dict[str, Any]) -> None:
     from dimlab._locate import locate as locate_dimensions
 
     source, device, count = values["source"], values["device"], values["max_queries"]
-    inputs = _inputs(values)
+    inputs = inputs_of(values)
     checkpoint = inputs.checkpoint(source)
     images = inputs.images(checkpoint, values["split"])
     if count is not None:

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user's table of factors adds, read and checked once; no table adds nothing."""
+    """The factors that the user asks for: those of a table, and those to be taken as continuous."""
 
     table: Any
     continuous: list[str]
     periods: dict[str, float]
 
     def joined(self, role: str, representation: Representation) -> Representation:
-        """Join the factors where the table is of this split; test, or a whole, must have them."""
+        """Join the factors of a table that has this split; for test, or a whole file, it must."""
         from dimlab.io.tables import as_continuous
 
         split = str(representation.meta.get("split") or ("" if role == "whole" else role))

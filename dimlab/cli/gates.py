@@ -25,7 +25,7 @@ _SIGNS = {
 
 
 class GateMet(Exception):
-    """A number that a pipeline does not want."""
+    """A number of the result meets a gate."""
 
 
 @dataclass(frozen=True)

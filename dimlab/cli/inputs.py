@@ -30,7 +30,7 @@ Joined = Callable[[str, "Representation"], "Representation"]
 
 
 class Unreadable(Exception):
-    """A file that is there but cannot be used: a failure, not a misuse."""
+    """A file exists but cannot be used: a failure, not a misuse."""
 
 
 @contextmanager
@@ -89,7 +89,7 @@ class Inputs:
     # Sentences ------------------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
-        """Say a sentence on stderr, once in a command."""
+        """Print a sentence on stderr, once in a command."""
         if text not in self.said:
             say(text if text.startswith(("assumed: ", "note: ")) else f"note: {text}")
         self.said.add(text)
@@ -165,6 +165,11 @@ class Inputs:
         from dimlab.io.weights import encoder_of, load_encoder
 
         if path not in self.encoders:
+            if self.data is None:
+                raise Refusal(
+                    f"data must name what {path.name} shall encode, as only dimlab's own "
+                    "checkpoints know it; got nothing. Pass --data."
+                )
             source = self.source(path)
             known["image_size"] = self.image_size
             with self.reading(path.name):
@@ -175,11 +180,6 @@ class Inputs:
                     found = encoder_of(path, source.value, **known)
             if self.has_flags:
                 say(found.inspection.facts["why"])
-            if self.data is None:
-                raise Refusal(
-                    f"data must name what {path.name} shall encode, as only dimlab's own "
-                    "checkpoints know it; got nothing. Pass --data."
-                )
             if not self.quiet and normalisation is None and _lacks_normalisation(found):
                 self.say(
                     f"{path.name} does not record how pixels were normalised; they go in as they "
@@ -251,7 +251,7 @@ class Inputs:
         views: int = 0,
         **more: Any,
     ) -> Representation:
-        """Encode images; grey ones are given to another tool's three channels alike."""
+        """Encode images; a grey image fills all three channels of another tool's encoder."""
         from dimlab._encode import encode
         from dimlab.io.weights import LoadedEncoder
         from dimlab.terminal import progress
@@ -359,7 +359,7 @@ class Inputs:
         return train, test
 
     def _train_of(self, path: Path, test: Representation | None = None) -> Any:
-        """Train features: named, of a checkpoint, in the file itself; None if a half would do."""
+        """Return train features: named, or of the same file; None if that names no split."""
         source = self.source(path)
         if source.kind != "features":
             return self.representation(path, "train")
@@ -377,7 +377,7 @@ class Inputs:
     def in_basis(
         self, train: Representation, representations: list[Representation]
     ) -> list[Representation]:
-        """Express representations in the basis asked for, fitted on train; say what it is."""
+        """Express representations in the chosen basis, fitted on train, and describe it."""
         from dimlab.basis import fit_basis
 
         if self.basis is None:

@@ -1,4 +1,4 @@
-"""Options that many commands share, in one place: what they are called, mean and refuse."""
+"""Options that many commands share: their names, their help and what they refuse."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from dimlab.cli.derive import INPUT, OUTPUT, Option, numbers_in, options_of
+from dimlab.cli.derive import INPUT, OUTPUT, Option, at_least, numbers_in, one_of, options_of
 from dimlab.cli.gates import Gate
 from dimlab.cli.inputs import reading
 from dimlab.devices import check_device
+from dimlab.images import SPLITS
 from dimlab.io.files import json_of
 from dimlab.refusals import Refusal
 
@@ -26,7 +27,7 @@ _LARGEST = 1 << 31  # no dimension has such a number
 
 
 def as_folder(out: Path) -> Path:
-    """Refuse what is no folder and cannot become one, before anything is read or computed."""
+    """Refuse a path that cannot be a folder, before anything is read or computed."""
     there = next(each for each in (out, *out.absolute().parents) if _is_there(each))
     inside = "which" if there == out else f"and {there}"
     if not there.is_dir():
@@ -66,25 +67,13 @@ def _known_format(name: str) -> str:
     return name
 
 
+known_split = one_of("split", SPLITS)
+
+
 def _known_basis(name: str) -> str:
     from dimlab.basis import KINDS
 
-    if name not in KINDS:
-        raise Refusal(f"basis must be one of {', '.join(KINDS)}; got {name!r}.")
-    return name
-
-
-def _known_seed(seed: int) -> int:
-    if seed < 0:
-        raise Refusal(f"seed must be >= 0; got {seed}.")
-    return seed
-
-
-def known_split(name: str) -> str:
-    """Refuse a name that no split has."""
-    if name not in ("train", "validation", "test"):
-        raise Refusal(f"split must be train, validation or test; got {name!r}.")
-    return name
+    return one_of("basis", KINDS)(name)
 
 
 def _known_data(name: str) -> str:
@@ -104,15 +93,6 @@ def known_reader(name: str) -> str:
 
 def _known_readers(text: str) -> list[str]:
     return [known_reader(name) for name in text.split(",")]
-
-
-def _at_least(least: int, name: str) -> Callable[[int], int]:
-    def read(count: int) -> int:
-        if count < least:
-            raise Refusal(f"{name} must be >= {least}; got {count}.")
-        return count
-
-    return read
 
 
 def _gates(texts: list[str]) -> list[Gate]:
@@ -214,28 +194,28 @@ _INPUTS = (
            read=_known_data),
     _input("--data-dir", Path, "Folder (or file) of the data set."),
     _input("--image-size", int, "Side in pixels of the square that the encoder takes; by default "
-           "its own.", read=_at_least(1, "image-size")),
+           "its own.", read=at_least("image-size", 1)),
     _input("--resize", int, "Length in pixels of the short side before the centre is cropped; by "
-           "default the encoder's own.", read=_at_least(1, "resize")),
+           "default the encoder's own.", read=at_least("resize", 1)),
     _input("--crop", str, "How an image becomes a square: centre or squash."),
     _input("--depth", int, "Levels of folders that name a class: 1, or 2 for group/class; 0 for no "
-           "labels.", read=_at_least(0, "depth")),
+           "labels.", read=at_least("depth", 0)),
     _input("--image-column", str, "Column of the images in tables, where it is unusual."),
     _input("--label-column", str, "Column of the labels in tables, where it is unusual."),
     _input("--workers", int, "Processes that decode images; by default one a core.",
-           read=_at_least(0, "workers")),
+           read=at_least("workers", 0)),
     _input("--skip-bad", bool, "Leave out images that cannot be read, and count them.", False),
     _input("--split", str, "Split of the checkpoint's data to measure.", "test",
            read=known_split),
     _input("--views", int, "Augmented views of every image to encode.", 0,
-           read=_at_least(0, "views")),
+           read=at_least("views", 0)),
     _input("--basis", str, "Basis to measure in, fitted on train: pca, whiten, varimax or ica.",
            read=_known_basis),
     _input("--masked", bool, "Multiply the features by the learned mask.", False),
     _input("--max-queries", int, "Test samples to use, drawn at random; all by default.",
-           read=_at_least(1, "max-queries")),
+           read=at_least("max-queries", 1)),
     _input("--max-train", int, "Train samples to use, drawn at random from each class; all by "
-           "default.", read=_at_least(1, "max-train")),
+           "default.", read=at_least("max-train", 1)),
     _input("--factors", Path, "Table (.csv, .tsv, .jsonl, .parquet) of more factors, with a column "
            "that names the samples (--on) or counts them (row), and perhaps split."),
     _input("--continuous", str, "Factors of whole numbers that are continuous, separated by "
@@ -274,10 +254,10 @@ COMMON = {
     "memory": "Memory in GB that the kNN search may take beside the features.",
 }
 _READ: dict[str, Callable[[Any], Any]] = {
-    "device": _known_device, "memory": _known_memory, "seed": _known_seed, "groups": Groups.of,
-    "reader": known_reader, "readers": _known_readers,
+    "device": _known_device, "memory": _known_memory, "seed": at_least("seed", 0),
+    "groups": Groups.of, "reader": known_reader, "readers": _known_readers,
 }  # fmt: skip
-SEED = Option("seed", "--seed", int, COMMON["seed"], 0, read=_known_seed)
+SEED = Option("seed", "--seed", int, COMMON["seed"], 0, read=at_least("seed", 0))
 DEVICE = Option("device", "--device", str, COMMON["device"], "cpu", read=_known_device)
 QUIET = Option("quiet", "--quiet", bool, "Show no progress on stderr.", False, OUTPUT)
 OUT = Option("out", "--out", Path, "Folder for tables (CSV), JSON and figures.", None, OUTPUT,

@@ -1,4 +1,4 @@
-"""Commands of probes: each is made of the probe's function, and of little that it has beside."""
+"""Commands of probes, made from the functions of the probes and a few additions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dimlab.cli import showing
 from dimlab.cli.derive import Option, TyperCommand, command_of
@@ -34,6 +34,9 @@ from dimlab.refusals import Refusal, WrongType
 from dimlab.terminal import progress
 from dimlab.text import say
 
+if TYPE_CHECKING:
+    from dimlab.representation import Representation
+
 Measured = tuple[Any, Mapping[str, Any]]  # a result, and the representations that it is of
 FEATURES = "array labels on by_order"  # names of options of the panel Input
 SAMPLES = f"train {FEATURES} {DATA} max_queries max_train"
@@ -42,7 +45,7 @@ TABLE = "table continuous period"
 
 @dataclass(frozen=True)
 class Special:
-    """What a probe's command has beside what its function's signature says."""
+    """What a probe's command adds to the signature of its function."""
 
     inputs: str = ""  # names of options of the panel Input, instead of those of its kind
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of derived options
@@ -68,6 +71,13 @@ class Call:
     arguments: dict[str, Any]  # those of the function
     working: str
 
+    def pair(self, **how: Any) -> tuple[Representation, Representation]:
+        """Load train and test, with the factors of the user's table."""
+        return self.inputs.pair(
+            self.sources[0], self.values["max_queries"], max_train=self.values.get("max_train"),
+            joined=asked_in(self.inputs, self.values).joined, **how,
+        )  # fmt: skip
+
     def probe(self, *measured: Any, **more: Any) -> Any:
         """Call the probe on what was loaded."""
         arguments = {**self.arguments, **more}
@@ -91,7 +101,7 @@ def cautions(command: str) -> AbstractContextManager[None]:
 
 
 def inputs_of(values: Mapping[str, Any]) -> Inputs:
-    """Return what loads the files, as the options of the panel Input say."""
+    """Return the inputs of a command, as the options of the panel Input say."""
     from dimlab.io.labels import is_file_of_labels
 
     joined = values.get("table") or is_file_of_labels(values.get("labels"))
@@ -155,7 +165,7 @@ def probe_command(name: str, function: Callable[..., Any], text: str) -> TyperCo
 
 
 def _kind(function: Callable[..., Any], leading: list[str]) -> tuple[Callable[..., Any], str]:
-    """Return how what a probe measures is loaded, and the names of the options for that."""
+    """Return the function that loads what a probe measures, and the names of its options."""
     if leading == ["train", "test"]:
         return _pair, f"{SAMPLES} basis masked {TABLE}"
     if leading == ["representations"]:
@@ -181,11 +191,7 @@ def _result_of(function: Callable[..., Any]) -> Any:
 
 def _pair(call: Call) -> Measured:
     """Measure two splits."""
-    values = call.values
-    train, test = call.inputs.pair(
-        call.sources[0], values["max_queries"], max_train=values["max_train"],
-        joined=asked_in(call.inputs, values).joined,
-    )  # fmt: skip
+    train, test = call.pair()
     return call.probe(train, test), {"train": train, "test": test}
 
 

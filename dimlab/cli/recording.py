@@ -1,8 +1,7 @@
-"""What a command read and measured, as it is recorded beside its results."""
+"""A record of what a command read and measured, kept beside its results."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from dimlab.cli.inputs import Inputs
 from dimlab.io.files import replacing
 from dimlab.refusals import Refusal
-from dimlab.text import visible
+from dimlab.text import json_text, visible
 
 Record = Callable[[], dict[str, Any]]
 
@@ -47,7 +46,7 @@ def recording(
 
 
 def _files_in(option: str | Path | None) -> list[Path]:
-    """File that an option names; labels may be those of a column, or of no file at all."""
+    """Return the file that an option names, if it names one; labels may name an array."""
     if option is None:
         return []
     named = [Path(option), Path(str(option).rpartition(":")[0] or ".")]
@@ -81,9 +80,8 @@ def keep_record(record: Mapping[str, Any], path: Path) -> None:
     from dimlab.report.provenance import RECORD, hash_of_file
 
     whole = {**record, "written": {path.name: hash_of_file(path)}}
-    content = json.dumps(whole, indent=2, allow_nan=False)
     with replacing(path.with_name(f"{path.stem}{RECORD}")) as temporary:
-        temporary.write_text(content, encoding="utf-8")
+        temporary.write_text(json_text(whole), encoding="utf-8")
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The command that tells it all in one page."""
+"""The command that runs every probe and writes one page."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def sampled(test: Representation, max_queries: int | None, *, seed: int) -> Representation:
-    """Draw at most so many test samples, in the order of test."""
+    """Draw at most ``max_queries`` test samples, and keep their order."""
     if max_queries is None or max_queries >= len(test):
         return test
     note = f"{max_queries} of {len(test)} test samples, drawn with seed {seed}"
@@ -28,7 +28,7 @@ def sampled(test: Representation, max_queries: int | None, *, seed: int) -> Repr
 def sampled_train(
     train: Representation, test: Representation, max_train: int | None, *, seed: int
 ) -> tuple[Representation, Representation]:
-    """Draw at most so many train samples, of every class its share; test carries the note."""
+    """Draw at most ``max_train`` train samples, a share of each class; test carries the note."""
     if max_train is None or max_train >= len(train):
         return train, test
     n_classes = 0 if train.labels is None else len(np.unique(train.labels))
@@ -43,7 +43,7 @@ def sampled_train(
 
 
 def drawn(n_samples: int, count: int, labels: np.ndarray | None = None, *, seed: int) -> np.ndarray:
-    """Draw rows (count,), ascending; by labels (N,) of every class its share, at least one."""
+    """Draw rows (count,), ascending; with labels (N,) a share of each class, at least one row."""
     rng = np.random.default_rng(seed)
     if labels is None:
         return np.sort(rng.choice(n_samples, count, replace=False))
@@ -54,7 +54,7 @@ def drawn(n_samples: int, count: int, labels: np.ndarray | None = None, *, seed:
 
 
 def halves(whole: Representation, *, seed: int) -> tuple[Representation, Representation]:
-    """Cut a representation in train and test, class by class; names decide, not the row order."""
+    """Split a representation into train and test by class, whatever the order of its rows."""
     if len(whole) < 2:
         raise Refusal(f"features must have at least 2 samples; got {len(whole)}.")
     order = in_order_of_names(whole)[np.random.default_rng(seed).permutation(len(whole))]
@@ -76,7 +76,7 @@ def halves(whole: Representation, *, seed: int) -> tuple[Representation, Represe
 
 
 def in_order_of_names(representation: Representation) -> np.ndarray:
-    """Return the rows (N,) in the order of their names, where all differ, for draws by name."""
+    """Return the rows (N,) sorted by their names if all names differ, else as they are."""
     for _, names in row_names(representation).values():
         different, first = np.unique(spelled(names), return_index=True)
         if len(different) == len(names):

@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from dimlab.terminal import intervals, print_rows, print_sentences, print_table, with_bounds
-from dimlab.terminal import print_extremes as extremes
-
-__all__ = ["extremes"]
+from dimlab.terminal import (
+    console,
+    intervals,
+    print_rows,
+    print_sentences,
+    print_table,
+    with_bounds,
+)
 
 _AT_AN_END = 8  # rows of a table that shows the largest and the smallest
 
@@ -23,6 +27,46 @@ def first_rows(result: Any) -> None:
 def rows(title: str, **order: Any) -> Callable[[Any], None]:
     """Print a result's table under a title."""
     return lambda result: print_rows(result, title, **order)
+
+
+def extremes(result: Any, count: int = 10) -> None:
+    """Print the needed and the harmful groups of an ablation, and the lowest undecided ones."""
+    frame = result.to_frame().drop(columns="group")
+    rough = frame.pop("log_loss_unreliable") if "log_loss_unreliable" in frame else None
+    short = {"p_value": "p", "q_value": "q", "log_loss_importance": "log_loss_lost"}
+    frame = frame.rename(columns=short | {"log_loss_p_value": "its_p", "alone_score": "alone"})
+    if rough is not None and rough.any():
+        frame["rough"] = np.where(rough, "yes", "")
+    bounds = ("ci_low", "ci_high", "fcr_low", "fcr_high")
+    formats = dict.fromkeys(("importance", *bounds, "log_loss_lost"), "+.4f")
+    formats |= {"score": ".4f", "alone": ".4f", "p": ".2g", "q": ".2g", "its_p": ".2g"}
+    sample = f" ({result.sample})" if result.sample else ""
+    unit = "groups" if "dimension" not in frame else "dimensions"
+    unit = unit if unit == "groups" or result.basis == "axes" else f"{result.basis} directions"
+    found = frame.drop(columns=list(bounds[:2])) if "fcr_low" in frame else frame
+    rest = frame.drop(columns=[name for name in bounds[2:] if name in frame])
+    lowest = result.undecided
+    all_shown = len(result.needed) > 0 or len(lowest) <= count
+    highest = lowest[:0] if all_shown else lowest[::-1]
+    said = [
+        f"No {unit} {what} at q <= 0.05{sample}."
+        for rows, what in ((result.needed, "are needed"), (result.harmful, "are harmful"))
+        if len(rows) == 0
+    ]
+    if "rough" in frame:
+        said.append("rough: fewer than 20 rows differ in log-loss, or they are very skewed.")
+    for sentence in said:
+        console().print(sentence)
+    for rows, name, shown in (
+        (result.needed, f"most needed {unit}, q <= 0.05", found),
+        (result.harmful, f"most harmful {unit}, q <= 0.05", found),
+        (lowest, "lowest estimates, undecided", rest),
+        (highest, "highest estimates, undecided", rest),
+    ):
+        if len(rows):
+            some = shown.iloc[rows[:count]]
+            print_table(some, title=f"\n{len(some)} {name}{sample}", formats=formats)
+    console().print()
 
 
 def curve(result: Any) -> None:
@@ -58,7 +102,7 @@ def retrieval(result: Any) -> None:
 
 
 def evaluation(result: Any) -> None:
-    """Print accuracies, of several seeds their means."""
+    """Print accuracies; of several seeds their means."""
     formats = dict.fromkeys(("accuracy", "ci_low", "ci_high", "lowest", "highest"), ".4f")
     if hasattr(result, "over_seeds"):
         print_table(result.over_seeds(), title="Accuracy, mean over seeds", formats=formats)

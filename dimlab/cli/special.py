@@ -1,4 +1,4 @@
-"""What the commands of dimlab's own probes have beside what their signatures say."""
+"""What the commands of dimlab's own probes add to the signatures of their functions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from dimlab.cli import showing
 from dimlab.cli.derive import INPUT, Option
-from dimlab.cli.factors import Asked, asked_in
+from dimlab.cli.factors import asked_in
 from dimlab.cli.inputs import mask_of
 from dimlab.cli.options import DATA, FILES, known_reader
 from dimlab.cli.probing import (
@@ -25,7 +25,7 @@ from dimlab.cli.probing import (
     cautions,
     measure_parts,
 )
-from dimlab.cli.samples import drawn, sampled, sampled_train
+from dimlab.cli.samples import drawn, sampled
 from dimlab.cli.traces import read_trace
 from dimlab.refusals import Refusal
 from dimlab.text import say
@@ -52,8 +52,8 @@ def _bound(call: Call) -> Measured:
 
 
 def _evaluate(call: Call) -> Measured:
-    """Evaluate features, or runs beside raw pixels and fresh weights."""
-    values, sources = call.values, call.sources
+    """Evaluate features, or runs beside raw pixels and untrained weights."""
+    sources = call.sources
     others = [source for source in sources if not call.inputs.is_own(source)]
     if not others:
         return _evaluate_runs(call)
@@ -62,15 +62,12 @@ def _evaluate(call: Call) -> Measured:
             "files must be checkpoints of dimlab train where there are several; got "
             f"{others[0].name} among them. Evaluate it alone."
         )
-    train, test = call.inputs.pair(
-        sources[0], values["max_queries"], max_train=values["max_train"], views=2,
-        joined=asked_in(call.inputs, values).joined,
-    )  # fmt: skip
+    train, test = call.pair(views=2)
     return call.probe(train, test, mask=mask_of(test)), {"train": train, "test": test}
 
 
 def _evaluate_runs(call: Call) -> Measured:
-    """Evaluate runs of dimlab's beside raw pixels and fresh weights."""
+    """Evaluate runs of dimlab beside raw pixels and untrained weights."""
     from dimlab.baselines import evaluate_baselines
 
     known = inspect.signature(evaluate_baselines).parameters
@@ -99,27 +96,24 @@ def _evaluate_runs(call: Call) -> Measured:
     return result, {}
 
 
-def _held_out(call: Call, asked: Asked) -> Representation | None:
+def _held_out(call: Call) -> Representation | None:
     """Return held-out samples like train: named, or a checkpoint's validation split."""
     named = call.values["in_distribution"]
     if named is None and not call.inputs.is_own(call.sources[0]):
         return None
     held_out = call.inputs.representation(named or call.sources[0], "validation")
-    return asked.joined("validation", held_out)
+    return asked_in(call.inputs, call.values).joined("validation", held_out)
 
 
 def _erase(call: Call) -> Measured:
     from dimlab.probes._factors import notes_of
 
-    values, seed = call.values, call.inputs.seed
-    asked = asked_in(call.inputs, values)
-    train, test = call.inputs.pair(call.sources[0], joined=asked.joined)
-    test = sampled(test, values["max_queries"], seed=seed)
-    train, test = sampled_train(train, test, values["max_train"], seed=seed)
-    held_out = _held_out(call, asked)
-    note = notes_of(test).get(values["factor"])
+    factor = call.values["factor"]
+    train, test = call.pair()
+    held_out = _held_out(call)
+    note = notes_of(test).get(factor)
     if note is not None:
-        say(f"dimlab erase: caution: {values['factor']} is {note}")
+        say(f"dimlab erase: caution: {factor} is {note}")
     result = call.probe(train, test, in_distribution=held_out)
     return result, {"train": train, "test": test}
 
@@ -131,15 +125,13 @@ def _attribute(call: Call) -> Measured:
 
     values, seed = call.values, call.inputs.seed
     source, chosen = call.sources[0], values["erase"]
-    asked = asked_in(call.inputs, values)
-    on_axes = replace(call.inputs, basis=None)
-    train, test = on_axes.pair(source, views=values["views"], joined=asked.joined)
+    on_axes = replace(call, inputs=replace(call.inputs, basis=None))
+    train, test = on_axes.pair(views=values["views"])
     if chosen not in ("leading", "none"):  # before anything long
         for name, each in (("train", train), ("test", test)):
             if chosen not in each.factors:
                 raise Refusal(f"erase must name a factor of {name}; got {chosen!r}.")
-    test = sampled(test, values["max_queries"], seed=seed)  # rows of a table are those of all
-    held_out = _held_out(replace(call, inputs=on_axes), asked)
+    held_out = _held_out(on_axes)
     bank, queries = call.inputs.in_basis(train, [train, test])
     ablation = trace = None
     if values["reader"] != "none":
@@ -166,7 +158,7 @@ def _attribute(call: Call) -> Measured:
 
 
 def _follow(call: Call) -> Measured:
-    """Follow a mask; where its last checkpoint is dimlab's, link it to what dimensions do."""
+    """Follow a mask, and link it to what dimensions do if its last checkpoint is dimlab's."""
     values, sources = call.values, call.sources
     trace = read_trace(call.inputs, sources, key=values["key"], sigmoid=values["sigmoid"])
     linked: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""How a mask moved, read from one run's trace or from the checkpoints of anyone's run."""
+"""How a mask moved: read from the trace of a run, or from checkpoints of any program."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def read_trace(
 def _mask_in(
     path: Path, opened: Opened, key: str, sigmoid: bool, place: int
 ) -> tuple[int, np.ndarray]:
-    """Return step and weights (D,) of a mask in anyone's torch file."""
+    """Return step and weights (D,) of a mask in a torch file of any program."""
     mask = opened.tensors.get(key)
     if mask is None or not _is_vector(mask):
         vectors = [name for name, value in opened.tensors.items() if _is_vector(value)]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of, field_options
+from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of, field_options, one_of
 from dimlab.cli.inputs import Inputs, reading
 from dimlab.cli.options import DEVICE, IMAGES, INPUTS, JSON, OUT, QUIET, SEED
 from dimlab.cli.presenting import say_next
@@ -33,7 +33,8 @@ _OPTIONS = (
     Option("config", "--config", Path, "TOML file of TrainConfig fields; options of the command "
            "line take precedence."),
     Option("preset", "--preset", str, "Where the other fields start: small, medium or official; "
-           "by default small for digits, else medium.", ""),
+           "by default small for digits, else medium.",
+           read=one_of("preset", ("small", "medium", "official"))),
     replace(OUT, help="Folder of the run; runs/... by default."),
     Option("resume", "--resume", bool, "Continue from the folder's checkpoint, if there is one, "
            "with its configuration.", False, OUTPUT),
@@ -65,7 +66,7 @@ def _train(values: dict[str, Any]) -> None:
     chosen = {name: value for name, value in chosen.items() if value is not None}
     known, data_dir, quiet = values["data"] or "digits", values["data_dir"], values["quiet"]
     usual = "small" if known.partition("+")[0] == "digits" else "medium"  # whatever is planted
-    start = _preset(values["preset"] or usual)
+    start = getattr(TrainConfig, values["preset"] or usual)()
     chosen = (_read_toml(values["config"]) if values["config"] is not None else {}) | chosen
     settings = _changed(start, chosen)
     run = f"{known}-{settings.encoder}-{settings.method}-seed{settings.seed}"
@@ -143,13 +144,6 @@ def _demo(values: dict[str, Any]) -> None:
         "with np.savez as train.npz and test.npz; any other array of N values, such as a scanner "
         "or an age, is looked for as a nuisance. Then: dimlab report test.npz --train train.npz"
     )
-
-
-def _preset(name: str) -> TrainConfig:
-    presets = ("small", "medium", "official")
-    if name not in presets:
-        raise Refusal(f"preset must be one of {', '.join(presets)}; got {name!r}.")
-    return getattr(TrainConfig, name)()
 
 
 def _changed(start: TrainConfig, values: dict[str, Any]) -> TrainConfig:

@@ -1,4 +1,4 @@
-"""Containers of arrays, whoever wrote them: a file becomes named arrays, and no code of it runs."""
+"""Files of arrays from any tool, read as named arrays without running code from them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 
 
 class Arrays(dict[str, np.ndarray]):
-    """Arrays by their names, and why others of the same file are none."""
+    """Arrays by name, and the reasons why other entries of the file cannot be used."""
 
     def __init__(
         self,

@@ -400,10 +400,21 @@ def safetensors_metadata(path: Path) -> dict[str, str]:
         return dict(file.metadata() or {})
 
 
-def write_safetensors(
+def save_safetensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> Path:
+    """Write a ``.safetensors`` file; the same content gives the same bytes."""
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise Refusal(f"path must end in .safetensors; got {path.name!r}.")
+    with replacing(path) as temporary:
+        _write_safetensors(temporary, tensors, metadata)
+    return path
+
+
+def _write_safetensors(
     path: Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
 ) -> None:
-    """Write a safetensors file; the same content gives the same bytes."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 

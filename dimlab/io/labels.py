@@ -170,9 +170,7 @@ def class_ids(
     flat = values.reshape(-1) if values.shape == (len(values), 1) else values
     if flat.dtype.kind == "f":
         return _whole(flat, name), None
-    if flat.dtype.kind == "u" and flat.size and flat.max() > np.iinfo(np.int64).max:
-        raise Refusal(f"labels must be < 2**63; got {flat.max()} in {name!r}.")
-    return flat.astype(np.int64) if flat.dtype.kind in "bu" else flat, None
+    return flat.astype(np.int64) if flat.dtype.kind == "b" else flat, None
 
 
 def _whole(values: np.ndarray, name: str) -> np.ndarray:

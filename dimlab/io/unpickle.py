@@ -90,7 +90,7 @@ def open_weights(path: Path, *, trust_pickle: bool = False) -> Opened:
 
 
 def check_file(path: Path) -> None:
-    """Refuse what is no file; of a folder of one checkpoint in parts say how it becomes one."""
+    """Refuse a path that is no file; explain how a checkpoint in parts becomes one file."""
     if path.is_file():
         return
     if not path.is_dir():
@@ -126,12 +126,6 @@ def read_weights(path: Path, file: BinaryIO, *, trust_pickle: bool = False) -> A
         what = f"one that begins with {head!r}" if head else "an empty one"
         raise Refusal(f"{path.name} must be a torch or safetensors file; got {what}.")
     return read_torch(path, file, trust_pickle=trust_pickle)
-
-
-def read_torch_file(path: Path) -> Any:
-    """Read tensors and plain containers from a torch file of anyone's, all tensors on the CPU."""
-    with opened_file(path) as file:
-        return read_torch(path, file)
 
 
 def opened_file(path: Path) -> BinaryIO:
@@ -253,7 +247,7 @@ def check_archive(path: Path, file: BinaryIO, *, checksums: bool = False) -> Non
 
 
 def _refuse_bytearrays(file: BinaryIO) -> None:
-    """Refuse what torch lets through: a ``bytearray(n)`` takes n bytes, whatever the file has."""
+    """Refuse ``bytearray(n)``, which torch allows: it takes n bytes, whatever the file's size."""
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         for module in (b"builtins", b"__builtin__"):
             if content.find(b"c" + module + b"\nbytearray\n") >= 0:

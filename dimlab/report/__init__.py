@@ -116,7 +116,7 @@ def _contents(
     figure_format: str,
     before: Mapping[str, str] | None = None,
 ) -> dict[str, bytes]:
-    """All files of a report by name; ``report.json`` lists them, and those before that stay."""
+    """Return all files of a report by name; ``report.json`` lists them and older ones that stay."""
     import jinja2
 
     if not results:
@@ -297,7 +297,7 @@ def _texts(texts: Any) -> list[str]:
 
 @contextmanager
 def _that_were_read(folder: Path) -> Iterator[None]:
-    """Say of results that were read, and that cannot be shown, that they are damaged."""
+    """Refuse results that were read but cannot be shown: they are damaged."""
     try:
         yield
     except OSError:

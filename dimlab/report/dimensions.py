@@ -1,4 +1,4 @@
-"""One row a dimension: what every result says of it, side by side."""
+"""One row for each dimension, with what every result says of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dimlab.result import Result, axis_of, name_of, titles_of
 
 
 def dimensions_of(results: Mapping[str, Any]) -> tuple[Any, dict[str, str]]:
-    """Join what the results say of each dimension, one row each: the frame, and titles of axes."""
+    """Join what the results say of each dimension into a row; also return titles of columns."""
     import pandas as pd
 
     frames: dict[type, Any] = {}  # of each class the first

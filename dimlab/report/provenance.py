@@ -1,4 +1,4 @@
-"""Where a result is from, as it is recorded beside it, and what of that is the same here."""
+"""Records of where a result is from, and comparisons of such a record with what is here."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def provenance_of(
 
 
 def records_in(folder: str | os.PathLike[str]) -> dict[str, Path]:
-    """Find the records of a folder by the names of their results; first the report's, ``""``."""
+    """Find the records in a folder by the names of their results; first the report's, ``""``."""
     found = {each.name.removesuffix(RECORD): each for each in Path(folder).glob(f"?*{RECORD}")}
     records = {"": Path(folder) / NAME, **dict(sorted(found.items()))}
     records = {name: path for name, path in records.items() if path.is_file()}

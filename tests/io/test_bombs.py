@@ -28,7 +28,7 @@ from dimlab.cli.options import Groups
 from dimlab.datasets import formats
 from dimlab.io.features import load_features
 from dimlab.io.tables import join_factors
-from dimlab.io.unpickle import read_torch_file
+from dimlab.io.unpickle import open_weights
 from dimlab.mask import MaskTrace
 from dimlab.representation import Representation
 from dimlab.result_file import load_result
@@ -288,13 +288,13 @@ BOMBS = {
         Representation.load,
     ),
     "safetensors: names of 1 MB": (long_names, Representation.load),
-    "torch: tensor beyond its record": (beyond_the_record, read_torch_file),
+    "torch: tensor beyond its record": (beyond_the_record, open_weights),
     "torch: one number as 10^12": (
-        lambda f: torch_file(f, {"features": torch.ones(1).expand(10**12)}), read_torch_file
+        lambda f: torch_file(f, {"features": torch.ones(1).expand(10**12)}), open_weights
     ),
-    "torch: packed": (repacked, read_torch_file),
-    "torch: bytearray of 2 GB": (bytes_by_number, read_torch_file),
-    "torch: array of numpy of 8 TB": (numpy_by_number, read_torch_file),
+    "torch: packed": (repacked, open_weights),
+    "torch: bytearray of 2 GB": (bytes_by_number, open_weights),
+    "torch: array of numpy of 8 TB": (numpy_by_number, open_weights),
     "checkpoint: 10^8 hidden units": (wide, read_wide),
     "pickle: memo of 2^31": (pickled(b"r\xff\xff\xff\x7f."), read_batch),
     "pickle: string of 10^12": (pickled(b"\x8e" + struct.pack("<Q", 10**12)), read_batch),
@@ -384,7 +384,7 @@ def test_a_pickle_that_torch_would_not_run_is_not_run_either(tmp_path):
     for name, read in (
         *((f"harm{ending}", load_features) for ending in (".pt", ".npz", ".npy")),
         *(("harm.npz", each) for each in (Representation.load, MaskTrace.load, load_result)),
-        *(("harm.pt", each) for each in (load_checkpoint, read_torch_file)),
+        *(("harm.pt", each) for each in (load_checkpoint, open_weights)),
     ):
         with pytest.raises(ValueError, match="harm"):
             read(tmp_path / name)

@@ -7,6 +7,7 @@ import pytest
 from dimlab.io.features import load_features
 from dimlab.io.tables import FactorTable, join_factors
 from dimlab.representation import Representation
+from tests.io.writing import save
 
 
 def covers(representation, path):
@@ -119,17 +120,12 @@ def test_bad_requests_are_refused_in_one_sentence(representation, tmp_path):
         join_factors(representation, write(tmp_path, "row", "t.txt"))
 
 
-@pytest.mark.parametrize("form", ["csv", "parquet", "whole"])
-def test_zeros_before_the_names_of_files_keep_no_row_from_its_sample(form, tmp_path):
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet", "whole.parquet"])
+def test_zeros_before_the_names_of_files_keep_no_row_from_its_sample(name, tmp_path):
     names = np.array([f"{row:04d}" for row in range(50)])
     order = np.random.default_rng(0).permutation(50)
-    keys = order if form == "whole" else names[order]
-    frame = pd.DataFrame({"file": keys, "site": order % 7})
-    path = tmp_path / ("t.csv" if form == "csv" else "t.parquet")
-    if form == "csv":
-        frame.to_csv(path, index=False)
-    else:
-        frame.to_parquet(path)
+    keys = order if name.startswith("whole") else names[order]
+    path = save(tmp_path / name, file=keys, site=order % 7)
     for ours in (names, names.astype(int)):
         split = Representation(np.eye(50), factors={"file": ours})
         found = join_factors(split, path).factors["site"]

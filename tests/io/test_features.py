@@ -14,6 +14,7 @@ from dimlab.given import aligned
 from dimlab.io.features import FeatureFile, load_features
 from dimlab.io.source import open_source
 from dimlab.representation import Representation
+from tests.io.writing import save
 
 N, D = 12, 3
 FEATURES = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
@@ -73,17 +74,14 @@ def test_parquet_with_a_column_of_lists(tmp_path):
     np.testing.assert_array_equal(found.labels, LABELS)
 
 
-@pytest.mark.parametrize("payload", ["tensor", "tuple", "npy"])
-def test_a_lone_array(payload, tmp_path):
-    path = tmp_path / ("a.npy" if payload == "npy" else "a.pt")
-    if payload == "npy":
-        np.save(path, FEATURES)
-    else:
-        one = torch.from_numpy(FEATURES)
-        torch.save(one if payload == "tensor" else (one, torch.from_numpy(LABELS)), path)
-    found = load_features(path)
-    np.testing.assert_array_equal(found.features, FEATURES)
-    assert (found.labels is not None) == (payload == "tuple")
+def test_a_lone_array(tmp_path):
+    np.save(tmp_path / "a.npy", FEATURES)
+    torch.save(torch.from_numpy(FEATURES), tmp_path / "a.pt")
+    torch.save((torch.from_numpy(FEATURES), torch.from_numpy(LABELS)), tmp_path / "pair.pt")
+    for path in tmp_path.iterdir():
+        found = load_features(path)
+        np.testing.assert_array_equal(found.features, FEATURES)
+        assert (found.labels is not None) == (path.stem == "pair")
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "uint8", "int64", "bool"])
@@ -113,38 +111,26 @@ def test_numbered_columns_are_ordered_by_number_not_by_text(tmp_path):
         load_features(tmp_path / "gap.csv")
 
 
-@pytest.mark.parametrize("style", ["prefix", "suffix", "nested", "column"])
+@pytest.mark.parametrize("style", ["{split}_{what}", "{what}_{split}", "nested", "column"])
 def test_splits_of_one_file(style, tmp_path):
-    path = tmp_path / ("a.pt" if style == "nested" else "a.csv" if style == "column" else "a.npz")
     half = N // 2
     parts = {"train": slice(0, half), "test": slice(half, N)}
-    if style == "prefix":
-        np.savez(
-            path,
-            **{f"{split}_features": FEATURES[rows] for split, rows in parts.items()},
-            **{f"{split}_labels": NAMES[rows] for split, rows in parts.items()},
-        )
-    elif style == "suffix":
-        np.savez(
-            path,
-            **{f"X_{split}": FEATURES[rows] for split, rows in parts.items()},
-            **{f"y_{split}": NAMES[rows] for split, rows in parts.items()},
-        )
-    elif style == "nested":
-        torch.save(
-            {
-                split: {
-                    "features": torch.from_numpy(FEATURES[rows]),
-                    "labels": NAMES[rows].tolist(),
-                }
-                for split, rows in parts.items()
-            },
-            path,
-        )
+    if style == "nested":
+        path = tmp_path / "a.pt"
+        nested = {
+            split: {"features": torch.from_numpy(FEATURES[rows]), "labels": NAMES[rows].tolist()}
+            for split, rows in parts.items()
+        }
+        torch.save(nested, path)
+    elif style == "column":
+        split = ["train"] * half + ["test"] * half
+        path = save(tmp_path / "a.csv", embedding=FEATURES, labels=NAMES, split=split)
     else:
-        frame = table(names=True)
-        frame["split"] = ["train"] * half + ["test"] * half
-        frame.to_csv(path, index=False)
+        arrays = {}
+        for split, rows in parts.items():
+            arrays[style.format(split=split, what="features")] = FEATURES[rows]
+            arrays[style.format(split=split, what="labels")] = NAMES[rows]
+        path = save(tmp_path / "a.npz", **arrays)
     assert set(FeatureFile.read(path).splits) == {"train", "test"}
     for split, rows in parts.items():
         found = load_features(path, split=split)
@@ -165,16 +151,7 @@ def test_splits_of_one_file(style, tmp_path):
 )
 @pytest.mark.parametrize("container", ["a.csv", "a.npz", "a.pt", "a.parquet"])
 def test_names_of_classes_in_two_spellings_are_one_class(name, other, container, tmp_path):
-    names = [name, "dog", other] * (N // 3)
-    if container == "a.npz":
-        np.savez(tmp_path / container, x=FEATURES, y=np.array(names))
-    elif container == "a.pt":
-        torch.save({"x": torch.from_numpy(FEATURES), "y": names}, tmp_path / container)
-    else:
-        frame = table().assign(labels=names)
-        frame.to_csv(tmp_path / container, index=False)
-        if container == "a.parquet":
-            frame.to_parquet(tmp_path / container)
+    save(tmp_path / container, x=FEATURES, y=[name, "dog", other] * (N // 3))
     with pytest.warns(UserWarning, match="which are taken as one"):
         found = load_features(tmp_path / container)
     assert found.meta["class_names"] == sorted([name, "dog"])
@@ -283,9 +260,9 @@ def test_an_array_called_as_of_a_split_does_not_replace_features(tmp_path):
 def test_labels_are_never_the_features(dimlab, tmp_path):
     n = len(FEATURES)
     one_hot = torch.eye(3)[torch.from_numpy(LABELS)]
-    for ending, save in {"pt": torch.save, "npz": lambda d, path: np.savez(path, **d)}.items():
+    for ending in ("pt", "npz"):
         for tokens in (torch.zeros(n, 8, 4), torch.zeros(n, 4, 1, 1)):
-            save({"embeddings": tokens, "labels": one_hot}, tmp_path / f"a.{ending}")
+            save(tmp_path / f"a.{ending}", embeddings=tokens, labels=one_hot)
             shape = tuple(tokens.shape)
             sentence = f"features must have shape (N, D); got 'embeddings' of shape {shape}"
             with pytest.raises(ValueError, match=re.escape(sentence)):

@@ -18,8 +18,8 @@ from dimlab.io.files import (
     locked,
     read_safetensors,
     replacing,
+    save_safetensors,
     write_files,
-    write_safetensors,
 )
 
 OLD, NEW = {"a.csv": b"old", "b.csv": b"old"}, {"a.csv": b"new", "list.json": b"new"}
@@ -146,7 +146,7 @@ def test_the_same_tensors_give_the_same_bytes_that_others_may_read(tmp_path):
     written = set()
     for number in range(8):  # the library shuffles what is not sorted
         path = tmp_path / f"{number}.safetensors"
-        write_safetensors(path, tensors, {name: "ä\n" for name in "cabd"})
+        save_safetensors(path, tensors, {name: "ä\n" for name in "cabd"})
         written.add(path.read_bytes())
         assert stat.S_IMODE(path.stat().st_mode) & stat.S_IRUSR
     assert len(written) == 1
@@ -155,11 +155,11 @@ def test_the_same_tensors_give_the_same_bytes_that_others_may_read(tmp_path):
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(arrays[name], tensor)
     with pytest.raises(TypeError, match="a must hold numbers of at most 64 bits; got <U1"):
-        write_safetensors(path, {"a": np.array(["x"])}, {})
+        save_safetensors(path, {"a": np.array(["x"])}, {})
 
 
 def test_too_little_memory_to_map_is_no_damage(tmp_path, monkeypatch):
-    write_safetensors(tmp_path / "a.safetensors", {"a": np.ones(3)}, {})
+    save_safetensors(tmp_path / "a.safetensors", {"a": np.ones(3)}, {})
 
     def refused(*arguments, **options):
         raise MemoryError

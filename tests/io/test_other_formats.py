@@ -12,6 +12,7 @@ import torch
 from dimlab.io.features import load_features
 from dimlab.io.source import open_source
 from dimlab.representation import Representation
+from tests.io.writing import save
 
 N, D = 12, 3
 FEATURES = np.random.default_rng(0).normal(size=(N, D)).astype(np.float32)
@@ -388,16 +389,8 @@ def test_a_folder_that_datasets_wrote(tmp_path, dimlab):
 def test_shards_are_read_by_a_pattern_and_one_alone_is_remarked_on(ending, tmp_path, dimlab):
     parts = [slice(start, start + 1) for start in range(N)]
     for number, rows in enumerate(parts):  # 10 comes behind 9
-        path = tmp_path / f"features-{number}.{ending}"
-        if ending == "npy":
-            np.save(path, FEATURES[rows])
-        elif ending == "npz":
-            np.savez(path, features=FEATURES[rows], label=CLASSES[rows])
-        elif ending == "pt":
-            torch.save({"features": FEATURES[rows], "label": CLASSES[rows].tolist()}, path)
-        else:
-            frame = pd.DataFrame(FEATURES[rows]).add_prefix("f_").assign(label=CLASSES[rows])
-            frame.to_csv(path, index=False)
+        labels = {} if ending == "npy" else {"label": CLASSES[rows]}
+        save(tmp_path / f"features-{number}.{ending}", features=FEATURES[rows], **labels)
     pattern = tmp_path / f"features-*.{ending}"
     found = load_features(pattern)
     np.testing.assert_allclose(found.features, FEATURES, rtol=1e-6)

@@ -8,12 +8,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from pyarrow import parquet as pq
 
 from dimlab import datasets
 from dimlab.columns import notations_of, numbers_of, values_of
 from dimlab.io.features import FeatureFile, load_features
 from dimlab.io.tables import as_continuous, join_factors, read_table
 from dimlab.representation import Representation
+from tests.io.writing import save
 
 N, D = 12, 4
 FEATURES = np.random.default_rng(0).normal(size=(N, D))
@@ -230,29 +232,22 @@ def decimals(places):
     return pa.array([Decimal(f"{each:.{places}f}") for each in VALUES], pa.decimal128(20, places))
 
 
-def storages():
-    """The same numbers, as databases, pandas and Arrow store them."""
-    return {
-        "decimal": (decimals(1), VALUES),
-        "decimal256": (pa.array(map(Decimal, map(str, VALUES)), pa.decimal256(50, 3)), VALUES),
-        "decimal without places": (decimals(0), VALUES.round().astype(int)),
-        "half": (pa.array(VALUES.astype(np.float16)), VALUES.astype(np.float16)),
-        "dictionary of floats": (pa.array(VALUES).dictionary_encode(), VALUES),
-        "dictionary of text": (pa.array(["a", "b"] * 6).dictionary_encode(), ["a", "b"] * 6),
-        "unsigned": (pa.array(np.arange(N), pa.uint64()), np.arange(N)),
-        "past int64": (pa.array([2**64 - 1 - row for row in range(N)], pa.uint64()),
-                       [str(2**64 - 1 - row) for row in range(N)]),
-    }  # fmt: skip
+STORAGES = {  # the same numbers, as databases, pandas and Arrow store them
+    "decimal": (decimals(1), VALUES),
+    "decimal256": (pa.array(map(Decimal, map(str, VALUES)), pa.decimal256(50, 3)), VALUES),
+    "decimal without places": (decimals(0), VALUES.round().astype(int)),
+    "half": (pa.array(VALUES.astype(np.float16)), VALUES.astype(np.float16)),
+    "dictionary of floats": (pa.array(VALUES).dictionary_encode(), VALUES),
+    "dictionary of text": (pa.array(["a", "b"] * 6).dictionary_encode(), ["a", "b"] * 6),
+    "unsigned": (pa.array(np.arange(N), pa.uint64()), np.arange(N)),
+    "past int64": (pa.array([2**64 - 1 - row for row in range(N)], pa.uint64()),
+                   [str(2**64 - 1 - row) for row in range(N)]),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("storage", ["decimal", "decimal256", "decimal without places", "half",
-                                     "dictionary of floats", "dictionary of text", "unsigned",
-                                     "past int64"])  # fmt: skip
+@pytest.mark.parametrize("storage", STORAGES)
 def test_numbers_of_parquet_are_numbers_in_every_reader(storage, tmp_path):
-    column, expected = storages()[storage]
-    import pyarrow as pa
-    from pyarrow import parquet as pq
-
+    column, expected = STORAGES[storage]
     features = {f"embedding_{d}": FEATURES[:, d] for d in range(D)}
     pq.write_table(pa.table({**features, "age": column}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"row": np.arange(N), "age": column}), tmp_path / "f.parquet")
@@ -309,22 +304,16 @@ NOTATIONS = {
 def test_numbers_in_other_notations_are_refused_and_become_no_categories(
     notation, container, tmp_path
 ):
-    text, path = NOTATIONS[notation] * (N // 3), tmp_path / container
-    frame = pd.DataFrame(FEATURES, columns=[f"embedding_{d}" for d in range(D)]).assign(dose=text)
-    factors = pd.DataFrame({"row": np.arange(N), "dose": text})
-    if container == "a.npz":
-        np.savez(path, x=FEATURES, dose=np.array(text))
-    for each, name in ((frame, path), (factors, tmp_path / f"f{path.suffix}")):
-        if path.suffix == ".parquet":
-            each.to_parquet(name)
-        elif path.suffix != ".npz":
-            separator = {"with;.csv": ";", "a.tsv": "\t"}.get(container, ",")
-            each.to_csv(name, index=False, sep=separator)
+    text = NOTATIONS[notation] * (N // 3)
+    path = save(tmp_path / container, x=FEATURES, dose=text)
+    if container == "semicolon.csv":
+        pd.read_csv(path, dtype=str, keep_default_na=False).to_csv(path, index=False, sep=";")
     with pytest.warns(UserWarning, match="left out, as .*dose' must write numbers with decimal"):
         assert load_features(path).factors == {}
-    if path.suffix in (".csv", ".parquet"):
+    if container != "a.npz":
+        factors = save(tmp_path / f"f{path.suffix}", row=np.arange(N), dose=text)
         with pytest.raises(ValueError, match="'dose' must write numbers with decimal points"):
-            join_factors(Representation(FEATURES), tmp_path / f"f{path.suffix}")
+            join_factors(Representation(FEATURES), factors)
 
 
 @pytest.mark.parametrize(
@@ -344,10 +333,7 @@ def test_numbers_with_points_that_are_text_are_categories_with_a_warning(contain
         with pytest.warns(UserWarning, match="'dose' holds numbers as text"):
             found = datasets.npz("test", data_dir=tmp_path / container)
     else:
-        if container == "a.npz":
-            np.savez(tmp_path / container, x=FEATURES, dose=text)
-        else:
-            parquet(tmp_path / container, table(dose=text))
+        save(tmp_path / container, x=FEATURES, dose=text)
         with pytest.warns(UserWarning, match=r"as 12 categories. .* \(--continuous dose\)\.$"):
             found = load_features(tmp_path / container)
     assert found.factors["dose"].tolist() == [str(each) for each in VALUES]
