@@ -21,6 +21,7 @@ from dimlab.readers.base import name_of as name_of_reader
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import name_of
+from dimlab.targets import CLASSES, kind_of
 
 Working = Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]]
 
@@ -28,6 +29,7 @@ _SAID_IN_SUMMARY = {"ablate", "correlate", "decompose"}  # whose warnings need n
 _WORDS = {
     "train": "a train split",
     "labels": "labels of both splits",
+    "classes": "labels that are classes",
     "views": "two views of each sample",
     "factors": "factors of the test rows",
     "trace": "the history of a learned mask",
@@ -180,6 +182,7 @@ def _what_is_there(
     there = {
         "train": train is not None,
         "labels": labelled,
+        "classes": labelled and test.labels is not None and kind_of(test.labels) == CLASSES,
         "views": test.views is not None and len(test.views) > 1,
         "factors": bool(usable(rows)),
         "trace": trace is not None,

@@ -146,7 +146,7 @@ def dimension_table(*given: Any) -> DimensionTable:
         - ``redundant with ...``: another dimension of its group explains the group better; or the
           others together explain it (adjusted R^2 of at least 0.9), and the subset that keeps the
           variance does without it (`find_redundancy`);
-        - ``keep``: a reader loses accuracy without it (q <= 0.05 of `ablate`), or queries find less
+        - ``keep``: a reader is worse without it (q <= 0.05 of `ablate`), or queries find less
           (`ablate_retrieval`); ``stands for ...``: it is the dimension of a redundant group that
           explains the others best;
         - ``undecided``: none of these is shown. That is no evidence that it is dispensable.

@@ -15,7 +15,6 @@ from dimlab.checks import (
     array_of,
     factors_of,
     floating,
-    labels_of,
     named_classes,
     periods_of,
     refuse_non_finite,
@@ -32,6 +31,7 @@ from dimlab.io.files import (
 )
 from dimlab.kernels.rounding import eps_of
 from dimlab.refusals import Refusal, WrongType
+from dimlab.targets import target_of
 
 if TYPE_CHECKING:
     from dimlab.mask import DimensionMask
@@ -49,9 +49,10 @@ class Representation:
     features : ndarray, tensor or DataFrame of shape (N, D), floating
         One row a sample, kept as a float32 or float64 array. Other floating types are cast to
         float32; integers are refused.
-    labels : array of shape (N,), optional
+    labels : array of shape (N,) or (N, T), optional
         Class ids >= 0, or class names: these become ids in alphabetical order, and
-        ``meta["class_names"]`` keeps them.
+        ``meta["class_names"]`` keeps them. Floating: real values. An integer matrix of 0 and 1:
+        several labels a sample.
     factors : mapping of str to ndarray of shape (N,), optional
         What else is known of each sample. Floating: continuous; integer, bool or str: categorical.
     periods : mapping of str to float, optional
@@ -68,7 +69,7 @@ class Representation:
     Raises
     ------
     TypeError
-        If features or views are not floating, the labels not integers, or a factor of another type.
+        If features or views are not floating, or labels or a factor of another type.
     ValueError
         If a shape does not fit the features, a value is NaN or infinite, a label is negative, a
         period is not positive or of no continuous factor, view factors come without views, or
@@ -112,7 +113,7 @@ class Representation:
         meta = self.meta or {}
         if self.labels is not None:
             ids, names = named_classes(self.labels)
-            put(self, "labels", labels_of(ids, len(features)))
+            put(self, "labels", target_of(ids, len(features)))
             meta = {**meta, "class_names": names} if names is not None else meta
         put(self, "factors", factors_of(self.factors, (len(features),), "factors"))
         put(self, "periods", periods_of(self.periods, [self.factors, self.view_factors or {}]))
@@ -327,7 +328,7 @@ class Representation:
         }
         return self._trusted(
             features=self.views.reshape(-1, n_dimensions),
-            labels=None if self.labels is None else np.tile(self.labels, n_views),
+            labels=None if self.labels is None else np.concatenate([self.labels] * n_views),
             factors=factors,
             periods={named[name]: period for name, period in self.periods.items()},
             views=None,

@@ -27,6 +27,41 @@ def _of(file: str, module: str, *rows: tuple[str, ...]) -> None:
 
 # fmt: off
 _of(
+    "kernels/scores.py", "kernels/test_scores.py",
+    ("r2_contributions", "deviation = around / variance - 1", "deviation = around / variance",
+     "test_contributions_to_r2_have_its_value_as_mean"),
+    ("r2_contributions", "1 - error + deviation[:, None, :] * unexplained", "1 - error + 0 * deviation[:, None, :] * unexplained",
+     "test_contributions_to_r2_are_its_derivatives_by_the_weights_of_rows"),
+    ("precision_contributions", "_TIED * ", "1e-17 * ",
+     "test_scores_that_differ_by_rounding_are_tied"),
+    ("precision_contributions", "axis=(0, 2) if micro else 0", "axis=0",
+     "test_contributions_to_average_precision_have_its_value_as_mean"),
+    ("precision_contributions", "max(1, len(known))", "max(1, n_labels)",
+     "test_labels_that_no_row_has_are_left_out_and_a_single_one_counts"),
+    ("_precision", "n = last + 1.0", "n = place + 1.0",
+     "test_contributions_to_average_precision_have_its_value_as_mean"),
+    ("_precision", "- lost) / np.maximum", ") / np.maximum",
+     "test_influence_on_average_precision_is_that_of_leaving_a_row_out"),
+    ("_precision", "np.maximum(n_positive - 1, 1)", "n_positive",
+     "test_influence_on_average_precision_is_that_of_leaving_a_row_out"),
+    ("_precision", "new[1:] = ranked[1:] != ranked[:-1]", "new[1:] = True",
+     "test_contributions_to_average_precision_have_its_value_as_mean"),
+)
+_of(
+    "kernels/neighbours.py", "test_targets.py",
+    ("weighted_mean", "votes /= votes.sum(-1, keepdim=True)", "votes /= votes.shape[-1]",
+     "test_neighbours_without_each_dimension_equal_brute_force"),
+)
+_of(
+    "readers/linear.py", "test_targets.py",
+    ("Linear._values_less", "columns -= shift", "pass", "test_frozen_weights_see_the_mean_or_zero_in_place_of_a_dimension"),
+)
+_of(
+    "probes/random_masks.py", "test_targets.py",
+    ("null_maxima", "n_masks / (n_masks - 1)", "(n_masks - 1) / n_masks / n_masks", "test_the_normal_null_of_the_best_mask_is_that_of_permuted_rows"),
+    ("null_maxima", "z.max(axis=1) - z.mean(axis=1)", "z.max(axis=1) + z.mean(axis=1) + 1", "test_the_normal_null_of_the_best_mask_is_that_of_permuted_rows"),
+)
+_of(
     "kernels/certificate.py", "kernels/test_neighbours.py",
     ("certify", "for end in (reach.low, reach.high):",
      "for end in (reach.low,):", "test_every_query_and_dimension_equals_brute_force"),
@@ -348,7 +383,7 @@ _of(
      "p_value[other[run], names]", "test_splitting_and_confirming_is_its_definition_in_loops"),
     ("split_and_confirm", "np.arange(len(p_value)) ^ 1",
      "np.arange(len(p_value))", "test_the_half_that_chooses_is_not_the_half_that_confirms"),
-    ("split_and_confirm", "paired_test_one_sided(-change[side], clusters[side])",
+    ("split_and_confirm", "paired_test_one_sided(-change[side], None if clusters is None else clusters[side])",
      "mcnemar_one_sided((change[side] < 0).sum(0), (change[side] > 0).sum(0))",
      "test_copies_confirm_nothing_where_clusters_are_named"),
     ("_samples_needed", "n * 2 * on_a_side", "n * on_a_side",
@@ -370,7 +405,7 @@ _of(
 )
 _of(
     "probes/evaluate.py", "probes/test_evaluate.py",
-    ("evaluate", "right.astype(np.int8) - right[:, :, :1]", "right[:, :, :1] - right.astype(np.int8)",
+    ("evaluate", "difference(right, right[:, :, :1])", "difference(right[:, :, :1], right)",
      "test_a_mask_is_compared_with_none_on_the_same_samples"),
     ("evaluate", "proportion_interval(columns, task.test.clusters)", "proportion_interval(columns)",
      "test_copies_are_no_further_samples_where_clusters_are_named"),
@@ -674,7 +709,7 @@ _of(
     "probes/random_masks.py", "probes/test_random_masks.py",
     ("_judge", "right[half].mean(axis=0).argmax()", "right.mean(axis=0).argmax()",
      "test_the_mask_that_one_half_chooses_is_judged_on_the_other"),
-    ("_judge", "right[~half, best].astype(np.int8) - full[~half]", "right[:, best].astype(np.int8) - full",
+    ("_judge", "difference(right[~half, best], full[~half])", "difference(right[:, best], full)",
      "test_the_mask_that_one_half_chooses_is_judged_on_the_other"),
 )
 _of(

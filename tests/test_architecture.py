@@ -40,6 +40,7 @@ LAYERS = [  # from the floor up; a room imports only from rooms below its own, o
         "kernels",
         "columns",
         "given",
+        "targets",
     }
     | {"cuts", "decoding", "images", "planted", "datasets"},
     {"probes", "training"},

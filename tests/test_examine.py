@@ -97,7 +97,7 @@ def test_a_mistake_in_a_probe_or_a_reader_takes_no_other_result_along(monkeypatc
 
 
 def test_every_probe_says_what_it_needs():
-    known = {"labels", "views", "factors", "trace", "train"}
+    known = {"labels", "classes", "views", "factors", "trace", "train"}
     for name in probes.__all__:
         alternatives = sys.modules[probe_named(name).__module__].NEEDS
         assert alternatives, name

@@ -171,7 +171,7 @@ def test_a_data_set_is_its_columns():
     ("given", "sentence"),
     [
         ((np.eye(2), [0, 1], 3), r"^train must be a pair of features .*; got 3 parts\.$"),
-        ((np.eye(2), [0.5, 1.5]), "labels must be integers"),
+        ((np.eye(2), [0.5, np.inf]), "labels must be finite; got inf in row 1"),
         ((np.eye(2), ["a"]), r"labels must have shape \(2,\)"),
         (np.eye(2, dtype=int), "features must be floating"),
         (pd.DataFrame({"a": [1.0], "b": ["x"]}), "features must be floating"),

@@ -166,7 +166,7 @@ GOOD = np.ones((3, 2), np.float32)
         ),
         ({"labels": np.zeros(4, int)}, ValueError, r"labels must have shape \(3,\) to match"),
         (
-            {"labels": np.zeros(3)},
+            {"labels": np.array([0, 1j, 0])},
             TypeError,
             r"labels must be integers .* or class names;",
         ),

@@ -59,7 +59,7 @@ class Explorer:
         self.train, self.test = train, test
         self.k, self.temperature, self.penalty = k, temperature, penalty
         run = Run(precision=train.precision)
-        self._ridge = Ridge(penalty, run=run).fit(self._bank.features, self._bank.codes)
+        self._ridge = Ridge(penalty, run=run).fit(self._bank.features, self._bank.target)
         refuse_ill_conditioned(self._ridge.system, penalty)
         self._columns = self._ridge.standardise(test.features)
         self._scale = float(np.abs(test.features).max()) or 1.0  # squares cannot overflow

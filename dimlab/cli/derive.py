@@ -36,8 +36,10 @@ RARE = {
     *("clusters", "resample", "alone", "n_points", "n_permutations", "in_distribution", "fail_if"),
     *("stem", "encoder_option", "allow_untrained", "hypergradient", "mask_learning_rate"),
     *("precision", "validate_every", "fields", "overwrite", "tensorboard", "meta_every"),
+    *("target_kind",),
 }
 LONG = {"n_masks", "n_splits", "n_points"}  # their options keep the n_ of their names
+_FLAGS = {"target_kind": "--target"}
 _TYPES: dict[str, Any] = {
     "bool": bool, "int": int, "float": float, "str": str, "Path": Path,
     "ReaderLike": str, "ClustersLike": str, "GroupsLike": str,
@@ -166,7 +168,8 @@ def _item(kind: str) -> str | None:
 
 
 def _flag_of(name: str) -> str:
-    return f"--{name.removeprefix('n_') if name not in LONG else name}".replace("_", "-")
+    flag = f"--{name.removeprefix('n_') if name not in LONG else name}".replace("_", "-")
+    return _FLAGS.get(name, flag)
 
 
 def _option(

@@ -238,7 +238,8 @@ COMMON = {
     "reader": "Probe classifier that reads the features: knn, ridge or logistic.",
     "readers": "Readers (probe classifiers), separated by commas: knn, ridge, logistic.",
     "refit": "Fit the reader again without the group, or keep its weights frozen.",
-    "score": "What is scored: accuracy, balanced_accuracy or log_loss.",
+    "score": "accuracy, balanced_accuracy or log_loss of classes; r2 of real values; "
+    "mean_average_precision (or mean_average_precision_micro) of several labels a sample.",
     "groups": "JSON file of lists of dimensions (or of one id each), or 'redundant': those that "
     "dimlab redundancy finds on train ('redundant:0.9' for another cut).",
     "k": "Neighbours that vote for the kNN reader.",

@@ -10,6 +10,7 @@ from dimlab.cuts import held_out, keep_every_class, n_classes_kept
 from dimlab.names import spelled
 from dimlab.pairing import row_names
 from dimlab.refusals import Refusal
+from dimlab.targets import CLASSES, kind_of
 
 if TYPE_CHECKING:
     from dimlab.representation import Representation
@@ -31,7 +32,8 @@ def sampled_train(
     """Draw at most ``max_train`` train samples, a share of each class; test carries the note."""
     if max_train is None or max_train >= len(train):
         return train, test
-    n_classes = 0 if train.labels is None else len(np.unique(train.labels))
+    classes = None if train.labels is None or kind_of(train.labels) != CLASSES else train.labels
+    n_classes = 0 if classes is None else len(np.unique(classes))
     if max_train < n_classes:
         raise Refusal(
             f"max-train must be >= {n_classes}, the number of classes of train; got {max_train}."
@@ -39,7 +41,7 @@ def sampled_train(
     note = f"{max_train} of {len(train)} train samples, drawn with seed {seed}"
     known = test.meta.get("sample")
     test = test._trusted(meta={**test.meta, "sample": f"{known}; {note}" if known else note})
-    return train.take(drawn(len(train), max_train, train.labels, seed=seed)), test
+    return train.take(drawn(len(train), max_train, classes, seed=seed)), test
 
 
 def drawn(n_samples: int, count: int, labels: np.ndarray | None = None, *, seed: int) -> np.ndarray:
@@ -58,7 +60,9 @@ def halves(whole: Representation, *, seed: int) -> tuple[Representation, Represe
     if len(whole) < 2:
         raise Refusal(f"features must have at least 2 samples; got {len(whole)}.")
     order = in_order_of_names(whole)[np.random.default_rng(seed).permutation(len(whole))]
-    labels = np.zeros(len(whole), dtype=np.int64) if whole.labels is None else whole.labels
+    labels = whole.labels
+    if labels is None or kind_of(labels) != CLASSES:
+        labels = np.zeros(len(whole), dtype=np.int64)
     judged = held_out(labels, 0.5, order)
     if not judged.any():
         raise Refusal(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.targets import score_in_words
 from dimlab.terminal import (
     console,
     intervals,
@@ -71,7 +72,8 @@ def extremes(result: Any, count: int = 10) -> None:
 
 def curve(result: Any) -> None:
     """Print points of a cumulative ablation."""
-    print_rows(result, f"Accuracy while dimensions are removed, {result.order_name}")
+    score = score_in_words(result.score).capitalize()
+    print_rows(result, f"{score} while dimensions are removed, {result.order_name}")
 
 
 def retrieval(result: Any) -> None:

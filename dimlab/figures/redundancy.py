@@ -23,6 +23,7 @@ from dimlab.figures.house import (
     titled,
 )
 from dimlab.refusals import Refusal
+from dimlab.targets import CLASSES, kind_of
 from dimlab.text import fitted
 
 if TYPE_CHECKING:
@@ -413,6 +414,8 @@ def plot_representation(
         )
     ax = axes_or_current(ax)
     labels = representation.labels
+    if labels is not None and kind_of(labels) != CLASSES:
+        labels = None
     rows = np.arange(min(n_rows, len(representation)))
     if labels is not None:
         order = np.argsort(labels, kind="stable")

@@ -23,6 +23,7 @@ from dimlab.figures.house import (
     titled,
     unit_of,
 )
+from dimlab.targets import score_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,7 +71,7 @@ def plot_ablation(result: Ablation, *, ax: Axes | None = None) -> Axes:
     unit = unit_of(result)
     rough = result.log_loss_unreliable if result.score == "log_loss" else None
     axes = _with_importances(axes_or_current(ax), result, rough)
-    lost = f"importance ({result.score.replace('_', ' ')} lost)"
+    lost = f"importance ({score_in_words(result.score)} lost)"
     title = titled(f"Leave one {unit} out, {result.reader} reader", result)
     return finished(axes, f"{unit}s, ranked by importance", lost, title)
 
@@ -239,6 +240,9 @@ def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes
     """
     ax = axes_or_current(ax)
     title = titled(f"Effect within each class, {result.reader} reader", result)
+    if not len(result.classes):
+        said = f"Scored by {score_in_words(result.score)}: there are no classes to look at apart."
+        return nothing_found(ax, said, title)
     known = np.flatnonzero(~np.isnan(result.per_class).all(axis=0))
     decided = np.broadcast_to(result.q_value[:, None] <= LEVEL, result.per_class.shape)
     if result.per_class_q is not None and not np.isnan(result.per_class_q).all():
@@ -254,14 +258,14 @@ def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes
     heat_map(
         ax, np.ma.masked_invalid(effect[chosen].T), [names[g] for g in chosen],
         [str(c) for c in result.classes[known]], cmap="RdBu", vmin=-limit, vmax=limit,
-        label=f"importance ({result.score.replace('_', ' ')} lost); grey: undecided",
+        label=f"importance ({score_in_words(result.score)} lost); grey: undecided",
     )  # fmt: skip
     ax.set_facecolor(UNDECIDED)
     return finished(ax, unit, "class", title)
 
 
 def plot_cumulative_ablation(result: CumulativeAblation, *, ax: Axes | None = None) -> Axes:
-    """Accuracy while dimensions leave one after the other; the band is a 95 % interval.
+    """Score while dimensions leave one after the other; the band is a 95 % interval.
 
     Parameters
     ----------
@@ -294,7 +298,7 @@ def plot_cumulative_ablation(result: CumulativeAblation, *, ax: Axes | None = No
     ax.axhline(result.full_score, color="black", lw=0.8, ls="--", label="all dimensions")
     ax.legend(frameon=False, fontsize="small")
     title = titled(f"Cumulative ablation, {result.reader} reader", result)
-    return finished(ax, f"{unit_of(result)}s removed", "accuracy (share of test samples)", title)
+    return finished(ax, f"{unit_of(result)}s removed", score_in_words(result.score), title)
 
 
 def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None) -> Axes:
@@ -349,14 +353,14 @@ def plot_harmful_dimensions(result: HarmfulDimensions, *, ax: Axes | None = None
     found = several(len(result.confirmed), unit_of(result)) if len(result.confirmed) else "none"
     return finished(
         ax,
-        "importance (accuracy lost)",
+        f"importance ({score_in_words(result.score)} lost)",
         "aggregated q-value on held-out halves",
         titled(f"Confirmed as harmful: {found}, {result.reader} reader", result),
     )
 
 
 def plot_masked_scores(result: MaskedScores, *, ax: Axes | None = None) -> Axes:
-    """Accuracy under random masks of each size, against all dimensions and against chance alone.
+    """Score under random masks of each size, against all dimensions and against chance alone.
 
     Parameters
     ----------
@@ -408,4 +412,5 @@ def plot_masked_scores(result: MaskedScores, *, ax: Axes | None = None) -> Axes:
     ax.set_xticks(places, [f"{rate:g}" for rate in result.drop])
     ax.legend(frameon=False, fontsize="small")
     title = titled(f"Random masks, {result.reader} reader", result)
-    return finished(ax, "share of dimensions removed", "accuracy gained on all dimensions", title)
+    gained = f"{score_in_words(result.score)} gained on all dimensions"
+    return finished(ax, "share of dimensions removed", gained, title)

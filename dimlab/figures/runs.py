@@ -18,6 +18,7 @@ from dimlab.figures.house import (
     legend_of,
 )
 from dimlab.refusals import Refusal
+from dimlab.targets import score_in_words
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +110,9 @@ def plot_evaluation(result: Evaluation, *, ax: Axes | None = None) -> Axes:
     frame = result.to_frame()
     frame["name"] = frame["reader"] + ", mask: " + frame["mask"]
     frame["colour"] = [{"none": BLUE, "learned": ORANGE}.get(mask, GREY) for mask in frame["mask"]]
-    _accuracies(frame, ax)
+    _accuracies(frame.rename(columns={result.score: "accuracy"}), ax)
+    if result.scores is not None:
+        ax.set_xlabel(score_in_words(result.score))
     ax.set_title("Readers of the features, with 95 % intervals", loc="left")
     return as_written(ax)
 

@@ -27,7 +27,7 @@ from dimlab.io.arrays import (
     text_of,
 )
 from dimlab.io.files import Misnamed, naming, read_safetensors
-from dimlab.io.labels import class_ids, is_file_of_labels, usual_labels, with_labels
+from dimlab.io.labels import is_file_of_labels, label_values, usual_labels, with_labels
 from dimlab.io.tables import ENDINGS as TABLES
 from dimlab.io.tables import ending_of
 from dimlab.names import FILES, LABELS, SPLIT_WORDS, word_of
@@ -243,7 +243,7 @@ class FeatureFile:
         if layout.labels is not None:
             # names of all splits together: a class that test lacks keeps its id
             every = [each[layout.labels] for each in parts.values() if layout.labels in each]
-            classes, class_names = class_ids(part[layout.labels], every, layout.labels)
+            classes, class_names = label_values(part[layout.labels], every, layout.labels)
             meta |= {"class_names": class_names} if class_names is not None else {}
         return Representation(
             _floating(part[layout.features]),

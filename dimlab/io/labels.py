@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from dimlab.checks import labels_of
 from dimlab.columns import refuse_gaps
 from dimlab.io.arrays import (
     ENDINGS,
@@ -31,6 +31,7 @@ from dimlab.io.tables import KEYS, ending_of, join
 from dimlab.names import COUNTS, FILES, LABELS, NAMES, ROW, one_spelling, spelled, word_of
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
+from dimlab.targets import target_of
 
 _NO_CLASSES = ("split", *FILES, *NAMES, *COUNTS)  # what names rows, or splits
 
@@ -65,10 +66,10 @@ def with_labels(
         for each in keys if not (by_order or alone) else ():
             arrays.check(each)
         rows = join(found, table, on=on, by_order=by_order or alone, name=path.name)
-        classes, class_names = class_ids(arrays[name][rows], [arrays[name]], name)
+        classes, class_names = label_values(arrays[name][rows], [arrays[name]], name)
     meta = {key: value for key, value in found.meta.items() if key != "class_names"}
     meta |= {"class_names": class_names} if class_names is not None else {}
-    return found._trusted(labels=labels_of(classes, len(found)), meta=meta)
+    return found._trusted(labels=target_of(classes, len(found)), meta=meta)
 
 
 def read_labels(path: Path, file: BinaryIO | None = None) -> Arrays:
@@ -152,35 +153,42 @@ def is_file_of_labels(labels: str | os.PathLike[str] | None) -> bool:
     return Path(name).is_file() or ending_of(Path(name.rsplit(":", 1)[0])) in ENDINGS
 
 
-def class_ids(
+def label_values(
     values: np.ndarray, every: list[np.ndarray], name: str
 ) -> tuple[np.ndarray, list[str] | None]:
-    """Turn labels of any kind into class ids."""
+    """Turn labels into class ids with their names, real values, or several labels a sample."""
+    # `every`: those of all splits, which decide together what they are
     if values.dtype.kind in "US":
         whole = one_spelling(np.concatenate([text_of(each) for each in every]), name)
         names = np.unique(whole)
         return np.searchsorted(names, spelled(text_of(values))), [str(each) for each in names]
     if values.ndim == 2 and values.shape[1] > 1:
-        if not np.isin(values, (0, 1)).all() or not (values.sum(axis=1) == 1).all():
-            raise Refusal(
-                f"labels must be one class a sample; got {name!r} of shape {values.shape}, which "
-                "is not one-hot."
-            )
-        return values.argmax(axis=1), None
+        if not all(np.isin(each, (0, 1)).all() for each in every):
+            return _real(values, name), None
+        if all((each.sum(axis=1) == 1).all() for each in every):
+            return values.argmax(axis=1), None
+        _assume(name, "several labels a sample (a matrix of 0 and 1)")
+        return values.astype(np.int64), None
     flat = values.reshape(-1) if values.shape == (len(values), 1) else values
     if flat.dtype.kind == "f":
-        return _whole(flat, name), None
+        refuse_gaps(np.isnan(flat), f"labels {name!r}")
+        if all(_are_whole(each) for each in every):
+            return flat.astype(np.int64), None
+        return _real(flat, name), None
     return flat.astype(np.int64) if flat.dtype.kind == "b" else flat, None
 
 
-def _whole(values: np.ndarray, name: str) -> np.ndarray:
-    """Class ids of whole floats."""
-    refuse_gaps(np.isnan(values), f"labels {name!r}")
-    fits = np.isfinite(values).all() and bool((np.abs(values) < 2.0**63).all())
-    whole = values.astype(np.int64) if fits else None
-    if whole is None or not (whole == values).all():
-        raise Refusal(
-            f"labels must be class ids or class names; got numbers with fractions in {name!r}. "
-            "A continuous target is a factor: rename it, or name the labels."
-        )
-    return whole
+def _are_whole(values: np.ndarray) -> bool:
+    known = values[np.isfinite(values)]
+    return len(known) == values.size and bool(
+        (np.abs(known) < 2.0**63).all() and (known == np.floor(known)).all()
+    )
+
+
+def _real(values: np.ndarray, name: str) -> np.ndarray:
+    _assume(name, "real values (--target classes reads whole numbers as classes)")
+    return values.astype(np.float64)
+
+
+def _assume(name: str, what: str) -> None:
+    warnings.warn(f"assumed: labels {name!r} are {what}.", UserWarning, stacklevel=3)

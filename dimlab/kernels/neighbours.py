@@ -358,3 +358,15 @@ def vote(
         own = totals.gather(1, truth[part].unsqueeze(1))[:, 0]
         share[part] = own / totals.sum(1)
     return predicted.view(n_test, n_groups), share.view(n_test, n_groups)
+
+
+def weighted_mean(
+    values: Tensor, rows: Tensor, similarities: Tensor, *, temperature: float
+) -> Tensor:
+    """Mean (B, G, T) of the values (N, T) of neighbours (B, G, k), weighted by their votes."""
+    votes = torch.exp((similarities - similarities[..., :1]) / temperature)
+    votes /= votes.sum(-1, keepdim=True)
+    found = values.new_zeros(*rows.shape[:-1], values.shape[1])
+    for neighbour in range(rows.shape[-1]):
+        found += votes[..., neighbour, None] * values[rows[..., neighbour]]
+    return found

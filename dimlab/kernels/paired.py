@@ -5,6 +5,8 @@ ids, intervals use the variance between whole clusters: counts and N are divided
 effect, and Student's t with one degree of freedom fewer than clusters replaces the normal quantile
 (simulated with 20 to 250 clusters this covers 0.94-0.99, the normal quantile 0.91-0.99). Tests flip
 the signs of whole clusters.
+
+Floating values are no counts: their means have Student's t intervals and tests.
 """
 
 from __future__ import annotations
@@ -146,6 +148,8 @@ def proportion_interval(
     successes: np.ndarray, clusters: np.ndarray | None = None, *, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bounds of Wilson's interval of the share of successes (N, ...), at N / design effect."""
+    if np.asarray(successes).dtype.kind == "f":
+        return student_interval(successes, clusters, level=level)
     successes = np.asarray(successes, dtype=bool)
     n, count = len(successes), successes.sum(axis=0)
     effect = 1.0 if clusters is None else design_effect(successes, clusters)
@@ -158,6 +162,8 @@ def paired_interval(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Bounds of Tango's interval of the mean change (N, ...), -1, 0 or 1, at N / design effect."""
     change = np.asarray(change)
+    if change.dtype.kind == "f":
+        return student_interval(change, clusters, level=level)
     n, more, fewer = len(change), (change > 0).sum(axis=0), (change < 0).sum(axis=0)
     effect = 1.0 if clusters is None else design_effect(change, clusters)
     quantile = cluster_quantile(clusters, level)
@@ -169,6 +175,9 @@ def paired_test(change: np.ndarray, clusters: np.ndarray | None = None) -> np.nd
     # With clusters: if neither side is better, the signs of whole clusters' sums are fair coins.
     # The exact form of Durkalski et al., Statistics in Medicine 22, 2003; McNemar's for clusters of
     # one.
+    if change.dtype.kind == "f":
+        tail = student_tail(change, clusters)
+        return 2 * np.minimum(tail, 1 - tail)
     if clusters is None:
         return mcnemar((change > 0).sum(axis=0), (change < 0).sum(axis=0))
     sums = cluster_sums(change, clusters)
@@ -177,10 +186,45 @@ def paired_test(change: np.ndarray, clusters: np.ndarray | None = None) -> np.nd
 
 def paired_test_one_sided(change: np.ndarray, clusters: np.ndarray | None = None) -> np.ndarray:
     """One-sided exact p-value: a change of 1 is likelier than one of -1."""
+    if change.dtype.kind == "f":
+        return student_tail(change, clusters)
     if clusters is None:
         return mcnemar_one_sided((change > 0).sum(axis=0), (change < 0).sum(axis=0))
     sums = cluster_sums(change, clusters)
     return _flip_tail(sums, sums.sum(axis=0))
+
+
+def student_interval(
+    values: np.ndarray, clusters: np.ndarray | None = None, *, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of Student's t interval of the mean of values (N, ...)."""
+    from scipy.stats import t
+
+    mean, error, n_units = _mean_and_error(values, clusters)
+    half = float(t.ppf(0.5 + level / 2, max(1, n_units - 1))) * error
+    return mean - half, mean + half
+
+
+def student_tail(values: np.ndarray, clusters: np.ndarray | None = None) -> np.ndarray:
+    """One-sided p-value that the mean of values (N, ...) is above 0; 1/2 for zeros."""
+    from scipy.stats import t
+
+    mean, error, n_units = _mean_and_error(values, clusters)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(mean == 0, 0.0, mean / error)
+    tail: np.ndarray = t.sf(ratio, max(1, n_units - 1))
+    return tail
+
+
+def _mean_and_error(
+    values: np.ndarray, clusters: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Mean of values (N, ...), its standard error over rows or clusters, and their number."""
+    sums, sizes = cluster_sums(values, clusters), cluster_sums(np.ones(len(values)), clusters)
+    mean, n_units = values.mean(axis=0), len(sums)
+    around = sums - sizes.reshape((-1,) + (1,) * (sums.ndim - 1)) * mean
+    variance = (around**2).sum(axis=0) * n_units / max(1, n_units - 1)
+    return mean, np.sqrt(variance) / len(values), n_units
 
 
 def _flip_tail(sums: np.ndarray, total: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from dimlab.readers.base import Split, running
 from dimlab.readers.ridge import Ridge
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
+from dimlab.targets import class_labels
 
 NOTHING = "nothing"
 DIMENSIONS, RANDOM_DIMENSIONS = "dimensions", "random dimensions"
@@ -98,9 +99,7 @@ def by_effect(
     from scipy.stats import f as f_law
     from scipy.stats import false_discovery_control
 
-    if train.labels is None:
-        raise Refusal("erase needs labels: build the Representation with labels=(N,) class ids.")
-    factors = Factors.of(train, train.labels, [factor], clusters)
+    factors = Factors.of(train, class_labels(train.labels, "erase"), [factor], clusters)
     if not factors.identifiable[0]:
         raise Refusal(
             f"factor must vary within classes of train, or it cannot be told from the label; got "
@@ -170,7 +169,7 @@ class Readings:
         space: Basis | None,
         penalty: float,
     ) -> None:
-        features, codes, precision = task.train.features, task.train.codes, task.run.precision
+        features, codes, precision = task.train.features, task.train.target, task.run.precision
         self._n_targets = targets.shape[1]
         self._joint = RidgeMoments.of(features, targets, precision, codes=codes)
         self._within = RidgeMoments.of(features, targets, precision, within=codes)
@@ -188,12 +187,12 @@ class Readings:
         self._task = replace(task, reader=reader)
 
     def _prepared(self, side: Split, values: np.ndarray) -> Judged:
-        codes = np.unique(side.codes, return_inverse=True)[1]
+        codes = np.unique(side.target, return_inverse=True)[1]
         within, deviation = without_class_means(values, codes), values - values.mean(axis=0)
         spread = np.column_stack([(deviation**2).sum(axis=1), (within**2).sum(axis=1)])
         means = class_means(side.features, codes)
         known = side.features, self._joint.mean, means, codes
-        return Judged(*known, side.codes, values, within, spread)
+        return Judged(*known, side.target, values, within, spread)
 
     def map_of(self, job: Job) -> Map:
         """Return the map that takes off what a job removes, as train has it."""

@@ -12,8 +12,10 @@ import numpy as np
 from dimlab.kernels.balanced import balanced_change, balanced_interval, balanced_test
 from dimlab.kernels.means import StudentisedMeans
 from dimlab.kernels.paired import cluster_sums, normal_quantile, paired_interval, paired_test
+from dimlab.probes._contributions import Contributions
 from dimlab.probes._reading import Task
 from dimlab.readers.base import Outcomes, Split
+from dimlab.targets import CLASSES
 
 SIGNIFICANT = 0.05
 N_BLOCKS = 20  # of train, left out in turn
@@ -61,9 +63,17 @@ def of_losses(task: Task, outcomes: Outcomes, n_bootstrap: int, seed: int) -> Im
     return Importance(lost, means.mean, means.p_value, means.interval, means.unreliable)
 
 
+def of_contributions(task: Task, found: Contributions, n_bootstrap: int, seed: int) -> Importance:
+    """How far a score of real values or rankings falls without each group."""
+    lost = found.full[:, None] - found.ablated
+    rng, largest = np.random.default_rng(seed), max(float(np.ptp(found.ablated)), 1.0)
+    means = StudentisedMeans.of(lost, task.test.clusters, rng, n_bootstrap, scale=largest)
+    return Importance(lost, means.mean, means.p_value, means.interval, means.unreliable)
+
+
 def of_rows_right(task: Task, outcomes: Outcomes, score: str) -> Importance:
     """How many more test samples are right with each group than without it."""
-    truth, clusters = task.test.codes, task.test.clusters
+    truth, clusters = task.test.target, task.test.clusters
     change = changes(outcomes, truth)
     reliable = np.zeros(change.shape[1], dtype=bool)
     if score == "accuracy":
@@ -98,10 +108,8 @@ def full_score_of(outcomes: Outcomes, truth: np.ndarray, score: str) -> float:
 def measure(
     task: Task, outcomes: Outcomes, score: str, *, n_bootstrap: int, resample: str
 ) -> dict[str, Any]:
-    """Fields of `Ablation`: scores, importance, intervals and p-values."""
-    from scipy.stats import false_discovery_control
-
-    truth = task.test.codes
+    """Fields of `Ablation` for classes: scores, importance, intervals and p-values."""
+    truth = task.test.target
     seed = task.run.seed if score == "log_loss" else _LOSS_SEED
     losses = of_losses(task, outcomes, n_bootstrap, seed)
     found = losses if score == "log_loss" else of_rows_right(task, outcomes, score)
@@ -122,6 +130,37 @@ def measure(
         per_class[:, code] = lost.mean(axis=0)
         if tested:
             per_class_p[:, code] = paired_test(lost)
+    return {
+        "full_score": full_score,
+        "scores": scores,
+        **tested_fields(found),
+        "per_class": per_class,
+        "per_class_q": adjusted(per_class_p),
+        "log_loss_importance": losses.estimate,
+        "log_loss_p_value": losses.p_value,
+        "log_loss_unreliable": losses.unreliable,
+    }
+
+
+def measure_contributions(
+    task: Task, found: Contributions, score: str, *, n_bootstrap: int, resample: str
+) -> dict[str, Any]:
+    """Fields of `Ablation` for real values and several labels a sample."""
+    importance = of_contributions(task, found, n_bootstrap, task.run.seed)
+    if resample == "train":
+        importance = importance.over_train(*values_over_train(task, score))
+    return {
+        "full_score": float(found.full.mean()),
+        "scores": found.full.mean() - importance.estimate,
+        **tested_fields(importance),
+        "per_class": np.empty((found.ablated.shape[1], 0)),
+    }
+
+
+def tested_fields(found: Importance) -> dict[str, np.ndarray]:
+    """Importances with 95 % intervals, p-values, q-values, and FCR intervals of those found."""
+    from scipy.stats import false_discovery_control
+
     low, high = found.interval(level=0.95)
     q_value = false_discovery_control(found.p_value)
     chosen = q_value <= SIGNIFICANT
@@ -130,8 +169,6 @@ def measure(
         bounds = found.interval(level=1 - SIGNIFICANT * chosen.mean())
         fcr_low[chosen], fcr_high[chosen] = bounds[0][chosen], bounds[1][chosen]
     return {
-        "full_score": full_score,
-        "scores": scores,
         "importance": found.estimate,
         "ci_low": low,
         "ci_high": high,
@@ -139,11 +176,6 @@ def measure(
         "q_value": q_value,
         "fcr_low": fcr_low,
         "fcr_high": fcr_high,
-        "per_class": per_class,
-        "per_class_q": adjusted(per_class_p),
-        "log_loss_importance": losses.estimate,
-        "log_loss_p_value": losses.p_value,
-        "log_loss_unreliable": losses.unreliable,
     }
 
 
@@ -172,18 +204,18 @@ def spread_over_train(task: Task) -> tuple[np.ndarray, np.ndarray, int]:
     total = squares = np.zeros(1)
     for block in range(n_blocks):
         kept = blocks != block
-        kept |= ~np.isin(train.codes, train.codes[kept])
+        kept |= ~np.isin(train.target, train.target[kept])
         found = task.aside(train.take(kept), test).outcomes()
         lost = (found.ablated_loss - found.full_loss[:, None]).mean(axis=0)
-        full = full_score_of(found, test.codes, "accuracy")
-        estimates.append((full - _accuracies(found, test.codes), lost))
-        change = cluster_sums(changes(found, test.codes), test.clusters).astype(np.float32)
+        full = full_score_of(found, test.target, "accuracy")
+        estimates.append((full - _accuracies(found, test.target), lost))
+        change = cluster_sums(changes(found, test.target), test.clusters).astype(np.float32)
         total, squares = total + change, squares + change**2
         if task.run.progress is not None:
             task.run.progress(block + 1, n_blocks)
     around = np.array(estimates) - np.mean(estimates, axis=0)
     variance = (around**2).sum(axis=0)
-    n_rows, n_units = len(test.codes), len(total)
+    n_rows, n_units = len(test.target), len(total)
     between_rows = (squares - total**2 / n_blocks).sum(axis=0, dtype=np.float64) / n_rows**2
     by_chance = (between_rows - variance[0] / n_units) * n_units / max(1, n_units - 1)
     variance[0] = np.maximum(variance[0] - by_chance, 0.0)
@@ -191,21 +223,38 @@ def spread_over_train(task: Task) -> tuple[np.ndarray, np.ndarray, int]:
     return spread[0], spread[1], n_blocks
 
 
+def values_over_train(task: Task, score: str) -> tuple[np.ndarray, int]:
+    """Jackknife errors over train (G,) of importances of another target; number of blocks."""
+    blocks = train_blocks(task.train, task.run.seed)
+    n_blocks, estimates = int(blocks.max()) + 1, []
+    for block in range(n_blocks):
+        found = task.aside(task.train.take(blocks != block), task.test).contributions(score)
+        estimates.append(found.full.mean() - found.ablated.mean(axis=0))
+        if task.run.progress is not None:
+            task.run.progress(block + 1, n_blocks)
+    around = np.array(estimates) - np.mean(estimates, axis=0)
+    return np.sqrt((n_blocks - 1) / n_blocks * (around**2).sum(axis=0)), n_blocks
+
+
 def train_blocks(train: Split, seed: int) -> np.ndarray:
     """Assign train rows, or whole clusters, to at most 20 blocks of like size; (N,) int."""
-    units = np.arange(len(train.codes)) if train.clusters is None else train.clusters
+    strata = train.strata
+    units = np.arange(len(strata)) if train.clusters is None else train.clusters
     first, of_row = np.unique(units, return_index=True, return_inverse=True)[1:]
     shuffled = np.random.default_rng([seed, 20]).permutation(len(first))
     # in order of class, of size, then of chance: each block gets every twentieth
-    order = np.lexsort((shuffled, np.bincount(of_row), train.codes[first]))
+    order = np.lexsort((shuffled, np.bincount(of_row), strata[first]))
     blocks = np.empty(len(first), dtype=np.int64)
     blocks[order] = np.arange(len(first)) % min(N_BLOCKS, len(first))
-    return blocks[of_row.reshape(train.codes.shape)]
+    return blocks[of_row.reshape(strata.shape)]
 
 
 def alone_scores(task: Task, score: str) -> np.ndarray:
     """Score of a reader fitted on each group alone; (G,)."""
     sides = ([each.columns(group) for each in (task.train, task.test)] for group in task.groups)
+    if task.kind != CLASSES:
+        rows = (task.aside(*both).contributions(score, []) for both in sides)
+        return np.array([each.full.mean() for each in rows])
     losses = score == "log_loss"
     found = (task.aside(*both).outcomes([], losses=losses) for both in sides)
-    return np.array([full_score_of(each, task.test.codes, score) for each in found])
+    return np.array([full_score_of(each, task.test.target, score) for each in found])

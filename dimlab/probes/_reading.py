@@ -15,8 +15,10 @@ import numpy as np
 
 from dimlab.clusters import ClustersLike, cluster_ids_of_pair, warning_of_copies
 from dimlab.devices import check_budget, check_device, hold
+from dimlab.kernels.blocks import blocks
 from dimlab.kernels.collinearity import groups_of
 from dimlab.moments import Moments
+from dimlab.probes._contributions import Contributions, contributions_of
 from dimlab.readers.base import (
     Outcomes,
     Progress,
@@ -30,8 +32,10 @@ from dimlab.readers.base import (
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Result, detail, entry, scalar
+from dimlab.targets import CLASSES, KINDS, NAMES, as_kind, kind_of
 
 FILLS = ("mean", "zero")
+_ELEMENTS = 1 << 22  # of predictions of several groups that are held together
 AXES = "axes"
 SETTINGS = {"k": 5, "temperature": 1.0, "penalty": 1e-3}
 
@@ -48,10 +52,13 @@ SHARED = {
     Labelled rows of the same D dimensions, that it is scored on.""",
     "reader": """str or object
     A probe classifier: ``"knn"`` (votes of the k nearest train rows by cosine similarity),
-    ``"ridge"`` (regression of one-hot classes) or ``"logistic"`` (multinomial logistic regression;
-    both standardise the features on train), an object of `dimlab.readers`, or a scikit-learn
-    classifier, which is cloned, really fitted again on the features as they are, and slow. Where
-    its ``random_state`` is None, the clones get ``seed``.""",
+    ``"ridge"`` (regression of one-hot classes, or of real values) or ``"logistic"`` (multinomial
+    logistic regression; both standardise the features on train), an object of `dimlab.readers`, or
+    a scikit-learn estimator, which is cloned, really fitted again on the features as they are, and
+    slow. Where its ``random_state`` is None, the clones get ``seed``.""",
+    "target_kind": """{"classes", "values", "multilabel"}, optional
+    What the labels are: classes, real values, or several labels a sample. By default integers,
+    booleans and text are classes, floats real values, and a matrix of 0 and 1 several labels.""",
     "groups": """sequence of index arrays, or ndarray of shape (D,) of int, optional
     Dimensions removed together, or one group id a dimension; by default each dimension alone.""",
     "k": """int
@@ -79,6 +86,7 @@ SHARED = {
 class How(TypedDict, total=False):
     """Arguments that every probe of readers takes; their defaults are those of `Task.of`."""
 
+    target_kind: str | None
     k: int
     temperature: float
     penalty: float
@@ -146,6 +154,7 @@ class Task:
         refit: bool | None = None,
         fill: str | None = None,
         groups: GroupsLike | None = None,
+        target_kind: str | None = None,
         k: int = 5,
         temperature: float = 1.0,
         penalty: float = 1e-3,
@@ -158,7 +167,7 @@ class Task:
         """Check what a probe was given, and warn of what keeps scores from their usual meaning."""
         check_budget(memory)
         check_device(device)
-        classes, fit, judge = coded(train, test, probe)
+        classes, fit, judge = coded(train, test, probe, target_kind)
         removed = checked_groups(groups, train.n_dimensions)
         train_ids, test_ids = cluster_ids_of_pair(train, test, clusters)
         caution = caution_of(test, test_ids)
@@ -188,6 +197,11 @@ class Task:
         if not isinstance(reader, str):  # its own settings stand; others beside it are refused
             settings = {name: each for name, each in settings.items() if each != SETTINGS[name]}
         made = as_reader(reader, run=self.run, **settings)
+        if self.kind not in getattr(made, "KINDS", KINDS):
+            raise Refusal(
+                f"reader {made.name!r} reads classes; got labels that are {NAMES[self.kind]}. Use "
+                "'ridge' or 'knn', or a scikit-learn estimator."
+            )
         if fill is not None:
             check_choice("fill", fill, FILLS)
         if refit is False and not made.FREEZES:
@@ -201,6 +215,11 @@ class Task:
                 f"it); got {fill!r}."
             )
         return replace(self, reader=made, refit=refit, fill=None if refit else fill or "mean")
+
+    @property
+    def kind(self) -> str:
+        """Kind of the target."""
+        return kind_of(self.train.target)
 
     @property
     def said(self) -> dict[str, Any]:
@@ -220,7 +239,7 @@ class Task:
 
     def fit(self) -> Any:
         """Fit a copy of the reader on train."""
-        return running(self.reader, self.run).fit(self.train.features, self.train.codes)
+        return running(self.reader, self.run).fit(self.train.features, self.train.target)
 
     def outcomes(
         self,
@@ -233,13 +252,49 @@ class Task:
         groups = self.groups if groups is None else groups
         run = replace(self.run, losses=losses)
         fitted = running(self.fit() if fitted is None else fitted, run)
-        given, truth = self.test.features, self.test.codes
+        given, truth = self.test.features, self.test.target
         found: Outcomes
         if self.fill is None:
             found = fitted.predict_without(given, groups, target=truth)
         else:
             found = fitted.predict_filled(given, groups, fill=self.fill, target=truth)
         return found
+
+    def contributions(
+        self, score: str, groups: list[np.ndarray] | None = None, *, fitted: Any = None
+    ) -> Contributions:
+        """Return what each test row adds to a score of real values or rankings."""
+        groups = self.groups if groups is None else groups
+        fitted = running(self.fit() if fitted is None else fitted, self.run)
+        features, target = self.test.features, self.test.target
+
+        def judged(some: list[np.ndarray]) -> np.ndarray:
+            if self.fill is None:
+                predicted = fitted.values_without(features, some)
+            else:
+                predicted = fitted.values_filled(features, some, fill=self.fill)
+            return contributions_of(predicted, target, score)
+
+        nothing = [np.array([], dtype=np.int64)]
+        full, found = judged(nothing)[:, 0], np.empty((len(features), len(groups)))
+        for part in blocks(len(groups), _ELEMENTS // target.size):
+            # by the same arithmetic: what changes nothing differs by exactly 0
+            some = judged(nothing + groups[part])
+            found[:, part] = full[:, None] - (some[:, :1] - some[:, 1:])
+            if self.run.progress is not None and not self.reader.SLOW:
+                self.run.progress(part.stop, len(groups))
+        return Contributions(full, found)
+
+    def judged(
+        self, score: str, groups: list[np.ndarray], *, fitted: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what each row adds to accuracy, bool, or another score, (N,) and (N, G)."""
+        if self.kind != CLASSES:
+            found = self.contributions(score, groups, fitted=fitted)
+            return found.full, found.ablated
+        outcomes = self.outcomes(groups, fitted=fitted, losses=False)
+        truth = self.test.target
+        return outcomes.full == truth, outcomes.ablated == truth[:, None]
 
     def aside(self, train: Split, test: Split) -> Task:
         """Return the task on other rows or columns, without a word on its progress."""
@@ -274,26 +329,55 @@ def labelled(
 
 
 def coded(
-    train: Representation, test: Representation, what: str
+    train: Representation, test: Representation, what: str, kind: str | None = CLASSES
 ) -> tuple[np.ndarray, Split, Split]:
     """Return the classes of train, and both splits with labels as indices into them."""
-    train_labels, test_labels = labelled(train, test, what)
+    # of another target no class, and the target as (N, T)
+    given = labelled(train, test, what)
+    if kind_of(given[0]) != kind_of(given[1]):
+        raise Refusal(
+            "labels must be of one kind in train and test; got "
+            f"{' and '.join(NAMES[kind_of(each)] for each in given)}."
+        )
+    train_labels, test_labels = (as_kind(each, kind, np.unique(given[0])) for each in given)
     bases = basis_of(train), basis_of(test)
     if bases[0] != bases[1]:
         raise Refusal(
             f"test must be in the basis of train, {bases[0]}; got {bases[1]}. Apply the same Basis "
             "to both."
         )
+    if kind_of(train_labels) != CLASSES:
+        sides = tuple(each.reshape(len(each), -1) for each in (train_labels, test_labels))
+        _check_targets(*sides)
+        features = train.features, test.features
+        fit, judge = (Split(x, y) for x, y in zip(features, sides, strict=True))
+        return np.array([], dtype=np.int64), fit, judge
     check_classes("train", train_labels)
     classes, codes = np.unique(train_labels, return_inverse=True)
     truth = class_codes(test_labels, classes)
     return classes, Split(train.features, codes), Split(test.features, truth)
 
 
+def _check_targets(train: np.ndarray, test: np.ndarray) -> None:
+    """Refuse targets (N, T) of two widths, and those of which test could tell nothing."""
+    if train.shape[1] != test.shape[1]:
+        raise Refusal(
+            f"labels of test must have {train.shape[1]} columns as those of train; got "
+            f"{test.shape[1]}."
+        )
+    for name, each in (("train", train), ("test", test)):
+        constant = np.flatnonzero(each.min(axis=0) == each.max(axis=0))
+        if len(constant) == each.shape[1] or (len(constant) and each.dtype.kind == "f"):
+            raise Refusal(
+                f"labels of {name} must vary, or there is nothing to predict; got one value in "
+                f"column {constant[0]}."
+            )
+
+
 def caution_of(test: Representation, clusters: np.ndarray | None) -> str:
     """Say what keeps the accuracy on test from meaning what it usually does; empty if nothing."""
     found = [warning_of_copies(test, clusters) or ""]
-    if test.labels is not None and (test.labels == test.labels[0]).all():
+    if test.labels is not None and not np.ndim(test.labels[0]) and np.ptp(test.labels) == 0:
         found.append(
             f"All test samples are of class {test.labels[0]}: a reader that always answers it has "
             "accuracy 1, so no score here shows what the features tell. Test on several classes."

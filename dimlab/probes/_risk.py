@@ -15,6 +15,7 @@ from dimlab.mask import DimensionMask
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
+from dimlab.targets import class_labels
 
 if TYPE_CHECKING:
     from dimlab.kernels.left_out import LeftOutTerms
@@ -71,17 +72,14 @@ def check_settings(temperature: float, n_bootstrap: int, seed: int) -> None:
 
 def labelled_views(representation: Representation) -> tuple[np.ndarray, np.ndarray]:
     """Return views (V, N, D) and class indices from 0, (N,)."""
-    if representation.labels is None:
-        raise Refusal(
-            "bound_risk needs labels: build the Representation with labels=(N,) class ids."
-        )
+    labels = class_labels(representation.labels, "bound_risk")
     views = representation.views
     if views is None or len(views) < 2:
         raise Refusal(
             "bound_risk needs two views of each sample: encode(..., n_views=2), or build the "
             "Representation with views=(V, N, D), V >= 2."
         )
-    classes, codes = np.unique(representation.labels, return_inverse=True)
+    classes, codes = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise Refusal(
             f"labels must have at least 2 classes; got class {classes[0]} alone. With one class "

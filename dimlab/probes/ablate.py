@@ -12,7 +12,15 @@ from dimlab.given import RepresentationLike, as_representations
 from dimlab.kernels.collinearity import redundant_groups
 from dimlab.kernels.means import FEW_DIFFERENCES, FEWEST_DRAWS, LARGEST_SKEWNESS, RESOLVED
 from dimlab.kernels.paired import paired_test
-from dimlab.probes._importance import N_BLOCKS, SIGNIFICANT, alone_scores, changes, measure
+from dimlab.probes._importance import (
+    N_BLOCKS,
+    SIGNIFICANT,
+    alone_scores,
+    changes,
+    measure,
+    measure_contributions,
+    of_contributions,
+)
 from dimlab.probes._reading import (
     GroupsLike,
     How,
@@ -28,9 +36,9 @@ from dimlab.readers.ridge import Ridge
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import ABSENT, column, detail, entry, per, scalar
+from dimlab.targets import CLASSES, score_of
 
 NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
-SCORES = ("accuracy", "balanced_accuracy", "log_loss")
 RESAMPLES = ("test", "train")
 _N_LOOKED_AT = 1_000
 _N_NAMED = 10
@@ -74,7 +82,7 @@ class Ablation(ReadsGroups):
     fill: str | None = scalar("What replaced the group in a frozen reader: mean or zero.")
     score: str = scalar("What the reader was scored by.")
 
-    full_score: float = scalar("Score with all dimensions: an accuracy in [0, 1], or nats.")
+    full_score: float = scalar("Score with all dimensions: at most 1, or nats.")
 
     @column
     def group(self) -> dict[str, Any]:
@@ -108,10 +116,14 @@ class Ablation(ReadsGroups):
         default=None,
     )
     fcr_high: np.ndarray | None = per("group", "Upper end of that interval.", default=None)
-    log_loss_importance: np.ndarray = per(
-        "group", "How far the log-loss rises without the group, in nats."
+    log_loss_importance: np.ndarray | None = per(
+        "group",
+        "How far the log-loss rises without the group, in nats; None unless labels are classes.",
+        default=None,
     )
-    log_loss_p_value: np.ndarray = per("group", "Its two-sided p-value, not adjusted over groups.")
+    log_loss_p_value: np.ndarray | None = per(
+        "group", "Its two-sided p-value, not adjusted over groups.", default=None
+    )
     log_loss_unreliable: np.ndarray | None = per(
         "group",
         "Whether fewer than 20 test rows (or clusters) differ in log-loss or the differences have "
@@ -206,13 +218,17 @@ class Ablation(ReadsGroups):
         said = {
             "accuracy": "Exact: McNemar's test; with clusters, signs of whole clusters flipped.",
             "balanced_accuracy": "The larger of that of flipped signs and that of the interval.",
-            "log_loss": "Those that the bootstrap-t intervals invert; "
-            f"below {2 * RESOLVED / (self.n_bootstrap + 1):.2g} Student's t goes on for the draws."
-            if self.n_bootstrap >= FEWEST_DRAWS
-            else "Student's t.",
-        }[self.score]
+        }.get(self.score, "Student's t.")
+        if said == "Student's t." and self.n_bootstrap >= FEWEST_DRAWS:
+            least = 2 * RESOLVED / (self.n_bootstrap + 1)
+            said = (
+                "Those that the bootstrap-t intervals invert; "
+                f"below {least:.2g} Student's t goes on for the draws."
+            )
         if self.resample == "train":
             said = "Student's t, one degree of freedom fewer than blocks of train."
+        if self.log_loss_importance is None:
+            return said
         return (
             f"{said} A log-loss is unreliable where fewer than {FEW_DIFFERENCES} rows differ or "
             f"the skewness is beyond {LARGEST_SKEWNESS:g}."
@@ -273,7 +289,7 @@ def ablate(
     reader: ReaderLike = "knn",
     refit: bool | None = None,
     fill: str | None = None,
-    score: str = "accuracy",
+    score: str | None = None,
     groups: GroupsLike | None = None,
     resample: str = "test",
     alone: bool = False,
@@ -289,18 +305,22 @@ def ablate(
         refit), or freeze the weights (default for logistic). kNN has nothing to freeze.
     fill : {"mean", "zero"}, optional
         What a frozen reader sees in place of the group: the train mean (the default) or raw zero.
-    score : {"accuracy", "balanced_accuracy", "log_loss"}, default="accuracy"
-        Balanced: mean over the classes of test of the share predicted. Log-loss, in nats: vote
-        shares smoothed after Laplace for kNN; for ridge a softmax whose temperature minimises the
-        log-loss of the leave-one-out logits of train (at most 10,000 rows of it).
+    score : {"accuracy", "balanced_accuracy", "log_loss", "r2", "mean_average_precision", \
+"mean_average_precision_micro"}, optional
+        Score of the reader; by default accuracy for classes, R^2 for real values and mean average
+        precision for several labels a sample. Balanced accuracy: mean over the classes of test of
+        the share predicted. Log-loss, in nats: vote shares smoothed after Laplace for kNN; for
+        ridge a softmax whose temperature minimises the log-loss of the leave-one-out logits of
+        train (at most 10,000 rows of it). R^2: the mean over targets. Average precision: the mean
+        over labels, or, micro, of all (row, label) pairs in one ranking.
     resample : {"test", "train"}, default="test"
         What the intervals let vary: the test samples, given this reader, or also the train split.
-        ``"train"`` needs ``reader="ridge"`` and accuracy or log-loss; it is conservative for
+        ``"train"`` needs ``reader="ridge"`` and not balanced accuracy; it is conservative for
         accuracy, and fits the reader 20 times more.
     alone : bool, default=False
         Also score a reader of each group alone (``alone_score``): one fit a group.
     n_bootstrap : int, default=1000
-        Bootstrap samples for the log-loss, >= 1; fewer than 199 leave Student's t.
+        Bootstrap samples for scores other than accuracies, >= 1; fewer than 199 leave Student's t.
 
     Returns
     -------
@@ -364,24 +384,28 @@ def ablate(
     (1.0, [0.5, 0.0])
     """
     train, test = as_representations(train=train, test=test).values()
-    check_choice("score", score, SCORES)
     check_choice("resample", resample, RESAMPLES)
     task = Task.of("ablate", train, test, reader, refit=refit, fill=fill, groups=groups, **how)
+    score = score_of(score, task.kind)
     if resample == "train" and (
         not isinstance(task.reader, Ridge) or score == "balanced_accuracy"
     ):  # the readers fitted without a block would not be exact and fast
         raise Refusal(
-            "resample must be 'test' unless reader is 'ridge' and score is 'accuracy' or "
-            f"'log_loss'; got 'train' with reader {task.reader.name!r} and score {score!r}."
+            "resample must be 'test' unless reader is 'ridge', scored by another score than "
+            f"'balanced_accuracy'; got 'train' with reader {task.reader.name!r}, {score}."
         )
     check_least(1, n_bootstrap=n_bootstrap)
     n_bytes = 92 if resample == "train" else 68
     task = task.holding(n_bytes * len(test) * len(task.groups))
-    fitted = task.fit()
-    found = task.outcomes(fitted=fitted)
-    together = [] if groups is not None else _needed_together(task, fitted, train)
+    fitted, of_classes = task.fit(), task.kind == CLASSES
+    found: Any = (
+        task.outcomes(fitted=fitted) if of_classes else task.contributions(score, fitted=fitted)
+    )
+    together = [] if groups is not None else _needed_together(task, fitted, train, score)
     del fitted  # and what it holds, before what it found is tested
-    measured = measure(task, found, score, n_bootstrap=n_bootstrap, resample=resample)
+    measured = (measure if of_classes else measure_contributions)(
+        task, found, score, n_bootstrap=n_bootstrap, resample=resample
+    )
     needed = (measured["q_value"] <= SIGNIFICANT) & (measured["importance"] > 0)
     return Ablation(
         **task.said,
@@ -401,25 +425,34 @@ def ablate(
     )
 
 
-def _needed_together(task: Task, fitted: Any, train: Representation) -> list[np.ndarray]:
-    """Find the groups of redundant dimensions without which accuracy falls, among them all."""
+def _needed_together(
+    task: Task, fitted: Any, train: Representation, score: str
+) -> list[np.ndarray]:
+    """Find the groups of redundant dimensions without which the score falls, among them all."""
     if task.refit and task.reader.SLOW:
         return []
-    found = redundant_groups(train.features, precision=train.precision)
-    groups = [group for group in found if len(group) > 1]
+    redundant = redundant_groups(train.features, precision=train.precision)
+    groups = [group for group in redundant if len(group) > 1]
     if not groups:
         return []
     test = task.test
-    if not isinstance(fitted, Linear) and len(test.codes) > _N_LOOKED_AT:
+    if not isinstance(fitted, Linear) and len(test.target) > _N_LOOKED_AT:
         # a linear reader reads all rows in no time; of other readers a sample will do
         rng = np.random.default_rng(task.run.seed)
-        test = test.take(rng.choice(len(test.codes), _N_LOOKED_AT, replace=False))
-    outcomes = task.aside(task.train, test).outcomes(groups, fitted=fitted, losses=False)
-    change = changes(outcomes, test.codes)
-    p_value = paired_test(change, test.clusters) * len(groups)
-    lost = change.sum(axis=0)
+        test = test.take(rng.choice(len(test.target), _N_LOOKED_AT, replace=False))
+    aside = task.aside(task.train, test)
+    if task.kind != CLASSES:
+        found = of_contributions(
+            aside, aside.contributions(score, groups, fitted=fitted), 1, task.run.seed
+        )
+        p_value, lost = found.p_value, found.estimate
+    else:
+        outcomes = aside.outcomes(groups, fitted=fitted, losses=False)
+        change = changes(outcomes, test.target)
+        p_value = paired_test(change, test.clusters)
+        lost = change.sum(axis=0)
     return [
         group
         for group, p, each in zip(groups, p_value, lost, strict=True)
-        if p <= SIGNIFICANT and each > 0
+        if p * len(groups) <= SIGNIFICANT and each > 0
     ]

@@ -15,8 +15,10 @@ from dimlab.kernels.paired import (
     normal_quantile,
     paired_interval,
     proportion_interval,
+    student_interval,
     tango_upper_bound,
 )
+from dimlab.probes._contributions import contributions_of, difference
 from dimlab.probes._reading import (
     GroupsLike,
     How,
@@ -28,6 +30,7 @@ from dimlab.probes._reading import (
 )
 from dimlab.refusals import Refusal
 from dimlab.result import column, detail, entries, entry, per, scalar
+from dimlab.targets import CLASSES, score_in_words, score_of
 
 NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
 ORDERS = ("worst-first", "best-first", "random", "greedy-backward", "greedy-forward")
@@ -41,7 +44,7 @@ _N_POINTS = 33
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class CumulativeAblation(ReadsGroups):
-    """Accuracy of a reader after 0, 1, 2, ... groups have been removed, one after the other.
+    """Score of a reader after 0, 1, 2, ... groups have been removed, one after the other.
 
     References
     ----------
@@ -77,33 +80,38 @@ class CumulativeAblation(ReadsGroups):
         """The group that left last; -1 at the start."""
         return np.where(self.n_removed > 0, self.order[self.n_removed - 1], -1)
 
+    score: str = scalar("What the reader was scored by.", default="accuracy")
     scores: np.ndarray = per(
-        "point",
-        "Accuracy in [0, 1]; the mean over orders where there are several.",
-        column="accuracy",
+        "point", "Score; the mean over orders where there are several.", column=False
     )
+
+    @column
+    def named_scores(self) -> dict[str, np.ndarray]:
+        """Column of the scores, with the name of the score."""
+        return {self.score: self.scores}
+
     ci_low: np.ndarray = per(
         "point",
-        "Lower end of Wilson's 95 % interval of the accuracy; with several random orders, of the "
-        "range that 95 % of the orders lie in.",
+        "Lower end of the 95 % interval of the score (Wilson's of an accuracy); with several "
+        "random orders, of the range that 95 % of the orders lie in.",
     )
     ci_high: np.ndarray = per("point", "Upper end of it.")
     loss: np.ndarray = per(
         "point",
-        "Accuracy that is lost against all dimensions, both read on the same test samples; of the "
+        "Score that is lost against all dimensions, both read on the same test samples; of the "
         "first order.",
     )
-    loss_low: np.ndarray = per("point", "Lower end of Tango's 95 % interval of the loss.")
+    loss_low: np.ndarray = per("point", "Lower end of the 95 % interval of the loss.")
     loss_high: np.ndarray = per("point", "Upper end of it.")
 
     @entry
     def full_score(self) -> float:
-        """Accuracy with all dimensions."""
+        """Score with all dimensions."""
         return float(self.scores[0])
 
     @entry
     def best_score(self) -> float:
-        """Largest accuracy of all points: biased upwards."""
+        """Largest score of all points: biased upwards."""
         return float(self.scores.max())
 
     @entry
@@ -111,7 +119,7 @@ class CumulativeAblation(ReadsGroups):
         """How many groups are gone there."""
         return int(self.n_removed[self.scores.argmax()])
 
-    margin: float = scalar("Largest loss of accuracy that counts as none.")
+    margin: float = scalar("Largest loss of the score that counts as none.")
 
     @entry
     def n_dispensable(self) -> int:
@@ -134,18 +142,18 @@ class CumulativeAblation(ReadsGroups):
     @entry
     def dispensable(self) -> str:
         """What is shown to be dispensable, in words."""
-        count = self.n_dispensable
+        count, named = self.n_dispensable, score_in_words(self.score)
         if count:
             place = int(np.flatnonzero(self.n_removed == count)[0])
             return (
-                f"Without the first {count} of this order accuracy falls by at most "
+                f"Without the first {count} of this order {named} falls by at most "
                 f"{self.loss_high[place]:.4f} (95 % interval), within the margin of "
                 f"{self.margin:g}; so it does at every point before."
             )
         first = int(self.n_removed[1])
         return (
             f"None is shown to be: without the first{f' {first}' if first > 1 else ''} of this "
-            f"order accuracy falls by {self.full_score - self.scores[1]:.4f}, and perhaps by "
+            f"order {named} falls by {self.full_score - self.scores[1]:.4f}, and perhaps by "
             f"{self.loss_high[1]:.4f} (95 % interval), beyond the margin of {self.margin:g}. "
         ) + (
             f"That margin needs {self.n_test_needed} test samples or more; here are {self.n_test}."
@@ -192,7 +200,7 @@ def ablate_cumulatively(
     groups : sequence of index arrays, or ndarray of shape (D,) of int, optional
         Dimensions removed together, no dimension twice; by default each dimension alone.
     margin : float, default=0.01
-        In (0, 1): the largest loss of accuracy that counts as none for ``n_dispensable``.
+        In (0, 1): the largest loss of the score that counts as none for ``n_dispensable``.
     n_points : int, optional
         Points of the curve, spread evenly from none to all removed, >= 2. By default all for
         ridge, at most 33 for readers that have no closed form here.
@@ -261,19 +269,21 @@ def ablate_cumulatively(
     points = np.unique(np.rint(np.linspace(0, n_groups, n_shown)).astype(np.int64))
     task = task.holding((2 * n_random if in_turn else 25) * len(test) * len(points))
     orders, n_kept = _orders(order, task, n_random if in_turn else 1)
-    right = _right(task, orders, points, in_turn)  # (O, N, P)
+    score = score_of(None, task.kind)
+    right = _right(task, orders, points, in_turn, score)  # (O, N, P)
     clusters, scores = task.test.clusters, right.mean(axis=1)
     if len(orders) > 1:
         low, high = np.quantile(scores, [0.025, 0.975], axis=0)
     else:
         low, high = proportion_interval(right[0], clusters)
-    lost = right[0][:, :1].astype(np.int8) - right[0]
+    lost = difference(right[0][:, :1], right[0])
     loss_low, loss_high = paired_interval(lost, clusters)
     return CumulativeAblation(
         **task.said,
         order_name=order if isinstance(order, str) else "given",
         order=orders[0],
         n_removed=points,
+        score=score,
         scores=scores.mean(axis=0),
         ci_low=low,
         ci_high=high,
@@ -289,7 +299,11 @@ def ablate_cumulatively(
 
 
 def _rows_needed(lost: np.ndarray, clusters: np.ndarray | None, margin: float) -> int:
-    """Rows from which on Tango's upper bound of a loss can lie within the margin."""
+    """Rows from which on the upper bound of a loss can lie within the margin."""
+    if lost.dtype.kind == "f":
+        bounds = student_interval(lost, clusters)
+        width, mean = float(np.ptp(bounds)) / 2 * np.sqrt(len(lost)), float(lost.mean())
+        return max(1, int(np.ceil((width / (margin - (mean if mean < margin else 0.0))) ** 2)))
     worse, better = float((lost > 0).mean()), float((lost < 0).mean())
     if worse - better >= margin:
         worse = better = 0.0
@@ -309,21 +323,26 @@ def _rows_needed(lost: np.ndarray, clusters: np.ndarray | None, margin: float) -
     return int(np.ceil(effect * high))
 
 
-def _right(task: Task, orders: list[np.ndarray], points: np.ndarray, in_turn: bool) -> np.ndarray:
-    """Whether each test sample is read rightly, (orders, N, points) bool."""
-    features, truth = task.test.features, task.test.codes
-    right = np.empty((len(orders), len(truth), len(points)), dtype=bool)
+def _right(
+    task: Task, orders: list[np.ndarray], points: np.ndarray, in_turn: bool, score: str
+) -> np.ndarray:
+    """Return what each row adds to the score, (orders, N, points); bool of accuracy."""
+    features, truth, of_classes = task.test.features, task.test.target, task.kind == CLASSES
+    right = np.empty((len(orders), len(truth), len(points)), dtype=bool if of_classes else float)
     fitted = task.fit()
     for index, order in enumerate(orders):
         ordered = [task.groups[group] for group in order]
         if in_turn:
-            right[index] = fitted.predict_in_turn(features, ordered, points) == truth[:, None]
+            if of_classes:
+                right[index] = fitted.predict_in_turn(features, ordered, points) == truth[:, None]
+            else:
+                values = fitted.values_in_turn(features, ordered, points)
+                right[index] = contributions_of(values, truth, score)
             if task.run.progress is not None:
                 task.run.progress(index + 1, len(orders))
             continue
         gone = [np.sort(np.concatenate(ordered[:count])) for count in points if count > 0]
-        outcomes = task.outcomes(gone, fitted=fitted, losses=False)
-        right[index] = np.column_stack([outcomes.full, outcomes.ablated]) == truth[:, None]
+        right[index] = np.column_stack(task.judged(score, gone, fitted=fitted))
     return right
 
 
@@ -366,14 +385,19 @@ def _orders(
 
 def _importance_on_train(task: Task, rng: np.random.Generator) -> tuple[np.ndarray, int]:
     """Log-loss that each group saves on rows held out of train: a finer ranking than accuracy's."""
-    train, n = task.train, len(task.train.codes)
+    # of another target the score that each group adds there
+    train, n = task.train, len(task.train.target)
     share = min(_HELD_OUT, _MOST_HELD_OUT / n)
-    judged = held_out(train.codes, share, rng.permutation(n), clusters=train.clusters)
+    judged = held_out(train.strata, share, rng.permutation(n), clusters=train.clusters)
     if not judged.any():
         raise Refusal(
             "train must have classes of at least 2 rows, or clusters, to rank dimensions; got "
             "none. Pass an array as order."
         )
-    outcomes = task.aside(train.take(~judged), train.take(judged)).outcomes()
+    aside = task.aside(train.take(~judged), train.take(judged))
+    if task.kind != CLASSES:
+        found = aside.contributions(score_of(None, task.kind))
+        return found.full.mean() - found.ablated.mean(axis=0), 0
+    outcomes = aside.outcomes()
     lost = outcomes.ablated_loss - outcomes.full_loss[:, None]
-    return lost.mean(axis=0), n_classes_kept(train.codes, judged)
+    return lost.mean(axis=0), n_classes_kept(train.strata, judged)

@@ -34,8 +34,9 @@ from dimlab.probes.erase import Erasure, erase
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
 from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
+from dimlab.targets import class_labels
 
-NEEDS: tuple[set[str], ...] = ({"labels", "factors", "train"},)
+NEEDS: tuple[set[str], ...] = ({"classes", "factors", "train"},)
 LEADING = "leading"
 _N_NAMED = 10
 
@@ -333,7 +334,7 @@ def attribute(
     """
     given = as_representations(train=train, test=test, in_distribution=in_distribution)
     train, test, in_distribution = given["train"], given["test"], given.get("in_distribution")
-    _, labels = labelled(train, test, "attribute")
+    labels = class_labels(labelled(train, test, "attribute")[1], "attribute")
     if basis_of(train) != basis_of(test):
         raise Refusal(
             f"test must be in the basis of train, {basis_of(train)}; got {basis_of(test)}. Apply "

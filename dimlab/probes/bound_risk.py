@@ -37,7 +37,7 @@ from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
 from dimlab.result import Result, Verdict, column, detail, entries, entry, per, scalar
 
-NEEDS: tuple[set[str], ...] = ({"labels", "views"},)
+NEEDS: tuple[set[str], ...] = ({"classes", "views"},)
 _COMPARED = ("class_variance", "cross_entropy")
 _BALANCED = 0.1  # relative distance of a class share from 1 / K
 

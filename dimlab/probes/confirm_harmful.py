@@ -10,7 +10,8 @@ import numpy as np
 from dimlab.cuts import random_half
 from dimlab.given import RepresentationLike, as_representations
 from dimlab.kernels.paired import aggregate_p_values, mcnemar_one_sided, paired_test_one_sided
-from dimlab.probes._importance import SIGNIFICANT, changes
+from dimlab.probes._contributions import difference
+from dimlab.probes._importance import SIGNIFICANT
 from dimlab.probes._reading import (
     GroupsLike,
     How,
@@ -21,6 +22,7 @@ from dimlab.probes._reading import (
     reads,
 )
 from dimlab.result import Verdict, column, entries, entry, per, scalar
+from dimlab.targets import CLASSES, score_in_words, score_of
 
 NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
 _CHOSEN = 0.05  # one-sided p on the half that chooses
@@ -56,7 +58,8 @@ class HarmfulDimensions(ReadsGroups):
     refit: bool = scalar("Whether the reader was fitted again without each group.")
 
     n_splits: int = scalar("Halvings of test; every one is used both ways.")
-    full_score: float = scalar("Accuracy with all dimensions, on all test samples.")
+    score: str = scalar("What the reader was scored by.", default="accuracy")
+    full_score: float = scalar("Score with all dimensions, on all test samples.")
 
     @column
     def group(self) -> dict[str, Any]:
@@ -65,7 +68,7 @@ class HarmfulDimensions(ReadsGroups):
 
     importance: np.ndarray = per(
         "group",
-        "Accuracy lost without each group, on all test samples; negative: better without.",
+        "Score lost without each group, on all test samples; negative: better without.",
     )
     selected_share: np.ndarray = per(
         "group", "Share, in [0, 1], of the runs whose first half chose the group."
@@ -119,8 +122,9 @@ def verdict(harmful: HarmfulDimensions) -> Verdict:
     confirmed = [harmful.groups[group].tolist() for group in harmful.confirmed]
     named = ", ".join(" ".join(map(str, group)) for group in confirmed[:_N_NAMED])
     text = (
-        f"{len(confirmed)} of {len(harmful)} confirmed ({harmful.reader} reader, accuracy "
-        f"{harmful.full_score:.4f} with all)" + (f": {named}." if confirmed else ".")
+        f"{len(confirmed)} of {len(harmful)} confirmed ({harmful.reader} reader, "
+        f"{score_in_words(harmful.score)} {harmful.full_score:.4f} with all)"
+        + (f": {named}." if confirmed else ".")
     )
     undecided = not confirmed and harmful.n_test_needed > 0
     return Verdict(
@@ -200,19 +204,23 @@ def confirm_harmful(
     check_least(1, n_splits=n_splits)
     task = Task.of("confirm_harmful", train, test, reader, refit=refit, groups=groups, **how)
     task = task.holding(36 * len(test) * len(task.groups))
-    outcomes, judged = task.outcomes(losses=False), task.test
-    right, change = outcomes.full == judged.codes, changes(outcomes, judged.codes)
+    judged, score = task.test, score_of(None, task.kind)
+    right, without = task.judged(score, task.groups)
+    change = difference(right[:, None], without)
 
     def confirmed(change: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng(task.run.seed)  # the same halves each time
-        return split_and_confirm(change, judged.codes, rng, n_splits, judged.clusters)
+        return split_and_confirm(change, judged.strata, rng, n_splits, judged.clusters)
 
     q_aggregated, share = confirmed(change)
-    mended = right[:, None].astype(np.int8) - 1  # by a removal after which nothing is misread
-    undecided = confirmed(mended)[0][0] > SIGNIFICANT
+    undecided = False
+    if task.kind == CLASSES:
+        mended = right[:, None].astype(np.int8) - 1  # by a removal after which nothing is misread
+        undecided = confirmed(mended)[0][0] > SIGNIFICANT
     return HarmfulDimensions(
         **task.said,
         refit=task.refit,
+        score=score,
         full_score=float(right.mean()),
         importance=change.mean(axis=0),
         selected_share=share,
@@ -243,20 +251,24 @@ def split_and_confirm(
     clusters: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose groups on one half and test them on the other: q-values (G,), share of runs (G,)."""
-    # `change` (N, G): 1 where a row is right only with the group, -1 where only without; halves
-    # keep the classes (N,) in balance, and runs go both ways in many halvings
+    # `change` (N, G): 1 where a row is right only with the group, -1 where only without, or what
+    # another score loses; halves keep the classes (N,) in balance, and runs go both ways in many
+    # halvings
     from scipy.stats import false_discovery_control
 
     halves = [random_half(truth, rng, clusters=clusters) for _ in range(n_splits)]
     members = np.stack([side for half in halves for side in (half, ~half)])
-    if clusters is None:
+    if clusters is None and change.dtype.kind != "f":
         weights = members.astype(np.float32)
         worse = np.rint(weights @ (change > 0).astype(np.float32)).astype(np.int64)
         better = np.rint(weights @ (change < 0).astype(np.float32)).astype(np.int64)
         p_value = mcnemar_one_sided(better, worse)  # (2 n_splits, G)
     else:
         p_value = np.stack(
-            [paired_test_one_sided(-change[side], clusters[side]) for side in members]
+            [
+                paired_test_one_sided(-change[side], None if clusters is None else clusters[side])
+                for side in members
+            ]
         )
     other = np.arange(len(p_value)) ^ 1  # the other half of the same split
     selected = p_value <= _CHOSEN

@@ -40,8 +40,9 @@ from dimlab.probes._reading import (
 from dimlab.readers.linear import check_penalty
 from dimlab.refusals import Refusal
 from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
+from dimlab.targets import class_labels
 
-NEEDS: tuple[set[str], ...] = ({"labels", "train", "factors"},)
+NEEDS: tuple[set[str], ...] = ({"classes", "train", "factors"},)
 _READABLE = 0.01  # R^2 of a factor that a reader finds at all
 
 
@@ -341,6 +342,8 @@ def erase(
                 "arrays. Add them to factors= of each Representation."
             )
         judged["in distribution"] = in_distribution
+    for each in (train, *judged.values()):
+        class_labels(each.labels, "erase")
     task = Task.of("erase", train, test, reader, **how)
     task = task.holding(33 * train.features.size + 26 * test.features.size)
     train, judged = in_common_units(train, judged)

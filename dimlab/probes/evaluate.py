@@ -12,11 +12,19 @@ from dimlab.given import RepresentationLike, as_representations
 from dimlab.kernels.paired import paired_interval, proportion_interval, wilson_interval
 from dimlab.kernels.similarity import sentence_of_gallery
 from dimlab.mask import DimensionMask
-from dimlab.probes._reading import How, ReaderLike, Reads, Task, reads
+from dimlab.probes._contributions import contributions_of, difference
+from dimlab.probes._reading import (
+    How,
+    ReaderLike,
+    Reads,
+    Task,
+    reads,
+)
 from dimlab.readers import KNN
 from dimlab.readers.base import Run, running
 from dimlab.refusals import Refusal
-from dimlab.result import column, detail, entries, entry, per
+from dimlab.result import column, detail, entries, entry, per, scalar
+from dimlab.targets import CLASSES, score_in_words, score_of
 
 NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
 READERS = ("knn", "ridge", "logistic")  # by default
@@ -25,7 +33,7 @@ VIEW_RETRIEVAL = "view-retrieval"
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Evaluation(Reads):
-    """Accuracy of readers under a mask and its controls, one row a (reader, mask).
+    """Score of readers under a mask and its controls, one row a (reader, mask).
 
     References
     ----------
@@ -49,26 +57,32 @@ class Evaluation(Reads):
         "row", "Name of a reader, or `view-retrieval`."
     )
     mask: tuple[str, ...] = per("row", "`none`, `learned`, `constant`, `permuted` or `inverted`.")
-    n_correct: np.ndarray = per("row", "Test samples read correctly; int64.", column=False)
-    intervals: np.ndarray | None = detail(
-        "95 % bounds of the accuracies where rows come in clusters, of shape (R, 2); None: "
-        "Wilson's of the counts.",
+    score: str = scalar("What the readers were scored by.", default="accuracy")
+    n_correct: np.ndarray | None = per(
+        "row", "Test samples read correctly; int64. None of other scores.", column=False,
+        default=None,
+    )  # fmt: skip
+    scores: np.ndarray | None = detail(
+        "Scores (R,) that are no accuracies; None: shares of the samples read correctly.",
         default=None,
     )
+    intervals: np.ndarray | None = detail(
+        "95 % bounds of the scores, of shape (R, 2); None: Wilson's of the counts.", default=None
+    )
     changes: np.ndarray | None = detail(
-        "Accuracy less that of the same reader without a mask, on the same samples, with Tango's "
-        "95 % bounds, of shape (R, 3); NaN where there is no mask. None: not measured.",
+        "Score less that of the same reader without a mask, on the same samples, with 95 % bounds "
+        "(Tango's of accuracies), of shape (R, 3); NaN where there is no mask. None: not measured.",
         default=None,
     )
 
     @column
     def numbers(self) -> dict[str, Any]:
-        """Columns from ``accuracy`` to ``change_high``; the last three where there is a mask."""
-        if self.intervals is None:
+        """Columns from the score to ``change_high``; the last three where there is a mask."""
+        if self.intervals is None and self.n_correct is not None:
             low, high = wilson_interval(self.n_correct, self.n_test)
         else:
-            low, high = self.intervals.T
-        named = {"accuracy": self.accuracy, "ci_low": low, "ci_high": high, "n_test": self.n_test}
+            low, high = np.asarray(self.intervals).T
+        named = {self.score: self.accuracy, "ci_low": low, "ci_high": high, "n_test": self.n_test}
         if self.changes is not None:
             names = ("change", "change_low", "change_high")
             named |= dict(zip(names, self.changes.T, strict=True))
@@ -76,10 +90,10 @@ class Evaluation(Reads):
 
     @entries
     def nested(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """Entries ``accuracy`` and, where there is a mask, ``change``: by reader, then by mask."""
-        found: dict[str, dict[str, dict[str, Any]]] = {"accuracy": {}}
+        """Entries of the score and, where there is a mask, ``change``: by reader, then by mask."""
+        found: dict[str, dict[str, dict[str, Any]]] = {self.score: {}}
         for place, (reader, mask) in enumerate(zip(self.reader, self.mask, strict=True)):
-            found["accuracy"].setdefault(reader, {})[mask] = float(self.accuracy[place])
+            found[self.score].setdefault(reader, {})[mask] = float(self.accuracy[place])
             if self.changes is not None and not np.isnan(self.changes[place, 0]):
                 found.setdefault("change", {}).setdefault(reader, {})[mask] = self.changes[place]
         return found
@@ -88,7 +102,8 @@ class Evaluation(Reads):
     def notes(self) -> list[str]:
         """What the intervals are over, and what a mask cannot change."""
         units = "clusters of test samples" if self.clusters else "test samples"
-        notes = [f"Intervals: Wilson, 95 %, over {units}, given the train split."]
+        kind = "Wilson" if self.scores is None else "Student's t"
+        notes = [f"Intervals: {kind}, 95 %, over {units}, given the train split."]
         if VIEW_RETRIEVAL in self.reader:
             notes.append(sentence_of_gallery(self.n_test))
         if "learned" in self.mask:
@@ -97,7 +112,11 @@ class Evaluation(Reads):
                 "a weight is 0; kNN feels every weight."
             )
         if self.changes is not None:
-            notes.append("Change: accuracy less that without a mask, Tango's interval, 95 %.")
+            kind = "Tango" if self.scores is None else "Student"
+            notes.append(
+                f"Change: {score_in_words(self.score)} less that without a mask, {kind}'s "
+                "interval, 95 %."
+            )
         return notes
 
     def __len__(self) -> int:
@@ -105,8 +124,11 @@ class Evaluation(Reads):
 
     @property
     def accuracy(self) -> np.ndarray:
-        """Share of test samples read correctly, in [0, 1], shape (R,)."""
-        return self.n_correct / self.n_test
+        """Share of test samples read correctly, in [0, 1], or another score, shape (R,)."""
+        if self.scores is not None or self.n_correct is None:
+            return np.asarray(self.scores)
+        share: np.ndarray = self.n_correct / self.n_test
+        return share
 
 
 @reads
@@ -115,7 +137,7 @@ def evaluate(
     test: RepresentationLike,
     *,
     mask: DimensionMask | None = None,
-    readers: Sequence[ReaderLike] = READERS,
+    readers: Sequence[ReaderLike] | None = None,
     **how: Unpack[How],
 ) -> Evaluation:
     """Read the classes of ``test`` with readers fitted on ``train``, under a mask and its controls.
@@ -124,14 +146,15 @@ def evaluate(
     ----------
     test : Representation, or pair of features and labels
         Labelled rows of the same D dimensions. With two or more views of at least two samples,
-        view retrieval is scored too: how often the first view nearest to a second view is that of
-        the same sample.
+        view retrieval is scored beside accuracies: how often the first view nearest to a second
+        view is that of the same sample.
     mask : DimensionMask, optional
         Multiplies the features of both splits. Its controls: the mean weight everywhere, the
         weights on other dimensions, and one minus the weights.
     readers : sequence of str or object
         At least one of ``"knn"``, ``"ridge"`` and ``"logistic"``, objects of `dimlab.readers` and
-        scikit-learn classifiers, which read the features as they are.
+        scikit-learn estimators, which read the features as they are. By default those of the three
+        that read such labels.
 
     Returns
     -------
@@ -169,9 +192,10 @@ def evaluate(
     array([1.])
     """
     train, test = as_representations(train=train, test=test).values()
-    if isinstance(readers, str) or len(readers) == 0:
+    if isinstance(readers, str) or (readers is not None and len(readers) == 0):
         raise Refusal(f"readers must be a list of at least one reader; got {readers!r}.")
-    task = Task.of("evaluate", train, test, readers[0], **how)
+    task = Task.of("evaluate", train, test, readers[0] if readers else "knn", **how)
+    readers = readers or (READERS if task.kind == CLASSES else READERS[:2])
     copies = 0 if mask is None else 10 * train.features.size
     tasks = [task.read_by(reader).holding(copies) for reader in readers]
     kinds = [task.reader.name for task in tasks]
@@ -179,14 +203,15 @@ def evaluate(
         repr(task.reader) if kinds.count(kind) > 1 else kind
         for kind, task in zip(kinds, tasks, strict=True)
     ]
-    if test.views is not None and len(test.views) >= 2 and len(test) >= 2:
+    of_classes, score = task.kind == CLASSES, score_of(None, task.kind)
+    if of_classes and test.views is not None and len(test.views) >= 2 and len(test) >= 2:
         names.append(VIEW_RETRIEVAL)
     masks: dict[str, DimensionMask | None] = {"none": None}
     if mask is not None:
         rng = np.random.default_rng(task.run.seed)
         masks |= {"learned": mask, "constant": mask.constant()}
         masks |= {"permuted": mask.permuted(rng), "inverted": mask.inverted()}
-    right = np.empty((len(test), len(names), len(masks)), dtype=bool)
+    right = np.empty((len(test), len(names), len(masks)), dtype=bool if of_classes else float)
     for place, weights in enumerate(masks.values()):
         fit, judge = (each if weights is None else each.masked(weights) for each in (train, test))
         for row, name in enumerate(names):
@@ -194,13 +219,19 @@ def evaluate(
                 right[:, row, place] = _retrieved(judge.views, task.run)
             else:
                 fitted = running(tasks[row].reader, tasks[row].run)
-                fitted = fitted.fit(fit.features, task.train.codes)
-                right[:, row, place] = fitted.classify(judge.features) == task.test.codes
+                fitted = fitted.fit(fit.features, task.train.target)
+                right[:, row, place] = (
+                    fitted.classify(judge.features) == task.test.target
+                    if of_classes
+                    else contributions_of(
+                        np.asarray(fitted.predict(judge.features))[:, None], task.test.target, score
+                    )[:, 0]
+                )
             if task.run.progress is not None:
                 task.run.progress(place * len(names) + row + 1, len(names) * len(masks))
     changes = None
     if mask is not None:
-        change = (right.astype(np.int8) - right[:, :, :1]).reshape(len(test), -1)
+        change = difference(right, right[:, :, :1]).reshape(len(test), -1)
         bounds = paired_interval(change, task.test.clusters)
         changes = np.stack([change.mean(axis=0), *bounds], axis=1)
         changes[:: len(masks)] = np.nan
@@ -208,7 +239,9 @@ def evaluate(
     return Evaluation(
         **{**task.said, "reader": tuple(np.repeat(names, len(masks)).tolist())},
         mask=tuple(masks) * len(names),
-        n_correct=columns.sum(axis=0),
+        score=score,
+        n_correct=columns.sum(axis=0) if of_classes else None,
+        scores=None if of_classes else columns.mean(axis=0),
         intervals=np.stack(proportion_interval(columns, task.test.clusters), axis=1),
         changes=changes,
     )

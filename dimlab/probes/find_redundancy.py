@@ -21,6 +21,7 @@ from dimlab.readers.base import Progress, name_of
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
+from dimlab.targets import class_labels
 
 NEEDS: tuple[set[str], ...] = (set(),)
 _EXPLAINED = 0.9  # adjusted R^2 from which the others stand for a dimension
@@ -351,6 +352,7 @@ def find_redundancy(
     if reader is not None and labels is None:
         what = "no labels" if rows.arrays else "moments"
         raise Refusal(f"reader must come with a Representation that has labels; got {what}.")
+    labels = labels if reader is None else class_labels(labels, "reader")
     moments, live, dead = rows.moments, rows.live, rows.dead
     matrix = correlation_of(moments, dead)
     caution = ""

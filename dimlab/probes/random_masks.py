@@ -11,9 +11,11 @@ import numpy as np
 from dimlab.cuts import random_half
 from dimlab.given import RepresentationLike, as_representations
 from dimlab.kernels.paired import cluster_sums, paired_interval, paired_test_one_sided
+from dimlab.probes._contributions import difference
 from dimlab.probes._reading import How, ReaderLike, Reads, Task, check_least, reads
 from dimlab.refusals import Refusal
 from dimlab.result import column, entries, entry, per, scalar
+from dimlab.targets import score_of
 
 NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
 _N_DRAWS = 1_000
@@ -23,7 +25,7 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class MaskedScores(Reads):
-    """Accuracy of a refitted reader under random masks, with and without selection bias.
+    """Score of a refitted reader under random masks, with and without selection bias.
 
     References
     ----------
@@ -49,17 +51,16 @@ class MaskedScores(Reads):
         """M, the masks of each rate."""
         return self.scores.shape[1]
 
-    full_score: float = scalar("Accuracy in [0, 1] with all dimensions, on all test samples.")
+    score: str = scalar("What the reader was scored by.", default="accuracy")
+    full_score: float = scalar("Score with all dimensions, on all test samples.")
     drop: np.ndarray = per("rate", "Share of the dimensions that the masks of each rate remove.")
     n_dropped: np.ndarray = per("rate", "Dimensions removed: exactly so many in each mask.")
     masks: np.ndarray = per("rate", "True where a dimension is kept; bool.", shape="(R, M, D)")
-    scores: np.ndarray = per(
-        "rate", "Accuracy under each mask, on all test samples.", shape="(R, M)"
-    )
+    scores: np.ndarray = per("rate", "Score under each mask, on all test samples.", shape="(R, M)")
 
     @column
     def mean_score(self) -> np.ndarray:
-        """Mean accuracy of the masks of each rate, (R,)."""
+        """Mean score of the masks of each rate, (R,)."""
         return self.scores.mean(axis=1)
 
     best: np.ndarray = per(
@@ -67,10 +68,10 @@ class MaskedScores(Reads):
     )
     gain: np.ndarray = per(
         "rate",
-        "Accuracy of that mask less that of all dimensions on half B, which did not choose it.",
+        "Score of that mask less that of all dimensions on half B, which did not choose it.",
         column="best_gain",
     )
-    ci_low: np.ndarray = per("rate", "Lower end of Tango's 95 % interval of the gain.")
+    ci_low: np.ndarray = per("rate", "Lower end of the 95 % interval of the gain.")
     ci_high: np.ndarray = per("rate", "Upper end of it.")
     p_value: np.ndarray = per(
         "rate", "One-sided p-value, that this gain is not positive.", column=False
@@ -80,7 +81,7 @@ class MaskedScores(Reads):
     )
     naive_gain: np.ndarray = per(
         "rate",
-        "Accuracy of the best mask on all test samples less that of all dimensions: chosen and "
+        "Score of the best mask on all test samples less that of all dimensions: chosen and "
         "judged on the same samples, as a look at the largest of many scores does.",
     )
     naive_gain_over_mean: np.ndarray = per(
@@ -161,7 +162,8 @@ def random_masks(
     maximum. ``null_gain`` is their 95 % quantile, ``selection_bias`` their mean, both less the mean
     of all masks, which permuting leaves as it is. The mean may lie far from the full reader:
     compare ``null_gain`` with ``naive_gain_over_mean``. With clusters, halves hold whole clusters,
-    whose rows are permuted together.
+    whose rows are permuted together. Of scores other than accuracy the maximum is drawn from the
+    normal law that sums of many permuted rows follow.
 
     References
     ----------
@@ -198,9 +200,9 @@ def random_masks(
     masks = np.ones((len(removed), n_dimensions), dtype=bool)
     for mask, group in zip(masks, removed, strict=True):
         mask[group] = False
-    outcomes, truth = task.outcomes(removed, losses=False), task.test.codes
-    full, right = outcomes.full == truth, outcomes.ablated == truth[:, None]
-    half = random_half(truth, rng, clusters=clusters)
+    score = score_of(None, task.kind)
+    full, right = task.judged(score, removed)
+    half = random_half(task.test.strata, rng, clusters=clusters)
     if half.all() or not half.any():  # classes with one sample or cluster fall to either side
         half[0 if clusters is None else clusters == clusters[0]] ^= True
     judged = [
@@ -215,6 +217,7 @@ def random_masks(
         drop=rates,
         n_dropped=n_dropped,
         masks=masks.reshape(len(rates), n_masks, n_dimensions),
+        score=score,
         full_score=float(full.mean()),
         scores=right.mean(axis=0).reshape(len(rates), n_masks),
         **columns,
@@ -229,9 +232,9 @@ def _judge(
     clusters: np.ndarray | None,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Judge the masks of one rate; ``right`` (N, M), ``full`` and ``half`` (N,), bool."""
+    """Judge the masks of one rate: what rows add to scores (N, M), ``full`` and ``half`` (N,)."""
     best = int(right[half].mean(axis=0).argmax())
-    change = right[~half, best].astype(np.int8) - full[~half]
+    change = difference(right[~half, best], full[~half])
     others = None if clusters is None else clusters[~half]
     low, high = paired_interval(change, others)
     largest = null_maxima(right, rng, _N_DRAWS, clusters)
@@ -252,7 +255,15 @@ def _judge(
 def null_maxima(
     right: np.ndarray, rng: np.random.Generator, n_draws: int, clusters: np.ndarray | None = None
 ) -> np.ndarray:
-    """Draw accuracies of the best of M masks, outcomes (N, M) permuted within rows or clusters."""
+    """Draw scores of the best of M masks, outcomes (N, M) permuted within rows or clusters."""
+    if right.dtype.kind == "f":
+        # sums of many permuted rows are normal: of equal variance and correlation, and of one sum
+        sums = cluster_sums(right, clusters)
+        n_masks = right.shape[1]
+        spread = np.sqrt(sums.var(axis=1).sum() * n_masks / (n_masks - 1))
+        z = rng.standard_normal((n_draws, n_masks))
+        largest: np.ndarray = sums.sum() / n_masks + spread * (z.max(axis=1) - z.mean(axis=1))
+        return largest / len(right)
     if clusters is not None:
         sums = cluster_sums(right, clusters).astype(np.int32)
         moved = sums[sums.max(axis=1) > sums.min(axis=1)]
@@ -264,15 +275,15 @@ def null_maxima(
     always = int((n_right == n_masks).sum())
     # samples that all masks agree on are the same in every draw
     split = n_right[(n_right > 0) & (n_right < n_masks)]
-    largest = np.zeros(n_draws, dtype=np.int64)
+    counts = np.zeros(n_draws, dtype=np.int64)
     at_once = max(1, _TOGETHER // max(1, len(split)))
     integers = np.uint16 if n_masks <= np.iinfo(np.uint16).max else np.uint32
     for first in range(0, n_draws if len(split) else 0, at_once):
-        best = largest[first : first + at_once]
+        best = counts[first : first + at_once]
         # a permutation, column after column: right with the share that is left of those to come
         left = np.tile(split.astype(integers), (len(best), 1))
         for n_to_come in range(n_masks, 0, -1):
             is_right = rng.integers(n_to_come, size=left.shape, dtype=integers) < left
             left -= is_right
             np.maximum(best, np.count_nonzero(is_right, axis=1), out=best)
-    return (always + largest) / len(right)
+    return (always + counts) / len(right)

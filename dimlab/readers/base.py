@@ -9,6 +9,10 @@ the same answer:
   train mean or zeros in place of each group;
 - ``predict_in_turn(features, groups, counts)``: predictions after more and more groups have left;
 - ``chosen(features, target)``: the reader with the hyper-parameters that it chooses on these rows.
+
+The target may also be real values (N, T), or T labels a row, 0 or 1: then ``predict`` returns one
+column a target, and the fast ways are ``values_without(features, groups)`` and
+``values_filled(features, groups, *, fill)``, which return predictions (N, G, T).
 """
 
 from __future__ import annotations
@@ -23,21 +27,27 @@ import numpy as np
 from dimlab import outside
 from dimlab.kernels.downdate import first_largest, log_losses
 from dimlab.refusals import Refusal, WrongType
+from dimlab.targets import KINDS, NAMES, kind_of
 
 Progress = Callable[[int, int], None]
 
 
 class Split(NamedTuple):
-    """Features (N, D), class indices (N,), and cluster ids (N,) unless rows are independent."""
+    """Features (N, D), class indices (N,) or another target (N, T), and cluster ids (N,) if any."""
 
     features: np.ndarray
-    codes: np.ndarray
+    target: np.ndarray
     clusters: np.ndarray | None = None
 
     def take(self, rows: np.ndarray) -> Split:
         """Return some rows, by index or as a mask."""
         clusters = None if self.clusters is None else self.clusters[rows]
-        return Split(self.features[rows], self.codes[rows], clusters)
+        return Split(self.features[rows], self.target[rows], clusters)
+
+    @property
+    def strata(self) -> np.ndarray:
+        """Class indices (N,), which cuts keep in balance; zeros where the target is another one."""
+        return self.target if self.target.ndim == 1 else np.zeros(len(self.target), dtype=np.int64)
 
     def columns(self, dimensions: np.ndarray) -> Split:
         """Return some dimensions."""
@@ -113,13 +123,19 @@ class Named:
     REFITS: ClassVar[bool] = True  # without a group, unless it is asked to be frozen
     FREEZES: ClassVar[bool] = True
     SLOW: ClassVar[bool] = False  # without a group it is really fitted again
+    KINDS: ClassVar[tuple[str, ...]] = KINDS  # of targets that it reads
     name: ClassVar[str]
 
     run: Run = field(default_factory=Run, repr=False, kw_only=True)
     classes: np.ndarray = field(init=False, repr=False)
 
     def fit(self, features: np.ndarray, target: np.ndarray) -> Any:
-        """Fit on floating features (N, D) and class ids (N,) of two classes or more."""
+        """Fit on floating features (N, D) and class ids (N,), or another target (N, T)."""
+        if kind_of(np.asarray(target)) not in self.KINDS:
+            raise Refusal(
+                f"reader {self.name!r} reads classes; got labels that are "
+                f"{NAMES[kind_of(target)]}. Use 'ridge' or 'knn', or a scikit-learn estimator."
+            )
         features, self.classes, codes = checked_rows(features, target)
         self._train = features, codes
         self._fit(features, codes)
@@ -142,6 +158,11 @@ class Named:
         self._check_width(features)
         return self._without(features, list(groups), class_codes(target, self.classes))
 
+    def values_without(self, features: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
+        """Return predictions (N, G, T) of T targets as refits without each group would."""
+        self._check_width(features)
+        return self._values_without(features, list(groups))
+
     def _check_width(self, features: np.ndarray) -> None:
         n_dimensions = self._train[0].shape[1]
         if np.ndim(features) != 2 or np.shape(features)[1] != n_dimensions:
@@ -163,6 +184,9 @@ class Named:
     def _without(
         self, features: np.ndarray, groups: list[np.ndarray], truth: np.ndarray
     ) -> Outcomes:
+        raise NotImplementedError
+
+    def _values_without(self, features: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
         raise NotImplementedError
 
 
@@ -238,13 +262,16 @@ def class_codes(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
 def checked_rows(
     features: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return train features (N, D), their class ids (K,) and class indices (N,), or refuse them."""
+    """Return train features (N, D), class ids (K,) and class indices (N,), or refuse them."""
+    # of another target the ids are none, and the target (N, T) stands for the indices
     features, target = np.asarray(features), np.asarray(target)
     if features.ndim != 2 or features.size == 0 or features.dtype.kind != "f":
         raise Refusal(
             f"features must be floating with shape (N, D), both >= 1; got {features.dtype} "
             f"{features.shape}."
         )
+    if target.ndim == 2 and len(target) == len(features) and target.dtype.kind in "if":
+        return features, np.array([], dtype=np.int64), target
     if target.shape != (len(features),) or target.dtype.kind not in "iu":
         raise Refusal(
             f"labels must be integers of shape ({len(features)},) to match features; got "

@@ -1,4 +1,4 @@
-"""Readers that are not of this package, and scikit-learn classifiers: copies are really fitted.
+"""Readers that are not of this package, and scikit-learn estimators: copies are really fitted.
 
 Slow and right: the fast paths are tested against them.
 """
@@ -16,24 +16,26 @@ import numpy as np
 
 from dimlab.kernels.downdate import first_largest
 from dimlab.readers.base import Outcomes, Run, class_codes, name_of
-from dimlab.refusals import WrongType
+from dimlab.refusals import Refusal, WrongType
+from dimlab.targets import NAMES, VALUES, kind_of
 
 _WORTH_PROCESSES = 5.0  # seconds of refits from which on they are shared among processes
 _LEAST = 1e-12  # probability that an estimator's 0 counts as
 
 
 class Estimator:
-    """A scikit-learn classifier as a reader: its scores are logarithms of probabilities."""
+    """A scikit-learn estimator as a reader: a classifier's scores are log-probabilities."""
 
     # from `predict_proba`, else a softmax of `decision_function`, else the predicted classes alone,
     # smoothed after Laplace, which is said
 
     def __init__(self, model: Any, seed: int) -> None:
-        from sklearn.base import clone, is_classifier
+        from sklearn.base import clone, is_classifier, is_regressor
 
         self.name = name_of(model)
-        if not is_classifier(model):
-            raise WrongType(f"reader must be a classifier; got {self.name}.")
+        self.regresses = is_regressor(model)
+        if not (is_classifier(model) or self.regresses):
+            raise WrongType(f"reader must be a classifier or a regressor; got {self.name}.")
         self.model = clone(model)
         # of a pipeline's steps too: the same classifier each time, whatever was drawn before
         unset = [name for name, value in self.model.get_params().items() if value is None]
@@ -41,12 +43,15 @@ class Estimator:
         self.model.set_params(**dict.fromkeys(states, seed))
 
     def fit(self, features: np.ndarray, target: np.ndarray) -> Estimator:
-        """Fit a clone on features (N, D), as they are, and class ids (N,)."""
+        """Fit a clone on features (N, D), as they are, and class ids (N,) or a target (N, T)."""
         from sklearn.base import clone
 
         fitted = copy.copy(self)
-        fitted.model = clone(self.model).fit(features, target)
-        if not any(hasattr(fitted.model, each) for each in ("predict_proba", "decision_function")):
+        single = self.regresses and target.ndim == 2 and target.shape[1] == 1
+        fitted.model = clone(self.model).fit(features, target[:, 0] if single else target)
+        if not self.regresses and not any(
+            hasattr(fitted.model, each) for each in ("predict_proba", "decision_function")
+        ):
             warnings.warn(
                 f"{self.name} has neither predict_proba nor decision_function: log-losses are of "
                 "its predictions alone, smoothed.",
@@ -56,14 +61,22 @@ class Estimator:
         return fitted
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """Return scores (N, K) of features (N, D)."""
+        """Return scores (N, K), or predictions (N, T), of features (N, D)."""
         model = self.model
+        if self.regresses:
+            return np.asarray(model.predict(features), dtype=np.float64).reshape(len(features), -1)
+        if isinstance(getattr(model, "classes_", None), list):  # a class or none for each label
+            shares = model.predict_proba(features)
+            return np.column_stack([each[:, -1] for each in shares])
         if hasattr(model, "predict_proba"):
             return np.log(np.maximum(model.predict_proba(features), _LEAST))
         if hasattr(model, "decision_function"):
             scores = np.asarray(model.decision_function(features), dtype=np.float64)
             return scores if scores.ndim == 2 else np.column_stack([np.zeros_like(scores), scores])
-        named = model.predict(features)[:, None] == model.classes_
+        predicted = model.predict(features)
+        if predicted.ndim == 2:
+            return np.asarray(predicted, dtype=np.float64)
+        named = predicted[:, None] == model.classes_
         return np.log((named + 1.0) / (1 + named.shape[1]))
 
 
@@ -85,9 +98,13 @@ class AnyReader:
         self.SLOW = not hasattr(reader, "predict_without")
 
     def fit(self, features: np.ndarray, target: np.ndarray) -> AnyReader:
-        """Fit a copy on features (N, D) and class ids (N,), and remember how long it took."""
+        """Fit a copy on features (N, D) and a target, and remember how long it took."""
+        self._check_target(target)
         fitted = copy.copy(self)
-        fitted.classes, codes = np.unique(target, return_inverse=True)
+        if target.ndim == 2:
+            fitted.classes, codes = np.array([], dtype=np.int64), target
+        else:
+            fitted.classes, codes = np.unique(target, return_inverse=True)
         fitted._train = features, codes
         began = time.perf_counter()
         fitted._fitted = _fitted(self.reader, features, codes)
@@ -116,21 +133,48 @@ class AnyReader:
         )
         return Outcomes.of_scores(self.predict(features), without, truth, len(groups))
 
+    def values_without(self, features: np.ndarray, groups: Sequence[np.ndarray]) -> np.ndarray:
+        """Return predictions (N, G, T) without each group, in its own way if any."""
+        if hasattr(self._fitted, "values_without"):
+            return np.asarray(self._fitted.values_without(features, groups))
+        whole = [group for group in groups if len(group) == 0]
+        if len(whole) == len(groups):
+            return np.stack([self.predict(features) for _ in whole], axis=1)
+        refit = _Refit(self.reader, self._train, features)
+        seconds = self._seconds
+        without = refit_each(self.name, groups, refit, lambda: seconds, self.run, together=True)
+        return np.stack(list(without), axis=1)
+
+    def values_filled(
+        self, features: np.ndarray, groups: Sequence[np.ndarray], *, fill: str
+    ) -> np.ndarray:
+        """Return predictions (N, G, T) with the train mean or zeros in place of each group."""
+        return np.stack([self.predict(self._filled(features, g, fill)) for g in groups], axis=1)
+
+    def _filled(self, features: np.ndarray, group: np.ndarray, fill: str) -> np.ndarray:
+        changed = features.copy()
+        changed[:, group] = self._train[0][:, group].mean(axis=0) if fill == "mean" else 0.0
+        return changed
+
+    def _check_target(self, target: np.ndarray) -> None:
+        """Refuse a classifier of real values and a regressor of classes."""
+        regresses = getattr(self.reader, "regresses", None)
+        kind = kind_of(np.asarray(target))
+        if regresses is not None and regresses != (kind == VALUES):
+            wanted = "regressor" if kind == VALUES else "classifier"
+            raise Refusal(
+                f"reader must be a {wanted} for labels that are {NAMES[kind]}; got {self.name}."
+            )
+
     def predict_filled(
         self, features: np.ndarray, groups: Sequence[np.ndarray], *, fill: str, target: np.ndarray
     ) -> Outcomes:
         """Read them with the train mean or zeros in place of each group, in its own way if any."""
-        truth, means = class_codes(target, self.classes), self._train[0].mean(axis=0)
+        truth = class_codes(target, self.classes)
         if hasattr(self._fitted, "predict_filled"):
             found: Outcomes = self._fitted.predict_filled(features, groups, fill=fill, target=truth)
             return found
-
-        def filled(group: np.ndarray) -> np.ndarray:
-            changed = features.copy()
-            changed[:, group] = means[group] if fill == "mean" else 0.0
-            return self.predict(changed)
-
-        without = map(filled, groups)
+        without = (self.predict(self._filled(features, group, fill)) for group in groups)
         return Outcomes.of_scores(self.predict(features), without, truth, len(groups))
 
     def __getattr__(self, name: str) -> Any:
@@ -152,6 +196,8 @@ class _Refit:
         train, codes = self.train
         kept = np.setdiff1d(np.arange(train.shape[1]), group)
         if len(kept) == 0:  # nothing to read: the shares of the classes
+            if codes.ndim == 2:
+                return np.tile(codes.mean(axis=0), (len(self.features), 1))
             return np.tile(np.log(np.bincount(codes) / len(codes)), (len(self.features), 1))
         fitted = _fitted(self.reader, np.ascontiguousarray(train[:, kept]), codes)
         return np.asarray(fitted.predict(np.ascontiguousarray(self.features[:, kept])))

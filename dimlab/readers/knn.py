@@ -77,6 +77,9 @@ class KNN(Named):
 
     def _scores(self, features: np.ndarray) -> np.ndarray:
         """Return the logarithm (N, K) of each class's share of votes, smoothed after Laplace."""
+        # of another target, the mean of the neighbours that votes weigh, (N, T)
+        if len(self.classes) == 0:
+            return self._values_without(features, [np.array([], dtype=np.int64)])[:, 0]
         totals = np.concatenate([each.cpu().numpy() for each in self._totals(features)])
         shares = np.round(totals / totals.max(axis=1, keepdims=True), 10)
         shares /= shares.sum(axis=1, keepdims=True)
@@ -123,6 +126,24 @@ class KNN(Named):
                 self.run.progress(rows.stop, n_rows)
         certified = float(n_certified / (n_rows * n_groups)) if groups else None
         return Outcomes(predicted[:, 0], predicted[:, 1:], loss[:, 0], loss[:, 1:], certified)
+
+    def _values_without(self, features: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
+        """Average the targets of the neighbours without each group, weighted by their votes."""
+        import torch
+
+        from dimlab.kernels.neighbours import find_neighbours, weighted_mean
+        from dimlab.kernels.rows import Groups, Rows
+
+        bank, queries = self._bank, Rows.of(features, self.run.device)
+        values = torch.from_numpy(self._train[1]).to(bank.device, torch.float64)
+        found = np.empty((len(queries), len(groups), values.shape[1]))
+        parts = Groups.of(groups, bank.n_dimensions, bank.device)
+        for block in find_neighbours(bank, queries, parts, k=self.k, memory=self.run.memory):
+            means = weighted_mean(
+                values, block.rows, block.similarities, temperature=self.temperature
+            )
+            found[block.start : block.stop] = means.cpu().numpy()
+        return found
 
     def _totals(self, features: np.ndarray) -> Iterator[Any]:
         """Give the summed votes (B, K) of blocks of rows, a tensor."""

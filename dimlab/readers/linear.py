@@ -76,16 +76,47 @@ class Linear(Named):
         target: np.ndarray,
     ) -> Outcomes:
         """Read rows (N, D) of known classes (N,) with the train mean or zero for each group."""
-
-        def lost(group: np.ndarray) -> np.ndarray:
-            weights = np.zeros_like(self.weights)
-            weights[group] = self.weights[group]
-            return weights
-
-        zero = np.zeros((1, len(self.weights)))
-        shift = self.standardise(zero) if fill == "zero" else zero
         truth = class_codes(target, self.classes)
-        return self._less(features, groups, truth, lambda columns: columns, lost, shift)
+        own = self._own_weights, self._shift(fill)
+        return self._less(features, groups, truth, lambda columns: columns, *own)
+
+    def values_filled(
+        self, features: np.ndarray, groups: Sequence[np.ndarray], *, fill: str
+    ) -> np.ndarray:
+        """Return predictions (N, G, T) with the train mean or zero in place of each group."""
+        return self._values_less(features, groups, self._own_weights, self._shift(fill))
+
+    def _own_weights(self, group: np.ndarray) -> np.ndarray:
+        """Weights (D, K) of a group, and zeros elsewhere."""
+        weights = np.zeros_like(self.weights)
+        weights[group] = self.weights[group]
+        return weights
+
+    def _shift(self, fill: str) -> np.ndarray:
+        """Standardised values (1, D) that stand in for a group: of raw zeros, or of the mean."""
+        zero = np.zeros((1, len(self.weights)))
+        return self.standardise(zero) if fill == "zero" else zero
+
+    def _values_less(
+        self,
+        features: np.ndarray,
+        groups: Sequence[np.ndarray],
+        lost: Callable[[np.ndarray], np.ndarray],
+        shift: np.ndarray | float = 0.0,
+    ) -> np.ndarray:
+        """Return predictions (N, G, T) less what each group adds to them."""
+        n_dimensions, n_targets = self.weights.shape
+        found = np.empty((len(features), len(groups), n_targets))
+        size = _ELEMENTS // (max(n_dimensions, ROWS) * n_targets)
+        for part in blocks(len(groups), size):
+            taken = np.concatenate([lost(group) for group in groups[part]], axis=1)
+            for rows in blocks(len(features), ROWS):
+                columns = self.standardise(features[rows])
+                full = columns @ self.weights + self.intercept
+                columns -= shift
+                less = (columns @ taken).reshape(len(columns), -1, n_targets)
+                found[rows, part] = full[:, None] - less
+        return found
 
     def _less(
         self,

@@ -14,6 +14,7 @@ from dimlab.kernels.downdate import log_losses
 from dimlab.readers.base import Outcomes, checked_rows
 from dimlab.readers.estimator import refit_each
 from dimlab.readers.linear import Linear, Standardiser, check_penalty
+from dimlab.targets import CLASSES
 
 _INVERSE_PENALTIES = 10.0 ** np.arange(-4, 3)
 _HELD_OUT = 0.2
@@ -76,6 +77,7 @@ class Logistic(Linear):
     HOLDS: ClassVar = 28, 0  # three standardised copies
     REFITS: ClassVar = False
     SLOW: ClassVar = True
+    KINDS: ClassVar = (CLASSES,)
     name: ClassVar = "logistic"
 
     penalty: float | None = None

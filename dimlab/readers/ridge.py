@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import ClassVar
@@ -28,7 +28,7 @@ _CALIBRATED = 10_000  # train rows, at most, that the temperature is fitted on
 
 @dataclass(eq=False)
 class Ridge(Linear):
-    """Ridge regression of one-hot classes on features that are standardised on train.
+    """Ridge regression of one-hot classes, or values, on features standardised on train.
 
     Parameters
     ----------
@@ -70,6 +70,15 @@ class Ridge(Linear):
     [[0, 0], [1, 0]]
     >>> reader.greedy_order(backward=True).tolist()
     [0]
+    >>> values = Ridge(penalty=1.0).fit(np.array([[-1.0], [1.0]]), np.array([[0.0], [4.0]]))
+    >>> values.predict(rows).round(6).tolist()
+    [[1.8], [2.3]]
+    >>> values.values_without(rows, [np.array([0])]).round(6).tolist()
+    [[[2.0]], [[2.0]]]
+    >>> values.values_filled(rows, [np.array([0])], fill="mean").round(6).tolist()
+    [[[2.0]], [[2.0]]]
+    >>> values.values_in_turn(rows, [np.array([0])], np.array([1])).round(6).tolist()
+    [[[2.0]], [[2.0]]]
     """
 
     SETTINGS: ClassVar = ("penalty",)
@@ -84,14 +93,16 @@ class Ridge(Linear):
     def _fit(self, features: np.ndarray, codes: np.ndarray) -> None:
         """Solve the normal equations."""
         self.standardise = Standardiser.fit(features, self.run.precision)
-        self.intercept = np.bincount(codes) / len(codes)
-        targets = np.eye(len(self.classes)) - self.intercept
+        of_classes = codes.ndim == 1
+        self.intercept = np.bincount(codes) / len(codes) if of_classes else codes.mean(axis=0)
+        targets = np.eye(len(self.intercept)) - self.intercept
         gram = np.zeros((features.shape[1],) * 2)
-        moments = np.zeros((features.shape[1], len(self.classes)))
+        moments = np.zeros((features.shape[1], len(self.intercept)))
         for rows in blocks(len(features), ROWS):
             columns = self.standardise(features[rows])
             gram += columns.T @ columns
-            moments += columns.T @ targets[codes[rows]]
+            some = targets[codes[rows]] if of_classes else codes[rows] - self.intercept
+            moments += columns.T @ some
         self.system = solve_ridge(gram, moments, len(features), penalty=self.penalty)
         self.weights = self.system.weights
         vars(self).pop("_calibrated", None)
@@ -105,6 +116,10 @@ class Ridge(Linear):
             partial(each, self.system) for each in (single_removal_factors, removed_weights)
         )
         return self._less(features, groups, truth, factors, lost)
+
+    def _values_without(self, features: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
+        refuse_ill_conditioned(self.system, self.penalty)
+        return self._values_less(features, groups, partial(removed_weights, self.system))
 
     def predict_in_turn(
         self, features: np.ndarray, groups: Sequence[np.ndarray], counts: np.ndarray
@@ -130,20 +145,55 @@ class Ridge(Linear):
         ValueError
             If rounding would spoil the closed form.
         """
+        predicted = places((len(features), len(counts)), len(self.classes))
+        for rows, place, scores, full in self._in_turn(features, groups, counts):
+            predicted[rows, place] = first_largest(scores.T, tied_within(full))
+        return predicted
+
+    def values_in_turn(
+        self, features: np.ndarray, groups: Sequence[np.ndarray], counts: np.ndarray
+    ) -> np.ndarray:
+        """Predict T targets after the first groups have left, solved again each time.
+
+        Parameters
+        ----------
+        features : ndarray of shape (N, D), floating
+            Rows to read.
+        groups : sequence of index arrays
+            In the order in which they leave; no dimension twice.
+        counts : ndarray of shape (P,), int
+            How many are gone at each point.
+
+        Returns
+        -------
+        ndarray of shape (N, P, T), float64
+            Predictions.
+
+        Raises
+        ------
+        ValueError
+            If rounding would spoil the closed form.
+        """
+        found = np.empty((len(features), len(counts), len(self.intercept)))
+        for rows, place, scores, _ in self._in_turn(features, groups, counts):
+            found[rows, place] = scores
+        return found
+
+    def _in_turn(
+        self, features: np.ndarray, groups: Sequence[np.ndarray], counts: np.ndarray
+    ) -> Iterator[tuple[slice, int, np.ndarray, np.ndarray]]:
+        """Give rows, a point, their scores (B, K) there and those with all columns."""
         refuse_ill_conditioned(self.system, self.penalty)
         never = np.setdiff1d(np.arange(len(self.weights)), np.concatenate(list(groups)))
         kept_order = np.concatenate([never, *list(groups)[::-1]])
         n_gone = np.concatenate([[0], np.cumsum([len(group) for group in groups])])[counts]
         wanted = {int(len(kept_order) - gone): place for place, gone in enumerate(n_gone)}
-        predicted = places((len(features), len(counts)), len(self.classes))
         for rows in blocks(len(features), ROWS):
             columns = self.standardise(features[rows])
-            slack = tied_within(columns @ self.weights + self.intercept)
+            full = columns @ self.weights + self.intercept
             for n_kept, logits in enumerate(nested_logits(columns, self.system, kept_order)):
                 if n_kept in wanted:
-                    scores = (logits + self.intercept).T
-                    predicted[rows, wanted[n_kept]] = first_largest(scores, slack)
-        return predicted
+                    yield rows, wanted[n_kept], logits + self.intercept, full
 
     def greedy_order(self, *, backward: bool) -> np.ndarray:
         """Order dimensions by a greedy search that follows the penalised loss of train.

@@ -96,7 +96,8 @@ def provenance_of(
     for name, split in splits.items():
         known[f"features of {name}{_HASH}"] = hash_of_rows(split.features)
         if split.labels is not None:
-            known[f"labels of {name}{_HASH}"] = hash_of_rows(np.asarray(split.labels, "<i8"))
+            stored = "<f8" if split.labels.dtype.kind == "f" else "<i8"
+            known[f"labels of {name}{_HASH}"] = hash_of_rows(np.asarray(split.labels, stored))
     for name, each in (data or {}).items():
         own = each["data"]
         known[f"labels of data set {own['name']}, {own['split']}{_HASH}"] = own["labels_hash"]

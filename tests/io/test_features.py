@@ -183,14 +183,15 @@ def test_a_class_that_one_split_lacks_keeps_its_id():
         aligned(train, Representation(np.eye(2), labels=[0, 1]))
 
 
-def test_one_hot_and_whole_floats_are_classes_but_fractions_are_not(tmp_path):
+def test_one_hot_and_whole_floats_are_classes_and_fractions_are_real_values(tmp_path):
     np.savez(tmp_path / "a.npz", features=FEATURES, labels=np.eye(3)[LABELS])
     np.testing.assert_array_equal(load_features(tmp_path / "a.npz").labels, LABELS)
     np.savez(tmp_path / "b.npz", features=FEATURES, labels=LABELS.astype(float))
     np.testing.assert_array_equal(load_features(tmp_path / "b.npz").labels, LABELS)
     np.savez(tmp_path / "c.npz", features=FEATURES, labels=SITE)
-    with pytest.raises(ValueError, match="labels must be class ids or class names; got numbers wi"):
-        load_features(tmp_path / "c.npz")
+    with pytest.warns(UserWarning, match="^assumed: labels 'labels' are real values"):
+        found = load_features(tmp_path / "c.npz")
+    np.testing.assert_array_equal(found.labels, SITE)
 
 
 @pytest.mark.parametrize(
