@@ -167,10 +167,9 @@ class Representation:
     def view_columns(self) -> tuple[str, str] | tuple[()]:
         """Factors of a stack of views that name each row's view and sample; else empty."""
         recorded = self.meta.get("per_view")
-        if not recorded:
+        if not isinstance(recorded, Mapping):
             return ()
-        names = recorded if isinstance(recorded, Mapping) else {}  # older files hold True
-        columns = names.get("view", "view"), names.get("sample", "sample")
+        columns = str(recorded.get("view")), str(recorded.get("sample"))
         return columns if set(columns) <= set(self.factors) else ()
 
     @property

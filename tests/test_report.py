@@ -134,8 +134,13 @@ def test_the_page_is_valid_small_harmless_and_repeatable(results, tmp_path):
     html5lib.HTMLParser(strict=True).parse(text)  # raises where the standard is not kept
     assert EVIL not in text
     assert text.count("<script>") == 1  # the table's own
-    for word in ("http:", "https:", "@import", 'src="/', "stylesheet"):
+    for word in ("http:", "https:", "@import", "url(", 'src="/', "stylesheet"):
         assert word not in text
+    # a phone gets a picture of its own, and every picture says how to read it
+    assert text.count("<picture>") == text.count('media="(max-width: 34rem)"')
+    assert text.count("<picture>") == text.count("<figcaption>How to read it: ") > 2
+    assert json.loads((tmp_path / "a" / "ablation.json").read_text())["n_dimensions"] == 8
+    assert len((tmp_path / "a" / "ablation.csv").read_text().splitlines()) == 9
     changed = write_report(tmp_path / "b", results, title=EVIL, provenance={"seed": 1})
     assert changed.read_text().split("<footer>")[0] == text.split("<footer>")[0]
     assert names_in(tmp_path / "a") == names_in(tmp_path / "b")

@@ -50,10 +50,7 @@ class Gate:
 
     def check(self, summary: Mapping[str, Any]) -> None:
         """Raise `GateMet` where the number meets the gate, or is not defined (None, NaN)."""
-        found = _named(summary, self.key)
-        if not found:
-            raise _unknown(self.key, _keys_beside(summary, self.key))
-        value = found[0]
+        value = _named(summary, self.key, self.key)
         asked = f"{self.key} {self.sign} {self.limit:g}"
         if value is None or value != value:
             raise GateMet(
@@ -66,27 +63,21 @@ class Gate:
             raise GateMet(f"gate met: {self.key} is {value}, {self.sign} {self.limit:g}.")
 
 
-def _named(value: Any, key: str) -> list[Any]:
-    """Find what a dotted key names: nothing or one; names may have dots of their own."""
+def _named(value: Any, key: str, whole: str) -> Any:
+    """Return what a dotted key names; names may have dots of their own."""
     if value is None:  # what lies within something undefined is not defined
-        return [value]
-    for name in value if isinstance(value, Mapping) else ():
-        if key == str(name):
-            return [value[name]]
-        if key.startswith(f"{name}."):
-            found = _named(value[name], key[len(str(name)) + 1 :])
-            if found:
-                return found
-    return []
-
-
-def _keys_beside(value: Any, key: str) -> list[str]:
-    """List the names among which the first unknown part of a dotted key stands."""
-    names = list(value) if isinstance(value, Mapping) else []
+        return None
+    names = {str(name): name for name in value} if isinstance(value, Mapping) else {}
+    if key in names:
+        return value[names[key]]
+    refusal = _unknown(whole, names)
     for name in names:
         if key.startswith(f"{name}."):
-            return _keys_beside(value[name], key.removeprefix(f"{name}."))
-    return [str(name) for name in names]
+            try:
+                return _named(value[names[name]], key.removeprefix(f"{name}."), whole)
+            except Refusal as error:
+                refusal = error
+    raise refusal
 
 
 def check_keys(gates: Sequence[Gate] | None, result: Any) -> None:

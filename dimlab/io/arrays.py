@@ -20,7 +20,6 @@ from dimlab.io.files import (
     open_tensors,
     read_npy,
     read_npz,
-    safetensors_metadata,
 )
 from dimlab.io.gathering import columns_of, gathered
 from dimlab.io.harmless import read_objects
@@ -142,7 +141,7 @@ def read_arrays(path: Path) -> tuple[Arrays, list[mmap.mmap | bytes]]:
     parts, content = [], []
     files = files_of(path)
     for each, split in files.items():
-        if each != path and "format" in safetensors_metadata(each):
+        if each != path and _is_own(each):
             raise Refusal(
                 f"shards must be files of other tools; got {each.name}, which dimlab wrote. Name "
                 "such files one by one."
@@ -173,6 +172,11 @@ def _of_vectors(names: Sequence[str], parts: Sequence[Arrays]) -> Arrays | None:
     found["file"] = np.array(names)
     found.assumed = f"each of the {len(parts)} files is a sample, and its name a factor 'file'"
     return found
+
+
+def _is_own(path: Path) -> bool:
+    """Whether dimlab wrote a file of tensors."""
+    return ending_of(path) == ".safetensors" and "format" in open_tensors(path)[1]
 
 
 def read_file(path: Path, file: BinaryIO) -> Arrays:

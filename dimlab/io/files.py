@@ -114,7 +114,7 @@ def locked(
         lock.release()
 
 
-def digest(content: bytes) -> str:
+def digest(content: bytes | mmap.mmap) -> str:
     """Return the SHA-256 of a file's content, hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
@@ -388,16 +388,6 @@ def _as_array(path: Path, name: str, tensor: Any) -> np.ndarray:
         ) from error
     array.flags.writeable = False
     return array
-
-
-def safetensors_metadata(path: Path) -> dict[str, str]:
-    """Return the text that stands beside the tensors of a safetensors file."""
-    from safetensors import safe_open
-
-    if path.suffix.lower() != ".safetensors":
-        return {}
-    with _refusing_damage(path, "safetensors file"), safe_open(path, framework="numpy") as file:
-        return dict(file.metadata() or {})
 
 
 def save_safetensors(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dimlab.io.files import json_of
+from dimlab.io.files import digest, json_of, mapped
 from dimlab.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ _PACKAGES = {"numpy": "numpy", "scipy": "scipy", "sklearn": "scikit-learn", "tor
 _HASH = " (SHA-256)"
 _KEY = re.compile(r"(file|labels of data set|images of data set) (.*) \(SHA-256\)", re.DOTALL)
 _TRAINED, _FOLDER = "trained with, ", "folder of data set "
-_BYTES = 1 << 22
 
 
 def environment() -> dict[str, Any]:
@@ -62,19 +61,16 @@ def _processor() -> str:
 
 def hash_of_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, hexadecimal."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return digest(mapped(file))
 
 
 def hash_of_rows(rows: np.ndarray) -> str:
     """Return the SHA-256 of an array's values (N, ...) in memory order, hexadecimal."""
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for start in range(0, len(rows), 4096):
-        digest.update(np.ascontiguousarray(rows[start : start + 4096]).tobytes())
-    return digest.hexdigest()
+        found.update(np.ascontiguousarray(rows[start : start + 4096]).tobytes())
+    return found.hexdigest()
 
 
 def provenance_of(
@@ -91,7 +87,7 @@ def provenance_of(
     # `data`: by checkpoint, its data and the versions that trained it; `images`: hashes by data set
     # and split
     known: dict[str, Any] = {
-        f"file {path}{_HASH}": digest for path, digest in files.items() if digest is not None
+        f"file {path}{_HASH}": each for path, each in files.items() if each is not None
     }
     for name, split in splits.items():
         known[f"features of {name}{_HASH}"] = hash_of_rows(split.features)
@@ -106,8 +102,8 @@ def provenance_of(
         trained = ", ".join(f"{key} {value}" for key, value in each["versions"].items())
         if trained:  # another tool's checkpoint does not say
             known[f"{_TRAINED}{name}"] = trained
-    for (name, split_name), digest in (images or {}).items():
-        known[f"images of data set {name}, {split_name}{_HASH}"] = digest
+    for (name, split_name), found in (images or {}).items():
+        known[f"images of data set {name}, {split_name}{_HASH}"] = found
     return {
         "command": shlex.join(["dimlab", *sys.argv[1:]]),
         "files": ", ".join(map(str, files)),
