@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 import dimlab
-from dimlab import probes
+from dimlab import probes, readers
+from dimlab.cli.door import COMMANDS
+from dimlab.io import relevance
+from dimlab.io.arrays import ENDINGS
+from dimlab.io.layouts import layouts
 from tests.pages import ROOT
 
 GALLERY = {path.stem: path.read_text() for path in (ROOT / ".docs/gallery").glob("*/plot_*.py")}
@@ -46,6 +50,29 @@ def test_the_guide_names_every_probe():
     """A probe is done when its page, its example and its line of the glossary are there."""
     pages = "\n".join(path.read_text() for path in (ROOT / ".docs/guide").glob("*.md"))
     assert [each for each in probes.__all__ if not re.search(rf"\b{each}\b", pages)] == []
+
+
+def test_what_users_can_name_has_its_page_or_row():
+    """A reader, a format, a layout, a command, an extra: done when it is documented."""
+    tomllib = pytest.importorskip("tomllib", reason="Python 3.10 reads no TOML")
+    pages = {path.stem: path.read_text("utf-8") for path in (ROOT / ".docs").rglob("*.md")}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    expected = {
+        "glossary": [f"`{each}`" for each in probes.__all__],
+        "readers": [f"`{each}" for each in readers.__all__],
+        "capabilities": [
+            *(f"| `{each.name}` |" for each in layouts()),
+            *(f"`{each}`" for each in COMMANDS),
+        ],
+        "getting-started": [f"| `{each}` |" for each in extras["optional-dependencies"]],
+    }
+    pages["any page"] = "\n".join(pages.values())
+    expected["any page"] = [f"`{each}`" for each in {*ENDINGS, *relevance.ENDINGS}]
+    missing = {
+        page: [each for each in wanted if each not in pages[page]]
+        for page, wanted in expected.items()
+    }
+    assert not any(missing.values()), missing
 
 
 @every_example

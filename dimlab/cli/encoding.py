@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import sys
 from contextlib import ExitStack, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +29,7 @@ from dimlab.cli.options import (
     known_split,
     measured_by,
 )
-from dimlab.cli.presenting import present
+from dimlab.cli.presenting import as_given, present, say_next
 from dimlab.cli.probing import inputs_of
 from dimlab.cli.recording import keep_record, recording
 from dimlab.refusals import Refusal
@@ -42,6 +44,14 @@ _WEIGHTS = (
     *("encoder", "stem", "layout", "branch", "pool", "encoder_option"),
     *("allow_partial", "allow_untrained", "trust_pickle"),
 )
+_NEXT = {  # what to do with a file, by the kind that inspect tells
+    "features": ("report FILE", "runs every probe and writes one page."),
+    "moments": ("decompose FILE", "shows how many dimensions are used."),
+    "mask trace": ("follow FILE", "shows how the mask moved."),
+    "own checkpoint": ("evaluate FILE", "measures how well classifiers read its features."),
+    "checkpoint": ("encode FILE --data image-folder --data-dir FOLDER --normalisation NAME",
+                   "writes the features of the images in FOLDER."),
+}  # fmt: skip
 
 
 def _about_weights() -> list[Option]:
@@ -132,6 +142,7 @@ def _encode_splits(inputs: Inputs, values: dict[str, Any], *, is_own: bool) -> N
             if is_own
             else mine.encoder(source, normalisation=chosen, **_weights_in(values))
         )
+        written: dict[str, str] = {}
         for name in values["split"] or ["train", "test"]:
             mine.encoded.clear()  # a record is of one split
             images = mine.images(network, name, normalisation=None if is_own else chosen)
@@ -148,10 +159,17 @@ def _encode_splits(inputs: Inputs, values: dict[str, Any], *, is_own: bool) -> N
                     normalisation=chosen, scratch=scratch,
                 )  # fmt: skip
             if world.rank == 0:
-                _keep(encoded, out, name, mine, source)
+                written[name] = shlex.quote(str(_keep(encoded, out, name, mine, source)))
             if scratch is not None:
                 wait_for_all(world)
                 shutil.rmtree(scratch, ignore_errors=True)
+    if not mine.quiet:  # stdout has the paths alone
+        last = [*written.values()][-1]
+        step, why = f"decompose {last}", "shows how many dimensions are used."
+        if {"train", "test"} <= {*written} and not values["moments"]:
+            step = f"report {written['test']} --train {written['train']}"
+            why = "runs every probe and writes one page."
+        say_next(step, why, file=sys.stderr)
 
 
 def _weights_in(values: dict[str, Any]) -> dict[str, Any]:
@@ -175,7 +193,7 @@ def _check_of_others(name: str, values: dict[str, Any]) -> None:
 
 def _keep(
     encoded: Representation | Moments, out: Path, split: str, inputs: Inputs, source: Path
-) -> None:
+) -> Path:
     """Save what was encoded, and where it is from; no old record stays beside new features."""
     from dimlab.report.provenance import RECORD
     from dimlab.representation import Representation
@@ -185,6 +203,7 @@ def _keep(
     path.with_name(f"{path.stem}{RECORD}").unlink(missing_ok=True)
     print(encoded.save(path))
     keep_record(recording(inputs, [source], {split: encoded}, split=split)(), path)
+    return path
 
 
 def _inspect(values: dict[str, Any]) -> None:
@@ -208,6 +227,11 @@ def _inspect(values: dict[str, Any]) -> None:
         found, "inspect", values, show=show, shown=list(found.summary()),
         record=recording(Inputs(), [], beside=[values["source"]]),
     )  # fmt: skip
+    kind = "own checkpoint" if found.facts.get("layout") == "dimlab" else found.kind
+    if kind in _NEXT and found.facts.get("loads", "yes") == "yes" and not values["as_json"]:
+        step, why = _NEXT[kind]
+        given = shlex.join([str(values["source"]), *as_given(_about_weights(), values)])
+        say_next(step.replace("FILE", given), why)
 
 
 def _in_words(value: Any) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TextIO
 
+from dimlab.cli.derive import Option
 from dimlab.cli.options import INPUTS
 from dimlab.result import numbers_of, verdict_of
 from dimlab.terminal import console, print_summary
@@ -85,19 +86,25 @@ def _given(values: Mapping[str, Any], following: str) -> str:
 
     known = {flag for each in command(following).params for flag in each.opts}
     sources = list(map(str, values.get("sources") or [values["source"]]))
-    given = list(sources)
-    for name in _PASSED_ON:
-        option, value = INPUTS[name], values.get(name)
-        if option.flag in known and value not in (None, option.default, []):
-            for each in value if isinstance(value, list) else [value]:
-                text = f"{each[0]}={each[1]:g}" if isinstance(each, tuple) else str(each)
-                given += [option.flag] if option.type is bool else [option.flag, text]
-    whole = shlex.join(given)
+    passed = (INPUTS[name] for name in _PASSED_ON)
+    options = as_given([each for each in passed if each.flag in known], values)
+    whole = shlex.join([*sources, *options])
     knows_train = values.get("train") or values.get("data") or sources[0].endswith(_WEIGHTS)
     return whole if knows_train or following not in _FITTED else f"{whole} --train TRAIN"
 
 
-def say_next(step: str, why: str) -> None:
+def as_given(options: Sequence[Option], values: Mapping[str, Any]) -> list[str]:
+    """Write options as they were given; those that have their default are left out."""
+    given: list[str] = []
+    for option in options:
+        value = values.get(option.name)
+        if value not in (None, option.default, []):
+            for each in value if isinstance(value, list) else [value]:
+                text = f"{each[0]}={each[1]:g}" if isinstance(each, tuple) else str(each)
+                given += [option.flag] if option.type is bool else [option.flag, text]
+    return given
+
+
+def say_next(step: str, why: str, *, file: TextIO | None = None) -> None:
     """Print the command that comes next, as one line to be copied, and why."""
-    console().print(f"\nNext: dimlab {step}", soft_wrap=True)
-    console().print(f"It {why}")
+    print(f"\nNext: dimlab {visible(step)}\nIt {visible(why)}", file=file)

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -95,6 +96,30 @@ def test_a_probe_of_files_writes_tables_json_and_figures(
     assert JSON_KEYS[command] <= set(summary)
     if "redundant" in flags:
         assert summary["n_groups"] == 5  # one dimension is a copy
+
+
+@pytest.mark.parametrize(
+    ("arguments", "following"),
+    [
+        (("inspect", "test.safetensors"), "report"),
+        (("inspect", "CHECKPOINT"), "evaluate"),
+        (("encode", "CHECKPOINT", "--out", "a b"), "report"),
+        (("encode", "CHECKPOINT", "--split", "test", "--moments"), "decompose"),
+    ],
+)
+def test_encode_and_inspect_say_what_comes_next(dimlab, files, checkpoint, arguments, following):
+    del files  # they are written
+    given = [str(checkpoint) if each == "CHECKPOINT" else each for each in arguments]
+    code, out, err = dimlab(*given)
+    assert code == 0, err
+    if given[0] == "encode":  # stdout is for the paths of the features
+        assert all(Path(line).is_file() for line in out.splitlines())
+    said = re.search(r"\nNext: dimlab ([^\n]+)\nIt [^\n]+\.\n$", out + err)
+    name, *rest = shlex.split(said[1])
+    assert name == following
+    values = cli.command(name).make_context(name, rest).params
+    source = values.get("source") or values["sources"][0]
+    assert Path(source).is_file()
 
 
 def test_new_arguments_of_a_probe_are_options(found, files, tmp_path):
