@@ -62,7 +62,7 @@ def decode(content: Any, name: str, recipe: Recipe) -> np.ndarray:
                 upright = ImageOps.exif_transpose(image).convert("RGB")
                 return np.asarray(recipe.apply(upright)).transpose(2, 0, 1)
         except FileNotFoundError as error:
-            raise Refusal(f"{name} must be an image file; got nothing there.") from error
+            raise Refusal(f"{name} must be an existing image file; got no such file.") from error
         except (*DAMAGED, Image.DecompressionBombError) as error:
             raise Refusal(
                 f"{name} must be a whole image of 8 bits a channel; got a file that cannot be read "

@@ -83,7 +83,9 @@ def test_a_file_that_is_not_there_is_said_to_be_not_there(folder, module):
     gone = images.factors["file"][3]
     (folder / gone).unlink()
     assert len(images.images_hash) == 64
-    with pytest.raises(ValueError, match=rf"^{gone} must be an image file; got nothing there\."):
+    with pytest.raises(
+        ValueError, match=rf"^{gone} must be an existing image file; got no such file\."
+    ):
         encode(module, images)
 
 

@@ -230,7 +230,7 @@ def test_bad_files_are_refused(tmp_path):
     path.write_bytes((2**62).to_bytes(8, "little") + whole[8:])
     with pytest.raises(ValueError, match="must be a complete safetensors file"):
         Representation.load(path)
-    with pytest.raises(FileNotFoundError, match="got nothing there"):
+    with pytest.raises(FileNotFoundError, match="got no such file"):
         Representation.load(tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match=r"path must end in \.safetensors"):
         Representation(GOOD).save(tmp_path / "r.npz")
@@ -269,7 +269,9 @@ def test_a_npz_of_named_arrays_is_read_as_a_safetensors_file_is(tmp_path):
 
 def test_bad_npz_files_are_refused_and_run_no_code(tmp_path):
     path = tmp_path / "r.npz"
-    with pytest.raises(FileNotFoundError, match=r"r\.npz must be a \.npz file; got nothing there"):
+    with pytest.raises(
+        FileNotFoundError, match=r"r\.npz must be an existing \.npz file; got no such"
+    ):
         Representation.load(path)
     np.savez(path, other=GOOD)
     with pytest.raises(ValueError, match="must hold an array named 'features'; got \\['other'\\]"):

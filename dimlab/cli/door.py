@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -25,6 +26,7 @@ from dimlab.text import make_streams_readable, say
 
 DONE, FAILED, MISUSED, GATED = 0, 1, 2, 3
 _CTRL_C = 130
+_OF_TYPER = re.compile(r"^Invalid value for '(.+?)': Input should be a valid (integer|number)\b.*")
 
 # by panel: name, what makes the command (one of the CLI, or a probe), and what its help says
 _PANELS: dict[str, dict[str, tuple[str, str]]] = {
@@ -241,7 +243,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted.", FAILED
     if hasattr(error, "format_message"):  # what typer raises: unknown flag, value of another type
-        return f"{error.format_message().rstrip('.')}. See --help.", MISUSED
+        said = _OF_TYPER.sub(r"\1 must be a valid \2", error.format_message().rstrip("."))
+        return f"{said}. See --help.", MISUSED
     codes = {GateMet: GATED, Unreadable: FAILED, Damaged: FAILED}
     codes |= {FileNotFoundError: MISUSED, Refusal: MISUSED}
     for kind, code in codes.items():

@@ -62,7 +62,9 @@ def npz(
         raise Misnamed("npz needs data_dir: pass an .npz file with images and labels.")
     path = Path(data_dir).expanduser().absolute()
     if not path.is_file():
-        raise FileNotFoundError(f"data_dir must be an .npz file; got {str(path)!r}, which is none.")
+        raise FileNotFoundError(
+            f"data_dir must be an .npz file; got {str(path)!r}, which is not there."
+        )
     arrays = dict(_npz_arrays(path, path.stat().st_mtime_ns))
     with naming(path):
         return resized(_npz_split(arrays, split, str(path)), image_size)

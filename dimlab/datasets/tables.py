@@ -82,7 +82,7 @@ def table(
         raise Misnamed("csv needs data_dir: pass a table of paths and labels.")
     path = Path(data_dir).expanduser().absolute()
     if not path.is_file():
-        raise FileNotFoundError(f"data_dir must be a table; got {str(path)!r}, which is none.")
+        raise FileNotFoundError(f"data_dir must be a table; got {str(path)!r}, which is not there.")
     stamp = path.stat()
     frame = _read(path, (stamp.st_mtime_ns, stamp.st_size))
     columns = {str(name): np.asarray(frame[name], dtype=np.str_) for name in frame.columns}

@@ -94,7 +94,7 @@ def files_of(path: Path) -> dict[Path, str]:
     if ending_of(found[0]) not in ENDINGS:
         raise Refusal(f"features must be a file of {', '.join(ENDINGS)}; got {path.name!r}.")
     if not found[0].is_file():
-        raise FileNotFoundError(f"features must be a file; got {path}, nothing there.")
+        raise FileNotFoundError(f"features must be a file; got {path}, which is not there.")
     return dict.fromkeys(found, "")
 
 

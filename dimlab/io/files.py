@@ -292,7 +292,7 @@ def read_npy(
 
 def _opened(path: Path, ending: str) -> BinaryIO:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} must be a {ending} file; got nothing there.")
+        raise FileNotFoundError(f"{path} must be an existing {ending} file; got no such file.")
     return path.open("rb")
 
 
@@ -367,7 +367,7 @@ def open_tensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Map every tensor, read-only, and read the metadata; bfloat16 is widened to float32."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} must be a .safetensors file; got nothing there.")
+        raise FileNotFoundError(f"{path} must be an existing .safetensors file; got no such file.")
     tensors, metadata = open_tensors(path)
     return as_arrays(path, tensors), metadata
 

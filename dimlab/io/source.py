@@ -110,7 +110,7 @@ def _holds_arrays(path: Path) -> bool:
 def open_table(path: Path, read: Callable[[Path, BinaryIO], Any]) -> Source:
     """Open a file of labels or factors; ``read`` gives its value."""
     if not path.is_file():
-        raise FileNotFoundError(f"factors must be a table; got {path}, which is not there.")
+        raise FileNotFoundError(f"table must be a file; got {path}, which is not there.")
     with path.open("rb") as file:
         return Source(path, "table", read(path, file), (mapped(file),))
 

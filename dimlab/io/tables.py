@@ -66,6 +66,8 @@ def read_table(path: Path, file: BinaryIO, *, index: bool = False) -> Any:
         raise Refusal(
             f"{path} must be text in UTF-8; got another encoding. Save it as CSV UTF-8."
         ) from error
+    except pd.errors.EmptyDataError as error:
+        raise Refusal(f"{path} must be a readable table; got a file without columns.") from error
     except DAMAGED as error:
         if isinstance(error, ValueError) and str(error).startswith(f"{path} must"):
             raise  # a sentence already

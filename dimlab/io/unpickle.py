@@ -123,7 +123,7 @@ def read_weights(path: Path, file: BinaryIO, *, trust_pickle: bool = False) -> A
     file.seek(0)
     head = file.read(8)
     if head[:2] not in (b"PK", b"\x80\x02", b"\x80\x04") and path.suffix != ".tar":
-        what = f"one that begins with {head!r}" if head else "an empty one"
+        what = f"one that begins with {head.decode('latin-1')!r}" if head else "an empty one"
         raise Refusal(f"{path.name} must be a torch or safetensors file; got {what}.")
     return read_torch(path, file, trust_pickle=trust_pickle)
 

@@ -238,7 +238,9 @@ def redraw_report(
     """
     folder = Path(folder)
     if not (folder / CONTENTS).is_file():
-        raise FileNotFoundError(f"folder must hold a report of dimlab; got {folder}, without one.")
+        raise FileNotFoundError(
+            f"folder must hold a report of dimlab; got {folder}, which holds none."
+        )
     with locked(folder, "results"):  # nobody writes into it meanwhile
         try:
             contents = json_of((folder / CONTENTS).read_bytes())

@@ -126,7 +126,7 @@ def records_in(folder: str | os.PathLike[str]) -> dict[str, Path]:
     if not records:
         raise FileNotFoundError(
             f"folder must hold a report of dimlab, with {NAME}, or results with records of their "
-            f"own; got {folder}, without one."
+            f"own; got {folder}, which holds none."
         )
     return records
 

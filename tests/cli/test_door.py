@@ -101,6 +101,7 @@ def test_a_shell_completes_commands_and_options(typed, offered):
         ("evaluate none.pt --readers knn,svm", "reader must be one of"),
         ("attribute none.pt --reader tree", "reader must be one of"),
         ("attribute none.pt --seed -1", "seed must be >= 0; got -1."),
+        ("attribute none.pt --seed x", "--seed must be a valid integer. See --help."),
         ("attribute none.pt --permutations 0", "n_permutations must be >= 1; got 0."),
         ("confirm none.pt --basis svd", "basis must be one of 'pca', 'whiten', 'varimax'"),
         ("confirm none.pt --n-splits 0", "n_splits must be >= 1; got 0."),

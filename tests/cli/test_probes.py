@@ -184,7 +184,7 @@ def test_groups_from_files(found, files, tmp_path):
         ("ablate --k 500", "k must be an integer in 1..240"),
         ("ablate --reader ridge --penalty 0", "penalty must be"),
         ("ablate --clusters nobody", "nobody"),
-        ("attribute --factors no.csv", "factors must be a table; got no.csv"),
+        ("attribute --factors no.csv", "table must be a file; got no.csv, which is not there"),
         ("attribute --factor y", "factors must be among 'x'"),
         ("attribute --continuous y", "continuous must name factors, one of 'x'; got"),
         ("attribute --erase y", "erase must name a factor of train; got 'y'."),
