@@ -167,9 +167,10 @@ class Representation:
     def view_columns(self) -> tuple[str, str] | tuple[()]:
         """Factors of a stack of views that name each row's view and sample; else empty."""
         recorded = self.meta.get("per_view")
-        if not isinstance(recorded, Mapping):
+        if not recorded:
             return ()
-        columns = str(recorded.get("view")), str(recorded.get("sample"))
+        names = recorded if isinstance(recorded, Mapping) else {}  # files of 0.6 hold True
+        columns = str(names.get("view", "view")), str(names.get("sample", "sample"))
         return columns if set(columns) <= set(self.factors) else ()
 
     @property

@@ -328,6 +328,9 @@ def test_factors_of_the_user_s_keep_their_names_and_values_beside_those_of_views
         np.testing.assert_array_equal(stacked.factors[view], [0, 0, 0, 1, 1, 1])
         np.testing.assert_array_equal(stacked.factors[sample], [0, 1, 2, 0, 1, 2])
     assert representation.view_columns == ()
+    named = {"view": np.array([0, 0, 1]), "sample": np.array([0, 1, 0])}
+    old = Representation(np.eye(3), factors=named, meta={"per_view": True})  # as 0.6.0 wrote it
+    assert old.view_columns == ("view", "sample")
 
 
 def test_what_is_made_of_a_representation_carries_its_precision_unread(monkeypatch):

@@ -275,9 +275,8 @@ def _names_in(values: np.ndarray, key: str, whose: str) -> np.ndarray:
     """Return (M,) names of rows as whole numbers or text; none may be missing."""
     gone = np.isnan(values) if values.dtype.kind == "f" else values == ""
     refuse_gaps(gone, f"column {key!r} of {whose}")
-    if values.dtype.kind != "f":
-        return values
-    fits = (np.abs(values) < 2.0**53).all() and (values == np.floor(values)).all()
+    exact = values.dtype.kind == "f" and (np.abs(values) < 2.0**53).all()
+    fits = exact and (values == np.floor(values)).all()
     return values.astype(np.int64) if fits else values
 
 
