@@ -37,6 +37,7 @@ _HOME = {
     "inspect_file": "dimlab.io.inspecting",
     "Inspection": "dimlab.io.inspecting",
     "train": "dimlab.training.loop",
+    "DimensionMonitor": "dimlab.training.live",
     "encode": "dimlab._encode",
     "encode_loader": "dimlab._loaders",
     "encode_moments": "dimlab._encode",

@@ -102,6 +102,18 @@ _of(
      "self.grades[place]", "test_equals_the_textbook"),
 )
 _of(
+    "training/live.py", "training/test_live.py",
+    ("DimensionMonitor._report", "np.concatenate(self._kept)[-self.rows :]", "np.concatenate(self._kept)[: self.rows]",
+     "test_a_report_is_of_the_last_rows_and_comes_every_so_many_batches"),
+    ("DimensionMonitor.__call__", "left = -self.step % self.every", "left = (1 - self.step) % self.every",
+     "test_a_report_is_of_the_last_rows_and_comes_every_so_many_batches"),
+    ("DimensionMonitor.__call__", "left * self._batch_size < self.rows", "left < self.rows",
+     "test_batches_that_no_report_needs_are_not_looked_at"),
+    ("measured", "** 2 - by_chance", "** 2", "test_numbers_are_those_of_the_probes"),
+    ("measured", ">= _COPY", ">= 1", "test_numbers_are_those_of_the_probes"),
+    ("DimensionMonitor.watch", "if watched.training:", "if True:", "test_only_training_is_watched_until_the_handle_is_removed"),
+)
+_of(
     "probes/profile.py", "probes/test_profile.py",
     ("_of_columns", "share >= _SHARE / n_dimensions", "share >= _SHARE / n", "test_planted_outliers_are_found_and_nothing_else"),
     ("_of_columns", "np.abs(ratio) >= _DEVIATIONS", "ratio >= 2 * _DEVIATIONS", "test_planted_outliers_are_found_and_nothing_else"),

@@ -12,10 +12,12 @@ from dimlab.result import verdict_of
 
 
 def planted(seed, n=400, d=60):
-    """7 is far from zero, 20 is large, 31 is 0, 32 is 2, 33 is sparse; the others are normal."""
+    """7 and 41 are far from zero, 20 is large, 31 is 0, 32 is 2, 33 is sparse, 40 no outlier."""
     features = np.random.default_rng(seed).normal(size=(n, d))
     features[:, 7] += 8
     features[:, 20] *= 9
+    features[:, 40] *= 4
+    features[:, 41] = 0.1 * features[:, 41] - 0.8
     features[:, 31] = 0
     features[:, 32] = 2
     features[features[:, 33] < 1.5, 33] = 0
@@ -38,13 +40,13 @@ def brute_force_hubness(features, k):
 @pytest.mark.parametrize("seed", range(4))
 def test_planted_outliers_are_found_and_nothing_else(seed):
     found = profile(planted(seed))
-    assert set(found.outliers) == {7, 20, 32}
+    assert set(found.outliers) == {7, 20, 32, 41}
     assert np.flatnonzero(found.dead).tolist() == [31, 32]
     assert min(found.share[[7, 20]]) > 10 / 60 > found.share[33]
     assert found.mean_over_deviation[32] == np.inf
     assert np.isnan(found.mean_over_deviation[31])
     answer = verdict_of(found)
-    assert (answer.answer, answer.dimensions) == ("yes", (7, 20, 32))
+    assert (answer.answer, answer.dimensions) == ("yes", (7, 20, 32, 41))
     json.dumps(found.summary(), allow_nan=False)
 
 
@@ -145,8 +147,8 @@ def test_huge_and_tiny_values_stay_within_range():
 def test_a_table_of_answers_marks_outliers_and_dead_dimensions():
     features = planted(6)
     table = dimension_table(find_redundancy(features), profile(features, n_rows=0))
-    assert np.flatnonzero(table.outlier).tolist() == [7, 20, 32]
-    assert table.summary()["outliers"] == [7, 20, 32]
+    assert np.flatnonzero(table.outlier).tolist() == [7, 20, 32, 41]
+    assert table.summary()["outliers"] == [7, 20, 32, 41]
     assert table.kind[[31, 32]].tolist() == ["dead", "dead"]
     alone = dimension_table(profile(features, n_rows=0))
     assert alone.kind[[31, 32, 0]].tolist() == ["dead", "dead", "undecided"]
