@@ -31,8 +31,8 @@ class DimensionMonitor:
     every : int, default=100
         Batches between two reports, >= 1.
     sink : callable or SummaryWriter, optional
-        What takes a report, ``print`` by default: a callable that is given a dict, such as ``print``, ``wandb.log`` or
-        ``list.append`` of a list; or a TensorBoard writer, for its ``add_scalar``.
+        What takes a report, ``print`` by default: a callable that is given a dict, such as
+        ``wandb.log`` or ``list.append`` of a list; or a TensorBoard writer, for ``add_scalar``.
     rows : int, default=1024
         Rows that a report is measured on, >= 2: those of the last batches before it. The batches
         before these cost nothing.
