@@ -28,7 +28,6 @@ KEYS = ("filename", "file", "image_id")
 _SEPARATORS = {".csv": ",;\t", ".tsv": "\t,;"}  # the ending's own first
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _HEAD = 1 << 26  # bytes of a row of names, at most
-_BLANK = "Unnamed: "  # as pandas calls what has no name
 _ZERO = re.compile(rb'(?:^|[,;\t"])\s*[-+]?0\d', re.MULTILINE)  # before another digit
 _REMEDY = (
     "Pass on= (--on COLUMN) to name a key that both have, or by_order=True (--by-order) if the "
@@ -105,7 +104,7 @@ def _read_text(path: Path, file: BinaryIO) -> Any:
                 frame[place] = text[place]
     kept = [place for place in frame if names[place] or frame[place].notna().any()]
     frame = frame[kept]  # without what follows a separator at the end of each row
-    frame.columns = [names[place] or f"{_BLANK}{place}" for place in kept]
+    frame.columns = [names[place] or f"Unnamed: {place}" for place in kept]  # as pandas has it
     return frame
 
 
@@ -205,8 +204,7 @@ def join(
     name: str = "table",
 ) -> np.ndarray:
     """Return the (N,) rows of a table's (M,) columns that belong to the samples, one each."""
-    n_rows = len(next(iter(table.values()))) if table else 0
-    n_samples = len(representation)
+    n_rows, n_samples = max(map(len, table.values()), default=0), len(representation)
     if on is not None and by_order:
         raise Refusal(f"on and by_order must not both be given; got {on!r} and by_order.")
     if n_rows == 0 or (by_order and n_rows != n_samples):
