@@ -56,6 +56,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"dimlab {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_show_sourcelink = False
 html_copy_source = False
 html_show_search_summary = False  # a browser may not fetch another page that is opened as a file
