@@ -23,6 +23,10 @@ from tests.pages import ROOT
 GALLERY = {path.stem: path.read_text() for path in (ROOT / ".docs/gallery").glob("*/plot_*.py")}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
+SMALL = """[...document.querySelectorAll(".bd-article img")].filter(
+  (each) => !each.closest(".sphx-glr-thumbcontainer") && each.naturalWidth > 600
+    && each.clientWidth < 600).map((each) => each.src)"""  # a picture pressed into a phone's width
+
 every_example = pytest.mark.parametrize("name", GALLERY)
 
 
@@ -140,6 +144,7 @@ def test_pages_work_as_files_without_errors_broken_links_or_requests(site, pytho
             width = page.evaluate("document.documentElement.scrollWidth")
             if width > 375:
                 faults.append(f"{path.name} is {width} pixels wide")
+            faults += [f"{path.name}: letters of {each} are small" for each in page.evaluate(SMALL)]
         page.set_viewport_size({"width": 1280, "height": 900})  # of a laptop
         page.goto((site / "what-loads.html").as_uri())
         boxes = "document.querySelectorAll('.pst-scrollable-table-container')"

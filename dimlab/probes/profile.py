@@ -59,7 +59,7 @@ class Profile(OfSample):
     )
     share: np.ndarray = per(
         "dimension",
-        "Share of the cosine similarity: mean over rows of x_d^2 / |x|^2; they add up to 1.",
+        "Share of the cosine similarity: mean over rows of ``x_d^2 / |x|^2``; they add up to 1.",
     )
     share_low: np.ndarray = per("dimension", "Lower end of its 95 % interval over samples.")
     share_high: np.ndarray = per("dimension", "Upper end of it.")
