@@ -144,6 +144,8 @@ def examine(
         "train": train, "representation": test, "test": test, "trace": trace, "mask": mask,
         "in_distribution": in_distribution, "seed": seed, "device": device,
     }  # fmt: skip
+    if "labels" not in there:
+        settings["ablate"] = {"score": "view_retrieval"}
     results = Examination()
     for name in (*own_probes, *outside_probes()):
         with _suited(name, results):

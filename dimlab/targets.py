@@ -17,6 +17,8 @@ SCORES = {  # the first one of each kind is the default
     VALUES: ("r2",),
     MULTILABEL: ("mean_average_precision", "mean_average_precision_micro"),
 }
+VIEW_RETRIEVAL, NEIGHBOURHOOD = "view_retrieval", "neighbourhood"
+UNLABELLED = (VIEW_RETRIEVAL, NEIGHBOURHOOD)  # scores that need no labels
 
 
 def score_in_words(score: str) -> str:
@@ -99,7 +101,7 @@ def class_labels(labels: np.ndarray | None, what: str) -> np.ndarray:
 
 def score_of(score: str | None, kind: str) -> str:
     """Return a score that suits a kind of target: by default its first one."""
-    known = [name for names in SCORES.values() for name in names]
+    known = [*(name for names in SCORES.values() for name in names), *UNLABELLED]
     if score is not None and score not in known:
         raise Refusal(f"score must be one of {', '.join(map(repr, known))}; got {score!r}.")
     if score is not None and score not in SCORES[kind]:

@@ -57,6 +57,17 @@ _of(
     ("Linear._values_less", "columns -= shift", "pass", "test_frozen_weights_see_the_mean_or_zero_in_place_of_a_dimension"),
 )
 _of(
+    "probes/_unlabelled.py", "probes/test_unlabelled.py",
+    ("measure_unlabelled", "found.astype(np.int8) - left", "left.astype(np.int8) - found",
+     "test_view_retrieval_without_each_dimension_equals_brute_force"),
+    ("measure_unlabelled", "shared.cpu().numpy() / whole.rows.shape[-1]", "shared.cpu().numpy()",
+     "test_the_share_of_neighbours_that_stay_equals_brute_force"),
+    ("measure_unlabelled", "np.arange(rows.start, rows.stop)[:, None]", "np.arange(rows.stop - rows.start)[:, None]",
+     "test_a_dimension_that_differs_between_views_does_harm_and_a_stable_one_is_needed"),
+    ("unlabelled_task", "k = 1", "k = 2", "test_labels_change_nothing_where_none_are_needed",
+     "only the nearest view is looked at, whatever k"),
+)
+_of(
     "probes/random_masks.py", "test_targets.py",
     ("null_maxima", "n_masks / (n_masks - 1)", "(n_masks - 1) / n_masks / n_masks", "test_the_normal_null_of_the_best_mask_is_that_of_permuted_rows"),
     ("null_maxima", "z.max(axis=1) - z.mean(axis=1)", "z.max(axis=1) + z.mean(axis=1) + 1", "test_the_normal_null_of_the_best_mask_is_that_of_permuted_rows"),

@@ -239,7 +239,8 @@ COMMON = {
     "readers": "Readers (probe classifiers), separated by commas: knn, ridge, logistic.",
     "refit": "Fit the reader again without the group, or keep its weights frozen.",
     "score": "accuracy, balanced_accuracy or log_loss of classes; r2 of real values; "
-    "mean_average_precision (or mean_average_precision_micro) of several labels a sample.",
+    "mean_average_precision (or mean_average_precision_micro) of several labels a sample; without "
+    "labels view_retrieval or neighbourhood.",
     "groups": "JSON file of lists of dimensions (or of one id each), or 'redundant': those that "
     "dimlab redundancy finds on train ('redundant:0.9' for another cut).",
     "k": "Neighbours that vote for the kNN reader.",

@@ -28,6 +28,7 @@ from dimlab.cli.probing import (
 from dimlab.cli.samples import drawn, sampled
 from dimlab.cli.traces import read_trace
 from dimlab.refusals import Refusal
+from dimlab.targets import UNLABELLED, VIEW_RETRIEVAL
 from dimlab.text import say
 
 if TYPE_CHECKING:
@@ -215,9 +216,18 @@ def _npy(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def _ablate(call: Call) -> Measured:
+    """Ablate test; scores that need no labels take files without any."""
+    score = call.values["score"]
+    train, test = call.pair(
+        views=2 if score == VIEW_RETRIEVAL else 0, labelled=score not in UNLABELLED
+    )
+    return call.probe(train, test), {"train": train, "test": test}
+
+
 SPECIAL = {
     "ablate": Special(
-        changes={"refit": {"flag": "--refit/--frozen"}}, working="ablating",
+        changes={"refit": {"flag": "--refit/--frozen"}}, working="ablating", measure=_ablate,
         show=showing.extremes,
     ),
     "random-masks": Special(

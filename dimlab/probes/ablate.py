@@ -31,14 +31,16 @@ from dimlab.probes._reading import (
     check_least,
     reads,
 )
+from dimlab.probes._unlabelled import measure_unlabelled, refuse_of_readers, unlabelled_task
+from dimlab.readers.base import name_of
 from dimlab.readers.linear import Linear, Standardiser
 from dimlab.readers.ridge import Ridge
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import ABSENT, column, detail, entry, per, scalar
-from dimlab.targets import CLASSES, score_of
+from dimlab.targets import CLASSES, UNLABELLED, VIEW_RETRIEVAL, score_of
 
-NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
+NEEDS: tuple[set[str], ...] = ({"labels", "train"}, {"views"})
 RESAMPLES = ("test", "train")
 _N_LOOKED_AT = 1_000
 _N_NAMED = 10
@@ -283,7 +285,7 @@ class Ablation(ReadsGroups):
 
 @reads
 def ablate(
-    train: RepresentationLike,
+    train: RepresentationLike | None,
     test: RepresentationLike,
     *,
     reader: ReaderLike = "knn",
@@ -306,13 +308,16 @@ def ablate(
     fill : {"mean", "zero"}, optional
         What a frozen reader sees in place of the group: the train mean (the default) or raw zero.
     score : {"accuracy", "balanced_accuracy", "log_loss", "r2", "mean_average_precision", \
-"mean_average_precision_micro"}, optional
+"mean_average_precision_micro", "view_retrieval", "neighbourhood"}, optional
         Score of the reader; by default accuracy for classes, R^2 for real values and mean average
         precision for several labels a sample. Balanced accuracy: mean over the classes of test of
         the share predicted. Log-loss, in nats: vote shares smoothed after Laplace for kNN; for
         ridge a softmax whose temperature minimises the log-loss of the leave-one-out logits of
         train (at most 10,000 rows of it). R^2: the mean over targets. Average precision: the mean
-        over labels, or, micro, of all (row, label) pairs in one ranking.
+        over labels, or, micro, of all (row, label) pairs in one ranking. Two scores need no labels.
+        View retrieval: how often the first view that is nearest to a second view, by cosine
+        similarity among all test samples, is that of the same sample; ``train`` may be None.
+        Neighbourhood: share of the k nearest train rows that stay the k nearest without the group.
     resample : {"test", "train"}, default="test"
         What the intervals let vary: the test samples, given this reader, or also the train split.
         ``"train"`` needs ``reader="ridge"`` and not balanced accuracy; it is conservative for
@@ -383,8 +388,26 @@ def ablate(
     >>> ablation.full_score, ablation.importance.tolist()
     (1.0, [0.5, 0.0])
     """
-    train, test = as_representations(train=train, test=test).values()
+    splits = as_representations(train=train, test=test)
+    train, test = splits.get("train"), splits["test"]
     check_choice("resample", resample, RESAMPLES)
+    if score in UNLABELLED:
+        refuse_of_readers(
+            score, reader="" if reader == "knn" else name_of(reader), refit=refit is False,
+            fill=fill, resample="" if resample == "test" else resample, alone=alone,
+            target_kind=how.pop("target_kind", None),
+        )  # fmt: skip
+        task = unlabelled_task(train, test, score, groups, **how)
+        task = task.holding((36 if score == VIEW_RETRIEVAL else 68) * len(test) * len(task.groups))
+        measured, share = measure_unlabelled(task, score, n_bootstrap)
+        return _ablation(task, score, measured, certified_share=share, n_bootstrap=n_bootstrap)
+    if train is None:
+        raise Refusal("train must be given for a reader; got None.")
+    if train.labels is None or test.labels is None:
+        raise Refusal(
+            "ablate needs labels: build the Representation with labels=(N,) class ids, or pass "
+            "score='view_retrieval' or 'neighbourhood', which need none."
+        )
     task = Task.of("ablate", train, test, reader, refit=refit, fill=fill, groups=groups, **how)
     score = score_of(score, task.kind)
     if resample == "train" and (
@@ -407,6 +430,22 @@ def ablate(
         task, found, score, n_bootstrap=n_bootstrap, resample=resample
     )
     needed = (measured["q_value"] <= SIGNIFICANT) & (measured["importance"] > 0)
+    return _ablation(
+        task,
+        score,
+        measured,
+        classes=task.classes,
+        hidden_groups=tuple(group for group in together if not needed[group].any()),
+        certified_share=found.certified_share,
+        alone_score=alone_scores(task, score) if alone else None,
+        resample=resample,
+        n_bootstrap=n_bootstrap,
+    )
+
+
+def _ablation(task: Task, score: str, measured: dict[str, Any], **more: Any) -> Ablation:
+    """Put together what was asked, and what was measured."""
+    clusters, train = task.test.clusters, task.train
     return Ablation(
         **task.said,
         refit=task.refit,
@@ -414,14 +453,9 @@ def ablate(
         score=score,
         **measured,
         groups=tuple(task.groups),
-        classes=task.classes,
-        constant=Standardiser.fit(train.features, train.precision).constant,
-        hidden_groups=tuple(group for group in together if not needed[group].any()),
-        certified_share=found.certified_share,
-        alone_score=alone_scores(task, score) if alone else None,
-        resample=resample,
-        n_clusters=0 if task.test.clusters is None else int(task.test.clusters.max()) + 1,
-        n_bootstrap=n_bootstrap,
+        constant=Standardiser.fit(train.features, task.run.precision).constant,
+        n_clusters=0 if clusters is None else int(clusters.max()) + 1,
+        **{"classes": np.array([], dtype=np.int64), **more},
     )
 
 

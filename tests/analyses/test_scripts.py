@@ -98,7 +98,7 @@ def test_the_trainer_takes_every_run_of_the_paper(name, monkeypatch):
         analysis.run(analysis.PAPER)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_the_small_size_reproduces_what_is_expected(name, tmp_path):
     # one process: CI tests two things at a time, and the start of others costs half as much again

@@ -105,7 +105,7 @@ def test_damaged_files_are_read_or_refused(name, in_memory):
     assert grown < MEGABYTES * 1024
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_2000_damaged_files_of_each_format_are_read_or_refused(in_memory):
     rows = []
     for name in FORMATS:

@@ -228,7 +228,7 @@ def test_a_family_without_knobs_is_not_searched():
         tried_configurations(FAMILIES["frozen mask"], CONFIG)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_under_torchrun_processes_share_each_run(tmp_path):
     """Two processes, one script: both train and measure, rank 0 alone writes and prints."""
     script = Path(__file__).parents[2] / "analyses" / "redundancy_shrinks.py"
