@@ -755,11 +755,13 @@ _of(
     ("_examples", "names[:5]", "names", "test_a_near_miss_shows_five_examples_and_the_flag"),
 )
 _of(
-    "io/folders.py", "io/test_folders.py",
+    "io/processors.py", "io/test_folders.py",
     ("recipe_of_transformers", "int(short / share)",
      "int(short * share)", "test_processors_of_transformers"),
     ("recipe_of_transformers", "is_square = short >= 384",
      "is_square = short > 384", "test_processors_of_transformers"),
+    ("check_pixels", "found = (found - np.reshape(means, (-1, 1, 1)))",
+     "found = (found + np.reshape(means, (-1, 1, 1)))", "test_a_processor_that_normalises_is_proved"),
     ("_normalisation", "deviations = [each / scale for each in deviations]",
      "deviations = [each * scale for each in deviations]", "test_processors_of_transformers"),
 )

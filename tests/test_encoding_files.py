@@ -188,3 +188,10 @@ def test_levels_of_0_are_what_a_user_says(folder, tmp_path, dimlab):
         found = Representation.load(tmp_path / "test.safetensors")
         assert len(found.meta.get("class_names", ())) == n_classes
         assert (found.labels is not None) == (n_classes > 0)
+    code, _, err = dimlab("ablate", *command[1:-2], "--depth", "0", "--reader", "ridge")
+    assert (code, "Or encode a.pt with dimlab encode, and pass --labels" in err) == (2, True), err
+    rows = [f"{file},{file[:3]}" for file in found.factors["file"]]
+    (tmp_path / "y.csv").write_text("\n".join(["file,kind", *rows]))
+    features = ("test.safetensors", "--train", "test.safetensors", "--labels", "y.csv:kind")
+    code, _, err = dimlab("ablate", *features, "--on", "file", "--reader", "ridge", "--quiet")
+    assert code == 0, err

@@ -347,6 +347,12 @@ class Inputs:
             )
         if labelled and (train.labels is None or test.labels is None):
             file = self.train if test.labels is not None and self.train else path
+            if self.source(file).kind != "features":
+                raise Refusal(
+                    "data must have labels for this command, such as one folder a class; got "
+                    f"images without. Or encode {file.name} with dimlab encode, and pass --labels "
+                    "TABLE --on file with its features."
+                )
             vectors = ", ".join((test if file == path else train).factors)
             raise Refusal(
                 f"labels must stand in {file.name} or be named; got none. Pass --labels FILE, or "

@@ -157,7 +157,21 @@ def _of_vit(match: Match, wanted: Wanted) -> Match:
         assumed.append(f"{heads} heads, as {who} of width {width} have (--encoder-option "
                        "num_heads=N)")  # fmt: skip
         match = _built_with(match, tuple((options | {"num_heads": heads}).items()))
-    if wanted.pool is not None or "global_pool" in dict(wanted.options):
+    given = dict(wanted.options)
+    if "pos_embed" in match.place.mismatched and "img_size" not in options:
+        count = match.opened.tensors[match.place.mismatched["pos_embed"]].shape[1]
+        return replace(match, doubt=(
+            f"img_size must be given, as the file's {count} positions are no square of patches; "
+            "got none. Pass encoder_option=['img_size=[HEIGHT,WIDTH]'] (--encoder-option "
+            "img_size=[HEIGHT,WIDTH])."
+        ))  # fmt: skip
+    if options["no_embed_class"] and given.keys().isdisjoint(("img_size", "no_embed_class")):
+        side = options["img_size"] // options["patch_size"]
+        assumed.append(
+            f"positions are of {side} x {side} patches, and of no other token "
+            "(--encoder-option img_size=[HEIGHT,WIDTH] for images that are no squares)"
+        )
+    if wanted.pool is not None or "global_pool" in given:
         return _assuming(match, *assumed)
     other = "(--encoder-option global_pool=max)"
     if not options["class_token"]:

@@ -149,7 +149,7 @@ def vit_at(
     width, channels, patch, _ = inner[_ANCHOR]
     depth = 1 + max(int(key.split(".")[1]) for key in inner if re.match(r"blocks\.\d+\.", key))
     has_class, registers = "cls_token" in inner, inner.get("reg_token", (1, 0))[1]
-    side, beyond = _grid(inner.get("pos_embed", ()), (0, 1, 1 + registers))
+    side, beyond = _grid(inner.get("pos_embed", ()), (0, 1, 1 + registers), patch, given)
     first, second = (inner.get(f"blocks.0.mlp.fc{n}.weight", (4 * width, 0)) for n in (1, 2))
     is_mean = pool == "mean" or (pool is None and (not has_class or "fc_norm.weight" in inner))
     has_scale = "blocks.0.ls1.gamma" in inner
@@ -182,8 +182,14 @@ def vit_at(
     return Blueprint(TIMM + name, channels, options=tuple(options.items()))
 
 
-def _grid(position: Shape, beyond: Sequence[int]) -> tuple[int, int]:
+def _grid(
+    position: Shape, beyond: Sequence[int], patch: int, given: Mapping[str, Any]
+) -> tuple[int, int]:
     """Return the side of a square grid of patches, and how many tokens stand beside it."""
+    sides = given.get("img_size")
+    if isinstance(sides, (list, tuple)) and len(position) == 3:  # as a person says
+        n_patches = math.prod(each // patch for each in sides)
+        return math.isqrt(n_patches), position[1] - n_patches
     for each in beyond if len(position) == 3 else ():
         side = math.isqrt(max(position[1] - each, 0))
         if side and side * side == position[1] - each:
@@ -325,6 +331,8 @@ def options_in(given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
             raise Refusal(f"encoder_option must be NAME=VALUE; got {each!r}.")
         try:
             found[name] = json.loads(text.lower() if text in ("True", "False") else text)
+            if isinstance(found[name], list):  # timm takes sizes as tuples
+                found[name] = tuple(found[name])
         except json.JSONDecodeError:
             found[name] = text
     eps = found.get(NORM_EPS, 1.0)
@@ -355,11 +363,21 @@ def recipe_of(blueprint: Blueprint, module: nn.Module) -> Recipe:
     return Recipe.of_own("CIFAR stem" if blueprint.stem else "convnet")
 
 
+def _square(sides: Sequence[int], source: str) -> int:
+    """Return the side of a square; dimlab prepares no other images."""
+    if len({int(each) for each in sides}) != 1:
+        raise Refusal(
+            f"{source} must take square images; got {' x '.join(map(str, sides))}. Encode others "
+            "with encode_loader(module, loader)."
+        )
+    return int(sides[0])
+
+
 def recipe_of_timm(config: Mapping[str, Any], source: str) -> Recipe:
     """Read timm's ``pretrained_cfg``."""
     if not config.get("input_size"):
         return Recipe()
-    size, share = int(config["input_size"][-1]), config.get("crop_pct") or 0.875
+    size, share = _square(config["input_size"][-2:], source), config.get("crop_pct") or 0.875
     if config.get("crop_mode") == "border":
         raise Refusal(
             f"{source} must cut images to a square or squash them; got crop_mode 'border', which "
@@ -379,12 +397,18 @@ def recipe_of_open_clip(config: Mapping[str, Any], source: str) -> Recipe:
     """Read open_clip's ``preprocess_cfg``."""
     if not config.get("size"):
         return Recipe()
-    size = config["size"] if isinstance(config["size"], int) else config["size"][0]
+    size = config["size"] if isinstance(config["size"], int) else _square(config["size"], source)
+    mode = config.get("resize_mode") or "shortest"
+    if mode not in ("shortest", "squash"):
+        raise Refusal(
+            f"{source} must cut images to a square or squash them; got resize_mode {mode!r}, which "
+            "pads them. Set resize_mode to 'shortest' or 'squash' there."
+        )
     return Recipe.of(
         source,
         size=size,
         resize=size,
-        crop="squash" if config.get("resize_mode") == "squash" else "centre",
+        crop="squash" if mode == "squash" else "centre",
         interpolation=config.get("interpolation"),
         normalisation=normalisation_of(config["mean"], config["std"]),
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from dimlab.images import INTERPOLATIONS, Recipe, normalisation_of
+from dimlab.images import Recipe
 from dimlab.io.blueprints import (
     NOT_OPTIONS,
     OPEN_CLIP,
@@ -26,6 +26,7 @@ from dimlab.io.blueprints import (
     silenced,
 )
 from dimlab.io.files import Misnamed, mapped
+from dimlab.io.processors import check_pixels, processor_of, recipe_of_transformers, whole
 from dimlab.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -94,11 +95,17 @@ class EncoderFolder:
             size = (self.config.get("model_cfg") or {}).get("vision_cfg", {}).get("image_size")
             given = {"size": size} | dict(self.config.get("preprocess_cfg") or {})
             return recipe_of_open_clip(given, "open_clip_config.json")
+        name, found = self.processor
+        return recipe_of_transformers(found, name) if found is not None else Recipe()
+
+    @property
+    def processor(self) -> tuple[str, dict[str, Any] | None]:
+        """What a folder of transformers says of its image processor, and the file that does."""
         for name in ("preprocessor_config.json", "processor_config.json"):
             if (self.path / name).is_file():
                 found = _json_in(self.path / name)
-                return recipe_of_transformers(found.get("image_processor", found), name)
-        return Recipe()
+                return name, found.get("image_processor", found)
+        return "", None
 
 
 def folder_at(path: Path) -> EncoderFolder | None:
@@ -157,12 +164,22 @@ class Tower(nn.Module):
         super().__init__()
         self.module: Any = module
         self.name = name
+        self.assumed: tuple[str, ...] = ()
 
     def sized(self, image_size: int | None) -> Tower:
         """Interpolate position embeddings to another size, as the package itself does."""
-        if image_size is not None and hasattr(self.module, "set_input_size"):
+        built_for = getattr(getattr(self.module, "patch_embed", None), "img_size", None)
+        if image_size is None or built_for == (image_size, image_size):
+            return self
+        if hasattr(self.module, "set_input_size"):
+            change = self.module.set_input_size
+            if "window_ratio" in inspect.signature(change).parameters:
+                self.assumed = (
+                    f"windows grow with images of {image_size} pixels, as timm's set_input_size "
+                    f"does it (--encoder-option img_size={image_size} keeps them as they are)",
+                )
             try:
-                self.module.set_input_size(img_size=(image_size, image_size))
+                change(img_size=(image_size, image_size))
             except (AssertionError, ValueError, TypeError) as error:
                 raise self._refused((image_size, image_size), error) from error
         return self
@@ -303,9 +320,7 @@ def tower_of(folder: EncoderFolder, wanted: Wanted, image_size: int | None) -> F
             )
     transformers = package("transformers", f"{folder.path.name}, a folder of transformers,")
     model, info, config = _loaded(transformers, folder, wanted.pool)
-    recipe = folder.recipe().over(
-        Recipe.of("config.json", size=_side(getattr(config, "image_size", None)))
-    )
+    recipe, unsure = _recipe_of(transformers, folder, getattr(config, "image_size", None))
     if image_size is not None:
         recipe = Recipe.of("--image-size", size=image_size).over(recipe)
     size, name = recipe.size or 224, folder.path.name
@@ -333,10 +348,32 @@ def tower_of(folder: EncoderFolder, wanted: Wanted, image_size: int | None) -> F
         key for key in sorted(info["missing_keys"])
         if not (module.pool in ("cls", "mean") and key.startswith(_HEADS))
     )  # fmt: skip
+    said = tuple(each for each in (assumed, unsure) if each)
     return FolderTower(
-        folder, name, module, width, recipe, (assumed,) if assumed else (), missing, within,
+        folder, name, module, width, recipe, said, missing, within,
         tuple(key for key in beyond if key not in within),
     )  # fmt: skip
+
+
+def _recipe_of(transformers: Any, folder: EncoderFolder, image_size: Any) -> tuple[Recipe, str]:
+    """Return the recipe of a folder's image processor, proved with it; or what is not proved."""
+    name, found = folder.processor
+    side = _side(image_size)
+    if found is None:
+        return Recipe.of("config.json", size=side), ""
+    with silenced("transformers"):
+        processor = processor_of(transformers, found)
+    recipe = recipe_of_transformers(found if processor is None else whole(processor), name)
+    size = recipe.size or side
+    kept = size if recipe.resize is None else None  # images of that size stay as they are
+    recipe = recipe.over(Recipe.of("config.json", size=size, resize=kept))
+    kind = found.get("image_processor_type") or found.get("feature_extractor_type")
+    if processor is not None:
+        with silenced("transformers"):
+            check_pixels(processor, recipe, folder.path.name)
+    elif kind:
+        return recipe, f"images become pixels as {name} says, not by {kind}, which cannot be built"
+    return recipe, ""
 
 
 def _loaded(
@@ -389,51 +426,3 @@ def _with_projection(whole: Any, config: Any) -> Any:
     if hasattr(whole, "projection_dim"):
         config.projection_dim = whole.projection_dim
     return config
-
-
-def recipe_of_transformers(processor: Mapping[str, Any], source: str) -> Recipe:
-    """Read an image processor's configuration."""
-    size, crop = processor.get("size"), processor.get("crop_size")
-    does_crop = processor.get("do_center_crop", crop is not None) and crop is not None
-    short, share = _short_side(size), processor.get("crop_pct")
-    is_square = isinstance(size, int) and not does_crop
-    is_square |= isinstance(size, dict) and "height" in size
-    resize = short if processor.get("do_resize", True) else None
-    final = _short_side(crop) if does_crop else resize
-    if share is not None and short is not None and processor.get("do_resize", True):
-        is_square = short >= 384  # ConvNeXt's: squashed, or resized and cropped
-        resize = short if is_square else int(short / share)
-        final = short
-    values: dict[str, Any] = {"size": final, "resize": resize, "rounds_down": True}
-    if resize is not None and final is not None and resize < final:
-        raise Refusal(
-            f"{source} must resize to at least what it crops; got {resize} and {final}, which pads."
-        )
-    if final is not None:
-        values["crop"] = "squash" if is_square else "centre"
-    if isinstance(processor.get("resample"), int):
-        values["interpolation"] = INTERPOLATIONS[processor["resample"]]
-    values["normalisation"] = _normalisation(processor)
-    return Recipe.of(source, **values)
-
-
-def _short_side(size: Any) -> int | None:
-    if isinstance(size, dict):
-        size = size.get("shortest_edge", size.get("height"))
-    return int(size) if isinstance(size, (int, float)) else None
-
-
-def _normalisation(processor: Mapping[str, Any]) -> str | None:
-    """Return what pixels in [0, 1] go through."""
-    factor = processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 1.0
-    scale = 255 * float(factor)  # of pixels in [0, 1]
-    means, deviations = processor.get("image_mean"), processor.get("image_std")
-    if not processor.get("do_normalize", True) or means is None or deviations is None:
-        means, deviations = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    means = [means] * 3 if isinstance(means, float) else means
-    deviations = [deviations] * 3 if isinstance(deviations, float) else deviations
-    means = [each / scale for each in means]
-    deviations = [each / scale for each in deviations]
-    if means == [0.0] * len(means) and deviations == [1.0] * len(deviations):
-        return "none"
-    return normalisation_of(means, deviations)

@@ -112,11 +112,30 @@ def _of_keys(name: str, opened: Opened, match: Match, lacks: Sequence[str]) -> s
         other = (
             f" The copy under {prefix!r} is whole: branch={chosen!r} (--branch {chosen}) loads it."
         )
+    heads = _heads(opened, match)
+    remedy = (
+        f"If heads behind the encoder are {', '.join(heads)}, pass "
+        f"{' '.join(f'--allow-partial {each}' for each in heads)}."
+        if heads
+        else "Name another --encoder, as timm:NAME, --stem, --layout or --branch."
+    )
     return (
         f"{name} must hold every weight of {match.blueprint.name}; got {len(place.found)} of "
-        f"{place.n_wanted} under {place.prefix!r}, {listed}: {first}.{other} Name another "
-        "--encoder, as timm:NAME, --stem, --layout or --branch."
+        f"{place.n_wanted} under {place.prefix!r}, {listed}: {first}.{other} {remedy}"
     )
+
+
+def _heads(opened: Opened, match: Match) -> list[str]:
+    """Names of linear layers of the features, where nothing else stands beside a whole encoder."""
+    place, tensors = match.place, opened.tensors
+    sizes = [each[0] for each in match.blueprint.shapes().values() if len(each) == 1]
+    start, width = len(place.prefix), max(sizes, default=0)
+    names = {unwrapped(each)[start:]: tensors[each] for each in match.unexpected}
+    parts = sorted({each.split(".")[0] for each in names})
+    kernels = [names.pop(f"{each}.weight", None) for each in parts]
+    are_linear = all(each is not None and each.shape[1:] == (width,) for each in kernels)
+    rest = set(names) - {f"{each}.bias" for each in parts}
+    return parts if place.is_whole and are_linear and not rest else []
 
 
 def _first(opened: Opened, match: Match, key: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -256,11 +256,12 @@ def encoder_of(
             stacklevel=3,
         )
     module.load_state_dict(weights, strict=False)  # what is missing was allowed by name
-    _say(path.name, match.assumed)
     if image_size is not None:
         recipe = Recipe.of("--image-size", size=image_size).over(recipe)
     if match.blueprint.is_foreign:
         module = Tower(module, match.blueprint.name).sized(image_size)
+        match = replace(match, assumed=(*match.assumed, *module.assumed))
+    _say(path.name, match.assumed)
     width = width_of(module, match.blueprint, recipe)
     inspection, mask = of_match(path, match, loads="yes", recipe=recipe), find_mask(opened)
     fits = mask is not None and len(mask.values) == width

@@ -1,6 +1,7 @@
 """Folders of transformers, timm and open_clip: told by their configuration, whole or refused."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ from PIL import Image
 
 from dimlab.images import Recipe
 from dimlab.io.blueprints import options_in, recipe_of_open_clip, recipe_of_timm
-from dimlab.io.folders import folder_at, recipe_of_transformers
+from dimlab.io.folders import folder_at
 from dimlab.io.inspecting import inspect_file
 from dimlab.io.places import Wanted
+from dimlab.io.processors import check_pixels, processor_of, recipe_of_transformers, whole
 from dimlab.io.weights import load_encoder
 
 VIT = {"model_type": "vit", "hidden_size": 8}
@@ -153,6 +155,13 @@ def test_transformers_crops_half_a_pixel_lower_than_torchvision():
     assert rows == [2, 1]  # 1.5 rows stand above
 
 
+def test_a_processor_that_normalises_is_proved():
+    made = Processor()
+    made.steps = [lambda pixels: (pixels - 0.5) / 0.5]
+    recipe = recipe_of_transformers(whole(made) | {"do_normalize": True, **HALF}, "p.json")
+    check_pixels(made, recipe, "f")
+
+
 def test_recipes_of_timm_and_open_clip():
     half = {"mean": [0.5] * 3, "std": [0.5] * 3}
     config = {"input_size": (3, 64, 64), "crop_mode": "squash", "crop_pct": 1.0, **half}
@@ -161,6 +170,71 @@ def test_recipes_of_timm_and_open_clip():
     config = {"size": [64, 64], "resize_mode": "squash", "interpolation": "bicubic", **half}
     assert recipe_of_open_clip(config, "o").in_words() == f"image size 64 (o), {squashed}"
     assert recipe_of_timm({}, "t") == recipe_of_open_clip({}, "o") == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("read", "config", "sentence"),
+    [
+        (recipe_of_timm, {"input_size": (3, 64, 96)}, "t must take square images; got 64 x 96"),
+        (recipe_of_open_clip, {"size": [64, 96]}, "t must take square images; got 64 x 96"),
+        (recipe_of_open_clip, {"size": 64, "resize_mode": "longest"}, "'longest', which pads"),
+    ],
+)
+def test_recipes_that_make_no_squares_are_refused(read, config, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        read(config, "t")
+
+
+class Processor:
+    """As those of transformers are: made of a configuration, and called with an image."""
+
+    steps = ()
+
+    @classmethod
+    def from_dict(cls, config):
+        if "broken" in config:
+            raise OSError("torchvision is not there")
+        return cls()
+
+    def to_dict(self):
+        return {"size": SQUARE, "do_resize": True, "resample": 2, "do_rescale": True}
+
+    def __call__(self, images, return_tensors):
+        pixels = np.asarray(images.resize((64, 64), Image.Resampling.BILINEAR)) / 255
+        for step in self.steps:
+            pixels = step(pixels)
+        return {"pixel_values": pixels.transpose(2, 0, 1)[None]}
+
+
+def test_a_processor_is_built_by_the_name_of_its_class():
+    package = SimpleNamespace(OwnImageProcessorPil=Processor)
+    for name in ("OwnImageProcessor", "OwnImageProcessorFast", "OwnFeatureExtractor"):
+        key = "feature_extractor_type" if name.endswith("Extractor") else "image_processor_type"
+        assert isinstance(processor_of(package, {key: name}), Processor)
+    assert processor_of(package, {"image_processor_type": "OtherImageProcessor"}) is None
+    broken = {"image_processor_type": "OwnImageProcessor", "broken": 1}
+    assert processor_of(package, broken) is processor_of(package, {}) is None
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        lambda pixels: pixels[..., ::-1],  # BGR
+        lambda pixels: (pixels - 0.5) / 0.5,
+        lambda pixels: pixels[:32],
+        lambda pixels: pixels * 255,
+        lambda pixels: np.roll(pixels, 2, axis=0),
+    ],
+)
+def test_a_processor_that_does_more_is_refused(step):
+    made = Processor()
+    recipe = recipe_of_transformers(whole(made), "p.json")
+    check_pixels(made, recipe, "f")
+    made.steps = [lambda pixels: np.round(pixels * 255 + 0.4) / 255]  # rounds otherwise
+    check_pixels(made, recipe, "f")
+    made.steps = [step]
+    with pytest.raises(ValueError, match=r"f must prepare images as dimlab does.*got Processor, w"):
+        check_pixels(made, recipe, "f")
 
 
 @pytest.mark.parametrize(
@@ -178,4 +252,4 @@ def test_options_that_are_none(given, sentence):
 
 def test_options_are_json_or_text():
     given = ["a=1", "b=0.5", "c=True", "d=blur", "e=[1, 2]"]
-    assert options_in(given) == {"a": 1, "b": 0.5, "c": True, "d": "blur", "e": [1, 2]}
+    assert options_in(given) == {"a": 1, "b": 0.5, "c": True, "d": "blur", "e": (1, 2)}

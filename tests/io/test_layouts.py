@@ -195,6 +195,21 @@ def test_vision_transformers_are_told_by_their_shapes():
 
 
 @pytest.mark.parametrize(
+    ("count", "given", "has_no_class_position"),
+    [(26, {}, False), (25, {}, True), (25, {"img_size": (56, 84)}, False),
+     (24, {"img_size": (56, 84)}, True)],
+)  # fmt: skip
+def test_positions_of_a_vision_transformer_are_of_squares_unless_that_is_said(
+    count, given, has_no_class_position
+):
+    shapes = {"patch_embed.proj.weight": (192, 3, 14, 14), "pos_embed": (1, count, 192),
+              "cls_token": (1, 1, 192), "blocks.0.norm1.weight": (192,)}  # fmt: skip
+    options = dict(vit_at("", shapes, None, given).options)
+    assert options["img_size"] == given.get("img_size", 70)
+    assert options["no_embed_class"] is has_no_class_position
+
+
+@pytest.mark.parametrize(
     ("key", "role"),
     [
         ("optimizer_states.0.state.0.momentum_buffer", "optimiser"),

@@ -108,6 +108,9 @@ def test_a_part_of_another_network_is_never_proposed_to_be_left_out(module, tmp_
     """Its absence would make another network of it; what a person leaves out is said."""
     extra = module.state_dict() | {"attention.q.weight": torch.ones(2, 2)}
     assert "allow-partial" not in said(extra, tmp_path / "a.pth")
+    heads = {"aux.weight": torch.ones(3, 512), "aux.bias": torch.ones(3)}
+    assert "allow-partial" not in said(extra | heads, tmp_path / "b.pth")
+    assert "pass --allow-partial aux." in said(module.state_dict() | heads, tmp_path / "c.pth")
     with pytest.warns(UserWarning, match=r"1 weights that resnet18 has no place for are left out"):
         load_encoder(tmp_path / "a.pth", allow_partial=["attention"])
 

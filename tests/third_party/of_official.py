@@ -6,7 +6,16 @@ from typing import Any
 
 import torch
 
-from tests.third_party.of_timm import AS_TIMM, HEADS, OWN_ARGUMENTS, PATCHES, TINY, TOKEN, of_timm
+from tests.third_party.of_timm import (
+    AS_TIMM,
+    HEADS,
+    NO_CLASS,
+    OWN_ARGUMENTS,
+    PATCHES,
+    TINY,
+    TOKEN,
+    of_timm,
+)
 
 
 def official(
@@ -78,7 +87,7 @@ official(
     {"img_size": 56, "depth": 2},
     _dinov2,
     size=56,
-    assumes=(AS_TIMM, HEADS, TOKEN),
+    assumes=(AS_TIMM, HEADS, NO_CLASS.format(4, 4), TOKEN),
 )
 official(
     "MoCo v3",

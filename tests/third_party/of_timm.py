@@ -15,6 +15,7 @@ from tests.third_party.cases import AS_TORCHVISION, CASES, SIZE, Case, Made, cas
 OWN_ARGUMENTS = "built with timm's own arguments"
 HEADS, TOKEN = "heads, as most ViTs of width", "features are the class token"
 AS_TIMM = "pre-norm blocks, GELU, LayerNorm with eps 1e-06"
+NO_CLASS = "positions are of {} x {} patches, and of no other token"
 PATCHES = "features are the mean of the patches, as there is no class token"
 
 
@@ -200,7 +201,33 @@ of_timm(
     TINY | {"init_values": 0.1},
     assumes=(AS_TIMM, HEADS, TOKEN),
 )
-of_timm("deit3_small_patch16_224", "file of DeiT III", TINY, assumes=(AS_TIMM, HEADS, TOKEN))
+of_timm(
+    "deit3_small_patch16_224",
+    "file of DeiT III",
+    TINY,
+    assumes=(AS_TIMM, HEADS, NO_CLASS.format(4, 4), TOKEN),
+)
+WIDE = {"img_size": (64, 96), "depth": 2, "dynamic_img_size": True}
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a ViT for images of 64 x 96",
+    WIDE,
+    wrong=True,
+    assumes=(AS_TIMM, HEADS, NO_CLASS.format(5, 5), TOKEN),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a ViT for images of 64 x 96, said",
+    WIDE,
+    flags={"encoder_option": ["img_size=[64,96]"]},
+    assumes=(AS_TIMM, HEADS, TOKEN),
+)
+of_timm(
+    "vit_tiny_patch16_224",
+    "file of a ViT for images of 64 x 128",
+    WIDE | {"img_size": (64, 128)},
+    refuses="img_size must be given, as the file's 33 positions are no square of patches",
+)
 of_timm(
     "deit_tiny_distilled_patch16_224",
     "file of a distilled DeiT, named",
@@ -220,6 +247,24 @@ of_timm(
     "file of a Swin, named",
     size=224,
     flags={"encoder": "timm:swin_tiny_patch4_window7_224"},
+    assumes=(OWN_ARGUMENTS,),
+)
+SWIN = "swin_tiny_patch4_window7_224"
+of_timm(
+    SWIN,
+    "file of a Swin for images of 448",
+    {"img_size": 448},
+    448,
+    wrong=True,
+    flags={"encoder": f"timm:{SWIN}", "image_size": 448},
+    assumes=(OWN_ARGUMENTS, "windows grow with images of 448 pixels"),
+)
+of_timm(
+    SWIN,
+    "file of a Swin for images of 448, said",
+    {"img_size": 448},
+    448,
+    flags={"encoder": f"timm:{SWIN}", "encoder_option": ["img_size=448"], "image_size": 448},
     assumes=(OWN_ARGUMENTS,),
 )
 of_timm(
@@ -262,7 +307,7 @@ of_timm(
     "vit_medium_patch16_reg4_gap_256",
     "file of a ViT with registers and no class token",
     TINY,
-    assumes=(AS_TIMM, HEADS, PATCHES),
+    assumes=(AS_TIMM, HEADS, NO_CLASS.format(4, 4), PATCHES),
 )
 of_timm(
     "eva02_tiny_patch14_224",

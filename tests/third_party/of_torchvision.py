@@ -65,6 +65,20 @@ def _inside(prefix: str, **beside: Any) -> Callable[[dict], Any]:
 _NONE = nn.Identity()
 of_torchvision("resnet18", "file of resnet18", assumes=(AS_TORCHVISION,))
 of_torchvision("resnet50", "file of resnet50", assumes=(AS_TORCHVISION,))
+_TWO_HEADS = {"aux.weight": torch.ones(3, 512), "jigsaw.weight": torch.ones(4, 512)}
+of_torchvision(
+    "resnet18",
+    "file of resnet18 with further heads",
+    wrap=lambda state: state | _TWO_HEADS,
+    refuses="are aux, jigsaw, pass --allow-partial aux --allow-partial jigsaw",
+)
+of_torchvision(
+    "resnet18",
+    "file of resnet18 with further heads, allowed",
+    wrap=lambda state: state | _TWO_HEADS,
+    flags={"allow_partial": ["aux", "jigsaw"]},
+    assumes=(AS_TORCHVISION,),
+)
 of_torchvision("wide_resnet50_2", "file of wide_resnet50_2", assumes=(AS_TORCHVISION,))
 of_torchvision(
     "resnet50",

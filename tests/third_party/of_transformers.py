@@ -355,3 +355,42 @@ def _sentence_transformer(path: Path) -> Made:
     }
     (path / "modules.json").write_text(json.dumps([module]))
     return Made(path, made.features)
+
+
+def prepared(name: str, processor: dict[str, Any] | str, **how: Any) -> None:
+    """A folder whose preprocessor_config.json is that of a class of transformers, or minimal."""
+
+    def make(path: Path) -> Made:
+        import transformers
+
+        made = vit(path)
+        if isinstance(processor, str):
+            getattr(transformers, f"{processor}ImageProcessorPil")().save_pretrained(path)
+        else:
+            (path / "preprocessor_config.json").write_text(json.dumps(processor))
+        return made
+
+    CASES.append(Case(name, "transformers", make, **how))
+
+
+OTHERWISE = "must prepare images as dimlab does"
+_TYPE = {"image_processor_type": "ViTImageProcessor"}
+prepared("folder with a processor that pads", "MobileViT", refuses="which pads")
+prepared("folder with a processor that normalises twice", "EfficientNet", refuses=OTHERWISE)
+prepared("folder with a processor of its own sizes", "Levit", refuses=OTHERWISE)
+prepared(
+    "folder with a processor by the longest edge",
+    _TYPE | {"size": {"longest_edge": SIZE}},
+    refuses=OTHERWISE,
+)
+prepared(
+    "folder with a processor of no squares",
+    _TYPE | {"size": {"height": SIZE, "width": 96}},
+    refuses=OTHERWISE,
+)
+prepared("folder with a processor that says its class alone", _TYPE, assumes=(CLS,))
+prepared(
+    "folder with a processor of an unknown class",
+    {"image_processor_type": "OwnImageProcessor", "size": SIZE},
+    assumes=(CLS, "not by OwnImageProcessor, which cannot be built"),
+)

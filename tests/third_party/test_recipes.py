@@ -6,7 +6,7 @@ from PIL import Image
 
 from dimlab.images import Recipe, means_of
 from dimlab.io.blueprints import recipe_of_open_clip, recipe_of_timm
-from dimlab.io.folders import recipe_of_transformers
+from dimlab.io.processors import recipe_of_transformers
 from tests.third_party.cases import others_warn, package
 
 pytestmark = others_warn
