@@ -113,6 +113,12 @@ _of(
      "self.grades[place]", "test_equals_the_textbook"),
 )
 _of(
+    "_prune.py", "test_prune.py",
+    ("prune", "dropped = np.setdiff1d(np.arange(len(whole)), kept)", "dropped = kept", "test_the_loss_is_that_of_ablating_what_is_dropped"),
+    ("_mark", "for d in living[1:]:", "for d in living[:1]:", "test_what_is_planted_as_superfluous_is_dropped_and_nothing_else"),
+    ("verdict", "found.loss_high <= margin", "found.loss_low <= margin", "test_the_loss_is_that_of_ablating_what_is_dropped"),
+)
+_of(
     "training/live.py", "training/test_live.py",
     ("DimensionMonitor._report", "np.concatenate(self._kept)[-self.rows :]", "np.concatenate(self._kept)[: self.rows]",
      "test_a_report_is_of_the_last_rows_and_comes_every_so_many_batches"),

@@ -11,6 +11,7 @@ from matplotlib.text import Text
 
 from dimlab import datasets, figures
 from dimlab._locate import locate
+from dimlab._prune import prune
 from dimlab.answers import dimension_table
 from dimlab.baselines import evaluate_baselines
 from dimlab.figures.house import figure_of, house_style
@@ -153,6 +154,7 @@ def results_at(n_dimensions):
         profile(queries.features * np.where(np.arange(n_dimensions) % 20, 1, 9), n_rows=0),
         attribution,
         dimension_table(found),
+        prune(bank, queries, keep=[0, 1, 2, 3], max_loss=0.01),
         trace,
         follow(trace, **found, n_bootstrap=50, n_permutations=50),
         bound_risk(queries, mask=mask, n_bootstrap=20, n_permuted=5),
@@ -184,7 +186,7 @@ on_both = pytest.mark.parametrize(
 def test_no_figure_is_crowded_at_many_dimensions(n_dimensions):
     results = results_at(n_dimensions)
     for narrow in (False, True):
-        assert len(check(results, narrow=narrow)) == 25
+        assert len(check(results, narrow=narrow)) == 26
 
 
 @on_both

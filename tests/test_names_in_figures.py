@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from dimlab import Localisation, figures
+from dimlab._prune import prune
 from dimlab.answers import dimension_table
 from dimlab.baselines import BaselineComparison
 from dimlab.figures.house import figure_of, house_style, picture_of
@@ -63,6 +64,7 @@ def results():
         profile(split, n_rows=0),
         attribute(split, split, n_permutations=99, erased=None),
         dimension_table(ablation),
+        prune(split, split, keep=[0, 1]),
         erase(split, split, factor="a", n_random=2),
         trace,
         follow(trace, ablation=ablation, n_bootstrap=10, n_permutations=10),

@@ -74,6 +74,11 @@ Example: dimlab confirm checkpoint.pt --basis pca"""),
 Remove dimensions one after the other and score a reader of the rest each time.
 
 Example: dimlab cumulate checkpoint.pt --order best-first"""),
+        "prune": ("dimlab._prune:prune", """\
+Choose a smaller set of dimensions or directions, and bound on held-out samples what it loses.
+
+With --out the smaller features of train and test, and the weights of a layer that makes them, are
+written. Example: dimlab prune checkpoint.pt --drop-dead --drop-duplicates --max-loss 0.005"""),
         "random-masks": ("dimlab.probes.random_masks:random_masks", """\
 Score random masks, and test the best one on samples that did not choose it.
 

@@ -29,6 +29,7 @@ NEXT = {  # what to do after a command, and why
     "decompose": ("redundancy FILE", "shows which dimensions are dead or repeat others."),
     "redundancy": ("ablate FILE --groups redundant", "removes each group as a whole."),
     "compare": _REPORT,
+    "prune": _REPORT,
     "profile": ("redundancy FILE", "shows which dimensions are dead or repeat others."),
     "attribute": ("erase FILE --factor NAME", "removes a factor and measures what is lost."),
     "erase": _REPORT,

@@ -210,6 +210,28 @@ def _retrieval(call: Call) -> Measured:
     return call.probe(corpus, queries, relevance), {"corpus": corpus, "queries": queries}
 
 
+def _prune(call: Call) -> Measured:
+    """Choose what is kept, and write the smaller features of both splits beside the result."""
+    values = call.values
+    train, test = call.inputs.pair(
+        call.sources[0], values["max_queries"], max_train=values["max_train"], labelled=False
+    )
+    result = call.probe(train, test)
+    if values["out"] is not None:
+        values["out"].mkdir(parents=True, exist_ok=True)
+        for name, split in (("train", train), ("test", test)):
+            written = result.apply(split).save(values["out"] / f"pruned-{name}.safetensors")
+            if not call.inputs.quiet:
+                say(f"wrote {written}")
+    return result, {"train": train, "test": test}
+
+
+def _weights(result: Any) -> bytes:
+    from safetensors.numpy import save
+
+    return save({"weight": result.matrix.astype(np.float32)})
+
+
 def _npy(array: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array)
@@ -267,6 +289,16 @@ SPECIAL = {
                    ".csv or .jsonl of query, document and grade.", ..., INPUT),
         ),
         working="searching", measure=_retrieval, show=showing.retrieval, shown=("enough",),
+    ),
+    "prune": Special(
+        inputs=f"{SAMPLES}", working="choosing", measure=_prune, show=showing.first_rows,
+        changes={
+            "keep": {"help": "Dimensions to keep, separated by commas."},
+            "directions": {"flag": "--keep-directions"},
+            "reader": {"default": "ridge", "help": "Probe classifier that measures the loss: knn, "
+                       "ridge or logistic."},
+        },
+        beside=lambda result: {"-layer.safetensors": _weights(result)},
     ),
     "evaluate": Special(
         changes={"readers": {"default": "knn,ridge"}}, files=str(FILES.help),

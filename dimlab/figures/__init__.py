@@ -1,6 +1,6 @@
 """Figures of results: each draws on the axes it is given, and computes no more than a sort."""
 
-from dimlab.figures.answers import plot_dimension_table
+from dimlab.figures.answers import plot_dimension_table, plot_pruning
 from dimlab.figures.contents import (
     plot_attribution,
     plot_attribution_effects,
@@ -63,6 +63,7 @@ __all__ = [
     "plot_masked_scores",
     "plot_profile",
     "plot_projector_widths",
+    "plot_pruning",
     "plot_redundancy",
     "plot_redundancy_subset",
     "plot_representation",

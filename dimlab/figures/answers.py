@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dimlab.figures.house import BLUE, GREY, ORANGE, axes_or_current, finished
+from dimlab.figures.house import (
+    BLUE,
+    GREY,
+    ORANGE,
+    axes_or_current,
+    finished,
+    nothing_found,
+    titled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from dimlab._prune import Pruning
     from dimlab.answers import DimensionTable
 
 _COLOURS = {
@@ -90,3 +99,44 @@ def plot_dimension_table(result: DimensionTable, *, ax: Axes | None = None) -> A
     if result.basis != "axes":
         title += f", {result.basis} basis"
     return finished(ax, None, "first dimension of the row" if n_rows > 4 else "", title)
+
+
+def plot_pruning(result: Pruning, *, ax: Axes | None = None) -> Axes:
+    """Show the accuracy that a smaller representation loses, with its bound.
+
+    Parameters
+    ----------
+    result : Pruning
+        From `prune`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        The dot is the loss on test, the bar its 95 % interval. Left of the solid line the smaller
+        representation is better; the dashed line is the largest loss that was asked for.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import prune
+    >>> labels = np.arange(40) % 2
+    >>> features = np.column_stack([2.0 * labels - 1, np.ones(40), np.cos(np.arange(40))])
+    >>> split = features, labels
+    >>> plot_pruning(prune(split, split, keep=[0, 2]), ax=Figure().subplots()).get_xlabel()
+    'accuracy lost (share of test samples)'
+    """
+    ax = axes_or_current(ax)
+    title = titled(f"{result.n_kept} of {result.n_dimensions} kept", result)
+    if np.isnan(result.loss):
+        return nothing_found(ax, "Labels are needed to measure what is lost.", title)
+    bounds = [[max(result.loss - result.loss_low, 0)], [max(result.loss_high - result.loss, 0)]]
+    ax.errorbar([result.loss], [0], xerr=bounds, fmt="o", ms=7, capsize=5, color=BLUE)
+    ax.axvline(0, color="black", lw=0.8)
+    if result.max_loss is not None:
+        ax.axvline(result.max_loss, color=ORANGE, lw=1, ls="--", label="largest loss asked for")
+        ax.legend(frameon=False, fontsize="small")
+    ax.set_yticks([])
+    ax.set_ylim(-1, 1)
+    return finished(ax, "accuracy lost (share of test samples)", None, title)

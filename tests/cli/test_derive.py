@@ -28,7 +28,7 @@ ELSEWHERE = {
     "--encoder": {"train"},
     "--reader": {
         *("ablate", "confirm", "cumulate", "random-masks", "report", "erase"),  # defaults
-        *("redundancy", "attribute"),  # what it is for
+        *("redundancy", "attribute", "prune"),  # what it is for
     },
     "--fill": {"locate"},
     "--temperature": {"bound"},
@@ -36,6 +36,7 @@ ELSEWHERE = {
     "--max-queries": {"locate", "ablate-retrieval"},
     "--score": {"ablate-retrieval"},  # of rankings
     "--margin": {"ablate-retrieval"},
+    "--keep": {"prune"},  # dimensions
     "--k": {"profile"},  # of hubness
     "--n-splits": {"ablate-retrieval"},
     "--random-orders": {"ablate-retrieval"},

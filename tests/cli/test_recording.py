@@ -18,6 +18,7 @@ CALLS = {
     "cumulate": PAIR,
     "random-masks": (*PAIR, "--n-masks", 5),
     "ablate-retrieval": (TEST, TRAIN, "--relevance", "qrels.txt", "--n-splits", 2),
+    "prune": (*PAIR, "--keep", "0,2,3"),
     "correlate": (TEST, "--draws", 5),
     "decompose": (TEST,),
     "redundancy": (TEST,),
