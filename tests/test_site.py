@@ -80,6 +80,13 @@ def test_what_users_can_name_has_its_page_or_row():
 
 
 @every_example
+def test_a_page_of_the_guide_links_to_an_example(name):
+    pages = "\n".join(path.read_text("utf-8") for path in (ROOT / ".docs/guide").glob("*.md"))
+    title = GALLERY[name].partition("\n")[0].lstrip('"')
+    assert re.search(rf"\[{re.escape(title)}\]\(\.\./examples/\w+/{name}\)", pages)
+
+
+@every_example
 def test_an_example_has_a_title_and_says_how_to_read_its_figure(name):
     (opening, _), *rest = blocks(GALLERY[name])
     title, underline, _, text = opening.split("\n", 3)
