@@ -62,8 +62,8 @@ def encode(
     Parameters
     ----------
     checkpoint : Checkpoint, LoadedEncoder or nn.Module
-        A trained or untrained network; what `load_encoder` made of another tool's; or any module
-        that maps images (B, C, H, W) to features (B, D).
+        A trained or untrained network; what `load_encoder` read from another tool's file; or any
+        module that maps images (B, C, H, W) to features (B, D).
     images : ImageSet, or a data set of Hugging Face or torch
         N images. Files are decoded as the encoder's recipe says. A torch ``DataLoader`` goes to
         `encode_loader`, and its tensors go in as they are.

@@ -17,7 +17,7 @@ _CORNERS = 4
 
 
 def coloured(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet:
-    """Give grey-scale images a background hue that depends on the label as strongly as is asked.
+    """Give grey-scale images a background whose hue depends on the label with a chosen strength.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ def coloured(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet
     Returns
     -------
     ImageSet
-        C = 3, with the factor ``hue`` (radians, period 2 pi) beside those that are there. The name
-        says what was planted in this split: ``load_images`` takes it.
+        C = 3, with the factor ``hue`` (radians, period 2 pi) besides the factors of
+        the images. Its name records what was planted, and ``load_images`` accepts that name.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def patched(images: ImageSet, *, correlation: float, seed: int = 0) -> ImageSet:
         In [0, 1]: the square is in the class's own corner (class modulo 4) with this probability,
         else in any. It is Cramer's V between the two where classes take corners equally often.
     seed : int, default=0
-        Draws the corners; other ones for each split.
+        Draws the corners, which differ between splits.
 
     Returns
     -------

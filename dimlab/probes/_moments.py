@@ -42,7 +42,7 @@ _SHARED = {
     Blocks of the jackknife, >= 2; ignored for moments, which have theirs.""",
     "clusters": """str or ndarray of shape (N,), optional
     Which rows belong together (name of a factor, or one value a row): they are drawn, permuted,
-    dealt to blocks and left out as wholes. By default rows are independent.""",
+    assigned to blocks and left out together. By default rows are independent.""",
     "seed": """int
     Deals samples to blocks, and draws what is drawn.""",
     "device": """str

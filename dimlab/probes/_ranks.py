@@ -23,7 +23,7 @@ _CHUNK = 1 << 22
 
 
 def effective_rank(features: np.ndarray, *, definition: str = "rankme") -> float:
-    """Effective rank of features, by any definition that is published under that name or RankMe's.
+    """Return the effective rank of features, or their RankMe, by a named published definition.
 
     Parameters
     ----------

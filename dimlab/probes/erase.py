@@ -87,9 +87,7 @@ class Erasure(Reads):
     )
     directions: np.ndarray = scalar("The same of directions, shape (n,).")
     ways: tuple[str, ...] = detail("Names of the W ways.")
-    n_removed: np.ndarray = per(
-        "way", "Dimensions or directions taken out: the rank of what the map takes off."
-    )
+    n_removed: np.ndarray = per("way", "Number of dimensions or directions that were removed.")
     splits: tuple[str, ...] = detail("`test`, and `in distribution` where one was given.")
     factor_r_squared: np.ndarray = per(
         "way",

@@ -63,7 +63,7 @@ class Evaluation(Reads):
         default=None,
     )  # fmt: skip
     scores: np.ndarray | None = detail(
-        "Scores (R,) that are no accuracies; None: shares of the samples read correctly.",
+        "Scores (R,) other than accuracy; None: the score is the share of samples read correctly.",
         default=None,
     )
     intervals: np.ndarray | None = detail(
