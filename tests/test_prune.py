@@ -1,5 +1,7 @@
 """Pruning: what is planted as superfluous goes, what is kept is exported, the loss is bounded."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,9 @@ def test_the_loss_is_that_of_ablating_what_is_dropped():
     assert (found.score, found.loss) == (expected.scores[0], expected.importance[0])
     assert (found.loss_low, found.loss_high) == (expected.ci_low[0], expected.ci_high[0])
     assert verdict_of(found).answer == "yes"
+    open_still = replace(found, loss_low=-0.01, loss_high=0.02)
+    assert verdict_of(open_still).answer == "undecided"
+    assert verdict_of(replace(open_still, max_loss=0.02)).answer == "no"
     assert set(found.why[[0, 2, 3, 5]]) == {"not named"}
     nothing = prune(TRAIN, TEST, keep=range(6))
     assert (nothing.loss, nothing.loss_low, nothing.loss_high) == (0, 0, 0)

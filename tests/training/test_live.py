@@ -20,12 +20,13 @@ def own_randomness():
 
 
 def batches(n=6, size=50, d=10, seed=0):
-    """Dimension 3 is dead, 4 copies 5, and 6 to 8 share something."""
+    """Dimension 3 is dead, 4 copies 5, 9 nearly copies 0, and 6 to 8 share something."""
     rng = np.random.default_rng(seed)
     for _ in range(n):
         rows = rng.normal(size=(size, d))
         rows[:, 3], rows[:, 4] = 0.5, 2 * rows[:, 5]
         rows[:, 6:9] += rng.normal(size=(size, 1))
+        rows[:, 9] = rows[:, 0] + 0.2 * rows[:, 9]
         yield rows
 
 
@@ -34,7 +35,7 @@ def test_numbers_are_those_of_the_probes():
     found = measured(rows)
     np.testing.assert_allclose(found["effective_rank"], effective_rank(rows), rtol=1e-5)
     assert found["n_dead"] == find_redundancy(rows).dead.sum() == 1
-    assert found["n_copies"] == 2
+    assert found["n_copies"] == 4
     living = np.delete(rows, 3, axis=1)
     expected = correlate(living, within=True, n_draws=1).off_diagonal_rms
     np.testing.assert_allclose(found["off_diagonal_rms"], expected, rtol=1e-4)
