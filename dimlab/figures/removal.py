@@ -157,7 +157,12 @@ def plot_retrieval_ablation_truncation(
     ax.axhline(result.full_score, color="black", lw=0.8, ls="--", label="all dimensions")
     ax.set_xscale("log", base=2)
     points = np.unique(result.n_kept)
-    ax.set_xticks(points, [str(each) for each in points])
+    named = [int(points[-1])]  # from all dimensions down, those that have room
+    apart = max(1.9, (points[-1] / points[0]) ** (1 / 7))
+    for each in points[::-1]:
+        if apart * each <= named[-1]:
+            named.append(int(each))
+    ax.set_xticks(named, [str(each) for each in named])
     ax.minorticks_off()
     ax.legend(frameon=False, fontsize="small")
     return finished(ax, "dimensions kept", result.score, title)
