@@ -162,12 +162,20 @@ def comparison(result: Any) -> None:
     title = f"Statistics, and differences to {result.reference}"
     print_table(shown, title=title, formats={"value": ".4g"})
     numbers = dict.fromkeys(("cka", "cka_biased", "procrustes"), ".4f")
-    print_table(result.similarities(), title="\nSimilarity", formats=numbers)
-    print_sentences(
+    similar = result.similarities()
+    of_others = similar["cka"].isna() & similar["procrustes"].isna()
+    if not of_others.all():
+        print_table(similar[~of_others], title="\nSimilarity", formats=numbers)
+    said = [
+        f"{row.first} and {row.second} are not of the same samples: no similarity is measured."
+        for row in similar[of_others].itertuples()
+    ]
+    said += [
         f"{name}: rows paired with those of {result.reference} by {how}."
         for name, how in zip(result.names, result.paired_by, strict=True)
         if how
-    )
+    ]
+    print_sentences(said)
 
 
 def attribution(result: Any) -> None:

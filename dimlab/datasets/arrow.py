@@ -189,20 +189,25 @@ class _Shard:
             if self.path.suffix == ".parquet":
                 import pyarrow.parquet as parquet
 
-                return parquet.read_table(self.path, columns=[name])[name].to_pandas()
-            return _arrow_table(self.path)[name].to_pandas()
+                found = parquet.read_table(self.path, columns=[name])[name]
+            else:
+                found = _arrow_table(self.path)[name]
+            found.validate(full=True)  # text need not be UTF-8
+            return found.to_pandas()
 
 
 @contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """Turn what pyarrow raises of a damaged file, or its absence, into one sentence."""
     try:
-        yield
+        from pyarrow import ArrowException
     except ModuleNotFoundError as error:
         raise ImportError(
             f'pyarrow must be installed to read {path.name}: pip install "dimlab[parquet]".'
         ) from error
-    except DAMAGED as error:
+    try:
+        yield
+    except (ArrowException, *DAMAGED) as error:  # not all of Arrow's are ValueErrors
         raise Refusal(
             f"{path.name} must be a complete {path.suffix} file; got a damaged one "
             f"({reason_of(error)})."

@@ -158,7 +158,9 @@ def _read_arrow(path: Path, file: BinaryIO, index: bool) -> Any:
             table = opened.read(columns=columns if unread else None)
         else:
             table = batches.read_all().select(columns)
-            table.validate(full=True)  # offsets of a damaged file may point anywhere
+        # offsets of a damaged file may point anywhere, and text need not be UTF-8: pandas would
+        # find out when it is used
+        table.validate(full=True)
         frame = table.to_pandas()
     except ArrowException as error:  # not all of them are ValueErrors
         raise Refusal(reason_of(error)) from error

@@ -16,7 +16,6 @@ from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
 ALIKE = "the means of the samples' views are all the same."
-UNKNOWN = (float("nan"), float("nan"))
 _EPS = float(np.finfo(np.float64).eps)
 _LIDAR_DELTA, _LIDAR_ADDED = 1e-4, 1e-7
 _CHUNK = 1 << 22

@@ -175,7 +175,7 @@ def verdict(spectrum: Spectrum) -> Verdict:
     if known:
         text += f"; without the bias of few samples {value:.1f} [{low:.1f}, {high:.1f}]"
     if "effective_rank" in spectrum.doubtful:
-        text += f" (doubtful: {spectrum.caution})"
+        text += f" (doubtful: {spectrum.caution.rstrip('.')})"
     return Verdict(
         "Are the features collapsed?",
         "yes" if high < limit else "no" if low >= limit else "undecided",

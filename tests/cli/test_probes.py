@@ -546,3 +546,12 @@ def test_retrieval_refuses_what_is_missing(dimlab, refused, retrieval):
     assert (code, "no.txt, which is not there" in err) == (2, True)
     code, _, err = dimlab("ablate-retrieval", corpus, queries)
     assert (code, "--relevance" in err) == (2, True)
+
+
+def test_other_samples_are_compared_without_similarities_and_it_is_said(dimlab, tmp_path):
+    for name, n in (("test", 100), ("train", 120)):
+        split_of(name, n).save(tmp_path / f"{name}.safetensors")
+    code, out, err = dimlab("compare", "test.safetensors", "train.safetensors")
+    assert code == 0, err
+    assert "test and train are not of the same samples: no similarity is measured." in out
+    assert "nan" not in out.lower()

@@ -392,3 +392,30 @@ def test_a_long_run_of_digits_is_told_from_a_number_without_trying_every_place_o
     long = "9" * 200_000
     assert notations_of(np.array([long])) == {"plain": 0}
     assert notations_of(np.array([f"{long}x"])) is None
+
+
+def not_utf_8(n):
+    """Text whose bytes no encoding of Arrow allows, as a damaged file holds."""
+    offsets = np.arange(n + 1, dtype=np.int32)
+    buffers = [None, pa.py_buffer(offsets.tobytes()), pa.py_buffer(b"\xff" * n)]
+    return pa.Array.from_buffers(pa.utf8(), n, buffers)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_text_that_is_not_utf_8_is_refused_when_it_is_read(tmp_path, suffix):
+    table = pa.table({"file": not_utf_8(4), "x": np.arange(4.0)})
+    path = tmp_path / f"t{suffix}"
+    if suffix == ".parquet":
+        pq.write_table(table, path)
+    else:
+        with pa.ipc.new_file(str(path), table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(ValueError, match=r"t\.\w+ must be a readable table; got: .*UTF"):
+        opened(path)
+
+
+def test_class_names_of_images_that_are_not_utf_8_are_refused(tmp_path):
+    pixels = pa.array([{"bytes": b"", "path": "a"}] * 4)
+    pq.write_table(pa.table({"image": pixels, "label": not_utf_8(4)}), tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=r"train.parquet must be a complete .parquet file"):
+        datasets.huggingface("train", data_dir=tmp_path)
