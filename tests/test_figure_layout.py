@@ -189,6 +189,7 @@ def test_no_figure_is_crowded_at_many_dimensions(n_dimensions):
         assert len(check(results, narrow=narrow)) == 26
 
 
+@pytest.mark.slow
 @on_both
 def test_no_figure_is_crowded_at_64_dimensions(narrow):
     images = datasets.digits("train").take(range(200))

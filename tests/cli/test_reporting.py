@@ -52,6 +52,7 @@ def test_a_report_of_features_is_recorded_checked_and_drawn_again(dimlab, files,
     assert json.loads((tmp_path / "again" / "provenance.json").read_text())["command"] == command
 
 
+@pytest.mark.slow
 def test_arrays_make_the_page_that_features_make_and_several_are_compared(dimlab, files, tmp_path):
     for name in ("train", "test"):
         own = Representation.load(tmp_path / f"{name}.safetensors")
