@@ -225,8 +225,8 @@ def locate(
     Notes
     -----
     Covering [1]_ asks what the dimension loses without a place, but adds an object of its own: a
-    patch of the mean on a black background can raise or lower the activation, and a black one
-    there changes nothing, whatever the dimension reads. The gradient [2]_ asks what a small change
+    patch of the mean on a black background can raise or lower the activation, and a black patch
+    there changes nothing in any dimension. The gradient [2]_ asks what a small change
     would do. Hence both, with their agreement. Maps alone do not show that a network learned
     something [3]_: compare with those of an untrained one.
 

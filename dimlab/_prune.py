@@ -14,7 +14,7 @@ from dimlab.probes._reading import OfSample, ReaderLike, sample_of
 from dimlab.probes.ablate import ablate
 from dimlab.probes.ablate_cumulatively import ablate_cumulatively
 from dimlab.probes.find_redundancy import find_redundancy
-from dimlab.readers.base import Progress
+from dimlab.readers.base import Progress, name_of
 from dimlab.readers.linear import Standardiser
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
@@ -266,7 +266,7 @@ def prune(
         rotated=directions is not None,
         matrix=whole[kept],
         why=why.astype(np.str_),
-        reader=reader if isinstance(reader, str) else type(reader).__name__,
+        reader=name_of(reader),
         n_test=len(test),
         max_loss=max_loss,
         **measured,

@@ -35,7 +35,7 @@ class Exploration(AnyWidget):
     order = Unicode().tag(sync=True)
     largest_first = Bool(True).tag(sync=True)
     n_removed = Int().tag(sync=True)  # the first of the order
-    also_removed = Unicode().tag(sync=True)  # whatever the order says, as 3, 17, 40-60
+    also_removed = Unicode().tag(sync=True)  # beside the first of the order, as 3, 17, 40-60
     kept_anyway = Unicode().tag(sync=True)
     dimension = Int().tag(sync=True)  # whose images are shown
     message = Unicode().tag(sync=True)
@@ -105,7 +105,7 @@ class Exploration(AnyWidget):
         super().close()
 
     def toggle(self, dimension: int) -> None:
-        """Keep a removed dimension, or remove a kept one, whatever the order says."""
+        """Keep a removed dimension, or remove a kept one, at any place of the order."""
         removes = bool(self.explorer.kept[dimension])
         try:
             also, anyway = (each - {dimension} for each in self._by_hand())

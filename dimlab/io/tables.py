@@ -158,9 +158,7 @@ def _read_arrow(path: Path, file: BinaryIO, index: bool) -> Any:
             table = opened.read(columns=columns if unread else None)
         else:
             table = batches.read_all().select(columns)
-        # offsets of a damaged file may point anywhere, and text need not be UTF-8: pandas would
-        # find out when it is used
-        table.validate(full=True)
+        table.validate(full=True)  # damaged offsets point anywhere, and text need not be UTF-8
         frame = table.to_pandas()
     except ArrowException as error:  # not all of them are ValueErrors
         raise Refusal(reason_of(error)) from error

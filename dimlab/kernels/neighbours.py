@@ -74,6 +74,25 @@ def find_neighbours(
         yield found
 
 
+def find_with_and_without(
+    train: Rows,
+    test: Rows,
+    groups: Sequence[np.ndarray] | None,
+    *,
+    k: int,
+    memory: float | None = None,
+) -> Iterator[tuple[NeighbourBlock, ...]]:
+    """Find neighbours with all dimensions and, if there are groups, without each of them."""
+    # groups None: each dimension by itself; one search serves both
+    sets = [[np.array([], dtype=np.int64)], None if groups is None else list(groups)]
+    parts = [
+        Groups.of(each, train.n_dimensions, train.device)
+        for each in sets
+        if each is None or len(each)
+    ]
+    yield from find_neighbours_without(train, test, parts, k=k, memory=memory)
+
+
 def find_neighbours_without(
     train: Rows,
     test: Rows,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -19,8 +19,42 @@ from dimlab.targets import CLASSES
 
 SIGNIFICANT = 0.05
 N_BLOCKS = 20  # of train, left out in turn
+N_NAMED = 10
+_DECIMALS = 10  # of what is put in order: equal ones stay in the order of the call
 _N_SIGN_FLIPS = 9_999
 _LOSS_SEED = 20_131  # draws of their own: the other draws stay what they were
+
+
+class Decided:
+    """Which groups are needed, harmful or undecided, by their importance and q-values."""
+
+    groups: tuple[np.ndarray, ...]
+    importance: np.ndarray
+    q_value: np.ndarray
+
+    @property
+    def needed(self) -> np.ndarray:
+        """Groups with q <= 0.05 and positive importance, most important first; (n,) int."""
+        return self._in_order(-1, (self.q_value <= SIGNIFICANT) & (self.importance > 0))
+
+    @property
+    def harmful(self) -> np.ndarray:
+        """Groups with q <= 0.05 and negative importance, most harmful first; (n,) int."""
+        return self._in_order(1, (self.q_value <= SIGNIFICANT) & (self.importance < 0))
+
+    @property
+    def undecided(self) -> np.ndarray:
+        """Groups with q > 0.05, by importance, lowest first; (n,) int."""
+        return self._in_order(1, self.q_value > SIGNIFICANT)
+
+    def _in_order(self, sign: int, chosen: np.ndarray) -> np.ndarray:
+        """Return chosen groups by rising importance, or by falling one where the sign is -1."""
+        order = np.argsort(sign * self.importance.round(_DECIMALS), kind="stable")
+        return order[chosen[order]]
+
+    def _dimensions_of(self, groups: Iterable[int]) -> list[list[int]]:
+        """Name the dimensions of up to ten groups."""
+        return [self.groups[group].tolist() for group in list(groups)[:N_NAMED]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +66,20 @@ class Importance:
     p_value: np.ndarray
     interval: Callable[..., tuple[np.ndarray, np.ndarray]]  # of a ``level``
     unreliable: np.ndarray
+
+    @classmethod
+    def of_means(
+        cls,
+        lost: np.ndarray,
+        clusters: np.ndarray | None,
+        rng: np.random.Generator,
+        n_bootstrap: int,
+        *,
+        scale: float = 1.0,
+    ) -> Importance:
+        """Take what rows lose (N, G) to matter on average, with bootstrap-t inference."""
+        means = StudentisedMeans.of(lost, clusters, rng, n_bootstrap, scale=scale)
+        return cls(lost, means.mean, means.p_value, means.interval, means.unreliable)
 
     def over_train(self, spread: np.ndarray, n_blocks: int) -> Importance:
         """Add the variation of train: standard errors (G,) from the blocks of train left out."""
@@ -59,16 +107,14 @@ def of_losses(task: Task, outcomes: Outcomes, n_bootstrap: int, seed: int) -> Im
     # What a row could lose that nothing was seen to move: from certain to chance, at least.
     largest = max(float(np.ptp(ends)), float(np.log(max(2, len(task.classes)))))
     rng = np.random.default_rng(seed)
-    means = StudentisedMeans.of(lost, task.test.clusters, rng, n_bootstrap, scale=largest)
-    return Importance(lost, means.mean, means.p_value, means.interval, means.unreliable)
+    return Importance.of_means(lost, task.test.clusters, rng, n_bootstrap, scale=largest)
 
 
 def of_contributions(task: Task, found: Contributions, n_bootstrap: int, seed: int) -> Importance:
     """How far a score of real values or rankings falls without each group."""
     lost = found.full[:, None] - found.ablated
     rng, largest = np.random.default_rng(seed), max(float(np.ptp(found.ablated)), 1.0)
-    means = StudentisedMeans.of(lost, task.test.clusters, rng, n_bootstrap, scale=largest)
-    return Importance(lost, means.mean, means.p_value, means.interval, means.unreliable)
+    return Importance.of_means(lost, task.test.clusters, rng, n_bootstrap, scale=largest)
 
 
 def of_rows_right(task: Task, outcomes: Outcomes, score: str) -> Importance:
@@ -157,7 +203,7 @@ def measure_contributions(
     }
 
 
-def tested_fields(found: Importance) -> dict[str, np.ndarray]:
+def tested_fields(found: Importance) -> dict[str, Any]:
     """Importances with 95 % intervals, p-values, q-values, and FCR intervals of those found."""
     from scipy.stats import false_discovery_control
 
@@ -197,24 +243,18 @@ def spread_over_train(task: Task) -> tuple[np.ndarray, np.ndarray, int]:
     # Accuracy counts rows: each fit flips some near a boundary, by chance, which the jackknife
     # would multiply by 19. What the test rows' sampling alone adds to the variance over fits is
     # taken off; the interval over test samples has it already.
-    train, test = task.train, task.test
-    blocks = train_blocks(train, task.run.seed)
-    n_blocks = int(blocks.max()) + 1
+    test = task.test
     estimates = []
     total = squares = np.zeros(1)
-    for block in range(n_blocks):
-        kept = blocks != block
-        kept |= ~np.isin(train.target, train.target[kept])
-        found = task.aside(train.take(kept), test).outcomes()
+    for aside in _without_blocks(task):
+        found = aside.outcomes()
         lost = (found.ablated_loss - found.full_loss[:, None]).mean(axis=0)
         full = full_score_of(found, test.target, "accuracy")
         estimates.append((full - _accuracies(found, test.target), lost))
         change = cluster_sums(changes(found, test.target), test.clusters).astype(np.float32)
         total, squares = total + change, squares + change**2
-        if task.run.progress is not None:
-            task.run.progress(block + 1, n_blocks)
-    around = np.array(estimates) - np.mean(estimates, axis=0)
-    variance = (around**2).sum(axis=0)
+    n_blocks = len(estimates)
+    variance = ((np.array(estimates) - np.mean(estimates, axis=0)) ** 2).sum(axis=0)
     n_rows, n_units = len(test.target), len(total)
     between_rows = (squares - total**2 / n_blocks).sum(axis=0, dtype=np.float64) / n_rows**2
     by_chance = (between_rows - variance[0] / n_units) * n_units / max(1, n_units - 1)
@@ -225,15 +265,24 @@ def spread_over_train(task: Task) -> tuple[np.ndarray, np.ndarray, int]:
 
 def values_over_train(task: Task, score: str) -> tuple[np.ndarray, int]:
     """Jackknife errors over train (G,) of importances of another target; number of blocks."""
-    blocks = train_blocks(task.train, task.run.seed)
-    n_blocks, estimates = int(blocks.max()) + 1, []
+    found = (aside.contributions(score) for aside in _without_blocks(task))
+    estimates = np.array([each.full.mean() - each.ablated.mean(axis=0) for each in found])
+    n_blocks = len(estimates)
+    variance = ((estimates - estimates.mean(axis=0)) ** 2).sum(axis=0)
+    return np.sqrt((n_blocks - 1) / n_blocks * variance), n_blocks
+
+
+def _without_blocks(task: Task) -> Iterator[Task]:
+    """Give the task without each block of train rows in turn; no class leaves train."""
+    train = task.train
+    blocks = train_blocks(train, task.run.seed)
+    n_blocks, strata = int(blocks.max()) + 1, train.strata
     for block in range(n_blocks):
-        found = task.aside(task.train.take(blocks != block), task.test).contributions(score)
-        estimates.append(found.full.mean() - found.ablated.mean(axis=0))
+        kept = blocks != block
+        kept |= ~np.isin(strata, strata[kept])
+        yield task.aside(train.take(kept), task.test)
         if task.run.progress is not None:
             task.run.progress(block + 1, n_blocks)
-    around = np.array(estimates) - np.mean(estimates, axis=0)
-    return np.sqrt((n_blocks - 1) / n_blocks * (around**2).sum(axis=0)), n_blocks
 
 
 def train_blocks(train: Split, seed: int) -> np.ndarray:

@@ -26,13 +26,14 @@ from dimlab.readers.base import (
     Split,
     as_reader,
     check_classes,
+    check_kind,
     class_codes,
     running,
 )
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Result, detail, entry, scalar
-from dimlab.targets import CLASSES, KINDS, NAMES, as_kind, kind_of
+from dimlab.targets import CLASSES, NAMES, as_kind, kind_of
 
 FILLS = ("mean", "zero")
 _ELEMENTS = 1 << 22  # of predictions of several groups that are held together
@@ -197,11 +198,7 @@ class Task:
         if not isinstance(reader, str):  # its own settings stand; others beside it are refused
             settings = {name: each for name, each in settings.items() if each != SETTINGS[name]}
         made = as_reader(reader, run=self.run, **settings)
-        if self.kind not in getattr(made, "KINDS", KINDS):
-            raise Refusal(
-                f"reader {made.name!r} reads classes; got labels that are {NAMES[self.kind]}. Use "
-                "'ridge' or 'knn', or a scikit-learn estimator."
-            )
+        check_kind(made, self.kind)
         if fill is not None:
             check_choice("fill", fill, FILLS)
         if refit is False and not made.FREEZES:
@@ -276,14 +273,15 @@ class Task:
             return contributions_of(predicted, target, score)
 
         nothing = [np.array([], dtype=np.int64)]
-        full, found = judged(nothing)[:, 0], np.empty((len(features), len(groups)))
+        full, found = None, np.empty((len(features), len(groups)))
         for part in blocks(len(groups), _ELEMENTS // target.size):
             # by the same arithmetic: what changes nothing differs by exactly 0
             some = judged(nothing + groups[part])
+            full = some[:, 0] if full is None else full
             found[:, part] = full[:, None] - (some[:, :1] - some[:, 1:])
             if self.run.progress is not None and not self.reader.SLOW:
                 self.run.progress(part.stop, len(groups))
-        return Contributions(full, found)
+        return Contributions(judged(nothing)[:, 0] if full is None else full, found)
 
     def judged(
         self, score: str, groups: list[np.ndarray], *, fitted: Any = None

@@ -89,18 +89,14 @@ class Retrieval:
         self, groups: Sequence[np.ndarray], rows: np.ndarray | None = None
     ) -> tuple[np.ndarray, float | None]:
         """Score queries with all dimensions and without each group, (Q, 1 + G); share certified."""
-        from dimlab.kernels.neighbours import find_neighbours_without
-        from dimlab.kernels.rows import Groups, Rows
+        from dimlab.kernels.neighbours import find_with_and_without
+        from dimlab.kernels.rows import Rows
 
         rows = np.arange(len(self.queries)) if rows is None else rows
         bank, asked = Rows.of(self.corpus, self.device), Rows.of(self.queries[rows], self.device)
-        sets = [[np.array([], dtype=np.int64)], *([list(groups)] if len(groups) else [])]
-        parts = [Groups.of(each, bank.n_dimensions, bank.device) for each in sets]
         found = np.empty((len(rows), 1 + len(groups)))
         n_certified = 0
-        search = find_neighbours_without(
-            bank, asked, parts, k=self.judgements.k, memory=self.memory
-        )
+        search = find_with_and_without(bank, asked, groups, k=self.judgements.k, memory=self.memory)
         for blocks in search:
             part = slice(blocks[0].start, blocks[0].stop)
             for place, block in zip((slice(0, 1), slice(1, None)), blocks, strict=False):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dimlab.kernels.means import StudentisedMeans
 from dimlab.kernels.paired import paired_interval, paired_test
 from dimlab.probes._importance import Importance, tested_fields
 from dimlab.probes._reading import GroupsLike, Task, check_least
@@ -98,8 +97,7 @@ def measure_unlabelled(
         )
     else:
         rng = np.random.default_rng(task.run.seed)
-        means = StudentisedMeans.of(lost, clusters, rng, n_bootstrap)
-        importance = Importance(lost, means.mean, means.p_value, means.interval, means.unreliable)
+        importance = Importance.of_means(lost, clusters, rng, n_bootstrap)
     measured = {
         "full_score": float(full.mean()),
         "scores": full.mean() - importance.estimate,
@@ -109,19 +107,14 @@ def measure_unlabelled(
     return measured, n_certified / (n_rows * n_groups)
 
 
-def _searched(task: Task) -> Sequence[tuple[NeighbourBlock, NeighbourBlock]]:
+def _searched(task: Task) -> Iterator[tuple[NeighbourBlock, ...]]:
     """Give blocks of neighbours with all dimensions, and without each group, from one search."""
-    from dimlab.kernels.neighbours import find_neighbours_without
-    from dimlab.kernels.rows import Groups, Rows
+    from dimlab.kernels.neighbours import find_with_and_without
+    from dimlab.kernels.rows import Rows
     from dimlab.readers.knn import check_k
 
     check_k(task.reader.k, len(task.train.features))
     bank, queries = (Rows.of(each.features, task.run.device) for each in (task.train, task.test))
-    parts = [
-        Groups.of(groups, bank.n_dimensions, bank.device)
-        for groups in ([np.array([], dtype=np.int64)], task.groups)
-    ]
-    found: Any = find_neighbours_without(
-        bank, queries, parts, k=task.reader.k, memory=task.run.memory
+    return find_with_and_without(
+        bank, queries, task.groups, k=task.reader.k, memory=task.run.memory
     )
-    return found

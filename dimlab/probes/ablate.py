@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -14,7 +13,9 @@ from dimlab.kernels.means import FEW_DIFFERENCES, FEWEST_DRAWS, LARGEST_SKEWNESS
 from dimlab.kernels.paired import paired_test
 from dimlab.probes._importance import (
     N_BLOCKS,
+    N_NAMED,
     SIGNIFICANT,
+    Decided,
     alone_scores,
     changes,
     measure,
@@ -43,12 +44,10 @@ from dimlab.targets import CLASSES, UNLABELLED, VIEW_RETRIEVAL, score_of
 NEEDS: tuple[set[str], ...] = ({"labels", "train"}, {"views"})
 RESAMPLES = ("test", "train")
 _N_LOOKED_AT = 1_000
-_N_NAMED = 10
-_DECIMALS = 10  # of what is put in order: equal ones stay in the order of the call
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Ablation(ReadsGroups):
+class Ablation(Decided, ReadsGroups):
     """What a reader of the features loses without each dimension, or each group of dimensions.
 
     References
@@ -175,12 +174,12 @@ class Ablation(ReadsGroups):
     @entry
     def lowest_undecided(self) -> list[list[int]]:
         """Dimensions of up to ten undecided groups of the lowest negative estimates."""
-        return self._dimensions_of(g for g in self.undecided[:_N_NAMED] if self.importance[g] < 0)
+        return self._dimensions_of(g for g in self.undecided[:N_NAMED] if self.importance[g] < 0)
 
     @entry
     def highest_undecided(self) -> list[list[int]]:
         """Dimensions of up to ten undecided groups of the highest positive estimates."""
-        highest = self.undecided[::-1][:_N_NAMED]
+        highest = self.undecided[::-1][:N_NAMED]
         return self._dimensions_of(g for g in highest if self.importance[g] > 0)
 
     certified_share: float | None = scalar(
@@ -258,29 +257,6 @@ class Ablation(ReadsGroups):
             "Redundant dimensions stand in for each other: these groups are needed, "
             "none of their dimensions is. Ablate groups."
         )
-
-    @property
-    def needed(self) -> np.ndarray:
-        """Groups with q <= 0.05 and positive importance, most important first; (n,) int."""
-        return self._in_order(-1, (self.q_value <= SIGNIFICANT) & (self.importance > 0))
-
-    @property
-    def harmful(self) -> np.ndarray:
-        """Groups with q <= 0.05 and negative importance, most harmful first; (n,) int."""
-        return self._in_order(1, (self.q_value <= SIGNIFICANT) & (self.importance < 0))
-
-    @property
-    def undecided(self) -> np.ndarray:
-        """Groups with q > 0.05, by importance, lowest first; (n,) int."""
-        return self._in_order(1, self.q_value > SIGNIFICANT)
-
-    def _in_order(self, sign: int, chosen: np.ndarray) -> np.ndarray:
-        """Return chosen groups by rising importance, or by falling one where the sign is -1."""
-        order = np.argsort(sign * self.importance.round(_DECIMALS), kind="stable")
-        return order[chosen[order]]
-
-    def _dimensions_of(self, groups: Iterable[int]) -> list[list[int]]:
-        return [self.groups[group].tolist() for group in list(groups)[:_N_NAMED]]
 
 
 @reads

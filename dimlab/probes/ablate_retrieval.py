@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from dimlab.clusters import ClustersLike, cluster_ids
 from dimlab.devices import check_budget, check_device, hold
 from dimlab.given import RepresentationLike, as_representation
 from dimlab.kernels.means import StudentisedMeans
-from dimlab.probes._importance import SIGNIFICANT, adjusted
+from dimlab.probes._importance import SIGNIFICANT, Decided, Importance, tested_fields
 from dimlab.probes._reading import (
     GroupsLike,
     OfSample,
@@ -35,14 +35,12 @@ from dimlab.representation import Representation
 from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
 
 NEEDS: tuple[set[str], ...] = (set(),)
-_N_NAMED = 10
-_DECIMALS = 10  # of what is put in order
 
 RelevanceLike = Any  # whole numbers (n, 2) or (n, 3)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class RetrievalAblation(OfSample):
+class RetrievalAblation(Decided, OfSample):
     """What queries no longer find in a corpus without each dimension, or each group of them.
 
     References
@@ -179,21 +177,6 @@ class RetrievalAblation(OfSample):
     )
 
     @property
-    def needed(self) -> np.ndarray:
-        """Groups with q <= 0.05 and positive importance, most important first; (n,) int."""
-        return self._in_order(-1, (self.q_value <= SIGNIFICANT) & (self.importance > 0))
-
-    @property
-    def harmful(self) -> np.ndarray:
-        """Groups with q <= 0.05 and negative importance, most harmful first; (n,) int."""
-        return self._in_order(1, (self.q_value <= SIGNIFICANT) & (self.importance < 0))
-
-    @property
-    def undecided(self) -> np.ndarray:
-        """Groups with q > 0.05, by importance, lowest first; (n,) int."""
-        return self._in_order(1, self.q_value > SIGNIFICANT)
-
-    @property
     def confirmed(self) -> np.ndarray:
         """Groups whose harm held-out queries confirm (q <= 0.05), most harmful first; (n,) int."""
         return self._in_order(1, self.q_aggregated <= SIGNIFICANT)
@@ -218,14 +201,6 @@ class RetrievalAblation(OfSample):
 
     def __len__(self) -> int:
         return len(self.groups)
-
-    def _in_order(self, sign: int, chosen: np.ndarray) -> np.ndarray:
-        """Return chosen groups by rising importance, or by falling one where the sign is -1."""
-        order = np.argsort(sign * self.importance.round(_DECIMALS), kind="stable")
-        return order[chosen[order]]
-
-    def _dimensions_of(self, groups: Iterable[int]) -> list[list[int]]:
-        return [self.groups[group].tolist() for group in list(groups)[:_N_NAMED]]
 
 
 def verdict(found: RetrievalAblation) -> Verdict:
@@ -384,6 +359,7 @@ def ablate_retrieval(
     full = scores[:, 0]
     lost = full[:, None] - scores[:, 1:]
     rng = np.random.default_rng(seed)
+    importance = Importance.of_means(lost, ids, rng, n_bootstrap)
     halves: dict[str, int] = {"seed": seed, "n_splits": n_splits, "n_draws": n_bootstrap}
     q_aggregated, share = confirmed_on_halves(lost, ids, **halves)
     by_importance = lost if groups is None else None
@@ -403,7 +379,8 @@ def ablate_retrieval(
         n_dimensions=n_dimensions,
         groups=tuple(removed),
         scores=scores[:, 1:].mean(axis=0),
-        **_importance(lost, ids, rng, n_bootstrap),
+        **tested_fields(importance),
+        unreliable=importance.unreliable,
         q_aggregated=q_aggregated,
         selected_share=share,
         can_confirm=bool(best[0] <= SIGNIFICANT),
@@ -425,30 +402,6 @@ def _check_same_space(corpus: Representation, queries: Representation) -> None:
             f"queries must be in the basis of corpus, {bases[0]}; got {bases[1]}. Apply the same "
             "Basis to both."
         )
-
-
-def _importance(
-    lost: np.ndarray, clusters: np.ndarray | None, rng: np.random.Generator, n_bootstrap: int
-) -> dict[str, Any]:
-    """Estimate what queries lose (Q, G) on average, with intervals and p-values."""
-    means = StudentisedMeans.of(lost, clusters, rng, n_bootstrap)
-    low, high = means.interval()
-    q_value = adjusted(means.p_value)
-    chosen = q_value <= SIGNIFICANT
-    fcr_low, fcr_high = np.full((2, len(q_value)), np.nan)
-    if chosen.any():
-        bounds = means.interval(1 - SIGNIFICANT * float(chosen.mean()))
-        fcr_low[chosen], fcr_high[chosen] = bounds[0][chosen], bounds[1][chosen]
-    return {
-        "importance": means.mean,
-        "ci_low": low,
-        "ci_high": high,
-        "p_value": means.p_value,
-        "q_value": q_value,
-        "fcr_low": fcr_low,
-        "fcr_high": fcr_high,
-        "unreliable": means.unreliable,
-    }
 
 
 def _curves(

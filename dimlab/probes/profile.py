@@ -303,15 +303,13 @@ def hubness_without_each(
     progress: Progress | None = None,
 ) -> np.ndarray:
     """Skewness of the k-occurrence with all dimensions, and without each, (1 + D,)."""
-    from dimlab.kernels.neighbours import find_neighbours_without
-    from dimlab.kernels.rows import Groups, Rows
+    from dimlab.kernels.neighbours import find_with_and_without
+    from dimlab.kernels.rows import Rows
 
     rows = Rows.of(features, device)
     n, n_dimensions = features.shape
-    none = [np.array([], dtype=np.int64)]
-    sets = [Groups.of(each, n_dimensions, rows.device) for each in (none, None)]
     counts = np.zeros((1 + n_dimensions, n), dtype=np.int64)
-    for found in find_neighbours_without(rows, rows, sets, k=k + 1, memory=memory):
+    for found in find_with_and_without(rows, rows, None, k=k + 1, memory=memory):
         for first, block in zip((0, 1), found, strict=True):
             near = block.rows.cpu().numpy()  # (B, G, k + 1)
             own = np.arange(block.start, block.stop)[:, None, None]

@@ -131,11 +131,7 @@ class Named:
 
     def fit(self, features: np.ndarray, target: np.ndarray) -> Any:
         """Fit on floating features (N, D) and class ids (N,), or another target (N, T)."""
-        if kind_of(np.asarray(target)) not in self.KINDS:
-            raise Refusal(
-                f"reader {self.name!r} reads classes; got labels that are "
-                f"{NAMES[kind_of(target)]}. Use 'ridge' or 'knn', or a scikit-learn estimator."
-            )
+        check_kind(self, kind_of(np.asarray(target)))
         features, self.classes, codes = checked_rows(features, target)
         self._train = features, codes
         self._fit(features, codes)
@@ -239,6 +235,15 @@ def name_of(reader: Any) -> str:
     if isinstance(steps, list):
         return " + ".join(type(step).__name__ for _, step in steps)
     return type(reader).__name__
+
+
+def check_kind(reader: Any, kind: str) -> None:
+    """Refuse a kind of target that a reader does not read."""
+    if kind not in getattr(reader, "KINDS", KINDS):
+        raise Refusal(
+            f"reader {reader.name!r} reads classes; got labels that are {NAMES[kind]}. Use 'ridge' "
+            "or 'knn', or a scikit-learn estimator."
+        )
 
 
 def check_classes(name: str, labels: np.ndarray) -> None:

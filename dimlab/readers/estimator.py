@@ -137,13 +137,14 @@ class AnyReader:
         """Return predictions (N, G, T) without each group, in its own way if any."""
         if hasattr(self._fitted, "values_without"):
             return np.asarray(self._fitted.values_without(features, groups))
-        whole = [group for group in groups if len(group) == 0]
-        if len(whole) == len(groups):
-            return np.stack([self.predict(features) for _ in whole], axis=1)
+        removed = [group for group in groups if len(group)]  # without nothing it is this copy
         refit = _Refit(self.reader, self._train, features)
         seconds = self._seconds
-        without = refit_each(self.name, groups, refit, lambda: seconds, self.run, together=True)
-        return np.stack(list(without), axis=1)
+        refitted = refit_each(self.name, removed, refit, lambda: seconds, self.run, together=True)
+        without = iter(list(refitted))
+        return np.stack(
+            [next(without) if len(group) else self.predict(features) for group in groups], axis=1
+        )
 
     def values_filled(
         self, features: np.ndarray, groups: Sequence[np.ndarray], *, fill: str

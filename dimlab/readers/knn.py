@@ -92,19 +92,17 @@ class KNN(Named):
         """Let the neighbours without each group vote; exactly what brute force gives."""
         import torch
 
-        from dimlab.kernels.neighbours import find_neighbours_without, vote
-        from dimlab.kernels.rows import Groups, Rows
+        from dimlab.kernels.neighbours import find_with_and_without, vote
+        from dimlab.kernels.rows import Rows
 
         bank, queries = self._bank, Rows.of(features, self.run.device)
         n_rows, n_groups, n_classes = len(queries), len(groups), len(self.classes)
         codes = torch.from_numpy(self._train[1]).to(bank.device)
         own = torch.from_numpy(truth).to(bank.device)
-        sets = [[np.array([], dtype=np.int64)], *([groups] if groups else [])]
-        parts = [Groups.of(each, bank.n_dimensions, bank.device) for each in sets]
         predicted = places((n_rows, 1 + n_groups), n_classes)
         loss = np.empty(predicted.shape)
         n_certified, began = 0, time.perf_counter()
-        search = find_neighbours_without(bank, queries, parts, k=self.k, memory=self.run.memory)
+        search = find_with_and_without(bank, queries, groups, k=self.k, memory=self.run.memory)
         for blocks in search:
             rows = slice(blocks[0].start, blocks[0].stop)
             if 0 < rows.start == rows.stop - rows.start:  # the first block prepares the bank too

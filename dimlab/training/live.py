@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.checks import array_of
 from dimlab.kernels.correlation import off_diagonal_rms, rooted
 from dimlab.kernels.spectra import entropy_rank, participation_ratio
 from dimlab.readers.linear import Standardiser
@@ -322,9 +323,7 @@ def _features_in(found: Any) -> Any:
 
 def _array_of(given: Any) -> np.ndarray:
     """Return an array of a tensor on any device, or of anything array-like."""
-    if hasattr(given, "detach"):
-        given = given.detach().float().cpu().numpy()
-    array = np.asarray(given)
+    array = array_of(given)
     if array.dtype.kind not in "fiu":
         raise WrongType(f"features must be real numbers; got {array.dtype}.")
     return array

@@ -3,7 +3,7 @@ Outlier dimensions
 ==================
 
 Two dimensions of the digits are made outliers: one is moved far from zero, another is enlarged.
-Cosine similarities then mostly measure these two, whatever the other 62 say.
+Cosine similarities then measure mostly these two dimensions, and hardly the other 62.
 """
 
 from sklearn.datasets import load_digits
