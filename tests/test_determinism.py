@@ -244,7 +244,7 @@ def assert_agree(mine, other):
     ("n", "d", "others"),
     [
         (597, 24, [(2, "default"), (3, "small"), (1, "odd")]),
-        (1500, 72, [(2, "default")]),
+        pytest.param(1500, 72, [(2, "default")], marks=pytest.mark.long),
     ],
 )
 def test_no_thread_count_and_no_block_size_changes_a_probe(n, d, others, tmp_path):

@@ -182,7 +182,7 @@ on_both = pytest.mark.parametrize(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_dimensions", [512, 1536])
+@pytest.mark.parametrize("n_dimensions", [512, pytest.param(1536, marks=pytest.mark.long)])
 def test_no_figure_is_crowded_at_many_dimensions(n_dimensions):
     results = results_at(n_dimensions)
     for narrow in (False, True):

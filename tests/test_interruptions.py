@@ -41,7 +41,7 @@ STAGES = ("tempfile.TemporaryDirectory", "os.fsync", "os.replace", "os.rmdir")
 PARTS = ("trace.csv", "trace.json", "trace.svg", "trace.result.npz")
 
 pytestmark = [
-    pytest.mark.slow,  # a minute of killed children
+    pytest.mark.slow,  # killed children
     pytest.mark.skipif(sys.platform != "linux", reason="forks, kills and limits files"),
 ]
 
@@ -426,12 +426,12 @@ def test_processes_that_write_into_one_folder_leave_the_files_of_one(found):
     check_together([each for each in found[1] if each[1] == "together"])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_or_interrupted_a_file_is_whole_every_time(in_memory):
     check_kills(told(in_memory, killed=SLOW), SLOW)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_that_write_into_one_folder_leave_the_files_of_one_every_time(in_memory):
     check_together(told(in_memory, together=12))
 

@@ -54,7 +54,7 @@ def in_pairs(*gains):
     return weights, bias
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("spread", "answer"), [(True, "holds"), (False, "fails")])
 def test_redundancy_shrinks(spread, answer, tmp_path):
     def world(config, rng):
@@ -97,7 +97,7 @@ def test_widths_that_win_with_some_seeds_and_lose_with_others_are_undecided(tmp_
     assert verdict.n_needed > 5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("harms", "answer"), [(True, "holds"), (False, "fails")])
 def test_some_dimensions_hurt(harms, answer, tmp_path, monkeypatch):
     def images(split):
@@ -118,7 +118,7 @@ def test_some_dimensions_hurt(harms, answer, tmp_path, monkeypatch):
     assert ("1.0 (axes, ridge)" in verdict.because) == harms  # the planted dimension is confirmed
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("masks", "answer"), [(True, "holds"), (False, "fails")])
 def test_metamask_beats_baselines(masks, answer, tmp_path):
     noisy = np.arange(D) // 2 % 3 > 0
@@ -147,7 +147,7 @@ def test_metamask_beats_baselines(masks, answer, tmp_path):
     assert answers["Read by ridge"] == "fails"  # a reader that relearns every scale
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("masks", "answer"), [(True, "holds"), (False, "fails")])
 def test_second_order_matters(masks, answer, tmp_path):
     noisy = np.arange(D) // 2 % 3 > 0
@@ -164,7 +164,7 @@ def test_second_order_matters(masks, answer, tmp_path):
     assert np.isfinite([part.effect for part in verdict.parts]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("falls", "answer"), [(True, "holds"), (False, "fails")])
 def test_mask_suppresses_nuisance(falls, answer, tmp_path):
     size = 128
@@ -186,7 +186,7 @@ def test_mask_suppresses_nuisance(falls, answer, tmp_path):
     assert answers["A jointly trained mask does so too (control)"] == "fails"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("orders", "answer"), [(True, "holds"), (False, "fails")])
 def test_risk_bound_orders(orders, answer, tmp_path):
     """True: noise that views do not share raises bound and risk. False: a constant hides all."""

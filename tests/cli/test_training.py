@@ -156,7 +156,7 @@ def test_features_without_labels_say_what_to_do(refused, tmp_path):
     assert (code, said in err) == (2, True)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_demo_makes_a_report(dimlab, tmp_path):
     code, out, err = dimlab("demo", "--out", "d")
     assert (code, err) == (0, "")

@@ -201,7 +201,7 @@ def test_intervals_of_rarely_active_dimensions_cover(share):
     assert np.median(high - low) < 1.25 * oracle
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("n", [400, 1000])
 @pytest.mark.parametrize("kind", ["heavy", "rare", "both sides", "normal", "t3", "lognormal"])
 def test_means_cover_and_hold_their_level(kind, n):

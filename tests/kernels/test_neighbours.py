@@ -340,7 +340,7 @@ def test_k_out_of_range_is_refused(k):
         next(find_neighbours(train, train, groups, k=k))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_long_random_walk_over_worlds():
     for seed in range(60):
         rng = np.random.default_rng(seed)

@@ -72,7 +72,7 @@ def test_scores_that_differ_by_rounding_are_tied(rng):
     assert_allclose(precision_contributions(noise, labels).mean(), labels.mean())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("score", ["r2", "precision"])
 def test_intervals_of_differences_cover_the_population(score):
     rng, n, covered, draws = np.random.default_rng(0), 200, 0, 400

@@ -424,7 +424,7 @@ def softmax_loss(logits, labels, classes):
     return log_loss(labels, probability, labels=classes)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("score", ["balanced_accuracy", "log_loss"])
 def test_bootstrap_intervals_cover(score, monkeypatch):
     """The importance over a large test split is inside about 95 % of small ones' intervals."""
@@ -786,7 +786,7 @@ def test_the_level_beside_chosen_groups_is_that_of_benjamini_and_yekutieli():
     np.testing.assert_allclose([ablation.fcr_low[found], ablation.fcr_high[found]], expected)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_chosen_null_dimensions_are_rarely_missed_by_their_intervals():
     """Of 40 dimensions that change nothing on average, those chosen would always exclude 0."""
     rng = np.random.default_rng(22)
@@ -946,7 +946,7 @@ def test_a_class_of_one_train_row_stays_in_every_fit(splits):
     assert (lengths < 1.5).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("score", ["accuracy", "log_loss"])
 def test_intervals_over_train_cover_the_mean_over_train_splits(score):
     """They hold the mean importance over train splits; those given one train split need not."""
@@ -973,7 +973,7 @@ def test_intervals_over_train_cover_the_mean_over_train_splits(score):
     assert (np.median(lengths, axis=0) < 2 * oracle).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("score", ["accuracy", "log_loss"])
 def test_over_train_the_null_holds_its_level(score):
     rng = np.random.default_rng(27)

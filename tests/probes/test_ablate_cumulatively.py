@@ -229,7 +229,7 @@ def test_rows_that_rank_dimensions_are_whole_clusters_of_train():
     assert "1 classes were too small to be judged by" in summary["order_from"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_is_called_dispensable_costs_no_more_than_the_margin():
     """Twenty equal dimensions: every one is needed, however few samples fail to show it."""
     rng = np.random.default_rng(0)

@@ -604,7 +604,7 @@ def test_variances_that_follow_a_factor_make_no_partial_effect():
 
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("kind", ["square", "category"])
-@pytest.mark.slow
+@pytest.mark.long
 def test_partial_p_values_hold_their_level_where_a_factor_acts_through_another(kind, relu):
     p, power = [], []
     for seed in range(60):
@@ -692,7 +692,7 @@ def test_a_factor_of_clusters_is_tested_on_the_means_of_their_rows(kind):
     np.testing.assert_array_equal(level.cells, codes)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", CLUSTERED)
 def test_p_values_hold_their_level_with_clusters(kind):
     p, naive = [], []
@@ -822,7 +822,7 @@ def encoded_views(rng, n=300, invariance=0.95, **factors):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_views_of_a_sample_are_no_further_samples():
     """A decoy that both views share would look like twice as many samples as there are."""
     p = []
@@ -835,7 +835,7 @@ def test_views_of_a_sample_are_no_further_samples():
         assert kstest(np.ravel(p[each::3]), "uniform").pvalue > 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_factors_that_views_nearly_share_are_calibrated():
     """Scanner, session, size: rows of one sample carry nearly the same value."""
     p = []

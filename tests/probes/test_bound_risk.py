@@ -401,7 +401,7 @@ def test_single_precision_views_are_measured_in_double(rng):
 # Intervals -----------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_intervals_cover_what_other_samples_give():
     n, wanted = 120, ["cross_entropy", "nce_limit", "jensen_gap", "class_variance", "width"]
     mask = DimensionMask(np.array([1.0, 1.0, 0.2]))
@@ -577,7 +577,7 @@ COVERED = (
 )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("n_rows", "per_cluster"), [(10, 1), (20, 1), (10, 2)])
 def test_intervals_cover_the_population_with_few_rows_a_class(n_rows, per_cluster):
     settings = {"n_negatives": [16], "n_bootstrap": 100}
@@ -672,7 +672,7 @@ def test_permuted_masks_have_the_terms_of_the_probe(rng):
         np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_masks_that_know_nothing_stand_anywhere_among_their_permutations():
     """A random mask is exchangeable with its permutations: p-values are uniform."""
     p, special = [], 0

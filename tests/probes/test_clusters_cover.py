@@ -13,7 +13,7 @@ from dimlab.probes.random_masks import random_masks
 from dimlab.representation import Representation
 from tests import worlds
 
-pytestmark = [pytest.mark.slow, worlds.rows_repeat]
+pytestmark = [pytest.mark.long, worlds.rows_repeat]
 SIGNAL = np.array([0.8, 0.6, 0.5, 0.4, 0.3, 0, 0, 0])
 ORDER = np.arange(8)[::-1]
 MASK = DimensionMask(np.array([1, 1, 1, 1, 0, 1, 1, 0.0]))

@@ -172,7 +172,7 @@ def test_the_cluster_order_brings_groups_together():
 # Nulls ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["cross-view", "within-view", "moments"])
 def test_null_bands_hold_at_their_level(kind):
     """On worlds without dependence each band holds its number in about 95 % of the cases."""

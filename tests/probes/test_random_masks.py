@@ -47,7 +47,7 @@ def test_a_loud_useless_dimension_lets_masks_win_on_the_other_half():
     assert found.summary()["verdict"].startswith("Some masks help")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_in_the_null_world_the_naive_gain_is_bias_and_the_honest_one_is_not():
     """Test labels are permuted: no mask is better than another."""
     naive, honest, low = [], [], []
@@ -189,7 +189,7 @@ def test_two_clusters_are_a_half_each():
         assert np.isfinite(found.gain).all()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_by_chance_alone_few_rates_are_said_to_help_and_few_masks_exceed_the_null():
     helps, exceeds = 0, []
     for seed in range(40):

@@ -258,7 +258,7 @@ def killed(place, n_cases):
 
 
 @linux
-@pytest.mark.slow
+@pytest.mark.long
 def test_of_runs_that_start_at_once_one_trains_and_a_killed_one_blocks_nobody(tmp_path):
     n_cases = 8
     done = subprocess.run(
