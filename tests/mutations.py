@@ -54,7 +54,10 @@ _of(
 )
 _of(
     "readers/linear.py", "test_targets.py",
-    ("Linear._values_less", "columns -= shift", "pass", "test_frozen_weights_see_the_mean_or_zero_in_place_of_a_dimension"),
+    ("Linear._values_less", "columns -= instead(rows)", "pass", "test_frozen_weights_see_the_fill_in_place_of_a_dimension"),
+    ("Standardiser.stand_in", "features[order[rows]]", "features[rows]", "test_frozen_weights_see_the_fill_in_place_of_a_dimension"),
+    ("Standardiser.stand_in", "rng.normal(self.mean, self.scale", "rng.normal(0 * self.mean, self.scale",
+     "test_frozen_weights_see_the_fill_in_place_of_a_dimension"),
 )
 _of(
     "probes/_unlabelled.py", "probes/test_unlabelled.py",

@@ -30,7 +30,9 @@ from dimlab.probes.erase import erase
 from dimlab.probes.evaluate import evaluate
 from dimlab.probes.random_masks import random_masks
 from dimlab.readers import KNN, Logistic, Outcomes, Ridge
+from dimlab.readers.linear import FILLS
 from dimlab.representation import Representation
+from tests.references import filled_with
 
 PAGE = Path(__file__).parent.parent / ".docs" / "readers.md"
 PROBES = {
@@ -219,11 +221,10 @@ def test_a_frozen_estimator_sees_the_fill(splits):
     train, test = splits
     model = DecisionTreeClassifier(random_state=0)
     fitted = DecisionTreeClassifier(random_state=0).fit(train.features, train.labels)
-    for fill, value in (("mean", train.features.mean(axis=0)), ("zero", np.zeros(5))):
+    for fill in FILLS:
         found = ablate(*splits, reader=model, refit=False, fill=fill)
         for d, score in enumerate(found.scores):
-            filled = test.features.copy()
-            filled[:, d] = value[d]
+            filled = filled_with(fill, train.features, test.features, [d], 0)
             assert score == fitted.score(filled, test.labels)
         assert (found.refit, found.fill) == (False, fill)
 

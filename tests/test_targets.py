@@ -30,7 +30,9 @@ from dimlab import (
     random_masks,
 )
 from dimlab.probes.random_masks import null_maxima
+from dimlab.readers.linear import FILLS
 from dimlab.targets import CLASSES, MULTILABEL, VALUES, kind_of, target_of
+from tests.references import filled_with
 
 PENALTY = 1e-3
 KINDS = ["one value", "three values", "labels"]
@@ -135,15 +137,14 @@ def test_any_estimator_is_really_fitted_again_and_agrees(pair):
         assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-8, atol=1e-9)
 
 
-def test_frozen_weights_see_the_mean_or_zero_in_place_of_a_dimension(pair):
+def test_frozen_weights_see_the_fill_in_place_of_a_dimension(pair):
     train, test = pair
     model = make_pipeline(StandardScaler(), SklearnRidge(alpha=PENALTY * len(train)))
     model.fit(train.features, train.labels)
-    for fill in ("mean", "zero"):
-        found = ablate(train, test, reader="ridge", refit=False, fill=fill)
+    for fill in FILLS:
+        found = ablate(train, test, reader="ridge", refit=False, fill=fill, seed=2)
         for dimension in range(4):
-            changed = test.features.copy()
-            changed[:, dimension] = train.features[:, dimension].mean() if fill == "mean" else 0
+            changed = filled_with(fill, train.features, test.features, [dimension], 2)
             expected = score_by_sklearn(test.labels, model.predict(changed))
             assert_allclose(found.scores[dimension], expected, rtol=1e-9)
 
@@ -187,7 +188,12 @@ def test_intervals_over_train_are_wider(pair):
 
 def test_a_group_alone_is_scored_by_a_reader_of_it(pair):
     train, test = pair
-    found = ablate(train, test, reader="ridge", groups=[[0], [1, 2]], alone=True)
+    for reader in ("knn", "ridge"):
+        found = ablate(train, test, reader=reader, groups=[[0], [1, 2]], alone=True)
+        for group, score in zip(found.groups, found.alone_score, strict=True):
+            rest = np.setdiff1d(np.arange(5), group)
+            others = ablate(train, test, reader=reader, groups=[rest])
+            assert_allclose(score, others.scores[0], rtol=1e-9)
     model = make_pipeline(StandardScaler(), SklearnRidge(alpha=PENALTY * len(train)))
     for group, score in zip(([0], [1, 2]), found.alone_score, strict=True):
         predicted = model.fit(train.features[:, group], train.labels).predict(

@@ -30,12 +30,12 @@ from dimlab.readers.base import (
     class_codes,
     running,
 )
+from dimlab.readers.linear import FILLS
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Result, detail, entry, scalar
 from dimlab.targets import CLASSES, NAMES, as_kind, kind_of
 
-FILLS = ("mean", "zero")
 _ELEMENTS = 1 << 22  # of predictions of several groups that are held together
 AXES = "axes"
 SETTINGS = {"k": 5, "temperature": 1.0, "penalty": 1e-3}
@@ -201,9 +201,11 @@ class Task:
         check_kind(made, self.kind)
         if fill is not None:
             check_choice("fill", fill, FILLS)
-        if refit is False and not made.FREEZES:
+        if not made.FREEZES and (refit is False or fill is not None):
+            name, wanted = ("refit", "True") if fill is None else ("fill", "left out")
             raise Refusal(
-                f"refit must be True for reader {made.name!r}, which has no weights; got False."
+                f"{name} must be {wanted} for reader {made.name!r}, which has no weights to freeze "
+                f"and searches again (use ridge or logistic); got {fill or False!r}."
             )
         refit = made.REFITS if refit is None else bool(refit)
         if refit and fill is not None:

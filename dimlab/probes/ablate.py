@@ -80,7 +80,9 @@ class Ablation(Decided, ReadsGroups):
     )
 
     refit: bool = scalar("Whether the reader was fitted again without each group.")
-    fill: str | None = scalar("What replaced the group in a frozen reader: mean or zero.")
+    fill: str | None = scalar(
+        "What replaced the group in a frozen reader: mean, zero, shuffle or noise."
+    )
     score: str = scalar("What the reader was scored by.")
 
     full_score: float = scalar("Score with all dimensions: at most 1, or nats.")
@@ -281,8 +283,12 @@ def ablate(
     refit : bool, optional
         Fit again without the group (default for knn and ridge, whose answer is that of a real
         refit), or freeze the weights (default for logistic). kNN has nothing to freeze.
-    fill : {"mean", "zero"}, optional
-        What a frozen reader sees in place of the group: the train mean (the default) or raw zero.
+    fill : {"mean", "zero", "shuffle", "noise"}, optional
+        What a frozen reader sees in place of the group: the train mean (the default); raw zero; the
+        group's values of other test rows, in one order for all groups, drawn with ``seed``; or
+        draws of a normal distribution with each dimension's mean and standard deviation on train.
+        Zero is far from all that a dimension with a large mean ever is: its importance then tells
+        of the fill.
     score : {"accuracy", "balanced_accuracy", "log_loss", "r2", "mean_average_precision", \
 "mean_average_precision_micro", "view_retrieval", "neighbourhood"}, optional
         Score of the reader; by default accuracy for classes, R^2 for real values and mean average

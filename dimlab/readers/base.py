@@ -6,7 +6,7 @@ the same answer:
 
 - ``predict_without(features, groups, *, target)``: the outcomes of refits without each group;
 - ``predict_filled(features, groups, *, fill, target)``: those of the fitted reader, which sees the
-  train mean or zeros in place of each group;
+  train mean, zeros, other rows' values or noise in place of each group;
 - ``predict_in_turn(features, groups, counts)``: predictions after more and more groups have left;
 - ``chosen(features, target)``: the reader with the hyper-parameters that it chooses on these rows.
 

@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from dimlab.kernels.blocks import blocks
 from dimlab.kernels.downdate import first_largest
 from dimlab.readers.base import Outcomes, Run, class_codes, name_of
+from dimlab.readers.linear import ROWS, Standardiser
 from dimlab.refusals import Refusal, WrongType
 from dimlab.targets import NAMES, VALUES, kind_of
 
@@ -149,13 +151,22 @@ class AnyReader:
     def values_filled(
         self, features: np.ndarray, groups: Sequence[np.ndarray], *, fill: str
     ) -> np.ndarray:
-        """Return predictions (N, G, T) with the train mean or zeros in place of each group."""
-        return np.stack([self.predict(self._filled(features, g, fill)) for g in groups], axis=1)
+        """Return predictions (N, G, T) with something else in place of each group."""
+        filled = self._filled(features, groups, fill)
+        return np.stack([self.predict(each) for each in filled], axis=1)
 
-    def _filled(self, features: np.ndarray, group: np.ndarray, fill: str) -> np.ndarray:
-        changed = features.copy()
-        changed[:, group] = self._train[0][:, group].mean(axis=0) if fill == "mean" else 0.0
-        return changed
+    def _filled(
+        self, features: np.ndarray, groups: Sequence[np.ndarray], fill: str
+    ) -> Iterator[np.ndarray]:
+        """Give features with something else in place of each group in turn."""
+        columns, seed = Standardiser.fit(self._train[0], self.run.precision), self.run.seed
+        instead = np.empty(features.shape)
+        for rows in blocks(len(features), ROWS):
+            instead[rows] = columns.stand_in(fill, features, rows, seed)
+        for group in groups:
+            changed = features.copy()
+            changed[:, group] = instead[:, group]
+            yield changed
 
     def _check_target(self, target: np.ndarray) -> None:
         """Refuse a classifier of real values and a regressor of classes."""
@@ -170,12 +181,12 @@ class AnyReader:
     def predict_filled(
         self, features: np.ndarray, groups: Sequence[np.ndarray], *, fill: str, target: np.ndarray
     ) -> Outcomes:
-        """Read them with the train mean or zeros in place of each group, in its own way if any."""
+        """Read them with something else in place of each group, in its own way if any."""
         truth = class_codes(target, self.classes)
         if hasattr(self._fitted, "predict_filled"):
             found: Outcomes = self._fitted.predict_filled(features, groups, fill=fill, target=truth)
             return found
-        without = (self.predict(self._filled(features, group, fill)) for group in groups)
+        without = (self.predict(each) for each in self._filled(features, groups, fill))
         return Outcomes.of_scores(self.predict(features), without, truth, len(groups))
 
     def __getattr__(self, name: str) -> Any:

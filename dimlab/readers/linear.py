@@ -14,6 +14,7 @@ from dimlab.kernels.rounding import eps_of, spread_floor
 from dimlab.readers.base import Named, Outcomes, class_codes, places
 from dimlab.refusals import Refusal
 
+FILLS = ("mean", "zero", "shuffle", "noise")  # what stands in for columns in a frozen reader
 ROWS = 4096  # that are standardised together: no second copy of the features is held
 _SUMMED = 4096  # rows whose squares are summed together: the last bits of a scale depend on it
 _ELEMENTS = 1 << 22  # of weights and logits without a block of groups
@@ -53,6 +54,16 @@ class Standardiser:
         centred = np.asarray(features, dtype=np.float64) - self.mean
         return np.divide(centred, self.scale, out=np.zeros_like(centred), where=self.scale > 0)
 
+    def stand_in(self, fill: str, features: np.ndarray, rows: slice, seed: int) -> np.ndarray:
+        """Return what some rows have (B, D), or all of them (1, D), in place of their columns."""
+        if fill == "shuffle":  # one order for all columns: those of a group stay together
+            order = np.random.default_rng([seed, 31]).permutation(len(features))
+            return features[order[rows]]
+        if fill == "noise":  # of train's mean and standard deviation; a block has its own draws
+            rng = np.random.default_rng([seed, 32, rows.start])
+            return rng.normal(self.mean, self.scale, (rows.stop - rows.start, len(self.mean)))
+        return self.mean[None] if fill == "mean" else np.zeros((1, len(self.mean)))
+
 
 class Linear(Named):
     """A linear map of standardised features: ``weights`` (D, K) and ``intercept`` (K,)."""
@@ -75,16 +86,17 @@ class Linear(Named):
         fill: str,
         target: np.ndarray,
     ) -> Outcomes:
-        """Read rows (N, D) of known classes (N,) with the train mean or zero for each group."""
+        """Read rows (N, D) of known classes (N,) with something else in place of each group."""
         truth = class_codes(target, self.classes)
-        own = self._own_weights, self._shift(fill)
+        own = self._own_weights, self._standing_in(fill, features)
         return self._less(features, groups, truth, lambda columns: columns, *own)
 
     def values_filled(
         self, features: np.ndarray, groups: Sequence[np.ndarray], *, fill: str
     ) -> np.ndarray:
-        """Return predictions (N, G, T) with the train mean or zero in place of each group."""
-        return self._values_less(features, groups, self._own_weights, self._shift(fill))
+        """Return predictions (N, G, T) with something else in place of each group."""
+        own = self._own_weights, self._standing_in(fill, features)
+        return self._values_less(features, groups, *own)
 
     def _own_weights(self, group: np.ndarray) -> np.ndarray:
         """Weights (D, K) of a group, and zeros elsewhere."""
@@ -92,17 +104,17 @@ class Linear(Named):
         weights[group] = self.weights[group]
         return weights
 
-    def _shift(self, fill: str) -> np.ndarray:
-        """Standardised values (1, D) that stand in for a group: of raw zeros, or of the mean."""
-        zero = np.zeros((1, len(self.weights)))
-        return self.standardise(zero) if fill == "zero" else zero
+    def _standing_in(self, fill: str, features: np.ndarray) -> Callable[[slice], np.ndarray]:
+        """Return what gives standardised values that stand in for those of some rows."""
+        seed, standardise = self.run.seed, self.standardise
+        return lambda rows: standardise(standardise.stand_in(fill, features, rows, seed))
 
     def _values_less(
         self,
         features: np.ndarray,
         groups: Sequence[np.ndarray],
         lost: Callable[[np.ndarray], np.ndarray],
-        shift: np.ndarray | float = 0.0,
+        instead: Callable[[slice], np.ndarray] | None = None,
     ) -> np.ndarray:
         """Return predictions (N, G, T) less what each group adds to them."""
         n_dimensions, n_targets = self.weights.shape
@@ -113,7 +125,8 @@ class Linear(Named):
             for rows in blocks(len(features), ROWS):
                 columns = self.standardise(features[rows])
                 full = columns @ self.weights + self.intercept
-                columns -= shift
+                if instead is not None:
+                    columns -= instead(rows)
                 less = (columns @ taken).reshape(len(columns), -1, n_targets)
                 found[rows, part] = full[:, None] - less
         return found
@@ -125,12 +138,12 @@ class Linear(Named):
         truth: np.ndarray,
         factors: Callable[[np.ndarray], np.ndarray],
         lost: Callable[[np.ndarray], np.ndarray],
-        shift: np.ndarray | float = 0.0,
+        instead: Callable[[slice], np.ndarray] | None = None,
     ) -> Outcomes:
         """Read rows with what each group adds to the logits taken off them, in blocks of rows."""
-        # Of standardised columns Z less the shift: a dimension d takes off the product of column d
-        # of factors(Z) (N, D) and its weights, a group g takes off Z @ lost(g), (D, K). Everything
-        # is read as without a group of nothing, so what changes nothing differs by exactly 0.
+        # Of standardised columns Z, less what stands in for them: a dimension d takes off the
+        # product of column d of factors(Z) (N, D) and its weights, a group g Z @ lost(g), (D, K).
+        # All is read as without a group of nothing, so what changes nothing differs by exactly 0.
         n_rows, (n_dimensions, n_classes) = len(features), self.weights.shape
         predicted = places((n_rows, 1 + len(groups)), n_classes)
         loss, temperature = np.broadcast_to(np.nan, predicted.shape), 1.0
@@ -150,7 +163,8 @@ class Linear(Named):
             for rows in blocks(n_rows, ROWS):
                 columns = self.standardise(features[rows])
                 logits = columns @ self.weights + self.intercept
-                columns -= shift
+                if instead is not None:
+                    columns -= instead(rows)
                 if alone is not None:
                     u = np.column_stack([np.zeros(len(columns)), factors(columns)[:, alone]])
                     predicted[rows] = leave_out_predictions(logits, u, taken)

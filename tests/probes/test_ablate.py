@@ -13,10 +13,12 @@ from scipy.stats import binomtest, false_discovery_control, kstest, norm, t
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from dimlab.basis import fit_basis
+from dimlab.kernels.blocks import blocks
 from dimlab.kernels.paired import mcnemar, paired_test, tango_interval
 from dimlab.probes._importance import train_blocks
 from dimlab.probes.ablate import Ablation, ablate
 from dimlab.readers.base import Split
+from dimlab.readers.linear import FILLS, ROWS, Standardiser
 from dimlab.representation import Representation
 from tests import references, worlds
 from tests.reading import fit_knn, fit_logistic, fit_ridge
@@ -277,17 +279,45 @@ def test_ridge_equals_an_honest_refit(splits, penalty, n):
             assert clear.all()
 
 
-@pytest.mark.parametrize("fill", ["mean", "zero"])
+@pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize(("reader", "fit"), [("ridge", fit_ridge), ("logistic", fit_logistic)])
 def test_frozen_readers_see_the_fill(splits, reader, fit, fill):
     train, test = splits
     shifted = [Representation(r.features + 0.5, labels=r.labels) for r in (train, test)]
     fitted = fit(shifted[0].features, shifted[0].labels)
-    ablation = ablate(*shifted, reader=reader, refit=False, fill=fill, groups=[[0], [1, 2], [5]])
+    how = {"refit": False, "fill": fill, "groups": [[0], [1, 2], [5]], "seed": 3}
+    ablation = ablate(*shifted, reader=reader, **how)
     for score, group in zip(ablation.scores, ablation.groups, strict=True):
-        filled = shifted[1].features.copy()
-        filled[:, group] = shifted[0].features[:, group].mean(axis=0) if fill == "mean" else 0.0
+        filled = references.filled_with(fill, shifted[0].features, shifted[1].features, group, 3)
         assert score == fitted.accuracy(filled, test.labels)
+
+
+def test_zero_tells_of_the_fill_where_a_dimension_has_a_large_mean():
+    """An outlier dimension of noise: zero says that it is needed, values of its own size do not."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 600)
+    features = rng.normal(size=(600, 4)) + np.outer(labels, [2, 0, 0, 0]) + [0, 0, 0, 60]
+    train, test = (
+        Representation(features[r], labels=labels[r]) for r in np.arange(600).reshape(2, -1)
+    )
+    found = {fill: ablate(train, test, reader="ridge", refit=False, fill=fill) for fill in FILLS}
+    assert found["zero"].needed.tolist() == [0, 3]
+    for fill in ("mean", "shuffle", "noise"):
+        assert found[fill].needed.tolist() == [0]
+        assert abs(found[fill].importance[3]) < 0.02
+
+
+def test_rows_of_many_blocks_are_filled_alike_by_every_reader():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(ROWS + 100, 2)) + 1
+    columns = Standardiser.fit(features)
+    for fill in ("shuffle", "noise"):
+        parts = [columns.stand_in(fill, features, rows, 5) for rows in blocks(len(features), ROWS)]
+        whole = np.vstack(parts)
+        np.testing.assert_allclose(whole.mean(axis=0), features.mean(axis=0), atol=0.05)
+        np.testing.assert_allclose(whole.std(axis=0), features.std(axis=0), atol=0.05)
+        assert (whole != features).any(axis=1).mean() > 0.99
+        assert (np.sort(whole, axis=0) == np.sort(features, axis=0)).all() == (fill == "shuffle")
 
 
 def test_the_two_fills_differ(splits):
@@ -589,9 +619,12 @@ def test_a_class_that_test_lacks_is_nan_per_class(splits):
     [
         ({"reader": "tree"}, r"^reader must be one of 'knn', 'ridge', 'logistic'; got 'tree'\.$"),
         ({"score": "f1"}, r"^score must be one of 'accuracy', .*; got 'f1'\.$"),
-        ({"fill": "max"}, r"^fill must be one of 'mean', 'zero'; got 'max'\.$"),
+        ({"fill": "max"}, r"^fill must be one of 'mean', 'zero', 'shuffle', 'noise'; got 'max'\.$"),
         ({"refit": False}, r"^refit must be True for reader 'knn', .*; got False\.$"),
-        ({"fill": "mean"}, r"^fill must be left out where the reader is refitted .*; got 'mean'"),
+        (
+            {"fill": "noise"},
+            r"^fill must be left out for reader 'knn', .*'noise'\.$",
+        ),
         ({"reader": "ridge", "fill": "zero"}, r"^fill must be left out .*; got 'zero'\.$"),
         ({"reader": "logistic", "refit": True, "fill": "zero"}, r"^fill must be left out"),
         ({"k": 0}, r"^k must be an integer in 1\.\.150, .*; got 0\.$"),
