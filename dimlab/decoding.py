@@ -60,7 +60,7 @@ def decode(content: Any, name: str, recipe: Recipe) -> np.ndarray:
                 if image.mode[0] in "IF":  # conversion to RGB would cut off everything above 255
                     raise Refusal(f"mode {image.mode}")
                 upright = ImageOps.exif_transpose(image).convert("RGB")
-                return np.asarray(recipe.apply(upright)).transpose(2, 0, 1)
+                return recipe.apply(upright).transpose(2, 0, 1)
         except FileNotFoundError as error:
             raise Refusal(f"{name} must be an existing image file; got no such file.") from error
         except (*DAMAGED, Image.DecompressionBombError) as error:
@@ -105,7 +105,7 @@ class _Batches:
         import torch
 
         rows = self.rows_at(number).copy()
-        pixels = np.zeros((len(rows), *self.files.shape[1:]), np.uint8)
+        pixels = np.zeros((len(rows), *self.files.shape[1:]), self.files.dtype)
         faults: dict[int, str] = {}
         for place, row in enumerate(rows.tolist()):
             others = range(row, row + len(self.files) if self.replace_bad else row + 1)

@@ -19,7 +19,13 @@ from dimlab.refusals import Refusal, WrongType
 SPLITS = ("train", "validation", "test")
 _ROWS = 4096  # hashed at a time
 CROPS = ("centre", "squash")
-_FACTS = ("sources", "fixed", "rounds_down")  # of a recipe, which nobody asks for
+_FACTS = ("sources", "fixed", "rounds_down", "resampler")  # of a recipe, which nobody asks for
+UNROUNDED = "torch-float"
+RESAMPLERS = {  # who resizes an image, and what becomes of its pixels
+    "": "",
+    "torch": "as torchvision resizes tensors",
+    UNROUNDED: "as torchvision resizes tensors, not rounded to whole numbers",
+}
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's ids
 NORMALISATIONS = {  # means and deviations of R, G and B in [0, 1]
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -61,8 +67,8 @@ def normalisation_of(means: Sequence[float], deviations: Sequence[float]) -> str
 class Recipe:
     """How image files become the pixels that an encoder takes; None is what nobody has said.
 
-    The image is resized by Pillow, with antialiasing, as torchvision's and timm's transforms do for
-    Pillow's images, then its centre is cropped.
+    The image is resized with antialiasing, by Pillow, as torchvision's and timm's transforms do for
+    Pillow's images, or by one of the other `RESAMPLERS`. Then its centre is cropped.
     """
 
     size: int | None = None  # side of the square that is cropped
@@ -72,6 +78,7 @@ class Recipe:
     normalisation: str | None = None  # as `means_of` reads it
     fixed: bool = False  # whether the encoder takes no other size
     rounds_down: bool = False  # half a pixel beside the crop, as in transformers; else to even
+    resampler: str = ""  # one of `RESAMPLERS`
     sources: Mapping[str, str] = field(default_factory=dict, compare=False)  # of each, in words
 
     def __post_init__(self) -> None:
@@ -132,7 +139,9 @@ class Recipe:
             "size": f"image size {self.size}",
             "resize": f"resize {self.resize}",
             "crop": crop.get(self.crop or "", ""),
-            "interpolation": self.interpolation or "",
+            "interpolation": " ".join(
+                filter(None, (self.interpolation, RESAMPLERS[self.resampler]))
+            ),
             "normalisation": f"normalisation {self.normalisation}",
         }
         said, before = [], ""
@@ -144,24 +153,39 @@ class Recipe:
             before = source or before
         return ", ".join(said)
 
-    def apply(self, image: Any) -> Any:
-        """Resize a Pillow image and crop its centre."""
-        from PIL import Image
-
+    def apply(self, image: Any) -> np.ndarray:
+        """Return the pixels (H, W) or (H, W, C) of a Pillow image, resized and cropped."""
         width, height = image.size
         size, resize = self.size, self.resize or self.size
+        pixels = np.asarray(image)
         if resize is not None:
             short = min(width, height)
             sides = (int(resize * width / short), int(resize * height / short))
             wanted = (resize, resize) if self.crop == "squash" else sides
             if wanted != image.size:
-                method = (self.interpolation or "bilinear").upper()
-                image = image.resize(wanted, Image.Resampling[method])
-        if size is None or image.size == (size, size):
-            return image
-        beside = ((side - size) / 2 for side in image.size)
-        left, top = (math.floor(each) if self.rounds_down else round(each) for each in beside)
-        return image.crop((left, top, left + size, top + size))
+                pixels = self._resized(image, wanted)
+        if size is None or pixels.shape[:2] == (size, size):
+            return pixels
+        beside = ((side - size) / 2 for side in pixels.shape[:2])
+        top, left = (math.floor(each) if self.rounds_down else round(each) for each in beside)
+        return pixels[top : top + size, left : left + size]
+
+    def _resized(self, image: Any, sides: tuple[int, int]) -> np.ndarray:
+        """Resize a Pillow image to a width and a height."""
+        from PIL import Image
+
+        mode = self.interpolation or "bilinear"
+        if not self.resampler:
+            return np.asarray(image.resize(sides, Image.Resampling[mode.upper()]))
+        import torch
+
+        pixels = np.array(image)
+        planes = torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1)[None]
+        planes = planes.float() if self.resampler == UNROUNDED else planes
+        found = torch.nn.functional.interpolate(
+            planes, sides[::-1], mode=mode, antialias=True, align_corners=False
+        )[0]
+        return found.permute(1, 2, 0).numpy().reshape(*sides[::-1], *pixels.shape[2:])
 
 
 OWN = Recipe.of_own("usual for dimlab's own encoders")
@@ -182,7 +206,7 @@ class ImageFiles:
     skip_bad: bool = False  # leave out what cannot be read
     rows: np.ndarray | None = None  # of the contents; None: all
 
-    dtype, ndim = np.dtype(np.uint8), 4
+    ndim = 4
 
     @classmethod
     def of(
@@ -211,6 +235,11 @@ class ImageFiles:
         size = self.recipe.over(OWN).size or 0
         return len(self), 3, size, size
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8; float32, still 0..255, where the recipe does not round."""
+        return np.dtype(np.float32 if self.recipe.resampler == UNROUNDED else np.uint8)
+
     def _content(self, row: int) -> Any:
         return self.contents[row if self.rows is None else int(self.rows[row])]
 
@@ -222,7 +251,8 @@ class ImageFiles:
         """Return pixels as an array does: of one row, or (B, 3, H, W) of several."""
         if isinstance(rows, (int, np.integer)):
             return self.read(range(len(self))[rows])
-        found = np.empty((len(chosen := np.arange(len(self))[rows]), *self.shape[1:]), np.uint8)
+        chosen = np.arange(len(self))[rows]
+        found = np.empty((len(chosen), *self.shape[1:]), self.dtype)
         for place, row in enumerate(chosen.tolist()):
             found[place] = self.read(row)
         return found
@@ -308,7 +338,7 @@ class ImageSet:
         images = self.images
         if not isinstance(images, ImageFiles):
             images = np.asarray(images)
-        if images.dtype != np.uint8:
+        if images.dtype != np.uint8 and not isinstance(images, ImageFiles):
             raise WrongType(
                 f"images must be uint8; got {images.dtype}. Scale [0, 1] with "
                 "np.round(255 * images).astype(np.uint8)."
@@ -418,13 +448,16 @@ def fit(images: ImageSet, recipe: Recipe) -> ImageSet:
     size = recipe.size
     if size is None or pixels.shape[2:] == (size, size):
         return replace(images, images=np.ascontiguousarray(pixels))
+    if recipe.resampler == UNROUNDED:  # arrays hold whole numbers
+        names = np.array([f"image {row}" for row in range(len(images))])
+        return replace(images, images=ImageFiles(pixels, names, recipe))
     from PIL import Image
 
     resized = np.empty((*pixels.shape[:2], size, size), np.uint8)
     for row, image in enumerate(pixels):
         for channel, plane in enumerate(image):
-            made = recipe.apply(Image.fromarray(np.ascontiguousarray(plane)))
-            resized[row, channel] = np.asarray(made)
+            made = Image.fromarray(np.ascontiguousarray(plane))
+            resized[row, channel] = recipe.apply(made)
     return replace(images, images=resized)
 
 

@@ -769,8 +769,10 @@ _of(
      "int(short * share)", "test_processors_of_transformers"),
     ("recipe_of_transformers", "is_square = short >= 384",
      "is_square = short > 384", "test_processors_of_transformers"),
-    ("check_pixels", "found = (found - np.reshape(means, (-1, 1, 1)))",
+    ("proved", "found = (found - np.reshape(means, (-1, 1, 1)))",
      "found = (found + np.reshape(means, (-1, 1, 1)))", "test_a_processor_that_normalises_is_proved"),
+    ("proved", "key=lambda each: differences[each]", "key=lambda each: -len(each)",
+     "test_a_processor_of_tensors_is_followed_to_its_rounding"),
     ("_normalisation", "deviations = [each / scale for each in deviations]",
      "deviations = [each * scale for each in deviations]", "test_processors_of_transformers"),
 )

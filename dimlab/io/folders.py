@@ -26,7 +26,7 @@ from dimlab.io.blueprints import (
     silenced,
 )
 from dimlab.io.files import Misnamed, mapped
-from dimlab.io.processors import check_pixels, processor_of, recipe_of_transformers, whole
+from dimlab.io.processors import processor_of, proved, recipe_of_transformers, whole
 from dimlab.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -370,8 +370,8 @@ def _recipe_of(transformers: Any, folder: EncoderFolder, image_size: Any) -> tup
     kind = found.get("image_processor_type") or found.get("feature_extractor_type")
     if processor is not None:
         with silenced("transformers"):
-            check_pixels(processor, recipe, folder.path.name)
-    elif kind:
+            return proved(processor, recipe, folder.path.name)
+    if kind:
         return recipe, f"images become pixels as {name} says, not by {kind}, which cannot be built"
     return recipe, ""
 

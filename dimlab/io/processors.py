@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from dimlab.images import INTERPOLATIONS, Recipe, means_of, normalisation_of
+from dimlab.images import INTERPOLATIONS, RESAMPLERS, Recipe, means_of, normalisation_of
 from dimlab.refusals import Refusal
 
-_CLOSE = 0.05  # of normalised pixels: rounding to whole ones stays below it
+_EQUAL, _CLOSE = 1e-4, 0.05  # of normalised pixels: rounding to whole ones lies between them
+_OF_TENSORS = ("bilinear", "bicubic")
 
 
 def processor_of(transformers: Any, config: Mapping[str, Any]) -> Any:
-    """Build the image processor that a configuration names; None where that cannot be."""
+    """Build the image processor that transformers takes itself; None where that cannot be."""
     kind = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
-    stem = kind.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast")
-    for name in (f"{stem}Pil", stem) if stem else ():
+    kind = kind.replace("FeatureExtractor", "ImageProcessor")
+    stem = kind.removesuffix("Fast")
+    names = [kind, stem, f"{stem}Pil"] if stem else []
+    if config.get("resample") not in (None, *map(INTERPOLATIONS.index, _OF_TENSORS)):
+        names.reverse()  # torchvision resizes tensors in no other way
+    for name in names:
         try:
             return getattr(transformers, name).from_dict(dict(config))
         except Exception:  # of any kind: no such class, or one that needs torchvision
@@ -31,13 +37,17 @@ def whole(processor: Any) -> dict[str, Any]:
     return dict.fromkeys(steps, False) | processor.to_dict()
 
 
-def check_pixels(processor: Any, recipe: Recipe, name: str) -> None:
-    """Refuse a processor that prepares an image otherwise than its recipe does."""
+def proved(processor: Any, recipe: Recipe, name: str) -> tuple[Recipe, str]:
+    """Return a recipe with whoever resizes as a processor does, and what is not proved of it.
+
+    A processor that prepares an image otherwise than the recipe does is refused.
+    """
     from PIL import Image
 
     rows, columns = np.mgrid[:300, :400]
     waves = [np.sin(rows / 40 + place) * np.cos(columns / (50 + 9 * place)) for place in range(3)]
-    image = Image.fromarray((128 + 90 * np.stack(waves, axis=2)).astype(np.uint8))
+    texture = (rows * columns % 41)[..., None]  # where every rounding shows
+    image = Image.fromarray((108 + 90 * np.stack(waves, axis=2) + texture).astype(np.uint8))
     try:
         own = np.asarray(processor(images=image, return_tensors="np")["pixel_values"][0])
     except Exception as error:  # of any kind
@@ -45,17 +55,26 @@ def check_pixels(processor: Any, recipe: Recipe, name: str) -> None:
         reason = f"which fails on one ({' '.join(str(error).split())[:100]})"
     else:
         reason = f"whose pixels {own.shape} are others"
-    recipe = recipe.over(Recipe.of_torchvision("usual"))
-    found = np.asarray(recipe.apply(image)).transpose(2, 0, 1) / 255
-    means, deviations = means_of(recipe.normalisation or "none") or ((0.0,), (1.0,))
-    found = (found - np.reshape(means, (-1, 1, 1))) / np.reshape(deviations, (-1, 1, 1))
+    usual = recipe.over(Recipe.of_torchvision("usual"))
+    means, deviations = means_of(usual.normalisation or "none") or ((0.0,), (1.0,))
     scale = max(1.0, 0.2 / min(deviations))  # pixels may go in as 0 to 255
-    if found.shape != own.shape or np.abs(found - own).max() > _CLOSE * scale:
+    differences = {}
+    for each in RESAMPLERS if usual.interpolation in _OF_TENSORS else ("",):
+        found = replace(usual, resampler=each).apply(image).transpose(2, 0, 1) / 255
+        found = (found - np.reshape(means, (-1, 1, 1))) / np.reshape(deviations, (-1, 1, 1))
+        differences[each] = np.abs(found - own).max() if found.shape == own.shape else np.inf
+    best = min(differences, key=lambda each: differences[each])
+    if differences[best] > _CLOSE * scale:
         raise Refusal(
             f"{name} must prepare images as dimlab does: resized, cut to a square and normalised; "
             f"got {type(processor).__name__}, {reason}. Build the model with transformers, and "
             "call encode_loader(model, loader) with a loader of what its processor gives."
         )
+    exact = differences[best] <= _EQUAL * scale
+    return replace(recipe, resampler=best), "" if exact else (
+        f"pixels are within {differences[best]:.2g} of those of {type(processor).__name__}, which "
+        "rounds otherwise"
+    )
 
 
 def recipe_of_transformers(processor: Mapping[str, Any], source: str) -> Recipe:

@@ -1,18 +1,22 @@
 """Folders of transformers, timm and open_clip: told by their configuration, whole or refused."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
-from dimlab.images import Recipe
+from dimlab import encode
+from dimlab.images import ImageFiles, ImageSet, Recipe, fit
 from dimlab.io.blueprints import options_in, recipe_of_open_clip, recipe_of_timm
 from dimlab.io.folders import folder_at
 from dimlab.io.inspecting import inspect_file
 from dimlab.io.places import Wanted
-from dimlab.io.processors import check_pixels, processor_of, recipe_of_transformers, whole
+from dimlab.io.processors import processor_of, proved, recipe_of_transformers, whole
 from dimlab.io.weights import load_encoder
 
 VIT = {"model_type": "vit", "hidden_size": 8}
@@ -159,7 +163,30 @@ def test_a_processor_that_normalises_is_proved():
     made = Processor()
     made.steps = [lambda pixels: (pixels - 0.5) / 0.5]
     recipe = recipe_of_transformers(whole(made) | {"do_normalize": True, **HALF}, "p.json")
-    check_pixels(made, recipe, "f")
+    assert proved(made, recipe, "f") == (recipe, "")
+
+
+@pytest.mark.parametrize(("kind", "resampler"), [("uint8", "torch"), ("float32", "torch-float")])
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+def test_a_processor_of_tensors_is_followed_to_its_rounding(kind, resampler, mode):
+    made = Processor()
+
+    def resized(images):  # as the image processors of torchvision do, before or after they rescale
+        pixels = torch.tensor(np.array(images)).permute(2, 0, 1)[None].to(getattr(torch, kind))
+        found = torch.nn.functional.interpolate(pixels, (64, 64), mode=mode, antialias=True)
+        return found[0].permute(1, 2, 0).numpy() / np.float32(255)
+
+    made.resized = resized
+    read = recipe_of_transformers(whole(made), "p.json")
+    recipe, unsure = proved(made, replace(read, interpolation=mode), "f")
+    assert (recipe.resampler, unsure) == (resampler, "")
+    assert f"{mode} as torchvision resizes tensors" in recipe.in_words()
+    image = np.random.default_rng(0).integers(0, 256, (1, 3, 90, 70), np.uint8)
+    pixels = resized(image[0].transpose(1, 2, 0)).transpose(2, 0, 1)
+    files = ImageFiles(image, np.array(["a"]), recipe)
+    for given in (files, image):  # of files, and of arrays in memory
+        split = encode(nn.Flatten(), fit(ImageSet(given, name="one"), recipe))
+        np.testing.assert_allclose(split.features[0], pixels.ravel(), rtol=0, atol=1e-6)
 
 
 def test_recipes_of_timm_and_open_clip():
@@ -199,8 +226,11 @@ class Processor:
     def to_dict(self):
         return {"size": SQUARE, "do_resize": True, "resample": 2, "do_rescale": True}
 
+    def resized(self, images):
+        return np.asarray(images.resize((64, 64), Image.Resampling.BILINEAR)) / 255
+
     def __call__(self, images, return_tensors):
-        pixels = np.asarray(images.resize((64, 64), Image.Resampling.BILINEAR)) / 255
+        pixels = self.resized(images)
         for step in self.steps:
             pixels = step(pixels)
         return {"pixel_values": pixels.transpose(2, 0, 1)[None]}
@@ -229,12 +259,12 @@ def test_a_processor_is_built_by_the_name_of_its_class():
 def test_a_processor_that_does_more_is_refused(step):
     made = Processor()
     recipe = recipe_of_transformers(whole(made), "p.json")
-    check_pixels(made, recipe, "f")
-    made.steps = [lambda pixels: np.round(pixels * 255 + 0.4) / 255]  # rounds otherwise
-    check_pixels(made, recipe, "f")
+    assert proved(made, recipe, "f")[1] == ""
+    made.steps = [lambda pixels: np.round(pixels * 255 + 0.6) / 255]
+    assert "of Processor, which rounds otherwise" in proved(made, recipe, "f")[1]
     made.steps = [step]
     with pytest.raises(ValueError, match=r"f must prepare images as dimlab does.*got Processor, w"):
-        check_pixels(made, recipe, "f")
+        proved(made, recipe, "f")
 
 
 @pytest.mark.parametrize(

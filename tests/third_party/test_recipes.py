@@ -6,7 +6,7 @@ from PIL import Image
 
 from dimlab.images import Recipe, means_of
 from dimlab.io.blueprints import recipe_of_open_clip, recipe_of_timm
-from dimlab.io.processors import recipe_of_transformers
+from dimlab.io.processors import proved, recipe_of_transformers, whole
 from tests.third_party.cases import others_warn, package
 
 pytestmark = others_warn
@@ -19,7 +19,9 @@ PROCESSORS = {
     "Siglip": {"size": SQUARE},
     "Beit": {"size": SQUARE, "do_center_crop": False},
     "DeiT": {"size": {"height": 73, "width": 73}, "crop_size": SQUARE},
+    "DINOv3ViT": {"size": SQUARE},
 }
+ONLY_TENSORS = ("DINOv3ViT",)  # rescaled before they are resized
 
 
 @pytest.fixture(params=[(150, 231), (300, 177), (64, 64)], ids=str)
@@ -35,12 +37,16 @@ def pixels(recipe: Recipe, image: Image.Image) -> np.ndarray:
     return (found - np.array(means)[:, None, None]) / np.array(deviations)[:, None, None]
 
 
+@pytest.mark.parametrize("by", ["", "Pil"], ids=["torchvision", "Pillow"])
 @pytest.mark.parametrize("kind", PROCESSORS)
-def test_transformers(kind, image):
+def test_transformers(kind, by, image):
     transformers = package("transformers")
-    processor = getattr(transformers, f"{kind}ImageProcessorPil")(**PROCESSORS[kind])
+    made = getattr(transformers, f"{kind}ImageProcessor{'' if kind in ONLY_TENSORS else by}")
+    processor = made(**PROCESSORS[kind])
     expected = processor(images=image, return_tensors="np")["pixel_values"][0]
-    recipe = recipe_of_transformers(processor.to_dict(), "preprocessor_config.json")
+    recipe = recipe_of_transformers(whole(processor), "preprocessor_config.json")
+    recipe, unsure = proved(processor, recipe, "x")
+    assert unsure == ""
     np.testing.assert_allclose(pixels(recipe, image), expected, rtol=0, atol=1e-5)
 
 
