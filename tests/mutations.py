@@ -163,6 +163,15 @@ _of(
     "kernels/collinearity.py", "probes/test_find_redundancy.py",
     ("_COMPONENT", "1e-8",
      "1e-2", "test_what_adds_little_to_an_exact_sum_is_explained_by_it_all_the_same"),
+    ("largest_correlation_by_chance", "(1 - level) / n_pairs",
+     "1 - level", "test_the_law_of_the_largest_correlation_of_independent_gaussian_dimensions"),
+    ("largest_correlation_by_chance", "(n_samples - 2) / 2",
+     "(n_samples - 1) / 2", "test_the_law_of_the_largest_correlation_of_independent_gaussian_dimensions"),
+)
+_of(
+    "probes/_redundancy.py", "probes/test_find_redundancy.py",
+    ("by_chance", "max(cut, min(1.0, max(reached) if permuted else largest))",
+     "cut", "test_noise_of_few_samples_has_no_groups_and_copies_among_it_are_found"),
 )
 _of(
     "kernels/correlation.py", "probes/test_correlate.py",

@@ -104,14 +104,14 @@ def largest_r_squared_by_chance(n_samples: float, n_dimensions: int, level: floa
     return float(beta.isf(tail, (n_dimensions - 1) / 2, (n_samples - n_dimensions) / 2))
 
 
-def pairs_by_chance(n_samples: int, n_dimensions: int, cut: float) -> float:
-    """Mean number of pairs of independent Gaussian dimensions that reach a correlation."""
+def largest_correlation_by_chance(n_samples: int, n_dimensions: int, level: float = 0.95) -> float:
+    """Quantile of the largest |r| of D >= 2 independent Gaussian dimensions."""
     from scipy.stats import beta
 
-    n_pairs = n_dimensions * (n_dimensions - 1) / 2
     if n_samples < 3:
-        return n_pairs
-    return n_pairs * float(beta.sf(cut**2, 0.5, (n_samples - 2) / 2))
+        return 1.0
+    n_pairs = n_dimensions * (n_dimensions - 1) / 2
+    return float(np.sqrt(beta.isf((1 - level) / n_pairs, 0.5, (n_samples - 2) / 2)))
 
 
 def pivot_order(covariance: np.ndarray, floor: float = 0.0) -> tuple[np.ndarray, np.ndarray]:

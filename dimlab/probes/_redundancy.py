@@ -42,31 +42,41 @@ def explained(rows: Rows, matrix: np.ndarray) -> dict[str, Any]:
 
 
 def by_chance(rows: Rows, cut: float, seed: int) -> dict[str, Any]:
-    """Say what R^2 and groups would be of independent dimensions, where rows are few."""
+    """Say what R^2 and groups would be of independent dimensions, and the cut beyond chance."""
     n, d, ids = rows.moments.n, len(rows.live), rows.ids
     if d < 2 or (ids is None and n >= _AMPLE * d):
-        return {"r_squared_null": np.nan, "shared_null": np.nan, "null_law": ""}
+        return {"r_squared_null": np.nan, "shared_null": np.nan, "null_law": "", "cut": cut}
     rng = np.random.default_rng(seed)
     odd = ids is not None or is_heavy(rows.kurtosis, n)
     draws: Iterable[np.ndarray] = ()
     r_squared = collinearity.largest_r_squared_by_chance(n, d)
+    largest = collinearity.largest_correlation_by_chance(n, d)
     law = "the Beta distribution of R^2 of independent Gaussian dimensions"
-    if rows.arrays and odd and 2.0 * _N_NULL * n * d**2 <= _PERMUTED:
+    # The largest correlation depends on the tails more than R^2 does: rectified features reach up
+    # to twice what Gaussian ones do.
+    matters = odd or 2 * largest > cut
+    permuted = bool(rows.arrays) and matters and 2.0 * _N_NULL * n * d**2 <= _PERMUTED
+    if permuted:
         features = rows.arrays[0][:, rows.live]
         draws = correlation.permuted_correlations((features,), _N_NULL, rng, ids)
-        law = f"{_N_NULL} independent permutations of every column"
-        law += ", whole clusters at a time" if ids is not None else ""
-    elif collinearity.pairs_by_chance(n, d, cut) > 1 - _LEVEL:
+        shuffled = f"{_N_NULL} independent permutations of every column"
+        shuffled += ", whole clusters at a time" if ids is not None else ""
+        law = shuffled if odd else f"{law}; groups by {shuffled}"
+    elif largest > cut:
         draws = correlation.independent_correlations(n, d, _N_NULL, rng)
-    found, shared = [], [0.0]
+    explained, reached, shared = [], [], [0.0]
     for matrix in draws:
         groups = np.bincount(collinearity.group_ids(matrix, cut))
         shared.append(float(groups[groups > 1].sum()))
+        reached.append(float(np.abs(matrix - np.eye(d)).max()))
         if odd and n > d:
-            found.append(float((1 - 1 / collinearity.variance_inflation(matrix)).max()))
-    if found:
-        r_squared = max(found)
-    return {"r_squared_null": r_squared, "shared_null": max(shared), "null_law": law}
+            explained.append(float((1 - 1 / collinearity.variance_inflation(matrix)).max()))
+    return {
+        "r_squared_null": max(explained, default=r_squared),
+        "shared_null": max(shared),
+        "null_law": law,
+        "cut": max(cut, min(1.0, max(reached) if permuted else largest)),
+    }
 
 
 def copies(

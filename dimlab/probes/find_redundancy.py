@@ -140,10 +140,10 @@ class Redundancy(OfRows):
         "so that it was not needed, or N <= D."
     )
     shared_null: float = scalar(
-        "95 % quantile of the number of independent dimensions that share a group. NaN where "
-        "N >= 20 D."
+        "95 % quantile of the number of independent dimensions that would share a group at the "
+        "cut asked for. NaN where N >= 20 D."
     )
-    null_law: str = scalar("How both quantiles were found; empty where they were not.", default="")
+    null_law: str = scalar("How these quantiles were found; empty where they were not.", default="")
     duplicates: tuple[np.ndarray, ...] = detail(
         "Groups of affine copies, each of shape (n,): absolute correlations within are at least "
         "1 - 1e-6, or as near to 1 as rounding to the precision of storage leaves copies. Of a "
@@ -182,7 +182,11 @@ class Redundancy(OfRows):
             "shared_groups": sorted(found, key=len, reverse=True),
         }
 
-    cut: float = scalar("Mean absolute correlation down to which groups were merged.")
+    cut: float = scalar(
+        "Mean absolute correlation down to which groups were merged: the one asked for, or, with "
+        "N < 20 D or clusters, the 95 % quantile of the largest of independent dimensions if that "
+        "is larger."
+    )
     stability: float = scalar("Mean adjusted Rand index of all groups with those of random halves.")
 
     @entry
@@ -236,21 +240,22 @@ def verdict(redundancy: Redundancy) -> Verdict:
     many = len(found) > _MANY * n_alive
     chance = np.nan_to_num(redundancy.shared_null)
     text = f"{len(found)} of {n_alive} dimensions that vary share a group of |r| >= "
-    text += f"{redundancy.cut:g}"
+    text += f"{redundancy.cut:.3g}"
     text += "" if by_groups else " or are explained by the others (adjusted R^2 >= 0.9)"
     text += f": {_listed(found)}." if len(found) and not many else "."
     if chance:
-        text += f" Of independent dimensions {chance:g} would share a group."
+        text += f" The limit is as high as chance reaches with {redundancy.n_samples} samples."
     text += f" {len(dead)} are dead" + (f": {_listed(dead)}." if len(dead) else ".")
     if by_groups:
         text += f" By groups alone: {redundancy.caution}"
     return Verdict(
         "Are dimensions redundant?",
-        "undecided" if many and len(found) <= chance else "yes" if many else "no",
+        "yes" if many else "undecided" if chance > _MANY * n_alive else "no",
         text,
         "Yes: more than a tenth of the dimensions that vary share a group or have an adjusted R^2 "
-        "of at least 0.9, above what chance gives; undecided: not more share a group than "
-        "independent dimensions would; else no.",
+        "of at least 0.9, above what chance gives; undecided: fewer do, but with so few samples "
+        "more than a tenth of independent dimensions would correlate as strongly as was asked; "
+        "else no.",
         tuple(found.tolist()),
     )
 
@@ -281,7 +286,8 @@ def find_redundancy(
         N samples of D dimensions. Where N is not above the number of dimensions that vary, every
         R^2 would be 1: it is NaN then, and redundancy is judged by groups alone.
     cut : float, default=0.5
-        Groups are merged while their mean absolute correlation is at least this, in (0, 1].
+        Groups are merged while their mean absolute correlation is at least this, in (0, 1]; with
+        few samples, at least what independent dimensions reach (see Notes).
     keep : float, default=0.99
         Share of the variance, or of the reader's accuracy, that the subset keeps, in (0, 1].
     reader : str or object, optional
@@ -317,8 +323,12 @@ def find_redundancy(
     taken; where tails are heavy, or rows come in clusters, the null is the largest R^2 of 19
     permutations of every column.
 
-    Groups: average linkage on ``1 - |r|``. Their stability [2]_ is that of random halves of
-    the samples: with half the samples, groups that only just merged fall apart.
+    Groups: average linkage on ``1 - |r|``. With N < 20 D, chance makes correlations large too. So
+    that independent dimensions form no group with a probability of 95 %, groups are then not merged
+    below the 95 % quantile of their largest ``|r|``: the largest of 19 permutations of every column
+    or, for moments and very many features, Bonferroni's bound on the Beta distribution of
+    ``r^2``. The stability of groups [2]_ is that of random halves of the samples: with half the
+    samples, groups that only just merged fall apart.
 
     Subset: pivots of a QR factorisation [3]_ of the centred features, a greedy choice: a smaller
     subset may exist. For a reader the samples are halved at random (within classes): one half is
@@ -362,8 +372,9 @@ def find_redundancy(
             "R^2 would be 1, so redundancy is judged by groups alone. Use more samples."
         )
         warnings.warn(caution, UserWarning, stacklevel=2)
-    group = collinearity.group_ids(matrix, cut)
-    agreement, of_groups = stability(rows, group, cut, seed, progress)
+    chance = by_chance(rows, cut, seed)
+    group = collinearity.group_ids(matrix, chance["cut"])
+    agreement, of_groups = stability(rows, group, chance["cut"], seed, progress)
     duplicates, chains, weakest = copies(rows, matrix)
     order, kept_variance = pivots(rows)
     accuracy = None
@@ -371,10 +382,9 @@ def find_redundancy(
         accuracy = _accuracies(representation, labels, order, reader, seed, rows.ids)
     return Redundancy(
         **explained(rows, matrix),
-        **by_chance(rows, cut, seed),
+        **chance,
         group=group,
         explains_group=_shared_within(matrix, group),
-        cut=cut,
         group_stability=of_groups,
         stability=agreement,
         dead=dead,
