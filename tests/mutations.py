@@ -491,7 +491,7 @@ _of(
     "kernels/erasure.py", "probes/test_erase.py",
     ("RidgeMoments.of", "np.eye(len(shares))", "np.ones((len(shares),) * 2)",
      "test_moments_given_classes_are_those_of_columns_that_say_them_in_any_blocks"),
-    ("RidgeMoments.of", "- means[0][mine]", "- means[0][0]",
+    ("RidgeMoments.of", "of_features, of_targets = (within.fitted(each, rows) for each in fits)", "pass",
      "test_moments_given_classes_are_those_of_columns_that_say_them_in_any_blocks"),
 )
 _of(
@@ -500,6 +500,32 @@ _of(
     ("_error", "left - seen.counts[:, None] * intercepts", "left", "test_intercepts_of_classes_are_those_of_columns_that_say_the_class"),
     ("out_of_fold_errors", "np.flatnonzero(folds < 0)", "np.flatnonzero(folds < -1)",
      "test_out_of_fold_errors_are_those_of_fits_without_each_fold"),
+)
+_of(
+    "kernels/effects.py", "probes/test_labels_of_any_kind.py",
+    ("Label.fit", "self.columns.T @ (rows - means)", "0 * self.columns.T @ rows",
+     "test_the_label_as_covariates_explains_what_least_squares_does"),
+    ("effects", "models = [np.concatenate([each, covariates]) for each in models]", "models = list(models)",
+     "test_effects_are_those_of_nested_fits_out_of_fold_beside_the_label"),
+)
+_of(
+    "kernels/permutation.py", "probes/test_labels_of_any_kind.py",
+    ("_Test.of", "model @ inside - own @ effect", "model @ inside",
+     "test_f_given_covariates_is_that_of_nested_regressions_of_permuted_residuals"),
+    ("_Tests.of", "orthonormal(np.hstack([given, *inside[:f]", "orthonormal(np.hstack([*inside[:f]",
+     "test_f_given_covariates_is_that_of_nested_regressions_of_permuted_residuals"),
+)
+_of(
+    "probes/_erasing.py", "probes/test_labels_of_any_kind.py",
+    ("Readings._values", "+ self._joint.target_mean[self._n_targets :]", "",
+     "test_scores_and_factors_given_the_label_are_those_of_scikit_learn"),
+    ("Readings._prepared", "label.without(values)", "values - values.mean(axis=0)",
+     "test_scores_and_factors_given_the_label_are_those_of_scikit_learn"),
+)
+_of(
+    "readers/logistic.py", "test_targets.py",
+    ("_fit_each", "(each[..., 1] - each[..., 0] for each in found)", "(each[..., 1] for each in found)",
+     "test_logistic_reads_several_labels_one_against_the_rest"),
 )
 _of(
     "readers/logistic.py", "test_readers.py",

@@ -20,16 +20,15 @@ from dimlab import (
     Representation,
     ablate,
     ablate_cumulatively,
-    attribute,
     bound_risk,
     confirm_harmful,
-    erase,
     evaluate,
     examine,
     load_features,
     random_masks,
 )
 from dimlab.probes.random_masks import null_maxima
+from dimlab.readers import Logistic
 from dimlab.readers.linear import FILLS
 from dimlab.targets import CLASSES, MULTILABEL, VALUES, kind_of, target_of
 from tests.references import filled_with
@@ -254,7 +253,8 @@ def test_the_normal_null_of_the_best_mask_is_that_of_permuted_rows():
 def test_evaluation_has_the_scores_of_scikit_learn(pair):
     train, test = pair
     found = evaluate(train, test)
-    assert found.reader == ("knn", "ridge")  # logistic regression reads classes
+    several = found.score == "mean_average_precision"
+    assert found.reader == ("knn", "ridge", "logistic")[: 3 if several else 2]
     model = make_pipeline(StandardScaler(), SklearnRidge(alpha=PENALTY * len(train)))
     predicted = model.fit(train.features, train.labels).predict(test.features)
     assert_allclose(found.accuracy[1], score_by_sklearn(test.labels, predicted), rtol=1e-9)
@@ -297,7 +297,10 @@ def test_the_kind_can_be_said():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"reader": "logistic"}, "reader 'logistic' reads classes; got labels that are real"),
+        (
+            {"reader": "logistic"},
+            "reader 'logistic' reads classes and several labels a sample; got labels that are real",
+        ),
         ({"score": "accuracy"}, "score must be one of 'r2' for labels that are real values"),
         ({"score": "f1"}, "score must be one of 'accuracy', 'balanced_accuracy'"),
         ({"reader": LogisticRegression()}, "reader must be a regressor for labels that are real"),
@@ -321,20 +324,12 @@ def test_a_regressor_reads_no_classes_and_kinds_are_not_mixed():
         ablate(train, constant)
 
 
-@pytest.mark.parametrize("probe", ["attribute", "erase", "bound_risk"])
-def test_probes_of_classes_say_so(probe):
+def test_probes_of_classes_say_so():
     split = labelled("one value", 0)
-    whole = Representation(
-        split.features, labels=split.labels, factors={"f": split.features[:, 1]},
-        views=np.stack([split.features, split.features]),
-    )  # fmt: skip
-    calls = {
-        "attribute": lambda: attribute(whole, whole),
-        "erase": lambda: erase(whole, whole, factor="f"),
-        "bound_risk": lambda: bound_risk(whole, n_negatives=5, temperature=0.5),
-    }
-    with pytest.raises(ValueError, match=f"{probe} needs labels that are classes; got real values"):
-        calls[probe]()
+    views = np.stack([split.features, split.features])
+    whole = Representation(split.features, labels=split.labels, views=views)
+    with pytest.raises(ValueError, match="bound_risk needs labels that are classes; got real val"):
+        bound_risk(whole, n_negatives=5, temperature=0.5)
 
 
 def test_an_examination_measures_what_real_values_allow_and_says_the_rest(pair):
@@ -387,3 +382,28 @@ def test_splits_of_a_file_decide_together_what_labels_are(tmp_path):
         train = load_features(tmp_path / "t.csv", split="train")
     assert train.labels.tolist() == [1.0, 2.0]
     assert train.labels.dtype.kind == "f"
+
+
+def test_logistic_reads_several_labels_one_against_the_rest(capsys):
+    train, test = labelled("labels", 0), labelled("labels", 1, n=80)
+    reader = Logistic(penalty=2.0)
+    model = MultiOutputClassifier(LogisticRegression(C=1.0, tol=1e-8, max_iter=2000))
+    model = make_pipeline(StandardScaler(), model).fit(train.features, train.labels)
+    shares = np.stack([each[:, 1] for each in model.predict_proba(test.features)], axis=1)
+    fitted = reader.fit(train.features, train.labels)
+    assert_allclose(fitted.predict(test.features), np.log(shares / (1 - shares)), atol=2e-3)
+    found = ablate(train, test, reader=reader)
+    assert_allclose(found.full_score, average_precision_score(test.labels, shares), atol=2e-3)
+    assert (found.refit, found.needed[0]) == (False, 0)
+    refitted = ablate(train, test, reader=reader, refit=True, groups=[[0], [1, 2], list(range(5))])
+    for group, score in zip(refitted.groups[:2], refitted.scores, strict=False):
+        rest = [np.delete(each.features, group, axis=1) for each in (train, test)]
+        own = Logistic(penalty=2.0).fit(rest[0], train.labels).predict(rest[1])
+        assert_allclose(score, average_precision_score(test.labels, own), atol=2e-3)
+    assert_allclose(refitted.scores[2], test.labels.mean(), rtol=1e-9)  # nothing is told
+    assert "logistic refits" in capsys.readouterr().err
+    assert Logistic().chosen(train.features, train.labels).penalty > 0
+    never = train.labels.copy()
+    never[:, 1] = 0  # of a label that no train row has, one answer for all
+    answers = Logistic().fit(train.features, never).predict(test.features)
+    assert (np.ptp(answers, axis=0) > 0).tolist() == [True, False, True]

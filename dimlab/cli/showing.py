@@ -224,14 +224,14 @@ def _or_empty(value: float | None) -> str:
 def erasure(result: Any) -> None:
     """Print the ways to take a factor out, side by side."""
     kept = f"R2 of {result.factor}"
-    frame = intervals(result.to_frame(), factor_lost=".2f", accuracy_change="+.3f")
+    score = result.score
+    frame = intervals(result.to_frame(), factor_lost=".2f", **{f"{score}_change": "+.3f"})
     short = {"way": "without", "n_removed": "n", "factor_r_squared": kept, "factor_lost": "lost"}
-    short |= {"accuracy_change": "change"}
-    names = ["split", *short, "accuracy"]
-    shown = frame[names].rename(columns=short)[["split", *short.values(), "accuracy"]]
+    short |= {f"{score}_change": "change"}
+    shown = frame[["split", *short, score]].rename(columns=short)
     title = f"\nTaking {result.factor} out: {result.reader} reader, {result.basis} directions"
     shown = shown.replace("in distribution", "in distr.")
-    print_table(shown, title=title, formats={kept: ".3f", "accuracy": ".4f"})
+    print_table(shown, title=title, formats={kept: ".3f", score: ".4f"})
     print_sentences(result.summary()["in_words"])
 
 

@@ -126,6 +126,7 @@ def _attribute(call: Call) -> Measured:
 
     values, seed = call.values, call.inputs.seed
     source, chosen = call.sources[0], values["erase"]
+    how: dict[str, Any] = {"seed": seed, "target_kind": call.arguments["target_kind"]}
     on_axes = replace(call, inputs=replace(call.inputs, basis=None))
     train, test = on_axes.pair(views=values["views"])
     if chosen not in ("leading", "none"):  # before anything long
@@ -138,8 +139,8 @@ def _attribute(call: Call) -> Measured:
     if values["reader"] != "none":
         with call.at_work("ablating") as advance:
             ablation = ablate(
-                bank, queries, reader=values["reader"], seed=seed, device=call.inputs.device,
-                progress=advance,
+                bank, queries, reader=values["reader"], device=call.inputs.device,
+                progress=advance, **how,
             )  # fmt: skip
     if call.inputs.basis is None and call.inputs.is_own(source):
         trace = call.inputs.checkpoint(source).trace
@@ -152,7 +153,7 @@ def _attribute(call: Call) -> Measured:
     if factor is not None:
         with call.at_work(f"erasing {factor}") as advance:
             erasure = erase(
-                train, test, factor=factor, in_distribution=held_out, seed=seed, progress=advance
+                train, test, factor=factor, in_distribution=held_out, progress=advance, **how
             )
         result = replace(result, erasure=erasure)
     return result, {"train": train, "test": test}

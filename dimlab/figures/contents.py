@@ -23,6 +23,7 @@ from dimlab.figures.house import (
     several,
     titled,
 )
+from dimlab.targets import score_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -188,10 +189,14 @@ def plot_erasure(result: Erasure, *, ax: Axes | None = None) -> Axes:
     falls, changes = result.factor_lost, result.accuracy_change
     found = (result.factor_r_squared, falls[..., 0] - falls[..., 2], falls[..., 0] - falls[..., 1])
     right = (result.accuracy, changes[..., 1] - changes[..., 0], changes[..., 2] - changes[..., 0])
-    reader = result.reader
+    what = (
+        "right classes (accuracy"
+        if result.score == "accuracy"
+        else f"task ({score_in_words(result.score)}"
+    )
     looks = (
         (found, ORANGE, f"{result.factor} still found (R², 0: gone)", -0.13),
-        (right, BLUE, f"right classes (accuracy, {reader} reader)", 0.13),
+        (right, BLUE, f"{what}, {result.reader} reader)", 0.13),
     )
     rows = np.arange(len(result.ways)) * (1.0 if len(result.splits) == 1 else 1.4)
     drawn: list[tuple[Any, str]] = []
@@ -208,7 +213,8 @@ def plot_erasure(result: Erasure, *, ax: Axes | None = None) -> Axes:
         rows, [_way(way, int(n)) for way, n in zip(result.ways, result.n_removed, strict=True)]
     )
     ax.set_ylim(rows[-1] + (1.0 if len(result.splits) > 1 else 0.6), -0.6)
-    ax.set_xlim(-0.03, 1.03)
+    lowest = min(0.0, float(np.nanmin(result.accuracy)))  # R^2 may be negative
+    ax.set_xlim(lowest - 0.03, 1.03)
     ax.grid(axis="x", lw=0.4)
     legend_of(
         ax, drawn, frameon=False, fontsize="small", loc="upper center",
@@ -264,7 +270,11 @@ def plot_erasure_sweep(result: Erasure, *, ax: Axes | None = None) -> Axes:
         return nothing_found(ax, sentence, title)
     values = (
         ("factor_r_squared", ORANGE, f"{result.factor} found (R²)"),
-        ("accuracy", BLUE, "right classes"),
+        (
+            result.score,
+            BLUE,
+            "right classes" if result.score == "accuracy" else score_in_words(result.score),
+        ),
     )
     drawn = []
     for way, style, alpha in (
@@ -285,7 +295,7 @@ def plot_erasure_sweep(result: Erasure, *, ax: Axes | None = None) -> Axes:
     numbers = np.unique(sweep["n_removed"])
     ax.set_xticks(numbers, [str(number) for number in numbers])
     ax.minorticks_off()
-    ax.set_ylim(-0.03, 1.03)
+    ax.set_ylim(min(0.0, float(sweep[result.score].min())) - 0.03, 1.03)
     legend_of(
         ax, drawn, frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1.01, 0.5)
     )

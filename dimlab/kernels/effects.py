@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dimlab.kernels.blocks import blocks
+from dimlab.kernels.rounding import eps_of, spread_floor
 
 _ELEMENTS = 1 << 22  # of rows that are summed together
 KNOTS = np.array([0.05, 0.275, 0.5, 0.725, 0.95])  # quantiles of a continuous factor's values
@@ -99,6 +100,52 @@ def class_sums(rows: np.ndarray, codes: np.ndarray, n_classes: int) -> np.ndarra
 def without_class_means(columns: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Subtract the class means from columns (N, P), in float64."""
     return columns - class_means(columns, codes)[codes]
+
+
+@dataclass(frozen=True, eq=False)
+class Label:
+    """What effects are given: an intercept a class, or covariates beside one intercept."""
+
+    codes: np.ndarray  # (N,) class indices from 0; zeros where the label is no class
+    columns: np.ndarray  # (N, C) covariates, orthonormal and of mean 0; none where it is
+
+    @classmethod
+    def of(cls, target: np.ndarray) -> Label:
+        """Take classes (N,), real values (N, T), each as a spline, or T labels 0 or 1 (N, T)."""
+        if target.ndim == 1:
+            return cls(np.unique(target, return_inverse=True)[1], np.empty((len(target), 0)))
+        each = [target] if target.dtype.kind != "f" else [expand(values) for values in target.T]
+        return cls(np.zeros(len(target), dtype=np.int64), orthonormal(varying(np.hstack(each))))
+
+    @property
+    def n_parameters(self) -> int:
+        """Intercepts and covariates."""
+        return int(self.codes.max()) + 1 + self.columns.shape[1]
+
+    def fit(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return intercepts (K, P) and weights (C, P) of least squares on rows (N, P)."""
+        means = class_means(rows, self.codes)
+        if self.columns.shape[1] == 0:
+            return means, np.empty((0, rows.shape[1]))
+        return means, self.columns.T @ (rows - means)
+
+    def fitted(self, fit: tuple[np.ndarray, np.ndarray], rows: slice) -> np.ndarray:
+        """Return what a fit makes of some rows, (B, P)."""
+        found: np.ndarray = fit[0][self.codes[rows]]
+        return found + self.columns[rows] @ fit[1] if len(fit[1]) else found
+
+    def without(self, rows: np.ndarray) -> np.ndarray:
+        """Subtract from rows (N, P) what the label explains of them, in float64."""
+        return rows - self.fitted(self.fit(rows), slice(None))
+
+
+def varying(columns: np.ndarray) -> np.ndarray:
+    """Centre columns (N, P) and make them of norm 1; leave out what does not vary."""
+    centred = columns - columns.mean(axis=0)
+    size = np.linalg.norm(centred, axis=0)
+    largest = np.maximum(np.abs(columns).max(axis=0, initial=0.0), 1e-300)
+    varies = size > np.sqrt(len(columns)) * spread_floor(largest, eps_of("float64"))
+    return centred[:, varies] / size[varies]
 
 
 def orthonormal(columns: np.ndarray, least: float = 0.0) -> np.ndarray:
@@ -219,16 +266,15 @@ class Effects:
 def effects(
     features: np.ndarray,
     within: np.ndarray,
-    codes: np.ndarray,
+    label: Label,
     columns: Sequence[np.ndarray],
     folds: np.ndarray,
     values: Sequence[np.ndarray | None],
 ) -> Effects:
     """Relative reduction of each dimension's error by each factor and by the label."""
-    # ``within`` is ``features`` without class means: what models with the label are fitted to,
-    # since they take off any constant of a class, and no digits are lost where classes lie far
-    # apart.
-    design = np.hstack([np.ones((len(codes), 1)), *columns])
+    # ``within`` is ``features`` less what the label explains: what models with the label are fitted
+    # to, since they take that off anyhow, and no digits are lost where classes lie far apart.
+    design = np.hstack([np.ones((len(within), 1)), *columns, label.columns])
     ends = 1 + np.cumsum([0, *(each.shape[1] for each in columns)])
     blocks = [np.arange(low, high) for low, high in pairwise(ends)]
     ordered = [
@@ -238,8 +284,10 @@ def effects(
     models = [every[:0], every, *blocks]
     if len(blocks) > 1:
         models += [np.setdiff1d(every, block) for block in blocks]
-    error = out_of_fold_errors(within, design, folds, models, ordered, codes)
-    constant = np.arange(design.shape[1])
+    covariates = np.arange(ends[-1], design.shape[1])
+    models = [np.concatenate([each, covariates]) for each in models]
+    error = out_of_fold_errors(within, design, folds, models, ordered, label.codes)
+    constant = np.arange(ends[-1])
     without_label = out_of_fold_errors(features, design, folds, [constant], ordered)
     base, full, single = error[:1], error[1:2], error[2 : 2 + len(blocks)]
     return Effects(

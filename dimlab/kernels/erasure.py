@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dimlab.kernels.blocks import blocks
-from dimlab.kernels.effects import class_means
+from dimlab.kernels.effects import Label
 from dimlab.kernels.rounding import eps_of, spread_floor
 
 _ELEMENTS = 1 << 23  # of centred rows at once
@@ -101,28 +101,30 @@ class RidgeMoments:
         precision: str | None = None,
         *,
         codes: np.ndarray | None = None,
-        within: np.ndarray | None = None,
+        within: Label | None = None,
     ) -> RidgeMoments:
         """Add up the moments of features (N, D) and targets (N, T), in float64."""
         # With class indices ``codes`` (N,) there is a further target a class, whether a row is of
-        # it; these N x K numbers are never held. ``within`` (N,): less the means of these classes.
+        # it; these N x K numbers are never held. ``within``: less what a label explains of both.
         mean, target_mean = features.mean(axis=0, dtype=np.float64), targets.mean(axis=0)
         of_class = np.zeros((1, 0))
         if codes is not None:
             shares = np.bincount(codes) / len(codes)
             of_class, target_mean = np.eye(len(shares)), np.concatenate([target_mean, shares])
-        means = [mean[None], target_mean[None]]
+        fits = []
         if within is not None:
-            means = [class_means(each, within) for each in (features, targets)]
+            fits = [within.fit(each) for each in (features, targets)]
             mean, target_mean = np.zeros_like(mean), np.zeros_like(target_mean)
         gram = np.zeros((features.shape[1],) * 2)
         cross = np.zeros((features.shape[1], len(target_mean)))
         for rows in blocks(len(features), _ELEMENTS // max(features.shape[1], len(target_mean))):
-            mine = within[rows] if within is not None else np.zeros(1, dtype=np.int64)
+            of_features, of_targets = mean, target_mean
+            if within is not None:
+                of_features, of_targets = (within.fitted(each, rows) for each in fits)
             own = of_class[codes[rows]] if codes is not None else np.zeros((len(targets[rows]), 0))
-            centred = features[rows].astype(np.float64) - means[0][mine]
+            centred = features[rows].astype(np.float64) - of_features
             gram += centred.T @ centred
-            cross += centred.T @ (np.hstack([targets[rows], own]) - means[1][mine])
+            cross += centred.T @ (np.hstack([targets[rows], own]) - of_targets)
         precision = precision or features.dtype.name
         return cls(mean, gram, cross, target_mean, len(features), precision)
 

@@ -2,10 +2,11 @@
 
 Given the label: the F statistic of a factor's columns; a permutation within cells (rows that share
 an intercept, such as a class) leaves their means alone, so permuted columns are still orthonormal
-and without means. Given all others, by Freedman and Lane: the residuals of the model without the
-factor are permuted, and the F of the factor beside all others is computed again. Permuting takes
-residuals to be equally spread wherever the factor stands. Where they are wider at its large values,
-as behind a ReLU, F is divided by how much the sandwich estimate of its mean exceeds the plain one.
+and without means. Given all others, or a label that is no class, by Freedman and Lane: residuals of
+the model without the factor are permuted, and the F of the factor is computed again. Permuting
+takes residuals to be equally spread wherever the factor stands. Where they are wider at its large
+values, as behind a ReLU, F is divided by how much the sandwich estimate of its mean exceeds the
+plain one.
 
 Let S be an orthonormal basis of all columns and P a permutation. All that both tests need are
 ``(P S)'h`` and ``(P S)'S``: one large product a permutation serves all factors. Float64: a value
@@ -56,22 +57,25 @@ def permutation_p_values(
     *,
     tested: Sequence[int] | None = None,
     clusters: np.ndarray | None = None,
+    label: np.ndarray | None = None,
 ) -> PValues:
     """P-value of each dimension's F, the factors' columns permuted within cells."""
-    # Features (N, D) and each factor's orthonormal columns come without the means of cells; factors
-    # that are not ``tested`` are only adjusted for.
+    # Features (N, D), each factor's orthonormal columns and those (N, C) of a ``label`` that is no
+    # class come without the means of cells; factors that are not ``tested`` are only adjusted for.
     import torch
 
     n_rows, n_dimensions = features.shape
     tested = range(len(columns)) if tested is None else tested
-    joint = orthonormal(np.hstack(columns))
+    label = features[:, :0] if label is None else label
+    joint = orthonormal(np.hstack([label, *columns]))
     total = np.einsum("nd,nd->d", features, features, dtype=np.float64)
     alive = total > 0
     kept = features if alive.all() else np.ascontiguousarray(features[:, alive])
-    tests = _Tests.of(joint, columns, tested, kept, n_rows - int(cells.max()) - 1)
+    tests = _Tests.of(joint, columns, tested, kept, n_rows - int(cells.max()) - 1, label)
     observed = tests.statistics((joint.T @ kept)[None], np.eye(joint.shape[1])[None])[:, :, 0]
     if clusters is None:
-        observed[1] /= tests.inflation(joint, kept, cells)
+        for kind in range(0 if label.shape[1] else 1, 2):
+            observed[kind] /= tests.inflation(kind, joint, kept, cells)
     source, targets = torch.from_numpy(joint), torch.from_numpy(kept)
     strata = [np.flatnonzero(cells == cell) for cell in range(int(cells.max()) + 1)]
     null = np.empty((*observed.shape[:2], n_permutations, kept.shape[1]), dtype=np.float32)
@@ -129,14 +133,48 @@ def _shuffled(
 
 
 @dataclass(frozen=True, eq=False)
-class _Tests:
-    """Both F statistics of T factors, from products with the P joint columns."""
+class _Test:
+    """F of a factor's columns beside others, after Freedman and Lane."""
 
-    marginal: list[np.ndarray]  # (P, R_f): the factor, in the joint columns
-    partial: list[np.ndarray]  # (P, R_f): its part that is orthogonal to all others
+    own: np.ndarray  # (P, R): the factor's part that is orthogonal to the others, in joint columns
+    model: np.ndarray  # (P, M): the factor and the others
+    others: np.ndarray  # (P, D): what the model without the factor makes of the dimensions
+    left: np.ndarray  # (D,): squares that it leaves
+    freedom: int  # that the model leaves
+
+    @classmethod
+    def of(
+        cls,
+        own: np.ndarray,
+        model: np.ndarray,
+        products: np.ndarray,
+        total: np.ndarray,
+        freedom: int,
+    ) -> _Test:
+        """Fit the model to the products (P, D) of joint columns with dimensions."""
+        inside, effect = model.T @ products, own.T @ products
+        left = total - _squares(inside) + _squares(effect)
+        return cls(own, model, model @ inside - own @ effect, left, freedom - model.shape[1])
+
+    def statistic(self, moved: np.ndarray, among: np.ndarray) -> np.ndarray:
+        """F (B, D) of permuted columns, from (B, P, D) and (B, P, P)."""
+        rank = self.own.shape[1]
+        if rank == 0 or self.freedom <= 0:
+            return np.full((len(moved), moved.shape[2]), np.nan)
+        # Permuting residuals back is permuting columns: P'e = moved - among @ others
+        residual = moved - among @ self.others if self.model.shape[1] > rank else moved
+        left = self.left - _squares(self.model.T @ residual)
+        return f_ratio(_squares(self.own.T @ residual), left, rank, self.freedom + rank)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tests:
+    """Both tests of T factors, from products with the P joint columns."""
+
+    given_label: list[_Test]
+    given_all: list[_Test]
     products: np.ndarray  # (P, D): joint columns with the dimensions
     total: np.ndarray  # (D,)
-    freedom: int
 
     @classmethod
     def of(
@@ -146,53 +184,51 @@ class _Tests:
         tested: Sequence[int],
         features: np.ndarray,
         freedom: int,
+        label: np.ndarray,
     ) -> _Tests:
-        """Find each factor among the joint columns, with and without what others share."""
-        inside = [joint.T @ each for each in columns]
-        total = np.einsum("nd,nd->d", features, features)
-        partial = []
+        """Find each factor among the joint columns, beside the label, and beside all others."""
+        given, inside = joint.T @ label, [joint.T @ each for each in columns]
+        products, total = joint.T @ features, np.einsum("nd,nd->d", features, features)
+
+        def beside(factor: np.ndarray, others: np.ndarray, model: np.ndarray) -> _Test:
+            if others.shape[1] == 0:
+                return _Test.of(factor, factor, products, total, freedom)
+            own = orthonormal(factor - others @ (others.T @ factor), _OWN)
+            return _Test.of(own, model, products, total, freedom)
+
+        marginal, partial = [], []
         for f in tested:
-            others = orthonormal(np.hstack([joint.T[:, :0], *inside[:f], *inside[f + 1 :]]))
-            partial.append(orthonormal(inside[f] - others @ (others.T @ inside[f]), _OWN))
-        return cls([inside[f] for f in tested], partial, joint.T @ features, total, freedom)
+            marginal.append(beside(inside[f], given, orthonormal(np.hstack([given, inside[f]]))))
+            others = orthonormal(np.hstack([given, *inside[:f], *inside[f + 1 :]]))
+            partial.append(beside(inside[f], others, np.eye(len(products))))
+        return cls(marginal, partial, products, total)
 
     def statistics(self, moved: np.ndarray, among: np.ndarray) -> np.ndarray:
         """F of permuted columns, from (B, P, D) and (B, P, P), as (2, T, B, D)."""
-        # Permuting residuals back is permuting columns: P'e = moved - among @ products for the
-        # residuals e of the full model, to which each test adds back its own factor.
-        n_joint = len(self.products)
-        found = np.full((2, len(self.marginal), len(moved), moved.shape[2]), np.nan)
-        rest = moved - among @ self.products
-        residual = self.total - np.einsum("pd,pd->d", self.products, self.products)
-        for place, (whole, own) in enumerate(zip(self.marginal, self.partial, strict=True)):
-            explained = _squares(whole.T @ moved)
-            if 0 < whole.shape[1] < self.freedom:
-                found[0, place] = f_ratio(
-                    explained, self.total - explained, whole.shape[1], self.freedom
-                )
-            if own.shape[1] == n_joint:  # there is no other factor
-                found[1, place] = found[0, place]
-            elif 0 < own.shape[1] and n_joint < self.freedom:
-                effect = own.T @ self.products
-                whole_rest = rest + among @ (own @ effect)
-                left = residual + _squares(effect) - _squares(whole_rest)
-                freedom = self.freedom - n_joint + own.shape[1]
-                found[1, place] = f_ratio(_squares(own.T @ whole_rest), left, own.shape[1], freedom)
+        found = np.empty((2, len(self.given_all), len(moved), moved.shape[2]))
+        for kind, tests in enumerate((self.given_label, self.given_all)):
+            for place, test in enumerate(tests):
+                found[kind, place] = test.statistic(moved, among)
         return found
 
-    def inflation(self, joint: np.ndarray, features: np.ndarray, cells: np.ndarray) -> np.ndarray:
-        """Mean of the partial F under unequal over that under equal variances, >= 1, (T, D)."""
+    def inflation(
+        self, kind: int, joint: np.ndarray, features: np.ndarray, cells: np.ndarray
+    ) -> np.ndarray:
+        """Mean of F under unequal over that under equal variances, >= 1, (T, D)."""
         # Squared residuals are divided by one minus their leverage (HC2).
-        leverage = _squares(joint.T) + 1 / np.bincount(cells)[cells]
-        own = np.column_stack([_squares((joint @ each).T) for each in self.partial])
-        own /= np.maximum(1 - leverage, _LEAST)[:, None]
-        spread = np.zeros((own.shape[1], features.shape[1]))
-        for rows in blocks(len(features), _ROWS):
-            spread += own[rows].T @ (features[rows] - joint[rows] @ self.products) ** 2
-        ranks = np.array([[max(each.shape[1], 1)] for each in self.partial])
-        freedom = max(self.freedom - len(self.products), 1)
-        plain = ranks * (self.total - _squares(self.products)) / freedom
-        return np.maximum(spread / np.where(plain > 0, plain, np.inf), 1.0)
+        tests = (self.given_label, self.given_all)[kind]
+        found = np.empty((len(tests), features.shape[1]))
+        for place, test in enumerate(tests):
+            basis, fitted = joint @ test.model, test.model.T @ self.products
+            leverage = _squares(basis.T) + 1 / np.bincount(cells)[cells]
+            own = _squares((joint @ test.own).T) / np.maximum(1 - leverage, _LEAST)
+            spread = np.zeros(features.shape[1])
+            for rows in blocks(len(features), _ROWS):
+                spread += own[rows] @ (features[rows] - basis[rows] @ fitted) ** 2
+            rank = max(test.own.shape[1], 1)
+            plain = rank * (self.total - _squares(fitted)) / max(test.freedom, 1)
+            found[place] = np.maximum(spread / np.where(plain > 0, plain, np.inf), 1.0)
+        return found
 
 
 def _squares(values: np.ndarray) -> np.ndarray:

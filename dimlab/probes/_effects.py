@@ -243,6 +243,7 @@ def p_values(
         found = permutation_p_values(
             level.features, level.columns, level.cells, n_permutations, rng,
             _part_of(progress, place, len(levels)), tested=level.tested, clusters=level.clusters,
+            label=level.label,
         )  # fmt: skip
         p_value[:, :, level.factors] = found.given_label, found.given_all
         smallest[level.factors] = found.smallest

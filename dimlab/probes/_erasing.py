@@ -10,7 +10,7 @@ import numpy as np
 
 from dimlab.basis import Basis
 from dimlab.kernels.blocks import blocks
-from dimlab.kernels.effects import class_means, f_statistics, without_class_means
+from dimlab.kernels.effects import Label, f_statistics, orthonormal
 from dimlab.kernels.erasure import (
     Removal,
     RidgeMoments,
@@ -19,13 +19,14 @@ from dimlab.kernels.erasure import (
 )
 from dimlab.kernels.means import bootstrap_sums
 from dimlab.kernels.paired import cluster_quantile, paired_interval
+from dimlab.probes._contributions import contributions_of, difference
 from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, kind_of
 from dimlab.probes._reading import Task
 from dimlab.readers.base import Split, running
 from dimlab.readers.ridge import Ridge
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
-from dimlab.targets import class_labels
+from dimlab.targets import CLASSES
 
 NOTHING = "nothing"
 DIMENSIONS, RANDOM_DIMENSIONS = "dimensions", "random dimensions"
@@ -90,6 +91,7 @@ def jobs_of(
 
 def by_effect(
     train: Representation,
+    target: np.ndarray,
     factor: str,
     n_removed: int | None,
     clusters: np.ndarray | None,
@@ -99,13 +101,13 @@ def by_effect(
     from scipy.stats import f as f_law
     from scipy.stats import false_discovery_control
 
-    factors = Factors.of(train, class_labels(train.labels, "erase"), [factor], clusters)
+    factors = Factors.of(train, target, [factor], clusters)
     if not factors.identifiable[0]:
         raise Refusal(
             f"factor must vary within classes of train, or it cannot be told from the label; got "
             f"{factor!r}, of whose variance {factors.left_given_label[0]:.2%} is left."
         )
-    features, within, _ = centred_features(train, factors.codes)
+    features, within, _ = centred_features(train, factors.label)
     found = factors.effects(features, within, factors.deal(_FOLDS, rng))
     effect, label_effect = np.nan_to_num(found.given_label[:, 0]), np.nan_to_num(found.of_label)
     order = np.argsort(-effect.round(_DECIMALS), kind="stable")
@@ -113,10 +115,12 @@ def by_effect(
         return Order(order, order[: min(n_removed, len(order) - 1)])
     p_value = np.ones(len(order))
     for level in factors.levels(within):  # at most one: rows, or clusters, that a factor is told by
-        columns = level.columns[level.tested[0]]
-        n_cells, rank = int(level.cells.max()) + 1, columns.shape[1]
-        statistic = f_statistics(level.features, columns, n_cells)
-        p_value = f_law.sf(statistic, rank, len(level.cells) - n_cells - rank)
+        given, columns = level.label, level.columns[level.tested[0]]
+        features, columns = (each - given @ (given.T @ each) for each in (level.features, columns))
+        columns = orthonormal(columns) if given.shape[1] else columns
+        n_given, rank = int(level.cells.max()) + 1 + given.shape[1], columns.shape[1]
+        statistic = f_statistics(features, columns, n_given)
+        p_value = f_law.sf(statistic, rank, len(level.cells) - n_given - rank)
     q_value = false_discovery_control(np.where(np.isnan(p_value), 1.0, p_value))
     carries = (q_value <= _SIGNIFICANT) & (effect >= IDENTIFIABLE) & (effect >= label_effect)
     # those that carry more of the label may stand between: they come later
@@ -129,7 +133,7 @@ class Read(NamedTuple):
 
     errors: np.ndarray  # (N, 2): squared errors of the factor, plain and given the label
     spread: np.ndarray  # (N, 2): squared deviations of the targets
-    right: np.ndarray  # (N,) bool: task samples read correctly
+    right: np.ndarray  # (N,) whether the task's class is read correctly, or what adds to its score
 
     @property
     def r_squared(self) -> np.ndarray:
@@ -142,8 +146,8 @@ class Judged(NamedTuple):
 
     features: np.ndarray  # (N, D)
     mean: np.ndarray  # (D,) of train
-    class_means: np.ndarray  # (K, D) of this split
-    codes: np.ndarray  # (N,) rows of ``class_means``
+    label: Label
+    explained: tuple[np.ndarray, np.ndarray]  # what the label does of this split's features
     truth: np.ndarray
     targets: np.ndarray  # (N, T)
     targets_within: np.ndarray
@@ -154,8 +158,8 @@ class Judged(NamedTuple):
         return self.features[rows].astype(np.float64) - self.mean
 
     def within(self, rows: slice) -> np.ndarray:
-        """Return rows less the means of their classes, in float64."""
-        return self.features[rows].astype(np.float64) - self.class_means[self.codes[rows]]
+        """Return rows less what the label explains of them, in float64."""
+        return self.features[rows].astype(np.float64) - self.label.fitted(self.explained, rows)
 
 
 class Readings:
@@ -168,11 +172,15 @@ class Readings:
         judged: list[tuple[Split, np.ndarray]],
         space: Basis | None,
         penalty: float,
+        score: str,
     ) -> None:
-        features, codes, precision = task.train.features, task.train.target, task.run.precision
-        self._n_targets = targets.shape[1]
-        self._joint = RidgeMoments.of(features, targets, precision, codes=codes)
-        self._within = RidgeMoments.of(features, targets, precision, within=codes)
+        features, own, precision = task.train.features, task.train.target, task.run.precision
+        self._n_targets, self._score = targets.shape[1], score
+        self._of_classes = task.kind == CLASSES
+        given: dict[str, Any] = {"codes": own} if self._of_classes else {}
+        joint = targets if self._of_classes else np.hstack([targets, own])
+        self._joint = RidgeMoments.of(features, joint, precision, **given)
+        self._within = RidgeMoments.of(features, targets, precision, within=Label.of(own))
         self._penalty = penalty
         self._space = space
         self._back = None if space is None else np.linalg.pinv(space.directions)
@@ -183,15 +191,14 @@ class Readings:
         reader = task.reader
         self.in_closed_form = isinstance(reader, Ridge) and reader.penalty == penalty
         if not self.in_closed_form and hasattr(reader, "chosen"):  # its settings, once for all maps
-            reader = running(reader, task.run).chosen(features, codes)
+            reader = running(reader, task.run).chosen(features, own)
         self._task = replace(task, reader=reader)
 
     def _prepared(self, side: Split, values: np.ndarray) -> Judged:
-        codes = np.unique(side.target, return_inverse=True)[1]
-        within, deviation = without_class_means(values, codes), values - values.mean(axis=0)
+        label = Label.of(side.target)
+        within, deviation = label.without(values), values - values.mean(axis=0)
         spread = np.column_stack([(deviation**2).sum(axis=1), (within**2).sum(axis=1)])
-        means = class_means(side.features, codes)
-        known = side.features, self._joint.mean, means, codes
+        known = side.features, self._joint.mean, label, label.fit(side.features)
         return Judged(*known, side.target, values, within, spread)
 
     def map_of(self, job: Job) -> Map:
@@ -217,7 +224,8 @@ class Readings:
             fitted = self._task.aside(mapped, mapped).fit()
             wide = (each.features.astype(np.float64) for each in self._judged)
             seen = (self._mapped(each, map_) for each in wide)
-            self._predicted.append([fitted.classify(each) for each in seen])
+            read = fitted.classify if self._of_classes else fitted.predict
+            self._predicted.append([np.asarray(read(each)) for each in seen])
         return map_.rank if isinstance(map_, Removal) else len(job.chosen)
 
     def read(self) -> list[list[Read]]:
@@ -230,7 +238,7 @@ class Readings:
         n_maps, n_targets, n_rows = len(self._weights), self._n_targets, len(judged.truth)
         weights, own = np.hstack(self._weights), np.hstack(self._own)
         errors = np.empty((n_maps, n_rows, 2))
-        right = np.empty((n_maps, n_rows), dtype=bool)
+        right = np.empty((n_maps, n_rows), dtype=bool if self._of_classes else float)
         for rows in blocks(n_rows, _ELEMENTS // (weights.shape[1] + own.shape[1])):
             logits = (judged.centred(rows) @ weights).reshape(
                 -1, n_maps, weights.shape[1] // n_maps
@@ -241,12 +249,24 @@ class Readings:
                 ((judged.targets, logits[..., :n_targets]), (judged.targets_within, within))
             ):
                 errors[:, rows, each] = ((values[rows, None] - found) ** 2).sum(axis=2).T
-            task = logits[..., n_targets:]
-            first = (task >= task.max(axis=2, keepdims=True) - _TIED).argmax(axis=2)
-            right[:, rows] = first.T == judged.truth[rows]
-        if self._predicted:
+            if self._of_classes and not self._predicted:
+                task = logits[..., n_targets:]
+                first = (task >= task.max(axis=2, keepdims=True) - _TIED).argmax(axis=2)
+                right[:, rows] = first.T == judged.truth[rows]
+        if self._of_classes and self._predicted:
             right = np.array([each[place] == judged.truth for each in self._predicted])
+        elif not self._of_classes:
+            for m in range(n_maps):
+                found = self._predicted[m][place] if self._predicted else self._values(m, judged)
+                right[m] = contributions_of(found[:, None], judged.truth, self._score)[:, 0]
         return [Read(errors[m], judged.spread, right[m]) for m in range(n_maps)]
+
+    def _values(self, map_: int, judged: Judged) -> np.ndarray:
+        """Return what the ridge reader behind a map makes of the task's targets, (N, T)."""
+        weights = self._weights[map_][:, self._n_targets :]
+        parts = blocks(len(judged.truth), _ELEMENTS // judged.features.shape[1])
+        found = np.vstack([judged.centred(rows) @ weights for rows in parts])
+        return found + self._joint.target_mean[self._n_targets :]
 
     def _mapped(self, features: np.ndarray, map_: Map) -> np.ndarray:
         if map_ is None:
@@ -359,7 +379,7 @@ def of_heads(
             if w == 0:  # nothing against itself
                 change[w, s, 1:] = np.nan
             elif w in single:
-                gained = reads[0].right.astype(np.int8) - base[s].right
+                gained = difference(reads[0].right, base[s].right)
                 change[w, s, 1:] = np.ravel(paired_interval(gained, clusters[s]))
             else:
                 tail = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
@@ -388,7 +408,9 @@ def of_heads(
     }
 
 
-def of_sweep(rest: list[tuple[Job, int, list[Read]]], splits: list[str]) -> dict[str, np.ndarray]:
+def of_sweep(
+    rest: list[tuple[Job, int, list[Read]]], splits: list[str], score: str
+) -> dict[str, np.ndarray]:
     """One entry a (way, size, split); of random ways the mean."""
     together: dict[tuple[str, int, str], list[tuple[float, float, float]]] = {}
     for job, taken, reads in rest:
@@ -403,5 +425,5 @@ def of_sweep(rest: list[tuple[Job, int, list[Read]]], splits: list[str]) -> dict
         "split": np.array([split for _, _, split in keys]),
         "factor_r_squared": means[:, 0],
         "given_label_r_squared": means[:, 1],
-        "accuracy": means[:, 2],
+        score: means[:, 2],
     }

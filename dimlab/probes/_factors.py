@@ -12,13 +12,15 @@ from dimlab.columns import notations_of
 from dimlab.cuts import deal_folds
 from dimlab.kernels.effects import (
     Effects,
+    Label,
     class_means,
     effects,
     expand,
     orthonormal,
+    varying,
     without_class_means,
 )
-from dimlab.kernels.rounding import eps_of, spread_floor
+from dimlab.kernels.rounding import spread_floor
 from dimlab.names import FILES, NAMES, word_of
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
@@ -36,7 +38,7 @@ class Factors:
 
     names: tuple[str, ...]
     kinds: tuple[str, ...]  # continuous, periodic or categorical
-    codes: np.ndarray  # (N,) class indices from 0
+    label: Label
     clusters: np.ndarray | None  # (N,) ids from 0 of rows that belong together; None: independent
     values: tuple[np.ndarray, ...]  # (N,) each factor as it is
     columns: tuple[np.ndarray, ...]  # (N, P_f) basis functions: centred, orthogonal, of variance 1
@@ -49,14 +51,14 @@ class Factors:
     def of(
         cls,
         representation: Representation,
-        labels: np.ndarray,
+        target: np.ndarray,
         factors: Sequence[str] | None,
         clusters: str | np.ndarray | None = None,
     ) -> Factors:
         """Expand the named factors, or all that do not merely number the samples."""
         notes = notes_of(representation)
         names = _names(representation, factors, notes, clusters)
-        codes = np.unique(labels, return_inverse=True)[1]
+        label = Label.of(target)
         periods = representation.periods
         columns = tuple(
             _orthogonal(expand(representation.factors[name], periods.get(name))) for name in names
@@ -66,8 +68,13 @@ class Factors:
         if clusters is None and representation.view_columns:
             clusters = representation.view_columns[1]
         ids = cluster_ids(representation, clusters)
-        left = _what_is_left(columns, codes)
-        return cls(names, kinds, codes, ids, values, columns, *left, notes)
+        left = _what_is_left(columns, label)
+        return cls(names, kinds, label, ids, values, columns, *left, notes)
+
+    @property
+    def codes(self) -> np.ndarray:
+        """Class indices from 0, (N,); zeros where the label is no class."""
+        return self.label.codes
 
     @property
     def identifiable(self) -> np.ndarray:
@@ -86,8 +93,8 @@ class Factors:
 
     @property
     def n_columns(self) -> int:
-        """Columns of the largest design: classes and all factors."""
-        return int(self.codes.max()) + 1 + sum(each.shape[1] for each in self.columns)
+        """Columns of the largest design: the label and all factors."""
+        return self.label.n_parameters + sum(each.shape[1] for each in self.columns)
 
     def deal(self, n_folds: int, rng: np.random.Generator) -> np.ndarray:
         """Deal rows, or whole clusters, to folds; classes with one sample are never held out."""
@@ -97,7 +104,7 @@ class Factors:
         """Effects of the factors, (D, F): NaN where they are not identifiable."""
         chosen = np.flatnonzero(self.identifiable)
         found = effects(
-            features, within, self.codes, [self.columns[f] for f in chosen], folds,
+            features, within, self.label, [self.columns[f] for f in chosen], folds,
             [self.values[f] if self.kinds[f] == "continuous" else None for f in chosen],
         )  # fmt: skip
         given = np.full((2, features.shape[1], len(self.names)), np.nan)
@@ -106,13 +113,14 @@ class Factors:
         return Effects(given[0], given[1], found.of_label)
 
     def levels(self, within: np.ndarray) -> list[Level]:
-        """Rows that the identifiable factors are tested on, from features without class means."""
+        """Rows that the identifiable factors are tested on, from features without the label."""
         # Where rows belong together, a factor that is (nearly) constant in clusters is tested on
         # their means, which change places; any other one within cluster and class.
         chosen = np.flatnonzero(self.identifiable).tolist()
-        columns = [without_class_means(self.columns[f], self.codes) for f in chosen]
+        columns = [self.label.without(self.columns[f]) for f in chosen]
+        label = self.label.columns * np.sqrt(len(within))  # of variance 1, as the others
         if self.clusters is None:
-            return [Level.of(within, columns, chosen, chosen, self.codes)]
+            return [Level.of(within, label, columns, chosen, chosen, self.codes)]
         pairs = self.clusters * (int(self.codes.max()) + 1) + self.codes
         cells = np.unique(pairs, return_inverse=True)[1]
         inner = [without_class_means(each, cells) for each in columns]
@@ -123,13 +131,21 @@ class Factors:
         codes = self.codes[first]
         if (codes[self.clusters] != self.codes).any():  # the label is taken off row by row
             codes = np.zeros_like(codes)
-        means = [class_means(each, self.clusters) for each in (within, *columns)]
+        means = [class_means(each, self.clusters) for each in (within, label, *columns)]
         means = [without_class_means(each, codes) for each in means]
         inside = without_class_means(within, cells)
         inside[:, (inside**2).sum(axis=0) <= _VARIES**2 * (within**2).sum(axis=0)] = 0.0
         found = [
-            Level.of(means[0], means[1:], chosen, of_clusters, codes),
-            Level.of(inside, inner, chosen, of_rows, cells, self.clusters),
+            Level.of(*means[:2], means[2:], chosen, of_clusters, codes),
+            Level.of(
+                inside,
+                without_class_means(label, cells),
+                inner,
+                chosen,
+                of_rows,
+                cells,
+                self.clusters,
+            ),
         ]
         return [each for each in found if each.factors]
 
@@ -139,6 +155,7 @@ class Level:
     """Rows on which T of the factors are tested; build it with ``Level.of``."""
 
     features: np.ndarray  # (n, D) without means of cells
+    label: np.ndarray  # (n, C) covariates that vary here, orthonormal, likewise
     columns: list[np.ndarray]  # (n, R_f) of factors that vary here, orthonormal, likewise
     factors: list[int]  # those that are tested
     tested: list[int]  # their places in ``columns``
@@ -149,6 +166,7 @@ class Level:
     def of(
         cls,
         features: np.ndarray,
+        label: np.ndarray,
         columns: list[np.ndarray],
         of_columns: list[int],
         factors: list[int],
@@ -161,7 +179,8 @@ class Level:
         varying = [f for f in own if own[f].shape[1]]
         mine = [f for f in factors if f in varying]
         tested = [varying.index(f) for f in mine]
-        return cls(features, [own[f] for f in varying], mine, tested, cells, clusters)
+        of_label = orthonormal(label, least)
+        return cls(features, of_label, [own[f] for f in varying], mine, tested, cells, clusters)
 
 
 def check_enough(known: Factors, n_folds: int, n_permutations: int, seed: int) -> None:
@@ -177,22 +196,23 @@ def check_enough(known: Factors, n_folds: int, n_permutations: int, seed: int) -
         )
     n = len(known.codes)
     if n * (1 - 1 / n_folds) <= known.n_columns + 1:
+        of_label = "columns of the label" if known.label.columns.shape[1] else "classes"
         raise Refusal(
             f"attribute needs more than {int((known.n_columns + 1) / (1 - 1 / n_folds))} samples "
-            f"for {len(known.names)} factors and {known.codes.max() + 1} classes; got {n}."
+            f"for {len(known.names)} factors and {known.label.n_parameters} {of_label}; got {n}."
         )
 
 
 def centred_features(
-    representation: Representation, codes: np.ndarray
+    representation: Representation, label: Label
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return standardised features, the same without class means, and which are dead."""
+    """Return centred features, the same less what the label explains, and which are dead."""
     size = np.abs(representation.features).max(axis=0).astype(np.float64)
     # powers of two change no digit, and squares of what is left neither overflow nor vanish
     scale = np.exp2(-np.floor(np.log2(np.where(size > 0, size, 1.0))))
     features = representation.features * scale
     features -= features.mean(axis=0)
-    within = without_class_means(features, codes)
+    within = label.without(features)
     spread = np.sqrt(np.einsum("nd,nd->d", within, within) / len(within))
     dead = spread <= spread_floor(size * scale, representation.eps)
     features[:, dead] = within[:, dead] = 0.0
@@ -273,20 +293,16 @@ def _names(
 
 def _orthogonal(columns: np.ndarray) -> np.ndarray:
     """Centre columns, make them orthogonal of variance 1; leave out what does not vary."""
-    centred = columns - columns.mean(axis=0)
-    size = np.linalg.norm(centred, axis=0)
-    largest = np.maximum(np.abs(columns).max(axis=0, initial=0.0), 1e-300)
-    varies = size > np.sqrt(len(columns)) * spread_floor(largest, eps_of("float64"))
-    return orthonormal(centred[:, varies] / size[varies]) * np.sqrt(len(columns))
+    return orthonormal(varying(columns)) * np.sqrt(len(columns))
 
 
 def _what_is_left(
-    columns: Sequence[np.ndarray], codes: np.ndarray
+    columns: Sequence[np.ndarray], label: Label
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """``left_given_label``, ``left_given_others`` and ``shared`` of `Factors`."""
     total = np.array([(each**2).sum() for each in columns])
     total[total == 0] = 1.0
-    inside = [without_class_means(each, codes) for each in columns]
+    inside = [label.without(each) for each in columns]
     left = np.array([(each**2).sum() for each in inside])
     chosen = np.flatnonzero(left >= IDENTIFIABLE * total)
     joint = orthonormal(np.hstack([columns[0][:, :0], *(inside[f] for f in chosen)]))

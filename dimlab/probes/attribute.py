@@ -34,9 +34,9 @@ from dimlab.probes.erase import Erasure, erase
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
 from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
-from dimlab.targets import class_labels
+from dimlab.targets import CLASSES, as_kind, kind_of
 
-NEEDS: tuple[set[str], ...] = ({"classes", "factors", "train"},)
+NEEDS: tuple[set[str], ...] = ({"labels", "factors", "train"},)
 LEADING = "leading"
 _N_NAMED = 10
 
@@ -237,6 +237,7 @@ def attribute(
     ablation: Ablation | None = None,
     trace: MaskTrace | None = None,
     clusters: ClustersLike = None,
+    target_kind: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Attribution:
@@ -271,6 +272,9 @@ def attribute(
         Which rows of ``test`` belong together (images of a patient, frames of a video, copies): the
         name of a factor, or a value a row; of a pair for train and test the second counts. By
         default the views of a sample, after ``per_view()``, and else none.
+    target_kind : {"classes", "values", "multilabel"}, optional
+        What the labels are: classes, real values, or several labels a sample. By default integers,
+        booleans and text are classes, floats real values, and a matrix of 0 and 1 several labels.
     seed : int, default=0
         Deals folds and draws permutations.
     progress : callable, optional
@@ -293,17 +297,18 @@ def attribute(
     Notes
     -----
     ``effect = 1 - RSS(h ~ label + phi) / RSS(h ~ label)``, both out of fold, clipped at 0, where
-    the label is one intercept a class and phi a restricted cubic spline with knots at the 5, 27.5,
-    50, 72.5 and 95 % quantiles, so of 4 columns (a factor of fewer than 5 different values has one
-    column less than values), two harmonics, or one column a category. Splines are linear beyond the
+    the label is one intercept a class, a spline of each real value, or one column for each of
+    several labels, and phi a restricted cubic spline with knots at the 5, 27.5, 50, 72.5 and 95 %
+    quantiles, so of 4 columns (a factor of fewer than 5 different values has one column less than
+    values), two harmonics, or one column a category. Splines are linear beyond the
     outer knots, and constant beyond the values that they were fitted to. A factor of whose phi the
     label (for ``partial_effect``: and the other factors) leaves less than 1 % of the variance is
     not identifiable.
 
     P-values: the F statistic of phi given the label against permutations within classes [1]_, the
-    same for all dimensions, whose studentised nulls are pooled; for partial effects the residuals
-    of the model without the factor are permuted [2]_. q-values over all dimensions and factors
-    [3]_; a pair whose effect out of fold is 0 is never found.
+    same for all dimensions, whose studentised nulls are pooled; for partial effects, and where the
+    label is no class, the residuals of the model without the factor are permuted [2]_. q-values
+    over all dimensions and factors [3]_; a pair whose effect out of fold is 0 is never found.
 
     Clusters share a fold. A factor of whose variance less than a tenth lies within clusters is
     tested on their means: clusters change places, among those of equal label where labels are
@@ -334,21 +339,25 @@ def attribute(
     """
     given = as_representations(train=train, test=test, in_distribution=in_distribution)
     train, test, in_distribution = given["train"], given["test"], given.get("in_distribution")
-    labels = class_labels(labelled(train, test, "attribute")[1], "attribute")
+    of_train, labels = labelled(train, test, "attribute")
+    labels = as_kind(labels, target_kind, np.unique(of_train))
     if basis_of(train) != basis_of(test):
         raise Refusal(
             f"test must be in the basis of train, {basis_of(train)}; got {basis_of(test)}. Apply "
             "the same Basis to both."
         )
     known = Factors.of(
-        test, labels, factors, clusters[1] if isinstance(clusters, tuple) else clusters
+        test,
+        labels if kind_of(labels) == CLASSES else labels.reshape(len(labels), -1),
+        factors,
+        clusters[1] if isinstance(clusters, tuple) else clusters,
     )
     check_enough(known, n_folds, n_permutations, seed)
     n_units = known.n_units
     hold(34 * test.features.size, "attribute", f"{len(test):,} rows", "Pass fewer (--max-queries).")
     beside = beside_of(test, ablation, trace)
     rng = np.random.default_rng(seed)
-    features, within, dead = centred_features(test, known.codes)
+    features, within, dead = centred_features(test, known.label)
     effects = known.effects(features, within, known.deal(n_folds, rng))
     p_value, smallest = p_values(known, within, n_permutations, rng, progress)
     q_value = [
@@ -394,6 +403,7 @@ def attribute(
     if isinstance(clusters, str) and any(clusters not in each.factors for each in splits):
         of_test = test.factors[clusters]
     erasure = erase(
-        train, test, factor=factor, in_distribution=in_distribution, clusters=of_test, seed=seed
-    )
+        train, test, factor=factor, in_distribution=in_distribution, target_kind=target_kind,
+        clusters=of_test, seed=seed,
+    )  # fmt: skip
     return replace(found, erasure=erasure)

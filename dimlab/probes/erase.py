@@ -40,9 +40,9 @@ from dimlab.probes._reading import (
 from dimlab.readers.linear import check_penalty
 from dimlab.refusals import Refusal
 from dimlab.result import Verdict, column, detail, entries, entry, per, scalar
-from dimlab.targets import class_labels
+from dimlab.targets import score_in_words, score_of
 
-NEEDS: tuple[set[str], ...] = ({"classes", "train", "factors"},)
+NEEDS: tuple[set[str], ...] = ({"labels", "train", "factors"},)
 _READABLE = 0.01  # R^2 of a factor that a reader finds at all
 
 
@@ -82,6 +82,7 @@ class Erasure(Reads):
     basis: str = scalar("Basis of the directions.", key="directions_of")
     n_test: tuple[int, ...] = scalar("Samples of each split.")  # type: ignore[assignment] # of each split
     n_random: int = scalar("Draws of the random ways.")
+    score: str = scalar("What the task reader is scored by.", default="accuracy")
     dimensions: np.ndarray = scalar(
         "Dimensions that were named, of largest effect on train first, shape (n,)."
     )
@@ -99,7 +100,7 @@ class Erasure(Reads):
     )
     accuracy: np.ndarray = per(
         "way",
-        "Accuracy of a task reader fitted again on train after the removal.",
+        "Accuracy, or `score`, of a task reader fitted again on train after the removal.",
         shape="(W, S)",
     )
     factor_lost: np.ndarray = per(
@@ -111,18 +112,19 @@ class Erasure(Reads):
     given_label_lost: np.ndarray = per("way", "The same given the label.", shape="(W, S, 3)")
     accuracy_change: np.ndarray = per(
         "way",
-        "Rise of accuracy against `nothing`, with Tango's 95 % bounds; of random ways the central "
-        "95 % of the draws.",
+        "Rise of it against `nothing`, with 95 % bounds: Tango's of accuracies, else Student's; "
+        "of random ways the central 95 % of the draws.",
         shape="(W, S, 3)",
     )
     sweep: Mapping[str, np.ndarray] = detail(
         "One entry a (way, size, split), each of shape (n,): `way, n_removed, split, "
-        "factor_r_squared, given_label_r_squared, accuracy`. Empty unless the task reader is ridge."
+        "factor_r_squared, given_label_r_squared`, and the score by its name. Empty unless the "
+        "task reader is ridge."
     )
 
     @column
     def rows(self) -> dict[str, Any]:
-        """One row a (split, way): R^2 and accuracy with what they lose and win."""
+        """One row a (split, way): R^2 and the score, with what they lose and win."""
         columns: dict[str, Any] = {
             "split": np.repeat(self.splits, len(self.ways)),
             "way": np.tile(self.ways, len(self.splits)),
@@ -132,7 +134,7 @@ class Erasure(Reads):
         for value, read, change, changed in (
             ("factor_r_squared", self.factor_r_squared, "factor_lost", self.factor_lost),
             ("given_label_r_squared", given, "given_label_lost", self.given_label_lost),
-            ("accuracy", self.accuracy, "accuracy_change", self.accuracy_change),
+            (self.score, self.accuracy, f"{self.score}_change", self.accuracy_change),
         ):
             columns[value] = read.T.ravel()
             for end, each in zip(("", "_low", "_high"), np.moveaxis(changed, 2, 0), strict=True):
@@ -141,12 +143,15 @@ class Erasure(Reads):
 
     @entries
     def by_split(self) -> dict[str, Any]:
-        """Entry ``splits``: by split and way R^2 and accuracy, and their changes with bounds."""
-        names = ("factor_r_squared", "factor_lost", "accuracy", "accuracy_change")
+        """Entry ``splits``: by split and way R^2 and the score, and their changes with bounds."""
+        named = {
+            "factor_r_squared": self.factor_r_squared, "factor_lost": self.factor_lost,
+            self.score: self.accuracy, f"{self.score}_change": self.accuracy_change,
+        }  # fmt: skip
         return {
             "splits": {
                 split: {
-                    way: {name: getattr(self, name)[w, s] for name in names}
+                    way: {name: each[w, s] for name, each in named.items()}
                     for w, way in enumerate(self.ways)
                 }
                 for s, split in enumerate(self.splits)
@@ -156,7 +161,7 @@ class Erasure(Reads):
     @entry
     def in_words(self) -> list[str]:
         """Sentences that say what follows."""
-        sentences = []
+        sentences, words = [], score_in_words(self.score)
         for way, control in ((DIMENSIONS, RANDOM_DIMENSIONS), (DIRECTIONS, RANDOM_DIRECTIONS)):
             if way not in self.ways:
                 sentences.append(
@@ -171,7 +176,7 @@ class Erasure(Reads):
                 sentences.append(
                     f"Without {removed} ({split}) R^2 of {self.factor} falls by {lost[0]:.3f} "
                     f"[{lost[1]:.3f}, {lost[2]:.3f}] (random ones "
-                    f"{self.factor_lost[c, s, 0]:.3f}), accuracy changes by {change[0]:+.4f} "
+                    f"{self.factor_lost[c, s, 0]:.3f}), {words} changes by {change[0]:+.4f} "
                     f"[{change[1]:+.4f}, {change[2]:+.4f}] (random ones "
                     f"{self.accuracy_change[c, s, 0]:+.4f})."
                 )
@@ -204,8 +209,9 @@ def _counted(n: int, way: str) -> str:
 def verdict(erasure: Erasure) -> Verdict:
     """Say whether taking the factor out helps the task on test."""
     way = next((each for each in (DIRECTIONS, DIMENSIONS) if each in erasure.ways), None)
+    words = score_in_words(erasure.score)
     rule = (
-        "Yes: the interval of the change of accuracy on test lies above 0; no: below; else "
+        f"Yes: the interval of the change of {words} on test lies above 0; no: below; else "
         "undecided."
     )
     question = f"Does taking {erasure.factor} out help the task on test?"
@@ -218,7 +224,7 @@ def verdict(erasure: Erasure) -> Verdict:
     return Verdict(
         question,
         answer,
-        f"Without {_counted(erasure.n_removed[place], way)} accuracy changes by {change[0]:+.4f} "
+        f"Without {_counted(erasure.n_removed[place], way)} {words} changes by {change[0]:+.4f} "
         f"[{change[1]:+.4f}, {change[2]:+.4f}] and R^2 of {erasure.factor} falls by {lost[0]:.3f} "
         f"[{lost[1]:.3f}, {lost[2]:.3f}].",
         rule,
@@ -296,6 +302,11 @@ def erase(
     a constant: the upper bound of what linear removal can do, and it takes along what of the label
     goes with the factor. *Given label* uses moments within classes, and leaves that.
 
+    The task reader is scored as in `evaluate`: by accuracy, by R^2 of labels that are real values,
+    and by mean average precision of several labels a sample. Given such a label, features and
+    targets are residuals of a regression on it within each split: of a spline of each real value,
+    or a column a label.
+
     Bounds condition on train and on what was chosen there. With clusters, folds and bootstrap
     samples hold whole clusters, Tango's interval has the variance between them, and the factor is
     tested on means of train clusters unless it varies within them.
@@ -340,26 +351,25 @@ def erase(
                 "arrays. Add them to factors= of each Representation."
             )
         judged["in distribution"] = in_distribution
-    for each in (train, *judged.values()):
-        class_labels(each.labels, "erase")
     task = Task.of("erase", train, test, reader, **how)
     task = task.holding(33 * train.features.size + 26 * test.features.size)
     train, judged = in_common_units(train, judged)
     kind, targets = targets_of({"train": train, **judged}, factor)
-    sides = [coded(train, split, "erase")[2] for split in judged.values()]
+    kind_of_target = how.get("target_kind")
+    sides = [coded(train, split, "erase", kind_of_target)[2] for split in judged.values()]
     ids = [task.test.clusters]
     if in_distribution is not None:
         ids.append(cluster_ids(in_distribution, clusters if isinstance(clusters, str) else None))
     seed = task.run.seed
     rng = np.random.default_rng(seed)
-    in_train = task.train.clusters
-    orders = {DIMENSIONS: by_effect(train, factor, n_removed, in_train, rng)}
+    in_train, target, score = task.train.clusters, task.train.target, score_of(None, task.kind)
+    orders = {DIMENSIONS: by_effect(train, target, factor, n_removed, in_train, rng)}
     space = fit_basis(train, basis, seed=seed) if basis_of(train) == AXES else None
     if space is not None:
-        orders[DIRECTIONS] = by_effect(space.apply(train), factor, n_removed, in_train, rng)
+        orders[DIRECTIONS] = by_effect(space.apply(train), target, factor, n_removed, in_train, rng)
     task = task.aside(task.train._replace(features=train.features), sides[0])
     sampled = [(side, targets[name]) for name, side in zip(judged, sides, strict=True)]
-    readings = Readings(task, targets["train"], sampled, space, penalty)
+    readings = Readings(task, targets["train"], sampled, space, penalty, score)
     pools = {
         DIMENSIONS: train.n_dimensions,
         DIRECTIONS: 0 if space is None else space.directions.shape[1],
@@ -377,10 +387,11 @@ def erase(
         **{**task.said, "basis": named, "n_test": tuple(map(len, judged.values()))},
         factor=factor,
         kind=kind,
+        score=score,
         dimensions=orders[DIMENSIONS].chosen,
         directions=orders[DIRECTIONS].chosen if space is not None else none,
         splits=tuple(judged),
         **of_heads([each for each in done_jobs if not each[0].of_sweep], ids, n_bootstrap, rng),
-        sweep=of_sweep([each for each in done_jobs if each[0].of_sweep], list(judged)),
+        sweep=of_sweep([each for each in done_jobs if each[0].of_sweep], list(judged), score),
         n_random=n_random,
     )

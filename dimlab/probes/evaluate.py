@@ -24,7 +24,7 @@ from dimlab.readers import KNN
 from dimlab.readers.base import Run, running
 from dimlab.refusals import Refusal
 from dimlab.result import column, detail, entries, entry, per, scalar
-from dimlab.targets import CLASSES, score_in_words, score_of
+from dimlab.targets import CLASSES, VALUES, score_in_words, score_of
 
 NEEDS: tuple[set[str], ...] = ({"labels", "train"},)
 READERS = ("knn", "ridge", "logistic")  # by default
@@ -195,7 +195,7 @@ def evaluate(
     if isinstance(readers, str) or (readers is not None and len(readers) == 0):
         raise Refusal(f"readers must be a list of at least one reader; got {readers!r}.")
     task = Task.of("evaluate", train, test, readers[0] if readers else "knn", **how)
-    readers = readers or (READERS if task.kind == CLASSES else READERS[:2])
+    readers = readers or (READERS[:2] if task.kind == VALUES else READERS)
     copies = 0 if mask is None else 10 * train.features.size
     tasks = [task.read_by(reader).holding(copies) for reader in readers]
     kinds = [task.reader.name for task in tasks]

@@ -240,8 +240,9 @@ def name_of(reader: Any) -> str:
 def check_kind(reader: Any, kind: str) -> None:
     """Refuse a kind of target that a reader does not read."""
     if kind not in getattr(reader, "KINDS", KINDS):
+        read = " and ".join(NAMES[each] for each in reader.KINDS)
         raise Refusal(
-            f"reader {reader.name!r} reads classes; got labels that are {NAMES[kind]}. Use 'ridge' "
+            f"reader {reader.name!r} reads {read}; got labels that are {NAMES[kind]}. Use 'ridge' "
             "or 'knn', or a scikit-learn estimator."
         )
 

@@ -1,9 +1,10 @@
-"""Multinomial logistic regression with an L2 penalty."""
+"""Multinomial logistic regression with an L2 penalty; of several labels, one regression each."""
 
 from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ from dimlab.kernels.downdate import log_losses
 from dimlab.readers.base import Outcomes, checked_rows
 from dimlab.readers.estimator import refit_each
 from dimlab.readers.linear import Linear, Standardiser, check_penalty
-from dimlab.targets import CLASSES
+from dimlab.targets import CLASSES, MULTILABEL
 
 _INVERSE_PENALTIES = 10.0 ** np.arange(-4, 3)
 _HELD_OUT = 0.2
@@ -49,6 +50,9 @@ class Logistic(Linear):
     three classes or more. For two classes it penalises the difference of their weights, twice as
     much, so that ``C = 2 / penalty`` is the same there.
 
+    Several labels a sample, a 0/1 matrix (N, T), are read one against the rest: a regression of two
+    classes for each label, with one penalty for all; the scores are log-odds.
+
     A class with one sample is never held out, and a penalty of 1 is taken where every class has
     one. The reader is then fitted once more on all rows, with a warning where 2,000 iterations were
     not enough.
@@ -77,7 +81,7 @@ class Logistic(Linear):
     HOLDS: ClassVar = 28, 0  # three standardised copies
     REFITS: ClassVar = False
     SLOW: ClassVar = True
-    KINDS: ClassVar = (CLASSES,)
+    KINDS: ClassVar = (CLASSES, MULTILABEL)
     name: ClassVar = "logistic"
 
     penalty: float | None = None
@@ -94,9 +98,8 @@ class Logistic(Linear):
         if self.used_penalty is None:
             rng = np.random.default_rng(self.run.seed)
             self.used_penalty = _choose_penalty(standardised, codes, rng)
-        (self.weights, self.intercept), settled = _fit_softmax(
-            standardised, codes, self.used_penalty, start
-        )
+        fit = _fit_softmax if codes.ndim == 1 else _fit_each
+        (self.weights, self.intercept), settled = fit(standardised, codes, self.used_penalty, start)
         if not settled:
             warnings.warn(
                 f"the logistic reader had not settled after {_MAX_ITERATIONS} iterations at "
@@ -113,8 +116,8 @@ class Logistic(Linear):
         ----------
         features : ndarray of shape (N, D), floating
             Train rows.
-        target : ndarray of shape (N,), int
-            Their class ids.
+        target : ndarray of shape (N,), int, or (N, T) of 0 and 1
+            Their class ids, or labels.
 
         Returns
         -------
@@ -138,17 +141,29 @@ class Logistic(Linear):
     ) -> Outcomes:
         """Really fit again without each group, from the weights of the rest; the penalty stays."""
         logits = self._scores(features)
+        without = self._refits(groups, features, logits)
+        return Outcomes.of_scores(logits, without, truth, len(groups))
+
+    def _refits(
+        self, groups: list[np.ndarray], features: np.ndarray, logits: np.ndarray
+    ) -> Iterator[np.ndarray]:
+        """Give the logits (N, K) of a reader fitted without each group, after saying how long."""
 
         def once() -> float:
             began = time.perf_counter()
-            Logistic(self.used_penalty, run=self.run).fit(*self._train)
+            Logistic(self.used_penalty, run=self.run)._fit(*self._train)
             return time.perf_counter() - began
 
         def refitted(group: np.ndarray) -> np.ndarray:
             return self._refitted(group, features, logits)
 
-        without = refit_each(self.name, groups, refitted, once, self.run)
-        return Outcomes.of_scores(logits, without, truth, len(groups))
+        return refit_each(self.name, groups, refitted, once, self.run)
+
+    def _values_without(self, features: np.ndarray, groups: list[np.ndarray]) -> np.ndarray:
+        """Really fit the regression of each label again without each group."""
+        logits = self._scores(features)
+        refitted = self._refits([group for group in groups if len(group)], features, logits)
+        return np.stack([next(refitted) if len(group) else logits for group in groups], axis=1)
 
     def _refitted(self, group: np.ndarray, features: np.ndarray, logits: np.ndarray) -> np.ndarray:
         """Return the logits (N, K) of a reader fitted without a group."""
@@ -156,6 +171,8 @@ class Logistic(Linear):
         if np.isin(group, self.standardise.constant).all():
             return logits
         kept = np.setdiff1d(np.arange(features.shape[1]), group)
+        if len(kept) == 0 and codes.ndim == 2:
+            return np.tile(_log_odds(codes), (len(features), 1))
         if len(kept) == 0:
             return np.tile(np.log(np.bincount(codes) / len(codes)), (len(features), 1))
         reader = Logistic(self.used_penalty, run=self.run)
@@ -165,16 +182,45 @@ class Logistic(Linear):
 
 def _choose_penalty(standardised: np.ndarray, codes: np.ndarray, rng: np.random.Generator) -> float:
     """Choose the penalty of least log-loss on a stratified fifth of the rows held out."""
-    judge = held_out(codes, _HELD_OUT, rng.permutation(len(codes)))
+    several = codes.ndim == 2
+    strata = np.zeros(len(codes), dtype=np.int64) if several else codes
+    judge = held_out(strata, _HELD_OUT, rng.permutation(len(codes)))
     if not judge.any():
         return 1.0
     losses, start = [], None
     for inverse in _INVERSE_PENALTIES:
         # held-out loss judges a penalty too weak to converge as it does the others
-        start, _ = _fit_softmax(standardised[~judge], codes[~judge], 1 / inverse, start)
-        logits = standardised[judge] @ start[0] + start[1]
-        losses.append(log_losses(logits.T, codes[judge]).mean())
+        fit = _fit_each if several else _fit_softmax
+        start, _ = fit(standardised[~judge], codes[~judge], 1 / inverse, start)
+        logits, truth = standardised[judge] @ start[0] + start[1], codes[judge]
+        loss = np.logaddexp(0, (1 - 2 * truth) * logits) if several else log_losses(logits.T, truth)
+        losses.append(loss.mean())
     return float(1 / _INVERSE_PENALTIES[int(np.argmin(losses))])
+
+
+def _fit_each(
+    standardised: np.ndarray, labels: np.ndarray, penalty: float, start: Softmax | None
+) -> tuple[Softmax, bool]:
+    """Fit labels (N, T), each alone: log-odds as weights (D, T) and intercept (T,)."""
+    weights, intercept = np.zeros((standardised.shape[1], labels.shape[1])), _log_odds(labels)
+    settled = True
+    for label, codes in enumerate(labels.T):
+        if codes.min() == codes.max():  # nothing to tell
+            continue
+        own = None
+        if start is not None:
+            halves = (each[..., [label, label]] * [-0.5, 0.5] for each in start)
+            own = next(halves), next(halves)
+        found, each_settled = _fit_softmax(standardised, codes, penalty, own)
+        weights[:, label], intercept[label] = (each[..., 1] - each[..., 0] for each in found)
+        settled &= each_settled
+    return (weights, intercept), settled
+
+
+def _log_odds(labels: np.ndarray) -> np.ndarray:
+    """Log-odds (T,) of each label's share, smoothed after Laplace."""
+    count = labels.sum(axis=0)
+    return np.log((count + 1) / (len(labels) - count + 1))
 
 
 def _fit_softmax(

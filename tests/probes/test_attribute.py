@@ -440,7 +440,7 @@ def test_partial_f_is_that_of_nested_regressions_of_permuted_residuals():
     order = np.argsort(np.concatenate([np.flatnonzero(codes == k) for k in range(3)]))
     moved = moved[order]
     joint = orthonormal(np.hstack(columns))
-    tests = _Tests.of(joint, columns, [0, 1], features, 57)
+    tests = _Tests.of(joint, columns, [0, 1], features, 57, features[:, :0])
     back = joint[moved]
     found = tests.statistics((back.T @ features)[None], (back.T @ joint)[None])[1, :, 0]
 
@@ -465,7 +465,7 @@ def test_partial_effects_are_those_of_nested_fits_out_of_fold():
     world = followed(rng, n=150)
     known = Factors.of(world, world.labels, None)
     folds = known.deal(5, rng)
-    features, within, _ = centred_features(world, known.codes)
+    features, within, _ = centred_features(world, known.label)
     found = known.effects(features, within, folds)
     errors = {}
     for name, blocks in (("none", []), ("true", [0]), ("follower", [1]), ("both", [0, 1])):
@@ -596,7 +596,7 @@ def test_variances_that_follow_a_factor_make_no_partial_effect():
     features = (1 + x[:, None] ** 2) * rng.normal(size=(500, 80))
     world = Representation(features, labels=labels, factors={"other": other, "x": x})
     known = Factors.of(world, labels, None)
-    (level,) = known.levels(centred_features(world, known.codes)[1])
+    (level,) = known.levels(centred_features(world, known.label)[1])
     found = permutation_p_values(level.features, level.columns, level.cells, 40, rng)
     assert np.mean(found.given_all[:, 1] <= 0.05) < 0.15
     assert np.mean(found.given_label[:, 1] <= 0.05) > 0.3
@@ -611,7 +611,7 @@ def test_partial_p_values_hold_their_level_where_a_factor_acts_through_another(k
         rng = np.random.default_rng(seed)
         world = followed(rng, n=400, relu=relu, kind=kind)
         known = Factors.of(world, world.labels, None)
-        within = centred_features(world, known.codes)[1]
+        within = centred_features(world, known.label)[1]
         (level,) = known.levels(within)
         found = permutation_p_values(level.features, level.columns, level.cells, 60, rng).given_all
         p.append(found[:4, 1])
@@ -701,7 +701,7 @@ def test_p_values_hold_their_level_with_clusters(kind):
         world = patients(rng, kind)
         for clusters, into in (("patient", p), (None, naive)):
             known = Factors.of(world, world.labels, ["factor"], clusters)
-            (level,) = known.levels(centred_features(world, known.codes)[1])
+            (level,) = known.levels(centred_features(world, known.label)[1])
             into += permutation_p_values(
                 level.features, level.columns, level.cells, 60, rng, clusters=level.clusters
             ).given_label.ravel().tolist()  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 from sklearn.linear_model import LinearRegression, Ridge
 
 from dimlab.basis import fit_basis
+from dimlab.kernels.effects import Label
 from dimlab.kernels.erasure import (
     Removal,
     RidgeMoments,
@@ -145,7 +146,7 @@ def test_moments_given_classes_are_those_of_columns_that_say_them_in_any_blocks(
     means = onehot @ np.linalg.lstsq(onehot, np.hstack([features, targets]), rcond=None)[0]
     pairs = (
         ({"codes": codes}, features, np.hstack([targets, onehot])),
-        ({"within": codes}, features - means[:, :5], targets - means[:, 5:]),
+        ({"within": Label.of(codes)}, features - means[:, :5], targets - means[:, 5:]),
     )
     for given, x, y in pairs:
         found, expected = RidgeMoments.of(features, targets, **given), RidgeMoments.of(x, y)
