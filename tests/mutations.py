@@ -129,6 +129,8 @@ _of(
      "test_a_report_is_of_the_last_rows_and_comes_every_so_many_batches"),
     ("DimensionMonitor.__call__", "left * self._batch_size < self.rows", "left < self.rows",
      "test_batches_that_no_report_needs_are_not_looked_at"),
+    ("DimensionMonitor.__call__", "self._report(mask or self._mask)", "self._report(self._mask)",
+     "test_our_own_training_is_watched_and_is_not_changed_by_it"),
     ("measured", "** 2 - by_chance", "** 2", "test_numbers_are_those_of_the_probes"),
     ("measured", ">= _COPY", ">= 1", "test_numbers_are_those_of_the_probes"),
     ("DimensionMonitor.watch", "if watched.training:", "if True:", "test_only_training_is_watched_until_the_handle_is_removed"),
@@ -138,11 +140,14 @@ _of(
     ("_of_columns", "share >= _SHARE / n_dimensions", "share >= _SHARE / n", "test_planted_outliers_are_found_and_nothing_else"),
     ("_of_columns", "np.abs(ratio) >= _DEVIATIONS", "ratio >= 2 * _DEVIATIONS", "test_planted_outliers_are_found_and_nothing_else"),
     ("_of_columns", "fourth / n - 3", "fourth / n", "test_numbers_are_those_of_the_textbook"),
-    ("_of_columns", "mean_unit**2 - n_directed * share", "mean_unit**2", "test_numbers_are_those_of_the_textbook"),
-    ("_of_columns", "share /= max(1, n_directed)", "share /= n", "test_shares_by_hand_and_rows_of_zeros_have_none"),
+    ("_of_columns", "direction**2 - n_directed * share", "direction**2", "test_numbers_are_those_of_the_textbook"),
     ("hubness_without_each", "np.argsort(near == own, -1, kind=\"stable\")", "np.argsort(near != own, -1, kind=\"stable\")",
      "test_hubness_equals_brute_force_with_and_without_each_dimension"),
     ("hubness_without_each", "third, spread**3", "third, spread**2", "test_hubness_equals_brute_force_with_and_without_each_dimension"),
+)
+_of(
+    "kernels/similarity.py", "probes/test_profile.py",
+    ("CosineShares.of", "share /= max(1, n_rows)", "share /= len(rows)", "test_shares_by_hand_and_rows_of_zeros_have_none"),
 )
 _of(
     "probes/_retrieval.py", "probes/test_ablate_retrieval.py",

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
 import numpy as np
 
 from dimlab.kernels.blocks import blocks
 from dimlab.refusals import Refusal
+
+if TYPE_CHECKING:
+    from dimlab.kernels.rows import Rows
 
 _ELEMENTS = 1 << 22
 
@@ -75,3 +80,27 @@ def matched_dimensions(correlation: np.ndarray) -> np.ndarray:
     partner = np.full(len(correlation), -1, dtype=np.int64)
     partner[rows] = columns
     return partner
+
+
+class CosineShares(NamedTuple):
+    """Shares of the cosine similarity that each of D dimensions has, over rows with a direction."""
+
+    n_rows: int  # with a direction: rows of zeros have none
+    share: np.ndarray  # (D,) mean of x_d^2 / |x|^2
+    spread: np.ndarray  # (D,) standard deviation of it over rows
+    direction: np.ndarray  # (D,) sum of x_d / |x|
+
+    @classmethod
+    def of(cls, rows: Rows) -> CosineShares:
+        """Measure rows, in blocks of them."""
+        n_rows = int((rows.factor > 0).sum())
+        share, squares, direction = np.zeros((3, rows.n_dimensions))
+        for part in blocks(len(rows), _ELEMENTS // rows.n_dimensions):
+            unit = rows.unit(part).numpy()
+            direction += unit.sum(axis=0)
+            energy = unit**2
+            share += energy.sum(axis=0)
+            squares += (energy**2).sum(axis=0)
+        share /= max(1, n_rows)
+        spread = np.sqrt(np.maximum(squares / max(1, n_rows) - share**2, 0))
+        return cls(n_rows, share, spread, direction)

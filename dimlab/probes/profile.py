@@ -10,6 +10,7 @@ import numpy as np
 from dimlab.devices import check_budget, check_device, hold
 from dimlab.given import RepresentationLike, as_representation
 from dimlab.kernels.blocks import blocks
+from dimlab.kernels.similarity import CosineShares
 from dimlab.probes._reading import OfSample, basis_of, check_least, sample_of
 from dimlab.readers.base import Progress
 from dimlab.readers.linear import Standardiser
@@ -259,26 +260,18 @@ def _of_columns(representation: Representation) -> dict[str, Any]:
     features = representation.features
     n, n_dimensions = features.shape
     columns = Standardiser.fit(features, representation.precision)
-    rows = Rows.of(features, "cpu")
-    fourth, zeros, share, squares, mean_unit = np.zeros((5, n_dimensions))
-    n_directed = int((rows.factor > 0).sum())
+    fourth, zeros = np.zeros((2, n_dimensions))
     for part in blocks(n, _ELEMENTS // n_dimensions):
         fourth += np.square(np.square(columns(features[part]))).sum(axis=0)
         zeros += (features[part] == 0).sum(axis=0)
-        unit = rows.unit(part).numpy()
-        mean_unit += unit.sum(axis=0)
-        energy = unit**2
-        share += energy.sum(axis=0)
-        squares += (energy**2).sum(axis=0)
     dead = columns.scale == 0
-    share /= max(1, n_directed)
-    spread = np.sqrt(np.maximum(squares / max(1, n_directed) - share**2, 0))
+    n_directed, share, spread, direction = CosineShares.of(Rows.of(features, "cpu"))
     half = float(t.ppf(0.975, max(1, n_directed - 1))) * spread / np.sqrt(max(1, n_directed - 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = columns.mean / columns.scale
     # pairs of different rows: all pairs, less each row with itself
     n_pairs = max(1, n_directed * (n_directed - 1))
-    cosine = (mean_unit**2 - n_directed * share) / n_pairs
+    cosine = (direction**2 - n_directed * share) / n_pairs
     by_mean = (np.abs(ratio) >= _DEVIATIONS) & (columns.mean != 0)
     return {
         "outlier": (share >= _SHARE / n_dimensions) | by_mean,

@@ -12,6 +12,7 @@ import numpy as np
 
 from dimlab.checks import array_of
 from dimlab.kernels.correlation import off_diagonal_rms, rooted
+from dimlab.kernels.similarity import CosineShares
 from dimlab.kernels.spectra import entropy_rank, participation_ratio
 from dimlab.readers.linear import Standardiser
 from dimlab.refusals import Refusal, WrongType
@@ -106,7 +107,7 @@ class DimensionMonitor:
         self._kept: list[np.ndarray] = []  # batches since the last report, the last `rows` rows
         self._batch_size = 1  # learned from the first batch
 
-    def __call__(self, features: Any) -> None:
+    def __call__(self, features: Any, *, mask: Callable[[], Any] | None = None) -> None:
         """Take the features of a batch, and report where one is due.
 
         Parameters
@@ -114,6 +115,8 @@ class DimensionMonitor:
         features : array or tensor of shape (B, D)
             On any device, of any floating type. Of shape (B, T, D) the mean over T tokens is taken,
             of (B, C, H, W) the mean over positions.
+        mask : callable, optional
+            As of the monitor, in its place: for a loop that knows the mask when it calls.
 
         Raises
         ------
@@ -132,7 +135,7 @@ class DimensionMonitor:
             self._kept.append(rows)
             self._batch_size = max(1, len(rows))
         if left == 0:
-            self._report()
+            self._report(mask or self._mask)
 
     def watch(self, module: Any, *, pick: Callable[[Any], Any] | None = None) -> Any:
         """Take what a torch module returns, each time that it is called in training mode.
@@ -248,14 +251,14 @@ class DimensionMonitor:
 
         return Watch()
 
-    def _report(self) -> None:
+    def _report(self, mask: Callable[[], Any] | None) -> None:
         """Measure the rows that were kept, and give the report to the sink."""
         started = time.perf_counter()
         rows = np.concatenate(self._kept)[-self.rows :]
         self._kept.clear()
         report: dict[str, float] = {"step": self.step, **measured(rows)}
-        if self._mask is not None:
-            weights = _array_of(self._mask())
+        if mask is not None:
+            weights = _array_of(mask())
             for level, each in zip(_QUANTILES, np.quantile(weights, _QUANTILES), strict=True):
                 report[f"mask_q{round(100 * level):02d}"] = float(each)
         report["seconds"] = time.perf_counter() - started
@@ -272,6 +275,8 @@ def measured(rows: np.ndarray) -> dict[str, float]:
     """Measure rows (N, D): ranks, dead dimensions, what dimensions share."""
     finite = np.isfinite(rows).all(axis=1)
     kept = rows[finite]
+    from dimlab.kernels.rows import Rows
+
     report: dict[str, float] = {"n_rows": len(kept), "n_not_finite": int((~finite).sum())}
     if len(kept) < 2:
         return report
@@ -279,15 +284,13 @@ def measured(rows: np.ndarray) -> dict[str, float]:
     living = columns.scale > 0
     report["n_dead"] = int((~living).sum())
     single = kept.astype(np.float32)
-    energy = np.square(single, dtype=np.float64)
-    total = energy.sum(axis=1, keepdims=True)
-    if total.any():
+    cosine = CosineShares.of(Rows.of(kept, "cpu"))
+    if cosine.n_rows:
         gram = single @ single.T if len(single) < single.shape[1] else single.T @ single
         singular = np.sqrt(np.maximum(np.linalg.eigvalsh(gram.astype(np.float64)), 0))
         report["effective_rank"] = entropy_rank(singular)
         report["participation_ratio"] = participation_ratio(singular)
-        share = np.divide(energy, total, out=np.zeros_like(energy), where=total > 0)
-        report["largest_share"] = float(share.mean(axis=0).max())
+        report["largest_share"] = float(cosine.share.max())
     if living.sum() > 1 and len(kept) > 2:
         scores = columns(kept)[:, living].astype(np.float32)
         correlation = (scores.T @ scores / len(scores)).astype(np.float64)

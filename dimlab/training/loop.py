@@ -21,6 +21,7 @@ from dimlab.training.checkpoint import Checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import World, current_world
 from dimlab.training.hypergradient import Trial
+from dimlab.training.live import DimensionMonitor
 from dimlab.training.monitor import Monitor
 from dimlab.training.run import Run, fit_for
 from dimlab.training.step import Record
@@ -41,6 +42,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     resume: Checkpoint | None = None,
     sink: Callable[[Record], None] | None = None,
+    monitor: DimensionMonitor | None = None,
     device: str = "cpu",
 ) -> Checkpoint:
     """Train an encoder, and with ``method="metamask"`` its dimensional mask.
@@ -61,6 +63,9 @@ def train(
         Continue this run from its step; its configuration and images must be these.
     sink : callable, optional
         Called with the record of every step (losses, rates, seconds): a progress bar, a tracker.
+    monitor : DimensionMonitor, optional
+        Called with the features of each step's first view, and the mask if one is learned. Of
+        several processes the first one's rows are monitored.
     device : str, default="cpu"
         Where to train.
 
@@ -120,7 +125,9 @@ def train(
     _check(config, images, validation, resume)
     world = current_world()
     run = Run(config, images, device, resume, world)
-    monitor = Monitor(config, images, validation) if validation and config.validate_every else None
+    judge = Monitor(config, images, validation) if validation and config.validate_every else None
+    if world.rank == 0:
+        run.watch = monitor
     folder = Path(out) if out is not None and world.rank == 0 else None
     with ExitStack() as stack:
         _prepare(folder, out, run, stack)
@@ -131,7 +138,7 @@ def train(
             if config.keep_checkpoints:
                 run.keep(folder)
         for step in range(run.step, run.n_steps):
-            record = run.advance(step, monitor, folder)
+            record = run.advance(step, judge, folder)
             if sink is not None:
                 sink(record)
             if run.anyone(bool(stop)) and run.step < run.n_steps:

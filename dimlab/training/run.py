@@ -25,6 +25,7 @@ from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import World, all_reduce, make_statistics_global
 from dimlab.training.encoders import mask_weights
 from dimlab.training.hypergradient import Trial
+from dimlab.training.live import DimensionMonitor
 from dimlab.training.monitor import Monitor
 from dimlab.training.step import Record, Stepper, Views
 
@@ -85,6 +86,7 @@ class Run:
         self.trace: list[_Traced] = [(0, self._mask_now(), 0.0, 0.0, nothing)]
         self.log: TextIO | None = None
         self.saved = "none yet"
+        self.watch: DimensionMonitor | None = None
         if resume is not None:
             self._restore(resume)
 
@@ -147,7 +149,7 @@ class Run:
         )
         try:
             taken = self.stepper.take(
-                views, lambda: self._views(step + 1), step=step, traced=traced
+                views, lambda: self._views(step + 1), step=step, traced=traced, watch=self._watched
             )
         except FloatingPointError as error:
             raise Refusal(
@@ -164,6 +166,12 @@ class Run:
         if traced:
             self._trace(record, share)
         return record
+
+    def _watched(self, features: Tensor) -> None:
+        """Show the features of a batch to who watches them."""
+        if self.watch is not None:
+            learned = self.config.method == "metamask"
+            self.watch(features, mask=self._mask_now if learned else None)
 
     def trial(self) -> Trial:
         """Return the trial step from here; nothing moves."""

@@ -96,6 +96,7 @@ class Stepper:
         *,
         step: int = 0,
         traced: bool = False,
+        watch: Callable[[Tensor], None] | None = None,
     ) -> Record:
         """Take step number ``step`` on views (B, C, H, W), and return its record."""
         # Where the loss is not finite, only BatchNorm's running statistics have moved; where the
@@ -109,6 +110,8 @@ class Stepper:
         early = self._early and moves
         regular = self._forward(views, apart=lookahead, remember=early or (lookahead and judged))
         record = self._terms_of(regular)
+        if watch is not None:
+            watch(regular.passed.features[0].detach())
         if traced and "contrastive" in regular.terms:
             record["gradient_share"] = self._gradient_share(regular)
         hypergradient: Hypergradient | None = None

@@ -1,6 +1,7 @@
 """The monitor in any loop: what it reports, when, to whom, and through whose callbacks."""
 
 import sys
+from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,10 @@ import torch
 from torch import nn
 
 from dimlab import DimensionMonitor, correlate, decompose, effective_rank, find_redundancy, profile
+from dimlab.datasets import digits
+from dimlab.training.config import TrainConfig
 from dimlab.training.live import measured
+from dimlab.training.loop import train
 
 
 @pytest.fixture(autouse=True)
@@ -220,3 +224,54 @@ def test_bad_batches_are_refused():
         monitor(np.ones((4, 2)))
     with pytest.raises(TypeError, match="features must be real numbers; got <U1"):
         DimensionMonitor()(np.array([["a"]]))
+
+
+@pytest.mark.parametrize("method", ["metamask", "simclr"])
+def test_our_own_training_is_watched_and_is_not_changed_by_it(method):
+    config = replace(TrainConfig.small(), method=method, steps=4, batch_size=16, n_dimensions=8)
+    images = digits("validation", image_size=8)
+    seen = []
+
+    class Seen(DimensionMonitor):
+        def __call__(self, features, **more):
+            seen.append(features.clone())
+            super().__call__(features, **more)
+
+    monitor = Seen(every=2, sink=lambda report: None, rows=32)
+    watched, plain = train(config, images, monitor=monitor), train(config, images)
+    for name, each in plain.network.items():
+        torch.testing.assert_close(watched.network[name], each, rtol=0, atol=0)
+    assert [each["step"] for each in monitor.history] == [2, 4]
+    last = measured(torch.cat(seen[2:]).numpy())
+    assert {name: monitor.history[1][name] for name in last} == last
+    assert last["n_rows"] == 32
+    assert ("mask_q50" in monitor.history[1]) == (method == "metamask")
+    assert not seen[0].requires_grad
+
+
+def test_sinks_of_tensorboard_and_of_wandb_are_served():
+    """A SummaryWriter's ``add_scalar(tag, value, step)`` and a run's ``log(data)``, as they are."""
+
+    class SummaryWriter:
+        def __init__(self):
+            self.scalars = {}
+
+        def add_scalar(self, tag, scalar_value, global_step=None):
+            self.scalars.setdefault(tag, []).append((global_step, float(scalar_value)))
+
+    class Run:
+        def __init__(self):
+            self.logged = []
+
+        def log(self, data, step=None):
+            assert all(isinstance(each, (int, float)) for each in data.values())
+            self.logged.append(data)
+
+    writer, run = SummaryWriter(), Run()
+    for sink in (writer, run.log):
+        monitor = DimensionMonitor(every=2, sink=sink, prefix="dimensions/")
+        for rows in batches(n=4):
+            monitor(rows)
+    assert [step for step, _ in writer.scalars["dimensions/effective_rank"]] == [2, 4]
+    assert [each["dimensions/step"] for each in run.logged] == [2, 4]
+    assert writer.scalars["dimensions/n_dead"][0] == (2, run.logged[0]["dimensions/n_dead"])
