@@ -55,6 +55,7 @@ _HOME = {
     "RetrievalAblation": "dimlab.probes.ablate_retrieval",
     "ablate_retrieval": "dimlab.probes.ablate_retrieval",
     "Moments": "dimlab.moments",
+    "sharing": "dimlab.processes",
     "Correlation": "dimlab.probes.correlate",
     "correlate": "dimlab.probes.correlate",
     "Spectrum": "dimlab.probes.decompose",

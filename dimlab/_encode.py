@@ -22,11 +22,11 @@ from dimlab.decoding import Slices, batches, say_left_out
 from dimlab.devices import check_device, give_back, hold
 from dimlab.images import ImageFiles, ImageSet, Recipe, asked_of, fit
 from dimlab.moments import N_BLOCKS, Moments
+from dimlab.processes import current_world
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.training.augment import Augmentation, derived_seed, normalised
 from dimlab.training.config import TrainConfig
-from dimlab.training.distributed import current_world
 
 if TYPE_CHECKING:
     from dimlab.io.weights import LoadedEncoder

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from dimlab.io.files import replacing
-from dimlab.training.distributed import World, all_gather
+from dimlab.processes import World
+from dimlab.training.distributed import all_gather
 
 SHARD = 4096  # rows, after which what is in a folder is on the disk
 

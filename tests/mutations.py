@@ -63,7 +63,7 @@ _of(
     "probes/_unlabelled.py", "probes/test_unlabelled.py",
     ("measure_unlabelled", "found.astype(np.int8) - left", "left.astype(np.int8) - found",
      "test_view_retrieval_without_each_dimension_equals_brute_force"),
-    ("measure_unlabelled", "shared.cpu().numpy() / whole.rows.shape[-1]", "shared.cpu().numpy()",
+    ("measure_unlabelled", "same.cpu().numpy() / k", "same.cpu().numpy()",
      "test_the_share_of_neighbours_that_stay_equals_brute_force"),
     ("measure_unlabelled", "np.arange(rows.start, rows.stop)[:, None]", "np.arange(rows.stop - rows.start)[:, None]",
      "test_a_dimension_that_differs_between_views_does_harm_and_a_stable_one_is_needed"),
@@ -739,9 +739,22 @@ _of(
      "", "test_the_kurtosis_is_that_of_the_values"),
 )
 _of(
-    "training/distributed.py", "training/test_distributed.py",
+    "processes.py", "training/test_distributed.py",
     ("World.rows", "min(self.rank, longer)",
      "self.rank", "test_rows_cut_a_batch_as_tensor_split_does"),
+)
+_of(
+    "processes.py", "test_processes.py",
+    ("_Sharing._kept", "if path.exists()", "if False",
+     "test_a_killed_loop_goes_on_behind_its_finished_blocks"),
+)
+_of(
+    "kernels/permutation.py", "test_processes.py",
+    ("permutation_p_values", "if n_permutations in states", "if True",
+     "test_permutations_are_the_same_where_a_killed_run_goes_on"),
+)
+_of(
+    "training/distributed.py", "training/test_distributed.py",
     ("Batch.variance", "(self.n_samples - correction)",
      "self.n_samples", "test_steps_equal_those_of_one_process"),
     ("GlobalBatchNorm.forward", "variance.detach() * count / (count - 1)",

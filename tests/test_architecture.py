@@ -24,7 +24,7 @@ COMPARISONS = {
 }
 
 LAYERS = [  # from the floor up; a room imports only from rooms below its own, or from its own wing
-    {"devices", "names", "outside", "refusals", "text"}
+    {"devices", "names", "outside", "processes", "refusals", "text"}
     | {"io.files", "io.harmless", "io.unpickle"},  # what checkpoints and others are read with
     {
         "representation",

@@ -17,9 +17,9 @@ import numpy as np
 
 from dimlab.devices import check_device
 from dimlab.io.files import replacing
+from dimlab.processes import current_world, joined
 from dimlab.text import make_streams_readable
 from dimlab.training.config import TrainConfig
-from dimlab.training.distributed import current_world, joined
 from dimlab.training.loop import TrainingStopped
 from study.compare import alike, disagreements
 from study.families import FAMILIES

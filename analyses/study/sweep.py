@@ -22,10 +22,10 @@ import numpy as np
 from dimlab.datasets import load_images
 from dimlab.images import SPLITS, ImageSet
 from dimlab.io.files import replacing
+from dimlab.processes import current_world, wait_for_all
 from dimlab.training.augment import VERSION as AUGMENTATION
 from dimlab.training.checkpoint import Checkpoint, load_checkpoint
 from dimlab.training.config import TrainConfig
-from dimlab.training.distributed import current_world, wait_for_all
 from dimlab.training.step import VERSION as TRAINING
 from study.families import FAMILIES
 from study.rows import measure_name, read_rows

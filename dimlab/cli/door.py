@@ -21,6 +21,7 @@ from dimlab.cli.gates import GateMet
 from dimlab.cli.inputs import Unreadable
 from dimlab.outside import loaded
 from dimlab.probes import outside_probes
+from dimlab.processes import says_why
 from dimlab.refusals import Damaged, Refusal
 from dimlab.text import make_streams_readable, say
 
@@ -50,11 +51,13 @@ Compare readers of raw pixels, the untrained and the trained encoder, masked and
 
 Features, and encoders of other tools with --data, are evaluated alone. View retrieval is the
 share of test images whose second augmented view lies nearest to their own first view among all.
+Under torchrun the processes share the samples.
 Example: dimlab evaluate runs/a/checkpoint.pt runs/b/checkpoint.pt"""),
         "report": ("dimlab.cli.reporting:report", """\
 Run every probe and write one HTML page with answers, figures and numbers.
 
-Example: dimlab report checkpoint.pt --out report"""),
+Under torchrun the processes share the samples, and a killed command that is started again goes on
+from what was finished. Example: dimlab report checkpoint.pt --out report"""),
         "inspect": ("dimlab.cli.encoding:inspect", """\
 Describe a file: its layout, the encoder that fits its weights, and its mask.
 
@@ -65,7 +68,9 @@ Example: dimlab inspect moco_v2_800ep.pth.tar"""),
         "ablate": ("dimlab.probes.ablate:ablate", """\
 Remove each dimension, or group, in turn and score a reader of the rest.
 
-The test split is ablated against the train split. Example: dimlab ablate checkpoint.pt"""),
+The test split is ablated against the train split. Under torchrun the processes share the samples.
+With --out a killed command that is started again goes on from what was finished.
+Example: dimlab ablate checkpoint.pt"""),
         "confirm": ("dimlab.probes.confirm_harmful:confirm_harmful", """\
 Find dimensions that hurt a reader, confirmed on samples that did not choose them.
 
@@ -239,7 +244,8 @@ def run() -> None:
         if "--debug" in sys.argv:
             raise
         sentence, code = _explain(error)
-        say(f"{prefix}: {sentence}")
+        if says_why():
+            say(f"{prefix}: {sentence}")
         sys.exit(code)
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
-from contextlib import ExitStack, redirect_stderr
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +30,7 @@ from dimlab.cli.options import (
 from dimlab.cli.presenting import as_given, present, say_next
 from dimlab.cli.probing import inputs_of
 from dimlab.cli.recording import keep_record, recording
+from dimlab.cli.together import together
 from dimlab.refusals import Refusal
 from dimlab.terminal import console, print_table, progress
 
@@ -128,14 +127,11 @@ def _encode_splits(inputs: Inputs, values: dict[str, Any], *, is_own: bool) -> N
     """Encode splits, in one process or several; a killed command goes on where it was."""
     from dimlab._encode import encode_moments
     from dimlab.images import is_lazy
-    from dimlab.training.distributed import joined, wait_for_all
+    from dimlab.processes import wait_for_all
 
     source, out, chosen = values["source"], values["out"], values["normalisation"]
     out.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        world, place = stack.enter_context(joined(values["device"]))
-        if world.rank > 0:  # the first process speaks for all
-            stack.enter_context(redirect_stderr(stack.enter_context(open(os.devnull, "w"))))
+    with together(values["device"]) as (world, place):
         mine = replace(inputs, device=place, quiet=inputs.quiet or world.rank > 0)
         network: Any = (
             mine.checkpoint(source)

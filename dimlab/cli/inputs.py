@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from dimlab.io.source import Source
     from dimlab.io.weights import LoadedEncoder
     from dimlab.mask import DimensionMask
+    from dimlab.processes import World
     from dimlab.representation import Representation
     from dimlab.training.checkpoint import Checkpoint
-    from dimlab.training.distributed import World
 
 Joined = Callable[[str, "Representation"], "Representation"]
 
@@ -396,7 +396,6 @@ class Inputs:
         )
         return [fitted.apply(each) for each in representations]
 
-    @contextmanager
     def measured(
         self,
         paths: Sequence[Path],
@@ -406,12 +405,12 @@ class Inputs:
         pairs: bool = False,
         stacked: bool = False,
         save_moments: Path | None = None,
-    ) -> Iterator[tuple[Any, bool]]:
-        """Yield one representation, or moments of several parts and processes; and who prints."""
+    ) -> Any:
+        """Return one representation, or the moments of several parts."""
         # `pairs`: moments are of two views, where there are two; `stacked`: the views are samples
         # of their own, instead of the features
         from dimlab.moments import Moments
-        from dimlab.training.distributed import joined
+        from dimlab.processes import current_world
 
         self.check_data(paths)
         states = [self.source(path).kind == "moments" for path in paths]
@@ -419,27 +418,25 @@ class Inputs:
             raise Refusal(
                 "files must all be moments, without --basis and --masked, or none; got both."
             )
-        with joined(self.device) as (world, place):
-            mine = replace(self, device=place, quiet=self.quiet or world.rank > 0)
-            measured: Any
-            if any(states):
-                measured = self.source(paths[0]).value
-                with reading():
-                    for path in paths[1:]:
-                        measured = measured.merge(self.source(path).value)
-            else:
-                parts = [mine.representation(each, split, views=views) for each in paths]
-                parts = [each.per_view() for each in parts] if stacked else parts
-                if self.basis is not None:
-                    parts = mine.in_basis(mine._train_of(paths[0]), parts)
-                alone = len(parts) == 1 and world.size == 1
-                measured = parts[0] if alone else mine._moments(parts, pairs, world)
-            if save_moments is not None and world.rank == 0:
-                state = measured
-                if not isinstance(measured, Moments):
-                    state = mine._moments([measured], pairs, world)
+        world, measured = current_world(), None
+        if any(states):
+            measured = self.source(paths[0]).value
+            with reading():
+                for path in paths[1:]:
+                    measured = measured.merge(self.source(path).value)
+        else:
+            parts = [self.representation(each, split, views=views) for each in paths]
+            parts = [each.per_view() for each in parts] if stacked else parts
+            if self.basis is not None:
+                parts = self.in_basis(self._train_of(paths[0]), parts)
+            measured = parts[0] if len(parts) == 1 else self._moments(parts, pairs, world)
+        if save_moments is not None:
+            state = measured
+            if not isinstance(measured, Moments):
+                state = self._moments([measured], pairs, world)
+            if world.rank == 0:
                 say(f"wrote {state.save(save_moments)}")
-            yield measured, world.rank == 0
+        return measured
 
     def _moments(self, parts: list[Representation], pairs: bool, world: World) -> Any:
         """Accumulate parts of a representation; a process takes its share of each part's rows."""

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from dimlab.cli.derive import Option
 from dimlab.cli.options import INPUTS
+from dimlab.cli.together import remove_parts
 from dimlab.result import numbers_of, verdict_of
 from dimlab.terminal import console, print_summary
 from dimlab.text import visible
@@ -63,6 +64,7 @@ def present(
             beside=None if beside is None else beside(result),
             provenance=None if record is None else record(),
         )  # fmt: skip
+        remove_parts(values["out"], name)
     as_json = values["as_json"]
     if not as_json:
         answer = verdict_of(result)

@@ -27,8 +27,9 @@ from dimlab.cli.options import (
     measured_by,
 )
 from dimlab.cli.presenting import present
-from dimlab.cli.recording import names_of, recording
+from dimlab.cli.recording import files_of, names_of, recording
 from dimlab.cli.samples import sampled
+from dimlab.cli.together import measuring
 from dimlab.cli.traces import read_trace
 from dimlab.refusals import Refusal, WrongType
 from dimlab.terminal import progress
@@ -53,7 +54,7 @@ class Special:
     more: tuple[Option, ...] = ()
     files: str = ""  # what several files are
     working: str = "measuring"
-    measure: Callable[[Call], Measured | None] | None = None
+    measure: Callable[[Call], Measured] | None = None
     show: Callable[[Any], None] = showing.first_rows
     shown: tuple[str, ...] = ()  # entries of the summary that a table shows already
     beside: Callable[[Any], Mapping[str, bytes]] | None = None  # contents of further files
@@ -87,6 +88,12 @@ class Call:
             if "progress" in inspect.signature(self.function).parameters:
                 arguments["progress"] = advance
             return self.function(*measured, **arguments)
+
+    def on(self, device: str) -> Call:
+        """Take the device of this process."""
+        named = {"device": device} if "device" in self.arguments else {}
+        inputs = replace(self.inputs, device=device)
+        return replace(self, inputs=inputs, arguments=self.arguments | named)
 
     @contextmanager
     def at_work(self, text: str) -> Iterator[Callable[[int, int], None]]:
@@ -131,7 +138,8 @@ def probe_command(name: str, function: Callable[..., Any], text: str) -> TyperCo
     options = [*inputs, *own, *special.more]
     taken = {each.name for each in options}
     options += [each for each in (SEED, DEVICE) if each.name not in taken]
-    file = {measure_parts: PARTS, _several: FILES}.get(measure, FILE)
+    of_kinds: dict[Any, Option] = {measure_parts: PARTS, _several: FILES}
+    file = of_kinds.get(measure, FILE)
     if special.files:
         file = replace(FILES, help=special.files)
     arguments = {each.name for each in own}
@@ -146,20 +154,20 @@ def probe_command(name: str, function: Callable[..., Any], text: str) -> TyperCo
             name, function, sources, inputs_of(given), values,
             {each: values[each] for each in arguments}, special.working,
         )  # fmt: skip
-        measured = (special.measure or measure)(call)
-        if measured is None:  # another process of several presents
-            return
-        result, splits = measured
-        files = [values.get(each) for each in ("table", "in_distribution", "relevance")]
+        beside = [values.get(each) for each in ("table", "in_distribution", "relevance")]
         groups = values.get("groups")
         if isinstance(groups, Groups) and groups.source is not None:
             call.inputs.tables[groups.source.path] = groups.source, None
-            files.append(groups.source.path)
-        present(
-            result, name, values,
-            show=special.show, shown=special.shown, beside=special.beside,
-            record=recording(call.inputs, sources, splits, beside=files),
-        )  # fmt: skip
+            beside.append(groups.source.path)
+        files = files_of(call.inputs, sources, beside)
+        with measuring(name, values["device"], values["out"], call.inputs, files) as (world, place):
+            result, splits = (special.measure or measure)(call.on(place))
+        if world.rank == 0:
+            present(
+                result, name, values,
+                show=special.show, shown=special.shown, beside=special.beside,
+                record=recording(call.inputs, sources, splits, beside=beside),
+            )  # fmt: skip
 
     return command_of(name, run, [file, *options, *OUTPUTS], text)
 
@@ -195,15 +203,14 @@ def _pair(call: Call) -> Measured:
     return call.probe(train, test), {"train": train, "test": test}
 
 
-def measure_parts(call: Call, *, views: int | None = None, **how: Any) -> Measured | None:
+def measure_parts(call: Call, *, views: int | None = None, **how: Any) -> Measured:
     """Measure one representation, or the moments of its parts."""
     values = call.values
-    with call.inputs.measured(
+    measured = call.inputs.measured(
         call.sources, values["split"], views=values["views"] if views is None else views,
         save_moments=values["save_moments"], **how,
-    ) as (measured, is_first):  # fmt: skip
-        result = call.probe(measured)
-    return (result, {values["split"]: measured}) if is_first else None
+    )  # fmt: skip
+    return call.probe(measured), {values["split"]: measured}
 
 
 def _one(call: Call) -> Measured:

@@ -31,10 +31,8 @@ def recording(
         from dimlab.report.provenance import provenance_of
         from dimlab.representation import Representation
 
-        others = [inputs.train, inputs.labels, *beside]
-        named = [*paths, *(file for each in others for file in _files_in(each))]
         return provenance_of(
-            {path: inputs.digest(path) for path in dict.fromkeys(named)},
+            {path: inputs.digest(path) for path in files_of(inputs, paths, beside)},
             {n: each for n, each in (splits or {}).items() if isinstance(each, Representation)},
             seed=inputs.seed,
             device=inputs.device,
@@ -43,6 +41,14 @@ def recording(
         )
 
     return record
+
+
+def files_of(
+    inputs: Inputs, paths: Sequence[Path], beside: Sequence[str | Path | None] = ()
+) -> list[Path]:
+    """List the files that a command reads, each once."""
+    others = [inputs.train, inputs.labels, *beside]
+    return list(dict.fromkeys([*paths, *(file for each in others for file in _files_in(each))]))
 
 
 def _files_in(option: str | Path | None) -> list[Path]:

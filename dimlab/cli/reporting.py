@@ -11,7 +11,8 @@ from dimlab.cli.gates import GateMet
 from dimlab.cli.inputs import Inputs, mask_of, reading
 from dimlab.cli.options import FILES, FORMAT, IMAGES, INPUTS, JSON, OUT, QUIET, measured_by
 from dimlab.cli.probing import cautions, inputs_of
-from dimlab.cli.recording import names_of, recording, stems_of
+from dimlab.cli.recording import files_of, names_of, recording, stems_of
+from dimlab.cli.together import measuring, remove_parts
 from dimlab.refusals import Refusal
 from dimlab.terminal import console, print_summary, progress
 from dimlab.text import say
@@ -57,26 +58,25 @@ def _report(values: dict[str, Any]) -> None:
     splits: dict[str, Any] = {}
     not_measured: dict[str, str] = {}
     failed: list[Exception] = []
-    for name, stem, source in zip(names, stems_of(names), sources, strict=True):
-        found, train, tested[name] = _examined(inputs, source, values)
-        splits |= {f"test, {name}": tested[name]}
-        splits |= {} if train is None else {f"train, {name}": train}
-        prefix = f"{stem}-" if len(sources) > 1 else ""
-        results |= {f"{prefix}{key}": each for key, each in found.items()}
-        of_which = f"{name}: " if len(sources) > 1 else ""
-        failed += found.failed.values()
-        not_measured |= {
-            f"{prefix}{key}": of_which + each for key, each in found.not_measured.items()
-        }
-    if len(sources) > 1:
-        from dimlab.probes.compare import compare
-
-        try:
-            together = compare(tested, seed=inputs.seed, device=inputs.device)
-            results = {"comparison": together, **results}
-        except ValueError as error:  # the other results stand
-            say(f"dimlab report: the comparison is left out: {error}")
-        headline = [f"Verdicts and the table of dimensions are of {names[0]} alone."]
+    files = files_of(inputs, sources)
+    with measuring("report", inputs.device, out, inputs, files) as (world, place):
+        inputs = replace(inputs, device=place)
+        for name, stem, source in zip(names, stems_of(names), sources, strict=True):
+            found, train, tested[name] = _examined(inputs, source, values)
+            splits |= {f"test, {name}": tested[name]}
+            splits |= {} if train is None else {f"train, {name}": train}
+            prefix = f"{stem}-" if len(sources) > 1 else ""
+            results |= {f"{prefix}{key}": each for key, each in found.items()}
+            of_which = f"{name}: " if len(sources) > 1 else ""
+            failed += found.failed.values()
+            not_measured |= {
+                f"{prefix}{key}": of_which + each for key, each in found.not_measured.items()
+            }
+        if len(sources) > 1:
+            results = _compared(tested, inputs) | results
+            headline = [f"Verdicts and the table of dimensions are of {names[0]} alone."]
+    if world.rank > 0:
+        return
     page = write_report(
         out,
         results,
@@ -86,9 +86,21 @@ def _report(values: dict[str, Any]) -> None:
         provenance=recording(inputs, sources, splits)(),
         figure_format=values["figure_format"],
     )
+    remove_parts(out, "report")
     _print_answers(page, headline, results, values["as_json"])
     for mistake in failed:  # the page says it of the probe
         raise mistake
+
+
+def _compared(tested: dict[str, Any], inputs: Inputs) -> dict[str, Any]:
+    """Compare several test splits, where they can be compared."""
+    from dimlab.probes.compare import compare
+
+    try:
+        return {"comparison": compare(tested, seed=inputs.seed, device=inputs.device)}
+    except ValueError as error:  # the other results stand
+        say(f"dimlab report: the comparison is left out: {error}")
+        return {}
 
 
 def _print_answers(page: Path, headline: list[str], results: dict[str, Any], as_json: bool) -> None:

@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from dimlab.representation import Representation
 
 
-def _correlate(call: Call) -> Measured | None:
+def _correlate(call: Call) -> Measured:
     within = call.values["within"]
     return measure_parts(call, views=0 if within else None, pairs=not within)
 
 
-def _redundancy(call: Call) -> Measured | None:
+def _redundancy(call: Call) -> Measured:
     return measure_parts(call, stacked=call.values["views"] > 0)
 
 

@@ -14,6 +14,7 @@ from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of, field_op
 from dimlab.cli.inputs import Inputs, reading
 from dimlab.cli.options import DEVICE, IMAGES, INPUTS, JSON, OUT, QUIET, SEED
 from dimlab.cli.presenting import say_next
+from dimlab.cli.together import together
 from dimlab.refusals import Refusal
 from dimlab.terminal import console, print_summary, progress, training_progress
 from dimlab.training.config import TrainConfig
@@ -58,7 +59,6 @@ def demo(name: str, text: str) -> TyperCommand:
 
 def _train(values: dict[str, Any]) -> None:
     from dimlab.images import asked_of, fit, is_lazy
-    from dimlab.training.distributed import joined
     from dimlab.training.loop import train as train_run
     from dimlab.training.run import fit_for
 
@@ -88,7 +88,7 @@ def _train(values: dict[str, Any]) -> None:
     if settings.validate_every:
         validation = inputs.data_set(known, "validation", data_dir, how)
         validation = fit(validation, asked_of(images) if is_lazy(images) else inputs.asked())
-    with joined(values["device"]) as (world, place), ExitStack() as stack:
+    with together(values["device"]) as (world, place), ExitStack() as stack:
         quiet = quiet or world.rank > 0
         for each in (assumed and f"assumed: {assumed}", note):
             if each and not quiet:

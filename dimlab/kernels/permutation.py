@@ -20,8 +20,10 @@ since dimensions differ in how alike the rows of a cluster are.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +37,12 @@ _LEAST = 0.05  # lower limit of one minus a leverage
 _OWN = 1e-3  # columns of a smaller norm, orthogonal to all other factors, count as zero
 
 Progress = Callable[[int, int], None]
+Over = Callable[[int, Callable[[slice], Sequence[np.ndarray]]], Sequence[np.ndarray]]
+
+
+def alone(length: int, compute: Callable[[slice], Sequence[np.ndarray]]) -> Sequence[np.ndarray]:
+    """Compute everything here."""
+    return compute(slice(0, length))
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,10 +66,12 @@ def permutation_p_values(
     tested: Sequence[int] | None = None,
     clusters: np.ndarray | None = None,
     label: np.ndarray | None = None,
+    over: Over = alone,
 ) -> PValues:
     """P-value of each dimension's F, the factors' columns permuted within cells."""
     # Features (N, D), each factor's orthonormal columns and those (N, C) of a ``label`` that is no
     # class come without the means of cells; factors that are not ``tested`` are only adjusted for.
+    # ``over`` computes shares of the permutations.
     import torch
 
     n_rows, n_dimensions = features.shape
@@ -78,22 +88,42 @@ def permutation_p_values(
             observed[kind] /= tests.inflation(kind, joint, kept, cells)
     source, targets = torch.from_numpy(joint), torch.from_numpy(kept)
     strata = [np.flatnonzero(cells == cell) for cell in range(int(cells.max()) + 1)]
-    null = np.empty((*observed.shape[:2], n_permutations, kept.shape[1]), dtype=np.float32)
     width = max(1, joint.shape[1] * max(n_rows, 4 * kept.shape[1]))
-    for part in blocks(n_permutations, _TOGETHER // width):
-        count = part.stop - part.start
+
+    def drawn(rng: np.random.Generator, count: int) -> np.ndarray:
+        """Draw the rows that come to each place, or the signs of rows, (N, count)."""
         if clusters is None:
-            moved = source[torch.from_numpy(_shuffled(strata, n_rows, count, rng))]
-        else:
-            signs = rng.choice([-1.0, 1.0], size=(count, int(clusters.max()) + 1)).T
-            moved = source[:, None, :] * torch.from_numpy(signs[clusters])[:, :, None]
-        moved = moved.reshape(n_rows, -1).T
-        products, among = (
-            (moved @ each).numpy().reshape(count, joint.shape[1], -1) for each in (targets, source)
-        )
-        null[:, :, part] = tests.statistics(products, among)
-        if progress is not None:
-            progress(part.stop, n_permutations)
+            return _shuffled(strata, n_rows, count, rng)
+        return rng.choice([-1.0, 1.0], size=(count, int(clusters.max()) + 1)).T[clusters]
+
+    def statistics(share: slice) -> list[np.ndarray]:
+        own = copy.deepcopy(rng)
+        for before in blocks(share.start, _TOGETHER // n_rows):
+            drawn(own, before.stop - before.start)
+        n_draws = share.stop - share.start
+        found = np.empty((n_draws, *observed.shape[:2], kept.shape[1]), dtype=np.float32)
+        for part in blocks(n_draws, _TOGETHER // width):
+            count = part.stop - part.start
+            draws = torch.from_numpy(drawn(own, count))
+            moved = source[draws] if clusters is None else source[:, None, :] * draws[:, :, None]
+            moved = moved.reshape(n_rows, -1).T
+            products, among = (
+                (moved @ each).numpy().reshape(count, joint.shape[1], -1)
+                for each in (targets, source)
+            )
+            found[part] = np.moveaxis(tests.statistics(products, among), 2, 0)
+            if progress is not None:
+                progress(share.start + part.stop, n_permutations)
+        states[share.stop] = own.bit_generator.state
+        return [found]
+
+    states: dict[int, Any] = {}  # of the generator, after so many permutations
+    null = np.ascontiguousarray(np.moveaxis(over(n_permutations, statistics)[0], 0, 2))
+    if n_permutations in states:
+        rng.bit_generator.state = states[n_permutations]
+    else:  # another process drew the last ones
+        for before in blocks(n_permutations, _TOGETHER // n_rows):
+            drawn(rng, before.stop - before.start)
     if clusters is not None:
         typical = null.mean(axis=2, dtype=np.float64)
         typical[~(typical > 0)] = 1.0

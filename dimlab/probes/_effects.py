@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from dimlab.mask import MaskTrace
 from dimlab.probes._factors import Factors
 from dimlab.probes._reading import AXES, basis_of
 from dimlab.probes.ablate import Ablation
+from dimlab.processes import shared
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
@@ -27,6 +29,7 @@ MEASURED = (
 )
 DECIMALS = 10  # of effects that are put in order
 N_INFORMATIVE, INFORMATIVE_ROWS = 10, 5000  # pairs of a factor, and samples, for mutual information
+_PERMUTATIONS = 100  # of which the statistics are kept together
 _LAST_RECORDS = 10  # of a trace, whose gradient shares are averaged
 
 
@@ -243,7 +246,7 @@ def p_values(
         found = permutation_p_values(
             level.features, level.columns, level.cells, n_permutations, rng,
             _part_of(progress, place, len(levels)), tested=level.tested, clusters=level.clusters,
-            label=level.label,
+            label=level.label, over=partial(shared, step=_PERMUTATIONS),
         )  # fmt: skip
         p_value[:, :, level.factors] = found.given_label, found.given_all
         smallest[level.factors] = found.smallest

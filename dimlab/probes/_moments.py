@@ -24,6 +24,7 @@ from dimlab.kernels.jackknife import Estimates, Scale, jackknife
 from dimlab.kernels.reliability import block_kurtosis
 from dimlab.moments import Moments
 from dimlab.probes._reading import Function, OfSample, basis_of, documented, sample_of
+from dimlab.processes import World, alike, sharing_world
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
@@ -122,16 +123,26 @@ class Rows:
         arrays: tuple[np.ndarray, ...] = (source.features,)
         if pairs and source.views is not None and len(source.views) > 1:
             arrays = (source.views[0], source.views[1])
-        moments = Moments.of(
-            arrays,
-            n_blocks=deal.n_blocks,
-            seed=deal.seed,
-            clusters=ids,
-            device=deal.device,
-            precision=source.precision,
-            progress=deal.progress,
-        )
-        return cls(moments, ids, arrays, source)
+        # clusters are dealt to blocks all together
+        world = sharing_world() if ids is None else World()
+        rows = world.rows(len(source))
+
+        def accumulated() -> Moments:
+            if rows.start == rows.stop:  # fewer rows than processes
+                return Moments.empty(deal.n_blocks, len(arrays), source.n_dimensions)
+            return Moments.of(
+                tuple(each[rows] for each in arrays),
+                n_blocks=deal.n_blocks,
+                seed=deal.seed,
+                first_row=rows.start,
+                clusters=ids,
+                device=deal.device,
+                precision=source.precision,
+                progress=deal.progress,
+            )
+
+        moments = alike(accumulated)
+        return cls(moments if world.size == 1 else moments.over_ranks(), ids, arrays, source)
 
     @property
     def n_units(self) -> int:

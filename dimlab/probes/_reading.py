@@ -19,6 +19,7 @@ from dimlab.kernels.blocks import blocks
 from dimlab.kernels.collinearity import groups_of
 from dimlab.moments import Moments
 from dimlab.probes._contributions import Contributions, contributions_of
+from dimlab.processes import is_sharing, shared
 from dimlab.readers.base import (
     Outcomes,
     Progress,
@@ -30,13 +31,14 @@ from dimlab.readers.base import (
     class_codes,
     running,
 )
-from dimlab.readers.linear import FILLS
+from dimlab.readers.linear import FILLS, OF_ALL_ROWS
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Result, detail, entry, scalar
 from dimlab.targets import CLASSES, NAMES, as_kind, kind_of
 
 _ELEMENTS = 1 << 22  # of predictions of several groups that are held together
+_GROUPS = 64  # of which the outcomes are kept together
 AXES = "axes"
 SETTINGS = {"k": 5, "temperature": 1.0, "penalty": 1e-3}
 
@@ -252,12 +254,55 @@ class Task:
         run = replace(self.run, losses=losses)
         fitted = running(self.fit() if fitted is None else fitted, run)
         given, truth = self.test.features, self.test.target
-        found: Outcomes
-        if self.fill is None:
-            found = fitted.predict_without(given, groups, target=truth)
-        else:
-            found = fitted.predict_filled(given, groups, fill=self.fill, target=truth)
-        return found
+
+        def read(rows: slice, removed: list[np.ndarray]) -> Outcomes:
+            some, target = given[rows], truth[rows]
+            found: Outcomes
+            if self.fill is None:
+                found = fitted.predict_without(some, removed, target=target)
+            else:
+                found = fitted.predict_filled(some, removed, fill=self.fill, target=target)
+            return found
+
+        if not is_sharing() or not groups:
+            return read(slice(None), groups)
+        if not self._of_groups:
+            return Outcomes.of_parts(
+                shared(len(truth), lambda rows: read(rows, groups).as_parts(losses))
+            )
+        whole = read(slice(None), [])
+
+        def without(part: slice) -> list[np.ndarray]:
+            found = read(slice(None), groups[part])
+            return [found.ablated.T, found.ablated_loss.T][: 1 + losses]
+
+        ablated, *loss = (each.T for each in shared(len(groups), without, step=_GROUPS))
+        lost = loss[0] if loss else np.broadcast_to(np.nan, ablated.shape)
+        return replace(whole, ablated=ablated, ablated_loss=lost)
+
+    @property
+    def _of_groups(self) -> bool:
+        """Whether processes take shares of the groups: of refits, and where rows need all rows."""
+        return self.reader.SLOW if self.fill is None else self.fill in OF_ALL_ROWS
+
+    def values_of(self, fitted: Any, groups: list[np.ndarray]) -> np.ndarray:
+        """Predict the targets of test without each group, (N, G, T)."""
+        features = self.test.features
+
+        def read(rows: slice, removed: list[np.ndarray]) -> np.ndarray:
+            found: np.ndarray
+            if self.fill is None:
+                found = fitted.values_without(features[rows], removed)
+            else:
+                found = fitted.values_filled(features[rows], removed, fill=self.fill)
+            return found
+
+        if not self._of_groups:
+            return shared(len(features), lambda rows: [read(rows, groups)])[0]
+        of_groups = shared(
+            len(groups), lambda part: [read(slice(None), groups[part]).swapaxes(0, 1)], step=_GROUPS
+        )
+        return of_groups[0].swapaxes(0, 1)
 
     def contributions(
         self, score: str, groups: list[np.ndarray] | None = None, *, fitted: Any = None
@@ -268,11 +313,7 @@ class Task:
         features, target = self.test.features, self.test.target
 
         def judged(some: list[np.ndarray]) -> np.ndarray:
-            if self.fill is None:
-                predicted = fitted.values_without(features, some)
-            else:
-                predicted = fitted.values_filled(features, some, fill=self.fill)
-            return contributions_of(predicted, target, score)
+            return contributions_of(self.values_of(fitted, some), target, score)
 
         nothing = [np.array([], dtype=np.int64)]
         full, found = None, np.empty((len(features), len(groups)))

@@ -13,6 +13,7 @@ from dimlab.cuts import random_half
 from dimlab.kernels.means import StudentisedMeans
 from dimlab.kernels.paired import aggregate_p_values
 from dimlab.kernels.ranking import MEASURES, Judgements
+from dimlab.processes import shared
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
 
@@ -93,19 +94,27 @@ class Retrieval:
         from dimlab.kernels.rows import Rows
 
         rows = np.arange(len(self.queries)) if rows is None else rows
-        bank, asked = Rows.of(self.corpus, self.device), Rows.of(self.queries[rows], self.device)
-        found = np.empty((len(rows), 1 + len(groups)))
-        n_certified = 0
-        search = find_with_and_without(bank, asked, groups, k=self.judgements.k, memory=self.memory)
-        for blocks in search:
-            part = slice(blocks[0].start, blocks[0].stop)
-            for place, block in zip((slice(0, 1), slice(1, None)), blocks, strict=False):
-                ranked = block.rows.cpu().numpy()
-                found[part, place] = self.judgements.score(self.measure, rows[part], ranked)
-            n_certified += blocks[-1].n_certified
-            if self.progress is not None:
-                self.progress(part.stop, len(rows))
-        certified = n_certified / (len(rows) * len(groups)) if len(groups) else None
+        bank = Rows.of(self.corpus, self.device)
+
+        def scored(share: slice) -> list[np.ndarray]:
+            own = rows[share]
+            asked = Rows.of(self.queries[own], self.device)
+            found = np.empty((len(own), 1 + len(groups)))
+            n_certified = np.zeros(len(own), dtype=np.int64)  # of a block, at its first row
+            for blocks in find_with_and_without(
+                bank, asked, groups, k=self.judgements.k, memory=self.memory
+            ):
+                part = slice(blocks[0].start, blocks[0].stop)
+                for place, block in zip((slice(0, 1), slice(1, None)), blocks, strict=False):
+                    ranked = block.rows.cpu().numpy()
+                    found[part, place] = self.judgements.score(self.measure, own[part], ranked)
+                n_certified[part.start] = blocks[-1].n_certified
+                if self.progress is not None:
+                    self.progress(part.stop, len(own))
+            return [found, n_certified]
+
+        found, n_certified = shared(len(rows), scored)
+        certified = int(n_certified.sum()) / (len(rows) * len(groups)) if len(groups) else None
         return found, certified
 
     def with_columns(

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from dimlab.kernels.paired import paired_interval, paired_test
 from dimlab.probes._importance import Importance, tested_fields
 from dimlab.probes._reading import GroupsLike, Task, check_least
+from dimlab.processes import shared
 from dimlab.readers import KNN
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.targets import VIEW_RETRIEVAL
-
-if TYPE_CHECKING:
-    from dimlab.kernels.neighbours import NeighbourBlock
 
 _N_CLASSES = 2  # of labels that nothing reads
 
@@ -73,22 +70,37 @@ def measure_unlabelled(
     check_least(1, n_bootstrap=n_bootstrap)
     views, clusters = score == VIEW_RETRIEVAL, task.test.clusters
     n_rows, n_groups = len(task.test.features), len(task.groups)
-    full = np.ones(n_rows)
-    lost = np.empty((n_rows, n_groups), dtype=np.int8 if views else np.float64)
-    n_certified = 0
-    for whole, without in _searched(task):
-        rows = slice(whole.start, whole.stop)
-        if views:
-            own = np.arange(rows.start, rows.stop)[:, None]
-            found, left = (each.rows[..., 0].cpu().numpy() == own for each in (whole, without))
-            full[rows] = found[:, 0]
-            lost[rows] = found.astype(np.int8) - left
-        else:
-            shared = (without.rows[..., :, None] == whole.rows[..., None, :]).sum((-1, -2))
-            lost[rows] = 1 - shared.cpu().numpy() / whole.rows.shape[-1]
-        n_certified += without.n_certified
-        if task.run.progress is not None:
-            task.run.progress(rows.stop, n_rows)
+    from dimlab.kernels.neighbours import find_with_and_without
+    from dimlab.kernels.rows import Rows
+    from dimlab.readers.knn import check_k
+
+    k, run = task.reader.k, task.run
+    check_k(k, len(task.train.features))
+    bank = Rows.of(task.train.features, run.device)
+
+    def searched(share: slice) -> list[np.ndarray]:
+        queries = Rows.of(task.test.features[share], run.device)
+        full = np.ones(len(queries))
+        lost = np.empty((len(queries), n_groups), dtype=np.int8 if views else np.float64)
+        n_certified = np.zeros(len(queries), dtype=np.int64)  # of a block, at its first row
+        for whole, without in find_with_and_without(
+            bank, queries, task.groups, k=k, memory=run.memory
+        ):
+            rows = slice(whole.start, whole.stop)
+            if views:
+                own = share.start + np.arange(rows.start, rows.stop)[:, None]
+                found, left = (each.rows[..., 0].cpu().numpy() == own for each in (whole, without))
+                full[rows] = found[:, 0]
+                lost[rows] = found.astype(np.int8) - left
+            else:
+                same = (without.rows[..., :, None] == whole.rows[..., None, :]).sum((-1, -2))
+                lost[rows] = 1 - same.cpu().numpy() / k
+            n_certified[rows.start] = without.n_certified
+            if run.progress is not None:
+                run.progress(rows.stop, len(queries))
+        return [full, lost, n_certified]
+
+    full, lost, n_certified = shared(n_rows, searched)
     if views:
         reliable = np.zeros(n_groups, dtype=bool)
         interval = partial(paired_interval, lost, clusters)
@@ -104,17 +116,4 @@ def measure_unlabelled(
         **tested_fields(importance),
         "per_class": np.empty((n_groups, 0)),
     }
-    return measured, n_certified / (n_rows * n_groups)
-
-
-def _searched(task: Task) -> Iterator[tuple[NeighbourBlock, ...]]:
-    """Give blocks of neighbours with all dimensions, and without each group, from one search."""
-    from dimlab.kernels.neighbours import find_with_and_without
-    from dimlab.kernels.rows import Rows
-    from dimlab.readers.knn import check_k
-
-    check_k(task.reader.k, len(task.train.features))
-    bank, queries = (Rows.of(each.features, task.run.device) for each in (task.train, task.test))
-    return find_with_and_without(
-        bank, queries, task.groups, k=task.reader.k, memory=task.run.memory
-    )
+    return measured, int(n_certified.sum()) / (n_rows * n_groups)

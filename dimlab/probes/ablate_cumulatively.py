@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Unpack
 
@@ -28,6 +28,7 @@ from dimlab.probes._reading import (
     check_least,
     reads,
 )
+from dimlab.processes import shared
 from dimlab.refusals import Refusal
 from dimlab.result import column, detail, entries, entry, per, scalar
 from dimlab.targets import CLASSES, score_in_words, score_of
@@ -334,16 +335,27 @@ def _right(
         ordered = [task.groups[group] for group in order]
         if in_turn:
             if of_classes:
-                right[index] = fitted.predict_in_turn(features, ordered, points) == truth[:, None]
+                found = _in_turn(fitted.predict_in_turn, features, ordered, points)
+                right[index] = found == truth[:, None]
             else:
-                values = fitted.values_in_turn(features, ordered, points)
-                right[index] = contributions_of(values, truth, score)
+                found = _in_turn(fitted.values_in_turn, features, ordered, points)
+                right[index] = contributions_of(found, truth, score)
             if task.run.progress is not None:
                 task.run.progress(index + 1, len(orders))
             continue
         gone = [np.sort(np.concatenate(ordered[:count])) for count in points if count > 0]
         right[index] = np.column_stack(task.judged(score, gone, fitted=fitted))
     return right
+
+
+def _in_turn(
+    read: Callable[..., np.ndarray],
+    features: np.ndarray,
+    ordered: list[np.ndarray],
+    points: np.ndarray,
+) -> np.ndarray:
+    """Return what a reader says of each row at each point, (N, P) or (N, P, T)."""
+    return shared(len(features), lambda rows: [read(features[rows], ordered, points)])[0]
 
 
 def _orders(

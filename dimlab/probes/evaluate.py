@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -20,6 +20,7 @@ from dimlab.probes._reading import (
     Task,
     reads,
 )
+from dimlab.processes import shared
 from dimlab.readers import KNN
 from dimlab.readers.base import Run, running
 from dimlab.refusals import Refusal
@@ -221,10 +222,10 @@ def evaluate(
                 fitted = running(tasks[row].reader, tasks[row].run)
                 fitted = fitted.fit(fit.features, task.train.target)
                 right[:, row, place] = (
-                    fitted.classify(judge.features) == task.test.target
+                    _over_rows(fitted.classify, judge.features) == task.test.target
                     if of_classes
                     else contributions_of(
-                        np.asarray(fitted.predict(judge.features))[:, None], task.test.target, score
+                        _over_rows(fitted.predict, judge.features)[:, None], task.test.target, score
                     )[:, 0]
                 )
             if task.run.progress is not None:
@@ -247,7 +248,12 @@ def evaluate(
     )
 
 
+def _over_rows(read: Callable[[np.ndarray], np.ndarray], features: np.ndarray) -> np.ndarray:
+    """Return what is read off each row, of which processes take shares."""
+    return shared(len(features), lambda rows: [np.asarray(read(features[rows]))])[0]
+
+
 def _retrieved(views: np.ndarray, run: Run) -> np.ndarray:
     """Whether each second view finds the first view of its sample, nearest by cosine; (N,) bool."""
     identity = np.arange(views.shape[1])
-    return KNN(1, run=run).fit(views[0], identity).classify(views[1]) == identity
+    return _over_rows(KNN(1, run=run).fit(views[0], identity).classify, views[1]) == identity

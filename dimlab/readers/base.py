@@ -101,6 +101,25 @@ class Outcomes:
     ablated_loss: np.ndarray  # (N, G) they are asked for
     certified_share: float | None = None  # kNN: pairs settled without looking beyond candidates
 
+    def as_parts(self, losses: bool) -> list[np.ndarray]:
+        """Return arrays with one entry a row, from which `of_parts` makes the same again."""
+        found = [self.full, self.ablated]
+        if losses:
+            found += [self.full_loss, self.ablated_loss]
+        if self.certified_share is not None:
+            n_certified = np.zeros(len(self.full), dtype=np.int64)  # of the part, at its first row
+            n_certified[:1] = round(self.certified_share * self.ablated.size)
+            found.append(n_certified)
+        return found
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[np.ndarray]) -> Outcomes:
+        """Put together what `as_parts` gave of several parts of the rows."""
+        full, ablated, *more = parts
+        share = int(more.pop().sum()) / ablated.size if len(more) % 2 else None
+        full_loss, loss = more or (np.broadcast_to(np.nan, each.shape) for each in (full, ablated))
+        return cls(full, ablated, full_loss, loss, share)
+
     @classmethod
     def of_scores(
         cls, scores: np.ndarray, without: Iterable[np.ndarray], target: np.ndarray, n_groups: int

@@ -16,6 +16,7 @@ import numpy as np
 
 from dimlab.kernels.blocks import blocks
 from dimlab.kernels.downdate import first_largest
+from dimlab.processes import n_processes_here
 from dimlab.readers.base import Outcomes, Run, class_codes, name_of
 from dimlab.readers.linear import ROWS, Standardiser
 from dimlab.refusals import Refusal, WrongType
@@ -236,7 +237,8 @@ def refit_each(
     if len(groups) == 0:
         return
     seconds = once() * len(groups)
-    n_jobs = min(cpu_count(), len(groups)) if together and seconds > _WORTH_PROCESSES else 1
+    n_cores = max(1, cpu_count() // n_processes_here())
+    n_jobs = min(n_cores, len(groups)) if together and seconds > _WORTH_PROCESSES else 1
     print(f"{len(groups)} {name} refits, at most about {seconds / n_jobs:.0f} s.", file=sys.stderr)
     scores = Parallel(n_jobs=n_jobs, return_as="generator")(delayed(refit)(g) for g in groups)
     for done, each in enumerate(scores, start=1):

@@ -15,6 +15,7 @@ from dimlab.readers.base import Named, Outcomes, class_codes, places
 from dimlab.refusals import Refusal
 
 FILLS = ("mean", "zero", "shuffle", "noise")  # what stands in for columns in a frozen reader
+OF_ALL_ROWS = FILLS[2:]  # what stands in for those of a row depends on which rows there are
 ROWS = 4096  # that are standardised together: no second copy of the features is held
 _SUMMED = 4096  # rows whose squares are summed together: the last bits of a scale depend on it
 _ELEMENTS = 1 << 22  # of weights and logits without a block of groups

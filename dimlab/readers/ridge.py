@@ -20,6 +20,7 @@ from dimlab.kernels.downdate import (
     solve_ridge,
     tied_within,
 )
+from dimlab.processes import summed
 from dimlab.readers.base import Outcomes, places
 from dimlab.readers.linear import ROWS, Linear, Standardiser, check_penalty
 
@@ -96,13 +97,19 @@ class Ridge(Linear):
         of_classes = codes.ndim == 1
         self.intercept = np.bincount(codes) / len(codes) if of_classes else codes.mean(axis=0)
         targets = np.eye(len(self.intercept)) - self.intercept
-        gram = np.zeros((features.shape[1],) * 2)
-        moments = np.zeros((features.shape[1], len(self.intercept)))
-        for rows in blocks(len(features), ROWS):
-            columns = self.standardise(features[rows])
-            gram += columns.T @ columns
-            some = targets[codes[rows]] if of_classes else codes[rows] - self.intercept
-            moments += columns.T @ some
+
+        def products(part: slice) -> list[np.ndarray]:
+            gram = np.zeros((features.shape[1],) * 2)
+            moments = np.zeros((features.shape[1], len(self.intercept)))
+            some, given = features[part], codes[part]
+            for rows in blocks(len(some), ROWS):
+                columns = self.standardise(some[rows])
+                gram += columns.T @ columns
+                own = targets[given[rows]] if of_classes else given[rows] - self.intercept
+                moments += columns.T @ own
+            return [gram, moments]
+
+        gram, moments = summed(len(features), products)
         self.system = solve_ridge(gram, moments, len(features), penalty=self.penalty)
         self.weights = self.system.weights
         vars(self).pop("_calibrated", None)

@@ -11,9 +11,7 @@ torch's functional all-reduce drops forward-mode tangents, ``SyncBatchNorm`` ref
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,52 +20,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dimlab.processes import World
 from dimlab.refusals import Refusal
-
-
-@dataclass(frozen=True)
-class World:
-    """The processes that share every batch, and which of them this is."""
-
-    rank: int = 0
-    size: int = 1
-
-    def rows(self, n_samples: int) -> slice:
-        """Return the rows of a batch that are this rank's; parts differ by at most one row."""
-        length, longer = divmod(n_samples, self.size)
-        start = self.rank * length + min(self.rank, longer)
-        return slice(start, start + length + (self.rank < longer))
-
-
-def current_world() -> World:
-    """Return the world that torch.distributed knows of; one process where it knows none."""
-    if dist.is_available() and dist.is_initialized():
-        return World(dist.get_rank(), dist.get_world_size())
-    return World()
-
-
-@contextmanager
-def joined(device: str) -> Iterator[tuple[World, str]]:
-    """Join the processes that ``torchrun`` started; yield the world and this process's device."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield World(), device
-        return
-    if device.startswith("cuda"):
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
-    try:
-        yield current_world(), device
-        # a process that leaves first would abort the others' last collectives
-        wait_for_all(current_world())
-    finally:
-        dist.destroy_process_group()
-
-
-def wait_for_all(world: World) -> None:
-    """Wait until every process is here."""
-    if world.size > 1:
-        dist.barrier()
 
 
 class _AllReduce(torch.autograd.Function):

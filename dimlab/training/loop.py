@@ -15,11 +15,11 @@ from dimlab.datasets.objects import as_images
 from dimlab.devices import check_device
 from dimlab.images import ImageSet, asked_of, fit
 from dimlab.io.files import locked
+from dimlab.processes import World, current_world
 from dimlab.refusals import Refusal
 from dimlab.training.augment import check_normalisation
 from dimlab.training.checkpoint import Checkpoint
 from dimlab.training.config import TrainConfig
-from dimlab.training.distributed import World, current_world
 from dimlab.training.hypergradient import Trial
 from dimlab.training.live import DimensionMonitor
 from dimlab.training.monitor import Monitor

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dimlab.processes import World
 from dimlab.refusals import Refusal
 from dimlab.training import losses
 from dimlab.training.config import TrainConfig
-from dimlab.training.distributed import Batch, World, sum_over_ranks
+from dimlab.training.distributed import Batch, sum_over_ranks
 from dimlab.training.encoders import mask_weights
 from dimlab.training.tangent import TangentProgram, Tape, without_running_statistics
 

@@ -18,11 +18,12 @@ from torch import Tensor
 from dimlab.decoding import Batch, batches
 from dimlab.images import ImageFiles, ImageSet, Recipe, asked_of, fit
 from dimlab.mask import MaskTrace
+from dimlab.processes import World
 from dimlab.refusals import Refusal
 from dimlab.training.augment import VERSION, Augmentation, derived_seed, normalised
 from dimlab.training.checkpoint import Checkpoint, build_network
 from dimlab.training.config import TrainConfig
-from dimlab.training.distributed import World, all_reduce, make_statistics_global
+from dimlab.training.distributed import all_reduce, make_statistics_global
 from dimlab.training.encoders import mask_weights
 from dimlab.training.hypergradient import Trial
 from dimlab.training.live import DimensionMonitor

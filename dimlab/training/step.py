@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dimlab.processes import World
 from dimlab.refusals import Refusal
 from dimlab.training.config import TrainConfig
-from dimlab.training.distributed import World, sum_over_ranks
+from dimlab.training.distributed import sum_over_ranks
 from dimlab.training.encoders import mask_weights
 from dimlab.training.hypergradient import (
     Hypergradient,

@@ -1,9 +1,6 @@
 """Several gloo processes with different rows have the moments of one."""
 
-import json
 import os
-import subprocess
-import sys
 from datetime import timedelta
 
 import numpy as np
@@ -13,8 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from dimlab.moments import Moments
-from dimlab.representation import Representation
-from dimlab.training.distributed import World
+from dimlab.processes import World
 
 
 def rows():
@@ -62,36 +58,3 @@ def test_processes_with_different_rows_equal_one(tmp_path, size):
 def test_one_process_needs_no_collective():
     state = Moments.of(rows()[0])
     assert state.over_ranks() is state
-
-
-@pytest.mark.slow
-def test_torchrun_prints_what_one_process_prints(tmp_path):
-    a, b = rows()
-    Representation(a, views=np.stack([a, b])).save(tmp_path / "x.safetensors")
-
-    def run(*launcher):
-        command = [sys.executable, "-m", *launcher, "decompose", "x.safetensors", "--json"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, check=True, env=environment,
-            timeout=120,
-        )  # fmt: skip
-        return done.stdout
-
-    alone = json.loads(run("dimlab"))
-    together = json.loads(
-        run(
-            "torch.distributed.run",
-            "--nproc-per-node",
-            "2",
-            "--master-port",
-            "29533",
-            "-m",
-            "dimlab",
-        )
-    )
-    assert together["n_samples"] == alone["n_samples"] == 901
-    for name in ("effective_rank", "stable_rank"):
-        np.testing.assert_allclose(together[name], alone[name], rtol=1e-9)
-        interval = f"{name}_corrected_interval"
-        np.testing.assert_allclose(together[interval], alone[interval], rtol=1e-9)

@@ -7,8 +7,9 @@ from unittest import mock
 import torch
 import torch.distributed as dist
 
+from dimlab.processes import World, current_world
 from dimlab.training import distributed
-from dimlab.training.distributed import World, all_gather, all_reduce, current_world
+from dimlab.training.distributed import all_gather, all_reduce
 from dimlab.training.losses import nt_xent_loss, vicreg_loss
 from dimlab.training.step import Stepper
 from tests.training.test_hypergradient import World as Setting

@@ -5,13 +5,11 @@ import torch
 import torch.multiprocessing
 from torch import nn
 
+from dimlab.processes import World, current_world, joined
 from dimlab.training.distributed import (
     Batch,
     GlobalBatchNorm,
-    World,
     all_gather,
-    current_world,
-    joined,
     make_statistics_global,
     sum_over_ranks,
 )
