@@ -1,14 +1,16 @@
-"""Planted factors: real images with a nuisance whose dependence on the label is chosen."""
+"""Planted truth: images with a nuisance of chosen strength, and features with known dimensions."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from dimlab.images import SPLITS, ImageSet, labels_in
 from dimlab.refusals import Refusal
+from dimlab.representation import Representation
 
 _SHADE = 0.7  # of a coloured background, 1: white
 _CONTRAST = 0.5  # of a grating, light to dark
@@ -271,3 +273,168 @@ def _spelled(images: ImageSet, correlation: float, seed: int) -> str:
     if seed:
         text += f":{seed}" if text.count(":") else f":0.0:{seed}"
     return text
+
+
+KINDS = {  # of dimensions in a planted world: how many by default, and of each how many dimensions
+    "needed": (4, 1), "harmful": (1, 1), "nuisance": (2, 1), "dead": (1, 1), "copy": (1, 2),
+    "sum": (1, 4), "group": (1, 3), "outlier": (1, 1), "shared": (2, 1),
+}  # fmt: skip
+TARGETS = ("classes", "values", "labels")
+_N_CLASSES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class PlantedWorld:
+    """Two splits of features, and which of their dimensions are what.
+
+    Parameters
+    ----------
+    train, test : Representation
+        N samples each of the same D dimensions, with labels, the factor ``nuisance`` and two views.
+    planted : mapping of str to ndarray of shape (n,), int
+        Dimensions by what they were made to be, as `planted_world` lists them, ascending. The other
+        dimensions are independent Gaussian noise.
+
+    Examples
+    --------
+    >>> world = planted_world({"dead": 2}, n_samples=20, n_dimensions=5)
+    >>> np.flatnonzero(world.mask("dead")).tolist() == world.planted["dead"].tolist()
+    True
+    """
+
+    train: Representation
+    test: Representation
+    planted: Mapping[str, np.ndarray]
+
+    def mask(self, kind: str) -> np.ndarray:
+        """Say of each dimension whether it is of a kind.
+
+        Parameters
+        ----------
+        kind : str
+            As `planted_world` lists them.
+
+        Returns
+        -------
+        ndarray of shape (D,), bool
+            All False where nothing of the kind is planted.
+        """
+        return np.isin(np.arange(self.train.n_dimensions), self.planted.get(kind, ()))
+
+
+def planted_world(
+    planted: Mapping[str, int] | None = None,
+    *,
+    n_samples: int = 400,
+    n_dimensions: int = 32,
+    target: str = "classes",
+    seed: int = 0,
+) -> PlantedWorld:
+    """Draw features in which it is known what each dimension is.
+
+    Parameters
+    ----------
+    planted : mapping of str to int, optional
+        How many are planted of each kind; by default some of every kind. An empty mapping: noise.
+
+        - ``needed``: follows the label; without it a reader loses.
+        - ``harmful``: follows the label in train, and its opposite in test; its views are noise of
+          2 standard deviations.
+        - ``nuisance``: follows the factor ``nuisance``, which correlates with the label.
+        - ``dead``: does not vary.
+        - ``copy``: pairs of affine copies.
+        - ``sum``: a sum of three others; all four count, as each follows from the rest.
+        - ``group``: three dimensions that correlate by 0.8.
+        - ``outlier``: its mean is 8 standard deviations from 0.
+        - ``shared``: noise that the two views of a sample have in common (correlation 0.9), as
+          they have what is needed; the views of all other dimensions are independent.
+    n_samples : int, default=400
+        Samples of each split, >= 20.
+    n_dimensions : int, default=32
+        Dimensions in all, >= 1; places are drawn at random.
+    target : {"classes", "values", "labels"}, default="classes"
+        What labels are: four equally frequent classes, real values, or three labels a sample. With
+        nothing needed they are independent of all features.
+    seed : int, default=0
+        Seed of everything.
+
+    Returns
+    -------
+    PlantedWorld
+        Splits and places.
+
+    Raises
+    ------
+    ValueError
+        If a kind or the target is unknown, a number is out of range, or more is planted than there
+        are dimensions.
+
+    Examples
+    --------
+    >>> world = planted_world({"needed": 2, "copy": 1}, n_samples=50, n_dimensions=8)
+    >>> world.test.shape, {kind: len(places) for kind, places in world.planted.items()}
+    ((50, 8), {'needed': 2, 'copy': 2})
+    >>> first, second = world.test.features[:, world.planted["copy"]].T
+    >>> round(float(np.corrcoef(first, second)[0, 1]), 6)
+    -1.0
+    """
+    counts = {kind: n for kind, (n, _) in KINDS.items()} if planted is None else dict(planted)
+    for kind, n in counts.items():
+        if kind not in KINDS:
+            raise Refusal(f"planted must name kinds of {', '.join(KINDS)}; got {kind!r}.")
+        if n < 0:
+            raise Refusal(f"planted must hold numbers >= 0; got {n} of {kind}.")
+    if target not in TARGETS:
+        raise Refusal(f"target must be one of {', '.join(TARGETS)}; got {target!r}.")
+    n_planted = sum(n * KINDS[kind][1] for kind, n in counts.items())
+    least = {"n_samples": (n_samples, 20), "n_dimensions": (n_dimensions, 1), "seed": (seed, 0)}
+    for name, (value, smallest) in least.items():
+        if value < smallest:
+            raise Refusal(f"{name} must be >= {smallest}; got {value}.")
+    if n_planted > n_dimensions:
+        raise Refusal(f"n_dimensions must be >= {n_planted}, what is planted; got {n_dimensions}.")
+    places = iter(np.random.default_rng([seed, 0]).permutation(n_dimensions))
+    at = {
+        kind: np.array([next(places) for _ in range(n * KINDS[kind][1])], dtype=np.int64)
+        for kind, n in counts.items()
+        if n
+    }
+    train, test = (_drawn(at, n_samples, n_dimensions, target, seed, sign) for sign in (1, -1))
+    return PlantedWorld(train, test, {kind: np.sort(each) for kind, each in at.items()})
+
+
+def _drawn(
+    at: Mapping[str, np.ndarray], n: int, d: int, target: str, seed: int, sign: int
+) -> Representation:
+    """Draw a split; harmful dimensions follow the label with the sign."""
+    rng = np.random.default_rng([seed, 2 + sign])
+    of = {kind: at.get(kind, np.zeros(0, np.int64)) for kind in KINDS}
+    features, views = rng.normal(size=(n, d)), rng.normal(size=(2, n, d))
+    needed = of["needed"]
+    if target == "classes":
+        labels: np.ndarray = rng.permutation(np.arange(n) % _N_CLASSES)
+        features[:, needed] += 2.0 * (labels[:, None] == np.arange(len(needed)) % _N_CLASSES)
+    else:
+        of_label = np.arange(len(needed)) % 3 == np.arange(3)[:, None]
+        labels = features[:, needed] @ of_label.T + 0.7 * rng.normal(size=(n, 3))
+        labels = labels.sum(axis=1) if target == "values" else (labels > 0).astype(np.int64)
+    score = labels if labels.ndim == 1 else labels.sum(axis=1)
+    score = (score - score.mean()) / score.std()
+    nuisance = 0.6 * score + 0.8 * rng.normal(size=n)
+    features[:, of["harmful"]] += sign * 1.5 * score[:, None]
+    features[:, of["nuisance"]] += 0.8 * nuisance[:, None]
+    first, second = np.split(of["copy"], 2)
+    features[:, second] = 1.0 - 0.5 * features[:, first]
+    *terms, total = np.split(of["sum"], 4)
+    features[:, total] = sum(features[:, each] for each in terms)
+    for group in of["group"].reshape(-1, 3):
+        features[:, group] = (
+            np.sqrt([0.8]) * rng.normal(size=(n, 1)) + np.sqrt(0.2) * features[:, group]
+        )
+    features[:, of["outlier"]] += 8.0
+    views[:, :, of["harmful"]] *= 2.0
+    shared = np.concatenate([needed, of["shared"]])
+    views[:, :, shared] = np.sqrt(0.9) * features[:, shared] + np.sqrt(0.1) * views[:, :, shared]
+    features[:, of["dead"]] = np.arange(1.0, 1 + len(of["dead"]))
+    views[:, :, of["dead"]] = np.arange(1.0, 1 + len(of["dead"]))
+    return Representation(features, labels=labels, factors={"nuisance": nuisance}, views=views)

@@ -122,6 +122,26 @@ _of(
     ("verdict", "found.loss_high <= margin", "found.loss_low <= margin", "test_the_loss_is_that_of_ablating_what_is_dropped"),
 )
 _of(
+    "_validate.py", "test_validate.py",
+    ("_excess", "outcomes.sum() - 1", "outcomes.sum()", "test_shares_by_hand"),
+    ("_excess", "outcomes - level", "outcomes - 2 * level", "test_halved_p_values_are_noticed"),
+    ("_row", "(of.truth == 0)[_claimed(of) & ~np.isnan(of.truth)]", "(of.truth == 0)[_claimed(of)]", "test_what_is_neither_counts_nowhere"),
+    ("_row", "units = [one[of.truth == 0]", "units = [one[of.truth != 1]", "test_what_is_neither_counts_nowhere"),
+    ("_claimed", "np.where(np.isnan(found.truth), -np.inf, found.score)", "-found.score", "test_measures_of_others_are_graded_by_their_highest_scores"),
+    ("_movement", "** 2) / 2)", "** 2))", "test_measures_of_others_are_graded_by_their_highest_scores"),
+    ("Validation.verdicts", "self.recall_high < _HALF", "self.recall_high < 0", "test_an_exchanged_sign_is_noticed"),
+)
+_of(
+    "_claims.py", "test_validate.py",
+    ("_masks", "found.naive_gain > 0", "found.naive_gain > 1", "test_the_largest_score_of_many_masks_is_seen_to_fail"),
+)
+_of(
+    "planted.py", "test_validate.py",
+    ("_drawn", "sign * 1.5", "1.5", "test_planted_dimensions_are_what_they_are_called"),
+    ("_drawn", "0.6 * score", "0.9 * score", "test_planted_dimensions_are_what_they_are_called"),
+    ("_drawn", "np.sqrt([0.8])", "np.sqrt([0.5])", "test_planted_dimensions_are_what_they_are_called"),
+)
+_of(
     "training/live.py", "training/test_live.py",
     ("DimensionMonitor._report", "np.concatenate(self._kept)[-self.rows :]", "np.concatenate(self._kept)[: self.rows]",
      "test_a_report_is_of_the_last_rows_and_comes_every_so_many_batches"),

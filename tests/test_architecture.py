@@ -46,7 +46,8 @@ LAYERS = [  # from the floor up; a room imports only from rooms below its own, o
     {"probes", "training"},
     {"figures", "_encode", "_loaders", "_scratch", "_locate", "io"},
     {"factor_table"},
-    {"report", "_explore", "answers", "baselines", "_prune", "_examine", "terminal"},
+    {"report", "_explore", "answers", "baselines", "_prune", "_examine", "terminal"}
+    | {"_claims", "_validate"},
     {"demo"},
     {"cli"},
 ]

@@ -12,6 +12,7 @@ from matplotlib.text import Text
 from dimlab import datasets, figures
 from dimlab._locate import locate
 from dimlab._prune import prune
+from dimlab._validate import validate
 from dimlab.answers import dimension_table
 from dimlab.baselines import evaluate_baselines
 from dimlab.figures.house import figure_of, house_style
@@ -201,6 +202,7 @@ def test_no_figure_is_crowded_at_64_dimensions(narrow):
         checkpoint,
         evaluate_baselines([checkpoint], images, images),
         locate(checkpoint, images, [0, 1, 2, 3]),
+        validate(n_samples=100, n_dimensions=16, n_worlds=2),
     ]
     seen = check(results, narrow=narrow)
     assert faults_of(drawn(figures.plot_projector_widths, table, narrow=narrow)) == []

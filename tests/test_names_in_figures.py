@@ -10,6 +10,7 @@ from matplotlib.text import Text
 
 from dimlab import Localisation, figures
 from dimlab._prune import prune
+from dimlab._validate import validate
 from dimlab.answers import dimension_table
 from dimlab.baselines import BaselineComparison
 from dimlab.figures.house import figure_of, house_style, picture_of
@@ -66,6 +67,7 @@ def results():
         dimension_table(ablation),
         prune(split, split, keep=[0, 1]),
         erase(split, split, factor="a", n_random=2),
+        validate(probes=["profile"], n_samples=100, n_dimensions=16, n_worlds=2),
         trace,
         follow(trace, ablation=ablation, n_bootstrap=10, n_permutations=10),
         bound_risk(split, mask=DimensionMask(trace.weights[-1]), n_bootstrap=5, n_permuted=2),

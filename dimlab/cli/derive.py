@@ -38,7 +38,14 @@ RARE = {
     *("precision", "validate_every", "fields", "overwrite", "tensorboard", "meta_every"),
     *("target_kind",),
 }
-LONG = {"n_masks", "n_splits", "n_points"}  # their options keep the n_ of their names
+LONG = {
+    "n_masks",
+    "n_splits",
+    "n_points",
+    "n_samples",
+    "n_dimensions",
+    "n_worlds",
+}  # their options keep the n_ of their names
 _FLAGS = {"target_kind": "--target"}
 _TYPES: dict[str, Any] = {
     "bool": bool, "int": int, "float": float, "str": str, "Path": Path,

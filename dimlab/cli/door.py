@@ -53,6 +53,10 @@ Features, and encoders of other tools with --data, are evaluated alone. View ret
 share of test images whose second augmented view lies nearest to their own first view among all.
 Under torchrun the processes share the samples.
 Example: dimlab evaluate runs/a/checkpoint.pt runs/b/checkpoint.pt"""),
+        "validate": ("dimlab.cli.validating:validate", """\
+Grade every measure on worlds in which it is known what each dimension is.
+
+It needs no files, and takes less than a minute. Example: dimlab validate --n-worlds 50"""),
         "report": ("dimlab.cli.reporting:report", """\
 Run every probe and write one HTML page with answers, figures and numbers.
 

@@ -38,6 +38,7 @@ from dimlab.figures.runs import (
     plot_checkpoint,
     plot_evaluation,
     plot_projector_widths,
+    plot_validation,
 )
 
 __all__ = [
@@ -71,4 +72,5 @@ __all__ = [
     "plot_retrieval_ablation_truncation",
     "plot_risk_bound",
     "plot_spectrum",
+    "plot_validation",
 ]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+    from dimlab._validate import Validation
     from dimlab.baselines import BaselineComparison
     from dimlab.probes.evaluate import Evaluation
     from dimlab.training.checkpoint import Checkpoint
@@ -176,6 +177,59 @@ def _accuracies(frame: pd.DataFrame, ax: Axes) -> None:
     ax.set_ylim(heights[-1] + 0.7, -0.7)
     ax.set_xlabel("accuracy (share of test samples)")
     ax.grid(axis="x", lw=0.4)
+
+
+def plot_validation(result: Validation, *, ax: Axes | None = None) -> Axes:
+    """Show what each measure finds of what was planted, and how often it claims what is not there.
+
+    Parameters
+    ----------
+    result : Validation
+        From `validate`.
+    ax : Axes, optional
+        Where to draw; the current axes by default.
+
+    Returns
+    -------
+    Axes
+        Blue dots, the recall, should lie at the right; orange squares, false claims in worlds of
+        noise, at the black tick of their level or left of it. Lines are 95 % intervals. Behind a
+        name stands the verdict, unless the measure holds.
+
+    Examples
+    --------
+    >>> from matplotlib.figure import Figure
+    >>> from dimlab import validate
+    >>> found = validate(probes=["profile"], n_worlds=3, n_dimensions=16)
+    >>> axes = plot_validation(found, ax=Figure().subplots())
+    >>> [text.get_text() for text in axes.get_yticklabels()]
+    ['profile: outlier (undecided)']
+    """
+    ax = axes_or_current(ax)
+    places = np.arange(len(result))
+    found = np.column_stack([result.recall, result.recall_low, result.recall_high])
+    wrong = result.false_claims
+    for (value, low, high), colour, marker, shift, text in (
+        (found.T, BLUE, "o", -0.15, "found of what was planted"),
+        (wrong[:, :3].T, ORANGE, "s", 0.15, "claimed in worlds of noise"),
+    ):
+        ax.hlines(places + shift, low, high, color=colour, lw=1.2, alpha=0.5)
+        ax.plot(value, places + shift, marker, color=colour, ms=3.5, label=text)
+    ax.plot(wrong[:, 3], places + 0.15, "|", color="black", ms=7, label="at most")
+    names = [
+        name if said == "holds" else f"{name} ({said})"
+        for name, said in zip(result.measure, result.verdicts(), strict=True)
+    ]
+    ax.set_yticks(places, names, fontsize="small" if len(names) <= 12 else "x-small")
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_xlim(-0.02, 1.02)
+    ax.legend(
+        frameon=False, fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.3, -0.1)
+    )
+    title = (
+        f"{result.n_holding} of {result.n_measures} measures hold, {result.n_worlds} worlds each"
+    )
+    return finished(ax, "share", None, title)
 
 
 def plot_projector_widths(table: Any, *, ax: Axes | None = None) -> Axes:
