@@ -11,6 +11,7 @@ import numpy as np
 
 from dimlab.given import RepresentationLike, as_representation
 from dimlab.kernels.rounding import coarser, eigenvalue_floor, eps_of
+from dimlab.kernels.spectra import principal_axes
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 
@@ -259,8 +260,7 @@ def _fit(
     """Offset (D,), directions (D, R), variances (R,) and the number of directions dropped."""
     mean = features.mean(axis=0)
     centred = features - mean
-    eigenvalues, vectors = np.linalg.eigh(centred.T @ centred / len(features))
-    eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
+    eigenvalues, vectors = principal_axes(centred)
     size = float(np.einsum("nd,nd->d", features, features).max() / len(features))
     n_rows, n_columns = features.shape
     floor = eigenvalue_floor(float(eigenvalues[0]), size, n_rows, n_columns, eps)

@@ -171,12 +171,18 @@ _of(
 )
 _of(
     "probes/_retrieval.py", "probes/test_ablate_retrieval.py",
-    ("confirmed_on_halves", "p_value = harm(lost[~side][:, chosen], other, rng, n_draws)",
-     "p_value = harm(lost[side][:, chosen], own, rng, n_draws)", "test_halves_confirm_what_is_there_and_few_queries_confirm_nothing"),
     ("harm", "np.where(means.mean < 0, means.p_value / 2, 1.0)",
      "means.p_value / 2", "test_halves_confirm_what_is_there_and_few_queries_confirm_nothing"),
     ("truncated", "np.argsort(-lost[~side]", "np.argsort(lost[~side]", "test_truncation_keeps_the_first_the_leading_axes_or_what_other_queries_need"),
-    ("principal_axes", "[1][:, ::-1]", "[1]", "test_truncation_keeps_the_first_the_leading_axes_or_what_other_queries_need"),
+)
+_of(
+    "kernels/spectra.py", "probes/test_ablate_retrieval.py",
+    ("principal_axes", "axes[:, ::-1]", "axes", "test_truncation_keeps_the_first_the_leading_axes_or_what_other_queries_need"),
+)
+_of(
+    "probes/confirm_harmful.py", "probes/test_ablate_retrieval.py",
+    ("split_and_confirm", "found = confirm(change[side][:, names], own)", "pass",
+     "test_the_half_that_did_not_choose_is_what_another_test_confirms_on"),
 )
 _of(
     "probes/ablate_retrieval.py", "probes/test_ablate_retrieval.py",
@@ -445,8 +451,8 @@ _of(
 )
 _of(
     "probes/confirm_harmful.py", "probes/test_confirm_harmful.py",
-    ("split_and_confirm", "false_discovery_control(p_value[other[run], names])",
-     "p_value[other[run], names]", "test_splitting_and_confirming_is_its_definition_in_loops"),
+    ("split_and_confirm", "false_discovery_control(found)",
+     "found", "test_splitting_and_confirming_is_its_definition_in_loops"),
     ("split_and_confirm", "np.arange(len(p_value)) ^ 1",
      "np.arange(len(p_value))", "test_the_half_that_chooses_is_not_the_half_that_confirms"),
     ("split_and_confirm", "paired_test_one_sided(-change[side], None if clusters is None else clusters[side])",

@@ -25,7 +25,7 @@ NEXT = {  # what to do after a command, and why
     "confirm": ("cumulate FILE", "shows how many dimensions can be removed."),
     "cumulate": ("redundancy FILE", "shows which dimensions repeat others."),
     "random-masks": ("confirm FILE", "tests single dimensions."),
-    "ablate-retrieval": ("redundancy FILE", "shows which dimensions repeat others."),
+    "ablate-retrieval": ("redundancy CORPUS", "shows which dimensions repeat others."),
     "correlate": ("redundancy FILE", "groups dimensions that repeat each other."),
     "decompose": ("redundancy FILE", "shows which dimensions are dead or repeat others."),
     "redundancy": ("ablate FILE --groups redundant", "removes each group as a whole."),
@@ -78,17 +78,20 @@ def present(
     print_summary(left, as_json=as_json)
     if not as_json and name in NEXT:
         step, why = NEXT[name]
-        say_next(step.replace("FILE", _given(values, step.split()[0])), why)
+        following, named = step.split()[:2]
+        sources = values.get("sources") or [values["source"]]
+        given = _given(values, following, sources[:1] if named == "CORPUS" else sources)
+        say_next(step.replace(named, given, 1), why)
     for gate in values["fail_if"] or []:
         gate.check(summary)
 
 
-def _given(values: Mapping[str, Any], following: str) -> str:
+def _given(values: Mapping[str, Any], following: str, sources: Sequence[Any]) -> str:
     """Write the files and the input options that were given, so that the next command has them."""
     from dimlab.cli import command
 
     known = {flag for each in command(following).params for flag in each.opts}
-    sources = list(map(str, values.get("sources") or [values["source"]]))
+    sources = list(map(str, sources))
     passed = (INPUTS[name] for name in _PASSED_ON)
     options = as_given([each for each in passed if each.flag in known], values)
     whole = shlex.join([*sources, *options])

@@ -19,6 +19,12 @@ DEFINITIONS: dict[str, tuple[bool, int, float]] = {
 }
 
 
+def principal_axes(centred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Variances (D,) of centred rows (N, D) and axes (D, D), one column each, the largest first."""
+    variances, axes = np.linalg.eigh(centred.T @ centred / len(centred))
+    return variances[::-1], axes[:, ::-1]
+
+
 def entropy_rank(singular_values: np.ndarray, *, added: float = 0.0) -> float:
     """Exponential of the entropy of normalised singular values (R,): the effective rank."""
     # Roy and Vetterli, "The effective rank", EUSIPCO 2007. ``added`` goes to every share, zeros

@@ -11,13 +11,12 @@ import numpy as np
 
 from dimlab.cuts import random_half
 from dimlab.kernels.means import StudentisedMeans
-from dimlab.kernels.paired import aggregate_p_values
 from dimlab.kernels.ranking import MEASURES, Judgements
+from dimlab.kernels.spectra import principal_axes
 from dimlab.processes import shared
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
 
-_CHOSEN = 0.05  # one-sided p on the half that chooses
 _DECIMALS = 10  # of importances that put dimensions in order
 
 
@@ -127,36 +126,11 @@ class Retrieval:
 
 
 def harm(
-    lost: np.ndarray, clusters: np.ndarray | None, rng: np.random.Generator, n_draws: int
+    lost: np.ndarray, clusters: np.ndarray | None, *, rng: np.random.Generator, n_draws: int
 ) -> np.ndarray:
     """One-sided p-values (G,) that queries lose (N, G) less than nothing on average."""
     means = StudentisedMeans.of(lost, clusters, rng, n_draws)
     return np.where(means.mean < 0, means.p_value / 2, 1.0)
-
-
-def confirmed_on_halves(
-    lost: np.ndarray, clusters: np.ndarray | None, *, seed: int, n_splits: int, n_draws: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Choose harmful groups on one half of the queries, test on the other: q-values, shares."""
-    # Student's t chooses, which needs no level; the bootstrap-t tests what was chosen
-    from scipy.stats import false_discovery_control
-
-    rng = np.random.default_rng([seed, 26])
-    together = np.zeros(len(lost), dtype=np.int64)
-    tested = np.ones((2 * n_splits, lost.shape[1]))
-    n_chosen = np.zeros(lost.shape[1])
-    for split in range(n_splits):
-        half = random_half(together, rng, clusters=clusters)
-        for way, side in enumerate((half, ~half)):
-            if not side.any() or side.all():
-                continue
-            own, other = (None if clusters is None else clusters[each] for each in (side, ~side))
-            chosen = harm(lost[side], own, rng, 0) <= _CHOSEN
-            n_chosen += chosen
-            if chosen.any():
-                p_value = harm(lost[~side][:, chosen], other, rng, n_draws)
-                tested[2 * split + way, chosen] = false_discovery_control(p_value)
-    return aggregate_p_values(tested), n_chosen / len(tested)
 
 
 def points_of(truncate: Sequence[int] | None, n_dimensions: int) -> np.ndarray:
@@ -195,7 +169,7 @@ def truncated(
         ]  # fmt: skip
     first = np.arange(n_dimensions)
     ways["first"] = [(first, everything, None)]
-    axes = principal_axes(task.corpus)
+    axes = principal_axes(task.corpus - task.corpus.mean(axis=0, dtype=np.float64))[1]
     rotated = tuple(each.astype(np.float64) @ axes for each in (task.corpus, task.queries))
     ways["pca"] = [(first, everything, rotated)]
     ways["random"] = [(rng.permutation(n_dimensions), everything, None) for _ in range(n_random)]
@@ -214,9 +188,3 @@ def truncated(
             n_orders[rows] += 1
         found[name] = total / n_orders
     return found
-
-
-def principal_axes(features: np.ndarray) -> np.ndarray:
-    """Eigenvectors (D, D) of the covariance, one column each, the largest variance first."""
-    centred = features - features.mean(axis=0, dtype=np.float64)
-    return np.linalg.eigh(centred.T @ centred / len(features))[1][:, ::-1]

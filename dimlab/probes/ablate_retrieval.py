@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,10 +26,11 @@ from dimlab.probes._reading import (
 from dimlab.probes._retrieval import (
     Retrieval,
     checked_pairs,
-    confirmed_on_halves,
+    harm,
     points_of,
     truncated,
 )
+from dimlab.probes.confirm_harmful import split_and_confirm
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
@@ -360,13 +362,19 @@ def ablate_retrieval(
     lost = full[:, None] - scores[:, 1:]
     rng = np.random.default_rng(seed)
     importance = Importance.of_means(lost, ids, rng, n_bootstrap)
-    halves: dict[str, int] = {"seed": seed, "n_splits": n_splits, "n_draws": n_bootstrap}
-    q_aggregated, share = confirmed_on_halves(lost, ids, **halves)
+
+    def confirmed(lost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        draws = np.random.default_rng([seed, 26])  # the same halves each time
+        test = partial(harm, rng=draws, n_draws=n_bootstrap)
+        together = np.zeros(len(lost), dtype=np.int64)
+        return split_and_confirm(lost, together, draws, n_splits, ids, confirm=test)
+
+    q_aggregated, share = confirmed(lost)
     by_importance = lost if groups is None else None
     curves = truncated(
         task, by_importance, full, points, seed=seed, n_random=n_random, clusters=ids
     )
-    best = confirmed_on_halves(full[:, None] - 1, ids, **halves)[0]  # all missed things are found
+    best = confirmed(full[:, None] - 1)[0]  # all missed things are found
     return RetrievalAblation(
         basis=basis_of(corpus),
         sample=sample_of(queries),

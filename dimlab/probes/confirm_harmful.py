@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -249,11 +250,14 @@ def split_and_confirm(
     rng: np.random.Generator,
     n_splits: int,
     clusters: np.ndarray | None = None,
+    *,
+    confirm: Callable[..., np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose groups on one half and test them on the other: q-values (G,), share of runs (G,)."""
     # `change` (N, G): 1 where a row is right only with the group, -1 where only without, or what
     # another score loses; halves keep the classes (N,) in balance, and runs go both ways in many
-    # halvings
+    # halvings. `confirm` gives p-values of rows and their clusters; by default it is the test that
+    # chooses. A half may have no row.
     from scipy.stats import false_discovery_control
 
     halves = [random_half(truth, rng, clusters=clusters) for _ in range(n_splits)]
@@ -267,6 +271,8 @@ def split_and_confirm(
         p_value = np.stack(
             [
                 paired_test_one_sided(-change[side], None if clusters is None else clusters[side])
+                if side.any()
+                else np.ones(change.shape[1])
                 for side in members
             ]
         )
@@ -275,5 +281,10 @@ def split_and_confirm(
     tested = np.ones_like(p_value)
     for run, names in enumerate(selected):
         if names.any():
-            tested[run, names] = false_discovery_control(p_value[other[run], names])
+            found = p_value[other[run], names]
+            if confirm is not None and members[other[run]].any():
+                side = members[other[run]]
+                own = None if clusters is None else clusters[side]
+                found = confirm(change[side][:, names], own)
+            tested[run, names] = false_discovery_control(found)
     return aggregate_p_values(tested), selected.mean(axis=0)

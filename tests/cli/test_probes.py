@@ -528,6 +528,7 @@ def test_retrieval_is_ablated_from_three_files(dimlab, found, retrieval, tmp_pat
     assert code == 0, err
     for said in ("Most needed first", "ndcg@10 by dimensions kept", "confirmed on queries"):
         assert said in out
+    assert "\nNext: dimlab redundancy corpus.npz\n" in out  # the queries are no part of it
     endings = {path.name.removeprefix("ablate-retrieval") for path in (tmp_path / "out").iterdir()}
     assert endings >= {".csv", ".json", ".svg", "-truncation.csv", "-truncation.svg"}
     summary = found("ablate-retrieval", *retrieval, "--score", "mrr@5", "--truncate", "2,3")

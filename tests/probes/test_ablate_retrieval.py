@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from dimlab import Representation, ablate_retrieval, fit_basis
-from dimlab.probes._retrieval import confirmed_on_halves, points_of
+from dimlab.probes._retrieval import harm, points_of
+from dimlab.probes.confirm_harmful import split_and_confirm
 from dimlab.result import verdict_of
 from tests import references
 
@@ -207,17 +209,38 @@ def test_clusters_of_queries_widen_intervals():
 def test_halves_confirm_what_is_there_and_few_queries_confirm_nothing():
     rng = np.random.default_rng(0)
     lost = rng.normal(size=(400, 3)) * 0.1 + [0, -0.05, 0.05]
-    how = {"seed": 0, "n_splits": 10, "n_draws": 499}
-    q_value, share = confirmed_on_halves(lost, None, **how)
+
+    def confirmed(lost):
+        draws = np.random.default_rng(0)
+        test = partial(harm, rng=draws, n_draws=499)
+        return split_and_confirm(lost, np.zeros(len(lost), int), draws, 10, confirm=test)
+
+    q_value, share = confirmed(lost)
     assert (q_value <= 0.05).tolist() == [False, True, False]
     assert share[1] > 0.9
     assert share[2] == 0
     few = np.zeros((400, 1))
     few[:6] = -1  # even on one side, 2^-6 times the adjustment for the choice of a quantile
-    assert confirmed_on_halves(few, None, **how)[0][0] > 0.05
+    assert confirmed(few)[0][0] > 0.05
+    assert confirmed(few[:1])[0].tolist() == [1.0]  # a half without a query says nothing
     corpus, _, relevance = planted(5)
     found = ablate_retrieval(corpus, corpus[:N_QUERIES], relevance, **QUICK)
     assert verdict_of(found).answer == "undecided"  # nothing is missed
+
+
+def test_the_half_that_did_not_choose_is_what_another_test_confirms_on():
+    rng = np.random.default_rng(0)
+    lost = np.column_stack([np.arange(40.0) - 100, rng.normal(size=40)])
+    seen = []
+
+    def none(rows, clusters):
+        seen.append(rows[:, 0])
+        return np.ones(rows.shape[1])
+
+    q_value, share = split_and_confirm(lost, np.zeros(40, int), rng, 1, confirm=none)
+    assert (q_value == 1).all()
+    assert share[0] == 1
+    assert sorted(np.concatenate(seen)) == sorted(lost[:, 0])  # both ways: each row once
 
 
 def test_arrays_tensors_and_precisions_give_the_same():
