@@ -19,6 +19,7 @@ from dimlab.readers.linear import Standardiser
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import Verdict, column, detail, entry, per, scalar
+from dimlab.targets import score_in_words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,9 +65,10 @@ class Pruning(OfSample):
 
     reader: str = scalar("Name of the reader that measured the loss.")
     n_test: int = scalar("Test rows that measured it.")
-    full_score: float = scalar("Accuracy with everything; NaN without labels.")
-    score: float = scalar("Accuracy with what is kept.")
-    loss: float = scalar("Accuracy that is lost.")
+    scored_by: str = scalar("What the reader was scored by.", default="accuracy")
+    full_score: float = scalar("Score with everything; NaN without labels.")
+    score: float = scalar("Score with what is kept.")
+    loss: float = scalar("Score that is lost.")
     loss_low: float = scalar("Lower end of its 95 % interval over test samples.")
     loss_high: float = scalar("Upper end of it: the bound of what is lost.")
     max_loss: float | None = scalar("Largest loss that was asked for.", optional=True, default=None)
@@ -131,11 +133,12 @@ def verdict(found: Pruning) -> Verdict | None:
     if np.isnan(found.loss):
         return None
     margin = _MARGIN if found.max_loss is None else found.max_loss
+    words = score_in_words(found.scored_by)
     answer = "no" if found.loss_high <= margin else "yes" if found.loss_low > 0 else "undecided"
     return Verdict(
-        "Does the smaller representation lose accuracy?",
+        f"Does the smaller representation lose {words}?",
         answer,
-        f"{found.n_kept} of {found.n_dimensions} kept: accuracy {found.score:.4f}, before "
+        f"{found.n_kept} of {found.n_dimensions} kept: {words} {found.score:.4f}, before "
         f"{found.full_score:.4f}; loss at most {found.loss_high:.4f} (95 % interval, "
         f"{found.n_test} test samples, {found.reader} reader).",
         f"No: the interval of the loss lies within {margin:g}; yes: it lies above 0; else "
@@ -153,6 +156,7 @@ def prune(
     max_loss: float | None = None,
     directions: int | None = None,
     reader: ReaderLike = "ridge",
+    target_kind: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Pruning:
@@ -172,12 +176,15 @@ def prune(
     drop_duplicates : bool, default=False
         Of dimensions that are copies of each other keep the first.
     max_loss : float, optional
-        In (0, 1): drop also as many as can be shown to cost at most this much accuracy.
+        In (0, 1): drop also as many as can be shown to cost at most this much of the score.
     directions : int, optional
         Keep this many principal axes of train, the largest variance first, in the place of
         dimensions, >= 1.
     reader : str or object, default="ridge"
         As in `ablate`.
+    target_kind : {"classes", "values", "multilabel"}, optional
+        What the labels are: classes, real values, or several labels a sample. By default integers,
+        booleans and text are classes, floats real values, and a matrix of 0 and 1 several labels.
     seed : int, default=0
         As in `ablate`.
     progress : callable, optional
@@ -186,7 +193,8 @@ def prune(
     Returns
     -------
     Pruning
-        What is kept, and the accuracy that is lost; `Pruning.apply` and `Pruning.module` carry it
+        What is kept, and the score that is lost: accuracy, R^2 of real values, mean average
+        precision of several labels a sample; `Pruning.apply` and `Pruning.module` carry it
         out.
 
     Raises
@@ -200,7 +208,8 @@ def prune(
     Dead dimensions and copies are found on train. ``max_loss`` removes dimensions in the order
     ``"worst-first"`` of `ablate_cumulatively`, which train alone decides, and as many as its test
     of non-inferiority allows on test. Principal axes are not centred. The loss compares the reader
-    fitted again on what is kept with the reader of everything, on test, by Tango's interval [1]_.
+    fitted again on what is kept with the reader of everything, on test: by Tango's interval [1]_ of
+    accuracies, and Student's t interval of other scores.
 
     References
     ----------
@@ -225,7 +234,7 @@ def prune(
     labelled = train.labels is not None and test.labels is not None
     if max_loss is not None and not labelled:
         raise Refusal("max_loss must come with labels of train and test; got none.")
-    how: dict[str, Any] = {"reader": reader, "seed": seed}
+    how: dict[str, Any] = {"reader": reader, "target_kind": target_kind, "seed": seed}
     n_dimensions = train.n_dimensions
     why = np.full(n_dimensions, "", dtype=object)
     whole = np.eye(n_dimensions)
@@ -253,12 +262,14 @@ def prune(
     dropped = np.setdiff1d(np.arange(len(whole)), kept)
     names = ("full_score", "score", "loss", "loss_low", "loss_high")
     measured: dict[str, Any] = dict.fromkeys(names, np.nan)
+    scored_by = "accuracy"
     if labelled:
         # where nothing is dropped nothing changes, and any group gives the full score
         lost = ablate(*pair, groups=[dropped if len(dropped) else kept], n_bootstrap=1, **how)
         change = lost.scores[0], lost.importance[0], lost.ci_low[0], lost.ci_high[0]
         if len(dropped) == 0:
             change = lost.full_score, 0.0, 0.0, 0.0
+        scored_by = lost.score
         measured = dict(zip(names, map(float, (lost.full_score, *change)), strict=True))
     return Pruning(
         sample=sample_of(test),
@@ -269,6 +280,7 @@ def prune(
         reader=name_of(reader),
         n_test=len(test),
         max_loss=max_loss,
+        scored_by=scored_by,
         **measured,
     )
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from safetensors.numpy import load
 
 from dimlab import Representation, ablate, fit_basis, load_features, prune
@@ -73,6 +74,29 @@ def test_directions_are_the_leading_principal_axes():
     if basis.directions.shape[1] == 5:
         assert found.loss == lost.importance[0]
     assert found.kept.tolist() == list(range(6))
+
+
+@pytest.mark.parametrize("kind", ["values", "labels"])
+def test_the_loss_of_other_labels_is_in_their_score_and_is_called_so(kind):
+    sides = []
+    for split in (TRAIN, TEST):
+        told = 2 * split.features[:, :2] + split.factors["site"][:, None]
+        labels = told if kind == "values" else (told > told.mean(axis=0)).astype(int)
+        sides.append(replace(split, labels=labels))
+    found = prune(*sides, drop_dead=True, drop_duplicates=True, max_loss=0.05)
+    assert found.kept.tolist() == [0, 1]
+    assert found.loss_low <= found.loss <= found.loss_high <= 0.05
+    said = verdict_of(found)
+    word = "R^2" if kind == "values" else "mean average precision"
+    assert said.question == f"Does the smaller representation lose {word}?"
+    assert "accuracy" not in said.because
+    assert found.plot(ax=Figure().subplots()).get_xlabel() == f"{word} lost"
+    classes = replace(TRAIN, labels=TRAIN.labels.astype(float))
+    read = prune(classes, classes, keep=[0, 1], target_kind="classes")
+    assert (read.scored_by, read.full_score) == (
+        "accuracy",
+        prune(TRAIN, TRAIN, keep=[0]).full_score,
+    )
 
 
 def test_without_labels_nothing_is_said_of_a_loss():

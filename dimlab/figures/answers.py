@@ -16,6 +16,7 @@ from dimlab.figures.house import (
     nothing_found,
     titled,
 )
+from dimlab.targets import score_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -102,7 +103,7 @@ def plot_dimension_table(result: DimensionTable, *, ax: Axes | None = None) -> A
 
 
 def plot_pruning(result: Pruning, *, ax: Axes | None = None) -> Axes:
-    """Show the accuracy that a smaller representation loses, with its bound.
+    """Show the accuracy, or other score, that a smaller representation loses, with its bound.
 
     Parameters
     ----------
@@ -139,4 +140,6 @@ def plot_pruning(result: Pruning, *, ax: Axes | None = None) -> Axes:
         ax.legend(frameon=False, fontsize="small")
     ax.set_yticks([])
     ax.set_ylim(-1, 1)
-    return finished(ax, "accuracy lost (share of test samples)", None, title)
+    words = score_in_words(result.scored_by)
+    unit = " (share of test samples)" if result.scored_by == "accuracy" else ""
+    return finished(ax, f"{words} lost{unit}", None, title)

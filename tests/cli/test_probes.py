@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from dimlab import DimensionMask, cli, load_checkpoint
+from dimlab import DimensionMask, cli, encode, load_checkpoint, load_features
+from dimlab.datasets import load_images
 from dimlab.probes.evaluate import evaluate
 from dimlab.representation import Representation
 from tests.cli.conftest import MASK, split_of
@@ -556,3 +558,26 @@ def test_other_samples_are_compared_without_similarities_and_it_is_said(dimlab, 
     assert code == 0, err
     assert "test and train are not of the same samples: no similarity is measured." in out
     assert "nan" not in out.lower()
+
+
+@pytest.mark.parametrize("flags", ["--keep 1,4", "--keep-directions 3"])
+def test_a_checkpoint_becomes_smaller_and_its_layer_loads_into_torch_alone(
+    dimlab, checkpoint, tmp_path, flags
+):
+    rows = ("--max-queries", "40", "--max-train", "120", "--quiet")
+    code, out, err = dimlab("prune", str(checkpoint), *flags.split(), *rows, "--out", "o")
+    assert code == 0, err
+    assert "Does the smaller representation lose accuracy?" in out
+    smaller = load_features(tmp_path / "o" / "pruned-test.safetensors")
+    weights = load_file(tmp_path / "o" / "prune-layer.safetensors")
+    n_kept = len(weights["weight"])
+    layer = torch.nn.utils.skip_init(torch.nn.Linear, 16, n_kept, bias=False)
+    layer.load_state_dict(weights)
+    whole = encode(load_checkpoint(checkpoint), load_images("digits+hue:0.8", "test"))
+    expected = layer(torch.from_numpy(whole.features)).detach().numpy()
+    assert smaller.features.shape == (40, n_kept)
+    if n_kept == 2:
+        np.testing.assert_array_equal(expected, whole.features[:, [1, 4]])
+    # the rows that were drawn are among those of the whole split
+    distance = np.abs(expected[None] - smaller.features[:, None]).max(axis=2).min(axis=1)
+    assert distance.max() < 1e-5
