@@ -149,15 +149,15 @@ def _redundant(world: PlantedWorld, seed: int) -> list[Claims]:
     explained = np.nan_to_num(found.r_squared)
     claims = []
     for kind, wider, said, score in (
-        ("dead", (), found.dead, found.dead.astype(float)),
-        ("copy", (), found.is_duplicate, explained),
+        ("dead", (), found.dead, found.dead),
+        ("copy", (), found.is_duplicate, found.is_duplicate),
         ("sum", ("copy",), np.isinf(found.variance_inflation_factor), explained),
         ("group", ("copy", "sum"), found.is_redundant, explained),
     ):
         truth = world.mask(kind).astype(float)
         for other in wider:
             truth[world.mask(other)] = np.nan
-        claims.append(Claims(said, score, truth))
+        claims.append(Claims(said, np.asarray(score, dtype=float), truth))
     return claims
 
 

@@ -264,7 +264,7 @@ def test_the_command_says_what_comes_next(dimlab):
     assert "Do the measures find what is there, and claim nothing else? yes." in out
     assert out.rstrip().endswith("It runs every probe on features of your own.")
     code, out, _ = dimlab("validate", *chosen, "--n-worlds", 2, "--out", "o")
-    assert "profile: outlier: undecided." in out
+    assert "0 of 1 hold; undecided: profile: outlier." in out
     following = "Next: dimlab validate --probes profile --n-samples 100 --n-dimensions 16 --quiet"
     assert following in out  # with ten worlds, the default
     code, out, _ = dimlab("report", "--check", "o")

@@ -105,25 +105,27 @@ def retrieval(result: Any) -> None:
 
 def validation(result: Any) -> None:
     """Print what each measure finds of what was planted, and what it claims that is not there."""
-    frame = result.to_frame()
-    names = ("false", "false_low", "false_high", "at most")
-    frame = frame.assign(**dict(zip(names, result.false_claims.T, strict=True)))
-    frame = intervals(frame, recall=".0%", false=".0%").rename(columns={"reseeding": "reseeded"})
-    for name, form in (("at most", ".1%"), ("area", ".3f"), ("reseeded", ".3f")):
+    frame = result.to_frame().rename(columns={"reseeding": "reseeded"})
+    recall = frame[["recall", "recall_low", "recall_high"]].to_numpy()
+    for name, shares in (("found, %", recall), ("false, %", result.false_claims[:, :3])):
+        percent = dict(zip(("value", "low", "high"), 100 * shares.T, strict=True))
+        frame[name] = with_bounds(frame.assign(**percent), "value", "low", "high", ".0f")
+    frame["at most"] = 100 * result.false_claims[:, 3]
+    for name, form in (("at most", ".3g"), ("area", ".3f"), ("reseeded", ".3f")):
         frame[name] = ["" if np.isnan(each) else f"{each:{form}}" for each in frame[name]]
-    shown = frame[["measure", "verdict", "recall", "false", "at most", "area", "reseeded"]]
-    print_table(shown, title="Measures where the truth was planted")
+    names = ["measure", "found, %", "false, %", "at most", "verdict", "area", "reseeded"]
+    print_table(frame[names], title="Measures where the truth was planted")
     said = [
-        "recall: share of what was planted that is claimed.",
+        "found: share of what was planted that is claimed, with its 95 % interval.",
         "false: share of the worlds of noise in which anything is claimed; where something is "
-        "promised of single dimensions alone, the share of these.",
+        "promised of single dimensions alone, the share of these. Beside it what it may be.",
         "area: 1 where all that was planted scores highest, 0.5 by chance.",
         "reseeded: how far scores move with the seed, over their standard deviation.",
     ]
     if result.contrast.any():
         name = result.measure[int(result.contrast.argmax())]
         said.append(f"{name}: no claim of dimlab, and known to fail; it stands for contrast.")
-    print_sentences([*said, *(f"{name}: {verdict}." for name, verdict in result.failing.items())])
+    print_sentences(said)
 
 
 def evaluation(result: Any) -> None:

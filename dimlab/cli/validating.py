@@ -12,11 +12,16 @@ from dimlab.cli.presenting import as_given, present, say_next
 from dimlab.cli.recording import recording
 from dimlab.terminal import progress
 
+_CHANGES = {
+    "seed": {"help": SEED.help},
+    "probes": {"help": "Probe of dimlab to grade, repeatable; by default all."},
+}
+
 
 def _options() -> list[Any]:
     from dimlab._validate import validate as function
 
-    own = measured_by(function, {"seed": {"help": SEED.help}}, leave_out=("planted",))
+    own = measured_by(function, _CHANGES, leave_out=("planted",))
     return [*own, *OUTPUTS]
 
 
@@ -30,7 +35,7 @@ def _validate(values: dict[str, Any]) -> None:
     from dimlab._validate import validate as function
 
     chosen = {each: values[each] for each in ("n_samples", "n_dimensions", "n_worlds", "seed")}
-    with progress("grading", quiet=values["quiet"], unit="worlds") as advance:
+    with progress("grading", quiet=values["quiet"]) as advance:
         result = function(probes=values["probes"] or None, **chosen, progress=advance)
     present(
         result, "validate", values, show=showing.validation, shown=("failing",),

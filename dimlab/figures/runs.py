@@ -224,12 +224,12 @@ def plot_validation(result: Validation, *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlim(-0.02, 1.02)
     ax.legend(
-        frameon=False, fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.3, -0.1)
+        frameon=False, fontsize="small", ncols=3, loc="upper center", bbox_to_anchor=(0.3, -0.18)
     )
     title = (
         f"{result.n_holding} of {result.n_measures} measures hold, {result.n_worlds} worlds each"
     )
-    return finished(ax, "share", None, title)
+    return finished(ax, "share of what was planted, or of worlds of noise", None, title)
 
 
 def plot_projector_widths(table: Any, *, ax: Axes | None = None) -> Axes:
