@@ -16,7 +16,7 @@ from dimlab.columns import factor_of, values_of
 from dimlab.datasets.splits import official_part, part_of
 from dimlab.datasets.tables import LABELS, classes_of, column_named, given
 from dimlab.images import SPLITS, ImageFiles, ImageSet
-from dimlab.io.files import DAMAGED, Misnamed, json_of, reason_of
+from dimlab.io.files import DAMAGED, Misnamed, json_of, listed, reason_of
 from dimlab.names import split_of, word_of
 from dimlab.refusals import Refusal
 
@@ -255,7 +255,7 @@ def _image_column(shard: _Shard, asked: str | None) -> str:
     if asked not in there:
         raise Misnamed(
             f"image_column (--image-column) must be a column of images of {shard.path.name}, "
-            f"{', '.join(there) or 'which has none'}; got {asked or 'nothing'}."
+            f"{listed(there) or 'which has none'}; got {asked or 'nothing'}."
         )
     return str(asked)
 

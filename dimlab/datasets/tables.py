@@ -15,7 +15,7 @@ from dimlab.columns import factor_of
 from dimlab.datasets.folders import Paths
 from dimlab.datasets.splits import checked_parts, official_part, part_of
 from dimlab.images import ImageFiles, ImageSet
-from dimlab.io.files import DAMAGED, Misnamed, reason_of
+from dimlab.io.files import DAMAGED, Misnamed, listed, reason_of
 from dimlab.names import FILES, SPLIT, word_of
 from dimlab.refusals import Refusal
 
@@ -92,7 +92,7 @@ def table(
         got = "no such column" if image is None else "a row without"
         raise Misnamed(
             f"{path.name} must name an image in every row; got {got}. Pass image_column "
-            f"(--image-column), one of {', '.join(columns)}."
+            f"(--image-column), one of {listed(columns)}."
         )
     names = columns.pop(image)
     labels, class_names = classes_of(columns.pop(label), label) if label else (None, ())
@@ -166,10 +166,10 @@ def column_named(
     found = [each for each in there if word_of(each) in usual] if asked is None else [asked]
     flag = f"{option} (--{option.replace('_', '-')})"
     if not set(found) <= set(there):
-        raise Misnamed(f"{flag} must be a column of {file}, {', '.join(there)}; got {asked!r}.")
+        raise Misnamed(f"{flag} must be a column of {file}, {listed(there)}; got {asked!r}.")
     if len(found) > 1:
         raise Misnamed(
-            f"{flag} must name one column of {file}, which has {', '.join(found)}; got nothing."
+            f"{flag} must name one column of {file}, which has {listed(found)}; got nothing."
         )
     return found[0] if found else None
 

@@ -40,7 +40,7 @@ _SHARD = re.compile(
     r"^(.*?(?:[-_.]|rank|part|shard|chunk|gpu|worker|batch))\d+((?:[-_]of[-_](\d+))?)$",
     re.IGNORECASE,
 )
-_FEWEST = 8  # named vectors that are samples; fewer are rather columns
+FEWEST = 8  # named vectors that are samples; fewer are rather columns
 _NO_SAMPLES = (*FEATURES, *LABELS, "weight", "bias", "running_mean", "running_var")
 _PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 
@@ -156,7 +156,7 @@ def read_arrays(path: Path) -> tuple[Arrays, list[mmap.mmap | bytes]]:
 def _of_vectors(names: Sequence[str], parts: Sequence[Arrays]) -> Arrays | None:
     """Make one matrix of files that hold a vector each, and single values beside it perhaps."""
     vectors = [[name for name, array in each.items() if array.ndim] for each in parts]
-    if len(parts) < _FEWEST or any(len(each) != 1 or each != vectors[0] for each in vectors):
+    if len(parts) < FEWEST or any(len(each) != 1 or each != vectors[0] for each in vectors):
         return None
     chosen = vectors[0][0]
     if any(
@@ -274,7 +274,7 @@ def of_named_vectors(found: Arrays) -> Arrays:
     for vectors in groups.values():
         shapes = {each.shape for each in vectors.values()}
         size = next(iter(shapes)) if len(shapes) == 1 else ()
-        if len(vectors) < _FEWEST or len(size) != 1 or size[0] < 2:
+        if len(vectors) < FEWEST or len(size) != 1 or size[0] < 2:
             return found
         if any(plain(name) in _NO_SAMPLES for name in vectors):
             return found
@@ -388,8 +388,8 @@ def flat_text(array: np.ndarray) -> np.ndarray:
 
 def shapes_of(arrays: Mapping[str, np.ndarray], names: Iterable[str] | None = None) -> str:
     """Write names and shapes of arrays for a sentence."""
-    chosen = list(arrays if names is None else names)
-    shown = [f"{name!r} {np.shape(arrays[name])}".removeprefix("'' ") for name in chosen[:8]]
-    return (", ".join(shown) or "nothing") + (
-        f", ... ({len(chosen)} in all)" if len(chosen) > 8 else ""
+    shown = (
+        f"{name!r} {np.shape(arrays[name])}".removeprefix("'' ")
+        for name in (arrays if names is None else names)
     )
+    return listed(shown) or "nothing"

@@ -41,6 +41,11 @@ def _check_options(blueprint: Blueprint, wanted: Wanted) -> None:
         raise Misnamed(
             f"pool must be left out for {name}, which pools in one way; got {wanted.pool!r}."
         )
+    if wanted.pool not in (None, "cls", "mean"):
+        raise Misnamed(f"pool must be cls or mean for {name}; got {wanted.pool!r}.")
+    if wanted.stem is not None and blueprint.stem is None:
+        raise Misnamed(f"stem must be left out for {name}, which is built without it; got "
+                       f"{wanted.stem!r}.")  # fmt: skip
     others = [each for each, _ in wanted.options if each != NORM_EPS]
     if not blueprint.is_foreign and others:
         raise Misnamed(

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from dimlab.images import Recipe, normalisation_of
+from dimlab.io.files import Misnamed
 from dimlab.io.layouts import Layout, Shape
 from dimlab.refusals import Refusal
 from dimlab.training.encoders import BUILT, build_encoder
@@ -226,7 +227,7 @@ def full_name(name: str) -> str:
         return name
     if name.startswith(("vit_", "deit")):
         return TIMM + name
-    raise Refusal(
+    raise Misnamed(
         f"encoder must be one of {', '.join(BUILT)}, timm:NAME or open_clip:NAME; got {name!r}."
     )
 
@@ -263,13 +264,13 @@ def check_name(name: str) -> None:
         if not timm.is_model(short):
             close = timm.list_models(f"*{short.split('_')[0]}*")[:3]
             known = f" Close ones: {', '.join(close)}." if close else ""
-            raise Refusal(f"encoder must be a model of timm; got {name!r}.{known}")
+            raise Misnamed(f"encoder must be a model of timm; got {name!r}.{known}")
     if name.startswith(OPEN_CLIP) and importlib.util.find_spec("open_clip") is not None:
         known_models = package("open_clip", name).list_models()
         short = name.removeprefix(OPEN_CLIP)
         if short not in known_models and not short.startswith("local-dir:"):
             close = [each for each in known_models if each.startswith(short[:5])][:3]
-            raise Refusal(
+            raise Misnamed(
                 f"encoder must be a model of open_clip; got {name!r}. Close ones: "
                 f"{', '.join(close or known_models[:3])}."
             )
@@ -284,7 +285,7 @@ def build_timm(name: str, **options: Any) -> nn.Module:
     try:
         return timm.create_model(name.removeprefix(TIMM), num_classes=0, **options)
     except (TypeError, AssertionError, ValueError, KeyError) as error:
-        raise _of_options(name, options, error) from error
+        raise _of_options(name, error) from error
 
 
 def _build_open_clip(name: str, **options: Any) -> nn.Module:
@@ -299,14 +300,14 @@ def _build_open_clip(name: str, **options: Any) -> nn.Module:
     except NotImplementedError:
         raise
     except (TypeError, AssertionError, ValueError, KeyError, RuntimeError) as error:
-        raise _of_options(name, options, error) from error
+        raise _of_options(name, error) from error
 
 
-def _of_options(name: str, options: Mapping[str, Any], error: Exception) -> Refusal:
-    given = ", ".join(f"{key}={value}" for key, value in options.items())
+def _of_options(name: str, error: Exception) -> Misnamed:
     reason = " ".join(str(error).split())[:160].rstrip(".")
-    return Refusal(
-        f"encoder_option must be an argument of {name}; got {given}, and it fails: {reason}."
+    return Misnamed(
+        f"encoder_option must hold arguments that {name} takes; got {type(error).__name__}: "
+        f"{reason or 'without a reason'}."
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from dimlab.columns import factor_of
 from dimlab.io.arrays import (
+    FEWEST,
     Arrays,
     by_split,
     files_of,
@@ -338,9 +339,8 @@ def _features_name(path: Path, arrays: Arrays, features: str | None) -> str:
     if features is not None:
         arrays.check(features)
         if features not in matrices:
-            raise Misnamed(
-                f"features must be one of {shapes_of(arrays, matrices)}; got {features!r}."
-            )
+            known = f"one of {shapes_of(arrays, matrices)}" if matrices else "an array (N, D)"
+            raise Misnamed(f"features must be {known}; got {features!r}.")
         return features
     usual = _usual_name(arrays)
     if usual is not None:
@@ -356,13 +356,21 @@ def _features_name(path: Path, arrays: Arrays, features: str | None) -> str:
                 " Vectors of one sample each are named together by a pattern in quotation marks, "
                 f"such as '{path.with_name('*' + path.suffix)}'."
             )
+        called += _to_pool(arrays)
         raise Refusal(
             f"{path.name} must hold features (N, D); got {shapes_of(arrays)}.{left}{called}"
         )
     raise Refusal(
         f"features must name one of the arrays of {path.name}, {shapes_of(arrays, matrices)}; got "
-        "nothing. Pass features=NAME (--features NAME)."
+        f"nothing. Pass features=NAME (--features NAME).{_to_pool(arrays)}"
     )
+
+
+def _to_pool(arrays: Arrays) -> str:
+    """Say what to do with one array a sample where their shapes differ."""
+    shapes = [each.shape for each in arrays.values() if each.dtype.kind == "f" and each.ndim]
+    ragged = len(shapes) >= FEWEST and len({*shapes}) > 1
+    return " Samples need vectors of one length: pool each of them first." if ragged else ""
 
 
 def _matrices(arrays: Arrays) -> list[str]:

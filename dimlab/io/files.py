@@ -24,7 +24,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -169,10 +169,10 @@ def mapped(file: BinaryIO) -> mmap.mmap | bytes:
     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if file.tell() else b""
 
 
-def listed(names: Sequence[Any]) -> str:
-    """Name the first few of several files."""
-    said = ", ".join(str(getattr(each, "name", each)) for each in names[:3])
-    return said + (f", ... ({len(names)} in all)" if len(names) > 3 else "")
+def listed(names: Iterable[Any]) -> str:
+    """Name the first five of several files, columns or arrays, and say how many there are."""
+    said = [str(getattr(each, "name", each)) for each in names]
+    return ", ".join(said[:5]) + (f", ... ({len(said)} in all)" if len(said) > 5 else "")
 
 
 def is_distributed(path: Path) -> bool:

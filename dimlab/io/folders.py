@@ -195,9 +195,9 @@ class Tower(nn.Module):
         except (AssertionError, ValueError) as error:
             raise self._refused(images.shape[-2:], error) from error
 
-    def _refused(self, size: Sequence[int], error: Exception) -> Refusal:
+    def _refused(self, size: Sequence[int], error: Exception) -> Misnamed:
         reason = " ".join(str(error).split())[:160].rstrip(".")
-        return Refusal(
+        return Misnamed(
             f"images must be of a size that {self.name} takes; got {size[0]} x {size[1]}: {reason}."
         )
 
@@ -312,12 +312,7 @@ def _side(size: Any) -> Any:
 
 def tower_of(folder: EncoderFolder, wanted: Wanted, image_size: int | None) -> FolderTower:
     """Load a folder of transformers with its own classes, and find out what it lacks."""
-    for name in ("encoder", "stem", "layout", "branch"):
-        if getattr(wanted, name) is not None:
-            raise Misnamed(
-                f"{name} must be left out for {folder.path.name}, whose config.json says what it "
-                f"is; got {getattr(wanted, name)!r}."
-            )
+    wanted.check_left_out(f"{folder.path.name}, whose config.json says what it is")
     transformers = package("transformers", f"{folder.path.name}, a folder of transformers,")
     model, info, config = _loaded(transformers, folder, wanted.pool)
     recipe, unsure = _recipe_of(transformers, folder, getattr(config, "image_size", None))
@@ -334,7 +329,7 @@ def tower_of(folder: EncoderFolder, wanted: Wanted, image_size: int | None) -> F
         raise
     except Exception as error:  # of any kind: it takes no plain images
         reason = " ".join(str(error).split())[:200].rstrip(".")
-        raise Refusal(
+        raise (Refusal if image_size is None else Misnamed)(
             f"{name} must map images alone to features; got {type(model).__name__}, which fails on "
             f"one of {size} x {size}: {reason}."
         ) from error
@@ -397,11 +392,14 @@ def _loaded(
                     if kind is None
                     else f"which takes {kind.main_input_name}"
                 )
-                raise Misnamed(f"{what}; got {config.model_type}, {reads}.")
+                raise Refusal(f"{what}; got {config.model_type}, {reads}.")
             if pool == "projection":
                 projecting = getattr(transformers, f"{kind.__name__}WithProjection", None)
                 if projecting is None:
-                    raise Misnamed(f"pool must not be 'projection' for a {kind.__name__}.")
+                    raise Misnamed(
+                        f"pool must be cls, mean or pooler for {folder.path.name}, as transformers "
+                        f"has no projection behind a {kind.__name__}; got 'projection'."
+                    )
                 kind, config = projecting, _with_projection(whole, config)
             if config.model_type == "vit_mae":
                 config.mask_ratio = 0.0  # features are of all patches
@@ -410,8 +408,8 @@ def _loaded(
                     folder.path, config=config, dtype=torch.float32, output_loading_info=True,
                     local_files_only=True,
                 )  # fmt: skip
-    except Misnamed as error:
-        raise Refusal(str(error)) from error
+    except Refusal:
+        raise
     except Exception as error:  # of any kind: transformers reads what the folder says
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise Refusal(f"{what}; got: {type(error).__name__}, {reason}.") from error

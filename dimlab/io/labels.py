@@ -26,7 +26,7 @@ from dimlab.io.arrays import (
     split_column,
     text_of,
 )
-from dimlab.io.files import Misnamed, naming
+from dimlab.io.files import Misnamed, listed, naming
 from dimlab.io.tables import KEYS, ending_of, join
 from dimlab.names import COUNTS, FILES, LABELS, NAMES, ROW, one_spelling, spelled, word_of
 from dimlab.refusals import Refusal
@@ -114,7 +114,7 @@ def _labels_name(arrays: Arrays, column: str | None, on: str | None, path: Path)
     if column is not None:
         arrays.check(column)
         if column not in arrays:
-            known = ", ".join(each for each in arrays if word_of(each) != "split") or "none"
+            known = listed(each for each in arrays if word_of(each) != "split") or "none"
             raise Misnamed(f"columns of {path.name} must be among {known}; got {column!r}.")
         return column
     usual = usual_labels(arrays)
@@ -125,11 +125,11 @@ def _labels_name(arrays: Arrays, column: str | None, on: str | None, path: Path)
         return [*values, *arrays][0]
     for name in arrays.unusable if not values else ():
         arrays.check(name)
-    what, listed = "an array", shapes_of(arrays, values)
+    what, known = "an array", shapes_of(arrays, values)
     if ending_of(path) in TABLES:
-        what, listed = "a column", ", ".join(values) or "none"
+        what, known = "a column", listed(values) or "none"
     raise Misnamed(
-        f"labels must name {what} of {path.name}, one of {listed}; got nothing. Write "
+        f"labels must name {what} of {path.name}, one of {known}; got nothing. Write "
         f"{path.name}:NAME."
     )
 

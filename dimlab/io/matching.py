@@ -60,7 +60,7 @@ def find_encoder(opened: Opened, wanted: Wanted | None = None) -> Match:
     name = None if wanted.encoder is None else full_name(wanted.encoder)
     file, places = _read(opened, name, wanted)
     if not places:
-        raise Refusal(_nothing(file.shapes, name))
+        raise (Refusal if name is None else Misnamed)(_nothing(file.shapes, name))
     places = sorted(places, key=lambda e: (-e.score, len(e.prefix), e.prefix))
     marks = opened.marks
 
@@ -73,7 +73,7 @@ def find_encoder(opened: Opened, wanted: Wanted | None = None) -> Match:
         asked = [each for each in places if row_of(each).name == wanted.layout]
         if not asked:
             best = row_of(places[0]).name
-            raise Refusal(f"layout must be {best!r} for this file; got {wanted.layout!r}.")
+            raise Misnamed(f"layout must be {best!r} for this file; got {wanted.layout!r}.")
     asked = _of_branch(asked, wanted.branch)
     chosen, equals, doubt, choices = _chosen(file, asked, row_of(asked[0]).first)
     container, prefix = _split(chosen.prefix, opened.containers)

@@ -15,6 +15,7 @@ from dimlab.io.blueprints import (
     check_name,
     full_name,
 )
+from dimlab.io.files import Misnamed
 from dimlab.io.layouts import (
     OPTIONAL,
     Layout,
@@ -52,6 +53,13 @@ class Wanted:
             raise Refusal(f"layout must be one of {', '.join(known)}; got {self.layout!r}.")
         if self.pool is not None and self.pool not in POOLS:
             raise Refusal(f"pool must be one of {', '.join(POOLS)}; got {self.pool!r}.")
+
+    def check_left_out(self, what: str, but: Sequence[str] = ("pool",)) -> None:
+        """Refuse what would change nothing of an encoder that something else describes."""
+        given = vars(self) | {"encoder_option": [name for name, _ in self.options] or None}
+        for name in ("encoder", "stem", "layout", "branch", "pool", "encoder_option"):
+            if given[name] is not None and name not in but:
+                raise Misnamed(f"{name} must be left out for {what}; got {given[name]!r}.")
 
 
 @dataclass(frozen=True, eq=False)

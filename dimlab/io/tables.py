@@ -18,7 +18,7 @@ import numpy as np
 
 from dimlab.checks import factors_of, periods_of
 from dimlab.columns import NUMBER, factor_of, numbers_of, refuse_gaps, values_of
-from dimlab.io.files import DAMAGED, Misnamed, check_fits, json_of, naming, reason_of
+from dimlab.io.files import DAMAGED, Misnamed, check_fits, json_of, listed, naming, reason_of
 from dimlab.names import ROW, SPLIT, places_among, spelled, split_of, splits_of_rows
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
@@ -255,7 +255,7 @@ def _key(
         for known, whose in sides:
             if on not in known:
                 raise Misnamed(
-                    f"on must name {whose}, one of {', '.join(map(repr, known)) or 'none'}; got "
+                    f"on must name {whose}, one of {listed(map(repr, known)) or 'none'}; got "
                     f"{on!r}."
                 )
         return on
@@ -264,8 +264,8 @@ def _key(
         return [*both, ROW][0]
     raise Refusal(
         f"{name} must share a column {', '.join(KEYS)} with the samples, or count them in a column "
-        f"row, from 0; got {', '.join(map(repr, theirs))} there, and "
-        f"{', '.join(map(repr, ours)) or 'nothing'} with the samples. {_REMEDY}"
+        f"row, from 0; got {listed(map(repr, theirs))} there, and "
+        f"{listed(map(repr, ours)) or 'nothing'} with the samples. {_REMEDY}"
     )
 
 
@@ -432,7 +432,7 @@ class FactorTable:
             )
         for each in (*continuous, *periods):
             if each not in self.columns:
-                known = ", ".join(map(repr, self.columns)) or "none"
+                known = listed(map(repr, self.columns)) or "none"
                 raise Refusal(f"columns of {name} must be among {known}; got {each!r}.")
         keys = {each: _as_key(frame[each]) for each in frame.columns}
         taken = join(representation, keys, on=self.on, by_order=self.by_order, name=name)

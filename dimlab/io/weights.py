@@ -14,7 +14,7 @@ from torch import nn
 
 from dimlab.images import Recipe
 from dimlab.io.assumptions import settled
-from dimlab.io.blueprints import TIMM, Blueprint, build_timm, options_in, recipe_of
+from dimlab.io.blueprints import TIMM, Blueprint, build_timm, options_in, recipe_of, silenced
 from dimlab.io.files import Misnamed
 from dimlab.io.folders import EncoderFolder, Tower, folder_at, tower_of
 from dimlab.io.layouts import OPTIONAL
@@ -185,11 +185,12 @@ def load_encoder(
         "encoder_option": encoder_option, "image_size": image_size,
         "allow_partial": allow_partial, "allow_untrained": allow_untrained,
     }  # fmt: skip
+    wanted = wanted_of(known)
+    wanted.check()
     if os.fspath(path).startswith(TIMM):
-        options = options_in(encoder_option)
-        return _fetched(os.fspath(path), pool, options, image_size, allow_untrained)
+        _check_nothing_missing(os.fspath(path), allow_partial)
+        return _fetched(os.fspath(path), wanted, image_size, allow_untrained)
     path = Path(path)
-    wanted_of(known).check()
     folder = folder_at(path)
     if folder is not None:
         return encoder_of(path, folder, trust_pickle=trust_pickle, **known)
@@ -220,6 +221,7 @@ def encoder_of(
     wanted, recipe = wanted_of(known), Recipe()
     if isinstance(opened, EncoderFolder):
         if opened.package == "transformers":
+            _check_nothing_missing(path.name, allow_partial)
             tower = tower_of(opened, wanted, image_size)
             reason = refusal_of_tower(tower, allow_untrained)
             if reason is not None:
@@ -268,6 +270,14 @@ def encoder_of(
     return LoadedEncoder(module, inspection, width, mask.mask() if mask and fits else None, recipe)
 
 
+def _check_nothing_missing(name: str, allow_partial: Sequence[str]) -> None:
+    if allow_partial:
+        raise Misnamed(
+            f"allow_partial must be left out for {name}, which another package loads whole; got "
+            f"{allow_partial[0]!r}."
+        )
+
+
 def match_of(name: str, opened: Opened, wanted: Wanted) -> Match:
     """Find the encoder in a file, and settle what no weights show."""
     try:
@@ -296,21 +306,20 @@ def width_of(module: nn.Module, blueprint: Blueprint, recipe: Recipe) -> int:
 
 
 def _fetched(
-    name: str,
-    pool: str | None,
-    options: Mapping[str, Any],
-    image_size: int | None,
-    allow_untrained: bool,
+    name: str, wanted: Wanted, image_size: int | None, allow_untrained: bool
 ) -> LoadedEncoder:
     """Build a model of timm's with the weights that timm can fetch; without them on request."""
     from dimlab.io.inspecting import Inspection
 
     why, is_trained = "timm fetched its pretrained weights.", "yes"
-    if pool in ("cls", "mean"):
-        options = {**options, "global_pool": "token" if pool == "cls" else "avg"}
+    wanted.check_left_out(f"{name}, which timm builds", ("pool", "encoder_option"))
+    options = dict(wanted.options)
+    if wanted.pool is not None:
+        options["global_pool"] = {"cls": "token", "mean": "avg"}.get(wanted.pool, wanted.pool)
     blueprint = Blueprint(name, options=tuple(options.items()))
     try:
-        module = build_timm(name, pretrained=True, **options)
+        with silenced("huggingface_hub"):
+            module = build_timm(name, pretrained=True, **options)
     except (OSError, RuntimeError) as error:  # offline, or nobody has published any
         reason = " ".join(str(error).split())[:160].rstrip(".")
         if not allow_untrained:

@@ -150,7 +150,6 @@ def test_the_command_exits_as_it_should(small, dimlab, tmp_path):
     assert code == 3
     assert "gate met: n_missing is" in err
     for arguments, expected, sentence in (
-        (("a.pth", "--layout", "vissl"), 1, "layout must be 'bare' for this file"),
         (("nowhere.pth",), 2, "which is not there"),
         (("cut.pth",), 1, "cut.pth must be a complete torch file"),
         (("a.pth", "--nothing"), 2, "No such option"),

@@ -266,6 +266,21 @@ def test_one_group_a_sample_in_hdf5(row, under, tmp_path):
     assert len(load_features(path, split="test")) == 8
 
 
+@pytest.mark.parametrize("shape", [(3, 8), (5,)])
+def test_samples_of_several_lengths_are_refused_with_five_examples(shape, tmp_path):
+    path = tmp_path / "ragged.h5"
+    with h5py.File(path, "w") as file:
+        for row in range(20):
+            values = np.random.default_rng(row).normal(size=(shape[0] + row % 3, *shape[1:]))
+            file[f"sample_{row:02d}/features"] = values
+    with pytest.raises(ValueError, match=r"\(20 in all\).* Samples need vectors of one") as raised:
+        load_features(path)
+    assert str(raised.value).count("sample_") == 5
+    with pytest.raises(ValueError, match=r"features must be .*; got 'sample'") as raised:
+        load_features(path, features="sample")
+    assert str(raised.value).count("sample_") == 5 * (len(shape) - 1)
+
+
 def anndata(path, *, obsm=True, text=None):
     """As AnnData writes them: categories by their codes, an index called _index."""
     arrays = {

@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from dimlab.io.files import Misnamed
 from dimlab.io.inspecting import inspect_file
 from dimlab.io.weights import load_encoder
-from tests.third_party.cases import others_warn, package
+from tests.third_party import of_transformers  # noqa: F401 - adds its cases
+from tests.third_party.cases import CASES, others_warn, package
 
 pytestmark = others_warn
 CLOSE = {"rtol": 0, "atol": 1e-5}
@@ -139,6 +141,46 @@ def test_timm_without_a_file_and_without_weights_says_so(timm, monkeypatch):
     assert loaded.inspection.facts["trained"] == "no"
     with pytest.raises(ValueError, match="encoder must be a model of timm; got 'timm:resnet999'"):
         load_encoder("timm:resnet999")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"pool": "pooler"}, "pool must be cls or mean for timm:vit_tiny_patch16_224"),
+        ({"stem": "cifar"}, "stem must be left out for timm:vit_tiny_patch16_224"),
+        ({"encoder": "resnet18"}, "checkpoint must hold resnet18; got 150 tensors"),
+        ({"encoder_option": {"foo": 3}}, "takes; got TypeError: .* argument 'foo'"),
+        ({"encoder_option": {"num_heads": 5}}, "takes; got AssertionError: dim should be div"),
+        ({"image_size": 65}, r"images must be of a size that timm:vit_t.* got 65 x 65"),
+    ],
+)
+def test_what_a_person_says_wrongly_of_a_vit_is_a_misuse(timm, tmp_path, given, sentence):
+    module = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=64)
+    torch.save(module.state_dict(), tmp_path / "a.pth")
+    with pytest.raises(Misnamed, match=sentence):
+        load_encoder(tmp_path / "a.pth", allow_untrained=True, **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"encoder_option": {"num_heads": 3}}, r"encoder_option must be left out for x, whose con"),
+        ({"allow_partial": ["a"]}, "allow_partial must be left out for x, which another package"),
+        ({"pool": "projection"}, "pool must be cls, mean or pooler for x"),
+        ({"image_size": 7}, "which fails on one of 7 x 7"),
+    ],
+)
+def test_what_a_person_says_wrongly_of_a_folder_is_a_misuse(tmp_path, given, sentence):
+    package("transformers")
+    next(each for each in CASES if each.name == "folder of ViTModel").make(tmp_path / "x")
+    with pytest.raises(Misnamed, match=sentence):
+        load_encoder(tmp_path / "x", **given)
+
+
+@pytest.mark.parametrize("given", [{"encoder": "resnet50"}, {"stem": "cifar"}, {"branch": "ema"}])
+def test_what_timm_builds_by_name_takes_no_word_of_files(timm, given):
+    with pytest.raises(Misnamed, match="must be left out for timm:resnet18, which timm builds"):
+        load_encoder("timm:resnet18", **given)
 
 
 def lightly_resnet(lightly, name="resnet-18"):
