@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
-from dimlab.text import json_text, visible
+from dimlab.text import in_words, json_text, visible
 
 Advance = Callable[[int, int], None]
 _PIPED = 10_000  # columns of output that goes into a file or a pipe, where nothing is cut
@@ -206,8 +206,6 @@ def intervals(frame: Any, **forms: str) -> Any:
 
 def print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     """Print a summary, a line an entry that is not empty, or as JSON."""
-    from dimlab.report import in_words
-
     if as_json:
         print(json_text(summary))
         return

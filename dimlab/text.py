@@ -83,3 +83,25 @@ def plain(value: Any, is_known: Callable[[float], bool] = math.isfinite) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(each, is_known) for each in value]
     return None if isinstance(value, float) and not is_known(value) else value
+
+
+def in_words(value: Any) -> str:
+    """Write a value of a summary as people read it: four digits, the first twelve of a list."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}" if np.isfinite(value) else f"{value:.4g}".replace("inf", "infinite")
+    if isinstance(value, (list, tuple)):
+        shown = ", ".join(_member(each) for each in value[:12])
+        return (shown or "none") + (f", ... ({len(value)} in all)" if len(value) > 12 else "")
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {in_words(each)}" for key, each in value.items())
+    return str(value)
+
+
+def _member(value: Any) -> str:
+    """Write a member of a list; a list within it in brackets, unless it has one member."""
+    if not isinstance(value, (list, tuple)):
+        return in_words(value)
+    inner = in_words(value)
+    return inner if len(value) == 1 else f"({inner})"

@@ -1,6 +1,7 @@
 """Figures at the size that reports show: no text overlaps, leaves the figure, or is tiny."""
 
 import io
+import re
 from dataclasses import fields, replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
+from matplotlib.ticker import FixedLocator
 
 from dimlab import datasets, figures
 from dimlab._locate import locate
@@ -38,6 +40,7 @@ from dimlab.training.config import TrainConfig
 from dimlab.training.loop import train
 
 SMALLEST = 6.0  # points
+COUNTS = re.compile("(dimension|direction|group|sample|training step)")  # beginnings of labels
 PIXELS = 12  # on a phone, where a page of 375 px leaves 343 px to a figure
 
 
@@ -59,9 +62,21 @@ def texts_of(figure):
                 yield text.get_text(), box, text.get_fontsize(), text.get_rotation()
 
 
+def parts_of(figure):
+    """Ticks between whole numbers on axes that count: (what the axis counts, place)."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            words = axis.get_label_text()
+            named = isinstance(axis.get_major_locator(), FixedLocator)
+            if axis.get_scale() == "linear" and COUNTS.match(words) and not named:
+                low, high = sorted(axis.get_view_interval())
+                inside = [tick for tick in axis.get_ticklocs() if low <= tick <= high]
+                yield from ((words, tick) for tick in inside if tick % 1)
+
+
 def faults_of(figure, smallest=SMALLEST):
     """What is wrong with the layout of a figure that has been drawn, in words."""
-    found = []
+    found = [f"tick {tick} of {words!r} is no whole number" for words, tick in parts_of(figure)]
     width, height = figure.get_size_inches() * figure.dpi
     texts = list(texts_of(figure))
     for place, (words, box, size, rotation) in enumerate(texts):
@@ -220,14 +235,33 @@ def test_large_groups_of_few_samples_fit_into_a_sentence(narrow):
     assert faults_of(drawn(figures.plot_redundancy, found, narrow=narrow)) == []
 
 
+@pytest.mark.parametrize("narrow", [False, True])
+def test_axes_that_count_have_whole_numbers_though_they_count_few(narrow):
+    rng, labels = np.random.default_rng(0), np.arange(60) % 2
+    few = Representation(rng.normal(size=(60, 4)) + np.outer(labels, [3, 0, 0, 0]), labels=labels)
+    trace = MaskTrace(np.array([0, 1, 2]), rng.random((3, 4)))
+    for result in (
+        ablate(few, few, reader="ridge"),
+        ablate_cumulatively(few, few, order=[3, 2, 1, 0], reader="ridge"),
+        correlate(few, n_draws=0),
+        find_redundancy(few, n_blocks=2),
+        trace,
+        follow(trace),
+    ):
+        for plot in plots_of(result).values():
+            assert [*parts_of(drawn(plot, result, narrow=narrow))] == [], plot.__name__
+
+
 def test_the_check_of_layouts_finds_faults():
     def crowded(result, *, ax):
+        ax.set_ylabel("dimensions")
         ax.set_xticks([0.5, 0.51], ["first label", "second label"])
         ax.text(0.9, 0.5, result, transform=ax.transAxes, in_layout=False)
         ax.text(0.1, 0.1, "tiny", fontsize=3)
         return ax
 
     faults = faults_of(drawn(crowded, "a text that is much too long to fit"))
+    assert any("no whole number" in fault for fault in faults)
     assert any("overlap" in fault for fault in faults)
     assert any("leaves" in fault for fault in faults)
     assert any("3.0 points" in fault for fault in faults)

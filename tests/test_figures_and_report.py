@@ -21,9 +21,10 @@ from dimlab.probes.decompose import decompose
 from dimlab.probes.evaluate import evaluate
 from dimlab.probes.find_redundancy import find_redundancy
 from dimlab.probes.random_masks import random_masks
-from dimlab.report import in_words, write_report, write_result
+from dimlab.report import write_report, write_result
 from dimlab.representation import Representation
 from dimlab.result_file import load_result
+from dimlab.text import in_words
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import untrained
 

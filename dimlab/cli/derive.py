@@ -23,6 +23,7 @@ import typer
 from typer.core import TyperCommand
 
 import dimlab
+from dimlab.cli.idle import refuse_idle
 from dimlab.refusals import Refusal
 
 INPUT, MEASURE, OUTPUT, ADVANCED = "Input", "What to measure", "Output", "Advanced"
@@ -123,6 +124,7 @@ def command_of(
     ]
 
     def call(**values: Any) -> None:
+        refuse_idle(options, values)
         run(values)
 
     annotations = {each.name: each.annotation for each in made}

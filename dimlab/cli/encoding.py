@@ -18,11 +18,11 @@ from dimlab.cli.options import (
     DATA,
     FAIL_IF,
     FILE,
-    IMAGES,
     INPUTS,
     JSON,
     OUT,
     OUTPUTS,
+    PIXELS,
     QUIET,
     known_split,
     measured_by,
@@ -33,6 +33,7 @@ from dimlab.cli.recording import keep_record, recording
 from dimlab.cli.together import together
 from dimlab.refusals import Refusal
 from dimlab.terminal import console, print_table, progress
+from dimlab.text import in_words
 
 if TYPE_CHECKING:
     from dimlab.moments import Moments
@@ -69,7 +70,7 @@ def encode(name: str, text: str) -> TyperCommand:
                      "--views 2).", False)  # fmt: skip
     own = measured_by(
         heading_of("dimlab._encode:encode"), {"n_views": {"name": "views"}},
-        {"batch_size", "scratch", *IMAGES},
+        {"batch_size", "scratch", *PIXELS},
     )  # fmt: skip
     options = (
         FILE, *_about_weights(), *(INPUTS[each] for each in DATA.split()), split, *own, moments,
@@ -215,7 +216,7 @@ def _inspect(values: dict[str, Any]) -> None:
     def show(result: Any) -> None:
         for name, value in result.summary().items():
             if value not in (None, [], {}, ""):
-                console().print(f"{name.replace('_', ' ')}: {_in_words(value)}")
+                console().print(f"{name.replace('_', ' ')}: {in_words(value)}")
         if values["tensors"]:
             print_table(result.to_frame(), title="Tensors")
 
@@ -228,14 +229,6 @@ def _inspect(values: dict[str, Any]) -> None:
         step, why = _NEXT[kind]
         given = shlex.join([str(values["source"]), *as_given(_about_weights(), values)])
         say_next(step.replace("FILE", given), why)
-
-
-def _in_words(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_in_words(each)}" for key, each in value.items())
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _locate(values: dict[str, Any]) -> None:

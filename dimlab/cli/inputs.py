@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dimlab.cli.idle import refuse_given
 from dimlab.cli.samples import halves, sampled, sampled_train
 from dimlab.io.files import Misnamed
 from dimlab.refusals import Refusal
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from dimlab.representation import Representation
     from dimlab.training.checkpoint import Checkpoint
 
+FOUND = ("depth", "image_column", "label_column", "workers", "skip_bad")  # how images are found,
+PIXELS = ("image_size", "resize", "crop", *FOUND)  # and become pixels
 Joined = Callable[[str, "Representation"], "Representation"]
 
 
@@ -206,8 +209,7 @@ class Inputs:
 
         key = name, split, str(folder or "")
         if key not in self.loaded:
-            options = ("depth", "image_column", "label_column", "workers", "skip_bad")
-            asked = datasets.given_of({each: getattr(self, each) for each in options})
+            asked = datasets.given_of({each: getattr(self, each) for each in FOUND})
             datasets.check_name(name, asked)
             how = {**(recorded or {}), **asked}
             with self.reading():
@@ -301,20 +303,22 @@ class Inputs:
             raise Refusal(f"masked must be left out for {path.name}, which has no mask.")
         return found.masked(network.mask)
 
-    def check_data(self, paths: Sequence[Path]) -> None:
-        """Refuse a data set where every file holds features or moments; remark on lone shards."""
+    def check_data(self, paths: Sequence[Path], split: str = "test") -> None:
+        """Refuse options that say nothing of these files; remark on lone shards."""
         from dimlab.io.arrays import remark_on_shards
 
         remark = remark_on_shards(paths[0]) if len(paths) == 1 else None
         if remark is not None and self.is_own(paths[0]) is False:
             self.say(remark)
-        if self.data is None:
-            return
-        if all(self.source(each).kind in ("features", "moments") for each in paths):
-            what = ", ".join(each.name for each in paths)
-            raise Refusal(
-                f"data must be left out for a file of features, as {what} is; got {self.data!r}."
-            )
+        files, sources = ", ".join(each.name for each in paths), list(map(self.source, paths))
+        featured = {each.kind in ("features", "moments") for each in sources}
+        idle, why = ["data", "data_dir", *PIXELS], f"for a file of features, as {files} is"
+        if False in featured:
+            idle, why = ["train", "labels"], f"for {files}, which has train data and labels"
+        elif not any(split in getattr(each.value, "splits", ()) for each in sources):
+            refuse_given("split", split, "test", f"for {files}, which does not hold it")
+        for name in idle if len(featured) == 1 else ():
+            refuse_given(name.replace("_", "-"), getattr(self, name), False, why)
 
     def pair(
         self,
@@ -412,7 +416,7 @@ class Inputs:
         from dimlab.moments import Moments
         from dimlab.processes import current_world
 
-        self.check_data(paths)
+        self.check_data(paths, split)
         states = [self.source(path).kind == "moments" for path in paths]
         if any(states) and (not all(states) or self.basis or self.masked):
             raise Refusal(

@@ -13,7 +13,7 @@ import numpy as np
 
 from dimlab.cli.derive import INPUT, OUTPUT, Option, at_least, numbers_in, one_of, options_of
 from dimlab.cli.gates import Gate
-from dimlab.cli.inputs import reading
+from dimlab.cli.inputs import PIXELS, reading
 from dimlab.devices import check_device
 from dimlab.images import SPLITS
 from dimlab.io.files import json_of
@@ -228,11 +228,7 @@ _INPUTS = (
            "them later."),
 )  # fmt: skip
 INPUTS = {each.name: each for each in _INPUTS}
-IMAGES = (  # how image files are found, and become pixels
-    *("image_size", "resize", "crop"),
-    *("depth", "image_column", "label_column", "workers", "skip_bad"),
-)
-DATA = f"data data_dir {' '.join(IMAGES)}"  # names of all that says what is encoded
+DATA = f"data data_dir {' '.join(PIXELS)}"  # names of all that says what is encoded
 # what many probes take, in the same words for all; the rest is said by the probe's own docstring
 COMMON = {
     "reader": "Probe classifier that reads the features: knn, ridge or logistic.",

@@ -216,7 +216,7 @@ def measure_parts(call: Call, *, views: int | None = None, **how: Any) -> Measur
 def _one(call: Call) -> Measured:
     """Measure one representation."""
     values = call.values
-    call.inputs.check_data(call.sources)
+    call.inputs.check_data(call.sources, values["split"])
     found = call.inputs.representation(call.sources[0], values["split"], views=values["views"])
     found = sampled(found, values["max_queries"], seed=call.inputs.seed)
     return call.probe(found), {values["split"]: found}
@@ -226,7 +226,7 @@ def _several(call: Call) -> Measured:
     """Measure several representations beside each other."""
     values, found = call.values, {}
     names = names_of(call.sources)
-    call.inputs.check_data(call.sources)
+    call.inputs.check_data(call.sources, values["split"])
     for name, source in zip(names, call.sources, strict=True):
         own = call.inputs.representation(source, values["split"], views=values["views"])
         # each in a basis of its own: a shared one would not fit other axes

@@ -9,7 +9,7 @@ from typing import Any
 from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of
 from dimlab.cli.gates import GateMet
 from dimlab.cli.inputs import Inputs, mask_of, reading
-from dimlab.cli.options import FILES, FORMAT, IMAGES, INPUTS, JSON, OUT, QUIET, measured_by
+from dimlab.cli.options import FILES, FORMAT, INPUTS, JSON, OUT, PIXELS, QUIET, measured_by
 from dimlab.cli.probing import cautions, inputs_of
 from dimlab.cli.recording import files_of, names_of, recording, stems_of
 from dimlab.cli.together import measuring, remove_parts
@@ -24,7 +24,7 @@ def report(name: str, text: str) -> TyperCommand:
 
     inputs = (
         *("train", "array", "labels", "on", "by_order"),
-        *("data", "data_dir", *IMAGES, "max_queries", "max_train"),
+        *("data", "data_dir", *PIXELS, "max_queries", "max_train"),
     )
     files = replace(
         FILES, help="Checkpoints, test features, or the folder of a report to be drawn again (or "

@@ -46,7 +46,7 @@ def _redundancy(call: Call) -> Measured:
 
 def _bound(call: Call) -> Measured:
     values = call.values
-    call.inputs.check_data(call.sources)
+    call.inputs.check_data(call.sources, values["split"])
     views = call.inputs.representation(call.sources[0], values["split"], views=2)
     views = sampled(views, values["max_queries"], seed=call.inputs.seed)
     return call.probe(views, mask=mask_of(views)), {values["split"]: views}

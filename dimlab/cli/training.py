@@ -12,7 +12,7 @@ from typing import Any
 
 from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of, field_options, one_of
 from dimlab.cli.inputs import Inputs, reading
-from dimlab.cli.options import DEVICE, IMAGES, INPUTS, JSON, OUT, QUIET, SEED
+from dimlab.cli.options import DEVICE, INPUTS, JSON, OUT, PIXELS, QUIET, SEED
 from dimlab.cli.presenting import say_next
 from dimlab.cli.together import together
 from dimlab.refusals import Refusal
@@ -27,7 +27,7 @@ _OPTIONS = (
     replace(INPUTS["data"], help="Data set to train on; digits by default, or that of a resumed "
             "run."),
     INPUTS["data_dir"],
-    *(INPUTS[each] for each in IMAGES),
+    *(INPUTS[each] for each in PIXELS),
     *field_options(TrainConfig, FIELDS),
     Option("fields", "--set", list[str], "Any other field of TrainConfig, as name=value; "
            "repeatable.", metavar="FIELD=VALUE"),
@@ -72,7 +72,7 @@ def _train(values: dict[str, Any]) -> None:
     run = f"{known}-{settings.encoder}-{settings.method}-seed{settings.seed}"
     folder = _run_folder(values["out"], run, values["overwrite"] or values["resume"])
     before = folder / "checkpoint.pt"
-    inputs = Inputs(quiet=quiet, **{each: values[each] for each in IMAGES})
+    inputs = Inputs(quiet=quiet, **{each: values[each] for each in PIXELS})
     earlier = inputs.checkpoint(before) if values["resume"] and before.exists() else None
     if earlier is not None:
         settings = _changed(start if values["preset"] else earlier.config, chosen)

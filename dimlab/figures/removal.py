@@ -208,10 +208,12 @@ def _with_importances(
         level = "" if colour == GREY else ", q ≤ 0.05"
         ax.scatter([], [], c=colour, s=12, label=f"{text} ({chosen.sum()}{level})")
     ax.set_xlim(0, len(ranks) + 1)
+    ax.locator_params(axis="x", integer=True)
     names = [named_groups(result)[g] for g in order]
     for found in (np.flatnonzero(needed), np.flatnonzero(harmful)[::-1]):
         name_points(ax, ranks[found], importance[found], [names[place] for place in found])
-    ax.legend(fontsize="small", framealpha=0.9, edgecolor="none", loc="upper right")
+    corner = "upper right" if high.max() >= -low.min() else "lower left"  # where no dots are
+    ax.legend(fontsize="small", framealpha=0.9, edgecolor="none", loc=corner)
     return ax
 
 
@@ -303,6 +305,7 @@ def plot_cumulative_ablation(result: CumulativeAblation, *, ax: Axes | None = No
     ax.axhline(result.full_score, color="black", lw=0.8, ls="--", label="all dimensions")
     ax.legend(frameon=False, fontsize="small")
     title = titled(f"Cumulative ablation, {result.reader} reader", result)
+    ax.locator_params(axis="x", integer=True)
     return finished(ax, f"{unit_of(result)}s removed", score_in_words(result.score), title)
 
 

@@ -76,6 +76,7 @@ def plot_checkpoint(result: Checkpoint, *, ax: Axes | None = None) -> Axes:
     ax.yaxis.set_minor_formatter(NullFormatter())
     if set(terms) & set(metrics):  # an untrained network has none
         ax.legend(frameon=False, fontsize="small")
+    ax.locator_params(axis="x", integer=True)
     return finished(ax, "training step", "loss term / its first value", "Loss terms")
 
 

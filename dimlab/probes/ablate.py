@@ -38,11 +38,12 @@ from dimlab.readers.linear import Linear, Standardiser
 from dimlab.readers.ridge import Ridge
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
-from dimlab.result import ABSENT, column, detail, entry, per, scalar
+from dimlab.result import ABSENT, Verdict, column, detail, entry, per, scalar
 from dimlab.targets import CLASSES, UNLABELLED, VIEW_RETRIEVAL, score_of
 
 NEEDS: tuple[set[str], ...] = ({"labels", "train"}, {"views"})
 RESAMPLES = ("test", "train")
+_SHOWN = 12  # dimensions in a sentence
 _N_LOOKED_AT = 1_000
 
 
@@ -259,6 +260,26 @@ class Ablation(Decided, ReadsGroups):
             "Redundant dimensions stand in for each other: these groups are needed, "
             "none of their dimensions is. Ablate groups."
         )
+
+
+def verdict(ablation: Ablation) -> Verdict:
+    """Say whether single dimensions, or groups, hurt the reader or are needed."""
+    several = any(len(group) > 1 for group in ablation.groups)
+    sides = {"needed": ablation.needed, "harmful": ablation.harmful}
+    said = [f"Of {len(ablation)} {'groups' if several else 'dimensions'}"]
+    for word, groups in sides.items():
+        named = [" ".join(map(str, ablation.groups[g].tolist())) for g in groups[:_SHOWN]]
+        listed = f" ({', '.join(named)}{', ...' * (len(groups) > _SHOWN)})" if named else ""
+        said.append(f"{len(groups)} are {word}{listed}")
+    decided, hurt = any(map(len, sides.values())), len(ablation.harmful) > 0
+    return Verdict(
+        f"Is the {ablation.reader} reader better without single dimensions?",
+        "yes" if hurt else "no" if decided else "undecided",
+        f"{said[0]} {said[1]}, {said[2]} and {len(ablation.undecided)} are undecided.",
+        "Yes: the score rises without some dimension (q <= 0.05), on the samples that showed it; "
+        "no: none such, and it falls without some; undecided: neither is shown of any.",
+        tuple(sorted({int(d) for g in ablation.harmful for d in ablation.groups[g]})),
+    )
 
 
 @reads

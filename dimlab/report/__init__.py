@@ -22,9 +22,9 @@ from dimlab.report.dimensions import dimensions_of
 from dimlab.report.provenance import RECORD, WRITTEN
 from dimlab.result import Verdict, in_lower_case, numbers_of, verdict_of
 from dimlab.result_file import OURS, SUFFIX, load_result, result_bytes
-from dimlab.text import json_text, visible
+from dimlab.text import in_words, json_text, visible
 
-__all__ = ["in_words", "redraw_report", "write_report", "write_result"]
+__all__ = ["redraw_report", "write_report", "write_result"]
 
 FORMATS = ("svg", "png", "pdf")
 CONTENTS = "report.json"
@@ -428,28 +428,6 @@ def paragraphs_of(plot: Any) -> tuple[str, str]:
 
 def _data_uri(image: bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(image).decode()
-
-
-def in_words(value: Any) -> str:
-    """Write a value of a summary as people read it: four digits, the first twelve of a list."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "none"}[value]
-    if isinstance(value, float):
-        return f"{value:.4g}" if np.isfinite(value) else f"{value:.4g}".replace("inf", "infinite")
-    if isinstance(value, (list, tuple)):
-        shown = ", ".join(_member(each) for each in value[:12])
-        return (shown or "none") + (f", ... ({len(value)} in all)" if len(value) > 12 else "")
-    if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {in_words(each)}" for key, each in value.items())
-    return str(value)
-
-
-def _member(value: Any) -> str:
-    """Write a member of a list; a list within it in brackets, unless it has one member."""
-    if not isinstance(value, (list, tuple)):
-        return in_words(value)
-    inner = in_words(value)
-    return inner if len(value) == 1 else f"({inner})"
 
 
 def _json(value: Any) -> bytes:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from dimlab import __version__, cli, terminal
+from dimlab.cli import idle
 from dimlab.cli.gates import Gate, GateMet
 from dimlab.representation import Representation
 from dimlab.text import visible
@@ -205,6 +206,38 @@ def test_options_that_make_no_sense_for_features(refused, files):
         assert (code, "masked must be left out for a file of features" in err) == (2, True)
     code, err = refused("compare", *files[::2], "--data", "digits")
     assert (code, "as test.safetensors, train.safetensors is; got 'digits'" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        ("redundancy FILE --train train.safetensors", "train must be left out without --basis, w"),
+        ("decompose FILE --workers 3", "workers must be left out for a file of features, as test"),
+        ("compare FILE --crop squash", "crop must be left out for a file of features, as test"),
+        ("decompose FILE --split train", "split must be left out for test.safetensors, which do"),
+        ("ablate PAIR --reader ridge --k 9", "k must be left out unless the reader is knn; got 9."),
+        ("evaluate PAIR --readers knn --penalty 2", "penalty must be left out unless the reader"),
+        ("confirm PAIR --format png", "format must be left out without --out; got 'png'."),
+        ("cumulate PAIR --random-orders 3", "random-orders must be left out unless --order is r"),
+        ("correlate FILE --within --views 3", "views must be left out with --within; got 3."),
+        ("attribute PAIR --erase none --in-distribution FILE", "in-distribution must be left out"),
+        ("profile FILE --rows 0 --k 3", "k must be left out with --rows 0; got 3."),
+        ("follow FILE --sigmoid", "sigmoid must be left out without --key; got True."),
+        ("report . --reader knn", "reader must be left out for the folder of a report, of which"),
+        ("ablate RUN --labels x.csv", "labels must be left out for checkpoint.pt, which has train"),
+    ],
+)  # fmt: skip
+def test_options_that_can_do_nothing_are_refused(refused, files, request, call, said):
+    run = request.getfixturevalue("checkpoint") if "RUN" in call else ""
+    call = call.replace("PAIR", "FILE --train train.safetensors")
+    words = [{"RUN": str(run), "FILE": files[0]}.get(each, each) for each in call.split()]
+    code, err = refused(*words)
+    assert (code, err.startswith(f"dimlab {words[0]}: {said}")) == (2, True), err
+
+
+def test_every_option_that_can_be_idle_is_one_of_a_command():
+    known = {each.name for name in cli.COMMANDS for each in cli.command(name).params}
+    assert {name for names, _, _ in idle._IDLE for name in names.split()} <= known
 
 
 def test_a_name_that_no_file_holds_is_a_misuse(refused, tmp_path):

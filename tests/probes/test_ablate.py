@@ -20,6 +20,7 @@ from dimlab.probes.ablate import Ablation, ablate
 from dimlab.readers.base import Split
 from dimlab.readers.linear import FILLS, ROWS, Standardiser
 from dimlab.representation import Representation
+from dimlab.result import verdict_of
 from tests import references, worlds
 from tests.reading import fit_knn, fit_logistic, fit_ridge
 
@@ -1019,3 +1020,23 @@ def test_over_train_the_null_holds_its_level(score):
         found = ablate(*nulls, reader="ridge", score=score, resample="train", seed=seed)
         p.append(found.p_value)
     assert (np.array(p) <= 0.05).mean() <= 0.06
+
+
+def test_the_verdict_names_what_hurts_and_what_is_needed():
+    """Dimension 1 misleads: it carries the label on train and its opposite on test."""
+    rng, labels = np.random.default_rng(5), np.arange(300) % 2
+    signs = 2 * labels - 1
+    train, test = (
+        Representation(
+            rng.normal(size=(300, 4)) + np.outer(signs, [1.5, side, 0, 0]), labels=labels
+        )
+        for side in (1, -1)
+    )
+    for others, answer, tone in ((test, "yes", "bad"), (train, "no", "good")):
+        found = verdict_of(ablate(train, others, reader="ridge"))
+        assert (found.answer, found.tone) == (answer, tone)
+    hurt = verdict_of(ablate(train, test, reader="ridge"))
+    assert hurt.dimensions == (1,)
+    assert "1 are needed (0), 1 are harmful (1) and 2 are undecided" in hurt.because
+    noise = Representation(rng.normal(size=(300, 4)), labels=labels)
+    assert verdict_of(ablate(noise, noise.take(range(9)), reader="ridge")).tone == "open"

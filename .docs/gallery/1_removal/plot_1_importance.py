@@ -16,7 +16,6 @@ features = features[:, features.std(axis=0) > 1]
 train = features[:1200], labels[:1200]
 test = features[1200:], labels[1200:]
 ablation = dimlab.ablate(train, test, reader="ridge", score="log_loss")
-ablation
 
 # %%
 # Every point is a dimension, and the most important ones are on the left. The vertical line is the

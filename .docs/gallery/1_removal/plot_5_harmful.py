@@ -16,13 +16,12 @@ rng = np.random.default_rng(0)
 labels = np.arange(1200) % 2
 features = rng.normal(size=(1200, 12))
 features[:, :4] += labels[:, None]  # four dimensions that always know the class
-misleading = np.outer(labels, [2.0, 1.7])  # two that know it in the train split
+misleading = np.outer(labels, [1.2, 1.0])  # two that know it in the train split
 misleading[600:] *= -1  # and say the opposite in the test split
 features[:, 10:] += misleading
 train = features[:600], labels[:600]
 test = features[600:], labels[600:]
 harmful = dimlab.confirm_harmful(train, test, reader="ridge")
-harmful
 
 # %%
 # The horizontal axis is the importance: dimensions to the left of zero hurt. The vertical axis is
