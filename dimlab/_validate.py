@@ -188,8 +188,9 @@ def validate(
     ----------
     measures : mapping of str to callable, optional
         Measures of your own. ``measure(train, test)`` returns one score a dimension, (D,) floats,
-        larger for what is looked for, or one decision, (D,) bool. Where it has an argument
-        ``seed``, it gets one. Both splits are `Representation`.
+        larger for what is looked for, or one decision, (D,) bool, which may be wrong in 5 % of the
+        worlds of noise. Where it has an argument ``seed``, it gets one. Both splits are
+        `Representation`.
     planted : str, default="needed"
         What your measures look for: a kind of `planted_world`.
     probes : sequence of str, optional
@@ -291,7 +292,7 @@ def _yours(name: str, measure: Callable[..., Any], planted: str) -> Study:
         score = np.nan_to_num(found.astype(float), nan=-np.inf)
         return Claims(found if found.dtype == bool else None, score, truth)
 
-    return Study("", name, run, {"needed": 4, planted: 4 if planted == "needed" else 2}, np.nan)
+    return Study("", name, run, {"needed": 4, planted: 4 if planted == "needed" else 2})
 
 
 def _graded(
@@ -329,20 +330,20 @@ def _row(
     study: Study, planted: list[Claims], noise: list[Claims], again: list[Claims]
 ) -> dict[str, Any]:
     """Count what one claim finds and claims wrongly; ``again``: other seeds, the first worlds."""
-    has_p = noise[0].p_value is not None
-    each = SIGNIFICANT if has_p and not np.isnan(study.level) else study.each
     wrong = [(of.truth == 0)[_claimed(of) & ~np.isnan(of.truth)] for of in planted]
     any_claim = [np.array([_claimed(of)[of.truth == 0].any()]) for of in noise]
     said = [_claimed(of) if of.p_value is None else of.p_value <= SIGNIFICANT for of in noise]
     units = [one[of.truth == 0] for one, of in zip(said, noise, strict=True)]
     judged = {"discoveries": wrong, "draws": any_claim, "units": units}
+    level, each = study.level, study.each
+    if noise[0].p_value is not None:
+        each = SIGNIFICANT
     if noise[0].claimed is None:  # scores alone decide nothing
-        judged = {name: [] for name in judged}
-    levels = (study.level, study.level, each)
+        judged, level, each = {name: [] for name in judged}, np.nan, np.nan
     tests = [
-        _excess(draws, level)
-        for draws, level in zip(judged.values(), levels, strict=True)
-        if not np.isnan(level)
+        _excess(draws, at_most)
+        for draws, at_most in zip(judged.values(), (level, level, each), strict=True)
+        if not np.isnan(at_most)
     ]
     shares = {"recall": _share([_claimed(of)[of.truth == 1] for of in planted])}
     shares |= {f"false_{name}": _share(draws) for name, draws in judged.items()}
@@ -354,7 +355,7 @@ def _row(
             for end, value in zip(("", "_low", "_high"), share, strict=True)
         },
         "area": _mean([_area(of) for of in planted]),
-        "level_of_draws": study.level,
+        "level_of_draws": level,
         "level_of_units": each,
         "q_excess": min(1.0, len(tests) * min(tests)) if tests else np.nan,
         "reseeding": _mean([_movement(one.score, two.score) for one, two in pairs]),

@@ -166,7 +166,9 @@ def test_measures_of_others_are_graded_by_their_highest_scores():
     np.testing.assert_allclose(found.reseeding, [0, 1, 0], atol=0.3)
     assert found.claims_changed[1] > 0
     np.testing.assert_array_equal(np.isnan(found.false_draws), [True, True, False])
-    assert np.isnan(found.q_excess).all()
+    np.testing.assert_array_equal(np.isnan(found.q_excess), [True, True, False])
+    greedy = validate({"all": lambda train, test: np.ones(16, bool)}, n_worlds=4, **SMALL)
+    assert (greedy.recall[0], greedy.verdicts()) == (1, ["too many false claims"])
     dead = validate({"spread": lambda train, test: -test.features.std(axis=0)}, planted="dead",
                     n_worlds=10, **SMALL)  # fmt: skip
     assert (dead.recall[0], dead.area[0], dead.planted) == (1, 1, ("4 needed, 2 dead",))

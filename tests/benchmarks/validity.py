@@ -1,6 +1,6 @@
 """Grade dimlab's measures, and those of peers, where the truth was planted; write the page.
 
-Run by hand: ``python tests/benchmarks/validity.py [--worlds 100] [--write]``, some 15 minutes on
+Run by hand: ``python tests/benchmarks/validity.py [--worlds 60] [--write]``, some ten minutes on
 one core. Peers are run where they are installed: scikit-learn's permutation importance and mutual
 information, hidimstat's LOCO. What they look for is what a classifier needs.
 """
@@ -113,7 +113,7 @@ def _number(value):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--worlds", type=int, default=100)
+    parser.add_argument("--worlds", type=int, default=60)
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     arguments = parser.parse_args()
     started = time.perf_counter()
