@@ -22,6 +22,7 @@ from dimlab.result import Result, Verdict, column, entry, per, scalar
 HOLDS, FALSE, MISSES, UNDECIDED = "holds", "too many false claims", "misses most", "undecided"
 _HALF = 0.5  # of what is planted, that a measure is to find
 _N_RESEEDED = 2  # worlds that are measured again with another seed
+_FEWEST = 10  # scores that have a spread to compare with
 _PLANTED, _NOISE = range(2)
 
 
@@ -96,7 +97,7 @@ class Validation(Result):
     reseeding: np.ndarray = per(
         "measure",
         "How far scores move when only the seed of the measure changes, over their standard "
-        "deviation over dimensions. 0: not at all. NaN of a single score.",
+        "deviation over dimensions. 0: not at all. NaN of fewer than ten scores.",
     )
     claims_changed: np.ndarray = per("measure", "Share of the claims that change with the seed.")
     contrast: np.ndarray = per(
@@ -390,7 +391,7 @@ def _area(found: Claims) -> float:
 def _movement(first: np.ndarray, second: np.ndarray) -> float:
     """Root mean square movement of scores of two seeds, each, over their standard deviation."""
     known = np.isfinite(first) & np.isfinite(second)
-    spread = np.std(first[known]) if known.sum() > 1 else 0.0
+    spread = np.std(first[known]) if known.sum() >= _FEWEST else 0.0
     if spread == 0:
         return np.nan
     return float(np.sqrt(np.mean((first - second)[known] ** 2) / 2) / spread)

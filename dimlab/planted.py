@@ -293,7 +293,7 @@ class PlantedWorld:
         N samples each of the same D dimensions, with labels, the factor ``nuisance`` and two views.
     planted : mapping of str to ndarray of shape (n,), int
         Dimensions by what they were made to be, as `planted_world` lists them, ascending. The other
-        dimensions are independent Gaussian noise.
+        dimensions are independent Gaussian noise. All that vary have variance 1 in the population.
 
     Examples
     --------
@@ -413,7 +413,8 @@ def _drawn(
     needed = of["needed"]
     if target == "classes":
         labels: np.ndarray = rng.permutation(np.arange(n) % _N_CLASSES)
-        features[:, needed] += 2.0 * (labels[:, None] == np.arange(len(needed)) % _N_CLASSES)
+        shift = 2.0 * (labels[:, None] == np.arange(len(needed)) % _N_CLASSES)
+        features[:, needed] = (features[:, needed] + shift) / np.sqrt(1.75)
     else:
         of_label = np.arange(len(needed)) % 3 == np.arange(3)[:, None]
         labels = features[:, needed] @ of_label.T + 0.7 * rng.normal(size=(n, 3))
@@ -421,12 +422,13 @@ def _drawn(
     score = labels if labels.ndim == 1 else labels.sum(axis=1)
     score = (score - score.mean()) / score.std()
     nuisance = 0.6 * score + 0.8 * rng.normal(size=n)
-    features[:, of["harmful"]] += sign * 1.5 * score[:, None]
-    features[:, of["nuisance"]] += 0.8 * nuisance[:, None]
+    for kind, slope, follows in (("harmful", sign * 1.5, score), ("nuisance", 0.8, nuisance)):
+        moved = features[:, of[kind]] + slope * follows[:, None]
+        features[:, of[kind]] = moved / np.sqrt(1 + slope**2)
     first, second = np.split(of["copy"], 2)
-    features[:, second] = 1.0 - 0.5 * features[:, first]
+    features[:, second] = 1.0 - features[:, first]
     *terms, total = np.split(of["sum"], 4)
-    features[:, total] = sum(features[:, each] for each in terms)
+    features[:, total] = sum(features[:, each] for each in terms) / np.sqrt(3)
     for group in of["group"].reshape(-1, 3):
         features[:, group] = (
             np.sqrt([0.8]) * rng.normal(size=(n, 1)) + np.sqrt(0.2) * features[:, group]

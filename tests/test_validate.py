@@ -205,6 +205,7 @@ def test_planted_dimensions_are_what_they_are_called():
         x, labels, factor = split.features, split.labels, split.factors["nuisance"]
         correlation = np.nan_to_num(np.corrcoef(x[:, x.std(axis=0) > 0].T))
         living = np.flatnonzero(x.std(axis=0) > 0)
+        np.testing.assert_allclose(x.std(axis=0)[living], 1, atol=0.05)
 
         def of(kind, living=living):
             return np.flatnonzero(np.isin(living, world.planted[kind]))
