@@ -88,10 +88,10 @@ def examine(
     -------
     dict of str to result
         ``evaluation, ablation, masked_scores, harmful, correlation, spectrum, redundancy,
-        profile``;
-        ``attribution``, where there are factors; with a trace ``mask_evolution``; with two views
-        ``risk_bound``; results of other packages' probes by the names of their classes. Without
-        labels ``correlation, spectrum, redundancy, profile`` and ``mask_evolution``. Its attribute
+        profile``; ``attribution``, where there are factors; ``suspects``; with a trace
+        ``mask_evolution``; with two views ``risk_bound``; results of other packages' probes by the
+        names of their classes. Without labels ``correlation, spectrum, redundancy, profile`` and
+        ``mask_evolution``. Its attribute
         ``not_measured`` says in a sentence why a probe was left out, by the probe's name.
 
     Warns
@@ -119,7 +119,7 @@ def examine(
     >>> results = examine(split, split)
     >>> list(results)
     ['evaluation', 'ablation', 'masked_scores', 'harmful', 'correlation', 'spectrum', 'redundancy',
-     'profile']
+     'profile', 'suspects']
     >>> results["ablation"].needed.tolist(), results["harmful"].confirmed.tolist()
     ([0], [])
     >>> results.not_measured["bound_risk"]

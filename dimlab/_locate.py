@@ -174,6 +174,7 @@ def locate(
     images: ImageSet,
     dimensions: Sequence[int] | np.ndarray,
     *,
+    directions: np.ndarray | None = None,
     n_images: int = 6,
     patch: int | None = None,
     stride: int | None = None,
@@ -191,7 +192,10 @@ def locate(
     images : ImageSet
         N images of the size that the network was trained on.
     dimensions : sequence of int
-        d dimensions in [0, D), each once.
+        d dimensions in [0, D), each once; of ``directions`` columns in [0, S).
+    directions : ndarray of shape (D, S), optional
+        Look along these directions of feature space instead of dimensions, such as those of
+        `Suspects` or of a `Basis`.
     n_images : int, default=6
         n, images of largest activation of each dimension; of equal ones the lower row comes first.
     patch : int, optional
@@ -218,8 +222,9 @@ def locate(
     Raises
     ------
     ValueError
-        If the images have another shape than those of training, ``dimensions`` is empty, names one
-        twice or one outside [0, D), another number is out of its range, the fill is unknown, or the
+        If the images have another shape than those of training, ``directions`` has another shape
+        than (D, S), ``dimensions`` is empty, names one twice or one outside its range, another
+        number is out of its range, the fill is unknown, or the
         device is not there.
 
     Notes
@@ -249,7 +254,12 @@ def locate(
     """
     images, _ = fitted(images, checkpoint)
     embed = embedding(checkpoint, images, "encoder", device)
-    asked = _checked_dimensions(dimensions, len(checkpoint.mask_logits))
+    along = _checked_directions(directions, len(checkpoint.mask_logits))
+    if along is None:
+        asked = _checked_dimensions(dimensions, len(checkpoint.mask_logits), "the checkpoint")
+    else:
+        asked = _checked_dimensions(dimensions, along.shape[1], "directions")
+        embed = _turned(embed, torch.from_numpy(along.astype(np.float32)).to(device))
     height, width = images.images.shape[2:]
     patch, stride = _checked_sizes(n_images, len(images), patch, stride, min(height, width))
     if fill not in FILLS:
@@ -267,7 +277,8 @@ def locate(
     represented = encode(checkpoint, images, batch_size=batch_size, device=device, progress=encoded)
     if "left_out" in represented.meta:  # they could not be read
         images = images.take(np.delete(np.arange(len(images)), represented.meta["left_out"]))
-    features = represented.features[:, asked].astype(np.float64)
+    features = represented.features.astype(np.float64)
+    features = features[:, asked] if along is None else features @ along[:, asked]
     rows = np.argsort(-features, axis=0, kind="stable")[:n_images].T
     covers = _covers(height, patch, stride), _covers(width, patch, stride)
     covering = _covering(images, fill, device)
@@ -292,7 +303,23 @@ def locate(
     )
 
 
-def _checked_dimensions(dimensions: Any, n_dimensions: int) -> np.ndarray:
+def _checked_directions(directions: Any, n_dimensions: int) -> np.ndarray | None:
+    if directions is None:
+        return None
+    along = np.asarray(directions, dtype=np.float64)
+    if along.ndim != 2 or len(along) != n_dimensions or not along.size:
+        raise Refusal(
+            f"directions must have shape ({n_dimensions}, S), one column a direction of the "
+            f"checkpoint's features; got {along.shape}."
+        )
+    return along
+
+
+def _turned(embed: Callable[[Tensor], Tensor], directions: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda batch: embed(batch) @ directions
+
+
+def _checked_dimensions(dimensions: Any, n_dimensions: int, of_what: str) -> np.ndarray:
     asked = np.asarray(dimensions)
     if asked.ndim != 1 or asked.size == 0 or asked.dtype.kind not in "iu":
         raise Refusal(
@@ -302,8 +329,7 @@ def _checked_dimensions(dimensions: Any, n_dimensions: int) -> np.ndarray:
     outside = asked[(asked < 0) | (asked >= n_dimensions)]
     if len(outside):
         raise Refusal(
-            f"dimensions must lie in [0, {n_dimensions}), those of the checkpoint; "
-            f"got {outside[0]}."
+            f"dimensions must lie in [0, {n_dimensions}), those of {of_what}; got {outside[0]}."
         )
     values, counts = np.unique(asked, return_counts=True)
     if counts.max() > 1:

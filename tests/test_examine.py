@@ -16,7 +16,7 @@ from dimlab.report import verdicts_of, write_report
 from dimlab.representation import Representation
 
 UNLABELLED = {"correlation", "spectrum", "redundancy", "profile"}
-OF_A_TASK = {"evaluation", "ablation", "masked_scores", "harmful", *UNLABELLED}
+OF_A_TASK = {"evaluation", "ablation", "masked_scores", "harmful", "suspects", *UNLABELLED}
 
 
 def split(n=60, d=4, *, seed=0, labels=True, **parts):

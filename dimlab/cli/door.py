@@ -132,6 +132,11 @@ are factors too. Example: dimlab attribute checkpoint.pt --views 2 --factors sca
 Remove a factor by dimensions, by directions and by LEACE, and measure what is left of it.
 
 Example: dimlab erase checkpoint.pt --factor hue --directions varimax"""),
+        "suspects": ("dimlab.probes.find_suspects:find_suspects", """\
+Find directions that mislead a reader on held-out samples, without a table of factors.
+
+The test split must hold samples on which the shortcut fails.
+Example: dimlab suspects checkpoint.pt --out suspects"""),
         "locate": ("dimlab.cli.encoding:locate", """\
 Show the images that activate a dimension most, and where in them it responds.
 

@@ -95,8 +95,10 @@ def locate(name: str, text: str) -> TyperCommand:
         INPUTS["max_queries"], help="Images to look among, the first ones; all by default."
     )
     inputs = (*(INPUTS[each] for each in DATA.split()), INPUTS["split"], looked_at)
-    own = measured_by(heading_of("dimlab._locate:locate"), leave_out={"batch_size"})
-    return command_of(name, _locate, (CHECKPOINT, *inputs, dimensions, *own, *OUTPUTS), text)
+    along = Option("along", "--along", Path, "Result of dimlab suspects, suspects.result.npz: look "
+                   "along its directions instead of dimensions.")  # fmt: skip
+    own = measured_by(heading_of("dimlab._locate:locate"), leave_out={"batch_size", "directions"})
+    return command_of(name, _locate, (CHECKPOINT, *inputs, dimensions, along, *own, *OUTPUTS), text)
 
 
 def _dimensions(text: str) -> list[int]:
@@ -231,25 +233,40 @@ def _inspect(values: dict[str, Any]) -> None:
         say_next(step.replace("FILE", given), why)
 
 
+def _directions_in(path: Path) -> np.ndarray:
+    """Read the directions of suspects; a result without any is refused."""
+    from dimlab.probes.find_suspects import Suspects
+    from dimlab.result_file import load_result
+
+    found = load_result(path)
+    if not isinstance(found, Suspects) or not len(found):
+        what = "one that found none" if isinstance(found, Suspects) else type(found).__name__
+        raise Refusal(f"along must be a result of dimlab suspects with directions; got {what}.")
+    return found.directions
+
+
 def _locate(values: dict[str, Any]) -> None:
     from dimlab._encode import encode as encode_images
     from dimlab._locate import locate as locate_dimensions
 
     source, device, count = values["source"], values["device"], values["max_queries"]
     inputs = inputs_of(values)
+    directions = None if values["along"] is None else _directions_in(values["along"])
     checkpoint = inputs.checkpoint(source)
     images = inputs.images(checkpoint, values["split"])
     if count is not None:
         images = images.take(range(min(count, len(images))))
     chosen = values["dimensions"]
-    if chosen is None:
+    if chosen is None and directions is not None:
+        chosen = list(range(min(6, directions.shape[1])))
+    elif chosen is None:
         spread = encode_images(checkpoint, images, device=device).features.std(axis=0)
         chosen = np.argsort(-spread, kind="stable")[:6].tolist()
     own = ("n_images", "patch", "stride", "fill")
     with progress("locating", quiet=values["quiet"]) as advance:
         result = locate_dimensions(
-            checkpoint, images, chosen, **{each: values[each] for each in own}, device=device,
-            progress=advance,
+            checkpoint, images, chosen, directions=directions, device=device, progress=advance,
+            **{each: values[each] for each in own},
         )  # fmt: skip
     present(
         result, "locate", values, record=recording(inputs, [source]),

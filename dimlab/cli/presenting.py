@@ -34,6 +34,7 @@ NEXT = {  # what to do after a command, and why
     "profile": ("redundancy FILE", "shows which dimensions are dead or repeat others."),
     "attribute": ("erase FILE --factor NAME", "removes a factor and measures what is lost."),
     "erase": _REPORT,
+    "suspects": _REPORT,
     "evaluate": ("ablate FILE", "removes each dimension in turn."),
     "locate": ("attribute FILE", "tests which factors a dimension carries."),
     "follow": ("evaluate FILE", "compares the learned mask with controls."),

@@ -178,6 +178,16 @@ def profile(result: Any) -> None:
     print_table(frame.iloc[order], title=title + sample, formats=formats)
 
 
+def suspects(result: Any) -> None:
+    """Print the accuracy without each suspect and those before it."""
+    if len(result):
+        shown = intervals(result.to_frame(), gain="+.4f").rename(columns={"association_q": "q"})
+        formats = {"association": ".3f", "q": ".2g", "score": ".4f"}
+        print_table(
+            shown, title="Accuracy without each direction and those before it", formats=formats
+        )
+
+
 def comparison(result: Any) -> None:
     """Print statistics with their differences, similarities, and how rows were paired."""
     frame = intervals(result.to_frame().dropna(subset=["value"]))

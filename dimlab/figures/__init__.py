@@ -40,6 +40,7 @@ from dimlab.figures.runs import (
     plot_projector_widths,
     plot_validation,
 )
+from dimlab.figures.suspects import plot_suspects
 
 __all__ = [
     "plot_ablation",
@@ -72,5 +73,6 @@ __all__ = [
     "plot_retrieval_ablation_truncation",
     "plot_risk_bound",
     "plot_spectrum",
+    "plot_suspects",
     "plot_validation",
 ]

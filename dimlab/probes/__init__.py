@@ -29,6 +29,7 @@ __all__ = [  # noqa: RUF022 (in the order of a report)
     "profile",
     "attribute",
     "erase",
+    "find_suspects",
     "follow",
     "bound_risk",
     "compare",
