@@ -146,6 +146,7 @@ def runs(n, d, memory):
         "evaluate": lambda: call["evaluate"](train, test, mask=mask),
         "find_redundancy": lambda: call["find_redundancy"](test),
         "find_redundancy reader": lambda: call["find_redundancy"](test, reader="ridge"),
+        "find_suspects": lambda: call["find_suspects"](train, test),
         "follow": lambda: call["follow"](
             trace,
             ablation=call["ablate"](train, test, reader="ridge"),

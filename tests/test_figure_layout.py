@@ -31,6 +31,7 @@ from dimlab.probes.decompose import decompose
 from dimlab.probes.erase import erase
 from dimlab.probes.evaluate import evaluate
 from dimlab.probes.find_redundancy import find_redundancy
+from dimlab.probes.find_suspects import find_suspects
 from dimlab.probes.follow import follow
 from dimlab.probes.profile import profile
 from dimlab.probes.random_masks import random_masks
@@ -175,10 +176,23 @@ def results_at(n_dimensions):
         follow(trace, **found, n_bootstrap=50, n_permutations=50),
         bound_risk(queries, mask=mask, n_bootstrap=20, n_permuted=5),
         erase(*few, factor="hue"),
+        find_suspects(*misled(n_dimensions)),
         evaluate(*few, mask=DimensionMask(trace.weights[-1, :64]), readers=("knn", "ridge")),
         compare({name: few[1] for name in names}, n_blocks=2),
         queries,
     ]
+
+
+def misled(n_dimensions):
+    """Splits in which a dimension follows the class in train, and not in test."""
+    rng = np.random.default_rng(0)
+    for follows in (0.95, 0.0):
+        labels = rng.integers(0, 2, 1000)
+        told = np.where(rng.random(1000) < follows, labels, rng.integers(0, 2, 1000))
+        features = rng.normal(size=(1000, n_dimensions))
+        features[:, 0] += labels
+        features[:, 1] += 4 * told
+        yield features, labels
 
 
 def check(results, *, narrow):
@@ -202,7 +216,7 @@ on_both = pytest.mark.parametrize(
 def test_no_figure_is_crowded_at_many_dimensions(n_dimensions):
     results = results_at(n_dimensions)
     for narrow in (False, True):
-        assert len(check(results, narrow=narrow)) == 26
+        assert len(check(results, narrow=narrow)) == 27
 
 
 @pytest.mark.slow

@@ -228,6 +228,7 @@ def runs(train, test):
         ],
         "evaluate": [lambda: call["evaluate"](train, test, mask=mask, readers=("ridge",))],
         "find_redundancy": [lambda: call["find_redundancy"](test, n_blocks=4)],
+        "find_suspects": [lambda: call["find_suspects"](train, test)],
         "follow": [
             lambda: call["follow"](
                 trace,

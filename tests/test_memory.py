@@ -16,7 +16,7 @@ from tests.benchmarks.memory import BUDGET, BUDGETED, SIZES, measured
 COMMANDS = {
     "ablate_retrieval": "ablate-retrieval",
     "ablate_cumulatively": "cumulate", "bound_risk": "bound", "confirm_harmful": "confirm",
-    "find_redundancy": "redundancy", "random_masks": "random-masks",
+    "find_redundancy": "redundancy", "find_suspects": "suspects", "random_masks": "random-masks",
 }  # fmt: skip
 
 

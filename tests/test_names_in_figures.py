@@ -27,6 +27,7 @@ from dimlab.probes.decompose import decompose
 from dimlab.probes.erase import erase
 from dimlab.probes.evaluate import evaluate
 from dimlab.probes.find_redundancy import find_redundancy
+from dimlab.probes.find_suspects import find_suspects
 from dimlab.probes.follow import follow
 from dimlab.probes.profile import profile
 from dimlab.probes.random_masks import random_masks
@@ -63,6 +64,7 @@ def results():
         decompose(split, n_blocks=2),
         find_redundancy(split, n_blocks=2),
         profile(split, n_rows=0),
+        find_suspects(split, split),
         attribute(split, split, n_permutations=99, erased=None),
         dimension_table(ablation),
         prune(split, split, keep=[0, 1]),

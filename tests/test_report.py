@@ -95,7 +95,7 @@ def same(first, second):
 def test_every_result_is_saved_whole_and_comes_back_equal(results, tmp_path):
     assert set(results) == {
         "evaluation", "ablation", "masked_scores", "harmful", "correlation", "spectrum",
-        "redundancy", "profile", "attribution", "mask_evolution", "risk_bound",
+        "redundancy", "profile", "attribution", "suspects", "mask_evolution", "risk_bound",
     }  # fmt: skip
     for name, result in results.items():
         path = save_result(tmp_path / f"{name}.result.npz", result)

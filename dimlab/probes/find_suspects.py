@@ -10,7 +10,7 @@ import numpy as np
 from dimlab.cuts import random_half
 from dimlab.given import RepresentationLike, as_representation, as_representations
 from dimlab.kernels.blocks import blocks
-from dimlab.kernels.effects import class_sums, orthonormal, without_class_means
+from dimlab.kernels.effects import Label, class_sums, orthonormal, without_class_means
 from dimlab.kernels.erasure import Removal, RidgeMoments
 from dimlab.kernels.paired import paired_interval, paired_test_one_sided
 from dimlab.probes._reading import How, ReaderLike, Reads, Task, basis_of, check_least, reads
@@ -26,6 +26,7 @@ _LEVEL = 0.05
 _LEAST = 5  # misread rows: if all were mended, McNemar's one-sided p would be 1 / 32
 _RANK = 1e-10  # smaller shares of the largest eigenvalue are rounding
 _TIED = 1e-9  # lead of a class that is rounding once what told them apart is out
+_GONE = 1e-12  # of an axis that lies in the span of directions
 _ELEMENTS = 1 << 22
 _N_NAMED, _MOST = 5, 0.8  # dimensions of a direction, and the share of it that they make
 
@@ -104,7 +105,7 @@ class Suspects(Reads):
     n_tried: int = scalar("Directions that were tried.")
     n_differ: int = scalar("Of these, along how many misread samples differ (q <= 0.05).")
     n_misread: int = scalar("Misread samples of test.")
-    parts: tuple[int, int, int] = scalar(  # type: ignore[assignment] # not results
+    part_sizes: tuple[int, int, int] = scalar(
         "Samples of test that found the directions, chose among them, and confirmed them."
     )
     n_test_needed: int = scalar(
@@ -158,10 +159,13 @@ class Suspects(Reads):
         if not 0 <= count <= len(self):
             raise Refusal(f"n_suspects must lie in [0, {len(self)}]; got {n_suspects}.")
         removed = self.directions[:, :count]
+        gone = np.square(removed).sum(axis=1) > 1 - _GONE  # but for rounding
 
         def behind(features: np.ndarray) -> np.ndarray:
             wide = features.astype(np.float64)
-            return wide - (wide - self.centre) @ removed @ removed.T
+            wide = wide - (wide - self.centre) @ removed @ removed.T
+            wide[:, gone] = self.centre[gone]
+            return wide
 
         views = None if given.views is None else np.stack([behind(view) for view in given.views])
         return replace(given, features=behind(given.features), views=views)
@@ -176,13 +180,13 @@ def verdict(suspects: Suspects) -> Verdict:
             f"differ from others of their class, the accuracy of the {suspects.reader} reader "
             f"rises from {suspects.full_score:.4f} to {suspects.score_without:.4f} "
             f"({suspects.gain[-1]:+.4f} [{suspects.gain_low[-1]:+.4f}, "
-            f"{suspects.gain_high[-1]:+.4f}]) on {suspects.parts[2]:,} samples that did not choose "
-            "them."
+            f"{suspects.gain_high[-1]:+.4f}]) on {suspects.part_sizes[2]:,} samples that did "
+            "not choose them."
         )
     elif suspects.n_test_needed:
         text = (
-            f"Too few samples are misread ({suspects.n_misread} of {sum(suspects.parts):,}); about "
-            f"{suspects.n_test_needed:,} test samples are needed."
+            f"Too few samples are misread ({suspects.n_misread} of {sum(suspects.part_sizes):,}); "
+            f"about {suspects.n_test_needed:,} test samples are needed."
         )
     else:
         text = (
@@ -286,7 +290,7 @@ def find_suspects(
         "centre": behind.joint.mean,
         "full_score": float(right[confirming].mean()),
         "n_misread": int((~right).sum()),
-        "parts": (int(finding.sum()), int(choosing.sum()), int(confirming.sum())),
+        "part_sizes": (int(finding.sum()), int(choosing.sum()), int(confirming.sum())),
     }
     needed = _samples_needed(~right, (choosing, confirming), task.test.clusters)
     tried = _Tried.of(task.test, first, finding, behind.within, 0 if needed else max_directions)
@@ -341,7 +345,7 @@ class _Behind:
     def __init__(self, task: Task) -> None:
         features, codes, precision = task.train.features, task.train.target, task.run.precision
         nothing = np.empty((len(features), 0))
-        self.within = RidgeMoments.of(features, nothing, precision, within=codes)
+        self.within = RidgeMoments.of(features, nothing, precision, within=Label.of(codes))
         self.joint = RidgeMoments.of(features, nothing, precision, codes=codes)
         reader = task.reader
         if hasattr(reader, "chosen"):  # its settings, once for all removals
@@ -466,6 +470,7 @@ def _chosen(
 def _in_order(patterns: np.ndarray) -> np.ndarray:
     """Orthonormal directions (D, P), the first p of which span the first p patterns (D, P)."""
     directions = np.linalg.qr(patterns / np.linalg.norm(patterns, axis=0))[0]
+    directions[~patterns.any(axis=1)] = 0.0  # not the rounding that a reader would enlarge
     largest = np.abs(directions).argmax(axis=0)
     return directions * np.where(directions[largest, np.arange(len(largest))] < 0, -1.0, 1.0)
 

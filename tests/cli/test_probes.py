@@ -39,6 +39,7 @@ JSON_KEYS = {
     "decompose": {"effective_rank", "n_samples", "n_dimensions"},
     "redundancy": {"n_groups", "basis", "median_r_squared", "n_subset"},
     "profile": {"n_samples", "n_dimensions", "n_outliers", "n_dead", "hubness", "mean_cosine"},
+    "suspects": {"reader", "n_suspects", "confirmed", "p_value", "full_score", "score_without"},
     "bound": {"risk", "terms", "held", "proved", "inferred", "assumption", "verdict", "permuted"},
 }  # fmt: skip
 TABLES = {  # what a command writes besides <command>.csv, .json, .svg and the whole result
@@ -54,7 +55,7 @@ TABLES = {  # what a command writes besides <command>.csv, .json, .svg and the w
     "bound": {"-terms.csv", "-controls.csv", "-dimensions.csv"},
     "follow": {"-links.csv", "-links.svg", "-quantiles.svg", "-steps.csv"},
 }  # fmt: skip
-PAIRS = {"ablate", "confirm", "cumulate", "random-masks", "attribute", "erase"}
+PAIRS = {"ablate", "confirm", "cumulate", "random-masks", "attribute", "erase", "suspects"}
 CALLS = [
     ("ablate", "--reader ridge --groups redundant:0.9", "lowest estimates, undecided"),
     ("random-masks", "--n-masks 4 --drop 0.2,0.5", "one row for each share removed"),
@@ -68,6 +69,7 @@ CALLS = [
     ("correlate", "--draws 5 --within", "Strongest"),
     ("decompose", "--centred", "Spectrum"),
     ("redundancy", "--cut 0.7 --reader ridge", "Most redundant first"),
+    ("suspects", "--reader knn --max-directions 2", "rely on directions"),
     ("bound", "--negatives 4,64 --bootstrap 20", "Inferred form"),
 ]
 

@@ -26,6 +26,7 @@ CALLS = {
     "profile": (TEST, "--rows", 50),
     "attribute": (*PAIR, "--permutations", 5, "--factors", "factors.csv"),
     "erase": (*PAIR, "--factor", "x", "--random", 2),
+    "suspects": PAIR,
     "bound": (TEST, "--bootstrap", 5),
     "evaluate": ("run/checkpoint.pt", "--max-queries", 100),
     "locate": ("run/checkpoint.pt", "--max-queries", 20),
