@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,12 @@ LABELS = ("labels", "label", "targets", "target", "y", "classes", "class", "clas
 SPLIT_WORDS = dict.fromkeys(("train", "training"), "train")
 SPLIT_WORDS |= dict.fromkeys(("val", "valid", "validation", "eval", "evaluation"), "validation")
 SPLIT_WORDS |= dict.fromkeys(("test", "testing"), "test")
+
+
+def class_names_of(meta: Mapping[str, Any], classes: np.ndarray) -> np.ndarray:
+    """Names (K,) of class ids, where a representation knows them; else the ids as text."""
+    known = meta.get("class_names") or ()
+    return np.array([known[each] if each < len(known) else str(each) for each in classes], np.str_)
 
 
 def word_of(name: str) -> str:

@@ -135,6 +135,17 @@ def test_per_class_heat_map_colours_only_what_is_decided(ax, two_splits):
     assert ax.get_ylabel() == "class"
 
 
+def test_classes_are_called_by_their_names(ax, two_splits):
+    names = np.array(["cat", "dog", "eel"])
+    train, test = (replace(each, labels=names[each.labels]) for each in two_splits)
+    result = ablate(train, test, reader="ridge")
+    figures.plot_ablation_per_class(result, ax=ax)
+    assert [each.get_text() for each in ax.get_yticklabels()] == ["cat", "dog", "eel"]
+    without = ablate(*two_splits, reader="ridge")
+    assert without.class_names.tolist() == ["0", "1", "2"]
+    np.testing.assert_array_equal(without.per_class, result.per_class)
+
+
 def test_where_no_class_is_decided_a_sentence_stands_in_place_of_colours(ax, two_splits):
     result = ablate(*two_splits, reader="ridge", groups=[[6], [7]])
     figures.plot_ablation_per_class(result, ax=ax)

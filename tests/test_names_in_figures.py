@@ -98,6 +98,9 @@ def renamed(result, name):
     changes = dict.fromkeys(known & {"sample", "factor", "claim"}, name)
     if "factors" in known and isinstance(result.factors, tuple):
         changes["factors"] = tuple(f"{name}{n}" for n in range(len(result.factors)))
+    if isinstance(getattr(result, "class_names", None), np.ndarray):
+        named = [f"{name}{n}" for n in range(len(result.class_names))]
+        changes["class_names"] = np.array(named)
     if "names" in known:
         changes |= {"names": (f"{name}0", f"{name}1"), "reference": f"{name}0"}
     return replace(result, **changes)
@@ -136,7 +139,7 @@ def test_every_figure_draws_names_as_they_are(results):
     assert seen | {"plot_projector_widths", "plot_checkpoint"} == set(figures.__all__)
     assert held >= {
         "plot_ablation", "plot_attribution", "plot_attribution_effects", "plot_erasure",
-        "plot_comparison", "plot_baseline_comparison",
+        "plot_comparison", "plot_baseline_comparison", "plot_ablation_per_class",
     }  # fmt: skip
 
 

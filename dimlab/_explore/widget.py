@@ -18,6 +18,7 @@ from dimlab._explore.state import Explorer, MaskState
 from dimlab._explore.words import code_of, parse_spans, spans_of
 from dimlab.images import ImageSet
 from dimlab.mask import DimensionMask
+from dimlab.names import class_names_of
 from dimlab.refusals import Refusal
 
 _N_IMAGES = 8
@@ -51,6 +52,7 @@ class Exploration(AnyWidget):
         removed: Sequence[int],
     ) -> None:
         self.explorer = explorer
+        self._class_names = class_names_of(explorer.test.meta, explorer.classes)
         self._orders, self._images = orders, images
         self._known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self._exact: dict[bytes, float] = {}
@@ -198,7 +200,7 @@ class Exploration(AnyWidget):
             ),
             "knn": knn,
             "rank": _listed(np.array([state.effective_rank, full.effective_rank])),
-            "classes": class_changes(state, full, self.explorer.classes),
+            "classes": class_changes(state, full, self._class_names),
             "n_classes": int(np.isfinite(state.ridge_per_class).sum()),
             "spectrum": state.singular_values.tolist(),
             "spectrum_of_all": full.singular_values.tolist(),
@@ -219,14 +221,14 @@ class Exploration(AnyWidget):
         self.tiles_text = "Largest activations, class and value from the left: " + ", ".join(listed)
 
 
-def class_changes(state: MaskState, full: MaskState, classes: np.ndarray) -> list[dict[str, Any]]:
+def class_changes(state: MaskState, full: MaskState, names: np.ndarray) -> list[dict[str, Any]]:
     """List the classes in which the ridge's accuracy differs most from that of all dimensions."""
     change = state.ridge_per_class - full.ridge_per_class
     known = np.flatnonzero(~np.isnan(change))
     largest = known[np.argsort(-np.abs(change[known]), kind="stable")[:_MOST_CLASSES]]
     accuracy = state.ridge_per_class
     return [
-        {"name": str(classes[c]), "accuracy": float(accuracy[c]), "change": float(change[c])}
+        {"name": str(names[c]), "accuracy": float(accuracy[c]), "change": float(change[c])}
         for c in np.sort(largest)
     ]
 

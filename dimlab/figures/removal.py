@@ -262,9 +262,10 @@ def plot_ablation_per_class(result: Ablation, *, ax: Axes | None = None) -> Axes
         return nothing_found(ax, f"No class is shown to lose or gain without any {unit}.", title)
     limit = float(largest.max())
     names = named_groups(result)
+    classes = result.classes if result.class_names is None else result.class_names
     heat_map(
         ax, np.ma.masked_invalid(effect[chosen].T), [names[g] for g in chosen],
-        [str(c) for c in result.classes[known]], cmap="RdBu", vmin=-limit, vmax=limit,
+        [str(each) for each in classes[known]], cmap="RdBu", vmin=-limit, vmax=limit,
         label=f"importance ({score_in_words(result.score)} lost); grey: undecided",
     )  # fmt: skip
     ax.set_facecolor(UNDECIDED)

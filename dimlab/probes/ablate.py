@@ -11,6 +11,7 @@ from dimlab.given import RepresentationLike, as_representations
 from dimlab.kernels.collinearity import redundant_groups
 from dimlab.kernels.means import FEW_DIFFERENCES, FEWEST_DRAWS, LARGEST_SKEWNESS, RESOLVED
 from dimlab.kernels.paired import paired_test
+from dimlab.names import class_names_of
 from dimlab.probes._importance import (
     N_BLOCKS,
     N_NAMED,
@@ -150,6 +151,9 @@ class Ablation(Decided, ReadsGroups):
         default=None,
     )
     classes: np.ndarray = per("K", "Class ids of train, ascending.")
+    class_names: np.ndarray | None = per(
+        "K", "Their names; the ids as text where no names are known.", default=None
+    )
     constant: np.ndarray = detail(
         "Dimensions that do not vary on train, shape (n,). The linear readers ignore them."
     )
@@ -438,6 +442,7 @@ def ablate(
         score,
         measured,
         classes=task.classes,
+        class_names=class_names_of(train.meta, task.classes),
         hidden_groups=tuple(group for group in together if not needed[group].any()),
         certified_share=found.certified_share,
         alone_score=alone_scores(task, score) if alone else None,
