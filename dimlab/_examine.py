@@ -21,7 +21,7 @@ from dimlab.readers.base import name_of as name_of_reader
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import name_of
-from dimlab.targets import CLASSES, kind_of
+from dimlab.targets import CLASSES, NEIGHBOURHOOD, VIEW_RETRIEVAL, kind_of
 
 Working = Callable[[str], AbstractContextManager[Callable[[int, int], None] | None]]
 
@@ -90,8 +90,9 @@ def examine(
         ``evaluation, ablation, masked_scores, harmful, correlation, spectrum, redundancy,
         profile``; ``attribution``, where there are factors; ``suspects``; with a trace
         ``mask_evolution``; with two views ``risk_bound``; results of other packages' probes by the
-        names of their classes. Without labels ``correlation, spectrum, redundancy, profile`` and
-        ``mask_evolution``. Its attribute
+        names of their classes. Without labels ``ablation`` (of view retrieval where there are
+        views, else of the neighbourhood in train), ``correlation, spectrum, redundancy, profile``
+        and ``mask_evolution``. Its attribute
         ``not_measured`` says in a sentence why a probe was left out, by the probe's name.
 
     Warns
@@ -145,7 +146,10 @@ def examine(
         "in_distribution": in_distribution, "seed": seed, "device": device,
     }  # fmt: skip
     if "labels" not in there:
-        settings["ablate"] = {"score": "view_retrieval"}
+        score = VIEW_RETRIEVAL if views else NEIGHBOURHOOD
+        settings["ablate"] = {"score": score, "reader": "knn"}
+        if not views:  # nothing that a mask is trained for
+            settings["follow"] = {"ablation": None}
     results = Examination()
     for name in (*own_probes, *outside_probes()):
         with _suited(name, results):

@@ -16,9 +16,11 @@ from dimlab.probes.find_redundancy import Redundancy
 from dimlab.probes.profile import Profile
 from dimlab.refusals import Refusal, WrongType
 from dimlab.result import ABSENT, Result, column, entries, entry, per, scalar
+from dimlab.targets import CLASSES, NAMES, NEIGHBOURHOOD, SCORES, VIEW_RETRIEVAL, score_in_words
 
 DEAD, HARMFUL, NUISANCE, REDUNDANT = "dead", "harmful", "nuisance", "redundant"
 KEEP, UNDECIDED = "keep", "undecided"
+OF_CLASSES = NAMES[CLASSES]
 ANSWERS = (DEAD, HARMFUL, NUISANCE, REDUNDANT, KEEP, UNDECIDED)  # in the order of the rules
 _READ = (Ablation, RetrievalAblation, HarmfulDimensions, Redundancy, Profile, Attribution)
 _N_NAMED = 6  # dimensions of a group that an answer names
@@ -79,9 +81,14 @@ class DimensionTable(Result):
     def answer(self) -> list[str]:
         """The answer in words, as `redundant with 3, 10`."""
         joined = {REDUNDANT: " with ", HARMFUL: " with ", NUISANCE: ": ", KEEP: ", stands for "}
-        return [
+        said = [
             f"{kind}{joined[kind]}{about}" if about else str(kind)
             for kind, about in zip(self.kind, self.about, strict=True)
+        ]
+        tasks = [""] * len(said) if self.needed_for is None else self.needed_for
+        return [
+            f"{each}, needed for {task}" if task and kind == KEEP else each
+            for each, kind, task in zip(said, self.kind, tasks, strict=True)
         ]
 
     decided_by: np.ndarray = per("dimension", "Name of the number that decided.")
@@ -89,6 +96,12 @@ class DimensionTable(Result):
     outlier: np.ndarray | None = per(
         "dimension",
         "Whether the dimension dominates the cosine similarity (`profile`).",
+        default=None,
+    )
+    needed_for: np.ndarray | None = per(
+        "dimension",
+        "What the dimension is needed for (q <= 0.05), such as `real values, retrieval`; empty: "
+        "nothing that was measured. None where the only task is classes.",
         default=None,
     )
     read: tuple[str, ...] = scalar("Names of the results that the answers rest on.")
@@ -104,6 +117,15 @@ class DimensionTable(Result):
     def outliers(self) -> Any:
         """Dimensions that dominate the cosine similarity; absent where no profile was read."""
         return ABSENT if self.outlier is None else np.flatnonzero(self.outlier).tolist()
+
+    @entries
+    def needs(self) -> dict[str, list[int]]:
+        """Dimensions that are needed for each task, by ``needed_for_<task>``."""
+        found: dict[str, list[int]] = {}
+        for d, tasks in enumerate([] if self.needed_for is None else self.needed_for):
+            for task in filter(None, tasks.split(", ")):
+                found.setdefault(f"needed_for_{task.replace(' ', '_')}", []).append(d)
+        return found
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -147,8 +169,9 @@ def dimension_table(*given: Any) -> DimensionTable:
           others together explain it (adjusted R^2 of at least 0.9), and the subset that keeps the
           variance does without it (`find_redundancy`);
         - ``keep``: a reader is worse without it (q <= 0.05 of `ablate`), or queries find less
-          (`ablate_retrieval`); ``stands for ...``: it is the dimension of a redundant group that
-          explains the others best;
+          (`ablate_retrieval`), ``needed for`` real values, several labels, view retrieval or
+          retrieval where that was read; ``stands for ...``: of a redundant group it explains the
+          others best;
         - ``undecided``: none of these is shown. That is no evidence that it is dispensable.
 
         Beside it, whether it is an outlier (`profile`).
@@ -201,11 +224,18 @@ def dimension_table(*given: Any) -> DimensionTable:
     for d, kind, value, about in _redundant(redundancy, kinds == UNDECIDED):
         decide(d, kind, "adjusted R^2 on the other dimensions", value, about)
     measured = [each for each in (ablation, retrieval) if each is not None]
-    for kind in (KEEP, UNDECIDED):
-        for each in measured:
+    # neighbours change without any dimension that varies, which says that none is needed
+    told = [each for each in measured if each.score != NEIGHBOURHOOD]
+    tasks = [_task(each) for each in told]
+    needed_for = np.full(n_dimensions, "", dtype=object)
+    for each, task in zip(told, tasks, strict=True):
+        for d in sorted({int(d) for group in each.needed for d in each.groups[group]}):
+            needed_for[d] += f", {task}" if needed_for[d] else task
+    for kind, read in ((KEEP, told), (UNDECIDED, measured)):
+        for each in read:
             for group in each.needed if kind == KEEP else range(len(each)):
                 for d in each.groups[group]:
-                    about = f"{each.score} lost without it"
+                    about = f"{score_in_words(each.score)} lost without it"
                     decide(int(d), kind, about, float(each.importance[group]))
     return DimensionTable(
         kind=kinds.astype(np.str_),
@@ -214,6 +244,7 @@ def dimension_table(*given: Any) -> DimensionTable:
         value=values,
         read=tuple(_name(each) for each in results),
         outlier=None if profiled is None else profiled.outlier,
+        needed_for=needed_for.astype(np.str_) if set(tasks) - {OF_CLASSES} else None,
         basis=_basis(results),
     )
 
@@ -284,6 +315,15 @@ def _size_of(result: Any) -> int:
     groups = getattr(result, "groups", ())
     known = int(result.summary().get("n_dimensions") or 0)
     return max(known, *(int(group.max(initial=-1)) + 1 for group in groups), 0)
+
+
+def _task(result: Ablation | RetrievalAblation) -> str:
+    """Name what a result says that dimensions are needed for."""
+    if isinstance(result, RetrievalAblation):
+        return "retrieval"
+    if result.score == VIEW_RETRIEVAL:
+        return score_in_words(result.score)
+    return next(NAMES[kind] for kind, scores in SCORES.items() if result.score in scores)
 
 
 def _listed(dimensions: Any) -> str:

@@ -6,6 +6,7 @@ import pytest
 import dimlab
 from dimlab import Representation, ablate, attribute, confirm_harmful, find_redundancy
 from dimlab.answers import ANSWERS, _representative, answers_of, dimension_table
+from dimlab.report import kinds_of
 
 HUE, NOISE, COPY, SUM, DEAD, SIGNAL, MIXED = 0, 1, 2, 3, 4, 5, 6
 
@@ -161,3 +162,34 @@ def test_the_table_is_saved_and_drawn(results, tmp_path):
         for kind in ("keep", "redundant", "nuisance", "harmful", "dead", "undecided")
         if (table.kind == kind).any()
     ]
+
+
+def test_what_a_dimension_is_needed_for_is_said_where_it_is_not_classes_alone(results):
+    rng = np.random.default_rng(0)
+    topics = rng.normal(size=(150, 3))
+
+    def encoded(noise):  # three dimensions of meaning, noise, and one far from zero
+        near = topics + 0.1 * rng.normal(size=topics.shape)
+        return np.column_stack([near, noise, 9 + 0.1 * rng.normal(size=150)])
+
+    corpus, queries = (encoded(0.05 * rng.normal(size=150)) for _ in range(2))
+    pairs = np.column_stack([np.arange(150)] * 2)
+    retrieval = dimlab.ablate_retrieval(corpus, queries, pairs, score="mrr@10", truncate=[])
+    values = topics[:, 0] + 0.3 * rng.normal(size=150)
+    ablation = ablate((corpus, values), (queries, values), reader="ridge")
+    table = dimension_table(retrieval, ablation, dimlab.profile(corpus))
+    assert table.needed_for[:3].tolist() == ["real values, retrieval", "retrieval", "retrieval"]
+    answers = table.to_frame()["answer"].tolist()
+    assert answers[:2] == ["keep, needed for real values, retrieval", "keep, needed for retrieval"]
+    assert table.to_frame()["decided_by"][0] == "R^2 lost without it"
+    summary = table.summary()
+    assert (summary["needed_for_real_values"], summary["outliers"]) == ([0], [4])
+    assert summary["needed_for_retrieval"][:3] == [0, 1, 2]
+    said = kinds_of(table)
+    assert said["outlier (1)"] == "4"
+    assert said["needed for real values (1)"] == "0"
+    assert dimension_table(results).needed_for is None  # classes alone
+    # every dimension that varies changes the neighbours: that keeps none
+    near = dimlab.ablate(corpus, queries, score="neighbourhood")
+    assert len(near.needed)
+    assert set(dimension_table(near).kind) == {"undecided"}

@@ -74,8 +74,13 @@ def test_too_few_samples_for_a_factor_leave_attribution_out_and_say_why():
 
 def test_without_labels_what_needs_a_task_is_named():
     results = quietly(split(labels=False), split(seed=1, labels=False))
-    assert set(results) == UNLABELLED
-    assert results.not_measured["ablate"] == "ablate needs labels of both splits."
+    assert set(results) == UNLABELLED | {"ablation"}
+    assert results["ablation"].score == "neighbourhood"
+    assert results.not_measured["evaluate"] == "evaluate needs labels of both splits."
+    views = np.stack([split(labels=False).features] * 2)
+    seen = quietly(split(labels=False), split(labels=False, views=views))
+    assert set(seen) == UNLABELLED | {"ablation"}
+    assert seen["ablation"].score == "view_retrieval"
 
 
 def test_a_mistake_in_a_probe_or_a_reader_takes_no_other_result_along(monkeypatch):

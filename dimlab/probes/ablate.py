@@ -42,7 +42,7 @@ from dimlab.representation import Representation
 from dimlab.result import ABSENT, Verdict, column, detail, entry, per, scalar
 from dimlab.targets import CLASSES, UNLABELLED, VIEW_RETRIEVAL, score_of
 
-NEEDS: tuple[set[str], ...] = ({"labels", "train"}, {"views"})
+NEEDS: tuple[set[str], ...] = ({"labels", "train"}, {"views"}, {"train"})
 RESAMPLES = ("test", "train")
 _SHOWN = 12  # dimensions in a sentence
 _N_LOOKED_AT = 1_000

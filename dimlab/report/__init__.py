@@ -165,8 +165,11 @@ def _contents(
 
 
 def kinds_of(answers: DimensionTable) -> dict[str, str]:
-    """Name the dimensions of each answer that was given, with their number."""
+    """Name the dimensions of each answer, outliers and those needed for a task, with a count."""
     members = {kind: answers.dimensions_of(kind).tolist() for kind in ANSWERS}
+    if answers.outlier is not None:
+        members["outlier"] = np.flatnonzero(answers.outlier).tolist()
+    members |= {name.replace("_", " "): needed for name, needed in answers.needs.items()}
     return {f"{kind} ({len(each)})": in_words(each) for kind, each in members.items() if len(each)}
 
 
