@@ -157,6 +157,19 @@ _of(
     ("DimensionMonitor.watch", "if watched.training:", "if True:", "test_only_training_is_watched_until_the_handle_is_removed"),
 )
 _of(
+    "probes/find_suspects.py", "probes/test_find_suspects.py",
+    ("find_suspects", "paired_test_one_sided(gained[-1], clusters)", "paired_test_one_sided(-gained[-1], clusters)", "test_a_planted_shortcut_is_found_and_its_removal_helps"),
+    ("find_suspects", "step[confirming].astype(np.int8) - right[confirming]", "step[choosing].astype(np.int8) - right[choosing]", "test_scores_are_those_of_a_reader_fitted_again_on_the_rest"),
+    ("_Behind.predicted", "self.joint.weights_behind(removal, ", "self.joint.weights_behind(None, ", "test_the_ridge_in_closed_form_is_the_one_fitted_again"),
+    ("_Tried.of", "deviation[:, None] * ((vectors * root) @ left)", "deviation[:, None] * ((vectors / root) @ left)", "test_directions_are_those_of_a_canonical_correlation"),
+    ("_Tried.of", "unit[:, None] * ((vectors / root) @ left)", "unit[:, None] * (vectors @ left)", "test_directions_are_those_of_a_canonical_correlation"),
+    ("_chosen", "if steps[best][rows].sum() <= before[rows].sum():", "if steps[best][rows].sum() >= before[rows].sum():", "test_a_planted_shortcut_is_found_and_its_removal_helps"),
+    ("_in_order", "directions[~patterns.any(axis=1)] = 0.0", "directions[~patterns.any(axis=1)] += 0.0", "test_scores_are_those_of_a_reader_fitted_again_on_the_rest"),
+    ("_taken", "unit[:, None] * directions", "directions", "test_shares_are_taken_in_units_of_the_deviations"),
+    ("Suspects.remove", "(wide - self.centre) @ removed", "wide @ removed", "test_removal_leaves_the_mean_of_train_and_everything_else_as_it_was"),
+    ("_samples_needed", "0 if fewest >= _LEAST", "0 if fewest >= 0", "test_where_few_samples_are_misread_the_answer_is_open"),
+)
+_of(
     "probes/profile.py", "probes/test_profile.py",
     ("_of_columns", "share >= _SHARE / n_dimensions", "share >= _SHARE / n", "test_planted_outliers_are_found_and_nothing_else"),
     ("_of_columns", "np.abs(ratio) >= _DEVIATIONS", "ratio >= 2 * _DEVIATIONS", "test_planted_outliers_are_found_and_nothing_else"),

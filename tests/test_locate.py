@@ -202,6 +202,22 @@ def test_images_are_those_of_largest_activation(checkpoint, some):
     )
 
 
+def test_along_a_direction_it_is_the_map_of_the_turned_encoder(plant, rng):
+    images, weights = random_images(rng), rng.normal(size=(3, 3, 6, 8))
+    directions = np.linalg.qr(rng.normal(size=(3, 2)))[0]
+    turned = np.einsum("dchw,ds->schw", weights, directions)
+    found = locate(plant(Planted(weights), images), images, [1, 0], directions=directions)
+    expected = locate(plant(Planted(turned), images), images, [1, 0])
+    np.testing.assert_array_equal(found.rows, expected.rows)
+    for name in ("activations", "occlusion", "gradient", "mean_activation", "std_activation"):
+        assert_close(getattr(found, name), getattr(expected, name), 1e-5)
+    for wrong in (directions.T, directions[:, 0], np.empty((3, 0))):
+        with pytest.raises(ValueError, match=r"^directions must have shape \(3, S\)"):
+            locate(plant(Planted(weights), images), images, [0], directions=wrong)
+    with pytest.raises(ValueError, match=r"in \[0, 2\), those of directions; got 2\.$"):
+        locate(plant(Planted(weights), images), images, [2], directions=directions)
+
+
 def test_of_equal_images_the_lower_row_comes_first(plant):
     pixels = np.zeros((5, 1, 4, 4), np.uint8)
     pixels[[1, 3, 4]] = 100

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from safetensors.torch import load_file
 
 from dimlab import DimensionMask, cli, encode, load_checkpoint, load_features
 from dimlab.datasets import load_images
+from dimlab.probes.ablate import ablate
 from dimlab.probes.evaluate import evaluate
+from dimlab.probes.find_suspects import find_suspects
 from dimlab.representation import Representation
 from tests.cli.conftest import MASK, split_of
 
@@ -55,6 +58,7 @@ TABLES = {  # what a command writes besides <command>.csv, .json, .svg and the w
     "bound": {"-terms.csv", "-controls.csv", "-dimensions.csv"},
     "follow": {"-links.csv", "-links.svg", "-quantiles.svg", "-steps.csv"},
 }  # fmt: skip
+OF_SUSPECTS = ("association", "association_q", "score", "gain", "gain_low", "gain_high")
 PAIRS = {"ablate", "confirm", "cumulate", "random-masks", "attribute", "erase", "suspects"}
 CALLS = [
     ("ablate", "--reader ridge --groups redundant:0.9", "lowest estimates, undecided"),
@@ -405,6 +409,25 @@ def test_a_table_of_factors_is_joined_before_a_file_is_cut_in_halves(dimlab, ref
     code, err = refused(*arguments)
     said = "f.csv: column 'dose' must be there for every row; got 'NA' in row 0"
     assert (code, said in err) == (1, True)
+
+
+def test_locate_looks_along_the_directions_of_suspects(dimlab, found, checkpoint, tmp_path):
+    features = np.random.default_rng(0).normal(size=(300, 16))
+    split = Representation(features, labels=np.arange(300) % 3)
+    none = find_suspects(split, split)
+    directions = np.linalg.qr(features[:16, :2])[0]
+    several = replace(none, directions=directions, **dict.fromkeys(OF_SUSPECTS, np.zeros(2)))
+    several.save(tmp_path / "two.result.npz")
+    replace(several, directions=directions[:, :0]).save(tmp_path / "none.result.npz")
+    ablate(split, split, reader="ridge").save(tmp_path / "other.result.npz")
+    few = ("--max-queries", 20, "--images", 2)
+    shown = found("locate", checkpoint, "--along", "two.result.npz", *few)
+    assert list(shown["dimensions"]) == ["0", "1"]
+    for name, what in (("none", "one that found none"), ("other", "Ablation")):
+        code, _, err = dimlab("locate", checkpoint, "--along", f"{name}.result.npz", *few)
+        assert (code, err.count("\n"), f"with directions; got {what}." in err) == (2, 1, True)
+    code, _, err = dimlab("locate", checkpoint, "--along", "absent.result.npz", *few)
+    assert (code, "absent.result.npz, which is not there" in err) == (2, True)
 
 
 def test_locate_shows_images_and_places(dimlab, found, checkpoint):

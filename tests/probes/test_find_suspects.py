@@ -11,7 +11,7 @@ from dimlab import Representation, find_suspects
 from dimlab.kernels.effects import Label
 from dimlab.kernels.erasure import Removal
 from dimlab.probes._reading import Task
-from dimlab.probes.find_suspects import _Behind, _in_order, _parts, _Tried, verdict
+from dimlab.probes.find_suspects import _Behind, _in_order, _parts, _taken, _Tried, verdict
 from dimlab.readers import KNN, Ridge
 from dimlab.readers.base import Split
 from dimlab.refusals import Refusal
@@ -149,6 +149,14 @@ def test_removal_leaves_the_mean_of_train_and_everything_else_as_it_was(splits, 
         found.remove(given, 99)
     with pytest.raises(Refusal, match="must have 68 dimensions in the basis axes"):
         found.remove(given.features[:, :5])
+
+
+def test_shares_are_taken_in_units_of_the_deviations():
+    deviation = np.array([1.0, 100.0, 3.0, 0.0])
+    across = np.array([[1.0], [100.0], [0.0], [0.0]]) / np.hypot(1, 100)
+    np.testing.assert_allclose(_taken(across, deviation), [0.5, 0.5, 0, 0], atol=1e-12)
+    both = np.eye(4)[:, :2]
+    np.testing.assert_allclose(_taken(both, deviation), [1, 1, 0, 0], atol=1e-12)
 
 
 def test_without_a_shortcut_nothing_is_confirmed(digits):
