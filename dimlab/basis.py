@@ -74,6 +74,14 @@ class Basis:
     level: float = 0.0
     rounding: float = 0.0
 
+    def __repr__(self) -> str:
+        """Return one line: how the directions were found, and how many there are."""
+        n_dimensions, n_directions = self.directions.shape
+        return (
+            f"Basis({self.kind!r}, {n_directions:,} directions of {n_dimensions:,} dimensions, "
+            f"{int(self.stable.sum()):,} of them stable)"
+        )
+
     @property
     def centred(self) -> bool:
         """Whether the train mean is subtracted; cosine similarities then differ from the axes'."""

@@ -65,6 +65,11 @@ class DimensionMask:
     def __len__(self) -> int:
         return len(self.weights)
 
+    def __repr__(self) -> str:
+        """Return one line: how many weights there are, and where they lie."""
+        low, high = self.weights.min(), self.weights.max()
+        return f"DimensionMask({len(self):,} weights in [{low:.4g}, {high:.4g}])"
+
     def constant(self) -> DimensionMask:
         """Return the control with the mean weight everywhere: no dimension is preferred.
 

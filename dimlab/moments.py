@@ -211,6 +211,14 @@ class Moments:
         """Whether these are moments of pairs."""
         return self.means.shape[1] == 2
 
+    def __repr__(self) -> str:
+        """Return one line: how many rows or pairs, dimensions and blocks."""
+        rows = "pairs" if self.has_views else "samples"
+        return (
+            f"Moments({self.n:,} {rows} of {self.n_dimensions:,} dimensions, {self.n_blocks:,} "
+            f"blocks, {self.precision})"
+        )
+
     def whole(self) -> Moments:
         """Merge the blocks into one; refuse where there are no rows, whose mean is undefined.
 

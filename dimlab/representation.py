@@ -31,7 +31,7 @@ from dimlab.io.files import (
 )
 from dimlab.kernels.rounding import eps_of
 from dimlab.refusals import Refusal, WrongType
-from dimlab.targets import target_of
+from dimlab.targets import CLASSES, NAMES, kind_of, target_of
 
 if TYPE_CHECKING:
     from dimlab.mask import DimensionMask
@@ -143,6 +143,21 @@ class Representation:
 
     def __len__(self) -> int:
         return len(self.features)
+
+    def __repr__(self) -> str:
+        """Return one line: sizes, type, and what is known of the samples."""
+        said = [f"{len(self):,} samples of {self.n_dimensions:,} dimensions", self.precision]
+        if self.labels is not None:
+            kind = kind_of(self.labels)
+            n_classes = len(np.unique(self.labels))
+            said.append(f"{n_classes:,} classes" if kind == CLASSES else NAMES[kind])
+        if self.factors:
+            said.append(f"{len(self.factors):,} factor" + "s" * (len(self.factors) != 1))
+        if self.views is not None:
+            said.append(f"{len(self.views):,} view" + "s" * (len(self.views) != 1))
+        if "basis" in self.meta:
+            said.append(f"{self.meta['basis']} basis")
+        return f"Representation({', '.join(said)})"
 
     def __getitem__(self, rows: slice | Sequence[int] | np.ndarray) -> Representation:
         """Return the representation of some samples: a slice, indices or a mask."""

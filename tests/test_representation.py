@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from dimlab.given import aligned
 from dimlab.io.labels import with_labels
 from dimlab.io.tables import join_factors
 from dimlab.mask import DimensionMask
+from dimlab.moments import Moments
 from dimlab.representation import Representation
 
 
@@ -345,3 +347,21 @@ def test_what_is_made_of_a_representation_carries_its_precision_unread(monkeypat
     for split in stored:
         made = (split[:2], split.select([1]), split.masked(DimensionMask(np.ones(3))))
         assert {each.precision for each in made} == {split.precision}
+
+
+def test_values_are_one_short_line_whatever_they_hold(rng):
+    features = rng.normal(size=(3000, 50))
+    whole = Representation(
+        features.astype(np.float32), labels=np.arange(3000) % 3, factors={"a": features[:, 0]},
+        views=np.stack([features, features]),
+    )  # fmt: skip
+    assert repr(whole) == (
+        "Representation(3,000 samples of 50 dimensions, float32, 3 classes, 1 factor, 2 views)"
+    )
+    basis = fit_basis(features, "pca")
+    turned = Representation(features, labels=features[:, 0])
+    assert repr(basis.apply(turned)).endswith("float64, real values, pca basis)")
+    assert repr(basis).startswith("Basis('pca', 50 directions of 50 dimensions, ")
+    assert repr(DimensionMask(np.linspace(0, 1, 50))) == "DimensionMask(50 weights in [0, 1])"
+    moments = Moments.of(whole)
+    assert re.fullmatch(r"Moments\(3,000 samples of 50 dimensions, \d+ blocks, \w+\)", repr(moments))
