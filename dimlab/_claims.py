@@ -22,6 +22,7 @@ from dimlab.probes.decompose import decompose
 from dimlab.probes.erase import erase
 from dimlab.probes.evaluate import evaluate
 from dimlab.probes.find_redundancy import find_redundancy
+from dimlab.probes.find_suspects import find_suspects
 from dimlab.probes.follow import follow
 from dimlab.probes.profile import profile
 from dimlab.probes.random_masks import random_masks
@@ -189,6 +190,12 @@ def _any_weights(world: PlantedWorld) -> np.ndarray:
     return rng.random(world.train.n_dimensions)
 
 
+def _suspected(world: PlantedWorld, seed: int) -> Claims:
+    found = find_suspects(world.train, world.test, seed=seed)
+    truth = world.mask("shortcut").astype(float)
+    return Claims((found.taken >= 0.5) & found.confirmed, found.taken, truth)
+
+
 def _linked(world: PlantedWorld, seed: int) -> Claims:
     """Follow a mask whose weights go with the importance, or with nothing where nothing is."""
     ablation = ablate(world.train, world.test, reader="ridge", n_bootstrap=1)
@@ -272,6 +279,7 @@ STUDIES = (
     Study("profile", "profile: outlier", _outliers, {"outlier": 2}, 0.0),
     Study("attribute", "attribute: nuisance", _nuisance, {**_NEEDED, "nuisance": 3}),
     Study("erase", "erase: factor lost", _erased, {**_NEEDED, "nuisance": 3}, np.nan, _ONE_SIDED),
+    Study("find_suspects", "find_suspects: shortcut", _suspected, {**_NEEDED, "shortcut": 1}),
     Study("follow", "follow: mask and importance", _linked, _NEEDED),
     Study("bound_risk", "bound_risk: mask beats permuted", _bounded, _NEEDED),
     Study("compare", "compare: same dimension", _matched, {"shared": 12}),

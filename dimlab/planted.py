@@ -276,8 +276,8 @@ def _spelled(images: ImageSet, correlation: float, seed: int) -> str:
 
 
 KINDS = {  # of dimensions in a planted world: how many by default, and of each how many dimensions
-    "needed": (4, 1), "harmful": (1, 1), "nuisance": (2, 1), "dead": (1, 1), "copy": (1, 2),
-    "sum": (1, 4), "group": (1, 3), "outlier": (1, 1), "shared": (2, 1),
+    "needed": (4, 1), "harmful": (1, 1), "shortcut": (1, 1), "nuisance": (2, 1), "dead": (1, 1),
+    "copy": (1, 2), "sum": (1, 4), "group": (1, 3), "outlier": (1, 1), "shared": (2, 1),
 }  # fmt: skip
 TARGETS = ("classes", "values", "labels")
 _N_CLASSES = 4
@@ -340,6 +340,7 @@ def planted_world(
         - ``needed``: follows the label; without it a reader loses.
         - ``harmful``: follows the label in train, and its opposite in test; its views are noise of
           2 standard deviations.
+        - ``shortcut``: follows the label in train, and labels of other samples in test.
         - ``nuisance``: follows the factor ``nuisance``, which correlates with the label.
         - ``dead``: does not vary.
         - ``copy``: pairs of affine copies.
@@ -422,7 +423,12 @@ def _drawn(
     score = labels if labels.ndim == 1 else labels.sum(axis=1)
     score = (score - score.mean()) / score.std()
     nuisance = 0.6 * score + 0.8 * rng.normal(size=n)
-    for kind, slope, follows in (("harmful", sign * 1.5, score), ("nuisance", 0.8, nuisance)):
+    misleading = score
+    if sign < 0 and len(of["shortcut"]):
+        misleading = score[rng.permutation(n)]
+    for kind, slope, follows in (
+        ("harmful", sign * 1.5, score), ("nuisance", 0.8, nuisance), ("shortcut", 2.0, misleading)
+    ):  # fmt: skip
         moved = features[:, of[kind]] + slope * follows[:, None]
         features[:, of[kind]] = moved / np.sqrt(1 + slope**2)
     first, second = np.split(of["copy"], 2)

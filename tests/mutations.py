@@ -138,6 +138,7 @@ _of(
 _of(
     "planted.py", "test_validate.py",
     ("_drawn", "np.sqrt(1.75)", "1.0", "test_planted_dimensions_are_what_they_are_called"),
+    ("_drawn", "if sign < 0 and len", "if sign > 0 and len", "test_planted_dimensions_are_what_they_are_called"),
     ("_drawn", "sign * 1.5", "1.5", "test_planted_dimensions_are_what_they_are_called"),
     ("_drawn", "0.6 * score", "0.9 * score", "test_planted_dimensions_are_what_they_are_called"),
     ("_drawn", "np.sqrt([0.8])", "np.sqrt([0.5])", "test_planted_dimensions_are_what_they_are_called"),

@@ -35,8 +35,7 @@ def validated(monkeypatch, probe, changed, n_worlds=10, **how):
 
 
 def test_every_probe_is_graded():
-    # find_suspects: is to follow
-    assert {study.probe for study in STUDIES} >= {*probes.__all__} - {"find_suspects"}
+    assert {study.probe for study in STUDIES} == {*probes.__all__}
     names = [name for study in STUDIES for name in np.atleast_1d(study.names)]
     assert len(set(names)) == len(names)
 
@@ -197,10 +196,10 @@ def test_errors_are_sentences(given, message):
 def test_planted_dimensions_are_what_they_are_called():
     world = planted_world(n_samples=4000, seed=3)
     assert {kind: len(places) for kind, places in world.planted.items()} == {
-        "needed": 4, "harmful": 1, "nuisance": 2, "dead": 1, "copy": 2, "sum": 4, "group": 3,
-        "outlier": 1, "shared": 2,
+        "needed": 4, "harmful": 1, "shortcut": 1, "nuisance": 2, "dead": 1, "copy": 2,
+        "sum": 4, "group": 3, "outlier": 1, "shared": 2,
     }  # fmt: skip
-    assert len(np.unique(np.concatenate([*world.planted.values()]))) == 20
+    assert len(np.unique(np.concatenate([*world.planted.values()]))) == 21
     for split, sign in ((world.train, 1), (world.test, -1)):
         x, labels, factor = split.features, split.labels, split.factors["nuisance"]
         correlation = np.nan_to_num(np.corrcoef(x[:, x.std(axis=0) > 0].T))
@@ -219,6 +218,8 @@ def test_planted_dimensions_are_what_they_are_called():
         assert x[:, world.planted["outlier"]].mean() == pytest.approx(8, abs=0.1)
         harm = np.corrcoef(x[:, world.planted["harmful"][0]], labels)[0, 1]
         assert sign * harm > 0.8
+        shortcut = np.corrcoef(x[:, world.planted["shortcut"][0]], labels)[0, 1]
+        assert shortcut == pytest.approx(0.9 if sign > 0 else 0, abs=0.05)
         assert np.corrcoef(factor, labels)[0, 1] == pytest.approx(0.6, abs=0.05)
         for d in world.planted["nuisance"]:
             residual = factor - 0.6 * (labels - labels.mean()) / labels.std()
