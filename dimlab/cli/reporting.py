@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dimlab.cli.derive import OUTPUT, Option, TyperCommand, command_of
+from dimlab.cli.derive import INPUT, OUTPUT, Option, TyperCommand, command_of
 from dimlab.cli.gates import GateMet
 from dimlab.cli.inputs import Inputs, mask_of, reading
 from dimlab.cli.options import FILES, FORMAT, INPUTS, JSON, OUT, PIXELS, QUIET, measured_by
@@ -14,6 +14,8 @@ from dimlab.cli.probing import cautions, inputs_of
 from dimlab.cli.recording import files_of, names_of, recording, stems_of
 from dimlab.cli.together import measuring, remove_parts
 from dimlab.refusals import Refusal
+from dimlab.result import name_of
+from dimlab.result_file import load_result
 from dimlab.terminal import console, print_summary, progress
 from dimlab.text import say
 
@@ -32,8 +34,12 @@ def report(name: str, text: str) -> TyperCommand:
     )  # fmt: skip
     check = Option("check", "--check", bool, "Compare the hashes and versions recorded in the "
                    "folder FILE with those here.", False, OUTPUT)  # fmt: skip
+    measured = Option(
+        "measured", "--result", list[Path], "Result of another command to put on the page, such as "
+        "ablate-retrieval.result.npz; repeatable.", None, INPUT,
+    )  # fmt: skip
     options = (
-        files, *(INPUTS[each] for each in inputs), *measured_by(examine),
+        files, *(INPUTS[each] for each in inputs), measured, *measured_by(examine),
         replace(OUT, default=Path("report"), help="Folder of the report."), FORMAT, JSON, check,
         QUIET,
     )  # fmt: skip
@@ -53,7 +59,7 @@ def _report(values: dict[str, Any]) -> None:
         return
     names, headline = names_of(sources), []
     inputs = inputs_of(values)
-    results: dict[str, Any] = {}
+    results = _measured(values["measured"] or [])
     tested: dict[str, Any] = {}
     splits: dict[str, Any] = {}
     not_measured: dict[str, str] = {}
@@ -66,7 +72,7 @@ def _report(values: dict[str, Any]) -> None:
             splits |= {f"test, {name}": tested[name]}
             splits |= {} if train is None else {f"train, {name}": train}
             prefix = f"{stem}-" if len(sources) > 1 else ""
-            results |= {f"{prefix}{key}": each for key, each in found.items()}
+            results |= {f"{prefix}{key}": each for key, each in found.items() if key not in results}
             of_which = f"{name}: " if len(sources) > 1 else ""
             failed += found.failed.values()
             not_measured |= {
@@ -90,6 +96,13 @@ def _report(values: dict[str, Any]) -> None:
     _print_answers(page, headline, results, values["as_json"])
     for mistake in failed:  # the page says it of the probe
         raise mistake
+
+
+def _measured(paths: list[Path]) -> dict[str, Any]:
+    """Load results of other commands, in the place of those that would be measured."""
+    with reading():
+        loaded = [load_result(path) for path in paths]
+    return {name_of(type(each)): each for each in loaded}
 
 
 def _compared(tested: dict[str, Any], inputs: Inputs) -> dict[str, Any]:

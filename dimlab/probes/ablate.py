@@ -40,7 +40,14 @@ from dimlab.readers.ridge import Ridge
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
 from dimlab.result import ABSENT, Verdict, column, detail, entry, per, scalar
-from dimlab.targets import CLASSES, UNLABELLED, VIEW_RETRIEVAL, score_of
+from dimlab.targets import (
+    CLASSES,
+    NEIGHBOURHOOD,
+    UNLABELLED,
+    VIEW_RETRIEVAL,
+    score_in_words,
+    score_of,
+)
 
 NEEDS: tuple[set[str], ...] = ({"labels", "train"}, {"views"}, {"train"})
 RESAMPLES = ("test", "train")
@@ -266,8 +273,12 @@ class Ablation(Decided, ReadsGroups):
         )
 
 
-def verdict(ablation: Ablation) -> Verdict:
+def verdict(ablation: Ablation) -> Verdict | None:
     """Say whether single dimensions, or groups, hurt the reader or are needed."""
+    if ablation.score == NEIGHBOURHOOD:  # neighbours change without any: none is better or worse
+        return None
+    views = ablation.score == VIEW_RETRIEVAL
+    what = score_in_words(VIEW_RETRIEVAL) if views else f"the {ablation.reader} reader"
     several = any(len(group) > 1 for group in ablation.groups)
     sides = {"needed": ablation.needed, "harmful": ablation.harmful}
     said = [f"Of {len(ablation)} {'groups' if several else 'dimensions'}"]
@@ -277,7 +288,7 @@ def verdict(ablation: Ablation) -> Verdict:
         said.append(f"{len(groups)} are {word}{listed}")
     decided, hurt = any(map(len, sides.values())), len(ablation.harmful) > 0
     return Verdict(
-        f"Is the {ablation.reader} reader better without single dimensions?",
+        f"Is {what} better without single dimensions?",
         "yes" if hurt else "no" if decided else "undecided",
         f"{said[0]} {said[1]}, {said[2]} and {len(ablation.undecided)} are undecided.",
         "Yes: the score rises without some dimension (q <= 0.05), on the samples that showed it; "

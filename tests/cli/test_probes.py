@@ -566,6 +566,23 @@ def test_retrieval_is_ablated_from_three_files(dimlab, found, retrieval, tmp_pat
     assert few["sample"] == "30 of 80 queries, drawn with seed 0"
 
 
+def test_two_commands_lead_from_vectors_to_the_answers_on_retrieval(dimlab, retrieval, tmp_path):
+    code, _, err = dimlab("ablate-retrieval", *retrieval, "--out", "out", "--n-splits", "4")
+    assert code == 0, err
+    path = "out/ablate-retrieval.result.npz"
+    code, out, err = dimlab("report", "corpus.npz", "--result", path, "--quiet")
+    assert code == 0, err
+    assert "harmful (1): 2" in out
+    assert "needed for retrieval (" in out
+    answers = pd.read_csv(tmp_path / "report" / "answers.csv")
+    assert answers["answer"][2] == "harmful"
+    assert "keep, needed for retrieval" in set(answers["answer"])
+    assert "neighbourhood" not in out  # what neighbours lose says of no dimension that it is good
+    for wrong, *expected in (("no.npz", 2, "must be a file"), ("qrels.txt", 1, "must be a whole")):
+        code, _, err = dimlab("report", "corpus.npz", "--result", wrong)
+        assert [code, expected[1] in err] == [expected[0], True]
+
+
 def test_retrieval_refuses_what_is_missing(dimlab, refused, retrieval):
     corpus, queries, *rest = retrieval
     code, err = refused("ablate-retrieval", corpus, *rest)
