@@ -364,4 +364,6 @@ def test_values_are_one_short_line_whatever_they_hold(rng):
     assert repr(basis).startswith("Basis('pca', 50 directions of 50 dimensions, ")
     assert repr(DimensionMask(np.linspace(0, 1, 50))) == "DimensionMask(50 weights in [0, 1])"
     moments = Moments.of(whole)
-    assert re.fullmatch(r"Moments\(3,000 samples of 50 dimensions, \d+ blocks, \w+\)", repr(moments))
+    assert re.fullmatch(
+        r"Moments\(3,000 samples of 50 dimensions, \d+ blocks, \w+\)", repr(moments)
+    )

@@ -11,7 +11,7 @@ from dimlab import attribute, compare, confirm_harmful, encode, evaluate, random
 from dimlab.figures.house import BLUE, GREY, ORANGE
 from dimlab.images import ImageSet
 from dimlab.representation import Representation
-from figures.networks import SUPERVISED, narrow_runs, supervised
+from figures.networks import SUPERVISED, supervised, trained
 from figures.place import NotYet, Place
 from study.sweep import one_thread
 
@@ -69,17 +69,11 @@ def measure(place: Place) -> dict[str, Any]:
             with_nuisances(place.some(split, most))
             for split, most in (("train", N_TRAIN), ("test", N_TEST))
         ]
-        features: dict[str, list[Representation]] = {}
-        left = []
-        for family, name in FAMILIES.items():
-            try:
-                network = place.checkpoint(narrow_runs(family)[0])
-            except NotYet:
-                left.append(name)
-                continue
-            features[name] = [encode(network, images) for images in splits]
-        if not features:
-            raise NotYet("needs a run of 64 dimensions; python -m study.natural makes them.")
+        networks, left = trained(place, FAMILIES)
+        features: dict[str, list[Representation]] = {
+            name: [encode(network, images) for images in splits]
+            for name, network in networks.items()
+        }
         for name, file in SUPERVISED.items():
             module = supervised(place.encoders / file)
             features[name] = [encode(module, images, normalisation="imagenet") for images in splits]

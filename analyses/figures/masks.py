@@ -8,8 +8,8 @@ import numpy as np
 
 from dimlab import encode, random_masks
 from dimlab.figures.house import BLUE, GREEN, GREY, ORANGE
-from figures.networks import narrow_runs
-from figures.place import NotYet, Place
+from figures.networks import trained
+from figures.place import Place
 from some_dimensions_hurt import DROP, histogram
 from study.sweep import one_thread
 
@@ -24,15 +24,11 @@ _COLOURS = (BLUE, GREEN, GREY)
 
 def measure(place: Place) -> dict[str, Any]:
     """Mask the features of every network that is there, 500 masks a rate, ridge refitted."""
-    rows, left = [], []
+    rows = []
     with one_thread("cpu"):
         splits = [place.some("train", N_TRAIN), place.some("test", N_TEST)]
-        for family, name in FAMILIES.items():
-            try:
-                network = place.checkpoint(narrow_runs(family)[0])
-            except NotYet:
-                left.append(name)
-                continue
+        networks, left = trained(place, FAMILIES)
+        for name, network in networks.items():
             sides = [encode(network, images) for images in splits]
             found = random_masks(*sides, reader="ridge", drop=DROP, n_masks=N_MASKS)
             rows += [
@@ -46,8 +42,6 @@ def measure(place: Place) -> dict[str, Any]:
                 }
                 for place, rate in enumerate(DROP)
             ]  # fmt: skip
-    if not rows:
-        raise NotYet("needs one of the runs of 64 dimensions; python -m study.natural makes them.")
     return {"n_masks": N_MASKS, "n_test": len(splits[1]), "left": left, "rows": rows}
 
 

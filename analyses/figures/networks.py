@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from dimlab import TrainConfig
+from dimlab.training.checkpoint import Checkpoint
+from figures.place import NotYet, Place
 from study import Study
 from study.natural import curve
 from study.sweep import Run
@@ -41,6 +44,19 @@ def narrow_runs(family: str, study: Study | None = None) -> list[Run]:
         Run(replace(config, seed=seed), study.data_name, {"family": family, "seed": seed})
         for seed in study.seeds
     ]
+
+
+def trained(place: Place, families: Mapping[str, str]) -> tuple[dict[str, Checkpoint], list[str]]:
+    """Return the first seed's network of each family by its name, and the names still missing."""
+    found, left = {}, []
+    for family, name in families.items():
+        try:
+            found[name] = place.checkpoint(narrow_runs(family)[0])
+        except NotYet:
+            left.append(name)
+    if not found:
+        raise NotYet("needs a run of 64 dimensions; python -m study.natural makes them.")
+    return found, left
 
 
 def run(study: Study) -> Any:
