@@ -308,14 +308,16 @@ SPECIAL = {
     ),
     "correlate": Special(
         changes={"views": {"default": 2}}, working="drawing the null", measure=_correlate,
-        show=showing.correlation,
+        show=showing.correlation, shown=("caution",),
         beside=lambda result: {".npy": _npy(result.matrix)},
     ),
-    "decompose": Special(working="decomposing", show=showing.spectrum),
+    "decompose": Special(
+        working="decomposing", show=showing.spectrum, shown=("caution",)
+    ),
     "redundancy": Special(
         changes={"reader": {"help": "Keep the accuracy of this reader instead of variance: knn, "
                             "ridge or logistic. It needs labels."}},
-        working="halving", measure=_redundancy, show=showing.redundancy,
+        working="halving", measure=_redundancy, show=showing.redundancy, shown=("caution",),
     ),
     "profile": Special(
         changes={

@@ -212,8 +212,10 @@ def _with_importances(
     names = [named_groups(result)[g] for g in order]
     for found in (np.flatnonzero(needed), np.flatnonzero(harmful)[::-1]):
         name_points(ax, ranks[found], importance[found], [names[place] for place in found])
-    corner = "upper right" if high.max() >= -low.min() else "lower left"  # where no dots are
-    ax.legend(fontsize="small", framealpha=0.9, edgecolor="none", loc=corner)
+    ax.legend(
+        fontsize="small", framealpha=0.9, edgecolor="none",
+        loc="upper right" if high.max() >= -low.min() else "lower left",  # where no dots are
+    )  # fmt: skip
     return ax
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ class LoadedEncoder:
     the 3 x 3 stem has stride 1, pads by 1 and has no max-pooling behind it
     """
 
-    module: nn.Module
+    module: nn.Module = field(repr=False)
     inspection: Inspection
     n_dimensions: int
     mask: DimensionMask | None = None

@@ -281,16 +281,17 @@ def verdict(ablation: Ablation) -> Verdict | None:
     what = score_in_words(VIEW_RETRIEVAL) if views else f"the {ablation.reader} reader"
     several = any(len(group) > 1 for group in ablation.groups)
     sides = {"needed": ablation.needed, "harmful": ablation.harmful}
-    said = [f"Of {len(ablation)} {'groups' if several else 'dimensions'}"]
+    said = []
     for word, groups in sides.items():
         named = [" ".join(map(str, ablation.groups[g].tolist())) for g in groups[:_SHOWN]]
         listed = f" ({', '.join(named)}{', ...' * (len(groups) > _SHOWN)})" if named else ""
-        said.append(f"{len(groups)} are {word}{listed}")
+        said.append(f"{word}: {len(groups)}{listed}")
     decided, hurt = any(map(len, sides.values())), len(ablation.harmful) > 0
     return Verdict(
         f"Is {what} better without single dimensions?",
         "yes" if hurt else "no" if decided else "undecided",
-        f"{said[0]} {said[1]}, {said[2]} and {len(ablation.undecided)} are undecided.",
+        f"Of {len(ablation)} {'groups' if several else 'dimensions'}, {'; '.join(said)}; "
+        f"undecided: {len(ablation.undecided)}.",
         "Yes: the score rises without some dimension (q <= 0.05), on the samples that showed it; "
         "no: none such, and it falls without some; undecided: neither is shown of any.",
         tuple(sorted({int(d) for g in ablation.harmful for d in ablation.groups[g]})),

@@ -45,7 +45,7 @@ _N_POINTS = 33
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class CumulativeAblation(ReadsGroups):
-    """Score of a reader after 0, 1, 2, ... groups have been removed, one after the other.
+    """Scores of a reader while groups of dimensions are removed one after the other.
 
     References
     ----------

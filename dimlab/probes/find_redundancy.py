@@ -245,7 +245,9 @@ def verdict(redundancy: Redundancy) -> Verdict:
     text += f": {_listed(found)}." if len(found) and not many else "."
     if chance:
         text += f" The limit is as high as chance reaches with {redundancy.n_samples} samples."
-    text += f" {len(dead)} are dead" + (f": {_listed(dead)}." if len(dead) else ".")
+    text += f" {len(dead)} {'is' if len(dead) == 1 else 'are'} dead" + (
+        f": {_listed(dead)}." if len(dead) else "."
+    )
     if by_groups:
         text += f" By groups alone: {redundancy.caution}"
     return Verdict(

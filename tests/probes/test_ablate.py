@@ -1037,6 +1037,6 @@ def test_the_verdict_names_what_hurts_and_what_is_needed():
         assert (found.answer, found.tone) == (answer, tone)
     hurt = verdict_of(ablate(train, test, reader="ridge"))
     assert hurt.dimensions == (1,)
-    assert "1 are needed (0), 1 are harmful (1) and 2 are undecided" in hurt.because
+    assert "Of 4 dimensions, needed: 1 (0); harmful: 1 (1); undecided: 2." in hurt.because
     noise = Representation(rng.normal(size=(300, 4)), labels=labels)
     assert verdict_of(ablate(noise, noise.take(range(9)), reader="ridge")).tone == "open"

@@ -262,7 +262,7 @@ def test_a_few_redundant_dimensions_are_named_beside_the_dead_ones():
     found = verdict(find_redundancy(Representation(x)))
     assert found.answer == "no"
     assert "2 of 39 dimensions" in found.because
-    assert ": 3, 7. 1 are dead: 9." in found.because
+    assert ": 3, 7. 1 is dead: 9." in found.because
 
 
 def test_too_few_samples_are_judged_by_groups_alone():

@@ -1,9 +1,9 @@
 """
-The importance of every dimension
-=================================
+Which dimensions does a classifier need?
+========================================
 
-Which dimensions does a classifier need? Each dimension is removed in turn, the classifier is
-fitted again without it, and its log-loss on test samples is compared with that of all dimensions.
+Each dimension is removed in turn, the classifier is fitted again without it, and its log-loss on
+test samples is compared with that of all dimensions.
 The features are pixels of scikit-learn's digits; pixels that are nearly always empty are left out.
 """
 

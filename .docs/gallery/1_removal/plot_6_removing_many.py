@@ -7,8 +7,6 @@ matters: worst first, best first, or random. The features are the 64 pixels of s
 digits.
 """
 
-import textwrap
-
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
 
@@ -35,4 +33,4 @@ for ax, (name, curve) in zip(axes, curves.items(), strict=True):
 # A number of dimensions is called dispensable where the whole interval stays within two points of
 # the accuracy with all dimensions. How many are, in words:
 
-print(textwrap.fill(curves["worst-first"].summary()["dispensable"], 80))
+print(curves["worst-first"].summary()["dispensable"])

@@ -16,7 +16,6 @@ sources = rng.normal(size=(1500, 10))
 features = np.repeat(sources, 3, axis=1) + 0.3 * rng.normal(size=(1500, 30))
 features[:, 29] = 1.0
 redundancy = dimlab.find_redundancy(features)
-redundancy
 
 # %%
 # One dot a dimension: how much of it the others explain, from the most redundant dimension to the

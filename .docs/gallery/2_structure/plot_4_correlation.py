@@ -1,6 +1,6 @@
 """
-Correlation between two views
-=============================
+Which dimensions survive the augmentation?
+==========================================
 
 Self-supervised encoders see two augmented views of each image. A dimension that survives the
 augmentation is correlated with itself across the views. A dimension that repeats others is
@@ -17,7 +17,6 @@ shared = np.hstack([np.repeat(rng.normal(size=(1000, 3)), 4, axis=1), rng.normal
 shared[:, 20:] = 0  # what the views have in common of the last four dimensions: nothing
 views = np.stack([shared + 0.6 * rng.normal(size=shared.shape) for _ in range(2)])
 correlation = dimlab.correlate(dimlab.Representation(views[0], views=views))
-correlation
 
 # %%
 # Rows are the dimensions of one view, and columns those of the other, sorted so that correlated

@@ -1,6 +1,6 @@
 """
-The same features in another basis
-==================================
+A rotation hides what a dimension knows
+=======================================
 
 A rotation changes every dimension and no information. Here one direction knows the class, but the
 features are rotated, so that each of the 16 dimensions has a small share of it. Every probe can

@@ -1,6 +1,6 @@
 """
-Outlier dimensions
-==================
+Two outliers dominate the cosine similarity
+===========================================
 
 Two dimensions of the digits are made outliers: one is moved far from zero, another is enlarged.
 Cosine similarities then measure mostly these two dimensions, and hardly the other 62.

@@ -30,7 +30,6 @@ for ax, (split, shown) in zip(axes, images.items(), strict=True):
 config = dimlab.TrainConfig.small()
 pixels = {split: dimlab.encode_pixels(each, config) for split, each in images.items()}
 attribution = dimlab.attribute(pixels["train"], pixels["test"], n_permutations=200, erased=None)
-attribution
 
 # %%
 # Each point is a dimension. The vertical axis is the effect of the hue, and the horizontal axis

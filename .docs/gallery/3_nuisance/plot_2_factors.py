@@ -1,6 +1,6 @@
 """
-Several factors at once
-=======================
+Which factor does a dimension carry?
+====================================
 
 Suppose that the scanner, the age of the patient and the position of the table are recorded for
 each image. Which of them is in the features? Here dimensions 0 to 3 carry the scanner, 4 to 7 the

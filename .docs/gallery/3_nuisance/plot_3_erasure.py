@@ -1,6 +1,6 @@
 """
-Remove a nuisance
-=================
+Remove a nuisance by directions, not by dimensions
+==================================================
 
 Knowing which dimensions carry the hue does not mean that dropping them helps. ``erase`` removes it
 in several ways: it drops the dimensions that carry it, drops the principal components that carry

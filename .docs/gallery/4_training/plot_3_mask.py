@@ -1,6 +1,6 @@
 """
-A mask over training
-====================
+Does the mask move during training?
+===================================
 
 MetaMask learns a weight for each dimension while the encoder is trained. ``follow`` describes
 whether the weights changed, and how.

@@ -1,6 +1,6 @@
 """
-A bound on the risk
-===================
+What the contrastive loss says about classification
+===================================================
 
 The theory of contrastive learning bounds the cross-entropy of a simple classifier by the
 contrastive loss. The bounds lie closer together where samples of a class lie closer together. The
