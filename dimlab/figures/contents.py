@@ -268,13 +268,11 @@ def plot_erasure_sweep(result: Erasure, *, ax: Axes | None = None) -> Axes:
     if not len(sweep["way"]):
         sentence = f"Only the ridge reader is followed step by step; this one is {result.reader}."
         return nothing_found(ax, sentence, title)
+    words = score_in_words(result.score)
+    task = "right classes" if result.score == "accuracy" else f"task ({words})"
     values = (
         ("factor_r_squared", ORANGE, f"{result.factor} found (R²)"),
-        (
-            result.score,
-            BLUE,
-            "right classes" if result.score == "accuracy" else score_in_words(result.score),
-        ),
+        (result.score, BLUE, task),
     )
     drawn = []
     for way, style, alpha in (
