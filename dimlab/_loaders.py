@@ -98,7 +98,10 @@ def encode_loader(
         raise Refusal(f"pool must be one of {', '.join(_POOLS)}; got {pool!r}.")
     if not isinstance(loader, Iterable):
         raise Refusal(f"loader must yield batches; got {type(loader).__name__}.")
-    n_batches = len(loader) if isinstance(loader, Sized) else 0
+    try:
+        n_batches = len(loader) if isinstance(loader, Sized) else 0
+    except TypeError:  # a DataLoader of a stream has a length, and does not know it
+        n_batches = 0
     blocks: list[list[np.ndarray]] = []
     labels: list[np.ndarray] = []
     rounded: set[str] = set()

@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 # whatever a file is called: Pillow would run Ghostscript for one that begins as PostScript does
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP", "AVIF", "HEIF")
 _PLUGINS = {"AVIF": "pillow-avif-plugin", "HEIF": "pillow-heif"}
-_SUFFIXES = {".avif": "AVIF", ".heic": "HEIF", ".heif": "HEIF"}
 SUFFIXES = {
     *(".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"),
-    *_SUFFIXES,
+    *(".avif", ".heic", ".heif"),
 }
 SKIP = "Pass skip_bad=True (--skip-bad) to leave out images that cannot be read."
 FEW = 512  # images, up to which no worker is worth its start
@@ -56,7 +55,7 @@ def decode(content: Any, name: str, recipe: Recipe) -> np.ndarray:
         warnings.simplefilter("ignore")  # Pillow's about metadata and palettes
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with _opened(content, name) as image:
+            with _opened(content) as image:
                 if image.mode[0] in "IF":  # conversion to RGB would cut off everything above 255
                     raise Refusal(f"mode {image.mode}")
                 upright = ImageOps.exif_transpose(image).convert("RGB")
@@ -70,26 +69,41 @@ def decode(content: Any, name: str, recipe: Recipe) -> np.ndarray:
             ) from error
 
 
-def _opened(content: Any, name: str) -> Any:
-    from PIL import Image
+def _opened(content: Any) -> Any:
+    from PIL import Image, UnidentifiedImageError
 
     if isinstance(content, Image.Image):
         return content.copy()
+    content = os.fspath(content) if isinstance(content, os.PathLike) else content
     if not isinstance(content, (str, bytes)):
         pixels = np.asarray(content)
         if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
             raise Refusal(
-                f"{pixels.dtype} of shape {pixels.shape}, not uint8. Pass a loader of such tensors "
-                "to encode_loader"
+                f"{pixels.dtype} of shape {pixels.shape}, no image of uint8. Pass a loader of such "
+                "tensors to encode_loader"
             )
         if pixels.ndim == 3 and pixels.shape[0] in (1, 3) and pixels.shape[2] not in (1, 3):
             pixels = pixels.transpose(1, 2, 0)
         return Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
-    wanted = _SUFFIXES.get(os.path.splitext(name)[1].lower())
-    if wanted is not None and wanted not in _formats():
-        raise Refusal(f"{wanted} needs Pillow's plugin: pip install {_PLUGINS[wanted]}")
     where = io.BytesIO(content) if isinstance(content, bytes) else content
-    return Image.open(where, formats=_formats())
+    try:
+        return Image.open(where, formats=_formats())
+    except UnidentifiedImageError:
+        kind = _of_plugin(content)
+        if kind is None or kind in _formats():
+            raise
+        raise Refusal(f"{kind} needs Pillow's plugin: pip install {_PLUGINS[kind]}") from None
+
+
+def _of_plugin(content: str | bytes) -> str | None:
+    """Name the format of a file that begins as those of Pillow's plugins do, whatever its name."""
+    head = content[:12] if isinstance(content, bytes) else b""
+    if isinstance(content, str):
+        with open(content, "rb") as file:
+            head = file.read(12)
+    if head[4:8] != b"ftyp":
+        return None
+    return {b"avif": "AVIF", b"avis": "AVIF"}.get(head[8:], "HEIF")
 
 
 class _Batches:

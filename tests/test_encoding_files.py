@@ -171,7 +171,7 @@ def test_a_bad_image_fails_and_a_missing_option_is_a_misuse(folder, tmp_path, di
     code, _, err = dimlab(*command)
     assert (code, "image-folder needs data_dir" in err) == (2, True), err
     code, _, err = dimlab(*command, "--data-dir", "absent", "--crop", "middle")
-    assert (code, "crop must be one of centre, squash; got 'middle'" in err) == (2, True), err
+    assert (code, "crop must be one of 'centre', 'squash'; got 'middle'" in err) == (2, True), err
     (folder / "ant" / "01.png").write_bytes(b"")
     command = (*command, "--data-dir", "data", "--workers", "0")
     code, _, err = dimlab(*command)

@@ -332,3 +332,15 @@ def test_an_architecture_of_one_s_own_is_built_loaded_and_encoded():
         answers = network.linear(torch.from_numpy(split.features)).argmax(1).numpy()
     assert (answers == split.labels).mean() == pytest.approx(0.8103, abs=1e-3)
     assert split.features.shape == (10_000, 64)
+
+
+def test_a_loader_of_a_stream_does_not_know_its_length():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter([(torch.ones(2, 3), torch.tensor([0, 1]))] * 2)
+
+    seen = []
+    loader = torch.utils.data.DataLoader(Stream(), batch_size=None, generator=torch.Generator())
+    split = encode_loader(nn.Identity(), loader, progress=lambda *done: seen.append(done))
+    assert split.features.shape == (4, 3)
+    assert seen == [(1, 0), (2, 0)]

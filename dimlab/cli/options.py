@@ -15,7 +15,7 @@ from dimlab.cli.derive import INPUT, OUTPUT, Option, at_least, numbers_in, one_o
 from dimlab.cli.gates import Gate
 from dimlab.cli.inputs import PIXELS, reading
 from dimlab.devices import check_device
-from dimlab.images import SPLITS
+from dimlab.images import CROPS, SPLITS
 from dimlab.io.files import json_of
 from dimlab.refusals import Refusal
 
@@ -197,7 +197,8 @@ _INPUTS = (
            "its own.", read=at_least("image-size", 1)),
     _input("--resize", int, "Length in pixels of the short side before the centre is cropped; by "
            "default the encoder's own.", read=at_least("resize", 1)),
-    _input("--crop", str, "How an image becomes a square: centre or squash."),
+    _input("--crop", str, "How an image becomes a square: centre or squash.",
+           read=one_of("crop", CROPS)),
     _input("--depth", int, "Levels of folders that name a class: 1, or 2 for group/class; 0 for no "
            "labels.", read=at_least("depth", 0)),
     _input("--image-column", str, "Column of the images in tables, where it is unusual."),

@@ -64,6 +64,11 @@ def as_images(given: Any, *, split: str = "") -> ImageSet:
             f"{type(given).__name__}. Pass a loader of tensors to encode_loader."
         )
     name = type(given).__name__
+    if isinstance(given, tuple) and getattr(given[0] if given else None, "ndim", 0) == 4:
+        raise Refusal(
+            "images must be one data set; got a tuple of arrays. Pass ImageSet(images, labels, "
+            "name='own')."
+        )
     if isinstance(given, Mapping):
         first = next(iter(given), "train")
         raise Refusal(

@@ -84,7 +84,7 @@ def _of_named(match: Match, wanted: Wanted) -> Match:
     return _assuming(
         match,
         f"{name} is built with open_clip's own arguments for this name{said} ({flag})",
-        "features are the tower's output, as encode_image gives it",
+        "features are the tower's output, as encode_image(normalize=False) gives it",
     )
 
 
@@ -123,11 +123,13 @@ def _of_resnet(match: Match, wanted: Wanted) -> Match:
             "stem='solo-learn' or stem='cifar' (--stem solo-learn, --stem cifar: pads by 1)."
         ))  # fmt: skip
     eps = "" if wanted.options else f", BatchNorm with eps 1e-05 (--encoder-option {NORM_EPS}=1e-3)"
+    is_pooled = blueprint.stem == "imagenet" and wanted.stem is None and not place.spelling.parts
+    pooled = ", max-pooling behind the stem (--stem imagenet-unpooled has none)" * is_pooled
     whole = (
-        f"{blueprint.name} as torchvision builds it: ReLU, strides in the 3 x 3 convolutions, no "
-        f"dilation, no blur pooling, features that are the mean of all pixels{eps}; --encoder "
-        f"timm:{blueprint.name} has --encoder-option output_stride=16, act_layer=silu, "
-        "global_pool=max"
+        f"{blueprint.name} as torchvision builds it: ReLU{pooled}, strides in the 3 x 3 "
+        "convolutions, no dilation, no blur pooling, features that are the mean of all pixels"
+        f"{eps}; --encoder timm:{blueprint.name} has --encoder-option output_stride=16, "
+        "act_layer=silu, global_pool=max"
     )
     if not is_small:
         return _assuming(match, whole)
@@ -163,7 +165,8 @@ def _of_vit(match: Match, wanted: Wanted) -> Match:
                        "num_heads=N)")  # fmt: skip
         match = _built_with(match, tuple((options | {"num_heads": heads}).items()))
     given = dict(wanted.options)
-    if "pos_embed" in match.place.mismatched and "img_size" not in options:
+    is_other = "pos_embed" in match.place.mismatched and not match.unexpected
+    if is_other and "img_size" not in options:
         count = match.opened.tensors[match.place.mismatched["pos_embed"]].shape[1]
         return replace(match, doubt=(
             f"img_size must be given, as the file's {count} positions are no square of patches; "

@@ -178,7 +178,8 @@ def vit_at(
     options |= given
     family = "dinov2" if has_scale else "224"
     name = f"vit_{_SIZES.get(width)}_patch{patch}_{'reg4_' * (registers == 4)}{family}"
-    if has_timm() and not importlib.import_module("timm").is_model(name):
+    is_known = width in _SIZES
+    if not is_known or (has_timm() and not importlib.import_module("timm").is_model(name)):
         name = _ANY_VIT
     return Blueprint(TIMM + name, channels, options=tuple(options.items()))
 
@@ -359,7 +360,7 @@ def recipe_of(blueprint: Blueprint, module: nn.Module) -> Recipe:
         return recipe_of_open_clip(getattr(module, "preprocess_cfg", {}), "open_clip")
     if blueprint.module is not None:
         return Recipe()
-    if blueprint.stem == "imagenet":
+    if str(blueprint.stem).startswith("imagenet"):
         return Recipe.of_torchvision("ImageNet stem")
     return Recipe.of_own("CIFAR stem" if blueprint.stem else "convnet")
 

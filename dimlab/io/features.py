@@ -204,7 +204,7 @@ class FeatureFile:
         elif features is None and own_labels is None:
             found = self.own
         else:
-            raise Refusal(
+            raise Misnamed(
                 f"features and labels must be left out for {self.path.name}, which dimlab wrote; "
                 "got a name of an array."
             )

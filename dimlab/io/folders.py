@@ -42,6 +42,7 @@ _NAMED = re.compile(
     r"(open_clip_)?(pytorch_)?model(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?"
 )
 _CLASS_TOKENS = ("cls_token", "class_embedding", "class_token")
+_OF_COCA = "features are pooled and projected, and not normalised as CoCa's encode_image does it"
 _HEADS = ("pooler.", "head.")  # parts of a model that only its own pooling uses
 
 
@@ -191,9 +192,17 @@ class Tower(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map images to features."""
         try:
-            return self.embed(images).flatten(1)
+            found = self.embed(images)
         except (AssertionError, ValueError) as error:
             raise self._refused(images.shape[-2:], error) from error
+        if isinstance(found, tuple) and self.name.startswith(OPEN_CLIP):
+            found, self.assumed = found[0], (_OF_COCA,)  # and tokens stand behind it
+        if not isinstance(found, Tensor):
+            raise Refusal(
+                f"encoder must give one tensor a batch; {self.name} gave {type(found).__name__}. "
+                "Encode with encode_loader(module, loader, select=0), or another part."
+            )
+        return found.flatten(1)
 
     def _refused(self, size: Sequence[int], error: Exception) -> Misnamed:
         reason = " ".join(str(error).split())[:160].rstrip(".")
@@ -277,6 +286,7 @@ class _Pooled(Tower):
         """Choose how to pool, where nobody has said it, and say so; refuse what cannot be."""
         found = self.outputs(images)
         pooler = getattr(found, "pooler_output", None)
+        self.has_class &= getattr(found, "last_hidden_state", images).ndim == 3  # no map
         if self.pool == "cls" and not self.has_class:
             raise Misnamed(f"pool must be mean or pooler for {self.name}, without a class token.")
         if self.pool == "pooler" and pooler is None:

@@ -196,7 +196,7 @@ _PATTERNS = (  # the first that fits anywhere in a key; whole parts of it
 )  # fmt: skip
 _BESIDE = re.compile(  # what training keeps beside an encoder, and no image passes through
     r"queue\w*|memory_bank\w*|center|n_averaged|initted|steps?|epoch|logit_scale|temperature"
-    r"|\w*loss\w*|criterion\w*|decoder\w*|mask_token|num_batches_tracked"
+    r"|\w*loss\w*|criterion\w*|decoder\w*|mask_token|masked_embed|num_batches_tracked"
 )
 
 
@@ -232,7 +232,8 @@ _FAMILIES = (
     ("a CLIP", r"(transformer\.resblocks\.\d+\.|attnpool\.\w+_proj\.)"),
     ("a ConvNeXt", r"stages\.\d+\.(blocks\.\d+\.conv_dw|\d+\.dwconv)\."),
     ("a ConvNeXt", r"features\.\d+\.\d+\.layer_scale$"),
-    ("a Swin transformer", r"relative_position_bias_table$"),
+    ("a Swin transformer", r"(layers|features)\.[\w.]*relative_position_bias_table$"),
+    ("a BEiT or EVA", r"blocks\.\d+\.attn\.(relative_position_bias_table|q_bias)$"),
     ("a Swin transformer", r"layers\.\d+\.blocks\.\d+\.norm1\."),
     (
         "a vision transformer of transformers",

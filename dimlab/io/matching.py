@@ -87,10 +87,10 @@ def find_encoder(opened: Opened, wanted: Wanted | None = None) -> Match:
 def _of_shapes(file: WeightFile, place: Place) -> str:
     """Say that keys are called as an encoder's are, and are another network's."""
     key, there = next(iter(place.mismatched.items()), ("", ""))
-    first = f" as {there} of shape {file.shapes[unwrapped(there)]}" if key else ""
+    first = f", as {there} of shape {file.shapes[unwrapped(there)]}" if key else ""
     return (
         f"checkpoint must hold an encoder that dimlab builds; got keys called as those of "
-        f"{place.blueprint.name} are, with other shapes,{first}. {REMEDY}"
+        f"{place.blueprint.name} are, with other shapes{first}. {REMEDY}"
     )
 
 

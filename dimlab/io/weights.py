@@ -108,7 +108,7 @@ def load_encoder(
         ``wide_resnet50_2``, ``wide_resnet101_2``, ``timm:NAME`` or ``open_clip:NAME``, told by the
         shapes or by the folder by default; ``convnet`` must be named where dimlab did not write
         the file.
-    stem : {"cifar", "cifar-maxpool", "imagenet", "solo-learn"}, optional
+    stem : {"cifar", "cifar-maxpool", "imagenet", "imagenet-unpooled", "solo-learn"}, optional
         First layers of a ResNet; told by the shapes, and by what stands beside it, by default.
     layout : str, optional
         How the file is laid out, the name of a row of ``dimlab.io.layouts.layouts()``.
@@ -262,9 +262,10 @@ def encoder_of(
         recipe = Recipe.of("--image-size", size=image_size).over(recipe)
     if match.blueprint.is_foreign:
         module = Tower(module, match.blueprint.name).sized(image_size)
+    width = width_of(module, match.blueprint, recipe)
+    if isinstance(module, Tower):
         match = replace(match, assumed=(*match.assumed, *module.assumed))
     _say(path.name, match.assumed)
-    width = width_of(module, match.blueprint, recipe)
     inspection, mask = of_match(path, match, loads="yes", recipe=recipe), find_mask(opened)
     fits = mask is not None and len(mask.values) == width
     return LoadedEncoder(module, inspection, width, mask.mask() if mask and fits else None, recipe)

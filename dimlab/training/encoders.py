@@ -27,6 +27,7 @@ STEMS = {  # kernel, stride and padding of the first convolution
     "cifar": (3, 1, 1),
     "cifar-maxpool": (3, 1, 1),
     "imagenet": (7, 2, 3),
+    "imagenet-unpooled": (7, 2, 3),
     "solo-learn": (3, 1, 2),  # solo-learn's for CIFAR
 }
 POOLED = ("cifar-maxpool", "imagenet")  # stems with a max-pooling behind them

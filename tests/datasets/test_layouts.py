@@ -121,6 +121,11 @@ def test_other_formats_are_read_by_plugins_or_named(tmp_path, rng):
     images = datasets.image_folder("train", data_dir=tmp_path)
     with pytest.raises(ValueError, match=r"0.heic must be a whole image .*pip install pillow-heif"):
         images.images[0]
+    misnamed = tmp_path / "photo.jpg"  # as telephones send them
+    (tmp_path / "a" / "0.heic").rename(misnamed)
+    with pytest.raises(ValueError, match=r"image 0 .*HEIF needs Pillow's plugin: pip install pil"):
+        as_images([{"image": misnamed}]).images[0]
+    misnamed.rename(tmp_path / "a" / "0.heic")
     if features.check("avif"):
         (tmp_path / "b").mkdir()
         for i in range(3):

@@ -13,7 +13,7 @@ from torch import nn
 from dimlab import encode
 from dimlab.images import ImageFiles, ImageSet, Recipe, fit
 from dimlab.io.blueprints import options_in, recipe_of_open_clip, recipe_of_timm
-from dimlab.io.folders import folder_at
+from dimlab.io.folders import Tower, folder_at
 from dimlab.io.inspecting import inspect_file
 from dimlab.io.places import Wanted
 from dimlab.io.processors import processor_of, proved, recipe_of_transformers, whole
@@ -187,6 +187,19 @@ def test_a_processor_of_tensors_is_followed_to_its_rounding(kind, resampler, mod
     for given in (files, image):  # of files, and of arrays in memory
         split = encode(nn.Flatten(), fit(ImageSet(given, name="one"), recipe))
         np.testing.assert_allclose(split.features[0], pixels.ravel(), rtol=0, atol=1e-6)
+
+
+def test_what_is_no_tensor_is_refused_but_for_coca_s_pair():
+    class Pair(nn.Module):
+        def forward(self, images):
+            return images.mean((2, 3)), images
+
+    images = torch.arange(96.0).reshape(2, 3, 4, 4)
+    tower = Tower(Pair(), "open_clip:coca_base")
+    torch.testing.assert_close(tower(images), images.mean((2, 3)))
+    assert "not normalised as CoCa's encode_image does it" in tower.assumed[0]
+    with pytest.raises(ValueError, match="encoder must give one tensor a batch; timm:x gave tuple"):
+        Tower(Pair(), "timm:x")(images)
 
 
 def test_recipes_of_timm_and_open_clip():

@@ -103,6 +103,20 @@ of_torchvision(
 )
 of_torchvision(
     "resnet18",
+    "file of a ResNet without max-pooling",
+    wrong=True,
+    change=_stem(7, 2, 3, _NONE),
+    assumes=("max-pooling behind the stem",),
+)
+of_torchvision(
+    "resnet18",
+    "file of a ResNet without max-pooling, said",
+    change=_stem(7, 2, 3, _NONE),
+    flags={"stem": "imagenet-unpooled"},
+    assumes=(AS_TORCHVISION,),
+)
+of_torchvision(
+    "resnet18",
     "file of a ResNet for CIFAR",
     change=_stem(3, 1, 1, _NONE),
     assumes=(AS_TORCHVISION, STEM),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dimlab.training.encoders import BUILT, build_encoder, build_projector
+from dimlab.training.encoders import BUILT, STEMS, build_encoder, build_projector
 
 
 def torchvision_keys(depths, convolutions):
@@ -49,6 +49,8 @@ def test_stems_differ_in_resolution():
     cifar, imagenet = (build_encoder("resnet18", stem=stem) for stem in ("cifar", "imagenet"))
     assert cifar.conv1(images).shape[-1] == 32
     assert imagenet.maxpool(imagenet.conv1(images)).shape[-1] == 8
+    unpooled = build_encoder("resnet18", stem="imagenet-unpooled")
+    assert unpooled.maxpool(unpooled.conv1(images)).shape[-1] == 16
     # conv1 = Conv2d(3, 64, 3, stride=1, padding=2) and no pooling: solo-learn's methods/base.py
     padded = build_encoder("resnet18", stem="solo-learn")
     assert padded.maxpool(padded.conv1(images)).shape[-1] == 34
@@ -68,9 +70,7 @@ def test_projector_ends_without_relu():
 def test_unknown_names_are_refused():
     with pytest.raises(ValueError, match=f"encoder must be one of {', '.join(BUILT)}; got 'vgg'"):
         build_encoder("vgg")
-    with pytest.raises(
-        ValueError, match="stem must be one of cifar, cifar-maxpool, imagenet, solo-learn; got 'x'"
-    ):
+    with pytest.raises(ValueError, match=f"stem must be one of {', '.join(STEMS)}; got 'x'"):
         build_encoder("resnet18", stem="x")
     with pytest.raises(ValueError, match="n_dimensions must be a positive multiple of 4; got 6"):
         build_encoder("convnet", n_dimensions=6)
