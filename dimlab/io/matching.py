@@ -41,6 +41,7 @@ from dimlab.io.layouts import (
     layouts,
     looks_like,
     remedy_of,
+    role_of,
     unwrapped,
 )
 from dimlab.io.places import Match, Place, Shapes, Wanted, WeightFile
@@ -61,6 +62,8 @@ def find_encoder(opened: Opened, wanted: Wanted | None = None) -> Match:
     file, places = _read(opened, name, wanted)
     if not places:
         raise (Refusal if name is None else Misnamed)(_nothing(file.shapes, name))
+    # what an optimiser keeps of a network is no encoder beside it
+    places = [each for each in places if role_of(each.prefix) != "optimiser"] or places
     places = sorted(places, key=lambda e: (-e.score, len(e.prefix), e.prefix))
     marks = opened.marks
 

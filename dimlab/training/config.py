@@ -45,9 +45,11 @@ class TrainConfig:
     """``metamask`` (both losses and the learned mask), ``simclr+barlow-twins`` (both, no mask),
     ``simclr``, ``barlow-twins``."""
     encoder: str = "convnet"
-    """``convnet``, ``resnet18``, ``resnet34`` or ``resnet50``."""
+    """``convnet``, ``resnet18``, ``resnet34``, ``resnet50``, or a vision transformer, ``vit_tiny``
+    or ``vit_small``."""
     stem: str = "cifar"
-    """First layers of a ResNet: ``cifar`` (3x3, stride 1, no max-pooling) or ``imagenet``."""
+    """First layers of a ResNet: ``cifar`` (3x3, stride 1, no max-pooling) or ``imagenet``. Patches
+    of a ViT: 4 x 4 pixels, or with ``imagenet`` 16 x 16."""
     stem_relu: bool = True
     """Whether a ResNet's stem ends in its ReLU. The official code loses it: its ``Sequential`` is
     made of children, and that ReLU is a function call."""
@@ -56,7 +58,8 @@ class TrainConfig:
     does) or ``torch`` (uniform, the default of ``nn.Conv2d``: official code). The convnet and the
     projectors always have torch's defaults."""
     n_dimensions: int = 128
-    """D of the convnet, a multiple of 4. A ResNet ignores it: D is 512 or 2048."""
+    """D of the convnet, a multiple of 4. The others ignore it: a ResNet has 512 or 2048, a ViT 192
+    (tiny) or 384 (small)."""
     hidden: int = 256
     """Width of the projectors' hidden layers."""
     contrastive_width: int = 128

@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn import functional
 
 from dimlab.refusals import Refusal
 
@@ -22,7 +23,8 @@ _LAYERS = {
 }
 _BASIC = ("resnet18", "resnet34")
 BUILT = ("convnet", *_LAYERS)  # all that can be built, for weights that others trained
-NAMES = BUILT[:4]  # those that dimlab trains
+VITS = {"vit_tiny": (192, 3), "vit_small": (384, 6)}  # width and heads
+NAMES = (*BUILT[:4], *VITS)  # those that dimlab trains
 STEMS = {  # kernel, stride and padding of the first convolution
     "cifar": (3, 1, 1),
     "cifar-maxpool": (3, 1, 1),
@@ -45,16 +47,19 @@ def build_encoder(
     in_channels: int = 3,
     stem: str = "cifar",
     stem_relu: bool = True,  # False in the official MetaMask backbone, which has lost this ReLU
-    n_dimensions: int = 128,  # of the convnet; ResNets have 512 (18, 34) or 2048 (deeper)
+    n_dimensions: int = 128,  # of the convnet; a ResNet has 512 or 2048, a ViT its width
     initialisation: str = "kaiming",  # of a ResNet's convolutions: normal, or torch's default
 ) -> Encoder:
-    """Build an encoder of `BUILT`: images (B, C, H, W) to pooled features (B, D)."""
+    """Build an encoder of `BUILT` or `NAMES`: images (B, C, H, W) to pooled features (B, D)."""
     if in_channels < 1:
         raise Refusal(f"in_channels must be >= 1; got {in_channels}.")
     if name == "convnet":
         return convnet(in_channels, n_dimensions)
+    if name in VITS:
+        return vit(*VITS[name], in_channels, 16 if stem == "imagenet" else 4)
     if name not in _LAYERS:
-        raise Refusal(f"encoder must be one of {', '.join(BUILT)}; got {name!r}.")
+        known = dict.fromkeys((*BUILT, *NAMES))
+        raise Refusal(f"encoder must be one of {', '.join(known)}; got {name!r}.")
     return resnet(name, in_channels, stem, stem_relu, initialisation)
 
 
@@ -181,3 +186,70 @@ class resnet(Encoder):
         for layer in self.layers:
             x = layer(x)
         return x.mean((2, 3))
+
+
+class vit(Encoder):
+    """Vision transformer (Dosovitskiy et al. 2021) with the mean over patches as features."""
+
+    # Positions are sines and cosines of row and column (Vaswani et al. 2017), as in MoCo v3: images
+    # may have any size. Keys are timm's without ``cls_token``, ``pos_embed`` and ``head``.
+    def __init__(
+        self, width: int, n_heads: int, in_channels: int, patch: int, depth: int = 12
+    ) -> None:
+        super().__init__()
+        self.n_dimensions, self.patch = width, patch
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(in_channels, width, patch, patch)})
+        self.blocks = nn.Sequential(*(_Block(width, n_heads) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to features (B, D)."""
+        x = with_positions(self.patch_embed["proj"](images))
+        return self.norm(self.blocks(x)).mean(1)
+
+
+@fx.wrap
+def with_positions(x: Tensor) -> Tensor:
+    """Add its place to each patch of x (B, D, H, W), and line them up: (B, H W, D)."""
+    width, (rows, columns) = x.shape[1] // 4, x.shape[2:]
+    rates = 10_000.0 ** -(torch.arange(width, device=x.device, dtype=torch.float64) / width)
+    waves = []
+    for axis, size in enumerate((rows, columns)):
+        angles = torch.arange(size, device=x.device, dtype=torch.float64)[:, None] * rates
+        wave = torch.cat([angles.sin(), angles.cos()], 1)
+        wave = wave[:, None] if axis == 0 else wave[None]
+        waves.append(wave.expand(rows, columns, -1))
+    places = torch.cat(waves, 2).flatten(0, 1).to(x.dtype)
+    return x.flatten(2).transpose(1, 2) + places
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, n_heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = (nn.LayerNorm(width, eps=1e-6) for _ in range(2))
+        self.attn = _Attention(width, n_heads)
+        self.mlp = nn.Sequential()
+        self.mlp.add_module("fc1", nn.Linear(width, 4 * width))
+        self.mlp.add_module("act", nn.GELU())
+        self.mlp.add_module("fc2", nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, n_heads: int) -> None:
+        super().__init__()
+        self.n_heads = n_heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = self.qkv(x).unflatten(-1, (3, self.n_heads, -1)).permute(2, 0, 3, 1, 4)
+        y = functional.scaled_dot_product_attention(heads[0], heads[1], heads[2])
+        return self.proj(y.transpose(1, 2).flatten(2))

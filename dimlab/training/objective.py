@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from dimlab.processes import World
 from dimlab.refusals import Refusal
 from dimlab.training import losses
+from dimlab.training._operations import without_running_statistics
 from dimlab.training.config import TrainConfig
 from dimlab.training.distributed import Batch, sum_over_ranks
 from dimlab.training.encoders import mask_weights
-from dimlab.training.tangent import TangentProgram, Tape, without_running_statistics
+from dimlab.training.tangent import TangentProgram, Tape
 
 Weights = dict[str, Tensor]
 Views = tuple[Tensor, Tensor]

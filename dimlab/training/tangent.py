@@ -4,15 +4,17 @@
 elementwise passes. Here the tangent replays the activations of a forward pass that was needed
 anyway. Per layer, with y the output, x the input and a dot for the tangent:
 
-- convolution: ``y. = conv(x, w.) + conv(x., w)``;
+- convolution: ``y. = conv(x, w.) + conv(x., w)``, and a linear layer in the same way;
 - BatchNorm: the Jacobian in x is symmetric but for the scale of each channel, so that ``x. -> y.``
   is BatchNorm's *backward* pass; then ``+ gamma. xhat + beta.``;
-- ReLU: the kernel of its backward pass;
+- ReLU and GELU: the kernel of their backward pass;
 - sums, means and reshapes are linear: the tangent goes through them as the value does;
-- anything else: ``torch.func.jvp`` of that one operation.
+- anything else: ``torch.func.jvp`` of that one operation. Attention runs forward in whatever kernel
+  torch chooses, and its tangent by the formula: the fused kernels have no forward mode.
 
 Any module will do, in training mode: one that ``torch.fx`` cannot trace is replayed as a whole by
-``torch.func.jvp``. A forward pass gives the module's own output and gradients bit for bit on a CPU.
+``torch.func.jvp``. What is drawn, as by dropout, is drawn again alike. A forward pass gives the
+module's own output and gradients bit for bit on a CPU.
 
 A tangent that nobody reads again is overwritten: on a CPU, touching new memory costs more than the
 arithmetic of an elementwise pass.
@@ -21,10 +23,10 @@ arithmetic of an elementwise pass.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -32,17 +34,31 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dimlab.refusals import Refusal
-
-Weights = dict[str, Tensor]
-Values = dict[str, Any]
-Saved = tuple[Any, ...]  # what one operation keeps for its tangent
+from dimlab.training._operations import (
+    Gelu,
+    Given,
+    LinearMap,
+    Norm,
+    Operation,
+    Other,
+    Product,
+    Relu,
+    Saved,
+    Sum,
+    Values,
+    Weights,
+)
 
 _LINEAR_MODULES = (nn.Identity, nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.Flatten)
-_LINEAR_METHODS = ("mean", "sum", "flatten", "view", "reshape", "contiguous", "permute")
-_LINEAR_FUNCTIONS = (torch.mean, torch.sum, torch.flatten)
+_LINEAR_METHODS = (
+    *("mean", "sum", "flatten", "view", "reshape", "contiguous", "permute", "transpose"),
+    *("unflatten", "expand", "unbind"),
+)
+_LINEAR_FUNCTIONS = (torch.mean, torch.sum, torch.flatten, operator.getitem)
 _RELU_FUNCTIONS = (torch.relu, torch.relu_, functional.relu)
 _SUMS = ("mean", "sum", torch.mean, torch.sum, nn.AdaptiveAvgPool2d)  # they add many values up
 _ADD_FUNCTIONS = (operator.add, torch.add, operator.iadd)
+_INPUT = "<input>"
 
 
 @dataclass(eq=False)
@@ -118,248 +134,6 @@ class TangentProgram:
         return tangents[self._output]
 
 
-@contextmanager
-def without_running_statistics(*modules: nn.Module) -> Iterator[None]:
-    """Keep BatchNorm's running statistics still while those of the batch are used."""
-    norms = [
-        layer
-        for module in modules
-        for layer in module.modules()
-        if isinstance(layer, _BatchNorm) and layer.track_running_stats
-    ]
-    for layer in norms:
-        layer.track_running_stats = False
-    try:
-        yield
-    finally:
-        for layer in norms:
-            layer.track_running_stats = True
-
-
-_INPUT = "<input>"
-
-
-@dataclass(eq=False)
-class _Operation:
-    """One line of the program; a tangent of None is zero."""
-
-    name: str
-    inputs: tuple[str, ...]
-    overwrites: frozenset[str] = field(default=frozenset(), init=False)  # tangents it may reuse
-    makes_new: ClassVar[bool] = False  # whether its tangent is no view of another one
-
-    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, Saved]:
-        raise NotImplementedError
-
-    def tangent(self, tangents: Values, saved: Saved, direction: Weights) -> Tensor | None:
-        raise NotImplementedError
-
-
-@dataclass(eq=False)
-class _Convolution(_Operation):
-    module: nn.Conv2d
-    path: str
-    makes_new = True
-
-    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, Saved]:
-        x, weight = values[self.inputs[0]], weights[f"{self.path}.weight"]
-        bias = weights.get(f"{self.path}.bias")
-        return self._convolve(x, weight, bias), (x.detach(), weight.detach())
-
-    def tangent(self, tangents: Values, saved: Saved, direction: Weights) -> Tensor | None:
-        x, weight = saved
-        dx = tangents[self.inputs[0]]
-        dw, db = direction.get(f"{self.path}.weight"), direction.get(f"{self.path}.bias")
-        if dw is not None and dw.stride() != weight.stride():
-            dw = torch.empty_like(weight).copy_(dw)  # the same memory format as the activations
-        if dw is None and dx is None:
-            # a bias alone moves every pixel alike
-            return None if db is None else self._convolve(x, torch.zeros_like(weight), db)
-        along_weights = None if dw is None else self._convolve(x, dw, db)
-        if dx is None:
-            return along_weights
-        along_input = self._convolve(dx, weight, db if dw is None else None)
-        return along_input if along_weights is None else along_input.add_(along_weights)
-
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        layer = self.module
-        return functional.conv2d(
-            x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups
-        )
-
-
-@dataclass(eq=False)
-class _Norm(_Operation):
-    module: _BatchNorm
-    path: str
-    makes_new = True
-
-    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, Saved]:
-        layer: Any = self.module
-        x = values[self.inputs[0]]
-        mean, variance, momentum = None, None, 0.0
-        if update and layer.track_running_stats:
-            layer.num_batches_tracked.add_(1)
-            mean, variance = layer.running_mean, layer.running_var
-            momentum = layer.momentum
-            if momentum is None:
-                momentum = 1.0 / float(layer.num_batches_tracked)
-        if x.numel() == x.shape[1]:
-            raise Refusal(
-                f"batch must have more than one value per channel; got shape {tuple(x.shape)}."
-            )
-        gamma = weights.get(f"{self.path}.weight")
-        y, batch_mean, inverse_deviation = torch.native_batch_norm(
-            x, gamma, weights.get(f"{self.path}.bias"), mean, variance, True, momentum, layer.eps
-        )
-        kept = None if gamma is None else gamma.detach()
-        return y, (x.detach(), kept, batch_mean.detach(), inverse_deviation.detach())
-
-    def tangent(self, tangents: Values, saved: Saved, direction: Weights) -> Tensor | None:
-        x, gamma, mean, inverse_deviation = saved
-        dx = tangents[self.inputs[0]]
-        dgamma, dbeta = (direction.get(f"{self.path}.{name}") for name in ("weight", "bias"))
-        along_x, along_weights = dx is not None, dgamma is not None or dbeta is not None
-        if not (along_x or along_weights):
-            return None
-        # per channel, y. = stretch x. + scale x + shift
-        scale = torch.zeros_like(mean) if dgamma is None else dgamma * inverse_deviation
-        shift = -scale * mean if dbeta is None else dbeta - scale * mean
-        if not along_x:
-            return torch.addcmul(_by_channel(shift, x), x, _by_channel(scale, x))
-        if x.is_cuda or x.dtype not in (torch.float32, torch.float64):
-            # one kernel, and wide enough sums: half precision cannot hold scale x + shift
-            dy = self._backward(dx, x, gamma, mean, inverse_deviation, [True, False, False])[0]
-            if along_weights:
-                dy.add_(_by_channel(shift, x)).addcmul_(x, _by_channel(scale, x))
-            return dy
-        _, product, total = self._backward(
-            dx, x, gamma, mean, inverse_deviation, [False, True, True]
-        )
-        count = x.numel() // x.shape[1]
-        stretch = inverse_deviation if gamma is None else gamma * inverse_deviation
-        along_deviation = stretch * inverse_deviation * product / count
-        scale = scale - along_deviation
-        shift = shift + along_deviation * mean - stretch * total / count
-        dy = dx if self.inputs[0] in self.overwrites else dx.clone()
-        dy.mul_(_by_channel(stretch, x)).addcmul_(x, _by_channel(scale, x))
-        return dy.add_(_by_channel(shift, x))
-
-    def _backward(
-        self,
-        dy: Tensor,
-        x: Tensor,
-        gamma: Tensor | None,
-        mean: Tensor,
-        inverse_deviation: Tensor,
-        wanted: list[bool],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.ops.aten.native_batch_norm_backward(
-            dy, x, gamma, None, None, mean, inverse_deviation, True, self.module.eps, wanted
-        )
-
-
-def _by_channel(values: Tensor, x: Tensor) -> Tensor:
-    return values.to(x.dtype).view((1, -1) + (1,) * (x.ndim - 2))
-
-
-@dataclass(eq=False)
-class _Relu(_Operation):
-    in_place: bool
-    makes_new = True
-
-    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, Saved]:
-        x = values[self.inputs[0]]
-        y = torch.relu_(x) if self.in_place else torch.relu(x)
-        return y, (y.detach(),)
-
-    def tangent(self, tangents: Values, saved: Saved, direction: Weights) -> Tensor | None:
-        dx = tangents[self.inputs[0]]
-        if dx is None:
-            return None
-        backward = torch.ops.aten.threshold_backward
-        if self.inputs[0] in self.overwrites:
-            return backward.grad_input(dx, saved[0], 0, grad_input=dx)
-        return backward(dx, saved[0], 0)
-
-
-@dataclass(eq=False)
-class _Sum(_Operation):
-    """A sum of two; where one is constant, the tangent is that of the other, not a new one."""
-
-    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, Saved]:
-        return values[self.inputs[0]] + values[self.inputs[1]], ()
-
-    def tangent(self, tangents: Values, saved: Saved, direction: Weights) -> Tensor | None:
-        a, b = (tangents[name] for name in self.inputs)
-        if a is None or b is None:
-            return b if a is None else a
-        return a.add_(b) if self.inputs[0] in self.overwrites else a + b
-
-
-@dataclass(eq=False)
-class _Linear(_Operation):
-    """A linear map without weights."""
-
-    function: Callable[[Any], Tensor]
-    sums: bool
-
-    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, Saved]:
-        return self.function(self._wide(values[self.inputs[0]])), ()
-
-    def tangent(self, tangents: Values, saved: Saved, direction: Weights) -> Tensor | None:
-        dx = tangents[self.inputs[0]]
-        return None if dx is None else self.function(self._wide(dx))
-
-    def _wide(self, x: Tensor) -> Tensor:
-        """Widen half-precision values that are added up: their mean has more digits."""
-        return x.float() if self.sums and x.dtype in (torch.bfloat16, torch.float16) else x
-
-
-@dataclass(eq=False)
-class _Other(_Operation):
-    """Any operation, by torch's own forward mode; with a module, its weights move too."""
-
-    function: Callable[..., Tensor]  # of the weights and the inputs
-    module: nn.Module | None
-    path: str
-
-    def run(self, values: Values, weights: Weights, update: bool) -> tuple[Tensor, Saved]:
-        mine = self._mine(weights)
-        given = [values[name] for name in self.inputs]
-        with self._still(not update):
-            result = self.function(mine, *given)
-        kept = {name: weight.detach() for name, weight in mine.items()}
-        return result, (kept, tuple(each.detach() for each in given))
-
-    def tangent(self, tangents: Values, saved: Saved, direction: Weights) -> Tensor | None:
-        weights, given = saved
-        mine = self._mine(direction)
-        if not mine and all(tangents[name] is None for name in self.inputs):
-            return None
-        weights_along = {
-            name: mine.get(name, torch.zeros_like(weight)) for name, weight in weights.items()
-        }
-        along = tuple(
-            torch.zeros_like(x) if tangents[name] is None else tangents[name].to(x.dtype)
-            for name, x in zip(self.inputs, given, strict=True)
-        )
-        with self._still(True):
-            return torch.func.jvp(self.function, (weights, *given), (weights_along, *along))[1]
-
-    def _mine(self, weights: Weights) -> Weights:
-        if self.module is None:
-            return {}
-        prefix = f"{self.path}." if self.path else ""
-        found = ((f"{prefix}{name}", name) for name, _ in self.module.named_parameters())
-        return {name: weights[full] for full, name in found if full in weights}
-
-    def _still(self, still: bool) -> Any:
-        if self.module is None or not still:
-            return nullcontext()
-        return without_running_statistics(self.module)
-
-
 class _Tracer(fx.Tracer):
     """Tracer that looks into no BatchNorm, whoever wrote it."""
 
@@ -367,9 +141,9 @@ class _Tracer(fx.Tracer):
         return isinstance(module, _BatchNorm) or super().is_leaf_module(module, path)
 
 
-def _compiled(module: nn.Module) -> tuple[list[_Operation], str]:
+def _compiled(module: nn.Module) -> tuple[list[Operation], str]:
     """Return the operations in order and the name of the output."""
-    whole = _Other("whole", (_INPUT,), _caller(module), module, "")
+    whole = Other("whole", (_INPUT,), _caller(module), module, "")
     try:
         graph = _Tracer().trace(module)
     except Exception:  # tracing raises whatever the module's control flow makes of a stand-in
@@ -380,8 +154,8 @@ def _compiled(module: nn.Module) -> tuple[list[_Operation], str]:
         return [whole], whole.name
 
 
-def _translated(module: nn.Module, graph: fx.Graph) -> tuple[list[_Operation], str]:
-    operations: list[_Operation] = []
+def _translated(module: nn.Module, graph: fx.Graph) -> tuple[list[Operation], str]:
+    operations: list[Operation] = []
     names: dict[fx.Node, str] = {}
     output = ""
     for node in graph.nodes:
@@ -396,33 +170,40 @@ def _translated(module: nn.Module, graph: fx.Graph) -> tuple[list[_Operation], s
     return operations, output
 
 
-def _operation(module: nn.Module, node: fx.Node, inputs: tuple[str, ...]) -> _Operation:
+def _operation(module: nn.Module, node: fx.Node, inputs: tuple[str, ...]) -> Operation:
     name, target = node.name, node.target
     if node.op == "call_module":
         path = str(target)
         layer = module.get_submodule(path)
-        if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
-            return _Convolution(name, inputs, layer, path)
+        if type(layer) is nn.Linear or (type(layer) is nn.Conv2d and layer.padding_mode == "zeros"):
+            return Product(name, inputs, layer, path)
         if type(layer) is nn.BatchNorm1d or type(layer) is nn.BatchNorm2d:
-            return _Norm(name, inputs, layer, path)
+            return Norm(name, inputs, layer, path)
         if type(layer) is nn.ReLU:
-            return _Relu(name, inputs, layer.inplace)
+            return Relu(name, inputs, layer.inplace)
+        if type(layer) is nn.GELU:
+            return Gelu(name, inputs, layer.approximate)
         if type(layer) in _LINEAR_MODULES:
-            return _Linear(name, inputs, layer, type(layer) in _SUMS)
-        return _Other(name, inputs, _caller(layer), layer, path)
+            return LinearMap(name, inputs, layer, type(layer) in _SUMS)
+        return Other(name, inputs, _caller(layer), layer, path)
     if node.op == "get_attr":
-        raise NotImplementedError("a parameter that is used without its layer")
+        value = attrgetter(str(target))(module)
+        if not isinstance(value, Tensor) or (
+            isinstance(value, nn.Parameter) and target not in dict(module.named_parameters())
+        ):
+            raise NotImplementedError("a parameter that another layer has too")
+        return Given(name, inputs, value, str(target))
     plain = len(node.args) == len(inputs) and not node.kwargs
     if node.op == "call_function" and target in _RELU_FUNCTIONS:
         in_place = target is torch.relu_ or node.kwargs.get("inplace", (*node.args, False)[1])
-        return _Relu(name, inputs, bool(in_place))
+        return Relu(name, inputs, bool(in_place))
     if node.op == "call_function" and target in _ADD_FUNCTIONS and plain and len(inputs) == 2:
-        return _Sum(name, inputs)
+        return Sum(name, inputs)
     linear = target in (_LINEAR_METHODS if node.op == "call_method" else _LINEAR_FUNCTIONS)
     if linear and len(inputs) == 1:
-        return _Linear(name, inputs, _bound(node), target in _SUMS)
+        return LinearMap(name, inputs, _bound(node), target in _SUMS)
     call = _bound(node)
-    return _Other(name, inputs, lambda _, *given: call(*given), None, "")
+    return Other(name, inputs, lambda _, *given: call(*given), None, "")
 
 
 def _caller(module: nn.Module) -> Callable[..., Tensor]:

@@ -34,6 +34,9 @@ SIZES = {
         3,
         32,
     ),
+    "vit_tiny-32px-16": (
+        replace(TrainConfig.medium(), encoder="vit_tiny", batch_size=16, hidden=512), 3, 32,
+    ),
 }  # fmt: skip
 MODES = {
     "plain": {"method": "simclr+barlow-twins"},

@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from dimlab.training.encoders import BUILT, STEMS, build_encoder, build_projector
+from dimlab.training.encoders import (
+    BUILT,
+    STEMS,
+    VITS,
+    build_encoder,
+    build_projector,
+    with_positions,
+)
 
 
 def torchvision_keys(depths, convolutions):
@@ -56,6 +63,28 @@ def test_stems_differ_in_resolution():
     assert padded.maxpool(padded.conv1(images)).shape[-1] == 34
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "n_parameters"),
+    # timm's vit_tiny_patch16_224 and vit_small_patch16_224 have so many without class token,
+    # position embedding and classifier
+    [
+        ("vit_tiny", 192, 5_717_416 - 193_000 - 198 * 192),
+        ("vit_small", 384, 21_665_664 - 198 * 384),
+    ],
+)
+def test_vits_have_timms_sizes_and_tell_places_apart(name, width, n_parameters):
+    with torch.device("meta"):
+        encoder = build_encoder(name, stem="imagenet")
+    assert sum(parameter.numel() for parameter in encoder.parameters()) == n_parameters
+    assert encoder.n_dimensions == width
+    assert {"patch_embed.proj.weight", "blocks.11.attn.qkv.bias", "blocks.0.mlp.fc1.weight"} <= {
+        *encoder.state_dict()
+    }
+    places = with_positions(torch.zeros(1, 8, 3, 5))[0]
+    assert places.shape == (15, 8)
+    assert len(torch.unique(places, dim=0)) == 15
+
+
 @pytest.mark.parametrize("size", [28, 32])
 def test_convnet_maps_images_to_features(size):
     encoder = build_encoder("convnet", in_channels=1, n_dimensions=32)
@@ -68,7 +97,9 @@ def test_projector_ends_without_relu():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match=f"encoder must be one of {', '.join(BUILT)}; got 'vgg'"):
+    with pytest.raises(
+        ValueError, match=f"encoder must be one of {', '.join((*BUILT, *VITS))}; got 'vgg'"
+    ):
         build_encoder("vgg")
     with pytest.raises(ValueError, match=f"stem must be one of {', '.join(STEMS)}; got 'x'"):
         build_encoder("resnet18", stem="x")

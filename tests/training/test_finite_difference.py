@@ -9,6 +9,7 @@ from torch import nn
 from torch.func import functional_call
 
 from dimlab.datasets import digits
+from dimlab.training._operations import without_running_statistics
 from dimlab.training.config import TrainConfig
 from dimlab.training.hypergradient import (
     _moved,
@@ -17,7 +18,6 @@ from dimlab.training.hypergradient import (
     finite_difference_hypergradient,
 )
 from dimlab.training.loop import trial_of, untrained
-from dimlab.training.tangent import without_running_statistics
 
 CONFIG = replace(TrainConfig.small(), batch_size=64, n_dimensions=32, hidden=64)
 RADII = (1e-2, 1e-3, 1e-4, 1e-6)

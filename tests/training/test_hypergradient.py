@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from dimlab.training._operations import without_running_statistics
 from dimlab.training.config import TrainConfig
-from dimlab.training.encoders import build_encoder, build_projector, mask_weights
+from dimlab.training.encoders import build_encoder, build_projector, mask_weights, vit
 from dimlab.training.hypergradient import (
     Hypergradient,
     Trial,
@@ -21,7 +23,6 @@ from dimlab.training.hypergradient import (
 from dimlab.training.losses import barlow_twins_loss, nt_xent_loss, vicreg_loss
 from dimlab.training.objective import Objective
 from dimlab.training.step import Stepper
-from dimlab.training.tangent import without_running_statistics
 
 CONFIG = TrainConfig(
     batch_size=7,
@@ -56,9 +57,11 @@ def smooth_network(seed, relu=False):
 class World:
     """A network, a mask and two batches; its losses written again, in plain autograd."""
 
-    def __init__(self, seed=0, relu=False, **changes):
+    def __init__(self, seed=0, relu=False, encoder=None, **changes):
         self.config = replace(CONFIG, **changes)
         self.network = smooth_network(seed, relu)
+        if encoder is not None:
+            self.network["encoder"] = encoder
         generator = torch.Generator().manual_seed(seed)
         self.s = torch.randn(6, dtype=torch.float64, generator=generator)
         self.batches = [
@@ -169,6 +172,43 @@ def test_exact_equals_double_backward(inner, outer, relu):
     reference = torch.autograd.grad(world.outer_loss(s, inner, outer, create_graph=True), s)[0]
     exact = exact_hypergradient(world.trial(inner, outer))
     torch.testing.assert_close(exact.total, reference, rtol=1e-9, atol=1e-12)
+
+
+def a_vit():
+    """A small vision transformer, smooth, of the D = 6 that these worlds have."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        encoder = nn.Sequential(vit(8, 2, 1, 4, depth=2), nn.Linear(8, 6))
+        for weight in encoder.parameters():  # attention that looks at some patches more
+            weight.data += 0.3 * torch.randn_like(weight)
+    return encoder.double().train()
+
+
+@pytest.mark.parametrize(("inner", "outer"), LOSSES[1:3])
+def test_exact_through_a_vit_equals_double_backward(inner, outer):
+    world = World(1, encoder=a_vit())
+    s = world.s.clone().requires_grad_()
+    with sdpa_kernel(SDPBackend.MATH):  # fused kernels are differentiable once
+        loss = world.outer_loss(s, inner, outer, create_graph=True)
+        reference = torch.autograd.grad(loss, s)[0]
+    exact = exact_hypergradient(world.trial(inner, outer))
+    assert exact.second_order.norm() > 1e-3 * exact.direct.norm()
+    torch.testing.assert_close(exact.total, reference, rtol=1e-9, atol=1e-12)
+
+
+def test_lookahead_through_a_vit_is_exact_from_the_step_that_was_taken():
+    # of plain SGD the step that was taken is the trial step of the total loss
+    world = World(
+        4, encoder=a_vit(), hypergradient="lookahead", learning_rate=LEARNING_RATE, momentum=0.0,
+        weight_decay=0.0,
+    )  # fmt: skip
+    first = exact_hypergradient(world.trial("total", "contrastive", held_out=True))
+    logits = world.s.clone()
+    stepper = Stepper(world.network, logits, world.config)
+    stepper.set_rates(1.0)
+    for step in range(2):
+        stepper.take(world.batches[step], lambda: None, step=step)
+    torch.testing.assert_close(logits.grad, first.total, rtol=1e-9, atol=1e-12)
 
 
 def test_exact_equals_double_backward_for_a_loss_of_ones_own():

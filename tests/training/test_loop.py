@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dimlab.datasets import ImageSet, digits
+from dimlab.io.inspecting import inspect_file
 from dimlab.training.checkpoint import load_checkpoint
 from dimlab.training.config import TrainConfig
 from dimlab.training.loop import train, untrained
@@ -187,6 +188,20 @@ def test_colour_images_and_a_resnet_train(rng):
     checkpoint = train(config, images)
     assert checkpoint.mask_logits.shape == (512,)
     assert np.isfinite(checkpoint.metrics[-1]["loss"])
+
+
+@pytest.mark.slow
+def test_a_vit_trains_with_a_meta_step_every_second_step_and_is_found_again(rng, tmp_path):
+    pixels = rng.integers(0, 256, (6, 3, 12, 8)).astype(np.uint8)
+    config = TrainConfig(
+        encoder="vit_tiny", batch_size=6, steps=4, hidden=8, contrastive_width=4,
+        redundancy_width=4, hypergradient="lookahead", outer_loss="total", meta_every=2,
+    )  # fmt: skip
+    checkpoint = train(config, ImageSet(pixels, np.arange(6) % 2, name="noise"), out=tmp_path)
+    assert checkpoint.mask.weights.shape == (192,)
+    assert (checkpoint.mask.weights != 0.5).all()
+    # an optimiser that keeps a copy of the weights is no second encoder
+    assert inspect_file(tmp_path / "checkpoint.pt").facts["loads"] == "yes"
 
 
 def test_a_batch_larger_than_the_data_is_refused(images):

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 from torch.func import functional_call, jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dimlab.training.encoders import build_encoder
-from dimlab.training.tangent import TangentProgram, without_running_statistics
+from dimlab.training._operations import without_running_statistics
+from dimlab.training.encoders import build_encoder, vit
+from dimlab.training.tangent import TangentProgram
 
 
 class Untraceable(nn.Module):
@@ -40,6 +42,37 @@ class Mixed(nn.Module):
         return self.head(torch.tanh(self.pool(x)).mean((2, 3)))
 
 
+class Tokens(nn.Module):
+    """What others' ViTs are made of: a class token, learned positions, shapes, a split of three."""
+
+    def __init__(self, dropout=0.0):
+        super().__init__()
+        self.proj = nn.Conv2d(1, 8, 4, 4)
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.register_buffer("scale", torch.tensor(0.5))
+        self.qkv, self.dropout = nn.Linear(8, 24), nn.Dropout(dropout)
+
+    def forward(self, x):
+        x = self.proj(x).flatten(2).transpose(1, 2)
+        n, length, width = x.shape
+        x = torch.cat([self.token.expand(n, -1, -1), x], 1)
+        q, k, v = self.qkv(x).reshape(n, length + 1, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        y = torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        return self.dropout(x + y.reshape(n, length + 1, width) * self.scale)[:, 0]
+
+
+class Layers(nn.Module):
+    """A ViT of torch's own layers, which cannot be traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.proj = nn.Conv2d(1, 8, 4, 4)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, "gelu", batch_first=True)
+
+    def forward(self, x):
+        return self.layer(self.proj(x).flatten(2).transpose(1, 2)).view(len(x), -1, 8).mean(1)
+
+
 def small(name, stem="cifar"):
     return build_encoder(name, in_channels=1, stem=stem, n_dimensions=8)
 
@@ -51,12 +84,16 @@ MODULES = {
     "untraceable": Untraceable,
     "mixed": Mixed,
     "bare parameter": lambda: Mixed(bare=True),
+    "vit": lambda: vit(8, 2, 1, 4, depth=2),
+    "tokens": Tokens,
+    "layers": Layers,
     "smooth": lambda: nn.Sequential(
         nn.Conv2d(1, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.Tanh(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(),
     ),
 }  # fmt: skip
-HOLISTIC = {"untraceable", "bare parameter"}
+HOLISTIC = {"untraceable", "layers"}
+WITHOUT_NORM = {"vit", "tokens", "layers"}
 
 
 def world(name, dtype=torch.float64, n_samples=5, side=12):
@@ -74,7 +111,8 @@ def reference(module, images, weights, direction):
         return functional_call(module, w, (images,))
 
     plain = {name: weight.detach() for name, weight in weights.items()}
-    with without_running_statistics(module):
+    # the fused kernels of attention have no forward mode
+    with without_running_statistics(module), sdpa_kernel(SDPBackend.MATH):
         return jvp(features, (plain,), (direction,))[1]
 
 
@@ -133,7 +171,26 @@ def test_run_is_the_modules_own_forward_and_backward_bit_for_bit(name, update):
     wanted = other.state_dict() if update else before
     for key, value in module.state_dict().items():
         torch.testing.assert_close(value, wanted[key], rtol=0, atol=0)
-    assert any(not torch.equal(other.state_dict()[key], before[key]) for key in before)
+    moved = any(not torch.equal(other.state_dict()[key], before[key]) for key in before)
+    assert moved == (name not in WITHOUT_NORM)
+
+
+def test_what_dropout_drew_is_drawn_again():
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        module = Tokens(0.5).double()
+        images = torch.randn(4, 1, 8, 8, dtype=torch.float64)
+        direction = {n: torch.randn_like(w) for n, w in module.named_parameters()}
+        weights = {n: w.detach().requires_grad_() for n, w in module.named_parameters()}
+        program, state = TangentProgram(module), torch.get_rng_state()
+        features, tape = program.run(weights, images)
+        after = torch.get_rng_state()
+        found = program.tangent(tape, direction)
+        torch.testing.assert_close(torch.get_rng_state(), after, rtol=0, atol=0)
+        torch.set_rng_state(state)
+        expected = reference(module, images, weights, direction)
+    assert (features == 0).any()
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_a_tape_whose_weights_have_moved_is_refused():
