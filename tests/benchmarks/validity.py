@@ -84,8 +84,8 @@ if find_spec("hidimstat"):
 def table(found):
     """One row a measure, as Markdown."""
     lines = [
-        "| measure | planted | found | false claims | at most | false discoveries | area "
-        "| reseeding | verdict |",
+        "| measure | verdict | found | false claims | at most | area "
+        "| reseeding | false discoveries | planted |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     frame = found.to_frame()
@@ -96,8 +96,8 @@ def table(found):
         name = f"*{row.measure}*" if row.contrast else row.measure
         level = "" if np.isnan(wrong[m, 3]) else f"{100 * wrong[m, 3]:g}"
         verdict = row.verdict if row.verdict == "holds" else f"**{row.verdict}**"
-        cells = [name, row.planted, _written(shares[m]), _written(wrong[m, :3]), level]
-        cells += [_written(others[m]), _number(row.area), _number(row.reseeding), verdict]
+        cells = [name, verdict, _written(shares[m]), _written(wrong[m, :3]), level]
+        cells += [_number(row.area), _number(row.reseeding), _written(others[m]), row.planted]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
