@@ -314,7 +314,7 @@ of_timm(
     "file of EVA-02",
     {"depth": 2},
     224,
-    refuses="looks like a BEiT or EVA .* name a model of timm's with these keys: --encoder timm:NAME",
+    refuses="looks like a BEiT or EVA .* name a model of timm's with these keys",
 )
 of_timm(
     "eva02_tiny_patch14_224",
