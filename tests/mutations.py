@@ -435,10 +435,7 @@ _of(
      "test_knn_per_class_and_full_score_equal_brute_force"),
     ("measure", "per_class_p[:, code] = paired_test(lost)", "per_class_p[:, code] = paired_test(found.lost)",
      "test_knn_per_class_and_full_score_equal_brute_force"),
-)
-_of(
-    "probes/ablate.py", "probes/test_ablate.py",
-    ("_needed_together", " * len(groups)",
+    ("needed_together", " * len(groups)",
      "", "test_among_many_groups_of_copies_of_noise_none_is_said_to_hide"),
 )
 _of(

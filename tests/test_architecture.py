@@ -186,6 +186,12 @@ def test_every_probe_keeps_the_contract():
         assert f"dimlab.probes.{name}:{name}" in probed
 
 
+def test_files_stay_short():
+    """A file past 500 lines is asked what else moved in."""
+    sizes = {path: len(path.read_text().splitlines()) for path in sorted(PACKAGE.rglob("*.py"))}
+    assert {path.name: size for path, size in sizes.items() if size > 500} == {}
+
+
 def test_no_comparison_is_thrown_away():
     for path in TESTS.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

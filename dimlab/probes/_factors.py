@@ -132,11 +132,11 @@ class Factors:
         if (codes[self.clusters] != self.codes).any():  # the label is taken off row by row
             codes = np.zeros_like(codes)
         means = [class_means(each, self.clusters) for each in (within, label, *columns)]
-        means = [without_class_means(each, codes) for each in means]
+        features, given, *others = (without_class_means(each, codes) for each in means)
         inside = without_class_means(within, cells)
         inside[:, (inside**2).sum(axis=0) <= _VARIES**2 * (within**2).sum(axis=0)] = 0.0
         found = [
-            Level.of(*means[:2], means[2:], chosen, of_clusters, codes),
+            Level.of(features, given, others, chosen, of_clusters, codes),
             Level.of(
                 inside,
                 without_class_means(label, cells),

@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 
 from dimlab.kernels.balanced import balanced_change, balanced_interval, balanced_test
+from dimlab.kernels.collinearity import redundant_groups
 from dimlab.kernels.means import StudentisedMeans
 from dimlab.kernels.paired import cluster_sums, normal_quantile, paired_interval, paired_test
 from dimlab.probes._contributions import Contributions
 from dimlab.probes._reading import Task
 from dimlab.readers.base import Outcomes, Split
+from dimlab.readers.linear import Linear
+from dimlab.representation import Representation
 from dimlab.targets import CLASSES
 
 SIGNIFICANT = 0.05
@@ -22,6 +25,7 @@ N_BLOCKS = 20  # of train, left out in turn
 N_NAMED = 10
 _DECIMALS = 10  # of what is put in order: equal ones stay in the order of the call
 _N_SIGN_FLIPS = 9_999
+_N_LOOKED_AT = 1_000
 _LOSS_SEED = 20_131  # draws of their own: the other draws stay what they were
 
 
@@ -307,3 +311,34 @@ def alone_scores(task: Task, score: str) -> np.ndarray:
     losses = score == "log_loss"
     found = (task.aside(*both).outcomes([], losses=losses) for both in sides)
     return np.array([full_score_of(each, task.test.target, score) for each in found])
+
+
+def needed_together(task: Task, fitted: Any, train: Representation, score: str) -> list[np.ndarray]:
+    """Find the groups of redundant dimensions without which the score falls, among them all."""
+    if task.refit and task.reader.SLOW:
+        return []
+    redundant = redundant_groups(train.features, precision=train.precision)
+    groups = [group for group in redundant if len(group) > 1]
+    if not groups:
+        return []
+    test = task.test
+    if not isinstance(fitted, Linear) and len(test.target) > _N_LOOKED_AT:
+        # a linear reader reads all rows in no time; of other readers a sample will do
+        rng = np.random.default_rng(task.run.seed)
+        test = test.take(rng.choice(len(test.target), _N_LOOKED_AT, replace=False))
+    aside = task.aside(task.train, test)
+    if task.kind != CLASSES:
+        found = of_contributions(
+            aside, aside.contributions(score, groups, fitted=fitted), 1, task.run.seed
+        )
+        p_value, lost = found.p_value, found.estimate
+    else:
+        outcomes = aside.outcomes(groups, fitted=fitted, losses=False)
+        change = changes(outcomes, test.target)
+        p_value = paired_test(change, test.clusters)
+        lost = change.sum(axis=0)
+    return [
+        group
+        for group, p, each in zip(groups, p_value, lost, strict=True)
+        if p * len(groups) <= SIGNIFICANT and each > 0
+    ]

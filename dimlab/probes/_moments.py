@@ -23,7 +23,8 @@ from dimlab.kernels.correlation import (
 from dimlab.kernels.jackknife import Estimates, Scale, jackknife
 from dimlab.kernels.reliability import block_kurtosis
 from dimlab.moments import Moments
-from dimlab.probes._reading import Function, OfSample, basis_of, documented, sample_of
+from dimlab.probes._arguments import Function, documented
+from dimlab.probes._reading import OfSample, basis_of, sample_of
 from dimlab.processes import World, alike, sharing_world
 from dimlab.readers.base import Progress
 from dimlab.refusals import Refusal

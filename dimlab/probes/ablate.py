@@ -8,9 +8,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from dimlab.given import RepresentationLike, as_representations
-from dimlab.kernels.collinearity import redundant_groups
 from dimlab.kernels.means import FEW_DIFFERENCES, FEWEST_DRAWS, LARGEST_SKEWNESS, RESOLVED
-from dimlab.kernels.paired import paired_test
 from dimlab.names import class_names_of
 from dimlab.probes._importance import (
     N_BLOCKS,
@@ -18,10 +16,9 @@ from dimlab.probes._importance import (
     SIGNIFICANT,
     Decided,
     alone_scores,
-    changes,
     measure,
     measure_contributions,
-    of_contributions,
+    needed_together,
 )
 from dimlab.probes._reading import (
     GroupsLike,
@@ -35,10 +32,9 @@ from dimlab.probes._reading import (
 )
 from dimlab.probes._unlabelled import measure_unlabelled, refuse_of_readers, unlabelled_task
 from dimlab.readers.base import name_of
-from dimlab.readers.linear import Linear, Standardiser
+from dimlab.readers.linear import Standardiser
 from dimlab.readers.ridge import Ridge
 from dimlab.refusals import Refusal
-from dimlab.representation import Representation
 from dimlab.result import ABSENT, Verdict, column, detail, entry, per, scalar
 from dimlab.targets import (
     CLASSES,
@@ -52,7 +48,6 @@ from dimlab.targets import (
 NEEDS: tuple[set[str], ...] = ({"labels", "train"}, {"views"}, {"train"})
 RESAMPLES = ("test", "train")
 _SHOWN = 12  # dimensions in a sentence
-_N_LOOKED_AT = 1_000
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -443,7 +438,7 @@ def ablate(
     found: Any = (
         task.outcomes(fitted=fitted) if of_classes else task.contributions(score, fitted=fitted)
     )
-    together = [] if groups is not None else _needed_together(task, fitted, train, score)
+    together = [] if groups is not None else needed_together(task, fitted, train, score)
     del fitted  # and what it holds, before what it found is tested
     measured = (measure if of_classes else measure_contributions)(
         task, found, score, n_bootstrap=n_bootstrap, resample=resample
@@ -477,36 +472,3 @@ def _ablation(task: Task, score: str, measured: dict[str, Any], **more: Any) -> 
         n_clusters=0 if clusters is None else int(clusters.max()) + 1,
         **{"classes": np.array([], dtype=np.int64), **more},
     )
-
-
-def _needed_together(
-    task: Task, fitted: Any, train: Representation, score: str
-) -> list[np.ndarray]:
-    """Find the groups of redundant dimensions without which the score falls, among them all."""
-    if task.refit and task.reader.SLOW:
-        return []
-    redundant = redundant_groups(train.features, precision=train.precision)
-    groups = [group for group in redundant if len(group) > 1]
-    if not groups:
-        return []
-    test = task.test
-    if not isinstance(fitted, Linear) and len(test.target) > _N_LOOKED_AT:
-        # a linear reader reads all rows in no time; of other readers a sample will do
-        rng = np.random.default_rng(task.run.seed)
-        test = test.take(rng.choice(len(test.target), _N_LOOKED_AT, replace=False))
-    aside = task.aside(task.train, test)
-    if task.kind != CLASSES:
-        found = of_contributions(
-            aside, aside.contributions(score, groups, fitted=fitted), 1, task.run.seed
-        )
-        p_value, lost = found.p_value, found.estimate
-    else:
-        outcomes = aside.outcomes(groups, fitted=fitted, losses=False)
-        change = changes(outcomes, test.target)
-        p_value = paired_test(change, test.clusters)
-        lost = change.sum(axis=0)
-    return [
-        group
-        for group, p, each in zip(groups, p_value, lost, strict=True)
-        if p * len(groups) <= SIGNIFICANT and each > 0
-    ]

@@ -13,6 +13,7 @@ from dimlab.clusters import ClustersLike, cluster_ids
 from dimlab.devices import check_budget, check_device, hold
 from dimlab.given import RepresentationLike, as_representation
 from dimlab.kernels.means import StudentisedMeans
+from dimlab.probes._arguments import documented
 from dimlab.probes._importance import SIGNIFICANT, Decided, Importance, tested_fields
 from dimlab.probes._reading import (
     GroupsLike,
@@ -20,7 +21,6 @@ from dimlab.probes._reading import (
     basis_of,
     check_least,
     checked_groups,
-    documented,
     sample_of,
 )
 from dimlab.probes._retrieval import (

@@ -868,7 +868,7 @@ def test_clusters_may_be_a_factor_and_hidden_groups_count_them(monkeypatch):
         )
         return Representation(features, labels=labels, factors={"patient": np.arange(n) // 10})
 
-    from dimlab.probes import ablate as module
+    from dimlab.probes import _importance as module
 
     def watched(change, clusters):
         seen.append(clusters)
