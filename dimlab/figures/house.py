@@ -16,6 +16,7 @@ from dimlab.text import fitted, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.legend import Legend
 
@@ -132,6 +133,16 @@ def finished(ax: Axes, x: str | None, y: str | None, title: str) -> Axes:
         ax.set_ylabel(y)
     ax.set_title(title, loc="left")
     return as_written(ax)
+
+
+def count_in_whole_numbers(*axes: Axis) -> None:
+    """Let the ticks of axes that count stand at whole numbers; ticks that were given stay."""
+    from matplotlib.ticker import MaxNLocator
+
+    for axis in axes:
+        locator = axis.get_major_locator()
+        if isinstance(locator, MaxNLocator):
+            locator.set_params(integer=True)
 
 
 def heat_map(

@@ -14,6 +14,7 @@ from dimlab.figures.house import (
     as_written,
     axes_or_current,
     colour_bar,
+    count_in_whole_numbers,
     finished,
     titled,
 )
@@ -61,7 +62,7 @@ def plot_mask_trace(trace: MaskTrace, *, ax: Axes | None = None) -> Axes:
             ax.plot(trace.steps, trace.weights[:, dimension], color=colour, lw=1.3, label=label)
     ax.plot(trace.steps, trace.weights.mean(axis=1), color="black", lw=1.3, ls="--", label="mean")
     ax.legend(frameon=False, fontsize="small")
-    ax.locator_params(axis="x", integer=True)
+    count_in_whole_numbers(ax.xaxis)
     return finished(ax, "training step", "mask weight", "The mask while it learns")
 
 
@@ -113,7 +114,7 @@ def plot_mask_evolution(result: MaskEvolution, *, ax: Axes | None = None) -> Axe
         linewidth=0,
     )
     ax.invert_yaxis()
-    ax.locator_params(integer=True)
+    count_in_whole_numbers(ax.xaxis, ax.yaxis)
     if len(steps) == 1:
         ax.set_xticks(result.steps)
     colour_bar(mesh, ax, "mask weight")
@@ -170,7 +171,7 @@ def plot_mask_evolution_quantiles(result: MaskEvolution, *, ax: Axes | None = No
     ax.legend(
         frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1.0, 1.0)
     )  # fmt: skip
-    ax.locator_params(axis="x", integer=True)
+    count_in_whole_numbers(ax.xaxis)
     ax.set_xlabel("training step")
     ax.set_ylabel("mask weight")
     moved = "" if result.moved or len(result) == 1 else ": the mask did not move"

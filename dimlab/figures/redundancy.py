@@ -16,6 +16,7 @@ from dimlab.figures.house import (
     as_written,
     axes_or_current,
     colour_bar,
+    count_in_whole_numbers,
     finished,
     is_narrow,
     name_points,
@@ -83,7 +84,7 @@ def plot_correlation(result: Correlation, *, ax: Axes | None = None) -> Axes:
         matrix, cmap=colormaps["RdBu"].resampled(_LEVELS), vmin=-limit, vmax=limit,
         interpolation="antialiased", interpolation_stage="data", rasterized=True,
     )  # fmt: skip
-    ax.locator_params(integer=True)
+    count_in_whole_numbers(ax.xaxis, ax.yaxis)
     ax.set_facecolor("#C8C8C8")
     clipped = limit < np.nanmax(np.abs(matrix), initial=0.0)
     said = f"correlation (one colour beyond ±{limit:.2g})" if clipped else "correlation"
@@ -221,7 +222,7 @@ def plot_redundancy(result: Redundancy, *, ax: Axes | None = None) -> Axes:
         label = "the largest, if all were independent (95 %)"
         ax.axhline(chance, color=GREY, lw=1, ls="--", label=label)
     ax.set_xlim(0, len(order) + 1)
-    ax.locator_params(axis="x", integer=True)
+    count_in_whole_numbers(ax.xaxis)
     ax.set_ylim(-0.04, 1.08)
     shown = np.flatnonzero(repeats | copy)
     name_points(
@@ -270,7 +271,7 @@ def plot_redundancy_subset(result: Redundancy, *, ax: Axes | None = None) -> Axe
         ax.plot([n, n], [0, kept[n - 1]], color=ORANGE, lw=1, ls=":")
         ax.plot([n], [kept[n - 1]], "o", color=ORANGE, ms=6)
     ax.set_xlim(0, len(kept) + 1)
-    ax.locator_params(axis="x", integer=True)
+    count_in_whole_numbers(ax.xaxis)
     ax.set_ylim(0, 1.04)
     share = "share of the variance kept" if result.kept_accuracy is None else what
     title = f"{n} of {len(kept)} dimensions keep {result.keep:.0%} of the {what}".replace("%", " %")
@@ -435,7 +436,7 @@ def plot_representation(
         colours[:, : 3 * n_triples].reshape(len(rows), n_triples, 3),
         aspect="auto", interpolation="nearest", rasterized=True,
     )  # fmt: skip
-    ax.locator_params(integer=True)
+    count_in_whole_numbers(ax.xaxis, ax.yaxis)
     if labels is not None:
         edges = np.flatnonzero(np.diff(labels[rows])) + 0.5
         ax.hlines(edges, -0.5, n_triples - 0.5, color="white", lw=0.8)

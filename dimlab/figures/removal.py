@@ -14,6 +14,7 @@ from dimlab.figures.house import (
     ORANGE,
     UNDECIDED,
     axes_or_current,
+    count_in_whole_numbers,
     finished,
     heat_map,
     name_points,
@@ -208,7 +209,7 @@ def _with_importances(
         level = "" if colour == GREY else ", q ≤ 0.05"
         ax.scatter([], [], c=colour, s=12, label=f"{text} ({chosen.sum()}{level})")
     ax.set_xlim(0, len(ranks) + 1)
-    ax.locator_params(axis="x", integer=True)
+    count_in_whole_numbers(ax.xaxis)
     names = [named_groups(result)[g] for g in order]
     for found in (np.flatnonzero(needed), np.flatnonzero(harmful)[::-1]):
         name_points(ax, ranks[found], importance[found], [names[place] for place in found])
@@ -308,7 +309,7 @@ def plot_cumulative_ablation(result: CumulativeAblation, *, ax: Axes | None = No
     ax.axhline(result.full_score, color="black", lw=0.8, ls="--", label="all dimensions")
     ax.legend(frameon=False, fontsize="small")
     title = titled(f"Cumulative ablation, {result.reader} reader", result)
-    ax.locator_params(axis="x", integer=True)
+    count_in_whole_numbers(ax.xaxis)
     return finished(ax, f"{unit_of(result)}s removed", score_in_words(result.score), title)
 
 

@@ -14,6 +14,7 @@ from dimlab.figures.house import (
     ORANGE,
     as_written,
     axes_or_current,
+    count_in_whole_numbers,
     finished,
     legend_of,
 )
@@ -76,7 +77,7 @@ def plot_checkpoint(result: Checkpoint, *, ax: Axes | None = None) -> Axes:
     ax.yaxis.set_minor_formatter(NullFormatter())
     if set(terms) & set(metrics):  # an untrained network has none
         ax.legend(frameon=False, fontsize="small")
-    ax.locator_params(axis="x", integer=True)
+    count_in_whole_numbers(ax.xaxis)
     return finished(ax, "training step", "loss term / its first value", "Loss terms")
 
 

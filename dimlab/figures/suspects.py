@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
 
 from dimlab.figures.house import (
     GREEN,
     GREY,
     axes_or_current,
+    count_in_whole_numbers,
     finished,
     legend_of,
     nothing_found,
@@ -68,7 +68,7 @@ def plot_suspects(result: Suspects, *, ax: Axes | None = None) -> Axes:
     dots = ax.errorbar(
         step, result.score, yerr=bars, fmt="o", color=colour, capsize=3, linewidth=1.5
     )
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    count_in_whole_numbers(ax.xaxis)
     ax.set_xlim(0.5, len(result) + 0.5)
     legend_of(ax, [(line, "with all directions"), (dots, name)], loc="best")
     return finished(ax, "directions removed", "accuracy on other samples", title)

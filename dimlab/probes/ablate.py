@@ -60,6 +60,7 @@ class Ablation(Decided, ReadsGroups):
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> labels = np.arange(40) % 2
     >>> features = np.column_stack([2.0 * labels - 1, np.cos(np.arange(40))])
     >>> split = Representation(features, labels=labels)
@@ -396,6 +397,7 @@ def ablate(
 
     Examples
     --------
+    >>> from dimlab import Representation
     >>> features = np.array([[1.0, 0.1], [1.0, -0.1], [-1.0, 0.1], [-1.0, -0.1]])
     >>> split = Representation(features, labels=np.array([0, 0, 1, 1]))
     >>> ablation = ablate(split, split, reader="knn", k=1)

@@ -250,7 +250,8 @@ def find_suspects(
     removal helps is at most 0.05, whatever was tried before.
 
     The test samples must contain some on which the shortcut fails: where it holds as often as on
-    train, its removal costs accuracy, and it is not found. A direction is removed as LEACE [1]_
+    train, its removal costs accuracy, and where it misleads all samples of a class alike, nothing
+    tells them apart; neither is found. A direction is removed as LEACE [1]_
     does: for linear readers nothing else is lost. Errors as a signal of unknown subgroups are due
     to [2]_ and [3]_.
 

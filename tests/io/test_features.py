@@ -394,7 +394,8 @@ def test_the_command_line_reads_them(dimlab, tmp_path):
     code, out, err = dimlab("report", "bare.csv", "--out", "r")  # no labels: what needs none
     assert code == 0, err
     assert (tmp_path / "r" / "redundancy.csv").is_file()
-    assert not (tmp_path / "r" / "ablation.csv").exists()
+    assert json.loads((tmp_path / "r" / "ablation.json").read_text())["score"] == "neighbourhood"
+    assert not (tmp_path / "r" / "harmful.csv").exists()
 
 
 def test_a_test_split_is_not_cut_in_halves(dimlab):
