@@ -5,6 +5,7 @@ Images of digits stand in the place of Fashion-MNIST and CIFAR-10, and trainings
 """
 
 import glob
+import json
 import os
 import re
 import shlex
@@ -104,6 +105,11 @@ def world(tmp_path, monkeypatch):
     np.savez("corpus.npz", features=rng.normal(size=(40, 6)))
     np.savez("queries.npz", features=rng.normal(size=(20, 6)))
     Path("qrels.tsv").write_text("".join(f"{row}\t{2 * row}\t1\n" for row in range(20)))
+    for name, ids in (("corpus", "d"), ("queries", "q")):
+        vectors = np.load(f"{name}.npz")["features"].tolist()
+        lines = [json.dumps({"id": f"{ids}{row}", "vector": v}) for row, v in enumerate(vectors)]
+        Path(f"{name}.jsonl").write_text("\n".join(lines))
+    Path("qrels.txt").write_text("".join(f"q{row} 0 d{2 * row} 1\n" for row in range(20)))
     np.savez("embeddings.npz", features=features, labels=labels)
     pd.DataFrame({**columns, "species": labels}).to_csv("embeddings.csv")
     for number in range(2):

@@ -10,7 +10,6 @@ from dimlab.figures.house import (
     GREEN,
     GREY,
     axes_or_current,
-    count_in_whole_numbers,
     finished,
     legend_of,
     nothing_found,
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from dimlab.probes.find_suspects import Suspects
+
+_MOST_TICKS = 10
 
 
 def plot_suspects(result: Suspects, *, ax: Axes | None = None) -> Axes:
@@ -68,7 +69,7 @@ def plot_suspects(result: Suspects, *, ax: Axes | None = None) -> Axes:
     dots = ax.errorbar(
         step, result.score, yerr=bars, fmt="o", color=colour, capsize=3, linewidth=1.5
     )
-    count_in_whole_numbers(ax.xaxis)
+    ax.set_xticks(step[:: -(-len(step) // _MOST_TICKS)])
     ax.set_xlim(0.5, len(result) + 0.5)
     legend_of(ax, [(line, "with all directions"), (dots, name)], loc="best")
     return finished(ax, "directions removed", "accuracy on other samples", title)
