@@ -10,7 +10,7 @@ from dimlab.cuts import random_half
 from dimlab.kernels.erasure import least_squares_eraser
 from dimlab.readers import Ridge
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 DATA = "fashion-mnist+hue:0.8"
 SIX_DECOYS = ("crop_x", "crop_y", "crop_scale", "brightness", "number", "category")
 

@@ -240,12 +240,12 @@ def assert_agree(mine, other):
     assert not far
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("n", "d", "others"),
     [
         (597, 24, [(2, "default"), (3, "small"), (1, "odd")]),
-        pytest.param(1500, 72, [(2, "default")], marks=pytest.mark.long),
+        (1500, 72, [(2, "default")]),
     ],
 )
 def test_no_thread_count_and_no_block_size_changes_a_probe(n, d, others, tmp_path):

@@ -307,7 +307,7 @@ class ResNet20(nn.Module):
         return self.layer3(self.layer2(self.layer1(x))).mean((2, 3))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not there")
 def test_an_architecture_of_one_s_own_is_built_loaded_and_encoded():
     """The file's authors give the architecture, the README of the data the accuracy."""

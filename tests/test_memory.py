@@ -19,6 +19,8 @@ COMMANDS = {
     "find_redundancy": "redundancy", "find_suspects": "suspects", "random_masks": "random-masks",
 }  # fmt: skip
 
+FIRST = ("ablate knn", "ablate ridge")  # the others are left to .ci/full
+
 
 @pytest.fixture
 def split():
@@ -170,7 +172,14 @@ def test_the_first_version_of_containers_is_read_as_well(machine):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are Linux's")
-@pytest.mark.parametrize("name", [each for each in SIZES if each.split()[0] in BUDGETED])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(each, marks=() if each in FIRST else pytest.mark.long)
+        for each in SIZES
+        if each.split()[0] in BUDGETED
+    ],
+)
 def test_the_peak_stays_within_the_inputs_and_the_budget(name):
     """Give or take 50 MB: freed blocks are used again or not, as the allocator has it."""
     assert measured(name, SIZES[name][0], BUDGET) <= BUDGET * 1e9 + 50_000_000

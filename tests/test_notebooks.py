@@ -162,7 +162,9 @@ def test_random_numbers_come_from_seeded_functions_of_dimlab_only(name):
 
 
 @pytest.mark.slow
-@every_notebook
+@pytest.mark.parametrize(  # the others are executed with the site, by .ci/full
+    "name", [NAMES[0], *(pytest.param(each, marks=pytest.mark.long) for each in NAMES[1:])]
+)
 def test_it_runs_in_a_minute_and_shows_a_figure_and_a_table(name, tmp_path):
     executed = tmp_path / "executed.ipynb"
     started = _seconds_of_children()

@@ -52,7 +52,7 @@ def test_a_report_of_features_is_recorded_checked_and_drawn_again(dimlab, files,
     assert json.loads((tmp_path / "again" / "provenance.json").read_text())["command"] == command
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_arrays_make_the_page_that_features_make_and_several_are_compared(dimlab, files, tmp_path):
     for name in ("train", "test"):
         own = Representation.load(tmp_path / f"{name}.safetensors")
@@ -93,7 +93,7 @@ def test_a_comparison_that_cannot_be_made_takes_nothing_else_along(dimlab, monke
     assert "Open report/report.html" in out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_smaller_report_over_a_larger_one_leaves_nothing_of_it_and_all_of_mine(
     dimlab, files, tmp_path
 ):

@@ -178,7 +178,7 @@ def test_the_demo_makes_a_report(dimlab, tmp_path):
     assert json.loads((tmp_path / "d" / "provenance.json").read_text())["elapsed_seconds"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_fashion_mnist_trains_and_its_checkpoint_is_ablated(dimlab):
     if not Path("/usr/share/datasets/fashion-mnist").is_dir():
         pytest.skip("Fashion-MNIST is not there: install Debian's dataset-fashion-mnist")
@@ -189,7 +189,7 @@ def test_fashion_mnist_trains_and_its_checkpoint_is_ablated(dimlab):
     assert json.loads(out)["n_train"] == 54_000
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_torchrun_trains_and_encodes_as_one_process_does(tmp_path):
     command = ["train", "--steps", "3", "--batch-size", "15", "--set", "precision=float64"]
     several = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]

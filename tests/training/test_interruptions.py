@@ -54,7 +54,9 @@ def train_elsewhere(folder, hypergradient, kill_at):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hypergradient", ["exact", "lookahead"])
+@pytest.mark.parametrize(
+    "hypergradient", ["exact", pytest.param("lookahead", marks=pytest.mark.long)]
+)
 def test_a_killed_run_goes_on_bit_for_bit(hypergradient, tmp_path):
     kill_at = int(np.random.default_rng().integers(3, 9))  # any step will do
     whole = train_elsewhere(tmp_path / "whole", hypergradient, 0)

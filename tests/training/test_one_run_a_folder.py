@@ -168,7 +168,7 @@ def rank(number, folder, told):
 
 
 @linux
-@pytest.mark.slow
+@pytest.mark.long
 def test_where_rank_0_is_refused_all_ranks_end(tmp_path):
     context = multiprocessing.get_context("spawn")
     for is_taken in (True, False):

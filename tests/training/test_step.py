@@ -41,7 +41,7 @@ def batch(seed, size=12, side=8):
     )
 
 
-@pytest.mark.parametrize("encoder", ["convnet", pytest.param("resnet18", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("encoder", ["convnet", pytest.param("resnet18", marks=pytest.mark.long)])
 def test_official_configuration_takes_the_official_step(encoder):
     ours, logits = network_of(encoder)
     theirs, their_logits = copy.deepcopy(ours), logits.clone()
