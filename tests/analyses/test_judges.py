@@ -69,6 +69,7 @@ def test_redundancy_shrinks(spread, answer, tmp_path):
     assert verdict.effect == pytest.approx(expected, abs=0.03)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("best", "answer"), [(64, "holds"), (1024, "fails")])
 def test_wider_is_not_better(best, answer, tmp_path):
     def world(config, rng):
@@ -86,6 +87,7 @@ def test_wider_is_not_better(best, answer, tmp_path):
         assert verdict.ci_high < 0
 
 
+@pytest.mark.long
 def test_widths_that_win_with_some_seeds_and_lose_with_others_are_undecided(tmp_path):
     def world(config, rng):
         best = 64 if config.seed % 2 else 1024

@@ -29,6 +29,7 @@ def test_a_checkpoint_becomes_one_page_with_answers_first(dimlab, checkpoint, tm
     assert (tmp_path / "png" / "ablation.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_report_of_features_is_recorded_checked_and_drawn_again(dimlab, files, tmp_path):
     code, out, err = dimlab("report", *files, "--permutations", 5)
     assert (code, err) == (0, "")

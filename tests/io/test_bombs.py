@@ -347,6 +347,7 @@ def opened(folder):
         print(json.dumps([name, said, memory()[1] - before, spent]), flush=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 def test_files_made_to_harm_are_refused_before_anything_is_spent(tmp_path):
     paths = {}

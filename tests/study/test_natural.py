@@ -65,6 +65,7 @@ def base(folder, images, **changes):
     return replace(Study.natural(), config=config, seeds=(0, 1), data_dir=images, folder=folder)
 
 
+@pytest.mark.slow
 def test_runs_are_made_in_order_once_and_never_again(script, images, tmp_path):
     rows, study = tmp_path / "kept" / "rows.jsonl", base(tmp_path / "runs", images)
     assert [each.run.labels["family"] for each in plan(study, rows)] == ["simclr"] * 3 + [
@@ -89,6 +90,7 @@ def test_runs_are_made_in_order_once_and_never_again(script, images, tmp_path):
         script.run(replace(with_rows(study, rows), seeds=(3, 4)))
 
 
+@pytest.mark.slow
 def test_a_training_that_is_stopped_goes_on_to_the_same_numbers(script, images, tmp_path, capsys):
     rows = tmp_path / "rows.jsonl"
 

@@ -16,7 +16,7 @@ from dimlab.training.distributed import (
 from dimlab.training.losses import barlow_twins_terms, nt_xent_share
 from tests.training import ranks
 
-SIZES = [2, pytest.param(3, marks=pytest.mark.long)]
+SIZES = [pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.long)]
 
 
 @pytest.fixture(scope="module")
