@@ -210,6 +210,7 @@ def test_refits_say_what_they_take_and_report_progress(splits, capsys):
     assert seen == [(each, 5) for each in range(1, 6)]
 
 
+@pytest.mark.slow
 def test_many_refits_are_shared_among_processes_and_answer_the_same(splits, monkeypatch):
     model = DecisionTreeClassifier(random_state=0)
     alone = ablate(*splits, reader=model)

@@ -362,6 +362,7 @@ def test_the_tour_and_the_readme_run_and_say_the_same_again(tmp_path):
             assert list(make.difference(old.read_text(), new.read_text(), True)) == [], name
 
 
+@pytest.mark.slow
 def test_a_failing_command_of_the_tour_is_named(tmp_path):
     with pytest.raises(RuntimeError, match=r"dimlab ablate none.pt\nexit code 2\ndimlab ablate: "):
         make.execute(["dimlab ablate none.pt"], tmp_path)

@@ -566,6 +566,7 @@ def test_retrieval_is_ablated_from_three_files(dimlab, found, retrieval, tmp_pat
     assert few["sample"] == "30 of 80 queries, drawn with seed 0"
 
 
+@pytest.mark.slow
 def test_two_commands_lead_from_vectors_to_the_answers_on_retrieval(dimlab, retrieval, tmp_path):
     code, _, err = dimlab("ablate-retrieval", *retrieval, "--out", "out", "--n-splits", "4")
     assert code == 0, err

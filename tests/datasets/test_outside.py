@@ -50,6 +50,7 @@ def test_it_stands_among_the_names_and_must_return_images(outside):
         load_images("wrong", "test")
 
 
+@pytest.mark.slow
 def test_the_shell_trains_on_it_and_the_checkpoint_finds_it_again(outside, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(outside), prepend=":")
     out = tmp_path / "run"

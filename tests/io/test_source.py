@@ -100,6 +100,7 @@ NPZ = ("test.npz", "--train", "train.npz")
 
 
 LONG = [
+    ("ablate", *NPZ, "--reader", "ridge", "--groups", "groups.json"),
     ("report", "checkpoint.pt", "--permutations", "5", "--max-queries", "100"),
     ("evaluate", "checkpoint.pt", "--max-queries", "100"),
     ("attribute", "checkpoint.pt", "--permutations", "5", "--views", "2", "--reader", "none"),
@@ -115,7 +116,6 @@ LONG = [
     "command",
     [
         ("ablate", "checkpoint.pt", "--reader", "ridge"),
-        ("ablate", *NPZ, "--reader", "ridge", "--groups", "groups.json"),
         *(pytest.param(each, marks=pytest.mark.slow) for each in LONG),
     ],
     ids=lambda command: " ".join(command[:2]),

@@ -410,6 +410,7 @@ def test_a_zip_file_glued_behind_a_pickle_is_no_traceback(tmp_path):
             load_encoder(tmp_path / "a.pth", trust_pickle=True)
 
 
+@pytest.mark.slow
 def test_containers_without_an_end_are_refused(dimlab, tmp_path):
     itself = {"w": torch.ones(2)}
     itself["itself"] = itself

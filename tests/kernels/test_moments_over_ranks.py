@@ -37,7 +37,7 @@ def accumulate(rank, size, folder):
         dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [pytest.param(size, marks=pytest.mark.slow) for size in (2, 3)])
 def test_processes_with_different_rows_equal_one(tmp_path, size):
     torch.multiprocessing.spawn(accumulate, args=(size, str(tmp_path)), nprocs=size, join=True)
     a, b = rows()
