@@ -167,7 +167,7 @@ _of(
     ("_chosen", "if steps[best][rows].sum() <= before[rows].sum():", "if steps[best][rows].sum() >= before[rows].sum():", "test_a_planted_shortcut_is_found_and_its_removal_helps"),
     ("_in_order", "directions[~patterns.any(axis=1)] = 0.0", "directions[~patterns.any(axis=1)] += 0.0", "test_scores_are_those_of_a_reader_fitted_again_on_the_rest"),
     ("_taken", "unit[:, None] * directions", "directions", "test_shares_are_taken_in_units_of_the_deviations"),
-    ("Suspects.remove", "(wide - self.centre) @ removed", "wide @ removed", "test_removal_leaves_the_mean_of_train_and_everything_else_as_it_was"),
+    ("Suspects.remove", "of_rows(features - self.centre)", "of_rows(features)", "test_removal_leaves_the_mean_of_train_and_everything_else_as_it_was"),
     ("_samples_needed", "0 if fewest >= _LEAST", "0 if fewest >= 0", "test_where_few_samples_are_misread_the_answer_is_open"),
 )
 _of(

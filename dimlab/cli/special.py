@@ -345,9 +345,7 @@ SPECIAL = {
         working="permuting", measure=_attribute, show=showing.attribution,
         shown=("factors", "erasure"),
     ),
-    "suspects": Special(
-        changes={"reader": {"default": "ridge"}}, working="removing", show=showing.suspects,
-    ),
+    "suspects": Special(working="removing", show=showing.suspects),
     "erase": Special(
         inputs=f"{SAMPLES} in_distribution {TABLE}",
         changes={

@@ -12,6 +12,7 @@ from dimlab.kernels.rounding import eps_of, spread_floor
 
 _ELEMENTS = 1 << 23  # of centred rows at once
 _RANK = 1e-10  # smaller shares of the largest eigenvalue or singular value are rounding
+_TIED = 1e-9  # lead of a class that is rounding once what told it from others is out
 _GONE = 1e-7  # smaller shares of a dimension's deviation before the map are rounding
 
 
@@ -143,6 +144,19 @@ class RidgeMoments:
             alive &= (before > floor) | (deviation > least)
         return deviation, alive
 
+    def rows_behind(self, features: np.ndarray, map_: Removal | np.ndarray | None) -> np.ndarray:
+        """Return rows (N, D) behind a map; dimensions that are not kept are at their mean."""
+        if map_ is None:
+            return features
+        if isinstance(map_, np.ndarray):  # kept dimensions
+            left = np.tile(self.mean, (len(features), 1))
+            left[:, map_] = features[:, map_]
+            return left
+        mapped = map_.of_rows(features - self.mean) + self.mean
+        gone = ~self.left_by(map_)[1]  # what is left of them is the rounding of the map
+        mapped[:, gone] = self.mean[gone]
+        return mapped
+
     def weights_behind(self, map_: Removal | np.ndarray | None, penalty: float) -> np.ndarray:
         """Weights (D, T), on centred features before the map, of a ridge fitted behind it."""
         # ``map_`` may also be the dimensions that are kept, the others set to their mean. Equal to
@@ -171,3 +185,9 @@ class RidgeMoments:
         # numpy's own solver: scipy's threads and numpy's would wait for each other
         weights = scale[:, None] * np.linalg.solve(system, scale[:, None] * cross)
         return weights if map_ is None else map_.of_columns(weights, transposed=True)
+
+
+def first_of_tied(scores: np.ndarray) -> np.ndarray:
+    """Place of the largest score (..., K), of those that lead by rounding alone the first."""
+    first: np.ndarray = (scores >= scores.max(axis=-1, keepdims=True) - _TIED).argmax(axis=-1)
+    return first

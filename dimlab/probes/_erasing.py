@@ -14,6 +14,7 @@ from dimlab.kernels.effects import Label, f_statistics, orthonormal
 from dimlab.kernels.erasure import (
     Removal,
     RidgeMoments,
+    first_of_tied,
     least_squares_eraser,
     without_directions,
 )
@@ -22,7 +23,7 @@ from dimlab.kernels.paired import cluster_quantile, paired_interval
 from dimlab.probes._contributions import contributions_of, difference
 from dimlab.probes._factors import IDENTIFIABLE, Factors, centred_features, kind_of
 from dimlab.probes._reading import Task
-from dimlab.readers.base import Split, running
+from dimlab.readers.base import Split
 from dimlab.readers.ridge import Ridge
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
@@ -37,7 +38,6 @@ _FOLDS = 5
 _EXTREME = 100  # of two: squares of features beyond are not trusted to float64
 _SIGNIFICANT = 0.05
 _ELEMENTS = 1 << 22  # of predictions at once
-_TIED = 1e-9  # lead of a class's one-hot reading that is rounding once what told them apart is out
 _DECIMALS = 10  # of effects that are put in order
 _OF_SWEEP = 5  # draws of the random ways at each size of the sweep
 
@@ -190,9 +190,7 @@ class Readings:
         self._judged = [self._prepared(side, values) for side, values in judged]
         reader = task.reader
         self.in_closed_form = isinstance(reader, Ridge) and reader.penalty == penalty
-        if not self.in_closed_form and hasattr(reader, "chosen"):  # its settings, once for all maps
-            reader = running(reader, task.run).chosen(features, own)
-        self._task = replace(task, reader=reader)
+        self._task = task if self.in_closed_form else task.settled()
 
     def _prepared(self, side: Split, values: np.ndarray) -> Judged:
         label = Label.of(side.target)
@@ -220,10 +218,10 @@ class Readings:
         self._own.append(self._within.weights_behind(map_, self._penalty))
         if not self.in_closed_form:
             train = self._task.train
-            mapped = train._replace(features=self._mapped(train.features, map_))
+            mapped = train._replace(features=self._joint.rows_behind(train.features, map_))
             fitted = self._task.aside(mapped, mapped).fit()
             wide = (each.features.astype(np.float64) for each in self._judged)
-            seen = (self._mapped(each, map_) for each in wide)
+            seen = (self._joint.rows_behind(each, map_) for each in wide)
             read = fitted.classify if self._of_classes else fitted.predict
             self._predicted.append([np.asarray(read(each)) for each in seen])
         return map_.rank if isinstance(map_, Removal) else len(job.chosen)
@@ -250,9 +248,7 @@ class Readings:
             ):
                 errors[:, rows, each] = ((values[rows, None] - found) ** 2).sum(axis=2).T
             if self._of_classes and not self._predicted:
-                task = logits[..., n_targets:]
-                first = (task >= task.max(axis=2, keepdims=True) - _TIED).argmax(axis=2)
-                right[:, rows] = first.T == judged.truth[rows]
+                right[:, rows] = first_of_tied(logits[..., n_targets:]).T == judged.truth[rows]
         if self._of_classes and self._predicted:
             right = np.array([each[place] == judged.truth for each in self._predicted])
         elif not self._of_classes:
@@ -267,18 +263,6 @@ class Readings:
         parts = blocks(len(judged.truth), _ELEMENTS // judged.features.shape[1])
         found = np.vstack([judged.centred(rows) @ weights for rows in parts])
         return found + self._joint.target_mean[self._n_targets :]
-
-    def _mapped(self, features: np.ndarray, map_: Map) -> np.ndarray:
-        if map_ is None:
-            return features
-        if isinstance(map_, np.ndarray):
-            left = np.tile(self._joint.mean, (len(features), 1))
-            left[:, map_] = features[:, map_]
-            return left
-        mapped = map_.of_rows(features - self._joint.mean) + self._joint.mean
-        gone = ~self._joint.left_by(map_)[1]  # what is left of them is the rounding of the map
-        mapped[:, gone] = self._joint.mean[gone]
-        return mapped
 
 
 def in_common_units(

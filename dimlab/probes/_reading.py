@@ -175,6 +175,13 @@ class Task:
         run = replace(self.run, memory=left)
         return replace(self, run=run, reader=running(self.reader, run))
 
+    def settled(self) -> Task:
+        """Return the task with a reader whose settings are chosen on train once, for all refits."""
+        if not hasattr(self.reader, "chosen"):
+            return self
+        reader = running(self.reader, self.run)
+        return replace(self, reader=reader.chosen(self.train.features, self.train.target))
+
     def fit(self) -> Any:
         """Fit a copy of the reader on train."""
         return running(self.reader, self.run).fit(self.train.features, self.train.target)

@@ -11,10 +11,10 @@ from dimlab.cuts import random_half
 from dimlab.given import RepresentationLike, as_representation, as_representations
 from dimlab.kernels.blocks import blocks
 from dimlab.kernels.effects import Label, class_sums, orthonormal, without_class_means
-from dimlab.kernels.erasure import Removal, RidgeMoments
+from dimlab.kernels.erasure import Removal, RidgeMoments, first_of_tied
 from dimlab.kernels.paired import paired_interval, paired_test_one_sided
 from dimlab.probes._reading import How, ReaderLike, Reads, Task, basis_of, check_least, reads
-from dimlab.readers.base import Split, running
+from dimlab.readers.base import Split
 from dimlab.readers.ridge import Ridge
 from dimlab.refusals import Refusal
 from dimlab.representation import Representation
@@ -25,7 +25,6 @@ NEEDS: tuple[set[str], ...] = ({"classes", "train"},)
 _LEVEL = 0.05
 _LEAST = 5  # misread rows: if all were mended, McNemar's one-sided p would be 1 / 32
 _RANK = 1e-10  # smaller shares of the largest eigenvalue are rounding
-_TIED = 1e-9  # lead of a class that is rounding once what told them apart is out
 _GONE = 1e-12  # of an axis that lies in the span of directions
 _ELEMENTS = 1 << 22
 _N_NAMED, _MOST = 5, 0.8  # dimensions of a direction, and the share of it that they make
@@ -41,19 +40,15 @@ class Suspects(Reads):
 
     Examples
     --------
-    >>> rng = np.random.default_rng(0)
-    >>> def split(n, follows):
-    ...     labels = rng.integers(0, 2, n)
-    ...     hue = np.where(rng.random(n) < follows, labels, rng.integers(0, 2, n))
-    ...     features = rng.normal(size=(n, 6)) + np.outer(labels, [1.5, 0, 0, 0, 0, 0])
-    ...     return features + np.outer(hue, [0, 0, 4, 0, 0, 0]), labels
-    >>> found = find_suspects(split(2000, 0.9), split(2000, 0.0))
-    >>> found.confirmed, found.to_frame()["dimensions"].tolist(), found.n_suspects
-    (True, ['2'], 1)
-    >>> found.taken.round(1).tolist()
-    [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
-    >>> found.remove(split(10, 0.0)[0]).shape
-    (10, 6)
+    >>> from dimlab import planted_world
+    >>> world = planted_world({"needed": 4, "shortcut": 1}, n_samples=1000, n_dimensions=8)
+    >>> found = find_suspects(world.train, world.test)
+    >>> found.confirmed, found.n_suspects, found.to_frame()["dimensions"].tolist()
+    (True, 1, ['5'])
+    >>> world.planted["shortcut"].tolist(), found.taken.round(1).tolist()
+    ([5], [0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0])
+    >>> found.remove(world.test).shape
+    (1000, 8)
     """
 
     HEADLINE = ("reader", "n_suspects", "confirmed", "full_score", "score_without")
@@ -162,10 +157,9 @@ class Suspects(Reads):
         gone = np.square(removed).sum(axis=1) > 1 - _GONE  # but for rounding
 
         def behind(features: np.ndarray) -> np.ndarray:
-            wide = features.astype(np.float64)
-            wide = wide - (wide - self.centre) @ removed @ removed.T
-            wide[:, gone] = self.centre[gone]
-            return wide
+            mapped = Removal(removed, removed).of_rows(features - self.centre) + self.centre
+            mapped[:, gone] = self.centre[gone]
+            return mapped
 
         views = None if given.views is None else np.stack([behind(view) for view in given.views])
         return replace(given, features=behind(given.features), views=views)
@@ -265,15 +259,11 @@ def find_suspects(
 
     Examples
     --------
-    >>> rng = np.random.default_rng(0)
-    >>> def split(n, follows):
-    ...     labels = rng.integers(0, 2, n)
-    ...     hue = np.where(rng.random(n) < follows, labels, rng.integers(0, 2, n))
-    ...     features = rng.normal(size=(n, 6)) + np.outer(labels, [1.5, 0, 0, 0, 0, 0])
-    ...     return features + np.outer(hue, [0, 0, 4, 0, 0, 0]), labels
-    >>> found = find_suspects(split(2000, 0.9), split(2000, 0.0))
-    >>> found.confirmed, np.abs(found.directions[:, 0]).argmax().item()
-    (True, 2)
+    >>> from dimlab import planted_world
+    >>> world = planted_world({"needed": 4, "shortcut": 1}, n_samples=1000, n_dimensions=8)
+    >>> found = find_suspects(world.train, world.test)
+    >>> found.full_score < found.score_without, np.abs(found.directions[:, 0]).argmax().item()
+    (True, 5)
     """
     train, test = as_representations(train=train, test=test).values()
     check_least(1, max_directions=max_directions)
@@ -348,10 +338,7 @@ class _Behind:
         nothing = np.empty((len(features), 0))
         self.within = RidgeMoments.of(features, nothing, precision, within=Label.of(codes))
         self.joint = RidgeMoments.of(features, nothing, precision, codes=codes)
-        reader = task.reader
-        if hasattr(reader, "chosen"):  # its settings, once for all removals
-            reader = running(reader, task.run).chosen(features, codes)
-        self.task = replace(task, reader=reader)
+        self.task = task.settled()
 
     def predicted(self, patterns: np.ndarray) -> np.ndarray:
         """Predict the class (N_test,) of the test rows without the span of patterns (D, P)."""
@@ -359,26 +346,16 @@ class _Behind:
         removal = Removal(directions, directions) if patterns.shape[1] else None
         train, test = self.task.train, self.task.test
         if not isinstance(self.task.reader, Ridge):
-            mapped = train._replace(features=self._mapped(train.features, removal))
+            mapped = train._replace(features=self.joint.rows_behind(train.features, removal))
             fitted = self.task.aside(mapped, mapped).fit()
-            return fitted.classify(self._mapped(test.features, removal))
+            return fitted.classify(self.joint.rows_behind(test.features, removal))
         weights = self.joint.weights_behind(removal, self.task.reader.penalty)
         found = np.empty(len(test.target), dtype=np.int64)
         for rows in blocks(len(found), _ELEMENTS // max(weights.shape)):
             scores = (test.features[rows].astype(np.float64) - self.joint.mean) @ weights
             scores += self.joint.target_mean
-            best = scores.max(axis=1, keepdims=True)
-            found[rows] = (scores >= best - _TIED).argmax(axis=1)
+            found[rows] = first_of_tied(scores)
         return found
-
-    def _mapped(self, features: np.ndarray, removal: Removal | None) -> np.ndarray:
-        """Return rows without the removed directions; what is rounding alone is constant."""
-        if removal is None:
-            return features
-        mapped = removal.of_rows(features.astype(np.float64) - self.joint.mean) + self.joint.mean
-        gone = ~self.joint.left_by(removal)[1]
-        mapped[:, gone] = self.joint.mean[gone]
-        return mapped
 
 
 @dataclass(frozen=True, eq=False)

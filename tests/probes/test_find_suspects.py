@@ -86,7 +86,8 @@ def test_the_ridge_in_closed_form_is_the_one_fitted_again(splits):
     behind = _Behind(task)
     directions = _in_order(patterns)
     mapped = [
-        behind._mapped(each.features, Removal(directions, directions)) for each in (train, test)
+        behind.joint.rows_behind(each.features, Removal(directions, directions))
+        for each in (train, test)
     ]
     np.testing.assert_array_equal(
         behind.predicted(patterns), Ridge().fit(mapped[0], train.labels).classify(mapped[1])

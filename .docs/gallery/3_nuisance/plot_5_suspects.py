@@ -1,9 +1,9 @@
 """
-A shortcut that nobody named
-============================
+Find a shortcut without a table of factors
+==========================================
 
-A stamp beside each digit follows its class in nearly all train images, and in no test image. No
-table says where the stamp is, or that there is one. What a classifier misreads tells.
+A stamp beside each digit follows its class in nearly all train images, and in no test image. The
+stamp is in no table of factors. It is found from the images that a classifier misreads.
 """
 
 import numpy as np
